@@ -1,0 +1,186 @@
+"""Adapt a source model to an unlabelled stream, guarded, and leave predictions with their evidence."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer, seed_everything
+
+from callbacks import CollapseGuard, GuardConfig, PredictionWriter, TraceWriter
+from callbacks.guard import NoGuardConfig
+from callbacks.trajectory import save_trajectory, trajectory
+from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, load_images, stream_order
+from datamodules.images import value_range
+from tta import entry
+from tta.adaptation import AdaptationModule
+from tta.checkpoint import SourceCheckpoint, load_adapted, save_adapted
+from tta.config import read_arguments, resolve, to_dict
+from tta.errors import InputError
+from tta.methods import METHODS, Method, create_method
+from tta.methods.scaling import scaled
+from tta.metrics import stream_metrics
+from tta.options import option
+from tta.tracking import WandbConfig, create_loggers, finish, log_result
+
+GROUPS = {
+    "data": DATA,
+    "method": {name: method.Config for name, method in METHODS.items()},
+    "stream": STREAMS,
+    "shift": SHIFTS,
+    "guard": {"on": GuardConfig, "off": NoGuardConfig},
+}
+USAGE = (
+    "usage: python adapt.py source=DIR_OR_CKPT [config.yaml ...] [key=value ...]\n\n"
+    "Carry a source model through a stream of target images, adapting as it goes."
+)
+
+
+@dataclass
+class AdaptConfig:
+    """Options of ``adapt.py``."""
+
+    data: Any = option(None, "data set of the target")
+    method: Any = option("dsbr", "adaptation method")
+    stream: Any = option("iid", "order in which the target's images arrive")
+    shift: Any = option("none", "corruption of the target's images")
+    guard: Any = option("on", "watch for collapse and correct it")
+    source: str | None = option(None, "source checkpoint, or the folder of one; required")
+    start: str | None = option(None, "adapted.ckpt of an earlier run to go on from; null: the source itself")
+    name: str | None = option(None, "name of the run; null: made from method, guard, target, stream, shift and seed")
+    output: str | None = option(None, "folder of the results; null: runs/adapt/NAME")
+    seed: int = option(0, "seed of the stream")
+    workers: int = option(0, "processes that prepare batches")
+    trainer: dict[str, Any] = option({}, "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu trainer.devices=1")
+    wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
+
+
+def configure(argv: Sequence[str]) -> AdaptConfig:
+    """The configuration of command-line words; what they leave open of the data is as in the source checkpoint."""
+    source = read_arguments(argv, GROUPS).get("source")
+    if source is None:
+        raise InputError("source is missing: name the checkpoint of train.py, source=DIR_OR_CKPT")
+    checkpoint = SourceCheckpoint.load(source)
+    return resolve(AdaptConfig, GROUPS, read_arguments(argv, GROUPS, {"data": checkpoint.data}))
+
+
+def adapt(config: AdaptConfig) -> dict[str, Any]:
+    """Run one pass over the stream and write its results.
+
+    Returns:
+        The content of ``metrics.json``.
+    """
+    seed_everything(config.seed, workers=True, verbose=False)
+    assert config.source is not None
+    checkpoint = SourceCheckpoint.load(config.source)
+    arguments = entry.trainer_arguments(config.trainer, max_epochs=1, enable_checkpointing=False, log_every_n_steps=1)
+    images = target_images(config, checkpoint)
+    stream = config.stream.options
+    loader = StreamLoader(images, stream_order(stream, images, config.seed), stream.batch_size, config.workers)
+    method, config = create(config, checkpoint)
+    if config.start is not None:
+        method.load_adapted_state(load_adapted(config.start, checkpoint))
+    name = config.name or _run_name(config)
+    folder = entry.output_folder(config.output or f"runs/adapt/{name}", config, "adapt.py")
+    classes = tuple(checkpoint.class_names)
+    guard = CollapseGuard(classes, config.guard.options) if config.guard.kind == "on" else None
+    writer, tracer = PredictionWriter(folder / "predictions.csv", classes), TraceWriter(folder)
+    callbacks: list[Callback] = [writer, tracer] if guard is None else [guard, writer, tracer]
+    module = AdaptationModule(method, stream.batch_size, screen=guard is not None)
+    loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
+    try:
+        Trainer(**{"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
+        metrics = stream_metrics(writer.probabilities, writer.labels, classes, writer.domains)
+        metrics["alarms"] = guard.alarms if guard else 0
+        metrics["resets"] = len(guard.resets) if guard else 0
+        metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
+        entry.write_json(folder / "metrics.json", metrics)
+        save_adapted(folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state())
+        levels = {"R": guard.config.alarm_ratio, "drift": guard.config.watch_drift} if guard else {}
+        figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, classes, levels, name)
+        save_trajectory(figure, folder / "trajectory.png")
+        log_result(loggers, metrics, events=tracer.events, picture=folder / "trajectory.png")
+    finally:
+        finish(loggers)
+    return metrics
+
+
+def target_images(config: AdaptConfig, checkpoint: SourceCheckpoint) -> ImageSet:
+    """The target's images, shifted as asked, in the source's geometry, scaling and classes.
+
+    Raises:
+        InputError: they do not fit the checkpoint, or there are none.
+    """
+    images = load_images(config.data.kind, config.data.options, "target")
+    if not len(images):
+        raise InputError("the target has no images: check data.target, and that its split is test")
+    if (images.channels, images.size) != (checkpoint.channels, checkpoint.size):
+        height, width = checkpoint.size
+        raise InputError(
+            f"the target's images are {images.size[0]}x{images.size[1]} with {images.channels} channel(s), but the source "
+            f"was trained on {height}x{width} with {checkpoint.channels}: convert them, or train on images like these"
+        )
+    names = tuple(checkpoint.class_names)
+    unnamed = all(name.isdigit() for name in images.class_names)
+    if images.labelled and images.class_names != names and not (unnamed and len(images.class_names) <= len(names)):
+        raise InputError(
+            f"the target's classes ({', '.join(images.class_names)}) are not the source's ({', '.join(names)}): "
+            "give it the same class_names, in the same order"
+        )
+    shift: Callable[[torch.Tensor, str], torch.Tensor] | None = create_shift(config.shift.kind, config.shift.options)
+    low, high = value_range(images.images, (checkpoint.low, checkpoint.high))
+    return replace(images, class_names=names, low=low, high=high, transform=shift)
+
+
+def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, AdaptConfig]:
+    """The method on the source's network, and the configuration with ``auto`` resolved.
+
+    Raises:
+        InputError: the network cannot be adapted so, or not with this batch size.
+    """
+    kind, batch_size = config.method.kind, config.stream.options.batch_size
+    options = scaled(
+        config.method.options,
+        METHODS[kind].Config,
+        model=checkpoint.network["kind"],
+        size=checkpoint.size,
+        batch_size=batch_size,
+    )
+    if options != config.method.options:
+        chosen = asdict(options)
+        print(f"method.optimizer={chosen['optimizer']} method.lr={chosen['lr']:g} (auto)")
+    method = create_method(kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **asdict(options))
+    if batch_size == 1:
+        with torch.no_grad():  # shows whether a layer would see a single value per channel
+            method.predict(torch.zeros(1, checkpoint.channels, *checkpoint.size))
+    return method, replace(config, method=replace(config.method, options=options))
+
+
+def _run_name(config: AdaptConfig) -> str:
+    target = getattr(config.data.options, "target", None) or getattr(config.data.options, "name", config.data.kind)
+    target = target if isinstance(target, str) else "+".join(map(str, target))
+    parts = [config.method.kind, f"guard-{config.guard.kind}", target, config.stream.kind]
+    if config.shift.kind != "none":
+        parts.append(f"{config.shift.kind}{config.shift.options.severity}")
+    return "-".join([*parts, f"seed{config.seed}"])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run from command-line words; returns the exit status."""
+
+    def run() -> None:
+        config = configure(argv)
+        metrics = adapt(config)
+        folder = Path(config.output or f"runs/adapt/{config.name or _run_name(config)}")
+        known = [key for key in ("balanced_accuracy", "last_quarter") if key in metrics]
+        scores = [f"{key.replace('_', ' ')} {metrics[key]:.1f} %" for key in known]
+        counts = [f"{metrics[key]} {key}" for key in ("alarms", "resets")]
+        print(f"{folder}: {', '.join([*scores, *counts])}")
+
+    return entry.run(run, AdaptConfig, GROUPS, USAGE, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,134 @@
+"""What leaves the stream: predictions, the trace of statistics, and events, each written as it happens."""
+
+import csv
+import json
+from pathlib import Path
+from time import perf_counter
+from typing import IO, Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from tta.tracking import log_trace
+
+TRACE_COLUMNS = ("batch", "J", "R", "drift", "entropy", "loss", "verdict")
+
+
+class PredictionWriter(Callback):
+    """Writes ``predictions.csv``, a row an image, and keeps what the metrics need; place it after the guard.
+
+    Args:
+        path: the file.
+        class_names: names of the classes, which name the probability columns.
+    """
+
+    def __init__(self, path: Path, class_names: tuple[str, ...]) -> None:
+        self.path = path
+        self.class_names = class_names
+        self.domains: list[str] = []
+        self.seconds = 0.0
+        self._probabilities: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._file: IO[str] | None = None
+        self._started = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the file and write its header."""
+        self._file = self.path.open("w", newline="")
+        columns = ["id", "prediction", "confidence", *(f"prob_{name}" for name in self.class_names), "verdict", "served_by"]
+        csv.writer(self._file).writerow(columns)
+        self._started = perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the batch."""
+        assert self._file is not None
+        probabilities = outputs["logits"].float().softmax(1).cpu()
+        confidences, predictions = probabilities.max(1)
+        state = [outputs.get("verdict", ""), outputs.get("served_by", "")]
+        rows = zip(batch["id"], predictions.tolist(), confidences.tolist(), probabilities.tolist(), strict=True)
+        csv.writer(self._file).writerows(
+            [name, self.class_names[label], f"{confidence:.6f}", *(f"{p:.6f}" for p in row), *state]
+            for name, label, confidence, row in rows
+        )
+        self._file.flush()
+        self._probabilities.append(probabilities)
+        self._labels.append(batch["label"].cpu())
+        self.domains += batch["domain"]
+        self.seconds = perf_counter() - self._started
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the file."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the file; what was predicted stays written."""
+        self._close()
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(N, C) of all images, in stream order."""
+        return torch.cat(self._probabilities)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) of all images, in stream order; -1 where there is none."""
+        return torch.cat(self._labels)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class TraceWriter(Callback):
+    """Writes ``trace.csv``, a row a batch, and ``events.jsonl``, a line an event; logs both; place it after the guard.
+
+    Args:
+        folder: where the two files go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+        self._files: list[IO[str]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the files."""
+        self._files = [(self.folder / name).open("w", newline="") for name in ("trace.csv", "events.jsonl")]
+        csv.writer(self._files[0]).writerow(TRACE_COLUMNS)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the batch's row and events."""
+        probabilities = outputs["logits"].float().softmax(1)
+        measured = {
+            "entropy": torch.special.entr(probabilities).sum(1).mean().item(),
+            "loss": None if outputs.get("loss") is None else float(outputs["loss"]),
+            **outputs.get("statistics", {}),
+        }
+        row = {"batch": batch_idx, "verdict": outputs.get("verdict", ""), **measured}
+        self.rows.append(row)
+        values = [row.get(column) for column in TRACE_COLUMNS]
+        csv.writer(self._files[0]).writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
+        for event in outputs.get("events", ()):
+            self.events.append(event)
+            self._files[1].write(json.dumps(event) + "\n")
+        for file in self._files:
+            file.flush()
+        log_trace(trainer.loggers, batch_idx, measured)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the files."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the files; what happened stays written."""
+        self._close()
+
+    def _close(self) -> None:
+        for file in self._files:
+            file.close()

@@ -1,0 +1,129 @@
+"""The picture of a run: separation ratio, marginal drift, running accuracy, and the predicted classes over the stream."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from tta.metrics import balanced_accuracy
+
+_BLUE, _RED, _AMBER, _GREY = "#2563a8", "#c0362c", "#d9962b", "#8a8f98"
+
+
+def trajectory(
+    rows: Sequence[Mapping[str, Any]],
+    events: Sequence[Mapping[str, Any]],
+    probabilities: Tensor,
+    labels: Tensor,
+    class_names: Sequence[str],
+    thresholds: Mapping[str, float],
+    title: str,
+) -> Figure:
+    """Draw a run.
+
+    Args:
+        rows: the trace, a dictionary a batch.
+        events: what happened.
+        probabilities: (N, C) as served, in stream order.
+        labels: (N,) true classes, -1 where unknown.
+        class_names: names of the C classes.
+        thresholds: levels to mark, by trace column: R and drift.
+        title: of the picture.
+    """
+    figure = Figure(figsize=(9, 8.5), layout="constrained")
+    upper, middle, accuracy, lower = figure.subplots(4, 1, sharex=True)
+    figure.suptitle(title)
+    for axes, column, name in ((upper, "R", "separation ratio R"), (middle, "drift", "marginal drift")):
+        _curve(axes, rows, column)
+        axes.set_ylabel(name)
+        if column in thresholds:
+            axes.axhline(thresholds[column], color=_GREY, linestyle="--", linewidth=1)
+        axes.set_ylim(bottom=0)
+    per_batch = len(probabilities) / max(len(rows), 1)
+    centers, values = running_balanced_accuracy(probabilities.argmax(1), labels, len(class_names))
+    if len(values):
+        accuracy.plot(centers / per_batch, values, color=_BLUE)
+        accuracy.set_ylabel("running balanced\naccuracy (%)")
+        accuracy.set_ylim(0, 100)
+    else:
+        _curve(accuracy, rows, "entropy")
+        accuracy.set_ylabel("mean entropy (nats)")
+    centers, shares = running_marginals(probabilities.argmax(1), len(class_names))
+    lower.stackplot(centers / per_batch, shares.T, labels=class_names, alpha=0.85)
+    lower.set_ylabel("share of predictions")
+    lower.set_ylim(0, 1)
+    lower.set_xlabel("batch")
+    lower.legend(loc="upper left", fontsize="small", ncols=min(len(class_names), 6), framealpha=0.8)
+    for axes in (upper, middle, accuracy, lower):
+        _mark(axes, events)
+    return figure
+
+
+def save_trajectory(figure: Figure, path: Path) -> None:
+    """Write the picture as PNG."""
+    figure.savefig(path, dpi=110)
+
+
+def running_balanced_accuracy(
+    predictions: Tensor, labels: Tensor, num_classes: int, windows: int = 40
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Balanced accuracy in a window that slides along the stream.
+
+    Args:
+        predictions: (N,) predicted classes.
+        labels: (N,) true classes, -1 where unknown.
+        num_classes: C.
+        windows: positions of the window, which is an eighth of the stream and at least 200 images long.
+
+    Returns:
+        Centres of the windows, in images, and percent; both empty where nothing is labelled.
+    """
+    if not (labels >= 0).any():
+        return np.empty(0), np.empty(0)
+    return _windowed(
+        len(labels), windows, lambda rows: balanced_accuracy(predictions[rows], labels[rows], num_classes)
+    )
+
+
+def running_marginals(
+    predictions: Tensor, num_classes: int, windows: int = 60
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Share of each class among the predictions in a sliding window.
+
+    Returns:
+        Centres of the windows (W,), in images, and shares (W, C).
+    """
+
+    def shares(rows: slice) -> npt.NDArray[np.float64]:
+        counts = torch.bincount(predictions[rows], minlength=num_classes).double()
+        return (counts / counts.sum()).numpy()
+
+    return _windowed(len(predictions), windows, shares)
+
+
+def _windowed(count: int, windows: int, measure: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    width = min(max(count // 8, 200), count)
+    starts = np.unique(np.linspace(0, count - width, windows).astype(int))
+    return starts + width / 2, np.array([measure(slice(int(s), int(s) + width)) for s in starts])
+
+
+def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], column: str) -> None:
+    points = [(row["batch"], row[column]) for row in rows if row.get(column) is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=_BLUE, marker=".", markersize=4)
+    else:
+        axes.text(0.5, 0.5, "not measured: guard=off", transform=axes.transAxes, ha="center", color=_GREY)
+
+
+def _mark(axes: Axes, events: Sequence[Mapping[str, Any]]) -> None:
+    for event in events:
+        if event["event"] == "correction":
+            axes.axvline(event["batch"], color=_RED, linewidth=1.2)
+        elif event["event"] == "verdict" and event.get("state") == "WATCH":
+            axes.axvline(event["batch"], color=_AMBER, linewidth=0.8, linestyle=":")

@@ -1,0 +1,38 @@
+"""Where images come from, how they are shifted, and in which order they arrive."""
+
+from collections.abc import Callable
+from typing import Any
+
+from datamodules.images import UNLABELLED, ImageSet, Split
+from datamodules.medmnist import MedMNISTConfig, load_medmnist
+from datamodules.npz import NpzConfig, load_npz
+from datamodules.phantom import PhantomConfig, load_phantom
+from datamodules.shifts import SHIFTS, create_shift
+from datamodules.streams import STREAMS, StreamLoader, stream_order
+
+__all__ = [
+    "DATA",
+    "SHIFTS",
+    "STREAMS",
+    "UNLABELLED",
+    "ImageSet",
+    "Split",
+    "StreamLoader",
+    "create_shift",
+    "load_images",
+    "stream_order",
+]
+
+_LOADERS: dict[str, tuple[type, Callable[[Any, Split], ImageSet]]] = {
+    "phantom": (PhantomConfig, load_phantom),
+    "npz": (NpzConfig, load_npz),
+    "medmnist": (MedMNISTConfig, load_medmnist),
+}
+
+#: Data sets by name, with the dataclass of their options.
+DATA: dict[str, type] = {name: config for name, (config, _) in _LOADERS.items()}
+
+
+def load_images(kind: str, config: Any, split: Split) -> ImageSet:
+    """The images of a split of the data set ``kind``."""
+    return _LOADERS[kind][1](config, split)

@@ -1,0 +1,176 @@
+"""Labelled images in memory, and what one item of them is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tta.errors import InputError
+
+Split = Literal["train", "val", "test", "target"]
+
+#: Labels of images that have none.
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class ImageSet(Dataset[dict[str, Any]]):
+    """Images of one split, with what is known of each.
+
+    An item, and with tensors and lists a batch too, is a dictionary of
+
+    - ``image``: (channels, H, W) float32, scaled so that ``low`` is 0 and ``high`` is 1;
+    - ``label``: an integer class, or None (in a batch -1) where there is none;
+    - ``id``, ``domain``, ``group``: strings; a group is a patient or a slide, and never straddles splits;
+    - ``index``: the row in this set.
+
+    Args:
+        images: (N, H, W) or (N, H, W, channels), any integer or floating type.
+        labels: (N,) classes, ``UNLABELLED`` where there is none.
+        ids: (N,) strings.
+        domains: (N,) strings.
+        groups: (N,) strings.
+        class_names: names of the classes 0..C-1.
+        low: raw value that becomes 0.
+        high: raw value that becomes 1.
+        transform: applied to a scaled image and its id, after scaling.
+    """
+
+    images: npt.NDArray[Any]
+    labels: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.str_]
+    domains: npt.NDArray[np.str_]
+    groups: npt.NDArray[np.str_]
+    class_names: tuple[str, ...]
+    low: float = 0.0
+    high: float = 255.0
+    transform: Callable[[Tensor, str], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.ndim not in (3, 4) or not (
+            np.issubdtype(self.images.dtype, np.integer) or np.issubdtype(self.images.dtype, np.floating)
+        ):
+            raise InputError(
+                f"images have shape {self.images.shape} and type {self.images.dtype}: "
+                "they must be numbers of shape (N, H, W) or (N, H, W, channels)"
+            )
+        lengths = {len(a) for a in (self.images, self.labels, self.ids, self.domains, self.groups)}
+        if len(lengths) != 1:
+            raise InputError(f"images, labels, domains, splits and groups differ in length: {sorted(lengths)}")
+        bad = self.labels[(self.labels >= len(self.class_names)) | (self.labels < UNLABELLED)]
+        if len(bad):
+            raise InputError(
+                f"label {bad[0]} is out of range: there are {len(self.class_names)} classes, numbered from 0 "
+                f"({', '.join(self.class_names)})"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        label = int(self.labels[index])
+        return {
+            "image": self._scaled([index])[0],
+            "label": None if label == UNLABELLED else label,
+            "id": str(self.ids[index]),
+            "domain": str(self.domains[index]),
+            "group": str(self.groups[index]),
+            "index": int(index),
+        }
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Any]:
+        """The items as one batch: image (B, channels, H, W), label and index (B,), strings as lists."""
+        rows = np.asarray(indices, dtype=np.int64)
+        return {
+            "image": self._scaled(rows),
+            "label": torch.from_numpy(self.labels[rows]),
+            "id": self.ids[rows].tolist(),
+            "domain": self.domains[rows].tolist(),
+            "group": self.groups[rows].tolist(),
+            "index": torch.from_numpy(rows),
+        }
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image; 1 for arrays without a channel axis."""
+        return int(self.images.shape[3]) if self.images.ndim == 4 else 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return int(self.images.shape[1]), int(self.images.shape[2])
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any image has a label."""
+        return bool((self.labels != UNLABELLED).any())
+
+    def counts(self) -> npt.NDArray[np.int64]:
+        """(C,) labelled images of each class."""
+        return np.bincount(self.labels[self.labels != UNLABELLED], minlength=self.num_classes)
+
+    def transformed(self, transform: Callable[[Tensor, str], Tensor] | None) -> "ImageSet":
+        """The same images with a transform."""
+        return replace(self, transform=transform)
+
+    def _scaled(self, rows: Any) -> Tensor:
+        raw = torch.from_numpy(np.ascontiguousarray(self.images[rows])).float()
+        raw = raw.permute(0, 3, 1, 2) if raw.dim() == 4 else raw.unsqueeze(1)
+        images = (raw - self.low) / (self.high - self.low)
+        if self.transform is not None:
+            pairs = zip(images, self.ids[rows], strict=True)
+            images = torch.stack([self.transform(image, str(name)) for image, name in pairs])
+        return images
+
+
+def value_range(images: npt.NDArray[Any], source: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float]:
+    """Raw values that stand for 0 and 1.
+
+    Unsigned 8- and 16-bit images span their type. Other types do not say what they span: they are taken as they are,
+    unless the source was scaled and these values, beyond 1, were not: then the source's range holds.
+
+    Args:
+        images: raw images.
+        source: range of the source's images.
+    """
+    if images.dtype in (np.uint8, np.uint16):
+        return 0.0, float(np.iinfo(images.dtype).max)
+    if source != (0.0, 1.0) and np.nanmax(images, initial=0) > 1:
+        return source
+    return 0.0, 1.0
+
+
+def check_training_set(images: ImageSet) -> None:
+    """Refuse a set that no classifier can be trained on.
+
+    Raises:
+        InputError: no images, fewer than two classes, or values that are not finite.
+    """
+    if not len(images):
+        raise InputError("the source has no training images: check data.source and the file's split column")
+    present = [name for name, count in zip(images.class_names, images.counts(), strict=True) if count]
+    if len(present) < 2:
+        raise InputError(
+            f"the training images show {len(present)} class ({', '.join(present) or 'no label'}): training needs at least two"
+        )
+    unlabelled = int((images.labels == UNLABELLED).sum())
+    if unlabelled:
+        raise InputError(f"{unlabelled} training images have no label: label or remove them before training")
+    if np.issubdtype(images.images.dtype, np.floating):
+        flat = images.images.reshape(len(images), -1)
+        broken = np.flatnonzero(~np.isfinite(flat).all(1))
+        if len(broken):
+            raise InputError(
+                f"{len(broken)} training images hold NaN or infinite values (the first has id {images.ids[broken[0]]}): "
+                "remove or repair them before training"
+            )

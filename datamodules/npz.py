@@ -1,0 +1,170 @@
+"""Images from one .npz file, read without pickle; two layouts.
+
+Domain layout: ``images`` (N, H, W[, channels]), and where known ``labels``, ``domain``, ``split`` (train, val, test), ``group``
+(all (N,)) and ``class_names`` (C,). MedMNIST layout: ``train_images``, ``train_labels``, and the same for val and test.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.images import UNLABELLED, ImageSet, Split, value_range
+from tta.config import closest
+from tta.errors import InputError
+from tta.options import option
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+_VAL_SHARE = 10  # of a MedMNIST-like file without a val split, every tenth training image of a class validates
+
+
+@dataclass
+class NpzConfig:
+    """One .npz file, in the domain layout or in MedMNIST's."""
+
+    path: str | None = option(None, "the file")
+    source: str | None = option(None, "domain to train on; null: the only one with training images")
+    target: str | list[str] | None = option(None, "domain, or domains, of the target stream")
+
+
+def load_npz(config: NpzConfig, split: Split) -> ImageSet:
+    """Read a split.
+
+    Raises:
+        InputError: a missing or unreadable file, missing keys, or an unknown domain.
+    """
+    if config.path is None:
+        raise InputError("data.path is missing: name the file, data.path=FILE.npz")
+    return images_from(read_arrays(Path(config.path)), Path(config.path), config.source, config.target, split)
+
+
+def read_arrays(path: Path) -> Arrays:
+    """All arrays of an .npz file, without pickle."""
+    path = path.expanduser()
+    if not path.is_file():
+        raise InputError(f"the data file {path} does not exist: check data.path")
+    return _read_arrays(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read_arrays(path: Path, modified: int) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise InputError(f"{path} is not a readable .npz file of plain arrays ({error})") from error
+
+
+def images_from(
+    arrays: Arrays,
+    path: Path,
+    source: str | None,
+    target: str | list[str] | None,
+    split: Split,
+    class_names: tuple[str, ...] | None = None,
+) -> ImageSet:
+    """The images of a split, from arrays in either layout.
+
+    Args:
+        arrays: the file's.
+        path: of the file, for messages; its stem names a domain that has no name.
+        source: domain to train on.
+        target: domain, or domains, of the target stream.
+        split: which images.
+        class_names: where the file has none.
+    """
+    if "test_images" in arrays:
+        arrays = _unfold_medmnist(arrays, path.stem)
+    elif "images" not in arrays:
+        raise InputError(
+            f"{path} has the keys {', '.join(sorted(arrays)) or '(none)'}: expected images (with labels, domain, split, group) "
+            "or train_images, train_labels, val_images, …, test_labels"
+        )
+    count = len(arrays["images"])
+    labels = _labels(arrays, count, path)
+    names = _class_names(arrays, labels) if class_names is None else class_names
+    domain = arrays.get("domain", np.full(count, path.stem)).astype(str)
+    if len(domain) != count or len(arrays.get("split", domain)) != count:
+        raise InputError(f"{path}: images, domain and split differ in length")
+    rows = _rows(arrays, domain, path, source, target, split)
+    ids = arrays.get("id", np.arange(count)).astype(str)
+    low, high = value_range(arrays["images"])
+    return ImageSet(
+        images=arrays["images"][rows],
+        labels=labels[rows],
+        ids=ids[rows],
+        domains=domain[rows],
+        groups=arrays.get("group", ids).astype(str)[rows],
+        class_names=names,
+        low=low,
+        high=high,
+    )
+
+
+def _rows(
+    arrays: Arrays, domain: npt.NDArray[Any], path: Path, source: str | None, target: str | list[str] | None, split: Split
+) -> npt.NDArray[Any]:
+    known = sorted(set(domain.tolist()))
+    if split == "target":
+        if target is None and len(known) > 1:
+            raise InputError(f"data.target is missing: {path} has the domains {', '.join(known)}")
+        wanted = known if target is None else [target] if isinstance(target, str) else list(target)
+    else:
+        if "split" not in arrays:
+            raise InputError(f"{path} has no key split (train, val, test for each image): it can be a target, not a source")
+        trainable = sorted(set(domain[arrays["split"] == "train"].tolist()))
+        if source is None and len(trainable) != 1:
+            raise InputError(f"data.source is missing: {path} has training images of {', '.join(trainable) or 'no domain'}")
+        wanted = [trainable[0] if source is None else source]
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"{path} has no domain {name!r}: {closest(name, known)}")
+    rows = np.isin(domain, wanted)
+    if "split" in arrays:
+        rows &= arrays["split"] == ("test" if split == "target" else split)
+    return rows
+
+
+def _labels(arrays: Arrays, count: int, path: Path) -> npt.NDArray[np.int64]:
+    if "labels" not in arrays:
+        return np.full(count, UNLABELLED)
+    labels = arrays["labels"]
+    if labels.size != count or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"{path}: labels have shape {labels.shape} and type {labels.dtype}: expected one integer for each of {count} images"
+        )
+    return labels.reshape(-1).astype(np.int64)
+
+
+def _class_names(arrays: Arrays, labels: npt.NDArray[np.int64]) -> tuple[str, ...]:
+    if "class_names" in arrays:
+        return tuple(str(name) for name in arrays["class_names"])
+    return tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
+
+
+def _unfold_medmnist(arrays: Arrays, name: str) -> Arrays:
+    """MedMNIST's layout as the domain layout."""
+    present = [split for split in ("train", "val", "test") if f"{split}_images" in arrays]
+    for split in present:
+        if f"{split}_labels" not in arrays:
+            raise InputError(f"{name} has the key {split}_images but no {split}_labels")
+    labels = [arrays[f"{split}_labels"].reshape(-1) for split in present]
+    splits = [np.full(len(values), split, dtype="<U5") for split, values in zip(present, labels, strict=True)]
+    if "val" not in present and "train" in present:
+        train = present.index("train")
+        for label in np.unique(labels[train]):
+            splits[train][np.flatnonzero(labels[train] == label)[::_VAL_SHARE]] = "val"
+    ids = [f"{split}-{row}" for split in present for row in range(len(arrays[f"{split}_images"]))]
+    unfolded = {
+        "images": np.concatenate([arrays[f"{split}_images"] for split in present]),
+        "labels": np.concatenate(labels),
+        "split": np.concatenate(splits),
+        "domain": np.full(len(ids), name),
+        "id": np.array(ids),
+    }
+    return unfolded | ({"class_names": arrays["class_names"]} if "class_names" in arrays else {})

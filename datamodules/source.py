@@ -1,0 +1,119 @@
+"""The LightningDataModule of source training."""
+
+from typing import Any
+
+import monai.data
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from monai.transforms import Compose, RandAdjustContrast, RandFlip, RandGaussianNoise, RandRotate90
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+
+from datamodules.images import ImageSet, check_training_set
+from tta.config import closest
+from tta.errors import InputError
+
+#: Augmentations by name: MONAI transforms of one scaled image (channels, H, W).
+AUGMENTATIONS: dict[str, Any] = {
+    "flip": lambda: [RandFlip(prob=0.5, spatial_axis=0), RandFlip(prob=0.5, spatial_axis=1)],
+    "mirror": lambda: [RandFlip(prob=0.5, spatial_axis=1)],
+    "rotate": lambda: [RandRotate90(prob=0.75, max_k=3)],
+    "noise": lambda: [RandGaussianNoise(prob=0.5, std=0.05)],
+    "gamma": lambda: [RandAdjustContrast(prob=0.5, gamma=(0.7, 1.5))],
+}
+
+
+class SourceData(LightningDataModule):
+    """Loaders of the source's train, val and test images.
+
+    Args:
+        train: training images.
+        val: validation images.
+        test: test images.
+        batch_size: images a batch.
+        balanced: draw training images so that classes are equally frequent.
+        augment: keys of ``AUGMENTATIONS``.
+        workers: processes that prepare training batches.
+        seed: of the order and of the augmentations.
+
+    Raises:
+        InputError: training images that nothing can be learned from, or an unknown augmentation.
+    """
+
+    def __init__(
+        self,
+        train: ImageSet,
+        val: ImageSet,
+        test: ImageSet,
+        *,
+        batch_size: int = 64,
+        balanced: bool = True,
+        augment: tuple[str, ...] = (),
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_training_set(train)
+        if not len(val):
+            raise InputError("the source has no validation images: the file needs some with split val")
+        for name in augment:
+            if name not in AUGMENTATIONS:
+                raise InputError(f"unknown augmentation {name!r}: {closest(name, AUGMENTATIONS)}")
+        self.images = {"train": train, "val": val, "test": test}
+        self.batch_size, self.balanced, self.workers, self.seed = batch_size, balanced, workers, seed
+        self.augmentation = Compose([t for name in augment for t in AUGMENTATIONS[name]()])
+        self.augmentation.set_random_state(seed=seed)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled, augmented, and class-balanced where asked."""
+        images = self.images["train"]
+        generator = torch.Generator().manual_seed(self.seed)
+        weights = 1 / np.maximum(images.counts(), 1) if self.balanced else np.ones(images.num_classes)
+        sampler = WeightedRandomSampler(weights[images.labels], len(images), self.balanced, generator)
+        # MONAI's loader seeds random transforms anew in each worker and epoch; torch's would repeat them.
+        return monai.data.DataLoader(
+            _Augmented(images, self.augmentation),
+            batch_size=self.batch_size,
+            sampler=sampler,
+            drop_last=len(images) > self.batch_size,  # a last batch of one has no batch statistics
+            num_workers=self.workers,
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The validation images in order."""
+        return self.in_order("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The test images in order."""
+        return self.in_order("test")
+
+    def in_order(self, split: str) -> DataLoader[Any]:
+        """The images of a split as they are, in order, in batches of 256."""
+        images = self.images[split]
+        batches = [list(range(i, min(i + 256, len(images)))) for i in range(0, len(images), 256)]
+        return DataLoader(_InOrder(images, batches), batch_size=None)
+
+
+class _Augmented(Dataset[tuple[Tensor, int]]):
+    def __init__(self, images: ImageSet, transform: Compose) -> None:
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.images[index]
+        image = self.transform(item["image"])
+        return {"image": image.as_tensor() if hasattr(image, "as_tensor") else image, "label": item["label"]}
+
+
+class _InOrder(Dataset[dict[str, Any]]):
+    def __init__(self, images: ImageSet, batches: list[list[int]]) -> None:
+        self.images, self.batches = images, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.images.batch(self.batches[index])

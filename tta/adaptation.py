@@ -1,0 +1,129 @@
+"""The LightningModule that carries one adaptation method through a stream."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from tta.methods.base import Method, Prediction
+from tta.normalization import BatchStatisticsError
+
+#: What the module's outputs say served a batch.
+SERVED_BY = ("adapted", "control", "source")
+
+
+class AdaptationModule(LightningModule):
+    """One online pass: predict each batch with the weights as they are, then update.
+
+    Use it in ``Trainer.fit`` for one epoch. Each step returns a dictionary that callbacks read and may change:
+    ``logits`` (N, C) and ``features`` (N, D) of the prediction that counts, ``loss`` (where there was an update), ``skipped`` (why there
+    was no update, or None) and ``served_by``.
+
+    Args:
+        method: from ``create_method``.
+        batch_size: nominal size of a batch; smaller ones are short.
+        screen: skip the update on batches that teach nothing (short ones, and those of a single class).
+    """
+
+    def __init__(self, method: Method, batch_size: int, screen: bool = True) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.method = method
+        self.batch_size = batch_size
+        self.screen = screen
+        self.paused = False
+
+    def on_fit_start(self) -> None:
+        """Let gradients and steps go through Lightning, for its precision and DDP plugins."""
+        if self.method.optimizer is not None:
+            optimizer = self.optimizers()
+            assert not isinstance(optimizer, list)
+            self.method.backward = self.manual_backward
+            self.method.step = optimizer.step
+
+    def configure_optimizers(self) -> torch.optim.Optimizer | None:  # type: ignore[override]
+        """The method's own optimiser."""
+        return self.method.optimizer
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Predict, then update unless the batch is unfit for it."""
+        images, broken = repaired(batch["image"])
+        try:
+            with torch.set_grad_enabled(not self.paused):
+                prediction = self.method.predict(images)
+        except BatchStatisticsError:
+            return self._output(self.method.source(images), skipped="single_value", served_by="source")
+        reason = "non_finite_image" if broken is not None else self._unfit(images, prediction)
+        if reason is None and not self.paused:
+            update = self.method.update(images, prediction)
+            return self._output(prediction, loss=update.loss, skipped=update.skipped)
+        return self._output(prediction, skipped=reason)
+
+    def control(self, batch: Mapping[str, Any]) -> Prediction:
+        """What the un-updated twin says of the batch."""
+        images, _ = repaired(batch["image"])
+        try:
+            return self.method.control(images)
+        except BatchStatisticsError:
+            return self.method.source(images)
+
+    def reset(self) -> None:
+        """Back to the source, bit for bit."""
+        self.method.reset()
+
+    def pause(self, paused: bool = True) -> None:
+        """Stop updating, or go on."""
+        self.paused = paused
+
+    def _unfit(self, images: Tensor, prediction: Prediction) -> str | None:
+        """Why a batch is no ground to learn from, or None."""
+        if not self.screen or self.method.optimizer is None:
+            return None
+        if len(images) < self.batch_size:
+            return "short_batch"
+        if _single_class(prediction.logits) and _single_class(self.method.control(images).logits):
+            # Only where the un-updated twin agrees: otherwise it is no batch of one class but a collapse.
+            return "single_class"
+        return None
+
+    def _output(
+        self, prediction: Prediction, *, loss: Tensor | None = None, skipped: str | None = None, served_by: str | None = None
+    ) -> dict[str, Any]:
+        if served_by is None:
+            if self.method.optimizer is not None:
+                served_by = "adapted"
+            else:
+                served_by = "source" if self.method.normalization == "source" else "control"
+        output = {
+            "logits": prediction.logits.detach(),
+            "features": prediction.features.detach(),
+            "skipped": skipped,
+            "served_by": served_by,
+        }
+        return output if loss is None else {**output, "loss": loss}  # Lightning takes no loss of None
+
+
+def repaired(images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Images with non-finite pixels replaced, so that one broken image does not spoil its batch's statistics.
+
+    Args:
+        images: (N, channels, ...).
+
+    Returns:
+        The images, each non-finite pixel replaced by its channel's mean over the finite pixels of the batch (0 where
+        there are none); and the indices of the images that had such pixels, or None if all were finite.
+    """
+    finite = torch.isfinite(images)
+    if finite.all():
+        return images, None
+    dims = [0, *range(2, images.dim())]
+    known = torch.where(finite, images, 0.0)
+    mean = known.sum(dims, keepdim=True) / finite.sum(dims, keepdim=True).clamp(min=1)
+    return torch.where(finite, images, mean), (~finite.flatten(1).all(1)).nonzero().squeeze(1)
+
+
+def _single_class(logits: Tensor) -> bool:
+    labels = logits.argmax(1)
+    return bool((labels == labels[0]).all())

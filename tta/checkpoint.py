@@ -1,0 +1,144 @@
+"""The files that carry a model from training to adaptation, and from one adaptation run to the next.
+
+Both are plain dictionaries of tensors, numbers and strings, and load with ``weights_only``.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tta.errors import InputError
+from tta.networks import Network, network_from
+
+_VERSION = 1
+_SOURCE, _ADAPTED = "holdfast-source", "holdfast-adapted"
+
+
+@dataclass(frozen=True)
+class SourceCheckpoint:
+    """All that adaptation needs of the source.
+
+    Attributes:
+        network: description from which the network is built, with ``channels`` and ``size`` of its images.
+        weights: its state dict.
+        class_names: names of the C classes.
+        low: raw pixel value that is scaled to 0.
+        high: raw pixel value that is scaled to 1.
+        prevalence: (C,) share of each class in the training images.
+        feature_mean: (C, D) mean features of each class, on the training images.
+        feature_var: (C, D) their variances.
+        separation: J on the validation images, grouped by predicted class.
+        temperature: that minimises the negative log-likelihood on the validation images.
+        entropy_quantiles: (101,) quantiles 0 to 1 of the prediction entropy on the validation images, in nats.
+        data: the data set's kind and options, as ``adapt.py``'s default.
+        metrics: of the source's test images.
+    """
+
+    network: dict[str, Any]
+    weights: dict[str, Tensor]
+    class_names: list[str]
+    low: float
+    high: float
+    prevalence: Tensor
+    feature_mean: Tensor
+    feature_var: Tensor
+    separation: float
+    temperature: float
+    entropy_quantiles: Tensor
+    data: dict[str, Any]
+    metrics: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write the file."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        torch.save({"format": _SOURCE, "version": _VERSION, **fields}, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SourceCheckpoint":
+        """Read ``path``, or ``source.ckpt`` in the folder ``path``.
+
+        Raises:
+            InputError: no such file, or another project's.
+        """
+        file = Path(path).expanduser()
+        file = file / "source.ckpt" if file.is_dir() else file
+        content = _load(file, _SOURCE, "a source checkpoint of Holdfast: train one with python train.py")
+        names = {field.name for field in dataclasses.fields(cls)}
+        missing = names - content.keys()
+        if missing:
+            raise InputError(f"{file} lacks {', '.join(sorted(missing))}: train the source again with this version")
+        return cls(**{name: content[name] for name in names})
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return int(self.network["channels"])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        height, width = self.network["size"]
+        return int(height), int(width)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the weights, by name, shape, type and value."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.weights.items()):
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def build(self) -> Network:
+        """The network with its weights, in eval mode."""
+        network = network_from(self.network)
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+
+def save_adapted(path: Path, source: SourceCheckpoint, method: str, state: Mapping[str, Tensor]) -> None:
+    """Write adapted tensors with the hash of the source that they belong to.
+
+    Args:
+        path: the file.
+        source: the checkpoint that was adapted.
+        method: name of the method.
+        state: adapted tensors by name, from ``Method.adapted_state``.
+    """
+    tensors = {name: value.cpu() for name, value in state.items()}
+    torch.save(
+        {"format": _ADAPTED, "version": _VERSION, "source_hash": source.hash, "method": method, "state": tensors}, path
+    )
+
+
+def load_adapted(path: str | Path, source: SourceCheckpoint) -> dict[str, Tensor]:
+    """Read adapted tensors.
+
+    Raises:
+        InputError: no such file, another project's, or adapted from another source.
+    """
+    content = _load(Path(path).expanduser(), _ADAPTED, "an adapted.ckpt of Holdfast")
+    if content.get("source_hash") != source.hash:
+        raise InputError(f"{path} was adapted from another source checkpoint: give the one it came from as source=")
+    state: dict[str, Tensor] = content["state"]
+    return state
+
+
+def _load(path: Path, wanted: str, description: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: expected {description}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen unrelated types on files that are not its own
+        raise InputError(f"{path} is not {description}") from error
+    if not isinstance(content, dict) or content.get("format") != wanted:
+        raise InputError(f"{path} is not {description}")
+    if content.get("version") != _VERSION:
+        raise InputError(f"{path} has format version {content.get('version')}; this version of Holdfast reads {_VERSION}")
+    return content

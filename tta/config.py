@@ -1,0 +1,260 @@
+"""Configuration: YAML files and key=value words, merged by OmegaConf and validated by dataclasses.
+
+A *group* (data, model, method, stream, shift, guard) is an option with choices: ``data=npz`` takes the options of
+``configs/data/npz.yaml``, whose ``kind`` (the file's name by default) selects the dataclass that validates them. Naming a
+choice starts its group afresh. Later words override earlier files; a resolved configuration, saved as YAML, is itself a
+valid argument.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tta.errors import InputError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+T = TypeVar("T")
+Groups = Mapping[str, Mapping[str, type]]
+
+
+@dataclass
+class Choice(Generic[T]):
+    """What was chosen of a group: the kind, and its validated options."""
+
+    kind: str
+    options: T
+
+
+def closest(word: str, names: Iterable[str]) -> str:
+    """A half-sentence that lists the names, the likeliest first when there is one."""
+    names = sorted(names)
+    match = difflib.get_close_matches(word, names, n=1)
+    known = f"there are: {', '.join(names)}" if names else "there are none"
+    return f"did you mean {match[0]}? ({known})" if match else known
+
+
+def read_arguments(argv: Sequence[str], groups: Groups, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Merge YAML files and key=value words into one plain, still unvalidated dictionary.
+
+    Args:
+        argv: command-line words, each a YAML file or key=value.
+        groups: choices of each group.
+        base: values that everything else overrides.
+
+    Raises:
+        InputError: a word has another form, or a file cannot be read.
+    """
+    files = [word for word in argv if "=" not in word]
+    words = [word for word in argv if "=" in word]
+    layers = [dict(base or {}), *(_read_file(word) for word in files)]
+    # Choices come before the options of their groups, in whichever order they were typed.
+    parsed = [_read_word(word) for word in words]
+    layers += sorted(parsed, key=lambda layer: any(isinstance(layer.get(group), dict) for group in groups))
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in _without_none(layer).items():
+            if key in groups:
+                merged[key] = _merge_group(merged.get(key), value, key)
+            elif isinstance(value, dict) and isinstance(merged.get(key), dict):
+                merged[key] = OmegaConf.to_container(OmegaConf.merge(merged[key], value))
+            else:
+                merged[key] = value
+    return merged
+
+
+def resolve(schema: type[T], groups: Groups, values: Mapping[str, Any]) -> T:
+    """Validate merged values against the schema; fields named after groups become ``Choice``s.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type or out of range.
+    """
+    plain = {key: value for key, value in values.items() if key not in groups}
+    config = _validated(schema, plain, "")
+    for group in groups:
+        if not hasattr(config, group):
+            continue
+        default = getattr(config, group)
+        value = values.get(group)
+        if value is None or "kind" not in value:
+            value = {**_read_group(group, default), **(value or {})}
+        value = dict(value)
+        kind = value.pop("kind")
+        if kind not in groups[group]:
+            raise InputError(f"unknown {group}.kind {kind!r}: {closest(str(kind), groups[group])}")
+        setattr(config, group, Choice(kind, _validated(groups[group][kind], value, f"{group}.")))
+    return config
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain nested containers, in the form that ``read_arguments`` takes."""
+    result: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Choice):
+            value = {"kind": value.kind, **dataclasses.asdict(value.options)}
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        result[field.name] = value
+    return result
+
+
+def save(config: Any, path: Path, command: str) -> None:
+    """Write the resolved configuration as YAML, its first line the command that uses it."""
+    path.write_text(f"# {command}\n{OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))}")
+
+
+def describe(schema: type, groups: Groups, usage: str) -> str:
+    """What ``--help`` prints: every option with its default and meaning."""
+    lines = [usage, "", "Options (YAML files and key=value; later ones override earlier ones):"]
+    plain = [field for field in dataclasses.fields(schema) if field.name not in groups]
+    lines += _describe_fields(plain, "", schema)
+    for field in dataclasses.fields(schema):
+        if field.name not in groups:
+            continue
+        default = field.metadata["default"]
+        lines += ["", f"{field.name}=NAME  {field.metadata['help']} (default {default or 'as in the source checkpoint'})"]
+        for name in group_choices(field.name):
+            kind = _read_group(field.name, name)["kind"]
+            if kind == name:
+                options = groups[field.name][kind]
+                lines.append(f"  {field.name}={name}: {_first_line(options)}")
+                lines += _describe_fields(dataclasses.fields(options), f"{field.name}.", options, indent=4)
+            else:
+                lines.append(f"  {field.name}={name}: {kind} with the options of configs/{field.name}/{name}.yaml")
+    return "\n".join(lines)
+
+
+def group_choices(group: str) -> list[str]:
+    """Names of the YAML files of a group."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def _first_line(options: type) -> str:
+    return (options.__doc__ or "").strip().split("\n")[0]
+
+
+def _describe_fields(fields: Iterable[Any], prefix: str, owner: type, indent: int = 2) -> list[str]:
+    lines = []
+    for field in fields:
+        default = field.default_factory()
+        if dataclasses.is_dataclass(default):
+            lines += _describe_fields(dataclasses.fields(default), f"{prefix}{field.name}.", type(default), indent)
+            continue
+        shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else default
+        lines.append(f"{' ' * indent}{prefix}{field.name}={shown}".ljust(38) + f"  {field.metadata.get('help', '')}")
+    return lines
+
+
+def _read_word(word: str) -> dict[str, Any]:
+    if word.startswith("-"):
+        raise InputError(f"{word!r} starts with a dash: write {word.lstrip('-')!r}")
+    key = word.split("=", 1)[0]
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
+        raise InputError(f"{word!r} is not of the form key=value")
+    try:
+        return _container(OmegaConf.from_dotlist([word]))
+    except Exception as error:  # the YAML parser's errors have no common base with OmegaConf's
+        raise InputError(f"{word!r} has a value that is not YAML ({_one_line(error)}): quote it") from error
+
+
+def _read_file(word: str) -> dict[str, Any]:
+    path = Path(word)
+    if word.startswith("-"):
+        raise InputError(f"unknown flag {word!r}: options are written key=value, and --help lists them")
+    if path.suffix not in (".yaml", ".yml"):
+        raise InputError(f"{word!r} is neither a YAML file nor key=value: --help lists the options")
+    if not path.is_file():
+        raise InputError(f"the configuration file {word} does not exist")
+    return _load_yaml(path)
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    try:
+        loaded = OmegaConf.load(path)
+    except Exception as error:
+        raise InputError(f"{path} is not readable YAML ({_one_line(error)})") from error
+    if not OmegaConf.is_dict(loaded):
+        raise InputError(f"{path} must hold options, one 'key: value' a line")
+    return _container(loaded)
+
+
+def _container(node: Any) -> dict[str, Any]:
+    container = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def _without_none(value: Any) -> Any:
+    """The string "None", which W&B sweeps write, means null."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items()}
+    return None if value == "None" else value
+
+
+def _merge_group(current: dict[str, Any] | None, value: Any, group: str) -> dict[str, Any] | None:
+    if isinstance(value, bool):
+        value = "on" if value else "off"  # YAML's booleans
+    if value is None:
+        value = "none" if "none" in group_choices(group) else None
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        return _read_group(group, str(value))
+    if "kind" in value and (current is None or current.get("kind") != value["kind"]):
+        kind = {True: "on", False: "off"}.get(value["kind"], value["kind"])
+        return {**_read_group(group, str(kind)), **value, "kind": kind}
+    return {**(current or {}), **value}
+
+
+def _read_group(group: str, name: str) -> dict[str, Any]:
+    path = CONFIGS / group / f"{name}.yaml"
+    if name not in group_choices(group):
+        raise InputError(f"unknown {group} {name!r}: {closest(name, group_choices(group))}")
+    values = _load_yaml(path) if _has_content(path) else {}
+    kind = values.pop("kind", name)
+    return {"kind": {True: "on", False: "off"}.get(kind, kind), **values}
+
+
+def _has_content(path: Path) -> bool:
+    return any(line.strip() and not line.lstrip().startswith("#") for line in path.read_text().splitlines())
+
+
+def _validated(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
+    hints = get_type_hints(schema)
+    names = {field.name for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            raise InputError(f"unknown option {prefix}{key}: {closest(key, names)}")
+    values = {key: _as_float(value, hints[key]) for key, value in values.items()}
+    try:
+        result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
+    except OmegaConfBaseException as error:
+        cause = error.__cause__
+        if isinstance(cause, InputError):
+            raise cause from None
+        key = str(getattr(error, "full_key", "") or "")
+        message = str(error).splitlines()[0]
+        if "." in key and "not in" in message:  # an unknown key of a nested dataclass
+            raise InputError(f"unknown option {prefix}{key}: {message}") from error
+        raise InputError(f"{prefix}{key}: {message}") from error
+    return result  # type: ignore[return-value]
+
+
+def _as_float(value: Any, hint: Any) -> Any:
+    """Whole numbers where a union with float is asked for: OmegaConf takes no int there."""
+    options = get_args(hint) if get_origin(hint) is not None else ()
+    if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
+        return float(value)
+    return value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

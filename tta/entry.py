@@ -1,0 +1,83 @@
+"""What the command-line programs share: help, errors, output folders, Trainer arguments."""
+
+import inspect
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lightning import Trainer
+
+from tta.config import Groups, closest, describe, read_arguments, resolve, save
+from tta.errors import InputError
+
+T = TypeVar("T")
+
+
+def run(work: Callable[[], None], schema: type, groups: Groups, usage: str, argv: Sequence[str]) -> int:
+    """Do the work, or print the help; an ``InputError`` becomes one sentence and exit status 2."""
+    if any(word in ("--help", "-h", "help") for word in argv):
+        print(describe(schema, groups, usage))
+        return 0
+    _quieten()
+    try:
+        work()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def configured(schema: type[T], groups: Groups, argv: Sequence[str], base: Mapping[str, Any] | None = None) -> T:
+    """The validated configuration of command-line words."""
+    return resolve(schema, groups, read_arguments(argv, groups, base))
+
+
+def trainer_arguments(given: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:
+    """Arguments of Lightning's Trainer: the given ones over our defaults.
+
+    Raises:
+        InputError: the Trainer has no such argument.
+    """
+    known = inspect.signature(Trainer).parameters
+    for key in given:
+        if key not in known or key in ("callbacks", "logger"):
+            raise InputError(f"unknown option trainer.{key}: {closest(key, set(known) - {'callbacks', 'logger'})}")
+    quiet = {"enable_model_summary": False, "num_sanity_val_steps": 0}
+    return {**quiet, **defaults, **given}
+
+
+def output_folder(path: str, config: Any, program: str) -> Path:
+    """Create the folder of a run, with its resolved configuration in it."""
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save(config, folder / "config.yaml", f"python {program} {folder}/config.yaml")
+    except OSError as error:
+        raise InputError(f"the output folder {folder} cannot be written ({error.strerror}): choose another, output=DIR") from error
+    return folder
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a dictionary, one key a line."""
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a dictionary."""
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def _quieten() -> None:
+    """Leave out what Lightning says on every run and no user can act on."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*is deprecated.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`configure_optimizers` returned `None`.*")

@@ -1,0 +1,40 @@
+"""What a model answers on the whole: pure functions of the marginal of its predictions."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def predicted_counts(logits: Tensor, num_classes: int) -> Tensor:
+    """(C,) number of rows predicted as each class; rows with a non-finite logit count for none."""
+    finite = torch.isfinite(logits).all(1)
+    return (F.one_hot(logits.argmax(1), num_classes) * finite[:, None]).sum(0).float()
+
+
+def marginal_drift(adapted: Tensor, control: Tensor) -> Tensor:
+    """Total variation between two predicted marginals, taken on the same images.
+
+    Args:
+        adapted: (C,) counts of the adapted model's predictions.
+        control: (C,) counts of the control's.
+
+    Returns:
+        Scalar in [0, 1]; NaN where either has no prediction.
+    """
+    shares = [counts / counts.sum() for counts in (adapted, control)]
+    return (shares[0] - shares[1]).abs().sum() / 2
+
+
+def vanished_classes(adapted: Tensor, control: Tensor, seen: float = 20.0, share: float = 0.1) -> Tensor:
+    """Classes that the control still predicts and the adapted model has (almost) ceased to.
+
+    Args:
+        adapted: (C,) counts of the adapted model's predictions in the window.
+        control: (C,) counts of the control's.
+        seen: the control must predict the class at least so often.
+        share: the adapted model predicts it at most at this share of the control's count.
+
+    Returns:
+        (C,) booleans.
+    """
+    return (control >= seen) & (adapted <= share * control)

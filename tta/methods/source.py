@@ -1,0 +1,12 @@
+"""No adaptation at all: the source model as it was trained."""
+
+from typing import ClassVar
+
+from tta.methods.base import Method
+from tta.normalization import Statistics
+
+
+class Source(Method):
+    """Predict with the source's weights and running statistics."""
+
+    normalization: ClassVar[Statistics] = "source"

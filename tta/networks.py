@@ -1,0 +1,179 @@
+"""Networks: MONAI architectures split into features and a linear head, with their input scaling inside."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from monai.networks.nets import DenseNet121, ResNet, ViT
+from torch import Tensor, nn
+
+from tta.config import closest
+from tta.errors import InputError
+from tta.options import option
+
+
+@dataclass
+class ModelConfig:
+    """A MONAI network."""
+
+    norm: Literal["batch", "group", "instance"] = option("batch", "normalisation layers: batch, group or instance")
+
+
+@dataclass
+class ViTConfig:
+    """MONAI's vision transformer; its normalisation is LayerNorm."""
+
+    patch_size: int = option(8, "side of a patch, in pixels; must divide the image's sides")
+    hidden_size: int = option(192, "width of the tokens")
+    layers: int = option(6, "transformer blocks")
+    heads: int = option(3, "attention heads")
+
+    def __post_init__(self) -> None:
+        if min(self.patch_size, self.hidden_size, self.layers, self.heads) < 1 or self.hidden_size % self.heads:
+            raise InputError("model.hidden_size must be a multiple of model.heads, and all sizes at least 1")
+
+
+class Network(nn.Module):
+    """Standardise the channels, extract features, classify linearly.
+
+    Args:
+        features: module from images (N, channels, ...) to (N, width).
+        width: D, the number of features.
+        num_classes: C.
+        channels: channels of the images.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: nn.Module, width: int, num_classes: int, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        self.features = features
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C) of images (N, channels, ...) scaled to [0, 1]."""
+        shape = (1, -1) + (1,) * (images.dim() - 2)
+        standardised = (images - self.mean.view(shape)) / self.std.view(shape)
+        return self.head(self.features(standardised))
+
+
+class _ViTFeatures(nn.Module):
+    """The class token of MONAI's ViT."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__()
+        self.vit = ViT(classification=True, **arguments)
+        self.vit.classification_head = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.vit(images)[0]
+
+
+_NORMS: dict[str, Any] = {
+    "batch": "batch",
+    "group": ("group", {"num_groups": 8}),
+    "instance": ("instance", {"affine": True}),
+}
+
+
+def _resnet(block: str, layers: list[int], planes: list[int], small: bool) -> Callable[..., tuple[nn.Module, int]]:
+    def build(config: ModelConfig, channels: int, size: tuple[int, int]) -> tuple[nn.Module, int]:
+        # The stem of a network for small images keeps their resolution.
+        features = ResNet(
+            block,
+            layers,
+            planes,
+            spatial_dims=2,
+            n_input_channels=channels,
+            conv1_t_size=3 if small else 7,
+            conv1_t_stride=1 if small else 2,
+            no_max_pool=small,
+            feed_forward=False,
+            norm=_NORMS[config.norm],
+        )
+        return features, planes[-1] * (4 if block == "bottleneck" else 1)
+
+    return build
+
+
+def _densenet121(config: ModelConfig, channels: int, size: tuple[int, int]) -> tuple[nn.Module, int]:
+    network = DenseNet121(2, channels, 1, norm=_NORMS[config.norm])
+    width: int = network.class_layers.out.in_features
+    del network.class_layers.out
+    return nn.Sequential(network.features, network.class_layers), width
+
+
+def _vit(config: ViTConfig, channels: int, size: tuple[int, int]) -> tuple[nn.Module, int]:
+    if size[0] % config.patch_size or size[1] % config.patch_size:
+        raise InputError(f"model.patch_size={config.patch_size} does not divide the image size {size[0]}x{size[1]}")
+    features = _ViTFeatures(
+        in_channels=channels,
+        img_size=size,
+        patch_size=config.patch_size,
+        hidden_size=config.hidden_size,
+        mlp_dim=4 * config.hidden_size,
+        num_layers=config.layers,
+        num_heads=config.heads,
+        spatial_dims=2,
+    )
+    return features, config.hidden_size
+
+
+_WIDE = [64, 128, 256, 512]
+_BUILDERS: dict[str, Callable[..., tuple[nn.Module, int]]] = {
+    "compact": _resnet("basic", [1, 1, 1, 1], [16, 32, 64, 128], small=True),
+    "resnet18": _resnet("basic", [2, 2, 2, 2], _WIDE, small=False),
+    "resnet50": _resnet("bottleneck", [3, 4, 6, 3], _WIDE, small=False),
+    "densenet121": _densenet121,
+    "vit": _vit,
+}
+
+#: Networks by name, with the dataclass of their options.
+MODELS: dict[str, type] = {name: ViTConfig if name == "vit" else ModelConfig for name in _BUILDERS}
+
+
+def create_network(
+    kind: str, config: Any, *, num_classes: int, channels: int, size: tuple[int, int]
+) -> tuple[Network, dict[str, Any]]:
+    """Build a network with fresh weights.
+
+    Args:
+        kind: a key of ``MODELS``.
+        config: its options.
+        num_classes: C.
+        channels: channels of the images.
+        size: height and width of the images.
+
+    Returns:
+        The network, and the plain dictionary from which ``network_from`` builds it again.
+    """
+    if kind not in _BUILDERS:
+        raise InputError(f"unknown model {kind!r}: {closest(kind, _BUILDERS)}")
+    features, width = _BUILDERS[kind](config, channels, size)
+    description = {
+        "kind": kind,
+        "options": asdict(config),
+        "num_classes": num_classes,
+        "channels": channels,
+        "size": list(size),
+    }
+    return Network(features, width, num_classes, channels), description
+
+
+def network_from(description: dict[str, Any]) -> Network:
+    """Build the network that ``create_network`` described."""
+    kind = description["kind"]
+    if kind not in MODELS:
+        raise InputError(f"the checkpoint holds a network {kind!r} that this version does not know: {closest(kind, MODELS)}")
+    network, _ = create_network(
+        kind,
+        MODELS[kind](**description["options"]),
+        num_classes=description["num_classes"],
+        channels=description["channels"],
+        size=(description["size"][0], description["size"][1]),
+    )
+    return network

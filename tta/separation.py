@@ -1,0 +1,102 @@
+"""How far apart the classes lie in feature space: pure functions of features and labels.
+
+The measure is class-balanced: unlike the trace ratio with empirical proportions, it hardly moves when the proportions of
+the classes do, so that label shift alone is not mistaken for a collapse.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class ClassMoments(NamedTuple):
+    """Moments of each class's features.
+
+    Attributes:
+        count: (C,) effective number of samples.
+        mean: (C, D) mean features; 0 where there is no sample.
+        scatter: (C,) summed squared distance to the mean, over all features.
+    """
+
+    count: Tensor
+    mean: Tensor
+    scatter: Tensor
+
+
+def no_moments(num_classes: int, width: int, device: torch.device | str = "cpu") -> ClassMoments:
+    """Moments of no sample at all."""
+    return ClassMoments(
+        torch.zeros(num_classes, device=device),
+        torch.zeros(num_classes, width, device=device),
+        torch.zeros(num_classes, device=device),
+    )
+
+
+def class_moments(features: Tensor, labels: Tensor, num_classes: int) -> ClassMoments:
+    """Moments of a batch, in O(N·D + N·C); rows with a non-finite feature are left out.
+
+    Args:
+        features: (N, D).
+        labels: (N,) class of each row, 0..num_classes-1.
+        num_classes: C.
+    """
+    features = features.detach().float()
+    finite = torch.isfinite(features).all(1)
+    features = torch.where(finite[:, None], features, 0.0)
+    member = F.one_hot(labels, num_classes).to(features) * finite[:, None]
+    count = member.sum(0)
+    mean = member.T @ features / count.clamp(min=1)[:, None]
+    distance = (features - mean[labels]).square().sum(1)
+    return ClassMoments(count, mean, member.T @ distance)
+
+
+def merge(past: ClassMoments, batch: ClassMoments, decay: float = 1.0) -> ClassMoments:
+    """Moments of both together, the past's counting ``decay`` times (Chan et al.'s pairwise update).
+
+    Exact for ``decay`` 1: merging batches equals taking the moments of all samples at once.
+    """
+    old = past.count * decay
+    count = old + batch.count
+    share = batch.count / count.clamp(min=torch.finfo(count.dtype).tiny)
+    delta = batch.mean - past.mean
+    mean = past.mean + share[:, None] * delta
+    scatter = past.scatter * decay + batch.scatter + delta.square().sum(1) * old * share
+    return ClassMoments(count, mean, scatter)
+
+
+def separation_of(moments: ClassMoments, min_count: float = 2.0) -> Tensor:
+    """J: mean squared distance between class means over the mean variance within classes, in O(C·D).
+
+    J = mean over class pairs ‖m_c − m_c′‖² / mean over classes of tr S_c, over the classes with enough samples.
+
+    Args:
+        moments: moments of the classes.
+        min_count: effective samples that a class needs to count, at least.
+
+    Returns:
+        Scalar >= 0; 0 when fewer than two classes have enough samples.
+    """
+    enough = (moments.count >= min_count).to(moments.mean)
+    classes = enough.sum()
+    center = (moments.mean * enough[:, None]).sum(0) / classes.clamp(min=1)
+    means = (moments.mean - center) * enough[:, None]
+    # With centred means, the mean squared distance over pairs is 2/(K−1) times the summed squared norms.
+    between = 2 * means.square().sum() / (classes - 1).clamp(min=1)
+    within = (enough * moments.scatter / moments.count.clamp(min=1)).sum() / classes.clamp(min=1)
+    return between / within.clamp(min=torch.finfo(within.dtype).tiny)
+
+
+def separation(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """J of one set of samples; see ``separation_of``.
+
+    Args:
+        features: (N, D) penultimate features.
+        labels: (N,) class of each row, 0..num_classes-1.
+        num_classes: C.
+
+    Returns:
+        Scalar >= 0; 0 when fewer than two classes have two samples.
+    """
+    return separation_of(class_moments(features, labels, num_classes))

@@ -1,0 +1,141 @@
+"""Source training: the LightningModule, and what adaptation will need to know of the source."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
+
+from tta.layout import as_channels_last, prefers_channels_last
+from tta.methods import Prediction, create_method
+from tta.networks import Network
+from tta.objectives import entropy
+from tta.separation import separation
+
+
+class SourceModule(LightningModule):
+    """Supervised training of a network, watched by validation balanced accuracy.
+
+    Args:
+        network: the network, its ``mean`` and ``std`` set.
+        num_classes: C.
+        lr: peak learning rate of AdamW under a one-cycle schedule.
+        weight_decay: of AdamW.
+    """
+
+    def __init__(self, network: Network, num_classes: int, *, lr: float, weight_decay: float) -> None:
+        super().__init__()
+        self.channels_last = prefers_channels_last(network)
+        self.network = network.to(memory_format=torch.channels_last) if self.channels_last else network  # type: ignore[call-overload]
+        self.lr, self.weight_decay = lr, weight_decay
+        self.balanced_accuracy = MulticlassAccuracy(num_classes, average="macro")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C)."""
+        logits: Tensor = self.network(as_channels_last(images) if self.channels_last else images)
+        return logits
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy."""
+        loss = F.cross_entropy(self(batch["image"]), batch["label"])
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Take the batch into the epoch's balanced accuracy."""
+        known = batch["label"] >= 0
+        self.balanced_accuracy(self(batch["image"])[known], batch["label"][known])
+        self.log("val/balanced_accuracy", self.balanced_accuracy, prog_bar=True, on_epoch=True, on_step=False)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and one cycle of the learning rate over all steps."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Evaluation(NamedTuple):
+    """A network's prediction of a whole set: logits (N, C), features (N, D), labels (N,)."""
+
+    logits: Tensor
+    features: Tensor
+    labels: Tensor
+
+
+def evaluate(network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int) -> Evaluation:
+    """Predict all batches with the source's weights and statistics, on the device of the network."""
+    method = create_method("source", network, num_classes=num_classes)
+    device = network.mean.device
+    predictions, labels = [], []
+    for batch in batches:
+        predictions.append(Prediction(*(value.cpu() for value in method.predict(batch["image"].to(device)))))
+        labels.append(batch["label"].cpu())
+    return Evaluation(
+        torch.cat([p.logits for p in predictions]).float(),
+        torch.cat([p.features for p in predictions]).float(),
+        torch.cat(labels),
+    )
+
+
+def channel_moments(batches: Iterable[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (channels,) of all pixels; a channel that never varies gets 1."""
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for batch in batches:
+        pixels = batch["image"].double().transpose(0, 1).flatten(1)
+        count += pixels.shape[1]
+        total, squares = total + pixels.sum(1), squares + pixels.square().sum(1)
+    mean = total / count
+    std = (squares / count - mean.square()).clamp(min=0).sqrt()
+    return mean.float(), torch.where(std > 1e-6, std, 1.0).float()
+
+
+def source_statistics(train: Evaluation, val: Evaluation, num_classes: int) -> dict[str, Any]:
+    """Class-wise feature statistics, separation, temperature and entropy quantiles of a source model.
+
+    Args:
+        train: its predictions of the training images, which give the features' statistics by true class.
+        val: of the validation images, which give the rest.
+        num_classes: C.
+
+    Returns:
+        The fields of ``SourceCheckpoint`` of the same names.
+    """
+    means, variances = [], []
+    for label in range(num_classes):
+        rows = train.features[train.labels == label]
+        empty = not len(rows)
+        means.append(torch.zeros(train.features.shape[1]) if empty else rows.mean(0))
+        variances.append(torch.zeros(train.features.shape[1]) if empty else rows.var(0, correction=0))
+    known = val.labels >= 0
+    return {
+        "prevalence": torch.bincount(train.labels, minlength=num_classes) / len(train.labels),
+        "feature_mean": torch.stack(means),
+        "feature_var": torch.stack(variances),
+        "separation": float(separation(val.features, val.logits.argmax(1), num_classes)),
+        "temperature": fit_temperature(val.logits[known], val.labels[known]),
+        "entropy_quantiles": torch.quantile(entropy(val.logits), torch.linspace(0, 1, 101)),
+    }
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature T in [0.05, 20] that minimises the cross-entropy of logits / T (Guo et al., ICML 2017).
+
+    Args:
+        logits: (N, C).
+        labels: (N,).
+    """
+    log_t = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_t], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(logits / log_t.exp(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return float(log_t.detach().exp().clamp(0.05, 20))

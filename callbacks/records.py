@@ -36,7 +36,14 @@ class PredictionWriter(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file and write its header."""
         self._file = self.path.open("w", newline="")
-        columns = ["id", "prediction", "confidence", *(f"prob_{name}" for name in self.class_names), "verdict", "served_by"]
+        columns = [
+            "id",
+            "prediction",
+            "confidence",
+            *(f"prob_{name}" for name in self.class_names),
+            "verdict",
+            "served_by",
+        ]
         csv.writer(self._file).writerow(columns)
         self._started = perf_counter()
 

@@ -86,9 +86,7 @@ def running_balanced_accuracy(
     """
     if not (labels >= 0).any():
         return np.empty(0), np.empty(0)
-    return _windowed(
-        len(labels), windows, lambda rows: balanced_accuracy(predictions[rows], labels[rows], num_classes)
-    )
+    return _windowed(len(labels), windows, lambda rows: balanced_accuracy(predictions[rows], labels[rows], num_classes))
 
 
 def running_marginals(

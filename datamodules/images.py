@@ -83,7 +83,7 @@ class ImageSet(Dataset[dict[str, Any]]):
             "index": int(index),
         }
 
-    def batch(self, indices: Sequence[int]) -> dict[str, Any]:
+    def batch(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> dict[str, Any]:
         """The items as one batch: image (B, channels, H, W), label and index (B,), strings as lists."""
         rows = np.asarray(indices, dtype=np.int64)
         return {

@@ -69,7 +69,17 @@ def _download(url: str, path: Path, md5: str) -> None:
 
 MEDMNIST: dict[str, MedMNIST] = {
     "pathmnist": MedMNIST(
-        ("adipose", "background", "debris", "lymphocytes", "mucus", "smooth muscle", "normal colon mucosa", "cancer-associated stroma", "colorectal adenocarcinoma epithelium"),
+        (
+            "adipose",
+            "background",
+            "debris",
+            "lymphocytes",
+            "mucus",
+            "smooth muscle",
+            "normal colon mucosa",
+            "cancer-associated stroma",
+            "colorectal adenocarcinoma epithelium",
+        ),
         {
             28: "a8b06965200029087d5bd730944a56c1",
             64: "55aa9c1e0525abe5a6b9d8343a507616",
@@ -78,7 +88,15 @@ MEDMNIST: dict[str, MedMNIST] = {
         },
     ),
     "dermamnist": MedMNIST(
-        ("actinic keratoses and intraepithelial carcinoma", "basal cell carcinoma", "benign keratosis-like lesions", "dermatofibroma", "melanoma", "melanocytic nevi", "vascular lesions"),
+        (
+            "actinic keratoses and intraepithelial carcinoma",
+            "basal cell carcinoma",
+            "benign keratosis-like lesions",
+            "dermatofibroma",
+            "melanoma",
+            "melanocytic nevi",
+            "vascular lesions",
+        ),
         {
             28: "0744692d530f8e62ec473284d019b0c7",
             64: "b70a2f5635c6199aeaa28c31d7202e1f",
@@ -123,7 +141,16 @@ MEDMNIST: dict[str, MedMNIST] = {
         },
     ),
     "bloodmnist": MedMNIST(
-        ("basophil", "eosinophil", "erythroblast", "immature granulocytes", "lymphocyte", "monocyte", "neutrophil", "platelet"),
+        (
+            "basophil",
+            "eosinophil",
+            "erythroblast",
+            "immature granulocytes",
+            "lymphocyte",
+            "monocyte",
+            "neutrophil",
+            "platelet",
+        ),
         {
             28: "7053d0359d879ad8a5505303e11de1dc",
             64: "2b94928a2ae4916078ca51e05b6b800b",
@@ -132,7 +159,16 @@ MEDMNIST: dict[str, MedMNIST] = {
         },
     ),
     "tissuemnist": MedMNIST(
-        ("Collecting Duct, Connecting Tubule", "Distal Convoluted Tubule", "Glomerular endothelial cells", "Interstitial endothelial cells", "Leukocytes", "Podocytes", "Proximal Tubule Segments", "Thick Ascending Limb"),
+        (
+            "Collecting Duct, Connecting Tubule",
+            "Distal Convoluted Tubule",
+            "Glomerular endothelial cells",
+            "Interstitial endothelial cells",
+            "Leukocytes",
+            "Podocytes",
+            "Proximal Tubule Segments",
+            "Thick Ascending Limb",
+        ),
         {
             28: "ebe78ee8b05294063de985d821c1c34b",
             64: "123ece2eba09d0aa5d698fda57103344",
@@ -141,7 +177,19 @@ MEDMNIST: dict[str, MedMNIST] = {
         },
     ),
     "organamnist": MedMNIST(
-        ("bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right", "liver", "lung-left", "lung-right", "pancreas", "spleen"),
+        (
+            "bladder",
+            "femur-left",
+            "femur-right",
+            "heart",
+            "kidney-left",
+            "kidney-right",
+            "liver",
+            "lung-left",
+            "lung-right",
+            "pancreas",
+            "spleen",
+        ),
         {
             28: "68e3f8846a6bd62f0c9bf841c0d9eacc",
             64: "2dcccc29b88e6da5a01161ef20cda288",
@@ -150,7 +198,19 @@ MEDMNIST: dict[str, MedMNIST] = {
         },
     ),
     "organcmnist": MedMNIST(
-        ("bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right", "liver", "lung-left", "lung-right", "pancreas", "spleen"),
+        (
+            "bladder",
+            "femur-left",
+            "femur-right",
+            "heart",
+            "kidney-left",
+            "kidney-right",
+            "liver",
+            "lung-left",
+            "lung-right",
+            "pancreas",
+            "spleen",
+        ),
         {
             28: "b9ceb9546e10131b32923c5bbeaea2b1",
             64: "3ce34a8724ea6f548e6db4744d03b6a9",
@@ -159,7 +219,19 @@ MEDMNIST: dict[str, MedMNIST] = {
         },
     ),
     "organsmnist": MedMNIST(
-        ("bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right", "liver", "lung-left", "lung-right", "pancreas", "spleen"),
+        (
+            "bladder",
+            "femur-left",
+            "femur-right",
+            "heart",
+            "kidney-left",
+            "kidney-right",
+            "liver",
+            "lung-left",
+            "lung-right",
+            "pancreas",
+            "spleen",
+        ),
         {
             28: "9ab87b696fb54e2a387ebe992d6ed5f1",
             64: "53a6d115339d874c25e309a994ff46d3",

@@ -107,7 +107,12 @@ def images_from(
 
 
 def _rows(
-    arrays: Arrays, domain: npt.NDArray[Any], path: Path, source: str | None, target: str | list[str] | None, split: Split
+    arrays: Arrays,
+    domain: npt.NDArray[Any],
+    path: Path,
+    source: str | None,
+    target: str | list[str] | None,
+    split: Split,
 ) -> npt.NDArray[Any]:
     known = sorted(set(domain.tolist()))
     if split == "target":

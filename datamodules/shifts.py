@@ -49,7 +49,7 @@ def contrast(image: Tensor, severity: int, rng: np.random.Generator) -> Tensor:
 CORRUPTIONS: dict[str, Corruption] = {"noise": noise, "contrast": contrast}
 
 #: Shifts by name, with the dataclass of their options.
-SHIFTS: dict[str, type] = {"none": NoShiftConfig, **{name: ShiftConfig for name in CORRUPTIONS}}
+SHIFTS: dict[str, type] = {"none": NoShiftConfig, **dict.fromkeys(CORRUPTIONS, ShiftConfig)}
 
 
 def create_shift(kind: str, config: NoShiftConfig | ShiftConfig) -> Callable[[Tensor, str], Tensor] | None:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from monai.transforms import Compose, RandAdjustContrast, RandFlip, RandGaussianNoise, RandRotate90
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from datamodules.images import ImageSet, check_training_set
@@ -70,7 +69,7 @@ class SourceData(LightningDataModule):
         images = self.images["train"]
         generator = torch.Generator().manual_seed(self.seed)
         weights = 1 / np.maximum(images.counts(), 1) if self.balanced else np.ones(images.num_classes)
-        sampler = WeightedRandomSampler(weights[images.labels], len(images), self.balanced, generator)
+        sampler = WeightedRandomSampler(weights[images.labels].tolist(), len(images), self.balanced, generator)
         # MONAI's loader seeds random transforms anew in each worker and epoch; torch's would repeat them.
         return monai.data.DataLoader(
             _Augmented(images, self.augmentation),
@@ -95,7 +94,7 @@ class SourceData(LightningDataModule):
         return DataLoader(_InOrder(images, batches), batch_size=None)
 
 
-class _Augmented(Dataset[tuple[Tensor, int]]):
+class _Augmented(Dataset[dict[str, Any]]):
     def __init__(self, images: ImageSet, transform: Compose) -> None:
         self.images, self.transform = images, transform
 

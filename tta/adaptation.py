@@ -17,9 +17,9 @@ SERVED_BY = ("adapted", "control", "source")
 class AdaptationModule(LightningModule):
     """One online pass: predict each batch with the weights as they are, then update.
 
-    Use it in ``Trainer.fit`` for one epoch. Each step returns a dictionary that callbacks read and may change:
-    ``logits`` (N, C) and ``features`` (N, D) of the prediction that counts, ``loss`` (where there was an update), ``skipped`` (why there
-    was no update, or None) and ``served_by``.
+    Use it in ``Trainer.fit`` for one epoch. Each step returns a dictionary that callbacks read and may change: ``logits``
+    (N, C) and ``features`` (N, D) of the prediction that counts, ``loss`` where there was an update, ``skipped`` (why there
+    was none, or None) and ``served_by``.
 
     Args:
         method: from ``create_method``.
@@ -43,7 +43,7 @@ class AdaptationModule(LightningModule):
             self.method.backward = self.manual_backward
             self.method.step = optimizer.step
 
-    def configure_optimizers(self) -> torch.optim.Optimizer | None:  # type: ignore[override]
+    def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """The method's own optimiser."""
         return self.method.optimizer
 
@@ -89,7 +89,12 @@ class AdaptationModule(LightningModule):
         return None
 
     def _output(
-        self, prediction: Prediction, *, loss: Tensor | None = None, skipped: str | None = None, served_by: str | None = None
+        self,
+        prediction: Prediction,
+        *,
+        loss: Tensor | None = None,
+        skipped: str | None = None,
+        served_by: str | None = None,
     ) -> dict[str, Any]:
         if served_by is None:
             if self.method.optimizer is not None:

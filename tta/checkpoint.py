@@ -112,9 +112,7 @@ def save_adapted(path: Path, source: SourceCheckpoint, method: str, state: Mappi
         state: adapted tensors by name, from ``Method.adapted_state``.
     """
     tensors = {name: value.cpu() for name, value in state.items()}
-    torch.save(
-        {"format": _ADAPTED, "version": _VERSION, "source_hash": source.hash, "method": method, "state": tensors}, path
-    )
+    torch.save({"format": _ADAPTED, "version": _VERSION, "source_hash": source.hash, "method": method, "state": tensors}, path)
 
 
 def load_adapted(path: str | Path, source: SourceCheckpoint) -> dict[str, Tensor]:

@@ -120,7 +120,10 @@ def describe(schema: type, groups: Groups, usage: str) -> str:
         if field.name not in groups:
             continue
         default = field.metadata["default"]
-        lines += ["", f"{field.name}=NAME  {field.metadata['help']} (default {default or 'as in the source checkpoint'})"]
+        lines += [
+            "",
+            f"{field.name}=NAME  {field.metadata['help']} (default {default or 'as in the source checkpoint'})",
+        ]
         for name in group_choices(field.name):
             kind = _read_group(field.name, name)["kind"]
             if kind == name:

@@ -57,7 +57,9 @@ def output_folder(path: str, config: Any, program: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         save(config, folder / "config.yaml", f"python {program} {folder}/config.yaml")
     except OSError as error:
-        raise InputError(f"the output folder {folder} cannot be written ({error.strerror}): choose another, output=DIR") from error
+        raise InputError(
+            f"the output folder {folder} cannot be written ({error.strerror}): choose another, output=DIR"
+        ) from error
     return folder
 
 

@@ -29,9 +29,7 @@ def balanced_accuracy(predictions: Tensor, labels: Tensor, num_classes: int) -> 
     return float(100 * (confusion.diag() / support)[support > 0].mean())
 
 
-def stream_metrics(
-    probabilities: Tensor, labels: Tensor, class_names: Sequence[str], domains: Sequence[str]
-) -> dict[str, Any]:
+def stream_metrics(probabilities: Tensor, labels: Tensor, class_names: Sequence[str], domains: Sequence[str]) -> dict[str, Any]:
     """Metrics of a stream and of each of its domains; empty where nothing is labelled.
 
     Args:

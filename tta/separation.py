@@ -15,12 +15,12 @@ class ClassMoments(NamedTuple):
     """Moments of each class's features.
 
     Attributes:
-        count: (C,) effective number of samples.
+        counts: (C,) effective number of samples.
         mean: (C, D) mean features; 0 where there is no sample.
         scatter: (C,) summed squared distance to the mean, over all features.
     """
 
-    count: Tensor
+    counts: Tensor
     mean: Tensor
     scatter: Tensor
 
@@ -57,9 +57,9 @@ def merge(past: ClassMoments, batch: ClassMoments, decay: float = 1.0) -> ClassM
 
     Exact for ``decay`` 1: merging batches equals taking the moments of all samples at once.
     """
-    old = past.count * decay
-    count = old + batch.count
-    share = batch.count / count.clamp(min=torch.finfo(count.dtype).tiny)
+    old = past.counts * decay
+    count = old + batch.counts
+    share = batch.counts / count.clamp(min=torch.finfo(count.dtype).tiny)
     delta = batch.mean - past.mean
     mean = past.mean + share[:, None] * delta
     scatter = past.scatter * decay + batch.scatter + delta.square().sum(1) * old * share
@@ -78,13 +78,13 @@ def separation_of(moments: ClassMoments, min_count: float = 2.0) -> Tensor:
     Returns:
         Scalar >= 0; 0 when fewer than two classes have enough samples.
     """
-    enough = (moments.count >= min_count).to(moments.mean)
+    enough = (moments.counts >= min_count).to(moments.mean)
     classes = enough.sum()
     center = (moments.mean * enough[:, None]).sum(0) / classes.clamp(min=1)
     means = (moments.mean - center) * enough[:, None]
     # With centred means, the mean squared distance over pairs is 2/(K−1) times the summed squared norms.
     between = 2 * means.square().sum() / (classes - 1).clamp(min=1)
-    within = (enough * moments.scatter / moments.count.clamp(min=1)).sum() / classes.clamp(min=1)
+    within = (enough * moments.scatter / moments.counts.clamp(min=1)).sum() / classes.clamp(min=1)
     return between / within.clamp(min=torch.finfo(within.dtype).tiny)
 
 

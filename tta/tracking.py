@@ -23,9 +23,7 @@ class WandbConfig:
     tags: list[str] = option([], "tags, e.g. [pilot,ward3]")
 
 
-def create_loggers(
-    config: WandbConfig, folder: Path, *, name: str, job_type: str, settings: Mapping[str, Any]
-) -> list[Logger]:
+def create_loggers(config: WandbConfig, folder: Path, *, name: str, job_type: str, settings: Mapping[str, Any]) -> list[Logger]:
     """Start a W&B run, unless it is disabled.
 
     Args:

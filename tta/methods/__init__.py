@@ -17,9 +17,7 @@ __all__ = ["METHODS", "Method", "MethodConfig", "Prediction", "Update", "UpdateC
 METHODS: dict[str, type[Method]] = {"source": Source, "norm": Norm, "tent": Tent, "dsbr": DSBR}
 
 
-def create_method(
-    name: str, model: nn.Module, *, num_classes: int, head: str | None = None, **hyperparameters: Any
-) -> Method:
+def create_method(name: str, model: nn.Module, *, num_classes: int, head: str | None = None, **hyperparameters: Any) -> Method:
     """Wrap a source model into an adaptation method.
 
     Args:

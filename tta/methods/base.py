@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tta.options import option
 from tta.errors import InputError
 from tta.layout import as_channels_last, prefers_channels_last
 from tta.normalization import Statistics, choose_statistics, norm_affine, statistics
+from tta.options import option
 
 
 class Prediction(NamedTuple):
@@ -211,7 +211,7 @@ class Method(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Method":
         # Snapshots follow the module to its device; they are no buffers, since the state dict need not carry them.
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._source = {name: fn(value) for name, value in self._source.items()}
         self._start = {name: fn(value) for name, value in self._start.items()}
         return self

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tta.options import option
 from tta.errors import InputError
 from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, UpdateConfig
 from tta.objectives import balanced_weights, entropy
+from tta.options import option
 
 
 @dataclass

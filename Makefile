@@ -1,0 +1,44 @@
+# Everything runs in .venv, which is made on first use; PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install demo test test-slow lint speed clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: .venv/.installed  ## create .venv and install pinned dependencies
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --progress-bar on --constraint constraints.txt --editable .
+	touch $@
+
+.venv/.tested: .venv/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+.venv/.linted: .venv/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[lint]'
+	touch $@
+
+demo: .venv/.installed  ## train, adapt with and without guard, and report, on embedded data
+	$(BIN)/python -m benchmarks.demo
+
+test: .venv/.tested  ## run the tests
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.tested  ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.linted  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+speed: .venv/.installed  ## measure milliseconds per step, as ratios
+	$(BIN)/python -m benchmarks.speed
+
+clean:  ## remove the environment and all runs
+	rm -rf .venv runs

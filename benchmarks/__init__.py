@@ -1,0 +1,1 @@
+"""What is measured: the demo, its report, and speed."""

@@ -1,0 +1,131 @@
+"""The demo: a source model, a shifted target, Tent unguarded, Tent guarded and DSBR guarded. `make demo` runs it.
+
+python -m benchmarks.demo [output=runs/demo] [seed=0]
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapt import adapt, configure
+from benchmarks.report import write_report
+from benchmarks.runs import Run
+from callbacks import GuardConfig
+from datamodules import load_images
+from train import GROUPS as TRAIN_GROUPS
+from train import TrainConfig, train
+from tta import entry
+from tta.checkpoint import SourceCheckpoint
+from tta.options import option
+
+USAGE = "usage: python -m benchmarks.demo [key=value ...]\n\nShow on embedded data how adaptation collapses, and the guard."
+
+#: Ten times the rate at which adaptation helps: where entropy minimisation collapses.
+_RATE = "method.lr=1e-2"
+_RUNS = (
+    ("source", "method=source", False),
+    ("control", "method=norm", False),
+    ("tent", f"method=tent {_RATE}", False),
+    ("tent", f"method=tent {_RATE}", True),
+    ("dsbr", f"method=dsbr {_RATE}", True),
+)
+
+
+@dataclass
+class DemoConfig:
+    """Options of the demo."""
+
+    output: str = option("runs/demo", "folder of the results")
+    seed: int = option(0, "seed of training and stream")
+    epochs: int = option(8, "epochs of source training")
+    passes: int = option(2, "how often the stream goes over the target")
+    images: int = option(6400, "images of the target")
+
+
+def demo(config: DemoConfig) -> dict[str, Any]:
+    """Train, adapt, print the table, write ``summary.json`` and ``report.html``.
+
+    Returns:
+        The content of ``summary.json``.
+    """
+    folder = Path(config.output)
+    words = [f"seed={config.seed}", "wandb.group=demo"]
+    print("Training a source model on scanner_a …")
+    data = f"data.target_images={config.images}"
+    train(entry.configured(TrainConfig, TRAIN_GROUPS, [*words, data, f"epochs={config.epochs}", f"output={folder / 'source'}"]))
+    checkpoint = SourceCheckpoint.load(folder / "source")
+    classes = tuple(checkpoint.class_names)
+    runs: list[tuple[str, bool, Run]] = []
+    labels: dict[str, int] = {}
+    for name, method, guarded in _RUNS:
+        title = _title(name, guarded)
+        output = folder / title.replace(" ", "_")
+        print(f"Streaming scanner_b through {title} …")
+        adaptation = configure(
+            [
+                *words,
+                *method.split(),
+                f"source={folder / 'source'}",
+                f"guard={'on' if guarded else 'off'}",
+                f"stream.passes={config.passes}",
+                f"output={output}",
+            ]
+        )
+        adapt(adaptation)
+        if not labels:
+            target = load_images("phantom", adaptation.data.options, "target")
+            labels = dict(zip(target.ids.tolist(), target.labels.tolist(), strict=True))
+            source = load_images("phantom", adaptation.data.options, "test")
+        runs.append((name, guarded, Run.read(output, title, classes, labels)))
+    references, compared = runs[:2], runs[2:]
+    summary = {
+        **{name: run.metrics["balanced_accuracy"] for name, _, run in references},
+        "runs": [
+            {
+                "name": name,
+                "guarded": guarded,
+                **{key: run.metrics[key] for key in ("balanced_accuracy", "last_quarter", "alarms", "resets")},
+            }
+            for name, guarded, run in compared
+        ],
+    }
+    entry.write_json(folder / "summary.json", summary)
+    thresholds = GuardConfig()
+    page = write_report(
+        "Holdfast demo: adaptation with and without a guard",
+        "A model trained on cells under one scanner meets another scanner, and adapts at ten times the sane learning rate.",
+        [(run.title, run) for _, _, run in references],
+        [run for _, _, run in compared],
+        classes,
+        [("source: scanner_a", source), ("target: scanner_b", target)],
+        {"R": thresholds.alarm_ratio, "drift": thresholds.watch_drift},
+    )
+    (folder / "report.html").write_text(page)
+    print(f"\n{'run':<18}{'balanced accuracy':>18}{'last quarter':>14}{'resets':>8}")
+    for _, _, run in runs:
+        metrics = run.metrics
+        scores = f"{metrics['balanced_accuracy']:>16.1f} %{metrics['last_quarter']:>12.1f} %{metrics['resets']:>8}"
+        print(f"{run.title:<18}{scores}")
+    print(f"\nOpen {folder / 'report.html'}")
+    return summary
+
+
+def _title(name: str, guarded: bool) -> str:
+    if name in ("source", "control"):
+        return name
+    return f"{name} {'guarded' if guarded else 'unguarded'}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run from command-line words; returns the exit status."""
+    return entry.run(lambda: _run(argv), DemoConfig, {}, USAGE, argv)
+
+
+def _run(argv: Sequence[str]) -> None:
+    demo(entry.configured(DemoConfig, {}, argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

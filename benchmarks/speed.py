@@ -1,0 +1,162 @@
+"""Milliseconds per adaptation step, as ratios against a plain eager Tent loop measured in the same run.
+
+python -m benchmarks.speed [rounds=5] [steps=20]
+"""
+
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, Trainer
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from callbacks import CollapseGuard
+from datamodules import ImageSet, StreamLoader
+from tta import entry
+from tta.adaptation import AdaptationModule
+from tta.errors import InputError
+from tta.methods import create_method
+from tta.networks import ModelConfig, create_network
+from tta.options import option
+
+USAGE = "usage: python -m benchmarks.speed [key=value ...]\n\nTime a Tent step: plain loop, our method, Lightning, guard."
+_CASES = (("compact", 28), ("resnet18", 64))
+_CLASSES, _BATCH = 4, 64
+
+
+@dataclass
+class SpeedConfig:
+    """Options of the speed benchmark."""
+
+    rounds: int = option(5, "rounds; every variant runs once a round, in turn")
+    steps: int = option(20, "steps of a variant in a round")
+    warmup: int = option(3, "steps before the clock of a variant starts")
+
+    def __post_init__(self) -> None:
+        if min(self.rounds, self.steps, self.warmup) < 1:
+            raise InputError("rounds, steps and warmup must be at least 1")
+
+
+def plain_tent(model: nn.Module, batches: Sequence[Tensor], lr: float = 1e-3) -> list[Tensor]:
+    """Tent as one would write it down: the reference that speed is measured against."""
+    model.train()
+    model.requires_grad_(False)
+    parameters = []
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.requires_grad_(True)
+            module.track_running_stats = False
+            module.running_mean = module.running_var = None
+            parameters += [module.weight, module.bias]
+    optimizer = torch.optim.Adam(parameters, lr=lr)
+    outputs = []
+    for images in batches:
+        logits = model(images)
+        loss = -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        outputs.append(logits.detach())
+    return outputs
+
+
+class _Clock(Callback):
+    """Times the batches of a pass, from the end of the warm-up to the end."""
+
+    def __init__(self, warmup: int) -> None:
+        self.warmup, self.start, self.seconds = warmup, 0.0, 0.0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == self.warmup - 1:
+            self.start = perf_counter()
+        self.seconds = perf_counter() - self.start
+
+
+def measure(model: str, size: int, config: SpeedConfig, progress: Any) -> dict[str, list[float]]:
+    """Milliseconds per step of each variant, one value a round."""
+    rng = np.random.default_rng(0)
+    count = _BATCH * (config.steps + config.warmup)
+    images = ImageSet(
+        images=rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
+        labels=np.zeros(count, dtype=np.int64),
+        ids=np.arange(count).astype(str),
+        domains=np.full(count, "noise"),
+        groups=np.arange(count).astype(str),
+        class_names=tuple("abcd"),
+    )
+    loader = StreamLoader(images, np.arange(count), _BATCH)
+    tensors = [batch["image"] for batch in loader]
+
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        return create_network(model, ModelConfig(), num_classes=_CLASSES, channels=3, size=(size, size))[0]
+
+    def timed(run: Callable[[Sequence[Tensor]], Any]) -> float:
+        run(tensors[: config.warmup])
+        start = perf_counter()
+        run(tensors[config.warmup :])
+        return perf_counter() - start
+
+    def reference() -> float:
+        source = network()
+        return timed(lambda batches: plain_tent(source, batches))
+
+    def method() -> float:
+        tent = create_method("tent", network(), num_classes=_CLASSES, optimizer="adam", lr=1e-3)
+        return timed(lambda batches: [tent(batch) for batch in batches])
+
+    def lightning(*callbacks: Callback) -> float:
+        tent = create_method("tent", network(), num_classes=_CLASSES, optimizer="adam", lr=1e-3)
+        clock = _Clock(config.warmup)
+        quiet = {"enable_progress_bar": False, "logger": False, "accelerator": "cpu"}
+        arguments = entry.trainer_arguments(quiet, max_epochs=1, enable_checkpointing=False)
+        Trainer(callbacks=[*callbacks, clock], **arguments).fit(AdaptationModule(tent, _BATCH, bool(callbacks)), loader)
+        return clock.seconds
+
+    variants: dict[str, Callable[[], float]] = {
+        "plain loop": reference,
+        "method": method,
+        "Lightning": lightning,
+        "Lightning + guard": lambda: lightning(CollapseGuard(tuple("abcd"))),
+    }
+    results: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(config.rounds):
+        for name, variant in variants.items():
+            results[name].append(1000 * variant() / config.steps)
+            progress.update()
+    return results
+
+
+def ratios(results: dict[str, list[float]], variant: str, reference: str) -> str:
+    """Median ratio of two variants, round by round, with its range."""
+    values = [a / b for a, b in zip(results[variant], results[reference], strict=True)]
+    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+
+
+def speed(config: SpeedConfig) -> None:
+    """Measure all cases and print a table."""
+    pairs = (("method", "plain loop"), ("Lightning", "method"), ("Lightning + guard", "Lightning"))
+    with tqdm(total=len(_CASES) * config.rounds * 4, desc="speed", unit="run", disable=None) as progress:
+        tables = [(model, size, measure(model, size, config, progress)) for model, size in _CASES]
+    print(f"{torch.get_num_threads()} threads, batch {_BATCH}, median of {config.rounds} rounds (min-max)")
+    for model, size, results in tables:
+        print(f"\n{model} at {size}x{size}")
+        for name, values in results.items():
+            print(f"  {name:<20}{statistics.median(values):8.1f} ms a step ({min(values):.1f}-{max(values):.1f})")
+        for variant, reference in pairs:
+            print(f"  {variant} / {reference}: {ratios(results, variant, reference)}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run from command-line words; returns the exit status."""
+    return entry.run(lambda: speed(entry.configured(SpeedConfig, {}, argv)), SpeedConfig, {}, USAGE, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Source training and test-time adaptation."""

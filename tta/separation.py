@@ -85,7 +85,7 @@ def separation_of(moments: ClassMoments, min_count: float = 2.0) -> Tensor:
     # With centred means, the mean squared distance over pairs is 2/(K−1) times the summed squared norms.
     between = 2 * means.square().sum() / (classes - 1).clamp(min=1)
     within = (enough * moments.scatter / moments.counts.clamp(min=1)).sum() / classes.clamp(min=1)
-    return between / within.clamp(min=torch.finfo(within.dtype).tiny)
+    return between / within.clamp(min=1e-12)  # finite also where nothing varies within classes
 
 
 def separation(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -1,5 +1,6 @@
 """What every adaptation method is: a plain module that predicts, then updates itself."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -227,7 +228,8 @@ class Method(nn.Module):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what ``get_extra_state`` gave."""
         if self.optimizer is not None and state["optimizer"] is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+            # Copied, since the optimiser would go on writing into the given moments.
+            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
 
 class NormAffineMethod(Method):

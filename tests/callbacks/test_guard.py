@@ -1,0 +1,232 @@
+"""The guard on real trainers: planted collapse, label shift, broken batches, a user's own module."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from callbacks import CollapseGuard, GuardConfig
+from tta.adaptation import AdaptationModule
+from tta.errors import InputError
+from tta.methods import Prediction, create_method
+
+CLASSES = ("a", "b", "c")
+
+
+class Features(nn.Module):
+    """Two features a class, normalised and classified: a network whose weights can be harmed at will."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(6)
+        self.head = nn.Linear(6, 3)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.eye(3).repeat_interleave(2, 1))
+            self.head.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(x.flatten(1)))
+
+
+def batches(count: int, shares: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3), size: int = 64) -> list[dict[str, Any]]:
+    rng = torch.Generator().manual_seed(0)
+    result = []
+    for _ in range(count):
+        labels = torch.multinomial(torch.tensor(shares), size, replacement=True, generator=rng)
+        centers = 3 * torch.eye(3).repeat_interleave(2, 1)
+        images = (centers[labels] + torch.randn(size, 6, generator=rng))[:, None, None, :]
+        ids = [str(i) for i in range(size)]
+        result.append({"image": images, "label": labels, "id": ids, "domain": ["x"] * size, "index": torch.arange(size)})
+    return result
+
+
+class Recorder(Callback):
+    """Keeps the outputs of every batch."""
+
+    def __init__(self) -> None:
+        self.outputs: list[dict[str, Any]] = []
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.outputs.append(args[2])
+
+
+class Harm(Callback):
+    """From a batch on, pulls the adapted weights to where all classes look alike."""
+
+    def __init__(self, start: int, value: float = 0.02) -> None:
+        self.start, self.value = start, value
+
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
+        if index >= self.start and not module.paused:
+            with torch.no_grad():
+                weight = module.method.adapted["norm.weight"]
+                weight.lerp_(torch.tensor([1.0, 0, 0, 0, 0, 0]), 0.5)
+                weight.add_(self.value * 0)
+
+
+def run(stream: Any, *callbacks: Callback, method: str = "tent", config: GuardConfig | None = None, **more: Any) -> Any:
+    torch.manual_seed(0)
+    adapted = create_method(method, Features(), num_classes=3, **more)
+    guard, recorder = CollapseGuard(CLASSES, config), Recorder()
+    module = AdaptationModule(adapted, batch_size=64)
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[*callbacks, guard, recorder],
+    )
+    trainer.fit(module, torch.utils.data.DataLoader(stream, batch_size=None))
+    return module, guard, recorder.outputs
+
+
+def test_a_planted_collapse_is_caught_reset_and_not_served() -> None:
+    module, guard, outputs = run(batches(60), Harm(start=20), lr=1e-5)
+    first = next(i for i, output in enumerate(outputs) if output["verdict"] == "ALARM")
+    assert 20 <= first <= 32
+    assert outputs[first]["served_by"] == "control"
+    assert {event["event"] for event in outputs[first]["events"]} == {"verdict", "correction"}
+    torch.testing.assert_close(outputs[first]["logits"], module.method.control(batches(60)[first]["image"]).logits)
+    assert guard.resets[0] == first
+    assert guard.memory.frozen  # the harm came back after every reset
+    assert len(guard.resets) == guard.config.max_resets
+    assert outputs[-1]["verdict"] == "FROZEN"
+    assert outputs[-1]["served_by"] == "control"
+
+
+@pytest.mark.parametrize("method", ["source", "norm"])
+@pytest.mark.parametrize("shares", [(1 / 3, 1 / 3, 1 / 3), (0.9, 0.05, 0.05), (1.0, 0.0, 0.0)])
+def test_no_alarm_on_what_does_not_learn(method: str, shares: tuple[float, ...]) -> None:
+    _, guard, outputs = run(batches(30, shares), method=method)
+    assert guard.alarms == 0
+    assert {output["verdict"] for output in outputs} == {"OK"}
+
+
+def test_pure_label_shift_never_resets() -> None:
+    stream = [*batches(30), *batches(30, (0.9, 0.05, 0.05))]
+    _, guard, _ = run(stream, lr=1e-3)
+    assert guard.resets == []
+
+
+def test_the_control_runs_every_fourth_batch() -> None:
+    calls = []
+
+    class Counter(Callback):
+        def on_fit_start(self, trainer: Trainer, module: Any) -> None:
+            control = module.control
+            module.control = lambda batch: calls.append(1) or control(batch)
+
+    run(batches(16), Counter(), lr=1e-5)
+    assert len(calls) == 4
+
+
+def test_broken_short_and_single_class_batches_are_served_by_the_control_and_logged() -> None:
+    stream = batches(6)
+    stream[1]["image"][5, 0, 0, 2] = math.nan
+    stream[3] = batches(4, (0.0, 1.0, 0.0))[3]
+    stream[5] = {key: value[:10] for key, value in stream[5].items()}
+    _, _, outputs = run(stream, lr=1e-2)
+    assert [output["skipped"] for output in outputs] == [None, "non_finite_image", None, "single_class", None, "short_batch"]
+    for index in (1, 3, 5):
+        assert outputs[index]["served_by"] == "control"
+        assert outputs[index]["logits"].isfinite().all()
+        assert outputs[index]["events"][0]["event"] == "skipped"
+        assert "loss" not in outputs[index]
+    assert outputs[1]["events"][0]["ids"] == ["5"]
+
+
+def test_non_finite_weights_raise_the_alarm_at_once() -> None:
+    class Poison(Callback):
+        def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
+            if index == 5:
+                module.method.adapted["norm.weight"].data.fill_(math.nan)
+
+    _, guard, outputs = run(batches(12), Poison())
+    assert outputs[5]["verdict"] == "ALARM"
+    assert all(output["logits"].isfinite().all() for output in outputs)
+    assert guard.resets == [5]
+
+
+def test_state_goes_on_exactly() -> None:
+    stream = batches(24)
+    _, straight, expected = run(stream, Harm(12), lr=1e-3)
+    resumed = CollapseGuard(CLASSES)
+    module, _, _ = run([], lr=1e-3)
+    halves: list[dict[str, Any]] = []
+    harm = Harm(12)
+    for index, batch in enumerate(stream):
+        if index == 10:  # as if the process had been killed here
+            state = resumed.state_dict()
+            resumed = CollapseGuard(CLASSES)
+            resumed.load_state_dict(state)
+        harm.on_train_batch_start(None, module, batch, index)  # type: ignore[arg-type]
+        outputs = step(module, batch, index)
+        resumed.on_train_batch_end(None, module, outputs, batch, index)  # type: ignore[arg-type]
+        halves.append(outputs)
+    assert [o["verdict"] for o in halves] == [o["verdict"] for o in expected]
+    assert [o["statistics"] for o in halves] == [o["statistics"] for o in expected]
+    assert resumed.state_dict()["resets"] == straight.resets
+
+
+def step(module: AdaptationModule, batch: Any, index: int) -> dict[str, Any]:
+    """A training step outside a trainer."""
+    method = module.method
+    assert method.optimizer is not None
+    method.backward, method.step = Tensor.backward, method.optimizer.step
+    with torch.enable_grad():
+        return module.training_step(batch, index)
+
+
+def test_a_module_of_the_users_own() -> None:
+    class Own(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.net, self.twin = Features(), Features()
+            self.held = False
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.net.norm.parameters(), lr=0.5)
+
+        def training_step(self, batch: Any, index: int) -> dict[str, Tensor]:
+            features = self.net.norm(batch["image"].flatten(1))
+            logits = self.net.head(features)
+            if not self.held:
+                optimizer = self.optimizers()
+                optimizer.zero_grad()
+                self.manual_backward(features.square().mean())  # pulls all features together
+                optimizer.step()
+            return {"logits": logits.detach(), "features": features.detach()}
+
+        def control(self, batch: Any) -> Prediction:
+            with torch.no_grad():
+                features = self.twin.norm(batch["image"].flatten(1))
+                return Prediction(self.twin.head(features), features)
+
+        def reset(self) -> None:
+            self.net.load_state_dict(self.twin.state_dict())
+
+        def pause(self, paused: bool = True) -> None:
+            self.held = paused
+
+    guard = CollapseGuard(CLASSES)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(max_epochs=1, accelerator="cpu", callbacks=[guard], **quiet)
+    trainer.fit(Own(), torch.utils.data.DataLoader(batches(40), batch_size=None))
+    assert guard.batch == 40
+
+
+def test_a_module_that_cannot_be_guarded_is_told_what_it_lacks() -> None:
+    with pytest.raises(InputError, match=r"control\(batch\), reset\(\) and pause"):
+        CollapseGuard(CLASSES).on_fit_start(None, LightningModule())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [{"every": 0}, {"decay": 1.0}, {"alarm_ratio": 0.9}, {"min_count": 1.0}])
+def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="guard"):
+        GuardConfig(**bad)

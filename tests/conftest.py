@@ -1,0 +1,66 @@
+"""What the tests share: a tiny source model, and where the real images are."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Words that make a program quick and silent in a test.
+QUICK = ["wandb.mode=disabled", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
+#: A phantom small enough to train on in seconds.
+TINY = ["data.train_images=600", "data.val_images=160", "data.test_images=160", "data.target_images=500"]
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: Any) -> Path:
+    """Folder of a source model trained briefly on the phantom."""
+    from train import GROUPS, TrainConfig, train
+    from tta import entry
+
+    folder = tmp_path_factory.mktemp("source")
+    words = [*QUICK, *TINY, "epochs=4", f"output={folder}"]
+    return train(entry.configured(TrainConfig, GROUPS, words))
+
+
+@pytest.fixture
+def data_folder() -> Path:
+    """Folder of the real images; the test is skipped where there is none."""
+    folder = Path(os.environ.get("HOLDFAST_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "nuclei_patches.npz").is_file():
+        pytest.skip("the real images are not here: set HOLDFAST_DATA to their folder")
+    return folder
+
+
+def small_network(norm: Any = nn.BatchNorm2d, classes: int = 4) -> nn.Sequential:
+    """The network of the golden vectors, with fresh weights."""
+    layer = (lambda c: nn.GroupNorm(4, c)) if norm is nn.GroupNorm else norm
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        layer(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False),
+        layer(16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, classes),
+    )
+
+
+def golden(name: str) -> dict[str, Any]:
+    """A golden file's arrays."""
+    with np.load(ROOT / "tests" / "golden" / f"{name}.npz", allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
+
+
+def golden_network(norm: str = "bn") -> nn.Sequential:
+    """The network of the golden vectors, with its weights."""
+    network = small_network(nn.BatchNorm2d if norm == "bn" else nn.GroupNorm)
+    network.load_state_dict({key: torch.from_numpy(value) for key, value in golden(f"model_{norm}").items()})
+    return network

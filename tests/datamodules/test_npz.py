@@ -1,0 +1,161 @@
+"""Both layouts of .npz files, and every way in which one can be wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datamodules import load_images
+from datamodules.images import check_training_set, value_range
+from datamodules.medmnist import MedMNISTConfig, load_medmnist
+from datamodules.npz import NpzConfig, load_npz
+from tta.errors import InputError
+
+
+def domain_arrays(count: int = 40) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    row = np.arange(count)
+    return {
+        "images": rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8),
+        "labels": (row % 2).astype(np.uint8),
+        "domain": np.where(row < count // 2, "here", "there"),
+        "split": np.where(row < 10, "train", np.where(row < 15, "val", "test")),
+        "group": (row // 2).astype(str),
+        "class_names": np.array(["no", "yes"]),
+    }
+
+
+def medmnist_arrays() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    result: dict[str, Any] = {}
+    for split, count in (("train", 40), ("val", 10), ("test", 20)):
+        result[f"{split}_images"] = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        result[f"{split}_labels"] = (np.arange(count) % 2).astype(np.uint8)[:, None]
+    return result
+
+
+def saved(folder: Path, arrays: dict[str, Any], name: str = "set.npz") -> str:
+    np.savez(folder / name, **arrays)
+    return str(folder / name)
+
+
+def test_domain_layout(tmp_path: Path) -> None:
+    path = saved(tmp_path, domain_arrays())
+    config = NpzConfig(path=path, target="there")
+    train, target = load_npz(config, "train"), load_npz(config, "target")
+    assert (len(train), len(target)) == (10, 20)  # the only domain with training images is the source
+    item = target[0]
+    assert item["image"].shape == (3, 8, 8)
+    assert item["image"].max() <= 1
+    assert (item["label"], item["id"], item["domain"], item["group"]) == (0, "20", "there", "10")
+    np.testing.assert_allclose(item["image"].permute(1, 2, 0) * 255, domain_arrays()["images"][20], atol=1e-4)
+    batch = target.batch([0, 3])
+    assert batch["image"].shape == (2, 3, 8, 8)
+    assert batch["id"] == ["20", "23"]
+    assert batch["label"].tolist() == [0, 1]
+
+
+def test_medmnist_layout(tmp_path: Path) -> None:
+    config = NpzConfig(path=saved(tmp_path, medmnist_arrays()))
+    assert [len(load_npz(config, split)) for split in ("train", "val", "test", "target")] == [40, 10, 20, 20]
+    assert load_npz(config, "train")[0]["image"].shape == (1, 28, 28)
+
+
+def test_without_val_every_tenth_training_image_of_a_class_validates(tmp_path: Path) -> None:
+    arrays = {key: value for key, value in medmnist_arrays().items() if not key.startswith("val")}
+    config = NpzConfig(path=saved(tmp_path, arrays))
+    train, val = load_npz(config, "train"), load_npz(config, "val")
+    assert (len(train), len(val)) == (36, 4)
+    assert not set(train.ids) & set(val.ids)
+
+
+def test_an_unlabelled_target(tmp_path: Path) -> None:
+    arrays = domain_arrays()
+    del arrays["labels"]
+    target = load_npz(NpzConfig(path=saved(tmp_path, arrays), target="there"), "target")
+    assert target[0]["label"] is None
+    assert not target.labelled
+
+
+def test_medmnist_reads_its_own_file(tmp_path: Path) -> None:
+    saved(tmp_path, medmnist_arrays(), "pneumoniamnist.npz")
+    images = load_medmnist(MedMNISTConfig(root=str(tmp_path)), "target")
+    assert images.class_names == ("normal", "pneumonia")
+    assert len(images) == 20
+
+
+def broken(**changes: Any) -> dict[str, Any]:
+    return {key: value for key, value in {**domain_arrays(), **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "split", "message"),
+    [
+        ({"pictures": np.zeros(3)}, "target", "keys pictures: expected images"),
+        (broken(labels=np.full(40, 7)), "target", "label 7 is out of range"),
+        (broken(labels=np.zeros(3, int)), "target", "expected one integer for each of 40 images"),
+        (broken(labels=np.zeros(40)), "target", "expected one integer"),
+        (broken(images=np.zeros((40, 8), np.uint8)), "target", "must be numbers of shape"),
+        (broken(domain=np.full(3, "there")), "target", "differ in length"),
+        (broken(split=None), "train", "no key split"),
+        (broken(split=np.full(40, "test")), "train", "data.source is missing"),
+        (broken(images=np.array([object()] * 40)), "target", "not a readable .npz"),
+    ],
+)
+def test_wrong_files_are_refused_in_a_sentence(tmp_path: Path, arrays: dict[str, Any], split: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_npz(NpzConfig(path=saved(tmp_path, arrays), target="there"), split)
+
+
+def test_no_file_no_path_no_archive_no_domain(tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("not an archive")
+    for config, message in (
+        (NpzConfig(path=str(tmp_path / "absent.npz")), "does not exist"),
+        (NpzConfig(), "data.path is missing"),
+        (NpzConfig(path=str(tmp_path / "text.npz")), "not a readable"),
+        (NpzConfig(path=saved(tmp_path, domain_arrays()), target="ther"), "did you mean there"),
+        (NpzConfig(path=saved(tmp_path, domain_arrays())), "data.target is missing.*here, there"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_npz(config, "target")
+
+
+def test_medmnist_unknown_set_or_size(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean bloodmnist"):
+        load_medmnist(MedMNISTConfig(name="bloodmist"), "train")
+    with pytest.raises(InputError, match="no size 32"):
+        load_medmnist(MedMNISTConfig(size=32), "train")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_training_on_broken_images_is_refused(tmp_path: Path, value: float) -> None:
+    arrays = domain_arrays()
+    arrays["images"] = arrays["images"].astype(np.float32) / 255
+    arrays["images"][3, 1, 1, 0] = value
+    with pytest.raises(InputError, match="1 training images hold NaN.*id 3"):
+        check_training_set(load_npz(NpzConfig(path=saved(tmp_path, arrays)), "train"))
+
+
+def test_training_on_one_class_or_none_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, broken(labels=np.zeros(40, np.uint8)))
+    with pytest.raises(InputError, match=r"show 1 class \(no\)"):
+        check_training_set(load_npz(NpzConfig(path=path), "train"))
+    with pytest.raises(InputError, match="no training images"):
+        check_training_set(load_npz(NpzConfig(path=path, source="there"), "train"))
+
+
+def test_value_ranges() -> None:
+    assert value_range(np.zeros(2, np.uint8)) == (0, 255)
+    assert value_range(np.zeros(2, np.uint16)) == (0, 65535)
+    assert value_range(np.array([0.5, 0.9]), (0, 255)) == (0, 1)
+    assert value_range(np.array([0.5, 200.0]), (0, 255)) == (0, 255)
+
+
+@pytest.mark.real
+def test_the_real_files(data_folder: Path) -> None:
+    nuclei = NpzConfig(path=str(data_folder / "nuclei_patches.npz"), target=["fluor_360", "he_white"])
+    assert len(load_images("npz", nuclei, "target")) == 2160 + 2056
+    assert load_images("npz", nuclei, "train").counts().tolist() == [1864, 1848, 1864]
+    chest = load_images("npz", NpzConfig(path=str(data_folder / "pneumoniamnist.npz")), "target")
+    assert (len(chest), chest.channels, chest.size) == (624, 1, (28, 28))

@@ -1,0 +1,120 @@
+"""Configuration: merging, validation, errors with the right form."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+import adapt
+import train
+from tta.config import CONFIGS, describe, group_choices, read_arguments, resolve, save, to_dict
+from tta.errors import InputError
+
+SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
+
+
+def configured(*words: str) -> Any:
+    return resolve(adapt.AdaptConfig, adapt.GROUPS, read_arguments(words, adapt.GROUPS, {"data": {"kind": "phantom"}}))
+
+
+def test_defaults() -> None:
+    config = configured()
+    assert (config.method.kind, config.guard.kind, config.stream.options.batch_size) == ("dsbr", "on", 64)
+    assert config.method.options.lr == "auto"
+
+
+def test_choices_and_their_options_in_any_order() -> None:
+    config = configured("stream.fraction=0.9", "method.lr=1e-2", "stream=prevalence", "method=tent")
+    assert (config.stream.kind, config.stream.options.fraction) == ("prevalence", 0.9)
+    assert (config.method.kind, config.method.options.lr) == ("tent", 0.01)
+
+
+def test_whole_numbers_pass_where_a_float_is_asked_for() -> None:
+    assert configured("method=tent", "method.lr=1").method.options.lr == 1.0
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"), [("guard=on", "on"), ("guard=off", "off"), ("guard=false", "off"), ("guard=True", "on")]
+)
+def test_yaml_booleans_choose_the_guard(word: str, kind: str) -> None:
+    assert configured(word).guard.kind == kind
+
+
+def test_none_means_null() -> None:
+    assert configured("name=None").name is None
+    assert configured("shift=None").shift.kind == "none"
+
+
+def test_files_come_before_words_and_a_choice_starts_its_group_afresh(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("seed: 3\nguard: off\nstream: {kind: prevalence, fraction: 0.7, passes: 2}\n")
+    config = configured(str(file), "seed=4", "stream.label=1")
+    assert (config.seed, config.guard.kind) == (4, "off")
+    assert (config.stream.options.fraction, config.stream.options.label) == (0.7, 1)
+    assert configured(str(file), "stream=iid").stream.options.passes == 1
+
+
+def test_a_saved_configuration_is_itself_an_argument(tmp_path: Path) -> None:
+    config = configured("method=tent", "method.lr=0.5", "stream=prevalence", "guard=off", "shift=noise", "wandb.tags=[a,b]")
+    save(config, tmp_path / "config.yaml", "python adapt.py")
+    assert to_dict(configured(str(tmp_path / "config.yaml"))) == to_dict(config)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("metod=tent", "did you mean method"),
+        ("method=tnet", "did you mean tent"),
+        ("method.lrr=1", "unknown option method.lrr: did you mean lr"),
+        ("stream.fraction=1", "unknown option stream.fraction"),
+        ("wandb.mod=offline", "wandb"),
+        ("wandb.mode=sometimes", "wandb.mode.*expected one of"),
+        ("method.lr=fast", "method.lr"),
+        ("seed=many", "seed"),
+        ("method.lr=-1", r"method.lr=-1.0 is outside"),
+        ("--seed=1", "write 'seed=1'"),
+        ("--verbose", "unknown flag"),
+        ("seed", "neither a YAML file nor key=value"),
+        ("absent.yaml", "does not exist"),
+        ("a b=1", "not of the form"),
+        ("seed=[1", "not YAML"),
+    ],
+)
+def test_bad_words(word: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        configured(word)
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    with pytest.raises(InputError, match="must hold options"):
+        configured(str(tmp_path / "list.yaml"))
+    with pytest.raises(InputError, match="not readable YAML"):
+        configured(str(tmp_path / "broken.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_shipped_file_opens_with_its_command_and_loads(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# python ")
+    group = path.parent.name
+    assert f"{group}={path.stem}" in first
+    module = adapt if group in adapt.GROUPS and group != "data" else train
+    schema = module.AdaptConfig if module is adapt else module.TrainConfig  # type: ignore[attr-defined]
+    base = {"data": {"kind": "phantom"}}
+    config = resolve(schema, module.GROUPS, read_arguments([f"{group}={path.stem}"], module.GROUPS, base))
+    assert getattr(config, group).kind == OmegaConf.load(path).get("kind", path.stem)
+
+
+def test_every_kind_has_a_file() -> None:
+    for groups in (adapt.GROUPS, train.GROUPS):
+        for group, kinds in groups.items():
+            assert set(kinds) <= set(group_choices(group))
+
+
+def test_help_shows_every_option_with_its_default() -> None:
+    text = describe(adapt.AdaptConfig, adapt.GROUPS, adapt.USAGE)
+    for words in ("stream.fraction=0.85", "method=dsbr", "guard.every=4", "wandb.mode=offline", "data.path=null"):
+        assert words in text

@@ -26,7 +26,7 @@ class GuardConfig:
     """Watch the adapted model and reset it before it collapses."""
 
     every: int = option(4, "the control runs every so many batches; on every batch while the verdict is WATCH")
-    decay: float = option(0.9, "memory of the running class moments and marginals, per check")
+    decay: float = option(0.7, "memory of the running class moments and marginals, per check")
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
     alarm_ratio: float = option(0.7, "alarm when R stays below this on two checks in a row")
     watch_ratio: float = option(0.85, "watch every batch when R is below this")

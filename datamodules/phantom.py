@@ -41,10 +41,10 @@ class Scanner:
 
 
 SCANNERS: dict[str, Scanner] = {
-    "scanner_a": Scanner(stain=(0.55, 0.95, 0.35), noise=0.05, bias=0.12),
+    "scanner_a": Scanner(stain=(0.55, 0.95, 0.35), noise=0.05, bias=0.14),
     "scanner_b": Scanner(stain=(0.42, 0.84, 0.52), gain=0.85, blur=1.5, noise=0.04, bias=0.22),
     "scanner_c": Scanner(stain=(0.75, 0.70, 0.30), gain=1.05, blur=0.5, noise=0.09, bias=0.10),
-    "scanner_d": Scanner(stain=(0.50, 0.50, 0.50), gain=0.55, blur=1.1, noise=0.03, bias=0.35),
+    "scanner_d": Scanner(stain=(0.50, 0.60, 0.50), gain=0.6, blur=0.9, noise=0.03, bias=0.25),
 }
 
 
@@ -132,14 +132,14 @@ def draw_cells(labels: npt.NDArray[np.int64], rng: np.random.Generator) -> Array
     x = axis[None, None, :] - uniform(-3, 3)
     angle = uniform(0, np.pi)
     u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    aspect = np.where(kind == 1, uniform(1.3, 2.0), uniform(1.0, 1.25))
+    aspect = np.where(kind == 1, uniform(1.28, 1.95), uniform(1.0, 1.27))
     radius = np.hypot(u / np.sqrt(aspect), v * np.sqrt(aspect))
-    lobes = np.where(kind == 3, uniform(0.10, 0.22), uniform(0.0, 0.05))
+    lobes = np.where(kind == 3, uniform(0.085, 0.21), uniform(0.0, 0.055))
     petals = rng.integers(4, 7, (count, 1, 1)).astype(np.float32)
     outline = uniform(6.5, 9.5) * (1 + lobes * np.cos(petals * np.arctan2(v, u) + uniform(0, 2 * np.pi)))
     body = 1 / (1 + np.exp((radius - outline) / 0.6))
     granules = _smooth_noise(rng, count, 0.8)
-    texture = np.where(kind == 2, uniform(0.22, 0.5), uniform(0.0, 0.08)) * granules
+    texture = np.where(kind == 2, uniform(0.18, 0.45), uniform(0.0, 0.1)) * granules
     plasma = 0.12 * (1 + 0.5 * _smooth_noise(rng, count, 3.0))
     return np.maximum(uniform(0.7, 1.3) * body * (1 + texture) + plasma, 0)
 
@@ -173,7 +173,7 @@ def _smooth_noise(rng: np.random.Generator, count: int, sigma: float) -> Array:
 def _blurred(images: Array, sigma: float) -> Array:
     """Images (..., H, W) convolved with a Gaussian, by its transfer function; edges wrap around."""
     rows, columns = (_blur_matrix(length, sigma) for length in images.shape[-2:])
-    return rows @ images @ columns
+    return np.asarray(rows @ images @ columns, np.float32)
 
 
 def _blur_matrix(length: int, sigma: float) -> Array:

@@ -133,7 +133,7 @@ def test_training_on_broken_images_is_refused(tmp_path: Path, value: float) -> N
     arrays = domain_arrays()
     arrays["images"] = arrays["images"].astype(np.float32) / 255
     arrays["images"][3, 1, 1, 0] = value
-    with pytest.raises(InputError, match="1 training images hold NaN.*id 3"):
+    with pytest.raises(InputError, match=r"1 training images hold NaN.*id 3"):
         check_training_set(load_npz(NpzConfig(path=saved(tmp_path, arrays)), "train"))
 
 

@@ -82,7 +82,7 @@ def test_bad_streams() -> None:
             StreamConfig(**bad)
     with pytest.raises(InputError, match="outside"):
         PrevalenceConfig(fraction=1.5)
-    with pytest.raises(InputError, match="outside 1..5"):
+    with pytest.raises(InputError, match=r"outside 1\.\.5"):
         ShiftConfig(severity=6)
 
 
@@ -106,7 +106,8 @@ def test_shifts_are_deterministic_in_range_and_grow_with_severity(kind: str) -> 
 def test_noise_depends_on_image_and_seed() -> None:
     clean = torch.full((1, 8, 8), 0.5)
     shift, other = create_shift("noise", ShiftConfig()), create_shift("noise", ShiftConfig(seed=1))
-    assert shift is not None and other is not None
+    assert shift is not None
+    assert other is not None
     assert not torch.equal(shift(clean, "0"), shift(clean, "1"))
     assert not torch.equal(shift(clean, "0"), other(clean, "0"))
     assert create_shift("none", NoShiftConfig()) is None

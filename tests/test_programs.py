@@ -1,0 +1,242 @@
+"""train.py and adapt.py from end to end, with what they leave behind and what they refuse."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import adapt
+import train
+from benchmarks.demo import DemoConfig, demo
+from tests.conftest import QUICK, TINY
+from tests.datamodules.test_npz import domain_arrays, saved
+from tta.checkpoint import SourceCheckpoint
+
+Capture = pytest.CaptureFixture[str]
+
+
+def run_adapt(source: Path, output: Path, *words: str) -> dict[str, Any]:
+    assert adapt.main([f"source={source}", f"output={output}", *QUICK, *words]) == 0
+    metrics: dict[str, Any] = json.loads((output / "metrics.json").read_text())
+    return metrics
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_leaves_one_complete_file(source: Path) -> None:
+    assert {path.name for path in source.iterdir()} == {"source.ckpt", "metrics.json", "config.yaml"}
+    checkpoint = SourceCheckpoint.load(source)
+    assert checkpoint.class_names == ["round", "elongated", "granular", "lobulated"]
+    assert (checkpoint.channels, checkpoint.size) == (3, (32, 32))
+    assert (checkpoint.low, checkpoint.high) == (0.0, 255.0)
+    assert checkpoint.prevalence.tolist() == [0.25] * 4
+    assert checkpoint.feature_mean.shape == checkpoint.feature_var.shape == (4, 128)
+    assert checkpoint.separation > 0
+    assert 0.05 <= checkpoint.temperature <= 20
+    assert checkpoint.entropy_quantiles.shape == (101,)
+    assert (checkpoint.entropy_quantiles.diff() >= 0).all()
+    assert checkpoint.data["kind"] == "phantom"
+    metrics = json.loads((source / "metrics.json").read_text())
+    assert 0 < metrics["balanced_accuracy"] <= 100
+    torch.load(source / "source.ckpt", weights_only=True)
+
+
+def test_the_checkpoint_predicts_as_the_trained_network_did(source: Path, tmp_path: Path) -> None:
+    words = ["method=source", "data.source=scanner_a", "data.target=scanner_a", "guard=off"]
+    metrics = run_adapt(source, tmp_path, *words)
+    trained = json.loads((source / "metrics.json").read_text())
+    assert metrics["balanced_accuracy"] == pytest.approx(trained["balanced_accuracy"], abs=12)  # other images, same scanner
+
+
+def test_adaptation_leaves_predictions_trace_events_and_state(source: Path, tmp_path: Path) -> None:
+    metrics = run_adapt(source, tmp_path, "method=tent", "method.lr=1e-3")
+    names = ["predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "config.yaml", "trajectory.png", "adapted.ckpt"]
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
+    predictions = rows(tmp_path / "predictions.csv")
+    assert len(predictions) == 500
+    assert list(predictions[0]) == [
+        *("id", "prediction", "confidence", "prob_round", "prob_elongated", "prob_granular", "prob_lobulated"),
+        *("verdict", "served_by"),
+    ]
+    for row in predictions[:20]:
+        probabilities = {key[5:]: float(value) for key, value in row.items() if key.startswith("prob_")}
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
+        assert max(probabilities, key=lambda name: probabilities[name]) == row["prediction"]
+    assert [row["served_by"] for row in predictions[-52:]] == ["control"] * 52  # the short last batch
+    trace = rows(tmp_path / "trace.csv")
+    assert list(trace[0]) == ["batch", "J", "R", "drift", "entropy", "loss", "verdict"]
+    assert len(trace) == 8
+    assert (trace[0]["R"], trace[1]["R"]) == ("1", "")
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert events[-1]["reason"] == "short_batch"
+    for key in ("accuracy", "balanced_accuracy", "auroc", "sensitivity", "specificity", "ece", "last_quarter", "domains"):
+        assert key in metrics
+    assert metrics["images_per_second"] > 0
+    again = run_adapt(source, tmp_path / "again", str(tmp_path / "config.yaml"))
+    assert again["balanced_accuracy"] == metrics["balanced_accuracy"]
+    assert (tmp_path / "again" / "predictions.csv").read_text() == (tmp_path / "predictions.csv").read_text()
+
+
+def test_adapted_state_is_accepted_as_a_start(source: Path, tmp_path: Path) -> None:
+    run_adapt(source, tmp_path / "first", "method=tent", "method.lr=1e-2", "guard=off")
+    start = f"start={tmp_path / 'first' / 'adapted.ckpt'}"
+    run_adapt(source, tmp_path / "on", "method=tent", "method.lr=1e-12", "guard=off", start)
+    fresh = run_adapt(source, tmp_path / "fresh", "method=tent", "method.lr=1e-12", "guard=off")
+    went_on = json.loads((tmp_path / "on" / "metrics.json").read_text())
+    assert went_on["ece"] != fresh["ece"]
+
+
+@pytest.mark.parametrize("method", ["source", "norm"])
+def test_methods_that_learn_nothing(source: Path, tmp_path: Path, method: str) -> None:
+    metrics = run_adapt(source, tmp_path, f"method={method}")
+    assert metrics["alarms"] == 0
+    served = {row["served_by"] for row in rows(tmp_path / "predictions.csv")}
+    assert served == {"source" if method == "source" else "control"}
+
+
+def test_an_unlabelled_target_has_no_metrics_that_need_labels(source: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
+    path = saved(tmp_path, {"images": images})
+    metrics = run_adapt(source, tmp_path / "out", "data=npz", f"data.path={path}")
+    assert set(metrics) == {"alarms", "resets", "images_per_second"}
+
+
+def test_a_broken_image_is_no_reason_to_refuse_a_stream(source: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((130, 32, 32, 3), dtype=np.float32)
+    images[70] = np.nan
+    path = saved(tmp_path, {"images": images})
+    run_adapt(source, tmp_path / "out", "data=npz", f"data.path={path}")
+    predictions = rows(tmp_path / "out" / "predictions.csv")
+    assert len(predictions) == 130
+    assert all(float(row["confidence"]) > 0 for row in predictions)
+    events = [json.loads(line) for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()]
+    assert [event["ids"] for event in events if event["reason"] == "non_finite_image"] == [["70"]]
+
+
+def test_a_single_image_is_served(source: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (65, 32, 32, 3), dtype=np.uint8)
+    run_adapt(source, tmp_path / "out", "data=npz", f"data.path={saved(tmp_path, {'images': images})}")
+    assert rows(tmp_path / "out" / "predictions.csv")[-1]["served_by"] in ("control", "source")
+
+
+def refusal(program: Any, capture: Capture, *words: str) -> str:
+    """The one sentence with which a program exits with status 2."""
+    assert program.main([*QUICK, *words]) == 2
+    lines = [line for line in capture.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_bad_input_gets_one_sentence(source: Path, tmp_path: Path, capsys: Capture) -> None:
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"state_dict": {}}, foreign)
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    small = saved(tmp_path, domain_arrays(), "small.npz")
+    grey = saved(tmp_path, {"images": np.zeros((4, 32, 32), np.uint8)}, "grey.npz")
+    empty = saved(tmp_path, {"images": np.zeros((0, 32, 32, 3), np.uint8)}, "empty.npz")
+    one = saved(tmp_path, {**domain_arrays(), "labels": np.zeros(40, np.uint8)}, "one.npz")
+    ours = f"source={source}"
+    cases: list[tuple[Any, str, tuple[str, ...]]] = [
+        (adapt, "source is missing", ()),
+        (adapt, "does not exist", ("source=nowhere",)),
+        (adapt, "not a source checkpoint of Holdfast", (f"source={foreign}",)),
+        (adapt, "not a source checkpoint of Holdfast", (f"source={tmp_path / 'text.ckpt'}",)),
+        (adapt, "did you mean tent", (ours, "method=tnt")),
+        (adapt, "8x8 with 3 channel", (ours, "data=npz", f"data.path={small}", "data.target=there")),
+        (adapt, "32x32 with 1 channel", (ours, "data=npz", f"data.path={grey}")),
+        (adapt, "the target has no images", (ours, "data=npz", f"data.path={empty}")),
+        (adapt, "does not exist", (ours, "data=npz", "data.path=absent.npz")),
+        (adapt, "unknown option trainer.acelerator: did you mean accelerator", (ours, "trainer.acelerator=cpu")),
+        (adapt, "adapted.ckpt of Holdfast", (ours, f"start={foreign}")),
+        (train, "1 class", ("data=npz", f"data.path={one}")),
+        (train, "did you mean flip", (*TINY, "augment=[flop]")),
+        (train, "cannot be written", (*TINY, f"output={foreign}/below")),
+    ]
+    for program, message, words in cases:
+        assert message in refusal(program, capsys, *words), words
+
+
+def test_batch_statistics_of_one_value_are_refused_early(source: Path, tmp_path: Path, capsys: Capture) -> None:
+    path = saved(tmp_path, {**domain_arrays()}, "small.npz")
+    words = ["data=npz", f"data.path={path}", "model=resnet18", "epochs=1", "batch_size=4", f"output={tmp_path / 'deep'}"]
+    assert train.main([*QUICK, *words]) == 0
+    again = [f"source={tmp_path / 'deep'}", "data.target=there", "stream.batch_size=1", "method=tent"]
+    assert "one value per channel" in refusal(adapt, capsys, *again, f"output={tmp_path / 'refused'}")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_wandb_offline_writes_a_run_that_reads_back(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    words = [f"source={source}", f"output={tmp_path}", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
+    assert adapt.main([*words, "wandb.project=trial", "method=tent"]) == 0
+    files = list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert len(files) == 1
+    content = read_wandb(files[0])
+    assert content["project"] == "trial"
+    assert content["config"]["method"]["kind"] == "tent"
+    assert [step["adapt/batch"] for step in content["history"] if "adapt/entropy" in step] == list(range(8))
+    assert any("adapt/R" in step for step in content["history"])
+    assert {"events/path", "trajectory/path"} <= {key for step in content["history"] for key in step}
+    assert "balanced_accuracy" in content["summary"]
+
+
+def read_wandb(path: Path) -> dict[str, Any]:
+    """Project, config, history and summary of a written W&B file."""
+    from wandb.proto import wandb_internal_pb2
+
+    content: dict[str, Any] = {"config": {}, "history": [], "summary": {}}
+    for data in log_records(path.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            content["project"] = record.run.project
+            content["config"].update({item.key: json.loads(item.value_json) for item in record.run.config.update})
+        elif kind == "history":
+            step = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
+            content["history"].append(step)
+        elif kind == "summary":
+            for item in record.summary.update:
+                content["summary"]["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
+    return content
+
+
+def log_records(data: bytes, block: int = 32768) -> list[bytes]:
+    """Records of LevelDB's log format behind W&B's 7-byte header: checksum (4), length (2), type (1), content."""
+    records, parts, at = [], b"", 7
+    while at + 7 <= len(data):
+        if block - at % block < 7:  # no header fits into the rest of a block
+            at += block - at % block
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            records.append(parts)
+            parts = b""
+    return records
+
+
+def test_the_demo_writes_its_summary_and_a_page_that_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    summary = demo(DemoConfig(output=str(tmp_path), epochs=1, passes=1, images=640))
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert [(run["name"], run["guarded"]) for run in summary["runs"]] == [("tent", False), ("tent", True), ("dsbr", True)]
+    assert set(summary["runs"][0]) == {"name", "guarded", "balanced_accuracy", "last_quarter", "alarms", "resets"}
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 3
+    assert "http" not in page
+    assert len(page) < 5e6
+
+
+@pytest.mark.parametrize("program", [train, adapt])
+def test_help(program: Any, capsys: Capture) -> None:
+    assert program.main(["--help"]) == 0
+    assert "wandb.mode=offline" in capsys.readouterr().out

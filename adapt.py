@@ -98,7 +98,7 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
         entry.write_json(folder / "metrics.json", metrics)
         save_adapted(folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state())
-        levels = {"R": guard.config.alarm_ratio, "drift": guard.config.watch_drift} if guard else {}
+        levels = {"R": guard.config.watch_ratio, "drift": guard.config.watch_drift} if guard else {}
         figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, classes, levels, name)
         save_trajectory(figure, folder / "trajectory.png")
         log_result(loggers, metrics, events=tracer.events, picture=folder / "trajectory.png")

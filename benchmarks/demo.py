@@ -39,9 +39,9 @@ class DemoConfig:
 
     output: str = option("runs/demo", "folder of the results")
     seed: int = option(0, "seed of training and stream")
-    epochs: int = option(8, "epochs of source training")
+    epochs: int = option(7, "epochs of source training")
     passes: int = option(2, "how often the stream goes over the target")
-    images: int = option(6400, "images of the target")
+    images: int = option(4800, "images of the target")
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         [run for _, _, run in compared],
         classes,
         [("source: scanner_a", source), ("target: scanner_b", target)],
-        {"R": thresholds.alarm_ratio, "drift": thresholds.watch_drift},
+        {"R": thresholds.watch_ratio, "drift": thresholds.watch_drift},
     )
     (folder / "report.html").write_text(page)
     print(f"\n{'run':<18}{'balanced accuracy':>18}{'last quarter':>14}{'resets':>8}")

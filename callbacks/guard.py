@@ -28,9 +28,8 @@ class GuardConfig:
     every: int = option(4, "the control runs every so many batches; on every batch while the verdict is WATCH")
     decay: float = option(0.7, "memory of the running class moments and marginals, per check")
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
-    alarm_ratio: float = option(0.7, "alarm when R stays below this on two checks in a row")
     watch_ratio: float = option(0.85, "watch every batch when R is below this")
-    collapse_ratio: float = option(0.5, "alarm at once when R is below this")
+    alarm_shortfall: float = option(0.3, "alarm when R fell short of watch_ratio by this much, summed over checks")
     watch_drift: float = option(0.2, "watch every batch when the marginal drift is above this")
     rest: int = option(8, "batches without updates after a reset")
     max_resets: int = option(3, "freeze on the control at this many resets within the window")
@@ -42,15 +41,15 @@ class GuardConfig:
                 raise InputError(f"guard.{name} must be at least 1")
         if not 0 <= self.decay < 1:
             raise InputError(f"guard.decay={self.decay} is outside [0, 1)")
-        if not 0 <= self.collapse_ratio <= self.alarm_ratio <= self.watch_ratio:
-            raise InputError("guard thresholds must be ordered: collapse_ratio <= alarm_ratio <= watch_ratio")
+        if min(self.watch_ratio, self.alarm_shortfall, self.watch_drift) < 0:
+            raise InputError("guard.watch_ratio, guard.alarm_shortfall and guard.watch_drift must not be negative")
         if self.rest < 0 or self.min_count < 2:
             raise InputError("guard.rest must be at least 0, and guard.min_count at least 2")
 
     @property
     def thresholds(self) -> Thresholds:
         """The part of the settings on which verdicts depend."""
-        return Thresholds(self.alarm_ratio, self.watch_ratio, self.collapse_ratio, self.watch_drift)
+        return Thresholds(self.watch_ratio, self.alarm_shortfall, self.watch_drift)
 
 
 @runtime_checkable

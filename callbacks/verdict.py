@@ -27,18 +27,16 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where trust ends; guard.md's measurements on real images gave the defaults.
+    """Where trust ends.
 
     Attributes:
-        alarm_ratio: R below this raises the alarm, when it is so on two checks in a row.
-        watch_ratio: R below this calls for a check on every batch.
-        collapse_ratio: R below this raises the alarm at once.
+        watch_ratio: R below this falls short, and calls for a check on every batch.
+        alarm_shortfall: the alarm is raised when R has fallen short of ``watch_ratio`` by this much, summed over checks.
         watch_drift: marginal drift above this calls for a check on every batch.
     """
 
-    alarm_ratio: float = 0.7
     watch_ratio: float = 0.85
-    collapse_ratio: float = 0.5
+    alarm_shortfall: float = 0.3
     watch_drift: float = 0.2
 
 
@@ -47,11 +45,11 @@ class Memory:
     """What a verdict needs to know of the past.
 
     Attributes:
-        low_checks: checks in a row, up to the last one, with R below ``alarm_ratio``.
+        shortfall: how far R has fallen short so far; never below 0.
         frozen: updates were stopped for good.
     """
 
-    low_checks: int = 0
+    shortfall: float = 0.0
     frozen: bool = False
 
 
@@ -74,27 +72,27 @@ class Decision:
 def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> Decision:
     """Judge one batch.
 
+    R is watched by a cumulative sum (Page, 1954): each check adds what R lacks to ``watch_ratio``, or takes off what it has
+    to spare. So a deep fall is caught at once, a shallow one when it lasts, and a single noisy check is forgiven.
+
     Args:
-        statistics: what was measured; an undefined ratio leaves the count of low checks as it was.
+        statistics: what was measured; an undefined ratio leaves the sum as it was.
         thresholds: where trust ends.
         memory: of the decision before.
     """
-    ratio, drift = statistics.ratio, statistics.drift
-    low = memory.low_checks
+    ratio, drift, shortfall = statistics.ratio, statistics.drift, memory.shortfall
     if ratio is not None:
-        low = low + 1 if ratio < thresholds.alarm_ratio else 0
-    after = Memory(low_checks=low, frozen=memory.frozen)
+        shortfall = max(0.0, shortfall + thresholds.watch_ratio - ratio)
+    after = Memory(shortfall=shortfall, frozen=memory.frozen)
     if memory.frozen:
-        return Decision(Verdict("FROZEN", "frozen", "Updates were stopped for good; the control serves."), after)
-    if statistics.non_finite:
+        verdict = Verdict("FROZEN", "frozen", "Updates were stopped for good; the control serves.")
+    elif statistics.non_finite:
         verdict = Verdict("ALARM", "non_finite", "The adapted model returned values that are not finite.")
     elif statistics.vanished:
         names = ", ".join(statistics.vanished)
         verdict = Verdict("ALARM", "vanished_class", f"The adapted model no longer predicts {names}; the control does.")
-    elif ratio is not None and ratio < thresholds.collapse_ratio:
-        verdict = Verdict("ALARM", "separation", f"Class separation fell to {ratio:.2f} of the control's.")
-    elif low >= 2:
-        verdict = Verdict("ALARM", "separation", f"Class separation stayed below {thresholds.alarm_ratio} of the control's.")
+    elif ratio is not None and shortfall > thresholds.alarm_shortfall:
+        verdict = Verdict("ALARM", "separation", f"Class separation is {ratio:.2f} of the control's, too little for too long.")
     elif ratio is not None and ratio < thresholds.watch_ratio:
         verdict = Verdict("WATCH", "separation", f"Class separation is {ratio:.2f} of the control's.")
     elif drift is not None and drift > thresholds.watch_drift:

@@ -226,7 +226,7 @@ def test_a_module_that_cannot_be_guarded_is_told_what_it_lacks() -> None:
         CollapseGuard(CLASSES).on_fit_start(None, LightningModule())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("bad", [{"every": 0}, {"decay": 1.0}, {"alarm_ratio": 0.9}, {"min_count": 1.0}])
+@pytest.mark.parametrize("bad", [{"every": 0}, {"decay": 1.0}, {"watch_ratio": -1.0}, {"min_count": 1.0}])
 def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="guard"):
         GuardConfig(**bad)

@@ -8,29 +8,31 @@ LIMITS = Thresholds()
 
 
 @pytest.mark.parametrize(
-    ("statistics", "low", "state", "reason"),
+    ("statistics", "shortfall", "state", "reason"),
     [
-        (Statistics(), 0, "OK", "ok"),
-        (Statistics(ratio=1.2, drift=0.05), 0, "OK", "ok"),
-        (Statistics(ratio=1.2, drift=0.30), 0, "WATCH", "drift"),
-        (Statistics(ratio=0.8, drift=0.05), 0, "WATCH", "separation"),
-        (Statistics(ratio=0.65), 0, "WATCH", "separation"),
-        (Statistics(ratio=0.65), 1, "ALARM", "separation"),
-        (Statistics(ratio=0.45), 0, "ALARM", "separation"),
-        (Statistics(ratio=1.0, vanished=("edge",)), 0, "ALARM", "vanished_class"),
-        (Statistics(non_finite=True), 0, "ALARM", "non_finite"),
+        (Statistics(), 0.0, "OK", "ok"),
+        (Statistics(ratio=1.2, drift=0.05), 0.0, "OK", "ok"),
+        (Statistics(ratio=1.2, drift=0.30), 0.0, "WATCH", "drift"),
+        (Statistics(ratio=0.8, drift=0.05), 0.0, "WATCH", "separation"),
+        (Statistics(ratio=0.65), 0.0, "WATCH", "separation"),
+        (Statistics(ratio=0.65), 0.2, "ALARM", "separation"),
+        (Statistics(ratio=0.45), 0.0, "ALARM", "separation"),
+        (Statistics(ratio=1.0, vanished=("edge",)), 0.0, "ALARM", "vanished_class"),
+        (Statistics(non_finite=True), 0.0, "ALARM", "non_finite"),
     ],
 )
-def test_rules(statistics: Statistics, low: int, state: str, reason: str) -> None:
-    verdict = decide(statistics, LIMITS, Memory(low_checks=low)).verdict
+def test_rules(statistics: Statistics, shortfall: float, state: str, reason: str) -> None:
+    verdict = decide(statistics, LIMITS, Memory(shortfall=shortfall)).verdict
     assert (verdict.state, verdict.reason) == (state, reason)
 
 
-def test_a_healthy_check_forgets_a_low_one_and_an_undefined_one_does_not() -> None:
-    once = decide(Statistics(ratio=0.65), LIMITS, Memory()).memory
-    assert once.low_checks == 1
-    assert decide(Statistics(ratio=0.95), LIMITS, once).memory.low_checks == 0
-    assert decide(Statistics(ratio=None), LIMITS, once).memory.low_checks == 1
+def test_the_shortfall_adds_up_is_paid_back_and_waits_where_nothing_is_known() -> None:
+    once = decide(Statistics(ratio=0.75), LIMITS, Memory()).memory
+    assert once.shortfall == pytest.approx(0.10)
+    assert decide(Statistics(ratio=0.80), LIMITS, once).memory.shortfall == pytest.approx(0.15)
+    assert decide(Statistics(ratio=0.90), LIMITS, once).memory.shortfall == pytest.approx(0.05)
+    assert decide(Statistics(ratio=1.50), LIMITS, once).memory.shortfall == 0
+    assert decide(Statistics(ratio=None), LIMITS, once).memory == once
 
 
 def test_frozen_stays_frozen() -> None:

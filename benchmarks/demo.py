@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt import adapt, configure
-from benchmarks.report import write_report
+from benchmarks.report import curves, write_report
 from benchmarks.runs import Run
 from callbacks import GuardConfig
 from datamodules import load_images
@@ -92,15 +92,17 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         ],
     }
     entry.write_json(folder / "summary.json", summary)
-    thresholds = GuardConfig()
+    guard = GuardConfig()
+    thresholds = {"R": guard.watch_ratio, "drift": guard.watch_drift}
+    drawn = [(run.title, run) for _, _, run in references], [run for _, _, run in compared]
+    curves(*drawn, len(classes), thresholds).savefig(folder / "demo.png", dpi=110)
     page = write_report(
         "Holdfast demo: adaptation with and without a guard",
         "A model trained on cells under one scanner meets another scanner, and adapts at ten times the sane learning rate.",
-        [(run.title, run) for _, _, run in references],
-        [run for _, _, run in compared],
+        *drawn,
         classes,
         [("source: scanner_a", source), ("target: scanner_b", target)],
-        {"R": thresholds.watch_ratio, "drift": thresholds.watch_drift},
+        thresholds,
     )
     (folder / "report.html").write_text(page)
     print(f"\n{'run':<18}{'balanced accuracy':>18}{'last quarter':>14}{'resets':>8}")

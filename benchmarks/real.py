@@ -1,6 +1,6 @@
 """The README's figures on real images: mean and range over seeds, each with its own source model.
 
-    python -m benchmarks.real root=DIR [seeds=[0,1,2]] [output=runs/real]
+python -m benchmarks.real root=DIR [seeds=[0,1,2]] [output=runs/real]
 """
 
 import csv
@@ -13,11 +13,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from adapt import adapt, configure
+from train import GROUPS as TRAIN_GROUPS
+from train import TrainConfig, train
 from tta import entry
 from tta.errors import InputError
 from tta.options import option
-from train import GROUPS as TRAIN_GROUPS
-from train import TrainConfig, train
 
 USAGE = "usage: python -m benchmarks.real root=DIR [key=value ...]\n\nMeasure guarded and unguarded adaptation on real images."
 
@@ -82,8 +82,8 @@ def real(config: RealConfig) -> None:
                     progress.update()
     print("| stream | run | balanced accuracy | last quarter | largest class in it | resets |")
     print("|---|---|---|---|---|---|")
-    for (title, name), values in scores.items():
-        columns = [[v[i] for v in values] for i in range(4)]
+    for (title, name), of_seeds in scores.items():
+        columns = [[values[i] for values in of_seeds] for i in range(4)]
         shown = [f"{sum(c) / len(c):.1f} ({min(c):.1f}–{max(c):.1f})" for c in columns[:3]]
         print(f"| {title} | {name} | {' | '.join(shown)} | {', '.join(str(v) for v in columns[3])} |")
 

@@ -60,7 +60,7 @@ def write_report(
         "<h2>What happened</h2><ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in _story(runs, quarter)) + "</ul>",
         "<h2>Accuracy, separation and drift over the stream</h2>",
         _figure(
-            _curves(references, runs, len(class_names), thresholds),
+            curves(references, runs, len(class_names), thresholds),
             "Vertical lines: corrections. Dashed: models that learn nothing, and the guard's thresholds. R compares the "
             "separation of classes with the control's; drift is the total variation between their predictions.",
         ),
@@ -70,7 +70,7 @@ def write_report(
             "Share of each class among the predictions, and among the true labels.",
         ),
         "<h2>Sample images</h2>",
-        _figure(_samples(images), "One column a class: " + ", ".join(class_names) + "."),
+        _figure(_samples(images), "Three images of each class, as the source's scanner and as the target's shows them."),
     ]
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
@@ -110,9 +110,10 @@ def _story(runs: Sequence[Run], last_quarter: dict[str, float]) -> list[str]:
     return lines
 
 
-def _curves(
+def curves(
     references: Sequence[tuple[str, Run]], runs: Sequence[Run], num_classes: int, thresholds: dict[str, float]
 ) -> Figure:
+    """Running accuracy, separation ratio and marginal drift of the runs over the stream, with the corrections marked."""
     figure = Figure(figsize=(9, 8), layout="constrained")
     accuracy, ratio, drift = figure.subplots(3, 1, sharex=True)
     for style, (name, run) in zip((":", "--"), references, strict=False):
@@ -167,6 +168,7 @@ def _samples(images: Sequence[tuple[str, ImageSet]], per_class: int = 3) -> Figu
     for block, (name, image_set) in enumerate(images):
         panels[block * per_class][0].set_ylabel(name, fontsize="small")
         for label in range(classes):
+            panels[0][label].set_title(images[0][1].class_names[label], fontsize="small")
             for row, index in enumerate(np.flatnonzero(image_set.labels == label)[:per_class]):
                 image = image_set[int(index)]["image"].clamp(0, 1).permute(1, 2, 0).numpy()
                 panels[block * per_class + row][label].imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer, seed_everything
+from lightning import Callback, seed_everything
 
 from callbacks import CollapseGuard, GuardConfig, PredictionWriter, TraceWriter
 from callbacks.guard import NoGuardConfig
@@ -91,7 +91,7 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     module = AdaptationModule(method, stream.batch_size, screen=guard is not None)
     loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
     try:
-        Trainer(**{"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
+        entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
         metrics = stream_metrics(writer.probabilities, writer.labels, classes, writer.domains)
         metrics["alarms"] = guard.alarms if guard else 0
         metrics["resets"] = len(guard.resets) if guard else 0

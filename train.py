@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer, seed_everything
+from lightning import seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from datamodules import DATA, load_images
@@ -85,7 +85,7 @@ def train(config: TrainConfig) -> Path:
     loggers = create_loggers(config.wandb, folder, name=name, job_type="train", settings=to_dict(config))
     module = SourceModule(network, classes, lr=config.lr, weight_decay=config.weight_decay)
     try:
-        trainer = Trainer(**{"logger": loggers, "callbacks": [stopping, best], "log_every_n_steps": 10, **arguments})
+        trainer = entry.create_trainer({"logger": loggers, "callbacks": [stopping, best], "log_every_n_steps": 10, **arguments})
         trainer.fit(module, data)
         if best.best_model_path:
             module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])

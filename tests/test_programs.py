@@ -154,6 +154,7 @@ def test_bad_input_gets_one_sentence(source: Path, tmp_path: Path, capsys: Captu
         (adapt, "the target has no images", (ours, "data=npz", f"data.path={empty}")),
         (adapt, "does not exist", (ours, "data=npz", "data.path=absent.npz")),
         (adapt, "unknown option trainer.acelerator: did you mean accelerator", (ours, "trainer.acelerator=cpu")),
+        (adapt, "lightning.Trainer refuses", (ours, "trainer.precision=17", f"output={tmp_path / 'p'}")),
         (adapt, "adapted.ckpt of Holdfast", (ours, f"start={foreign}")),
         (train, "1 class", ("data=npz", f"data.path={one}")),
         (train, "did you mean flip", (*TINY, "augment=[flop]")),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from tta.config import Groups, closest, describe, read_arguments, resolve, save
 from tta.errors import InputError
@@ -50,6 +51,20 @@ def trainer_arguments(given: Mapping[str, Any], **defaults: Any) -> dict[str, An
     return {**quiet, **defaults, **given}
 
 
+def create_trainer(arguments: Mapping[str, Any]) -> Trainer:
+    """Lightning's Trainer; what it refuses (a device that is not there, say) is the user's to mend.
+
+    Raises:
+        InputError: the Trainer refused an argument.
+    """
+    try:
+        return Trainer(**arguments)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"lightning.Trainer refuses its arguments ({' '.join(str(error).split())}): check trainer.*"
+        ) from error
+
+
 def output_folder(path: str, config: Any, program: str) -> Path:
     """Create the folder of a run, with its resolved configuration in it."""
     folder = Path(path).expanduser()
@@ -82,4 +97,4 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*`configure_optimizers` returned `None`.*")
+    warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")

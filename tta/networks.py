@@ -73,6 +73,17 @@ class _ViTFeatures(nn.Module):
         return self.vit(images)[0]
 
 
+class _ResNet(ResNet):
+    """MONAI's ResNet with its normalisation in all blocks: release 1.6 leaves BatchNorm in them, whatever is asked for."""
+
+    def __init__(self, *arguments: Any, norm: Any, **more: Any) -> None:
+        self._norm = norm
+        super().__init__(*arguments, norm=norm, **more)
+
+    def _make_layer(self, *arguments: Any, **more: Any) -> nn.Sequential:
+        return super()._make_layer(*arguments, **{**more, "norm": self._norm})
+
+
 _NORMS: dict[str, Any] = {
     "batch": "batch",
     "group": ("group", {"num_groups": 8}),
@@ -83,7 +94,7 @@ _NORMS: dict[str, Any] = {
 def _resnet(block: str, layers: list[int], planes: list[int], small: bool) -> Callable[..., tuple[nn.Module, int]]:
     def build(config: ModelConfig, channels: int, size: tuple[int, int]) -> tuple[nn.Module, int]:
         # The stem of a network for small images keeps their resolution.
-        features = ResNet(
+        features = _ResNet(
             block,
             layers,
             planes,

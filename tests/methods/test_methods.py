@@ -140,16 +140,20 @@ def test_every_network_is_adapted(kind: str) -> None:
     assert prediction.logits.shape == (4, 3)
     assert prediction.features.shape == (4, network.head.in_features)
     assert method.update(batch, prediction).loss is not None
-    assert all(not torch.equal(value, method.adapted[name]) for name, value in before.items() if name.endswith("weight"))
+    # MONAI's ViT carries LayerNorms for cross-attention that a classifier never uses
+    used = {name for name in before if "cross_attn" not in name}
+    changed = {name for name, value in before.items() if not torch.equal(value, method.adapted[name])}
+    assert {name for name in used if name.endswith("weight")} <= changed <= used
     assert description["kind"] == kind
 
 
 @pytest.mark.parametrize("norm", ["group", "instance"])
 @pytest.mark.parametrize("kind", ["compact", "resnet18", "densenet121"])
 def test_networks_without_batch_statistics(kind: str, norm: str) -> None:
-    network, _ = create_network(kind, MODELS[kind](norm=norm), num_classes=3, channels=1, size=(32, 32))
+    network, _ = create_network(kind, MODELS[kind](norm=norm), num_classes=3, channels=1, size=(64, 64))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     method = create_method("tent", network, num_classes=3)
-    assert method(torch.rand(1, 1, 32, 32)).isfinite().all()
+    assert method(torch.rand(1, 1, 64, 64)).isfinite().all()
 
 
 def test_a_network_without_affine_norms_is_refused_with_the_remedy() -> None:

@@ -46,10 +46,12 @@ class Memory:
 
     Attributes:
         shortfall: how far R has fallen short so far; never below 0.
+        peak: the largest R since the last reset, at least 1.
         frozen: updates were stopped for good.
     """
 
     shortfall: float = 0.0
+    peak: float = 1.0
     frozen: bool = False
 
 
@@ -73,17 +75,22 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
     """Judge one batch.
 
     R is watched by a cumulative sum (Page, 1954): each check adds what R lacks to ``watch_ratio``, or takes off what it has
-    to spare. So a deep fall is caught at once, a shallow one when it lasts, and a single noisy check is forgiven.
+    to spare. So a deep fall is caught at once, a shallow one when it lasts, and a single noisy check is forgiven. While
+    predictions drift, R is held against the best that it has been: over-balancing first tightens the clusters, and when R
+    falls below the control's it is late.
 
     Args:
         statistics: what was measured; an undefined ratio leaves the sum as it was.
         thresholds: where trust ends.
         memory: of the decision before.
     """
-    ratio, drift, shortfall = statistics.ratio, statistics.drift, memory.shortfall
+    ratio, drift, shortfall, peak = statistics.ratio, statistics.drift, memory.shortfall, memory.peak
+    drifting = drift is not None and drift > thresholds.watch_drift
     if ratio is not None:
-        shortfall = max(0.0, shortfall + thresholds.watch_ratio - ratio)
-    after = Memory(shortfall=shortfall, frozen=memory.frozen)
+        peak = max(peak, ratio)
+        expected = thresholds.watch_ratio * (peak if drifting else 1.0)
+        shortfall = max(0.0, shortfall + expected - ratio)
+    after = Memory(shortfall=shortfall, peak=peak, frozen=memory.frozen)
     if memory.frozen:
         verdict = Verdict("FROZEN", "frozen", "Updates were stopped for good; the control serves.")
     elif statistics.non_finite:
@@ -95,7 +102,7 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
         verdict = Verdict("ALARM", "separation", f"Class separation is {ratio:.2f} of the control's, too little for too long.")
     elif ratio is not None and ratio < thresholds.watch_ratio:
         verdict = Verdict("WATCH", "separation", f"Class separation is {ratio:.2f} of the control's.")
-    elif drift is not None and drift > thresholds.watch_drift:
+    elif drifting:
         verdict = Verdict("WATCH", "drift", f"Predictions moved by {drift:.0%} against the control's.")
     else:
         verdict = Verdict("OK", "ok", "The adapted model separates the classes as the control does.")

@@ -35,6 +35,16 @@ def test_the_shortfall_adds_up_is_paid_back_and_waits_where_nothing_is_known() -
     assert decide(Statistics(ratio=None), LIMITS, once).memory == once
 
 
+def test_while_predictions_drift_the_ratio_is_held_against_its_best() -> None:
+    high = decide(Statistics(ratio=1.4, drift=0.1), LIMITS, Memory()).memory
+    assert high.peak == 1.4
+    steady = decide(Statistics(ratio=1.0, drift=0.1), LIMITS, high)
+    assert (steady.verdict.state, steady.memory.shortfall) == ("OK", 0)
+    drifting = decide(Statistics(ratio=1.0, drift=0.3), LIMITS, high)
+    assert drifting.memory.shortfall == pytest.approx(0.85 * 1.4 - 1.0)
+    assert decide(Statistics(ratio=1.0, drift=0.3), LIMITS, drifting.memory).verdict.state == "ALARM"
+
+
 def test_frozen_stays_frozen() -> None:
     assert decide(Statistics(ratio=1.5), LIMITS, Memory(frozen=True)).verdict.state == "FROZEN"
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -188,14 +189,17 @@ def test_wandb_offline_writes_a_run_that_reads_back(source: Path, tmp_path: Path
     assert "balanced_accuracy" in content["summary"]
 
 
-def read_wandb(path: Path) -> dict[str, Any]:
-    """Project, config, history and summary of a written W&B file."""
+def read_wandb(path: Path, patience: float = 20.0) -> dict[str, Any]:
+    """Project, config, history and summary of a W&B file, once its writer, a process of its own, has closed it."""
     from wandb.proto import wandb_internal_pb2
 
+    records: list[Any] = []
+    deadline = monotonic() + patience
+    while monotonic() < deadline and not any(record.HasField("exit") for record in records):
+        sleep(0.1)
+        records = [wandb_internal_pb2.Record.FromString(data) for data in log_records(path.read_bytes())]
     content: dict[str, Any] = {"config": {}, "history": [], "summary": {}}
-    for data in log_records(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in records:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             content["project"] = record.run.project

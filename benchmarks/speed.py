@@ -114,9 +114,11 @@ def measure(model: str, size: int, config: SpeedConfig, progress: Any) -> dict[s
     def lightning(*callbacks: Callback) -> float:
         tent = create_method("tent", network(), num_classes=_CLASSES, optimizer="adam", lr=1e-3)
         clock = _Clock(config.warmup)
-        quiet = {"enable_progress_bar": False, "logger": False, "accelerator": "cpu"}
+        quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
         arguments = entry.trainer_arguments(quiet, max_epochs=1, enable_checkpointing=False)
-        Trainer(callbacks=[*callbacks, clock], **arguments).fit(AdaptationModule(tent, _BATCH, bool(callbacks)), loader)
+        Trainer(callbacks=[*callbacks, clock], logger=False, **arguments).fit(
+            AdaptationModule(tent, _BATCH, bool(callbacks)), loader
+        )
         return clock.seconds
 
     variants: dict[str, Callable[[], float]] = {

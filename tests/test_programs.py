@@ -12,6 +12,7 @@ import torch
 
 import adapt
 import train
+from benchmarks import speed
 from benchmarks.demo import DemoConfig, demo
 from tests.conftest import QUICK, TINY
 from tests.datamodules.test_npz import domain_arrays, saved
@@ -245,3 +246,11 @@ def test_the_demo_writes_its_summary_and_a_page_that_needs_no_network(tmp_path: 
 def test_help(program: Any, capsys: Capture) -> None:
     assert program.main(["--help"]) == 0
     assert "wandb.mode=offline" in capsys.readouterr().out
+
+
+def test_the_speed_benchmark_runs_every_variant(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "_CASES", (("compact", 28),))
+    assert speed.main(["rounds=1", "steps=1", "warmup=1"]) == 0
+    printed = capsys.readouterr().out
+    for ratio in ("method / plain loop", "Lightning / method", "Lightning + guard / Lightning"):
+        assert ratio in printed

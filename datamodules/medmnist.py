@@ -67,6 +67,21 @@ def _download(url: str, path: Path, md5: str) -> None:
         ) from error
 
 
+#: The classes that the axial, coronal and sagittal views share, in the order in which they are numbered.
+_ORGANS = (
+    "bladder",
+    "femur-left",
+    "femur-right",
+    "heart",
+    "kidney-left",
+    "kidney-right",
+    "liver",
+    "lung-left",
+    "lung-right",
+    "pancreas",
+    "spleen",
+)
+
 MEDMNIST: dict[str, MedMNIST] = {
     "pathmnist": MedMNIST(
         (
@@ -177,19 +192,7 @@ MEDMNIST: dict[str, MedMNIST] = {
         },
     ),
     "organamnist": MedMNIST(
-        (
-            "bladder",
-            "femur-left",
-            "femur-right",
-            "heart",
-            "kidney-left",
-            "kidney-right",
-            "liver",
-            "lung-left",
-            "lung-right",
-            "pancreas",
-            "spleen",
-        ),
+        _ORGANS,
         {
             28: "68e3f8846a6bd62f0c9bf841c0d9eacc",
             64: "2dcccc29b88e6da5a01161ef20cda288",
@@ -198,19 +201,7 @@ MEDMNIST: dict[str, MedMNIST] = {
         },
     ),
     "organcmnist": MedMNIST(
-        (
-            "bladder",
-            "femur-left",
-            "femur-right",
-            "heart",
-            "kidney-left",
-            "kidney-right",
-            "liver",
-            "lung-left",
-            "lung-right",
-            "pancreas",
-            "spleen",
-        ),
+        _ORGANS,
         {
             28: "b9ceb9546e10131b32923c5bbeaea2b1",
             64: "3ce34a8724ea6f548e6db4744d03b6a9",
@@ -219,19 +210,7 @@ MEDMNIST: dict[str, MedMNIST] = {
         },
     ),
     "organsmnist": MedMNIST(
-        (
-            "bladder",
-            "femur-left",
-            "femur-right",
-            "heart",
-            "kidney-left",
-            "kidney-right",
-            "liver",
-            "lung-left",
-            "lung-right",
-            "pancreas",
-            "spleen",
-        ),
+        _ORGANS,
         {
             28: "9ab87b696fb54e2a387ebe992d6ed5f1",
             64: "53a6d115339d874c25e309a994ff46d3",

@@ -118,7 +118,8 @@ class StreamLoader:
     def __init__(self, images: ImageSet, order: Order, batch_size: int, workers: int = 0) -> None:
         self.images, self.order, self.batch_size = images, order, batch_size
         self.workers = workers
-        self.position = 0
+        self.position = 0  # where the next iteration starts
+        self._handed_out = 0
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size)
@@ -128,12 +129,12 @@ class StreamLoader:
         batches = _Batches(self.images, self.order[start * self.batch_size :], self.batch_size)
         loader = DataLoader(batches, batch_size=None, num_workers=self.workers)
         for index, batch in enumerate(loader):
-            self._next = start + index + 1
+            self._handed_out = start + index + 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
         """The number of batches already handed out."""
-        return {"position": getattr(self, "_next", 0)}
+        return {"position": self._handed_out}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Start the next iteration behind the batches that were handed out."""

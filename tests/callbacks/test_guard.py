@@ -56,15 +56,14 @@ class Recorder(Callback):
 class Harm(Callback):
     """From a batch on, pulls the adapted weights to where all classes look alike."""
 
-    def __init__(self, start: int, value: float = 0.02) -> None:
-        self.start, self.value = start, value
+    def __init__(self, start: int) -> None:
+        self.start = start
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
         if index >= self.start and not module.paused:
             with torch.no_grad():
                 weight = module.method.adapted["norm.weight"]
                 weight.lerp_(torch.tensor([1.0, 0, 0, 0, 0, 0]), 0.5)
-                weight.add_(self.value * 0)
 
 
 def run(stream: Any, *callbacks: Callback, method: str = "tent", config: GuardConfig | None = None, **more: Any) -> Any:

@@ -1,7 +1,7 @@
 """Adapt a source model to an unlabelled stream, guarded, and leave predictions with their evidence."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from lightning import Callback, seed_everything
 from callbacks import CollapseGuard, GuardConfig, PredictionWriter, TraceWriter
 from callbacks.guard import NoGuardConfig
 from callbacks.trajectory import save_trajectory, trajectory
-from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, load_images, stream_order
+from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, create_stream, load_images
 from datamodules.images import value_range
+from datamodules.shifts import expanded
+from datamodules.streams.window import NewestOnly
 from tta import entry
 from tta.adaptation import AdaptationModule
 from tta.checkpoint import SourceCheckpoint, load_adapted, save_adapted
@@ -59,6 +61,7 @@ class AdaptConfig:
 
 def configure(argv: Sequence[str]) -> AdaptConfig:
     """The configuration of command-line words; what they leave open of the data is as in the source checkpoint."""
+    argv = expanded(argv)
     source = read_arguments(argv, GROUPS).get("source")
     if source is None:
         raise InputError("source is missing: name the checkpoint of train.py, source=DIR_OR_CKPT")
@@ -78,17 +81,19 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     arguments = entry.trainer_arguments(config.trainer, max_epochs=1, enable_checkpointing=False, log_every_n_steps=1)
     images = target_images(config, checkpoint)
     stream = config.stream.options
-    loader = StreamLoader(images, stream_order(stream, images, config.seed), stream.batch_size, config.workers)
+    items = create_stream(stream, images, config.seed)
+    loader = StreamLoader(images, items, stream.batch_size, config.workers, stream.window)
     method, config = create(config, checkpoint)
     if config.start is not None:
         method.load_adapted_state(load_adapted(config.start, checkpoint))
     name = config.name or _run_name(config)
     folder = entry.output_folder(config.output or f"runs/adapt/{name}", config, "adapt.py")
+    items.save(folder / "stream.csv", images)
     classes = tuple(checkpoint.class_names)
     guard = CollapseGuard(classes, config.guard.options) if config.guard.kind == "on" else None
     writer, tracer = PredictionWriter(folder / "predictions.csv", classes), TraceWriter(folder)
-    callbacks: list[Callback] = [writer, tracer] if guard is None else [guard, writer, tracer]
-    module = AdaptationModule(method, stream.batch_size, screen=guard is not None)
+    callbacks: list[Callback] = [*([guard] if guard else []), *([NewestOnly()] if stream.window else []), writer, tracer]
+    module = AdaptationModule(method, stream.seen, screen=guard is not None)
     loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
     try:
         entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
@@ -129,7 +134,7 @@ def target_images(config: AdaptConfig, checkpoint: SourceCheckpoint) -> ImageSet
             f"the target's classes ({', '.join(images.class_names)}) are not the source's ({', '.join(names)}): "
             "give it the same class_names, in the same order"
         )
-    shift: Callable[[torch.Tensor, str], torch.Tensor] | None = create_shift(config.shift.kind, config.shift.options)
+    shift = create_shift(config.shift.kind, config.shift.options)
     low, high = value_range(images.images, (checkpoint.low, checkpoint.high))
     return replace(images, class_names=names, low=low, high=high, transform=shift)
 
@@ -140,7 +145,7 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
     Raises:
         InputError: the network cannot be adapted so, or not with this batch size.
     """
-    kind, batch_size = config.method.kind, config.stream.options.batch_size
+    kind, batch_size = config.method.kind, config.stream.options.seen
     options = scaled(
         config.method.options,
         METHODS[kind].Config,
@@ -151,7 +156,8 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
     if options != config.method.options:
         chosen = asdict(options)
         print(f"method.optimizer={chosen['optimizer']} method.lr={chosen['lr']:g} (auto)")
-    method = create_method(kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **asdict(options))
+    facts = {name: getattr(checkpoint, name) for name in METHODS[kind].uses}
+    method = create_method(kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **asdict(options), **facts)
     if batch_size == 1:
         with torch.no_grad():  # shows whether a layer would see a single value per channel
             method.predict(torch.zeros(1, checkpoint.channels, *checkpoint.size))
@@ -162,8 +168,9 @@ def _run_name(config: AdaptConfig) -> str:
     target = getattr(config.data.options, "target", None) or getattr(config.data.options, "name", config.data.kind)
     target = target if isinstance(target, str) else "+".join(map(str, target))
     parts = [config.method.kind, f"guard-{config.guard.kind}", target, config.stream.kind]
-    if config.shift.kind != "none":
-        parts.append(f"{config.shift.kind}{config.shift.options.severity}")
+    shift = create_shift(config.shift.kind, config.shift.options)
+    if shift is not None:
+        parts.append(str(shift))
     return "-".join([*parts, f"seed{config.seed}"])
 
 

@@ -19,7 +19,7 @@ from tta.errors import InputError
 from tta.metrics import stream_metrics
 from tta.networks import MODELS, create_network
 from tta.options import option
-from tta.source import SourceModule, channel_moments, evaluate, source_statistics
+from tta.source import SourceModule, channel_moments, evaluate, fisher_information, source_statistics
 from tta.tracking import WandbConfig, create_loggers, finish, log_result
 
 GROUPS = {"data": DATA, "model": MODELS}
@@ -42,6 +42,7 @@ class TrainConfig:
     weight_decay: float = option(1e-2, "weight decay of AdamW")
     balanced: bool = option(True, "draw classes equally often")
     augment: list[str] = option(["flip", "rotate"], "MONAI augmentations: flip, mirror, rotate, noise, gamma")
+    fisher_images: int = option(2000, "training images for the Fisher information that method=eata needs; 0: leave it out")
     workers: int = option(0, "processes that prepare training batches")
     trainer: dict[str, Any] = option({}, "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu trainer.devices=1")
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
@@ -50,6 +51,8 @@ class TrainConfig:
         for field in ("epochs", "patience", "batch_size"):
             if getattr(self, field) < 1:
                 raise InputError(f"{field} must be at least 1")
+        if self.fisher_images < 0:
+            raise InputError("fisher_images must not be negative")
         if self.lr <= 0:
             raise InputError(f"lr={self.lr} must be above 0")
 
@@ -106,6 +109,7 @@ def train(config: TrainConfig) -> Path:
             high=images.high,
             data=to_dict(config)["data"],
             metrics=metrics,
+            fisher=fisher_information(network, data.sample("train", config.fisher_images), classes),
             **source_statistics(results["train"], results["val"], classes),
         ).save(folder / "source.ckpt")
         entry.write_json(folder / "metrics.json", metrics)

@@ -7,8 +7,8 @@ from datamodules.images import UNLABELLED, ImageSet, Split
 from datamodules.medmnist import MedMNISTConfig, load_medmnist
 from datamodules.npz import NpzConfig, load_npz
 from datamodules.phantom import PhantomConfig, load_phantom
-from datamodules.shifts import SHIFTS, create_shift
-from datamodules.streams import STREAMS, StreamLoader, stream_order
+from datamodules.shifts import SHIFTS, Shift, create_shift
+from datamodules.streams import STREAMS, Stream, StreamLoader, create_stream, stream_order
 
 __all__ = [
     "DATA",
@@ -16,9 +16,12 @@ __all__ = [
     "STREAMS",
     "UNLABELLED",
     "ImageSet",
+    "Shift",
     "Split",
+    "Stream",
     "StreamLoader",
     "create_shift",
+    "create_stream",
     "load_images",
     "stream_order",
 ]

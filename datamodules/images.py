@@ -1,7 +1,7 @@
 """Labelled images in memory, and what one item of them is."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,9 @@ Split = Literal["train", "val", "test", "target"]
 
 #: Labels of images that have none.
 UNLABELLED = -1
+
+#: From a scaled image and its id to the image that is shown.
+Transform = Callable[[Tensor, str], Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class ImageSet(Dataset[dict[str, Any]]):
         low: raw value that becomes 0.
         high: raw value that becomes 1.
         transform: applied to a scaled image and its id, after scaling.
+        metadata: further columns by name, (N,) each, such as the time of acquisition.
     """
 
     images: npt.NDArray[Any]
@@ -49,7 +53,8 @@ class ImageSet(Dataset[dict[str, Any]]):
     class_names: tuple[str, ...]
     low: float = 0.0
     high: float = 255.0
-    transform: Callable[[Tensor, str], Tensor] | None = None
+    transform: Transform | None = None
+    metadata: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.images.ndim not in (3, 4) or not (
@@ -59,7 +64,7 @@ class ImageSet(Dataset[dict[str, Any]]):
                 f"images have shape {self.images.shape} and type {self.images.dtype}: "
                 "they must be numbers of shape (N, H, W) or (N, H, W, channels)"
             )
-        lengths = {len(a) for a in (self.images, self.labels, self.ids, self.domains, self.groups)}
+        lengths = {len(a) for a in (self.images, self.labels, self.ids, self.domains, self.groups, *self.metadata.values())}
         if len(lengths) != 1:
             raise InputError(f"images, labels, domains, splits and groups differ in length: {sorted(lengths)}")
         bad = self.labels[(self.labels >= len(self.class_names)) | (self.labels < UNLABELLED)]
@@ -119,7 +124,7 @@ class ImageSet(Dataset[dict[str, Any]]):
         """(C,) labelled images of each class."""
         return np.bincount(self.labels[self.labels != UNLABELLED], minlength=self.num_classes)
 
-    def transformed(self, transform: Callable[[Tensor, str], Tensor] | None) -> "ImageSet":
+    def transformed(self, transform: Transform | None) -> "ImageSet":
         """The same images with a transform."""
         return replace(self, transform=transform)
 

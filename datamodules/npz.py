@@ -1,7 +1,8 @@
 """Images from one .npz file, read without pickle; two layouts.
 
 Domain layout: ``images`` (N, H, W[, channels]), and where known ``labels``, ``domain``, ``split`` (train, val, test), ``group``
-(all (N,)) and ``class_names`` (C,). MedMNIST layout: ``train_images``, ``train_labels``, and the same for val and test.
+and ``time`` (all (N,)), and ``class_names`` (C,). MedMNIST layout: ``train_images``, ``train_labels``, and the same for val and
+test.
 """
 
 import zipfile
@@ -103,6 +104,7 @@ def images_from(
         class_names=names,
         low=low,
         high=high,
+        metadata={"time": arrays["time"][rows]} if "time" in arrays else {},
     )
 
 

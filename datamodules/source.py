@@ -1,5 +1,6 @@
 """The LightningDataModule of source training."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import monai.data
@@ -87,11 +88,17 @@ class SourceData(LightningDataModule):
         """The test images in order."""
         return self.in_order("test")
 
-    def in_order(self, split: str) -> DataLoader[Any]:
-        """The images of a split as they are, in order, in batches of 256."""
+    def in_order(self, split: str, rows: Sequence[int] | None = None) -> DataLoader[Any]:
+        """The images of a split as they are, in order, or those of ``rows``; in batches of 256."""
         images = self.images[split]
-        batches = [list(range(i, min(i + 256, len(images)))) for i in range(0, len(images), 256)]
+        chosen = list(range(len(images))) if rows is None else list(rows)
+        batches = [chosen[i : i + 256] for i in range(0, len(chosen), 256)]
         return DataLoader(_InOrder(images, batches), batch_size=None)
+
+    def sample(self, split: str, count: int) -> DataLoader[Any]:
+        """At most ``count`` images of a split, drawn without replacement, the same by seed."""
+        order = np.random.default_rng(self.seed).permutation(len(self.images[split]))
+        return self.in_order(split, order[:count].tolist())
 
 
 class _Augmented(Dataset[dict[str, Any]]):

@@ -60,7 +60,7 @@ def test_the_checkpoint_predicts_as_the_trained_network_did(source: Path, tmp_pa
 def test_adaptation_leaves_predictions_trace_events_and_state(source: Path, tmp_path: Path) -> None:
     metrics = run_adapt(source, tmp_path, "method=tent", "method.lr=1e-3")
     names = ["predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "config.yaml", "trajectory.png", "adapted.ckpt"]
-    assert {path.name for path in tmp_path.iterdir()} == set(names)
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "stream.csv"}
     predictions = rows(tmp_path / "predictions.csv")
     assert len(predictions) == 500
     assert list(predictions[0]) == [

@@ -19,7 +19,7 @@ class AdaptationModule(LightningModule):
 
     Use it in ``Trainer.fit`` for one epoch. Each step returns a dictionary that callbacks read and may change: ``logits``
     (N, C) and ``features`` (N, D) of the prediction that counts, ``loss`` where there was an update, ``skipped`` (why there
-    was none, or None) and ``served_by``.
+    was none, or None), ``restored`` (the method took itself back to the source) and ``served_by``.
 
     Args:
         method: from ``create_method``.
@@ -51,15 +51,22 @@ class AdaptationModule(LightningModule):
         """Predict, then update unless the batch is unfit for it."""
         images, broken = repaired(batch["image"])
         try:
-            with torch.set_grad_enabled(not self.paused):
-                prediction = self.method.predict(images)
+            return self._step(images, broken is not None)
         except BatchStatisticsError:
             return self._output(self.method.source(images), skipped="single_value", served_by="source")
-        reason = "non_finite_image" if broken is not None else self._unfit(images, prediction)
-        if reason is None and not self.paused:
-            update = self.method.update(images, prediction)
-            return self._output(prediction, loss=update.loss, skipped=update.skipped)
-        return self._output(prediction, skipped=reason)
+
+    def _step(self, images: Tensor, broken: bool) -> dict[str, Any]:
+        if self.paused:
+            return self._output(self.method.predict(images).detach(), skipped="non_finite_image" if broken else None)
+        self.method.begin_batch()
+        first = self.method.predicts_first
+        prediction = self.method.predict(images) if first or broken else None
+        reason = "non_finite_image" if broken else self._unfit(images, prediction)
+        if reason is not None:
+            return self._output(prediction or self.method.predict(images), skipped=reason)
+        update = self.method.update(images, prediction)
+        served = update.prediction or prediction or self.method.predict(images)
+        return self._output(served, loss=update.loss, skipped=update.skipped, restored=update.restored)
 
     def control(self, batch: Mapping[str, Any]) -> Prediction:
         """What the un-updated twin says of the batch."""
@@ -77,9 +84,9 @@ class AdaptationModule(LightningModule):
         """Stop updating, or go on."""
         self.paused = paused
 
-    def _unfit(self, images: Tensor, prediction: Prediction) -> str | None:
+    def _unfit(self, images: Tensor, prediction: Prediction | None) -> str | None:
         """Why a batch is no ground to learn from, or None."""
-        if not self.screen or self.method.optimizer is None:
+        if not self.screen or prediction is None or self.method.static or not self.method.needs_mixed_batch:
             return None
         if len(images) < self.batch_size:
             return "short_batch"
@@ -94,18 +101,17 @@ class AdaptationModule(LightningModule):
         *,
         loss: Tensor | None = None,
         skipped: str | None = None,
+        restored: bool = False,
         served_by: str | None = None,
     ) -> dict[str, Any]:
-        if served_by is None:
-            if self.method.optimizer is not None:
-                served_by = "adapted"
-            else:
-                served_by = "source" if self.method.normalization == "source" else "control"
+        if served_by is None and self.method.static:
+            served_by = "source" if self.method.normalization == "source" else "control"
         output = {
             "logits": prediction.logits.detach(),
             "features": prediction.features.detach(),
             "skipped": skipped,
-            "served_by": served_by,
+            "restored": restored,
+            "served_by": served_by or "adapted",
         }
         return output if loss is None else {**output, "loss": loss}  # Lightning takes no loss of None
 

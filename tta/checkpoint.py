@@ -38,6 +38,7 @@ class SourceCheckpoint:
         entropy_quantiles: (101,) quantiles 0 to 1 of the prediction entropy on the validation images, in nats.
         data: the data set's kind and options, as ``adapt.py``'s default.
         metrics: of the source's test images.
+        fisher: diagonal Fisher information of the normalisation layers' parameters, by name; None in older files.
     """
 
     network: dict[str, Any]
@@ -53,6 +54,7 @@ class SourceCheckpoint:
     entropy_quantiles: Tensor
     data: dict[str, Any]
     metrics: dict[str, Any]
+    fisher: dict[str, Tensor] | None = None
 
     def save(self, path: Path) -> None:
         """Write the file."""
@@ -69,11 +71,11 @@ class SourceCheckpoint:
         file = Path(path).expanduser()
         file = file / "source.ckpt" if file.is_dir() else file
         content = _load(file, _SOURCE, "a source checkpoint of Holdfast: train one with python train.py")
-        names = {field.name for field in dataclasses.fields(cls)}
-        missing = names - content.keys()
+        fields = dataclasses.fields(cls)
+        missing = {field.name for field in fields if field.default is dataclasses.MISSING} - content.keys()
         if missing:
             raise InputError(f"{file} lacks {', '.join(sorted(missing))}: train the source again with this version")
-        return cls(**{name: content[name] for name in names})
+        return cls(**{field.name: content[field.name] for field in fields if field.name in content})
 
     @property
     def channels(self) -> int:

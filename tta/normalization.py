@@ -1,15 +1,22 @@
 """Which statistics normalisation layers use at test time, and which of their parameters can be adapted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tta.errors import InputError
 
-Statistics = Literal["source", "batch"]
+#: source: running statistics; batch: the batch's own; blend: (1-alpha) of the first and alpha of the second (Schneider et
+#: al., NeurIPS 2020); robust: an average that moves by alpha a batch (RoTTA, CVPR 2023); median: the batch's own about its
+#: per-channel median (MedBN, CVPR 2024).
+#: moving and recording are the halves of ``robust``: normalise by the moving average as it stands, or by the batch while
+#: the average takes it in, as training does.
+Statistics = Literal["source", "batch", "blend", "robust", "median", "moving", "recording"]
+_MOVING = ("robust", "moving", "recording")
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _OTHER_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm, nn.LayerNorm)
@@ -25,14 +32,19 @@ class TestTimeBatchNorm(nn.Module):
     Batch statistics are computed functionally: the source's buffers are neither read nor written, so that the source
     checkpoint stays loadable and the source prediction can be had again. (Train mode with momentum 0 would still count
     batches, and 0·NaN would poison the buffers.)
+
+    A layer with moving statistics has buffers of its own, ``moving_mean`` and ``moving_var``, that start at the source's.
+    A forward pass computes what they would become; they become it by ``keep_moving``, so that a pass that comes to nothing
+    leaves no trace.
     """
 
     __test__ = False  # the name starts with "Test", and pytest would collect it
 
-    def __init__(self, norm: nn.Module, statistics: Statistics) -> None:
+    def __init__(self, norm: nn.Module, statistics: Statistics, alpha: float = 0.1) -> None:
         super().__init__()
         self.eps: float = norm.eps  # type: ignore[assignment]
         self.statistics = statistics
+        self.alpha = alpha
         self.weight: nn.Parameter | None
         self.bias: nn.Parameter | None
         self.register_parameter("weight", norm.weight)  # type: ignore[arg-type]
@@ -41,46 +53,124 @@ class TestTimeBatchNorm(nn.Module):
             self.register_buffer(name, getattr(norm, name))
         self.running_mean: Tensor | None
         self.running_var: Tensor | None
+        self.register_buffer("moving_mean", None)
+        self.register_buffer("moving_var", None)
+        self.moving_mean: Tensor | None
+        self.moving_var: Tensor | None
+        self.latest: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` of shape (N, C, ...)."""
-        if self.statistics == "source" and self.running_mean is not None:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        if x.numel() == x.shape[1]:
+        anchor = self._anchor()
+        if anchor is not None and self.statistics in ("source", "moving"):
+            return F.batch_norm(x, *anchor, self.weight, self.bias, False, 0.0, self.eps)
+        mixed = anchor is not None and self.statistics in ("blend", "robust")
+        if x.numel() == x.shape[1] and not mixed:
             raise BatchStatisticsError(
                 "batch statistics need more than one value per channel, and a layer sees exactly one: "
                 "use stream.batch_size of 2 or more, method=source, or a network trained with model.norm=group"
             )
+        if self.statistics == "median":
+            return self._normalise(x, *_median_moments(x))
+        if anchor is not None and mixed:
+            mean, var = _mixed(anchor, _moments(x), self.alpha)
+            if self.statistics == "robust":
+                self.latest = mean.detach(), var.detach()
+            return self._normalise(x, mean, var)
+        if anchor is not None and self.statistics == "recording":
+            # As in training, the average takes in the unbiased variance.
+            self.latest = _mixed(anchor, _moments(x.detach(), correction=1), self.alpha)
         return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
+    def keep_moving(self) -> None:
+        """Let the moving statistics take in the last batch that was seen."""
+        if self.latest is not None and self.moving_mean is not None and self.moving_var is not None:
+            self.moving_mean.copy_(self.latest[0])
+            self.moving_var.copy_(self.latest[1])
+            self.latest = None
 
-def choose_statistics(model: nn.Module, statistics: Statistics) -> None:
+    def _anchor(self) -> tuple[Tensor, Tensor] | None:
+        """Mean and variance that do not come from the batch; None where the layer was trained without."""
+        moving = self.statistics in _MOVING
+        mean, var = (self.moving_mean, self.moving_var) if moving else (self.running_mean, self.running_var)
+        return None if mean is None or var is None else (mean, var)
+
+    def _normalise(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():  # the fused kernel passes no gradient to given statistics, so it serves here only
+            return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
+        scale = (var + self.eps).rsqrt()
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        return x * scale.view(shape).to(x.dtype) + shift.view(shape).to(x.dtype)
+
+
+def _moments(x: Tensor, correction: int = 0) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) of (N, C, ...), in single precision."""
+    var, mean = torch.var_mean(x.float(), [0, *range(2, x.dim())], correction=correction)
+    return mean, var
+
+
+def _median_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Median (C,), and mean squared deviation from it, of (N, C, ...)."""
+    values = x.float().transpose(0, 1).flatten(1)
+    center = values.median(1).values
+    return center, (values - center[:, None]).square().mean(1)
+
+
+def _mixed(anchor: tuple[Tensor, Tensor], moments: tuple[Tensor, Tensor], alpha: float) -> tuple[Tensor, Tensor]:
+    mean, var = ((1 - alpha) * a.float() + alpha * b for a, b in zip(anchor, moments, strict=True))
+    return mean, var
+
+
+def choose_statistics(model: nn.Module, statistics: Statistics, alpha: float = 0.1) -> None:
     """Make every BatchNorm of ``model`` use the given statistics, replacing the layers in place.
 
-    Names, parameters and buffers stay the same objects, so state dicts and optimisers are unaffected.
+    Names, parameters and buffers stay the same objects, so state dicts and optimisers are unaffected; ``robust`` adds
+    buffers of its own.
+
+    Args:
+        model: any network.
+        statistics: which ones.
+        alpha: the batch's weight in ``blend`` and ``robust``.
     """
     if statistics not in get_args(Statistics):
         raise InputError(f"unknown normalization {statistics!r}: choose one of {', '.join(get_args(Statistics))}")
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, TestTimeBatchNorm):
-                child.statistics = statistics
-            elif isinstance(child, _BATCH_NORMS):
-                setattr(parent, name, TestTimeBatchNorm(child, statistics))
+            if isinstance(child, _BATCH_NORMS):
+                setattr(parent, name, TestTimeBatchNorm(child, statistics, alpha))
+    for layer in adjustable_layers(model):
+        layer.statistics, layer.alpha = statistics, alpha
+        if statistics in _MOVING and layer.running_mean is not None and layer.running_var is not None:
+            layer.register_buffer("moving_mean", layer.running_mean.clone())
+            layer.register_buffer("moving_var", layer.running_var.clone())
+
+
+def adjustable_layers(model: nn.Module) -> list[TestTimeBatchNorm]:
+    """The layers of ``model`` whose statistics can be chosen."""
+    return [module for module in model.modules() if isinstance(module, TestTimeBatchNorm)]
 
 
 @contextmanager
-def statistics(model: nn.Module, choice: Statistics) -> Iterator[None]:
+def statistics(model: nn.Module, choice: Statistics, alpha: float | None = None) -> Iterator[None]:
     """Within the block, the TestTimeBatchNorm layers of ``model`` use ``choice``."""
-    layers = [m for m in model.modules() if isinstance(m, TestTimeBatchNorm)]
-    before = [layer.statistics for layer in layers]
+    layers = adjustable_layers(model)
+    before = [(layer.statistics, layer.alpha) for layer in layers]
     for layer in layers:
         layer.statistics = choice
+        layer.alpha = layer.alpha if alpha is None else alpha
     try:
         yield
     finally:
-        for layer, value in zip(layers, before, strict=True):
-            layer.statistics = value
+        for layer, (value, share) in zip(layers, before, strict=True):
+            layer.statistics, layer.alpha = value, share
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether the module is a normalisation layer."""
+    return isinstance(module, (TestTimeBatchNorm, *_BATCH_NORMS, *_OTHER_NORMS))
 
 
 def norm_affine(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, nn.Parameter]:
@@ -91,18 +181,71 @@ def norm_affine(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, nn.P
         exclude: names of submodules whose layers are left alone.
 
     Raises:
-        InputError: the network has no such parameter.
+        InputError: the network has no such parameter, or an excluded name is not one of its modules.
     """
+    known = {name for name, _ in model.named_modules()}
+    for name in exclude:
+        if name not in known:
+            raise InputError(f"exclude: {name!r} is not a module of {type(model).__name__}; its modules: {_some(known)}")
     found = {
         f"{layer}.{name}": parameter
         for layer, module in model.named_modules()
-        if isinstance(module, (TestTimeBatchNorm, *_BATCH_NORMS, *_OTHER_NORMS))
-        if not any(layer == prefix or layer.startswith(f"{prefix}.") for prefix in exclude)
+        if is_norm(module) and not _within(layer, exclude)
         for name, parameter in module.named_parameters(recurse=False)
     }
     if not found:
+        excluded = " outside the excluded ones" if exclude else ""
         raise InputError(
-            f"{type(model).__name__} has no normalisation layer with weights that could be adapted (looked for BatchNorm, "
-            "InstanceNorm, GroupNorm and LayerNorm): build it with affine normalisation layers, or use method=source"
+            f"{type(model).__name__} has no normalisation layer with weights that could be adapted{excluded} (looked for "
+            "BatchNorm, InstanceNorm, GroupNorm and LayerNorm): build it with affine normalisation layers, or use "
+            "method=source"
         )
     return found
+
+
+def last_stage(model: nn.Module) -> list[str]:
+    """Names of the modules that form the last stage of a network, found by position.
+
+    Sharpness-aware and entropy-filtering methods leave the last stage alone (``layer4`` of a ResNet, the last quarter of a
+    transformer's blocks), since its features are the most sensitive. Looked for here: the innermost module that holds all
+    normalisation layers; among its children the last that holds several, with what follows it. Where that is most of the
+    network, as with a list of blocks, it is the last quarter of the blocks instead.
+
+    Returns:
+        Names for ``exclude``; none where the network has fewer than two normalisation layers.
+    """
+    norms = [name for name, module in model.named_modules() if is_norm(module) and any(True for _ in module.parameters(False))]
+    if len(norms) < 2:
+        return []
+    units = _units(model, "", norms)
+    several = [index for index, unit in enumerate(units) if _count(unit, norms) > 1]
+    start = several[-1] if several else len(units) - 1
+    tail = units[start:]
+    if several and sum(_count(unit, norms) for unit in tail) > len(norms) / 2:
+        blocks = _units(model, units[start], norms)
+        tail = blocks[len(blocks) - -(-len(blocks) // 4) :] + tail[1:]
+    return tail
+
+
+def _units(model: nn.Module, prefix: str, norms: Sequence[str]) -> list[str]:
+    """Children that hold normalisation layers, of the innermost module at or below ``prefix`` that has several."""
+    while True:
+        module = model.get_submodule(prefix)
+        children = [f"{prefix}.{name}".lstrip(".") for name, _ in module.named_children()]
+        holding = [name for name in children if _count(name, norms)]
+        if len(holding) != 1 or holding[0] in norms:
+            return holding
+        prefix = holding[0]
+
+
+def _count(unit: str, norms: Iterable[str]) -> int:
+    return sum(_within(name, [unit]) for name in norms)
+
+
+def _within(name: str, modules: Iterable[str]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def _some(names: Iterable[str], limit: int = 12) -> str:
+    top = [name for name in names if name and name.count(".") < 2]
+    return ", ".join(sorted(top)[:limit]) + (" …" if len(top) > limit else "")

@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from tta.layout import as_channels_last, prefers_channels_last
 from tta.methods import Prediction, create_method
 from tta.networks import Network
+from tta.normalization import is_norm
 from tta.objectives import entropy
 from tta.separation import separation
 
@@ -119,6 +120,42 @@ def source_statistics(train: Evaluation, val: Evaluation, num_classes: int) -> d
         "temperature": fit_temperature(val.logits[known], val.labels[known]),
         "entropy_quantiles": torch.quantile(entropy(val.logits), torch.linspace(0, 1, 101)),
     }
+
+
+def fisher_information(network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int) -> dict[str, Tensor] | None:
+    """Diagonal Fisher information of the normalisation layers' weights and biases, as EATA regularises them.
+
+    Squared gradients of the cross-entropy to the network's own predictions, under batch statistics, averaged over batches of
+    64 (Niu et al., ICML 2022).
+
+    Args:
+        network: the source model.
+        batches: of its images.
+        num_classes: C.
+
+    Returns:
+        A tensor on the CPU for each parameter, by its name in ``network.named_parameters()``; None where there is no image or
+        the network has no such layer.
+    """
+    if not any(is_norm(module) for module in network.modules()):
+        return None
+    method = create_method("tent", network, num_classes=num_classes)
+    device = network.mean.device
+    total = {name: torch.zeros_like(p) for name, p in method.adapted.items()}
+    count = 0
+    for batch in batches:
+        for part in batch["image"].split(64):
+            if len(part) < 2:
+                continue
+            logits = method.predict(part.to(device)).logits
+            network.zero_grad()
+            F.cross_entropy(logits, logits.detach().argmax(1)).backward()  # type: ignore[no-untyped-call]
+            for name, p in method.adapted.items():
+                if p.grad is not None:
+                    total[name] += p.grad.square()
+            count += 1
+    network.zero_grad()
+    return {name: (value / count).cpu() for name, value in total.items()} if count else None
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -1,5 +1,7 @@
 """Methods against what the released implementations returned."""
 
+import math
+
 import pytest
 import torch
 
@@ -10,6 +12,16 @@ CASES = {
     "source": ("source", {}),
     "norm": ("norm", {}),
     "tent_sgd": ("tent", {"optimizer": "sgd", "lr": 0.01, "momentum": 0.9}),
+    "eta": (
+        "eta",
+        {
+            "optimizer": "sgd",
+            "lr": 0.01,
+            "momentum": 0.9,
+            "entropy_margin": 0.4 * math.log(4),
+            "redundancy_margin": 0.8,
+        },
+    ),
     "dsbr_bn": ("dsbr", {"optimizer": "adam", "lr": 1e-3, "ema": 0.9}),
 }
 

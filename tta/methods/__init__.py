@@ -6,15 +6,62 @@ from torch import nn
 
 from tta.config import closest
 from tta.errors import InputError
+from tta.methods.alpha_norm import AlphaNorm
 from tta.methods.base import Method, MethodConfig, Prediction, Update, UpdateConfig
+from tta.methods.cmf import CMF
+from tta.methods.come import ComeEATA, ComeSAR, ComeTent
+from tta.methods.cotta import CoTTA
+from tta.methods.deyo import DeYO
+from tta.methods.dot import DOT
 from tta.methods.dsbr import DSBR
+from tta.methods.eata import EATA
+from tta.methods.eta import ETA
+from tta.methods.lame import LAME
+from tta.methods.memo import MEMO
 from tta.methods.norm import Norm
+from tta.methods.norm_ema import NormEMA
+from tta.methods.petta import PeTTA
+from tta.methods.poem import POEM
+from tta.methods.pseudo_label import PseudoLabel
+from tta.methods.rdumb import RDumb
+from tta.methods.roid import ROID
+from tta.methods.rotta import RoTTA
+from tta.methods.sar import SAR
+from tta.methods.shot_im import SHOTIM
 from tta.methods.source import Source
+from tta.methods.t3a import T3A
 from tta.methods.tent import Tent
 
 __all__ = ["METHODS", "Method", "MethodConfig", "Prediction", "Update", "UpdateConfig", "create_method"]
 
-METHODS: dict[str, type[Method]] = {"source": Source, "norm": Norm, "tent": Tent, "dsbr": DSBR}
+METHODS: dict[str, type[Method]] = {
+    "source": Source,
+    "norm": Norm,
+    "alpha_norm": AlphaNorm,
+    "norm_ema": NormEMA,
+    "tent": Tent,
+    "pseudo_label": PseudoLabel,
+    "shot_im": SHOTIM,
+    "dot": DOT,
+    "dsbr": DSBR,
+    "eta": ETA,
+    "eata": EATA,
+    "sar": SAR,
+    "deyo": DeYO,
+    "come": ComeTent,
+    "come_eata": ComeEATA,
+    "come_sar": ComeSAR,
+    "roid": ROID,
+    "cmf": CMF,
+    "cotta": CoTTA,
+    "rotta": RoTTA,
+    "petta": PeTTA,
+    "rdumb": RDumb,
+    "poem": POEM,
+    "memo": MEMO,
+    "lame": LAME,
+    "t3a": T3A,
+}
 
 
 def create_method(name: str, model: nn.Module, *, num_classes: int, head: str | None = None, **hyperparameters: Any) -> Method:
@@ -25,10 +72,11 @@ def create_method(name: str, model: nn.Module, *, num_classes: int, head: str | 
         model: network from images to logits, holding the source's weights; it is adapted in place.
         num_classes: number of classes C.
         head: module whose input counts as features; the last Linear by default.
-        **hyperparameters: fields of the method's ``Config``.
+        **hyperparameters: fields of the method's ``Config``, and what it ``uses`` of the source's statistics.
 
     Raises:
-        InputError: an unknown method or hyperparameter, a value out of range, or a model that cannot be adapted.
+        InputError: an unknown method or hyperparameter, a value out of range, a missing source statistic, or a model that
+            cannot be adapted.
 
     Example:
         >>> import torch
@@ -42,8 +90,9 @@ def create_method(name: str, model: nn.Module, *, num_classes: int, head: str | 
     method = METHODS[name]
     known = method.Config.__dataclass_fields__
     for key in hyperparameters:
-        if key not in known:
-            raise InputError(f"{name} has no hyperparameter {key!r}: {closest(key, known)}")
+        if key not in known and key not in method.uses:
+            raise InputError(f"{name} has no hyperparameter {key!r}: {closest(key, [*known, *method.uses])}")
     if num_classes < 2:
         raise InputError(f"num_classes={num_classes}: adaptation needs at least 2 classes")
-    return method(model, num_classes, method.Config(**hyperparameters), head=head)
+    facts = {key: hyperparameters.pop(key) for key in method.uses if key in hyperparameters}
+    return method(model, num_classes, method.Config(**hyperparameters), head=head, known=facts)

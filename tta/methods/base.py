@@ -1,9 +1,10 @@
 """What every adaptation method is: a plain module that predicts, then updates itself."""
 
 import copy
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,16 @@ from torch.func import functional_call
 
 from tta.errors import InputError
 from tta.layout import as_channels_last, prefers_channels_last
-from tta.normalization import Statistics, choose_statistics, norm_affine, statistics
+from tta.normalization import Statistics, adjustable_layers, choose_statistics, last_stage, norm_affine, statistics
+from tta.objectives import entropy
 from tta.options import option
+
+#: After so many batches in a row without a sample to learn from, a person should know.
+_PATIENCE = 50
+
+
+#: The option of train.py that makes it write a statistic, where there is one.
+_WRITTEN_BY = {"fisher": " fisher_images=2000"}
 
 
 class Prediction(NamedTuple):
@@ -27,10 +36,19 @@ class Prediction(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What an update did: its loss, or the reason why there was none."""
+    """What an update did.
+
+    Attributes:
+        loss: its loss; None where there was no gradient step.
+        skipped: the reason why nothing was learned, or None.
+        prediction: what the batch leaves with, where the method changes its prediction after the forward pass.
+        restored: the method took itself back to the source.
+    """
 
     loss: Tensor | None = None
     skipped: str | None = None
+    prediction: Prediction | None = None
+    restored: bool = False
 
 
 @dataclass
@@ -45,13 +63,41 @@ class UpdateConfig(MethodConfig):
     optimizer: Literal["sgd", "adam", "auto"] = option("sgd", "sgd, adam, or auto: chosen by adapt.py, as lr=auto")
     lr: float | Literal["auto"] = option(2.5e-4, "learning rate, or auto: the published scaling for network and batch size")
     momentum: float = option(0.9, "momentum of sgd")
-    exclude: list[str] = option([], "layers to leave alone, by name, e.g. [features.layer4]")
+    steps: int = option(1, "updates a batch; with more than one it leaves with the forward pass before the last")
+    episodic: bool = option(False, "restore the source before every batch")
+    exclude: list[str] | None = option(
+        None, "layers to leave alone, by name, e.g. [features.layer4]; []: none; null: as the method was published"
+    )
+    normalization: Literal["batch", "source", "blend", "robust", "median"] = option(
+        "batch", "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving average) or median"
+    )
+    alpha: float = option(0.1, "the batch's weight in blend and robust statistics, in (0, 1]")
 
     def __post_init__(self) -> None:
         if self.lr != "auto" and not 0 < self.lr < 100:
             raise InputError(f"method.lr={self.lr} is outside (0, 100)")
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"method.momentum={self.momentum} is outside [0, 1)")
+        within(self, "momentum", 0, 1, right=False)
+        within(self, "alpha", 0, 1, left=False)
+        if self.steps < 1:
+            raise InputError(f"method.steps={self.steps} must be at least 1")
+
+
+def within(config: MethodConfig, name: str, low: float, high: float, *, left: bool = True, right: bool = True) -> None:
+    """Refuse a hyperparameter outside its range; None is let through.
+
+    Args:
+        config: the hyperparameters.
+        name: which one.
+        low: least value.
+        high: greatest value.
+        left: whether ``low`` itself is allowed.
+        right: whether ``high`` itself is.
+    """
+    value = getattr(config, name)
+    if value is None:
+        return
+    if not ((low <= value if left else low < value) and (value <= high if right else value < high)):
+        raise InputError(f"method.{name}={value} is outside {'[' if left else '('}{low}, {high}{']' if right else ')'}")
 
 
 def find_head(model: nn.Module, name: str | None = None) -> nn.Module:
@@ -67,12 +113,37 @@ def find_head(model: nn.Module, name: str | None = None) -> nn.Module:
     return linear[-1]
 
 
+def parameters_outside(model: nn.Module, exclude: Sequence[str]) -> dict[str, nn.Parameter]:
+    """All parameters but those of the excluded modules, by name."""
+    return {name: p for name, p in model.named_parameters() if not any(name.startswith(f"{part}.") for part in exclude)}
+
+
+class Tensors(nn.Module):
+    """A second set of values for a method's adapted tensors: a teacher's, say. They are buffers, so state."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for name, value in values.items():
+            self.register_buffer(name.replace(".", "/"), value.detach().clone())  # a buffer's name takes no dots
+
+    def values(self) -> dict[str, Tensor]:
+        """The tensors, by the names that were given."""
+        return {name.replace("/", "."): value for name, value in self.named_buffers()}
+
+    @torch.no_grad()
+    def follow(self, others: Mapping[str, Tensor], rate: float) -> None:
+        """Move each tensor by ``rate`` of its distance to its namesake."""
+        values = self.values()
+        torch._foreach_lerp_(list(values.values()), [others[name].detach() for name in values], rate)
+
+
 class Method(nn.Module):
     """Base of all methods; subclasses say what is adapted and by which loss.
 
     Calling the method predicts a batch with the weights as they are, then updates them. ``predict`` and ``update`` are
     the two halves; ``control`` predicts with the source's values in every adapted tensor, ``source`` with the source's
-    normalisation statistics as well. All adapted tensors, optimiser moments and running state are in the state dict.
+    normalisation statistics as well. All adapted tensors, optimiser moments, running state and the state of the random
+    generator are in the state dict.
 
     The method works on the given model in place: its BatchNorm layers are replaced by ones with a choice of statistics
     (same names, same tensors), and only the adapted parameters require gradients.
@@ -82,20 +153,48 @@ class Method(nn.Module):
         num_classes: C.
         config: the method's hyperparameters.
         head: name of the module whose input counts as features; the last Linear by default.
+        known: what is known of the source, by the names in ``uses``.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    #: Statistics of methods that fix theirs; those with an ``UpdateConfig`` take its choice.
     normalization: ClassVar[Statistics] = "batch"
+    #: The paper, for the table of methods.
+    paper: ClassVar[str] = ""
+    #: Forward and backward passes a batch.
+    passes: ClassVar[str] = "1/0"
+    #: What is adapted, in a few words.
+    updates: ClassVar[str] = "nothing"
+    #: Fields of the source checkpoint that the method uses, always or with some hyperparameters.
+    uses: ClassVar[tuple[str, ...]] = ()
+    #: Whether the prediction is always the control's.
+    static: ClassVar[bool] = False
+    #: Whether ``update`` wants a prediction made before it; otherwise it makes its own.
+    predicts_first: ClassVar[bool] = True
+    #: Whether a short batch, or one of a single class, teaches the wrong thing.
+    needs_mixed_batch: ClassVar[bool] = True
 
-    def __init__(self, model: nn.Module, num_classes: int, config: MethodConfig, head: str | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        config: MethodConfig,
+        head: str | None = None,
+        known: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.num_classes = num_classes
         self.config = config
+        self._known = dict(known or {})
         self._features: Tensor | None = None
-        self.register_state()
-        find_head(model, head).register_forward_pre_hook(self._keep_features)
-        choose_statistics(model, self.normalization)
+        classifier = find_head(model, head)
+        classifier.register_forward_pre_hook(self._keep_features)
+        self.head_name = next(name for name, module in model.named_modules() if module is classifier)
+        if isinstance(config, UpdateConfig):
+            choose_statistics(model, config.normalization, config.alpha)
+        else:
+            choose_statistics(model, self.normalization, getattr(config, "alpha", 0.1))
         model.requires_grad_(False)
         self.adapted = self.adapts(model)
         for parameter in self.adapted.values():
@@ -108,7 +207,19 @@ class Method(nn.Module):
         #: How gradients are made and applied; Lightning puts its own here, for precision and DDP plugins.
         self.backward: Callable[[Tensor], None] = torch.Tensor.backward
         self.step: Callable[[], Any] = self.optimizer.step if self.optimizer else lambda: None
-        self._start = {name: b.clone() for name, b in self.named_buffers() if not name.startswith("model.")}
+        #: Source of every random draw, seeded from torch's seed; on the CPU, so that a stream is the same on any device.
+        self.generator = torch.Generator()
+        self.generator.manual_seed(torch.initial_seed() % 2**63)
+        #: Running state of shapes that are not known beforehand.
+        self.memory: dict[str, Tensor] = {}
+        self._idle = 0
+        self._control_moving: dict[str, Tensor] | None = None
+        self._control_at: Tensor | None = None
+        self._control_said: Prediction | None = None
+        self.register_state()
+        self._start = {name: b.clone() for name, b in self.named_buffers() if self._is_state(name)}
+        self._start_memory = {name: value.clone() for name, value in self.memory.items()}
+        self._start_generator = self.generator.get_state()
         self.eval()
 
     # What subclasses say
@@ -118,57 +229,108 @@ class Method(nn.Module):
         return {}
 
     def register_state(self) -> None:
-        """Register running state as buffers, here rather than in ``__init__``, so that ``reset`` knows their start."""
+        """Register running state, here rather than in ``__init__``, so that ``reset`` knows its start.
 
-    def objective(self, images: Tensor, prediction: Prediction) -> Tensor:
-        """Loss of a batch; may advance the method's running state."""
+        State of known shape goes into buffers, other state into ``memory``.
+        """
+
+    def objective(self, images: Tensor, prediction: Prediction) -> Tensor | None:
+        """Loss of a batch, None where no sample is fit to learn from; may advance the method's running state."""
         raise NotImplementedError(f"{type(self).__name__} adapts parameters, so it must say by which loss")
+
+    def learn(self, images: Tensor, prediction: Prediction) -> Update:
+        """Update on finite images, given their prediction; by gradient steps on ``objective`` unless a subclass says else."""
+        if not isinstance(self.config, UpdateConfig):
+            return Update()
+        loss = None
+        for step in range(self.config.steps):
+            if step:
+                prediction = self.predict(images)
+            loss = self.objective(images, prediction)
+            if loss is None:
+                return Update(skipped="all_filtered")
+            self.descend(loss)
+        assert loss is not None
+        return Update(loss=loss.detach(), prediction=prediction.detach() if self.config.steps > 1 else None)
 
     # What callers use
 
+    @torch.enable_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, C) of the images, before the update that follows them."""
-        prediction = self.predict(images)
-        self.update(images, prediction)
-        return prediction.logits.detach()
+        """Logits (N, C) with which the batch leaves: made before the update that follows, where the method allows it."""
+        self.begin_batch()
+        prediction = self.predict(images) if self.predicts_first else None
+        update = self.update(images, prediction)
+        served = update.prediction or prediction or self.predict(images)
+        return served.logits.detach()
+
+    def begin_batch(self) -> None:
+        """Restore the source where every batch is an episode of its own."""
+        if isinstance(self.config, UpdateConfig) and self.config.episodic:
+            self.reset()
 
     def predict(self, images: Tensor) -> Prediction:
         """Predict with the weights as they are; the result keeps the graph that ``update`` needs, if gradients are on."""
         with torch.set_grad_enabled(bool(self.adapted) and torch.is_grad_enabled()):
-            return self._run(images)
+            return self.run(images)
 
-    def update(self, images: Tensor, prediction: Prediction) -> Update:
-        """Take one step on the images, given their prediction; a non-finite batch leaves all state as it was."""
-        if self.optimizer is None:
-            return Update()
+    def update(self, images: Tensor, prediction: Prediction | None = None) -> Update:
+        """Learn from the images; a non-finite batch leaves all state as it was.
+
+        Args:
+            images: (N, channels, ...).
+            prediction: what ``predict`` said of them; needed where ``predicts_first``.
+        """
         # One read-back to the host a batch; without it a single NaN would end up in weights, moments and marginals.
-        if not torch.isfinite(prediction.logits).all():
+        if not torch.isfinite(images if prediction is None else prediction.logits).all():
             return Update(skipped="non_finite")
-        loss = self.objective(images, prediction)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.backward(loss)
-        self.step()
-        return Update(loss=loss.detach())
+        self.keep_moving()
+        # A method that asks for no prediction makes its own in ``learn``.
+        update = self.learn(images, cast(Prediction, prediction))
+        self._forget_moving()
+        self._idle = self._idle + 1 if update.skipped == "all_filtered" else 0
+        if self._idle == _PATIENCE:
+            warnings.warn(
+                f"{type(self).__name__} has found no sample to learn from in {_PATIENCE} batches: its filters reject all, so "
+                "it does not adapt; loosen them (entropy_margin, redundancy_margin, plpd_threshold) or use another method",
+                stacklevel=2,
+            )
+        return update
 
     @torch.no_grad()
     def control(self, images: Tensor) -> Prediction:
-        """Predict with the source's values in every adapted tensor, under the method's own normalisation."""
-        return self._run(images, self._source)
+        """Predict with the source's values in every adapted tensor, under the method's own normalisation.
+
+        Asked twice about the same tensor, it answers from memory.
+        """
+        if self._control_at is not images or self._control_said is None:
+            self._control_at, self._control_said = images, self._run_control(images)
+        return self._control_said
 
     @torch.no_grad()
     def source(self, images: Tensor) -> Prediction:
         """Predict as the source model does: its weights, its running statistics."""
         with statistics(self.model, "source"):
-            return self._run(images, self._source)
+            return self.run(images, self._source)
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Back to the start, bit for bit: weights, optimiser moments, running state."""
-        for name, parameter in self.adapted.items():
-            parameter.copy_(self._source[name])
+        """Back to the start, bit for bit: weights, optimiser moments, running state, random generator."""
+        self.restore_weights()
         buffers = dict(self.named_buffers())
         for name, value in self._start.items():
             buffers[name].copy_(value)
+        self.memory = {name: value.clone() for name, value in self._start_memory.items()}
+        self.generator.set_state(self._start_generator)
+        self._forget_moving()
+        self._idle = 0
+        self._control_moving = self._control_at = self._control_said = None
+
+    @torch.no_grad()
+    def restore_weights(self) -> None:
+        """The source's values in every adapted tensor, and an optimiser that has seen nothing."""
+        for name, parameter in self.adapted.items():
+            parameter.copy_(self._source[name])
         if self.optimizer is not None:
             self.optimizer.state.clear()
             self.optimizer.zero_grad(set_to_none=True)
@@ -188,15 +350,78 @@ class Method(nn.Module):
         for name, parameter in self.adapted.items():
             parameter.copy_(state[name])
 
-    # How it works
+    # What subclasses use
 
-    def _run(self, images: Tensor, values: Mapping[str, Tensor] | None = None) -> Prediction:
+    def run(self, images: Tensor, values: Mapping[str, Tensor] | None = None) -> Prediction:
+        """One forward pass, with ``values`` in place of the tensors of those names."""
         if self.channels_last:
             images = as_channels_last(images)
         logits = self.model(images) if not values else functional_call(self.model, dict(values), (images,))
         features, self._features = self._features, None
         assert features is not None, "the head did not run"
         return Prediction(logits, features)
+
+    def known(self, name: str) -> Any:
+        """What is known of the source by this name.
+
+        Raises:
+            InputError: nothing is.
+        """
+        if self._known.get(name) is None:
+            writer = f"train.py{_WRITTEN_BY.get(name, '')}"
+            raise InputError(
+                f"{type(self).__name__} needs the source's {name}, which is missing: {writer} writes "
+                f"it into source.ckpt; without a checkpoint give {name}=… to create_method"
+            )
+        return self._known[name]
+
+    def descend(self, loss: Tensor) -> None:
+        """One optimiser step along the gradient of the loss."""
+        assert self.optimizer is not None
+        self.optimizer.zero_grad(set_to_none=True)
+        self.backward(loss)
+        self.step()
+
+    def uncertainty(self, logits: Tensor) -> Tensor:
+        """What entropy-minimising methods minimise, and filter by: (N,) nats."""
+        return entropy(logits)
+
+    def nats(self, fraction: float) -> float:
+        """A fraction of the largest entropy that C classes can have, ln C."""
+        return fraction * float(torch.tensor(float(self.num_classes)).log())
+
+    def keep_moving(self) -> None:
+        """Let moving normalisation statistics take in the last batch that was predicted."""
+        for layer in adjustable_layers(self.model):
+            layer.keep_moving()
+
+    # How it works
+
+    def _forget_moving(self) -> None:
+        """Later passes of an update are not part of the stream, so moving statistics do not take them in."""
+        for layer in adjustable_layers(self.model):
+            layer.latest = None
+
+    def _run_control(self, images: Tensor) -> Prediction:
+        moving_layers = {id(layer) for layer in adjustable_layers(self.model) if layer.moving_mean is not None}
+        layers = {f"{name}.": layer for name, layer in self.model.named_modules() if id(layer) in moving_layers}
+        if not layers:
+            return self.run(images, self._source)
+        # Moving statistics depend on the weights below them, so the control has its own.
+        latest = {name: layer.latest for name, layer in layers.items()}
+        moving = self._control_moving or {
+            f"{name}{key}": self._start[f"model.{name}{key}"] for name in layers for key in ("moving_mean", "moving_var")
+        }
+        prediction = self.run(images, {**self._source, **moving})
+        for name, layer in layers.items():
+            if layer.latest is not None:
+                moving = {**moving, f"{name}moving_mean": layer.latest[0], f"{name}moving_var": layer.latest[1]}
+            layer.latest = latest[name]
+        self._control_moving = moving
+        return prediction
+
+    def _is_state(self, name: str) -> bool:
+        return not name.startswith("model.") or "moving_" in name.rsplit(".", 1)[-1]
 
     def _keep_features(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._features = args[0]
@@ -213,8 +438,10 @@ class Method(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Method":
         # Snapshots follow the module to its device; they are no buffers, since the state dict need not carry them.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._source = {name: fn(value) for name, value in self._source.items()}
-        self._start = {name: fn(value) for name, value in self._start.items()}
+        for name in ("_source", "_start", "memory", "_start_memory"):
+            setattr(self, name, {key: fn(value) for key, value in getattr(self, name).items()})
+        self._known = {key: _moved(value, fn) for key, value in self._known.items()}
+        self._control_moving = self._control_at = self._control_said = None
         return self
 
     def train(self, mode: bool = True) -> "Method":
@@ -222,14 +449,31 @@ class Method(nn.Module):
         return super().train(False)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Optimiser moments, so that the state dict is complete."""
-        return {"optimizer": self.optimizer.state_dict() if self.optimizer else None}
+        """Optimiser moments and what else is no buffer, so that the state dict is complete."""
+        return {
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            "memory": dict(self.memory),
+            "generator": self.generator.get_state(),
+            "control_moving": self._control_moving,
+            "idle": self._idle,
+        }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what ``get_extra_state`` gave."""
+        # Copied, since the method would go on writing into the given tensors.
+        state = copy.deepcopy(state)
         if self.optimizer is not None and state["optimizer"] is not None:
-            # Copied, since the optimiser would go on writing into the given moments.
-            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.memory = state["memory"]
+        self.generator.set_state(state["generator"].cpu())
+        self._control_moving, self._idle = state["control_moving"], state["idle"]
+        self._control_at = self._control_said = None
+
+
+def _moved(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return fn(value)
+    return {key: fn(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
 class NormAffineMethod(Method):
@@ -237,7 +481,14 @@ class NormAffineMethod(Method):
 
     Config: ClassVar[type[MethodConfig]] = UpdateConfig
     config: UpdateConfig
+    passes: ClassVar[str] = "1/1"
+    updates: ClassVar[str] = "norm affine"
+    #: Whether the published method leaves the last stage of the network alone.
+    spares_last_stage: ClassVar[bool] = False
 
     def adapts(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Weights and biases of the normalisation layers, but the excluded ones."""
-        return norm_affine(model, self.config.exclude)
+        exclude = self.config.exclude
+        if exclude is None:
+            exclude = last_stage(model) if self.spares_last_stage else []
+        return norm_affine(model, exclude)

@@ -1,16 +1,21 @@
 """DSBR: entropy minimisation in which each predicted class has its share of the loss."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tta.errors import InputError
-from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, UpdateConfig
-from tta.objectives import balanced_weights, entropy
+from tta.marginal import predicted_counts
+from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, UpdateConfig, within
+from tta.objectives import balanced_weights
 from tta.options import option
+
+_PRIORS = ("uniform", "source", "estimated")
+#: The estimated prior asks the control so often, as the guard does by default; where both run they share the answer.
+_CONTROL_EVERY = 4
 
 
 @dataclass
@@ -20,32 +25,76 @@ class DSBRConfig(UpdateConfig):
     optimizer: Literal["sgd", "adam", "auto"] = option("adam", "sgd, adam, or auto: chosen by adapt.py, as lr=auto")
     lr: float | Literal["auto"] = option(1e-3, "learning rate, or auto: the published scaling for network and batch size")
     ema: float = option(0.9, "memory of the running class marginal, in [0, 1); 0: each batch by itself")
+    target_prior: Any = option(
+        "uniform",
+        "share that each class should have: uniform (as published), source (that of the training images), a list that sums "
+        "to 1, or estimated (half uniform, half the control's running marginal)",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.ema < 1:
-            raise InputError(f"method.ema={self.ema} is outside [0, 1)")
+        within(self, "ema", 0, 1, right=False)
+        prior = self.target_prior
+        if isinstance(prior, str):
+            if prior not in _PRIORS:
+                raise InputError(f"method.target_prior={prior} must be one of {', '.join(_PRIORS)}, or a list of shares")
+            return
+        shares = [float(share) for share in prior] if isinstance(prior, (list, tuple)) else []
+        if not shares or min(shares) < 0 or abs(sum(shares) - 1) > 1e-3:
+            raise InputError(f"method.target_prior={prior} must be a list of shares, not negative, that sum to 1")
 
 
 class DSBR(NormAffineMethod):
-    """Entropy weighted by 1/C over the running share of the sample's predicted class.
+    """Entropy weighted by the target share over the running share of the sample's predicted class.
 
-    "Entropy Minimization without Model Collapse: Mitigating Prediction Bias in Medical Imaging", arXiv 2606.02339.
+    With a uniform target it is the published objective, which assumes that classes are balanced: where one has 85 % of the
+    stream it breaks a healthy model. The other targets are ours.
     """
 
     Config: ClassVar[type[MethodConfig]] = DSBRConfig
     config: DSBRConfig
+    paper: ClassVar[str] = "arXiv 2606.02339"
+    uses: ClassVar[tuple[str, ...]] = ("prevalence",)
     marginal: Tensor
     target: Tensor
+    estimate: Tensor
+    since_control: Tensor
 
     def register_state(self) -> None:
-        """The running marginal of predictions, and the share that each class should have."""
-        self.register_buffer("marginal", torch.full((self.num_classes,), 1 / self.num_classes))
-        self.register_buffer("target", torch.full((self.num_classes,), 1 / self.num_classes))
+        """The running marginal of predictions, the share that each class should have, and the age of its estimate."""
+        uniform = torch.full((self.num_classes,), 1 / self.num_classes)
+        self.register_buffer("marginal", uniform)
+        self.register_buffer("target", self._target(uniform))
+        self.register_buffer("estimate", uniform.clone())
+        self.register_buffer("since_control", torch.full((), _CONTROL_EVERY))
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor:
         """Balanced entropy; the running marginal takes in the batch before it is read."""
+        if self.config.target_prior == "estimated":
+            self.since_control += 1
+            if int(self.since_control) > _CONTROL_EVERY:
+                self.control(images)
         labels = prediction.logits.argmax(-1)
         share = F.one_hot(labels, self.num_classes).to(self.marginal).mean(0)
         self.marginal.mul_(self.config.ema).add_(share, alpha=1 - self.config.ema)
-        return (entropy(prediction.logits) * balanced_weights(labels, self.marginal, self.target)).mean()
+        return (self.uncertainty(prediction.logits) * balanced_weights(labels, self.marginal, self.target)).mean()
+
+    @torch.no_grad()
+    def _run_control(self, images: Tensor) -> Prediction:
+        prediction = super()._run_control(images)
+        if self.config.target_prior == "estimated":
+            counts = predicted_counts(prediction.logits, self.num_classes)
+            if counts.sum() > 0:
+                self.estimate.lerp_(counts / counts.sum(), 0.1)
+                self.target.copy_(0.5 / self.num_classes + 0.5 * self.estimate)
+                self.since_control.fill_(1)
+        return prediction
+
+    def _target(self, uniform: Tensor) -> Tensor:
+        prior = self.config.target_prior
+        if prior in ("uniform", "estimated"):
+            return uniform.clone()
+        shares = torch.as_tensor(self.known("prevalence") if prior == "source" else prior, dtype=torch.float32)
+        if shares.shape != uniform.shape:
+            raise InputError(f"method.target_prior has {len(shares)} shares, and the source has {self.num_classes} classes")
+        return shares.clone()

@@ -1,10 +1,12 @@
 """Batch statistics in the place of the source's, nothing learned."""
 
+from typing import ClassVar
+
 from tta.methods.base import Method
 
 
 class Norm(Method):
-    """Predict with the source's weights and each batch's own statistics.
+    """Predict with the source's weights and each batch's own statistics."""
 
-    Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation", NeurIPS 2020.
-    """
+    paper: ClassVar[str] = "Nado et al., 2020; Schneider et al., NeurIPS 2020"
+    static: ClassVar[bool] = True

@@ -10,3 +10,4 @@ class Source(Method):
     """Predict with the source's weights and running statistics."""
 
     normalization: ClassVar[Statistics] = "source"
+    static: ClassVar[bool] = True

@@ -1,0 +1,18 @@
+"""Corruptions of scaled images, deterministic by seed and image id.
+
+Each is a function of an image, a strength and a random generator; ``registry.py`` lists them with their five strengths.
+"""
+
+from datamodules.shifts.registry import CORRUPTIONS
+from datamodules.shifts.shift import SHIFTS, ComposeConfig, NoShiftConfig, Shift, ShiftConfig, create_shift, expanded
+
+__all__ = [
+    "CORRUPTIONS",
+    "SHIFTS",
+    "ComposeConfig",
+    "NoShiftConfig",
+    "Shift",
+    "ShiftConfig",
+    "create_shift",
+    "expanded",
+]

@@ -1,0 +1,100 @@
+"""A shift as it is asked for: corruptions at severities, with a seed."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from datamodules.shifts.registry import CORRUPTIONS
+from tta.config import closest
+from tta.errors import InputError
+from tta.options import option
+
+
+@dataclass
+class NoShiftConfig:
+    """Images as they are."""
+
+
+@dataclass
+class ShiftConfig:
+    """One corruption at one severity."""
+
+    severity: int = option(3, "1 (mild) to 5 (severe)")
+    seed: int = option(0, "seed of the corruption's randomness, with the image's id")
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.severity <= 5:
+            raise InputError(f"shift.severity={self.severity} is outside 1..5")
+
+
+@dataclass
+class ComposeConfig(ShiftConfig):
+    """Several corruptions, one after the other, all at one severity; also written shift=[blur,noise]."""
+
+    parts: list[str] = option([], "shifts, in their order")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Shift(tuple((name, self.severity) for name in self.parts))
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Corruptions, one after the other: a transform from a scaled image and its id to the shifted image.
+
+    Args:
+        parts: names and severities.
+        seed: of the randomness, with the image's id and the part's place.
+
+    Raises:
+        InputError: an unknown name, or a severity outside 1..5.
+    """
+
+    parts: tuple[tuple[str, int], ...]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for kind, severity in self.parts:
+            if kind not in CORRUPTIONS:
+                raise InputError(f"unknown shift {kind!r}: {closest(kind, CORRUPTIONS)}")
+            if not 1 <= severity <= 5:
+                raise InputError(f"severity {severity} of shift {kind} is outside 1..5")
+
+    def __str__(self) -> str:
+        return "+".join(f"{kind}{severity}" for kind, severity in self.parts)
+
+    def __call__(self, image: Tensor, name: str) -> Tensor:
+        """The shifted image, float32 and within 0..1; the same for the same image, id, seed and parts."""
+        for place, (kind, severity) in enumerate(self.parts):
+            # A part of its own generator each: two kinds of noise must not draw the same numbers.
+            key = [self.seed, zlib.crc32(name.encode()), *([place] if place else [])]
+            corruption = CORRUPTIONS[kind]
+            image = corruption.function(image, corruption.levels[severity - 1], np.random.default_rng(key)).clamp(0, 1)
+        return image
+
+
+#: Shifts by name, with the dataclass of their options.
+SHIFTS: dict[str, type] = {"none": NoShiftConfig, "compose": ComposeConfig, **dict.fromkeys(CORRUPTIONS, ShiftConfig)}
+
+
+def create_shift(kind: str, config: NoShiftConfig | ShiftConfig) -> Shift | None:
+    """The transform from a scaled image and its id to the shifted image; None where nothing is to be done.
+
+    Raises:
+        InputError: a composition of nothing.
+    """
+    if isinstance(config, NoShiftConfig):
+        return None
+    names = config.parts if isinstance(config, ComposeConfig) else [kind]
+    if not names:
+        raise InputError("shift=compose needs shifts: name some, shift=[blur,noise]")
+    return Shift(tuple((name, config.severity) for name in names), config.seed)
+
+
+def expanded(words: Sequence[str]) -> list[str]:
+    """Command-line words with ``shift=[blur,noise]`` written out as the options of ``shift=compose``."""
+    written = [["shift=compose", f"shift.parts={w.removeprefix('shift=')}"] if w.startswith("shift=[") else [w] for w in words]
+    return [word for words in written for word in words]

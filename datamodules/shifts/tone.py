@@ -1,0 +1,22 @@
+"""Exposure and tone: what each pixel's value becomes."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.shifts.geometry import spatial
+
+
+def flatten(image: Tensor, factor: float, rng: np.random.Generator) -> Tensor:
+    """Less contrast about each channel's mean, to ``factor``; levels of Hendrycks & Dietterich (ICLR 2019)."""
+    mean = image.mean(spatial(image), keepdim=True)
+    return (image - mean) * factor + mean
+
+
+def brighten(image: Tensor, offset: float, rng: np.random.Generator) -> Tensor:
+    """A value raised by ``offset``; in colour images hue and saturation stay, as in Hendrycks & Dietterich (ICLR 2019)."""
+    if len(image) != 3:
+        return image + offset
+    value = image.amax(0, keepdim=True)
+    colour = torch.where(value > 0, image / value.clamp(min=1e-6), 1.0)
+    return colour * (value + offset).clamp(max=1)

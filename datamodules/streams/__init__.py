@@ -1,0 +1,69 @@
+"""In which order, and under which shifts, the target's images arrive; and the loader that serves them so."""
+
+import numpy as np
+
+from datamodules.images import ImageSet
+from datamodules.streams.base import StreamConfig, class_index
+from datamodules.streams.correlated import BlocksConfig, DirichletConfig
+from datamodules.streams.loader import StreamLoader
+from datamodules.streams.prevalence import PrevalenceConfig
+from datamodules.streams.recorded import ReplayConfig, TimeConfig
+from datamodules.streams.sequence import ContinualConfig, GradualConfig, MixedConfig, RecurringConfig
+from datamodules.streams.stream import Order, Stream, joined
+from tta.errors import InputError
+
+__all__ = [
+    "STREAMS",
+    "BlocksConfig",
+    "ContinualConfig",
+    "DirichletConfig",
+    "GradualConfig",
+    "MixedConfig",
+    "Order",
+    "PrevalenceConfig",
+    "RecurringConfig",
+    "ReplayConfig",
+    "Stream",
+    "StreamConfig",
+    "StreamLoader",
+    "TimeConfig",
+    "class_index",
+    "create_stream",
+    "stream_order",
+]
+
+#: Streams by name, with the dataclass of their options: the one place where a stream is added.
+STREAMS: dict[str, type[StreamConfig]] = {
+    "iid": StreamConfig,
+    "prevalence": PrevalenceConfig,
+    "blocks": BlocksConfig,
+    "dirichlet": DirichletConfig,
+    "continual": ContinualConfig,
+    "recurring": RecurringConfig,
+    "gradual": GradualConfig,
+    "mixed": MixedConfig,
+    "time": TimeConfig,
+    "replay": ReplayConfig,
+}
+
+
+def create_stream(config: StreamConfig, images: ImageSet, seed: int) -> Stream:
+    """The stream's items, all passes one after the other.
+
+    Args:
+        config: the stream.
+        images: the target; its transform is the shift that all items have, the stream's own shifts come after it.
+        seed: the same seed gives the same stream.
+
+    Raises:
+        InputError: the target is empty, or has not got what the stream needs (labels, domains, a time).
+    """
+    if not len(images):
+        raise InputError("the target has no images: check data.target")
+    rng = np.random.default_rng(seed)
+    return joined([config.one_pass(images, rng) for _ in range(config.passes)])
+
+
+def stream_order(config: StreamConfig, images: ImageSet, seed: int) -> Order:
+    """Rows of the image set in order of arrival: ``create_stream`` without the shifts that some streams bring along."""
+    return create_stream(config, images, seed).rows

@@ -1,0 +1,72 @@
+"""What every stream is: options, and the items of one pass."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datamodules.images import UNLABELLED, ImageSet
+from datamodules.streams.stream import Order, Stream
+from tta.errors import InputError
+from tta.options import option
+
+
+@dataclass
+class StreamConfig:
+    """Every image of the target once a pass, shuffled."""
+
+    batch_size: int = option(64, "images that arrive together")
+    passes: int = option(1, "how often the stream goes over the target")
+    window: int | None = option(None, "newest images that an update sees; null: those of the batch")
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "passes"):
+            if getattr(self, name) < 1:
+                raise InputError(f"stream.{name} must be at least 1")
+        if self.window is not None and self.window < self.batch_size:
+            raise InputError(f"stream.window={self.window} must be at least stream.batch_size={self.batch_size}")
+
+    @property
+    def seen(self) -> int:
+        """Images that the method sees at once: the window's, or the batch's."""
+        return self.window or self.batch_size
+
+    def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
+        """The items of one pass over the target.
+
+        Args:
+            images: the target, with at least one image.
+            rng: where all randomness comes from.
+
+        Raises:
+            InputError: the stream needs labels, domains or else that the target has not got.
+        """
+        return as_they_are(images, rng.permutation(len(images)))
+
+
+def as_they_are(images: ImageSet, rows: Order) -> Stream:
+    """A stream of rows under the image set's own transform."""
+    return Stream(rows, (images.transform,))
+
+
+def class_index(label: str | int, class_names: tuple[str, ...]) -> int:
+    """The number of a class given by number or name."""
+    if str(label) in class_names:
+        return class_names.index(str(label))
+    if str(label).isdigit() and int(label) < len(class_names):
+        return int(label)
+    raise InputError(f"label {label!r} is none of the classes: {', '.join(class_names)} (or 0..{len(class_names) - 1})")
+
+
+def rows_of_classes(images: ImageSet, rng: np.random.Generator, stream: str) -> list[Order]:
+    """Shuffled rows of each class that occurs.
+
+    Raises:
+        InputError: an image has no label.
+    """
+    unlabelled = int((images.labels == UNLABELLED).sum())
+    if unlabelled:
+        raise InputError(
+            f"stream={stream} orders images by class, but {unlabelled} of the target's {len(images)} have no label: "
+            "use stream=iid"
+        )
+    return [rng.permutation(np.flatnonzero(images.labels == label)) for label in np.unique(images.labels)]

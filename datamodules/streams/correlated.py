@@ -1,0 +1,56 @@
+"""Streams in which neighbours share a class: every image once a pass, but not independently."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datamodules.images import ImageSet
+from datamodules.streams.base import StreamConfig, as_they_are, rows_of_classes
+from datamodules.streams.stream import Stream
+from tta.errors import InputError
+from tta.options import option
+
+
+@dataclass
+class BlocksConfig(StreamConfig):
+    """Class after class: every image once a pass, those of a class together."""
+
+    blocks: int = option(1, "blocks that each class is cut into; every round shows one block of each class")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.blocks < 1:
+            raise InputError("stream.blocks must be at least 1")
+
+    def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
+        """Items in rounds of one block a class; the classes come in a new random order every round."""
+        blocks = [np.array_split(rows, self.blocks) for rows in rows_of_classes(images, rng, "blocks")]
+        rows = [blocks[c][r] for r in range(self.blocks) for c in rng.permutation(len(blocks))]
+        return as_they_are(images, np.concatenate(rows))
+
+
+@dataclass
+class DirichletConfig(StreamConfig):
+    """Labels correlated in time: each class spread over slots by a Dirichlet law, every image once a pass."""
+
+    delta: float = option(0.1, "concentration: the smaller, the fewer slots a class is in; large: every slot like the target")
+    slots: int | None = option(None, "slots of the stream; null: as many as there are classes")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.delta < float("inf"):
+            raise InputError(f"stream.delta={self.delta} must be above 0")
+        if self.slots is not None and self.slots < 1:
+            raise InputError("stream.slots must be at least 1")
+
+    def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
+        """Items slot by slot, within a slot class after class, as in RoTTA (CVPR 2023), after NOTE (NeurIPS 2022)."""
+        classes = rows_of_classes(images, rng, "dirichlet")
+        slots = self.slots or images.num_classes
+        shares = rng.dirichlet(np.full(slots, self.delta), len(classes))
+        pieces = [
+            np.split(rows, np.round(np.cumsum(share[:-1]) * len(rows)).astype(int))
+            for rows, share in zip(classes, shares, strict=True)
+        ]
+        rows = [pieces[c][s] for s in range(slots) for c in rng.permutation(len(classes))]
+        return as_they_are(images, np.concatenate(rows))

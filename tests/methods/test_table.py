@@ -1,0 +1,15 @@
+"""The page of methods is what the code says."""
+
+from tests.conftest import ROOT
+from tta.methods import METHODS
+from tta.methods.table import markdown
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "methods.md").read_text() == markdown()
+
+
+def test_every_method_has_its_yaml_and_paper() -> None:
+    for name, method in METHODS.items():
+        assert (ROOT / "configs" / "method" / f"{name}.yaml").is_file()
+        assert method.paper or name == "source"

@@ -1,0 +1,45 @@
+"""DOT: entropy minimisation that weighs frequent classes down."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, UpdateConfig, within
+from tta.options import option
+
+
+@dataclass
+class DOTConfig(UpdateConfig):
+    """Hyperparameters of DOT."""
+
+    ema: float = option(0.95, "memory of the running class marginal, in [0, 1]")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, "ema", 0, 1)
+
+
+class DOT(NormAffineMethod):
+    """Entropy weighted by the inverse running marginal of the predicted class, weights normalised over the batch.
+
+    The dynamic online reweighting of DELTA, without its renormalisation of features.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = DOTConfig
+    config: DOTConfig
+    paper: ClassVar[str] = "Zhao et al. (DELTA), ICLR 2023"
+    marginal: Tensor
+
+    def register_state(self) -> None:
+        """The running mean of predicted probabilities."""
+        self.register_buffer("marginal", torch.full((self.num_classes,), 1 / self.num_classes))
+
+    def objective(self, images: Tensor, prediction: Prediction) -> Tensor:
+        """Weighted entropy; the marginal is read before it takes in the batch."""
+        p = prediction.logits.detach().softmax(1).float()
+        weights = 1 / self.marginal.clamp(min=torch.finfo(p.dtype).tiny)[p.argmax(1)]
+        weights = len(weights) * weights / weights.sum()
+        self.marginal.lerp_(p.mean(0), 1 - self.config.ema)
+        return (weights * self.uncertainty(prediction.logits)).mean()

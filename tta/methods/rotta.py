@@ -1,0 +1,150 @@
+"""RoTTA: learn from a class-balanced memory of recent samples, under robust statistics."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tta.errors import InputError
+from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, Tensors, Update, UpdateConfig, within
+from tta.normalization import statistics
+from tta.objectives import cross_entropy, entropy
+from tta.options import option
+from tta.views import random_view
+
+
+@dataclass
+class RoTTAConfig(UpdateConfig):
+    """Hyperparameters of RoTTA."""
+
+    optimizer: Literal["sgd", "adam", "auto"] = option("adam", "sgd, adam, or auto: chosen by adapt.py, as lr=auto")
+    lr: float | Literal["auto"] = option(1e-3, "learning rate, or auto: the published scaling for network and batch size")
+    normalization: Literal["batch", "source", "blend", "robust", "median"] = option(
+        "robust", "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving average) or median"
+    )
+    alpha: float = option(0.05, "the batch's weight in blend and robust statistics, in (0, 1]")
+    capacity: int = option(64, "samples in the memory")
+    update_every: int = option(64, "samples between two updates")
+    rate: float = option(1e-3, "share of the way that the teacher goes to the student after an update, in [0, 1]")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, "rate", 0, 1)
+        for name in ("capacity", "update_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"method.{name} must be at least 1")
+
+
+class Sample(NamedTuple):
+    """A sample in memory: its row, pseudo-label, the entropy of its prediction in nats, and age in samples."""
+
+    row: int
+    label: int
+    entropy: float
+    age: int
+
+
+class RoTTA(NormAffineMethod):
+    """Cross-entropy to an averaging teacher on the memory, older samples counting less; the teacher predicts."""
+
+    Config: ClassVar[type[MethodConfig]] = RoTTAConfig
+    config: RoTTAConfig
+    paper: ClassVar[str] = "Yuan et al., CVPR 2023"
+    passes: ClassVar[str] = "1/0, and 2/1 an update"
+    needs_mixed_batch: ClassVar[bool] = False
+    teacher: Tensors
+    waiting: Tensor
+
+    def register_state(self) -> None:
+        """The teacher's weights, and the samples since the last update; the memory fills later."""
+        self.teacher = Tensors(self._source)
+        self.register_buffer("waiting", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Prediction:
+        """What the teacher says, under the statistics as they stand."""
+        if self.config.normalization != "robust":
+            return self.run(images, self.teacher.values())
+        with statistics(self.model, "moving"):
+            return self.run(images, self.teacher.values())
+
+    def learn(self, images: Tensor, prediction: Prediction) -> Update:
+        """Take each sample into the memory; update whenever enough have come."""
+        logits = prediction.logits.detach().float()
+        labels, entropies = logits.argmax(1).tolist(), entropy(logits).tolist()
+        samples, pool = self._recall(), images
+        if samples:
+            pool = torch.cat([self.memory["images"], images])
+        first, loss, waiting = len(samples), None, int(self.waiting)
+        for index, (label, value) in enumerate(zip(labels, entropies, strict=True)):
+            samples = [
+                sample._replace(age=sample.age + 1)
+                for sample in remembered(
+                    samples, Sample(first + index, label, value, -1), self.config.capacity, self.num_classes
+                )
+            ]
+            waiting += 1
+            if waiting >= self.config.update_every:
+                waiting, loss = 0, self.learn_from(pool, samples)
+        self.waiting.fill_(waiting)
+        self.memory = {
+            "images": pool[[sample.row for sample in samples]].clone(),
+            "labels": torch.tensor([sample.label for sample in samples]),
+            "entropies": torch.tensor([sample.entropy for sample in samples]),
+            "ages": torch.tensor([sample.age for sample in samples]),
+        }
+        return Update(loss=loss)
+
+    def learn_from(self, pool: Tensor, samples: list[Sample]) -> Tensor:
+        """Updates on the memory; the teacher and the moving statistics follow."""
+        images = pool[[sample.row for sample in samples]]
+        ages = images.new_tensor([sample.age / self.config.capacity for sample in samples])
+        for _ in range(self.config.steps):
+            with torch.no_grad():
+                taught = self.run(images, self.teacher.values()).logits
+            self.keep_moving()
+            student = self.run(random_view(images, self.generator)).logits
+            loss = (cross_entropy(student, taught) * torch.sigmoid(-ages)).mean()  # e^−a / (1 + e^−a)
+            self.descend(loss)
+            self.teacher.follow(dict(self.adapted), self.config.rate)
+        return loss.detach()
+
+    def _recall(self) -> list[Sample]:
+        if not self.memory:
+            return []
+        columns = (self.memory[name].tolist() for name in ("labels", "entropies", "ages"))
+        return [Sample(row, *values) for row, values in enumerate(zip(*columns, strict=True))]
+
+
+def remembered(samples: list[Sample], new: Sample, capacity: int, num_classes: int) -> list[Sample]:
+    """The memory after a new sample asked to enter.
+
+    A class with its fair share replaces its own worst sample, one with less the worst of the most frequent classes; worse is
+    older and less certain, and a sample worse than all of those stays outside.
+
+    Args:
+        samples: the memory.
+        new: the sample.
+        capacity: samples that the memory holds.
+        num_classes: C.
+    """
+
+    def badness(sample: Sample) -> float:
+        age = torch.sigmoid(torch.tensor(max(sample.age, 0) / capacity)).item()
+        return age + sample.entropy / float(torch.tensor(float(num_classes)).log())
+
+    counts: dict[int, int] = {}
+    for sample in samples:
+        counts[sample.label] = counts.get(sample.label, 0) + 1
+    if counts.get(new.label, 0) < capacity / num_classes:
+        if len(samples) < capacity:
+            return [*samples, new]
+        most = max(counts.values())
+        rivals = {label for label, count in counts.items() if count == most}
+    else:
+        rivals = {new.label}
+    worst = max((s for s in samples if s.label in rivals), key=badness, default=None)
+    if worst is None:
+        return [*samples, new]
+    return samples if badness(worst) <= badness(new) else [*(s for s in samples if s is not worst), new]

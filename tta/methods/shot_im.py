@@ -1,0 +1,36 @@
+"""SHOT-IM: confident predictions of every class, by moving the feature extractor."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from tta.methods.base import Method, MethodConfig, Prediction, UpdateConfig, parameters_outside
+from tta.objectives import marginal_entropy
+from tta.options import option
+
+
+@dataclass
+class SHOTIMConfig(UpdateConfig):
+    """Hyperparameters of SHOT's information maximisation."""
+
+    optimizer: Literal["sgd", "adam", "auto"] = option("adam", "sgd, adam, or auto: chosen by adapt.py, as lr=auto")
+    lr: float | Literal["auto"] = option(1e-3, "learning rate, or auto: the published scaling for network and batch size")
+
+
+class SHOTIM(Method):
+    """Mean entropy less the entropy of the mean prediction, in all layers but the classifier."""
+
+    Config: ClassVar[type[MethodConfig]] = SHOTIMConfig
+    config: SHOTIMConfig
+    paper: ClassVar[str] = "Liang et al., ICML 2020"
+    passes: ClassVar[str] = "1/1"
+    updates: ClassVar[str] = "feature extractor"
+
+    def adapts(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """Every parameter outside the head and the excluded layers."""
+        return parameters_outside(model, [self.head_name, *(self.config.exclude or [])])
+
+    def objective(self, images: Tensor, prediction: Prediction) -> Tensor:
+        """Information maximisation, in nats."""
+        return self.uncertainty(prediction.logits).mean() - marginal_entropy(prediction.logits)

@@ -10,7 +10,7 @@ import torch
 from lightning import Callback, seed_everything
 
 from callbacks import CollapseGuard, GuardConfig, PredictionWriter, TraceWriter
-from callbacks.guard import NoGuardConfig
+from callbacks.guard import NoGuardConfig, Reference
 from callbacks.trajectory import save_trajectory, trajectory
 from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, create_stream, load_images
 from datamodules.images import value_range
@@ -18,6 +18,7 @@ from datamodules.shifts import expanded
 from datamodules.streams.window import NewestOnly
 from tta import entry
 from tta.adaptation import AdaptationModule
+from tta.candidates import Candidates
 from tta.checkpoint import SourceCheckpoint, load_adapted, save_adapted
 from tta.config import read_arguments, resolve, to_dict
 from tta.errors import InputError
@@ -90,10 +91,12 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     folder = entry.output_folder(config.output or f"runs/adapt/{name}", config, "adapt.py")
     items.save(folder / "stream.csv", images)
     classes = tuple(checkpoint.class_names)
-    guard = CollapseGuard(classes, config.guard.options) if config.guard.kind == "on" else None
+    reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
+    guard = CollapseGuard(classes, config.guard.options, reference) if config.guard.kind == "on" else None
     writer, tracer = PredictionWriter(folder / "predictions.csv", classes), TraceWriter(folder)
     callbacks: list[Callback] = [*([guard] if guard else []), *([NewestOnly()] if stream.window else []), writer, tracer]
-    module = AdaptationModule(method, stream.seen, screen=guard is not None)
+    twins = Candidates(method, checkpoint.layer_moments) if guard and config.method.kind != "source" else None
+    module = AdaptationModule(method, stream.seen, screen=guard is not None, candidates=twins)
     loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
     try:
         entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
@@ -156,6 +159,9 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
     if options != config.method.options:
         chosen = asdict(options)
         print(f"method.optimizer={chosen['optimizer']} method.lr={chosen['lr']:g} (auto)")
+    if config.guard.kind != "on" and getattr(options, "normalization", None) == "auto":
+        print("method.normalization=batch (auto: without the guard nobody chooses)")
+        options = METHODS[kind].Config(**{**asdict(options), "normalization": "batch"})
     facts = {name: getattr(checkpoint, name) for name in METHODS[kind].uses}
     method = create_method(kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **asdict(options), **facts)
     if batch_size == 1:

@@ -87,13 +87,13 @@ def run(stream: Any, *callbacks: Callback, method: str = "tent", config: GuardCo
 def test_a_planted_collapse_is_caught_reset_and_not_served() -> None:
     module, guard, outputs = run(batches(60), Harm(start=20), lr=1e-5)
     first = next(i for i, output in enumerate(outputs) if output["verdict"] == "ALARM")
-    assert 20 <= first <= 32
+    assert 20 <= first <= 30
     assert outputs[first]["served_by"] == "control"
     assert {event["event"] for event in outputs[first]["events"]} == {"verdict", "correction"}
     torch.testing.assert_close(outputs[first]["logits"], module.method.control(batches(60)[first]["image"]).logits)
     assert guard.resets[0] == first
     assert guard.memory.frozen  # the harm came back after every reset
-    assert len(guard.resets) == guard.config.max_resets
+    assert len(guard.resets) == len(guard.config.ladder)
     assert outputs[-1]["verdict"] == "FROZEN"
     assert outputs[-1]["served_by"] == "control"
 
@@ -112,7 +112,7 @@ def test_pure_label_shift_never_resets() -> None:
     assert guard.resets == []
 
 
-def test_the_control_runs_every_fourth_batch() -> None:
+def test_the_control_runs_ever_more_rarely_while_the_stream_is_calm() -> None:
     calls = []
 
     class Counter(Callback):
@@ -120,8 +120,8 @@ def test_the_control_runs_every_fourth_batch() -> None:
             control = module.control
             module.control = lambda batch: calls.append(1) or control(batch)
 
-    run(batches(16), Counter(), lr=1e-5)
-    assert len(calls) == 4
+    run(batches(38), Counter(), lr=1e-5)
+    assert len(calls) == 8 + 5  # the warm-up, then after 2, 4, 8, 8 and 8 batches
 
 
 def test_broken_short_and_single_class_batches_are_served_by_the_control_and_logged() -> None:

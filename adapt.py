@@ -90,7 +90,7 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     folder = entry.output_folder(config.output or f"runs/adapt/{name}", config, "adapt.py")
     items.save(folder / "stream.csv", images)
     classes = tuple(checkpoint.class_names)
-    guard = CollapseGuard(classes, config.guard.options) if config.guard.kind == "on" else None
+    guard = create_guard(config, checkpoint)
     writer, tracer = PredictionWriter(folder / "predictions.csv", classes), TraceWriter(folder)
     callbacks: list[Callback] = [*([guard] if guard else []), *([NewestOnly()] if stream.window else []), writer, tracer]
     module = AdaptationModule(method, stream.seen, screen=guard is not None)
@@ -162,6 +162,11 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
         with torch.no_grad():  # shows whether a layer would see a single value per channel
             method.predict(torch.zeros(1, checkpoint.channels, *checkpoint.size))
     return method, replace(config, method=replace(config.method, options=options))
+
+
+def create_guard(config: AdaptConfig, checkpoint: SourceCheckpoint) -> CollapseGuard | None:
+    """The guard that was asked for; None where there is to be none."""
+    return CollapseGuard(checkpoint.class_names, config.guard.options) if config.guard.kind == "on" else None
 
 
 def _run_name(config: AdaptConfig) -> str:

@@ -92,7 +92,8 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     items.save(folder / "stream.csv", images)
     classes = tuple(checkpoint.class_names)
     reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
-    guard = CollapseGuard(classes, config.guard.options, reference) if config.guard.kind == "on" else None
+    guarded = config.guard.kind == "on"
+    guard = CollapseGuard(classes, config.guard.options, reference, checkpoint.calibration) if guarded else None
     writer, tracer = PredictionWriter(folder / "predictions.csv", classes), TraceWriter(folder)
     callbacks: list[Callback] = [*([guard] if guard else []), *([NewestOnly()] if stream.window else []), writer, tracer]
     twins = Candidates(method, checkpoint.layer_moments) if guard and config.method.kind != "source" else None
@@ -106,7 +107,7 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
         entry.write_json(folder / "metrics.json", metrics)
         save_adapted(folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state())
-        levels = {"R": guard.config.watch_ratio, "drift": guard.config.watch_drift} if guard else {}
+        levels = {"R": guard.thresholds.watch_ratio, "drift": guard.thresholds.watch_drift} if guard else {}
         figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, classes, levels, name)
         save_trajectory(figure, folder / "trajectory.png")
         log_result(loggers, metrics, events=tracer.events, picture=folder / "trajectory.png")

@@ -1,7 +1,7 @@
 """The guard: watches an adapting model against its un-updated twin, and takes it back before it collapses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -12,6 +12,7 @@ from callbacks.choice import choose
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
 from callbacks.verdict import Memory, State, Statistics, Thresholds, Verdict, decide
+from tta.calibration import calibrated
 from tta.config import closest
 from tta.errors import InputError
 from tta.evidence import Evidence, evidence_of, gathered, no_evidence
@@ -39,9 +40,14 @@ class GuardConfig:
     hysteresis: float = option(0.05, "evidence by which other statistics must be better before they are chosen")
     decay: float = option(0.7, "memory of the running class moments and marginals, per check")
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
-    watch_ratio: float = option(0.85, "watch every batch when R is below this")
-    alarm_shortfall: float = option(0.3, "alarm when R fell short of watch_ratio by this much, summed over checks")
-    watch_drift: float = option(0.2, "watch every batch when the marginal drift is above this")
+    false_alarm: float = option(0.01, "chance of a false alarm in 100 batches, for thresholds that are null and calibrated")
+    watch_ratio: float | None = option(None, "watch every batch when R is below this; null: as calibrated by train.py, or 0.85")
+    alarm_shortfall: float | None = option(
+        None, "alarm when R fell short of watch_ratio by this much, summed over checks; null: as calibrated, or 0.3"
+    )
+    watch_drift: float | None = option(
+        None, "watch every batch when the marginal drift is above this; null: as calibrated, or 0.2"
+    )
     ladder: list[str] = option(list(LADDER), "correction of the first, second, ... alarm within the window; the last repeats")
     rest: int = option(8, "batches without updates after an alarm")
     window: int = option(1000, "batches over which alarms are counted")
@@ -52,8 +58,11 @@ class GuardConfig:
                 raise InputError(f"guard.{name} must be at least 1")
         if not 0 <= self.decay < 1:
             raise InputError(f"guard.decay={self.decay} is outside [0, 1)")
-        if min(self.watch_ratio, self.alarm_shortfall, self.watch_drift, self.hysteresis) < 0:
-            raise InputError("guard.watch_ratio, alarm_shortfall, watch_drift and hysteresis must not be negative")
+        for name in (*(field.name for field in fields(Thresholds)), "hysteresis"):
+            if (getattr(self, name) or 0) < 0:
+                raise InputError(f"guard.{name} must not be negative")
+        if not 0 < self.false_alarm <= 0.5:
+            raise InputError(f"guard.false_alarm={self.false_alarm} is outside (0, 0.5]")
         if self.rest < 0 or self.min_count < 2:
             raise InputError("guard.rest must be at least 0, and guard.min_count at least 2")
         if not self.ladder:
@@ -62,10 +71,18 @@ class GuardConfig:
             if rung not in CORRECTIONS:
                 raise InputError(f"guard.ladder has an unknown correction {rung!r}: {closest(rung, CORRECTIONS)}")
 
-    @property
-    def thresholds(self) -> Thresholds:
-        """The part of the settings on which verdicts depend."""
-        return Thresholds(self.watch_ratio, self.alarm_shortfall, self.watch_drift)
+    def thresholds(self, calibration: Mapping[str, Any] | None = None) -> Thresholds:
+        """Where trust ends: as set, else as calibrated, else by default.
+
+        Args:
+            calibration: of the source checkpoint. Its levels belong together, sums beyond a watch to that watch; so where a
+                level of the watch is set, the others are the defaults.
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(Thresholds)}
+        if any(value is not None for name, value in given.items() if name.startswith("watch")):
+            calibration = None
+        found = {name: calibrated(calibration, name, self.false_alarm) if v is None else v for name, v in given.items()}
+        return Thresholds(**{name: value for name, value in found.items() if value is not None})
 
 
 @runtime_checkable
@@ -98,6 +115,7 @@ class CollapseGuard(Callback):
         class_names: names of the classes.
         config: settings.
         reference: of the source's features; None: evidence leaves out how far classes have moved.
+        calibration: of the source checkpoint, for thresholds that are not set.
 
     Example:
         ``Trainer(max_epochs=1, callbacks=[CollapseGuard(["benign", "malignant"])])`` for any LightningModule that is
@@ -105,10 +123,15 @@ class CollapseGuard(Callback):
     """
 
     def __init__(
-        self, class_names: Sequence[str], config: GuardConfig | None = None, reference: Reference | None = None
+        self,
+        class_names: Sequence[str],
+        config: GuardConfig | None = None,
+        reference: Reference | None = None,
+        calibration: Mapping[str, Any] | None = None,
     ) -> None:
         self.class_names = tuple(class_names)
         self.config = config or GuardConfig()
+        self.thresholds = self.config.thresholds(calibration)
         self.reference = reference
         self.batch = 0
         self.alarmed: list[int] = []
@@ -288,7 +311,7 @@ class CollapseGuard(Callback):
 
     def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Verdict:
         """The verdict on a batch; where nothing new is known, the last one stands."""
-        decision = decide(statistics, self.config.thresholds, self.memory)
+        decision = decide(statistics, self.thresholds, self.memory)
         verdict = decision.verdict
         if statistics.ratio is None and verdict.state not in ("ALARM", "FROZEN"):
             verdict = Verdict("OK" if self.state == "ALARM" else self.state, verdict.reason, verdict.message)

@@ -118,8 +118,12 @@ def train(config: TrainConfig) -> Path:
     try:
         if not adopted:
             _fit(config, network, data, folder, {"logger": loggers, **arguments})
-        checkpoint = _with_calibration(config, _described(config, network, description, data), data)
-        checkpoint.save(folder / "source.ckpt")
+        checkpoint = _described(config, network, description, data)
+        checkpoint.save(folder / "source.ckpt")  # before calibration, which takes its time
+        try:
+            _with_calibration(config, checkpoint, data).save(folder / "source.ckpt")
+        except InputError as error:  # no reason to lose the training
+            print(f"calibration was left out, so the guard keeps its default thresholds: {error}")
         entry.write_json(folder / "metrics.json", checkpoint.metrics)
         log_result(loggers, checkpoint.metrics)
     finally:

@@ -16,6 +16,7 @@ from datamodules import load_images
 from datamodules.bootstrap import ORDERS, bootstrapped
 from datamodules.phantom import PhantomConfig
 from tests.conftest import QUICK
+from tests.datamodules.test_npz import domain_arrays, saved
 from tta.calibration import RANGES, STREAM_BATCHES, calibrated, fit_tail, tail_value
 from tta.checkpoint import SourceCheckpoint
 from tta.errors import InputError
@@ -105,6 +106,15 @@ def test_bootstrapped_streams_are_mixed_skewed_and_in_blocks_and_the_same_by_see
         share = np.bincount(labels, minlength=4).max() / len(labels)
         changes = int((np.diff(labels) != 0).sum())
         assert (share == 0.85, changes == 3) == (number % len(ORDERS) == 1, number % len(ORDERS) == 2)
+
+
+def test_what_cannot_be_calibrated_is_trained_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = domain_arrays()
+    arrays["labels"][arrays["split"] == "val"] = 0
+    words = ["data=npz", f"data.path={saved(tmp_path, arrays)}", "epochs=1", "batch_size=4", "fisher_images=0"]
+    assert train.main([*QUICK, *words, f"output={tmp_path / 'out'}"]) == 0
+    assert "at least two classes" in capsys.readouterr().out
+    assert SourceCheckpoint.load(tmp_path / "out").calibration is None
 
 
 def test_an_old_checkpoint_is_calibrated_anew(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

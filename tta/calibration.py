@@ -12,20 +12,20 @@ from typing import Any
 #: Batches of the stream for which a rate of false alarms is stated. One of the calibration is shorter: the rate is shared out
 #: among as many as make up this length.
 STREAM_BATCHES = 100
-#: Chance of a watch in a stream of the calibration. It costs time and nothing else, so it needs no rarity; and it is fixed,
-#: because the statistics that raise the alarm are summed beyond the levels of the watch.
-_WATCH_CHANCE = 0.05
+#: Chance of a watch in a stream of the calibration. It costs time and nothing else, so it needs no rarity; it is fixed, because
+#: the alarm's statistics are summed beyond the levels of the watch; and it leaves streams enough in which there is a sum.
+_WATCH_CHANCE = 0.2
 #: Shapes beyond these are noise of a fit to some dozens of values: tails at least exponential, and with a variance.
 _SHAPES = (0.0, 0.25)
 
-#: Least and greatest value of each threshold, whatever the calibration says. The stricter end is above what a single batch of
-#: 64 moves by chance on a target more varied than the source (validation images are easy, their R hardly leaves 1). Beyond the
-#: more lenient end lie runs that collapsed: R below 0.7, or a third of the predictions moved.
+#: Least and greatest value of each threshold, whatever the calibration says. Validation images are easier than any target: R
+#: may hardly leave 1 on them, and a level so strict would take every target for harm. At the more lenient end the alarm still
+#: comes on the first check after R falls below a half, and within four where three tenths of the predictions moved.
 RANGES: Mapping[str, tuple[float, float]] = {
-    "watch_ratio": (0.8, 0.97),
+    "watch_ratio": (0.85, 0.97),
     "watch_drift": (0.05, 0.2),
-    "alarm_shortfall": (0.1, 0.4),
-    "alarm_excess": (0.1, 0.4),
+    "alarm_shortfall": (0.1, 0.35),
+    "alarm_excess": (0.1, 0.35),
 }
 
 

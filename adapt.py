@@ -84,20 +84,16 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     stream = config.stream.options
     items = create_stream(stream, images, config.seed)
     loader = StreamLoader(images, items, stream.batch_size, config.workers, stream.window)
-    method, config = create(config, checkpoint)
+    module, guard, config = create_module(config, checkpoint)
+    method = module.method
     if config.start is not None:
         method.load_adapted_state(load_adapted(config.start, checkpoint))
     name = config.name or _run_name(config)
     folder = entry.output_folder(config.output or f"runs/adapt/{name}", config, "adapt.py")
     items.save(folder / "stream.csv", images)
     classes = tuple(checkpoint.class_names)
-    reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
-    guarded = config.guard.kind == "on"
-    guard = CollapseGuard(classes, config.guard.options, reference, checkpoint.calibration) if guarded else None
     writer, tracer = PredictionWriter(folder / "predictions.csv", classes), TraceWriter(folder)
     callbacks: list[Callback] = [*([guard] if guard else []), *([NewestOnly()] if stream.window else []), writer, tracer]
-    twins = Candidates(method, checkpoint.layer_moments) if guard and config.method.kind != "source" else None
-    module = AdaptationModule(method, stream.seen, screen=guard is not None, candidates=twins)
     loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
     try:
         entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
@@ -169,6 +165,23 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
         with torch.no_grad():  # shows whether a layer would see a single value per channel
             method.predict(torch.zeros(1, checkpoint.channels, *checkpoint.size))
     return method, replace(config, method=replace(config.method, options=options))
+
+
+def create_module(
+    config: AdaptConfig, checkpoint: SourceCheckpoint
+) -> tuple[AdaptationModule, CollapseGuard | None, AdaptConfig]:
+    """What runs in a Trainer: the module, its guard (None where there is to be none), and the configuration as resolved.
+
+    Raises:
+        InputError: the network cannot be adapted so, or not with this batch size.
+    """
+    method, config = create(config, checkpoint)
+    if config.guard.kind != "on":
+        return AdaptationModule(method, config.stream.options.seen, screen=False), None, config
+    reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
+    guard = CollapseGuard(checkpoint.class_names, config.guard.options, reference, checkpoint.calibration)
+    twins = Candidates(method, checkpoint.layer_moments) if config.method.kind != "source" else None
+    return AdaptationModule(method, config.stream.options.seen, candidates=twins), guard, config
 
 
 def _run_name(config: AdaptConfig) -> str:

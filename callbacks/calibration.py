@@ -176,7 +176,7 @@ class _Observer(CollapseGuard):
 
     def __init__(self, checkpoint: SourceCheckpoint) -> None:
         reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
-        super().__init__(checkpoint.class_names, GuardConfig(every=1, longest=1), reference)
+        super().__init__(checkpoint.class_names, GuardConfig(longest=1), reference)
         self.trace: list[Statistics] = []
         self._answers: list[torch.Tensor] = []
 

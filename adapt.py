@@ -103,7 +103,7 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
         entry.write_json(folder / "metrics.json", metrics)
         save_adapted(folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state())
-        levels = {"R": guard.config.watch_ratio, "drift": guard.config.watch_drift} if guard else {}
+        levels = {"R": guard.thresholds.watch_ratio, "drift": guard.thresholds.watch_drift} if guard else {}
         figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, classes, levels, name)
         save_trajectory(figure, folder / "trajectory.png")
         log_result(loggers, metrics, events=tracer.events, picture=folder / "trajectory.png")
@@ -179,7 +179,7 @@ def create_module(
     if config.guard.kind != "on":
         return AdaptationModule(method, config.stream.options.seen, screen=False), None, config
     reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
-    guard = CollapseGuard(checkpoint.class_names, config.guard.options, reference)
+    guard = CollapseGuard(checkpoint.class_names, config.guard.options, reference, checkpoint.calibration)
     twins = Candidates(method, checkpoint.layer_moments) if config.method.kind != "source" else None
     return AdaptationModule(method, config.stream.options.seen, candidates=twins), guard, config
 

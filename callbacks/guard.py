@@ -1,7 +1,7 @@
 """The guard: watches an adapting model against its un-updated twin, and takes it back before it collapses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -12,6 +12,7 @@ from callbacks.choice import choose
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
 from callbacks.verdict import Memory, State, Statistics, Thresholds, Verdict, decide
+from tta.calibration import calibrated
 from tta.config import closest
 from tta.errors import InputError
 from tta.evidence import Evidence, evidence_of, gathered, no_evidence
@@ -40,11 +41,18 @@ class GuardConfig:
     hysteresis: float = option(0.05, "evidence by which other statistics must be better before they are chosen")
     decay: float = option(0.7, "memory of the running class moments and marginals, per check")
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
-    watch_ratio: float = option(0.93, "watch every batch when R is below this")
-    alarm_shortfall: float = option(0.2, "alarm when R fell short of watch_ratio by this much, summed over checks")
-    watch_drift: float = option(0.1, "watch every batch when the marginal drift is above this")
-    alarm_excess: float = option(
-        0.2, "alarm when drift exceeded watch_drift by this much, summed over checks; where statistics are chosen"
+    false_alarm: float = option(0.01, "chance of a false alarm in 100 batches, for thresholds that are null and calibrated")
+    watch_ratio: float | None = option(None, "watch every batch when R is below this; null: as calibrated by train.py, or 0.93")
+    alarm_shortfall: float | None = option(
+        None, "alarm when R fell short of watch_ratio by this much, summed over checks; null: as calibrated, or 0.2"
+    )
+    watch_drift: float | None = option(
+        None, "watch every batch when the marginal drift is above this; null: as calibrated, or 0.1"
+    )
+    alarm_excess: float | None = option(
+        None,
+        "alarm when drift exceeded watch_drift by this much, summed over checks, where statistics are chosen; null: as "
+        "calibrated, or 0.2",
     )
     ladder: list[str] = option(list(LADDER), "correction of the first, second, ... alarm within the window; the last repeats")
     rest: int = option(8, "batches without updates after an alarm")
@@ -56,9 +64,11 @@ class GuardConfig:
                 raise InputError(f"guard.{name} must be at least 1")
         if not 0 <= self.decay < 1:
             raise InputError(f"guard.decay={self.decay} is outside [0, 1)")
-        for name in ("watch_ratio", "alarm_shortfall", "watch_drift", "alarm_excess", "hysteresis"):
-            if getattr(self, name) < 0:
+        for name in (*(field.name for field in fields(Thresholds)), "hysteresis"):
+            if (getattr(self, name) or 0) < 0:
                 raise InputError(f"guard.{name} must not be negative")
+        if not 0 < self.false_alarm <= 0.5:
+            raise InputError(f"guard.false_alarm={self.false_alarm} is outside (0, 0.5]")
         if self.rest < 0 or self.min_count < 2:
             raise InputError("guard.rest must be at least 0, and guard.min_count at least 2")
         if not self.ladder:
@@ -67,10 +77,18 @@ class GuardConfig:
             if rung not in CORRECTIONS:
                 raise InputError(f"guard.ladder has an unknown correction {rung!r}: {closest(rung, CORRECTIONS)}")
 
-    @property
-    def thresholds(self) -> Thresholds:
-        """The part of the settings on which verdicts depend."""
-        return Thresholds(self.watch_ratio, self.alarm_shortfall, self.watch_drift, self.alarm_excess)
+    def thresholds(self, calibration: Mapping[str, Any] | None = None) -> Thresholds:
+        """Where trust ends: as set, else as calibrated, else by default.
+
+        Args:
+            calibration: of the source checkpoint. Its levels belong together, sums beyond a watch to that watch; so where a
+                level of the watch is set, the others are the defaults.
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(Thresholds)}
+        if any(value is not None for name, value in given.items() if name.startswith("watch")):
+            calibration = None
+        found = {name: calibrated(calibration, name, self.false_alarm) if v is None else v for name, v in given.items()}
+        return Thresholds(**{name: value for name, value in found.items() if value is not None})
 
 
 @runtime_checkable
@@ -103,6 +121,7 @@ class CollapseGuard(Callback):
         class_names: names of the classes.
         config: settings.
         reference: of the source's features; None: evidence leaves out how far classes have moved.
+        calibration: of the source checkpoint, for thresholds that are not set.
 
     Example:
         ``Trainer(max_epochs=1, callbacks=[CollapseGuard(["benign", "malignant"])])`` for any LightningModule that is
@@ -110,10 +129,15 @@ class CollapseGuard(Callback):
     """
 
     def __init__(
-        self, class_names: Sequence[str], config: GuardConfig | None = None, reference: Reference | None = None
+        self,
+        class_names: Sequence[str],
+        config: GuardConfig | None = None,
+        reference: Reference | None = None,
+        calibration: Mapping[str, Any] | None = None,
     ) -> None:
         self.class_names = tuple(class_names)
         self.config = config or GuardConfig()
+        self.thresholds = self.config.thresholds(calibration)
         self.reference = reference
         self.batch = 0
         self.alarmed: list[int] = []
@@ -302,7 +326,7 @@ class CollapseGuard(Callback):
 
     def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Verdict:
         """The verdict on a batch; where nothing new is known, the last one stands."""
-        thresholds = self.config.thresholds
+        thresholds = self.thresholds
         if self.choice in (None, "control"):  # under label skew its own marginal may be wrong, and moving away from it right
             thresholds = replace(thresholds, alarm_excess=None)
         decision = decide(statistics, thresholds, self.memory)

@@ -75,6 +75,19 @@ def dot(norm: str) -> Iterator[tuple[Tensor, nn.Module]]:
         yield logits, model
 
 
+def dsbr(norm: str) -> Iterator[tuple[Tensor, nn.Module]]:
+    model, _ = prepared(norm)
+    optimizer = torch.optim.Adam(affine(model).values(), lr=1e-3)
+    share, target = torch.full((C,), 1 / C), [0.4, 0.3, 0.2, 0.1]
+    for images in batches():
+        logits = model(images)
+        labels = logits.argmax(1).tolist()
+        share = torch.stack([0.7 * share[c] + 0.3 * labels.count(c) / len(labels) for c in range(C)])
+        h = shannon(logits)
+        descend(optimizer, sum(h[i] * target[c] / share[c] for i, c in enumerate(labels)) / len(labels))
+        yield logits, model
+
+
 def eata(norm: str) -> Iterator[tuple[Tensor, nn.Module]]:
     model, optimizer = prepared(norm)
     start = {name: p.detach().clone() for name, p in affine(model).items()}
@@ -83,13 +96,14 @@ def eata(norm: str) -> Iterator[tuple[Tensor, nn.Module]]:
     for images in batches():
         logits = model(images)
         h = shannon(logits)
-        rows = [i for i in range(len(images)) if h[i] < margin]
+        levels = h.tolist()
+        rows = [i for i in range(len(images)) if levels[i] < margin]
         if mean is not None:
-            rows = [i for i in rows if abs(float(F.cosine_similarity(mean, logits[i].softmax(0), dim=0))) < 0.8]
+            rows = [i for i in rows if abs(float(F.cosine_similarity(mean, logits[i].detach().softmax(0), dim=0))) < 0.8]
         if rows:
             p = logits.detach()[rows].softmax(1).mean(0)
             mean = p if mean is None else 0.9 * mean + 0.1 * p
-            loss = sum(math.exp(reference - float(h[i])) * h[i] for i in rows) / len(rows)
+            loss = sum(math.exp(reference - levels[i]) * h[i] for i in rows) / len(rows)
             for name, parameter in affine(model).items():
                 loss = loss + 5.0 * (fisher[name] * (parameter - start[name]) ** 2).sum()
             descend(optimizer, loss)
@@ -204,6 +218,7 @@ def lame(affinity: str) -> Callable[[str], Iterator[tuple[Tensor, nn.Module]]]:
 CASES = {
     "tent": (tent, "tent", {**SGD, "episodic": True}),
     "dot": (dot, "dot", {**SGD, "ema": 0.8}),
+    "dsbr": (dsbr, "dsbr", {"optimizer": "adam", "lr": 1e-3, "ema": 0.7, "target_prior": [0.4, 0.3, 0.2, 0.1]}),
     "eata": (
         eata,
         "eata",

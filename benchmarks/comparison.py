@@ -93,7 +93,7 @@ class ComparisonConfig:
     seeds: list[int] = option([0, 1, 2], "seeds of training and stream")
     methods: list[str] = option(list(METHODS), "methods to run")
     images: int = option(1024, "images of a stream, the first ones; or all where there are fewer")
-    slow_images: int = option(256, "the same for memo, which adapts to each image by itself, over 32 views")
+    slow_images: int = option(128, "the same for memo, which adapts to each image by itself, over 32 views")
     processes: int = option(1, "processes that share the streams")
 
     def __post_init__(self) -> None:

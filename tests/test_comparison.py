@@ -17,7 +17,7 @@ from benchmarks.comparison import (
     write_page,
 )
 from benchmarks.figures import FiguresConfig
-from tests.conftest import QUICK, TINY
+from tests.conftest import QUICK, ROOT, TINY
 from tests.test_programs import run_adapt
 from tta.errors import InputError
 
@@ -88,3 +88,8 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
         ComparisonConfig(processes=0)
     with pytest.raises(InputError, match="set root to the folder of nuclei_patches"):
         FiguresConfig(sets=["nuclei"], root=str(tmp_path))
+
+
+def test_the_page_is_what_the_runs_say() -> None:
+    text = tables(read_rows(ROOT / "docs" / "results.csv"))
+    assert text in (ROOT / "docs" / "results.md").read_text()

@@ -24,9 +24,9 @@ USAGE = "usage: python -m benchmarks.streams [key=value ...]\n\nWrite the page o
 _HEADER = """\
 # Streams
 
-A stream is the order in which the target's images arrive, and under which shift each of them does: `stream=NAME` with the options
-below. The pictures show four classes over the position in the stream; colours tell domains and shifts apart. The page and its
-pictures are written by `python -m benchmarks.streams`, and a test holds the page against the code.
+A stream is the order in which the target's images arrive, and the shift under which each of them does: `stream=NAME` with
+its options. The pictures show four classes over the position in the stream; colours tell domains and shifts apart. The page
+and its pictures are written by `python -m benchmarks.streams`, and a test holds the page against the code.
 
 | stream | words after `python adapt.py source=DIR_OR_CKPT` | picture |
 |---|---|---|
@@ -39,10 +39,10 @@ earlier batches too, and each image still leaves once: `stream=window` is a batc
 **Any stream, any shift.** `shift=NAME` or `shift=[A,B]` shifts all images; `stream.shifts`, a list or a modality's family
 ([shifts](shifts.md)), adds shifts of the stream's own, after it. `stream.passes` goes over the target again, in a new order.
 
-**Again.** The seed decides the order. Every run leaves its stream as `stream.csv` (position, row, id, domain, shift, severity,
-seed), which `stream=replay stream.path=FILE` serves again, item by item; a table with the one column `id` will do. A stream that
-was interrupted goes on at the exact batch. A stream of a million images is made in less than a second, saved or replayed in about
-two; images are read and shifted when their batch is due.
+**Again.** The seed decides the order. Every run leaves its stream as `stream.csv` (position, row, id, domain, shift,
+severity, seed), which `stream=replay stream.path=FILE` serves again, item by item; a table with the one column `id` will do.
+A stream that was interrupted goes on at the exact batch. A stream of a million images is made in less than a second, saved or
+replayed in about two; images are shifted when their batch is due.
 
 **Labels** are read by `prevalence`, `blocks` and `dirichlet` alone, to order the images; adaptation never sees them.
 """

@@ -101,10 +101,10 @@ def test_shifts_are_quick(kind: str) -> None:
     clean = nn.functional.interpolate(images(2)[0]["image"][None], 64)[0]
     seconds = []
     for name in range(7):
-        start = time.perf_counter()
+        start = time.thread_time()  # of this thread alone: the machine may be busy
         shifted(kind, 5, clean, str(name))
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.01  # some 0.1 to 4 ms; the machine may be busy
+        seconds.append(time.thread_time() - start)
+    assert min(seconds) < 0.01  # some 0.1 to 4 ms
 
 
 def test_measured_levels_stay() -> None:

@@ -212,14 +212,14 @@ def test_a_million_images_are_no_burden() -> None:
         transform=Shift((("noise", 1),)),
         metadata={"time": -np.arange(count)},
     )
-    start = time.perf_counter()
+    start = time.process_time()
     for name, create in STREAMS.items():
         if name != "replay":
             stream = create_stream(create(), target, 0)
             loader = StreamLoader(target, stream, 64)
             loader.load_state_dict({"position": len(loader) - 1})
             assert next(iter(loader))["index"][-1] == stream.rows[-1]
-    assert time.perf_counter() - start < 15  # one second; the machine may be busy
+    assert time.process_time() - start < 10  # two seconds
 
 
 @pytest.mark.parametrize(("delta", "low", "high"), [(1e-3, 0.8, 1.0), (0.1, 0.3, 1.0), (1e6, 0.0, 0.02)])

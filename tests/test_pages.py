@@ -46,6 +46,12 @@ def test_shifts_are_scored_and_drawn(source: Path, tmp_path: Path, capsys: pytes
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "shifts.csv", "severity.png", "examples.png"}
 
 
+def test_a_source_that_was_trained_before_is_used_again(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "source").symlink_to(source)
+    assert shifts.main([f"output={tmp_path}", "images=40", "shifts=gamma"]) == 0
+    assert (tmp_path / "shifts.csv").is_file()
+
+
 def test_bad_words_get_one_sentence(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for word, message in (("shifts=[nois]", "did you mean noise"), ("images=0", "images must be at least 1")):
         assert shifts.main([f"source={source}", f"output={tmp_path / 'out'}", word]) == 2

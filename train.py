@@ -16,9 +16,9 @@ from tta import entry
 from tta.checkpoint import SourceCheckpoint
 from tta.config import to_dict
 from tta.errors import InputError
-from tta.metrics import stream_metrics
 from tta.networks import MODELS, create_network
 from tta.options import option
+from tta.scores import scores
 from tta.source import SourceModule, channel_moments, evaluate, fisher_information, source_statistics
 from tta.tracking import WandbConfig, create_loggers, finish, log_result
 
@@ -74,7 +74,8 @@ def train(config: TrainConfig) -> Path:
         workers=config.workers,
         seed=config.seed,
     )
-    images = data.images["train"]
+    images, test = data.images["train"], data.images["test"]
+    columns = {name: test.column(name) for name in config.data.options.subgroups}
     classes = images.num_classes
     network, description = create_network(
         config.model.kind, config.model.options, num_classes=classes, channels=images.channels, size=images.size
@@ -96,9 +97,10 @@ def train(config: TrainConfig) -> Path:
             Path(best.dirpath or "").rmdir()
         weights = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
         results = {split: evaluate(network, data.in_order(split), classes) for split in ("train", "val", "test")}
-        test = data.images["test"]
-        metrics = stream_metrics(
-            results["test"].logits.softmax(1), results["test"].labels, images.class_names, test.domains.tolist()
+        metrics = scores(
+            *(results["test"].logits.softmax(1), results["test"].labels, images.class_names, test.domains.tolist()),
+            groups=test.groups,
+            columns=columns,
         )
         metrics["val_balanced_accuracy"] = round(100 * float(best.best_model_score or 0), 4)
         SourceCheckpoint(

@@ -12,6 +12,7 @@ from monai.apps.utils import HashCheckError, check_hash, download_url
 
 from datamodules.images import ImageSet, Split
 from datamodules.npz import images_from, read_arrays
+from datamodules.options import DataConfig
 from tta.config import closest
 from tta.errors import InputError
 from tta.options import option
@@ -28,7 +29,7 @@ class MedMNIST(NamedTuple):
 
 
 @dataclass
-class MedMNISTConfig:
+class MedMNISTConfig(DataConfig):
     """A 2D, single-label set of MedMNIST; its test split is the target."""
 
     name: str = option("pneumoniamnist", "which set, e.g. pneumoniamnist, dermamnist, bloodmnist")

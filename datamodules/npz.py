@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.images import UNLABELLED, ImageSet, Split, value_range
+from datamodules.options import DataConfig
 from tta.config import closest
 from tta.errors import InputError
 from tta.options import option
@@ -25,7 +26,7 @@ _VAL_SHARE = 10  # of a MedMNIST-like file without a val split, every tenth trai
 
 
 @dataclass
-class NpzConfig:
+class NpzConfig(DataConfig):
     """One .npz file, in the domain layout or in MedMNIST's."""
 
     path: str | None = option(None, "the file")

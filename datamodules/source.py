@@ -14,11 +14,11 @@ from datamodules.images import ImageSet, check_training_set
 from tta.config import closest
 from tta.errors import InputError
 
-#: Augmentations by name: MONAI transforms of one scaled image (channels, H, W).
+#: Augmentations by name: MONAI transforms of one scaled image (channels, H, W) or (channels, D, H, W), in plane.
 AUGMENTATIONS: dict[str, Any] = {
-    "flip": lambda: [RandFlip(prob=0.5, spatial_axis=0), RandFlip(prob=0.5, spatial_axis=1)],
-    "mirror": lambda: [RandFlip(prob=0.5, spatial_axis=1)],
-    "rotate": lambda: [RandRotate90(prob=0.75, max_k=3)],
+    "flip": lambda: [RandFlip(prob=0.5, spatial_axis=-2), RandFlip(prob=0.5, spatial_axis=-1)],
+    "mirror": lambda: [RandFlip(prob=0.5, spatial_axis=-1)],
+    "rotate": lambda: [RandRotate90(prob=0.75, max_k=3, spatial_axes=(-2, -1))],
     "noise": lambda: [RandGaussianNoise(prob=0.5, std=0.05)],
     "gamma": lambda: [RandAdjustContrast(prob=0.5, gamma=(0.7, 1.5))],
 }
@@ -60,6 +60,14 @@ class SourceData(LightningDataModule):
         for name in augment:
             if name not in AUGMENTATIONS:
                 raise InputError(f"unknown augmentation {name!r}: {closest(name, AUGMENTATIONS)}")
+        if "rotate" in augment and train.size[-1] != train.size[-2]:
+            raise InputError("quarter turns change the sides of images that are not square: leave rotate out of augment")
+        for images in (val, test):
+            if len(images) and (images.size, images.channels) != (train.size, train.channels):
+                raise InputError(
+                    f"training images are {train.size} with {train.channels} channel(s), others {images.size} with "
+                    f"{images.channels}: bring them to one form, for files with data.size and data.channels"
+                )
         self.images = {"train": train, "val": val, "test": test}
         self.batch_size, self.balanced, self.workers, self.seed = batch_size, balanced, workers, seed
         self.augmentation = Compose([t for name in augment for t in AUGMENTATIONS[name]()])

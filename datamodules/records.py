@@ -80,13 +80,15 @@ def images_of(records: Records, config: FilesConfig, split: Split, source: Names
     inside = _domain_rows(records, split, source, target)
     splits = records.splits
     if splits is None and config.shares is not None:
-        splits = cut(groups, config.shares, config.seed)
+        own = np.flatnonzero(_domain_rows(records, "train", source, target))
+        splits = repeated("", len(groups))
+        splits[own] = cut(groups[own], config.shares, config.seed)
     if splits is None and split != "target":
         raise InputError(
             f"{records.origin} does not say which images are for training: add splits, or cut it, data.shares=[.7,.15,.15]"
         )
     if splits is not None:
-        _check_leaks(records, groups, splits)
+        _check_leaks(records, groups, splits, _domain_rows(records, "target", source, target))
         inside &= ((splits == "test") | (splits == "")) if split == "target" else splits == split
     rows = np.flatnonzero(inside)
     if not len(rows):
@@ -116,6 +118,8 @@ def cut(groups: Strings, shares: Sequence[float], seed: int) -> Strings:
         shares: of train, val and test.
         seed: the same seed and groups give the same splits.
     """
+    if not len(groups):
+        return groups
     names, of_row = np.unique(groups, return_inverse=True)
     keys = np.array([zlib.crc32(f"{seed}/{name}".encode()) for name in names.tolist()])
     order = np.argsort(keys, kind="stable")
@@ -180,7 +184,9 @@ def _domain_rows(records: Records, split: Split, source: Names, target: Names) -
                 raise InputError(f"{records.origin} has no domain {name!r} (data.{option}): {closest(name, known)}")
     wanted, other = (chosen["target"], chosen["source"]) if split == "target" else (chosen["source"], chosen["target"])
     if wanted is None:
-        wanted = [name for name in known if name not in (other or ())] or known
+        wanted = [name for name in known if name not in (other or ())]
+        if not wanted and records.splits is not None:  # one domain, which its splits divide
+            wanted = known
     rows = np.zeros(len(records.paths), dtype=np.bool_)
     for name in wanted:
         rows |= records.domains == name
@@ -191,8 +197,8 @@ def _listed(names: Names) -> list[str] | None:
     return [names] if isinstance(names, str) else None if names is None else list(names)
 
 
-def _check_leaks(records: Records, groups: Strings, splits: Strings) -> None:
-    """Refuse a group, or a file, in two splits."""
+def _check_leaks(records: Records, groups: Strings, splits: Strings, target: npt.NDArray[np.bool_]) -> None:
+    """Refuse a group, or a file, in two splits; what is in none and belongs to the target is as good as a test."""
     codes = np.zeros(len(groups), dtype=np.uint8)
     for bit, name in enumerate(("train", "val", "test")):
         codes[splits == name] = 1 << bit
@@ -200,8 +206,8 @@ def _check_leaks(records: Records, groups: Strings, splits: Strings) -> None:
     if strange.any():
         value = splits[strange][0]
         raise InputError(f"{records.origin} has the split {value!r}: {closest(str(value), ('train', 'val', 'test'))}, or empty")
-    columns = {"group": groups} if groups is records.paths else {"group": groups, "file": records.paths}
-    for kind, values in columns.items():
+    codes[(splits == "") & target] = 1 << 2
+    for kind, values in {"group": groups, "file": records.paths}.items():
         # Hashes take a fraction of the memory and time that sorting a million file names does.
         hashes = np.fromiter(map(hash, values), dtype=np.int64, count=len(values))
         _, rows, of_row = np.unique(hashes, return_index=True, return_inverse=True)

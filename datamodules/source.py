@@ -1,5 +1,6 @@
 """The LightningDataModule of source training."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ AUGMENTATIONS: dict[str, Any] = {
     "noise": lambda: [RandGaussianNoise(prob=0.5, std=0.05)],
     "gamma": lambda: [RandAdjustContrast(prob=0.5, gamma=(0.7, 1.5))],
 }
+
+
+_BATCH_VALUES = 2**25  # numbers in a batch that is only predicted: 128 MiB
 
 
 class SourceData(LightningDataModule):
@@ -86,6 +90,8 @@ class SourceData(LightningDataModule):
             sampler=sampler,
             drop_last=len(images) > self.batch_size,  # a last batch of one has no batch statistics
             num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -97,11 +103,13 @@ class SourceData(LightningDataModule):
         return self.in_order("test")
 
     def in_order(self, split: str, rows: Sequence[int] | None = None) -> DataLoader[Any]:
-        """The images of a split as they are, in order, or those of ``rows``; in batches of 256."""
+        """The images of a split as they are, in order, or those of ``rows``; in batches of 256, of large images fewer."""
         images = self.images[split]
         chosen = list(range(len(images))) if rows is None else list(rows)
-        batches = [chosen[i : i + 256] for i in range(0, len(chosen), 256)]
-        return DataLoader(_InOrder(images, batches), batch_size=None)
+        count = max(1, min(256, _BATCH_VALUES // (images.channels * math.prod(images.size))))
+        batches = [chosen[i : i + count] for i in range(0, len(chosen), count)]
+        pinned = torch.cuda.is_available()
+        return DataLoader(_InOrder(images, batches), batch_size=None, num_workers=self.workers, pin_memory=pinned)
 
     def sample(self, split: str, count: int) -> DataLoader[Any]:
         """At most ``count`` images of a split, drawn without replacement, the same by seed."""

@@ -29,8 +29,8 @@ class Reading:
 
     Args:
         size: sides of the image, (H, W) or (D, H, W), or one for all.
-        fit: stretch (each side by itself), cover (scale to cover, cut what stands over), pad (scale to fit in, zeros around) or
-            crop (do not scale: cut or surround with zeros, about the centre).
+        fit: stretch (each side by itself), cover (scale to cover, cut what stands over), pad (scale to fit in, surround with
+            the image's minimum) or crop (do not scale: cut or surround so, about the centre).
         channels: 1 makes colour grey (ITU-R 601), 3 repeats grey.
         window: raw values that become 0 and 1; ``file``: the display window that a DICOM file names; ``percentile``: its own
             0.5 and 99.5 %; None: the span of its type, or where that is unknown the image set's own range.
@@ -68,7 +68,7 @@ class Reading:
 
     def _limits(self, decoded: Decoded, pixels: Array) -> tuple[float, float] | None:
         if self.window == "percentile":
-            low, high = np.percentile(pixels, _PERCENTILES)
+            low, high = np.nanpercentile(pixels, _PERCENTILES)
             return float(low), float(high if high > low else low + 1)
         if self.window == "file":
             if decoded.window is None:
@@ -95,7 +95,7 @@ def fitted(pixels: Array, size: Sequence[int], fit: str) -> Array:
         start, missing = max(0, (side - new) // 2), max(0, new - side)
         cut.append(slice(start, start + min(side, new)))
         padding.append((missing // 2, missing - missing // 2))
-    return np.pad(result[tuple(cut)], [*padding, (0, 0)])
+    return np.pad(result[tuple(cut)], [*padding, (0, 0)], constant_values=pixels.min())  # 0 would be water in CT
 
 
 def _resampled(pixels: Array, sides: list[int]) -> Array:

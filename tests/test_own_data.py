@@ -73,6 +73,25 @@ def test_a_clinic_trains_and_another_adapts(tmp_path: Path, capsys: Capture) -> 
     assert (predictions[-1]["prediction"], predictions[-1]["prob_ill"]) == ("", "")
 
 
+def test_a_file_that_breaks_on_the_way_and_the_real_order(source: Path, tmp_path: Path, capsys: Capture) -> None:
+    lines = ["path,acquired"]
+    for number in range(12):
+        write_picture(tmp_path / f"{number}.png", np.full((32, 32, 3), number, np.uint8))
+        lines.append(f"{number}.png,2024-05-{30 - number}")
+    (tmp_path / "clinic.csv").write_text("\n".join(lines))
+    words = [f"source={source}", "data=table", f"data.path={tmp_path / 'clinic.csv'}", "stream.batch_size=4", "method=norm"]
+    run(adapt, *words, "stream=time", "stream.column=acquired", f"output={tmp_path / 'out'}")
+    assert [row["id"] for row in rows(tmp_path / "out" / "predictions.csv")] == [f"{n}.png" for n in reversed(range(12))]
+    (tmp_path / "7.png").write_text("damaged")
+    late = ["data.check=false", "data.cache=0", f"output={tmp_path / 'late'}"]
+    for workers in (0, 1):
+        assert adapt.main([*QUICK, *words, *late, f"workers={workers}"]) == 2
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert errors[0].startswith("error: 7.png ")
+        assert errors[0].endswith("repair or remove it")
+
+
 def test_volumes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for split, count in (("train", 12), ("val", 4), ("test", 6)):

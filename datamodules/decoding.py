@@ -63,7 +63,7 @@ def decode(path: Path) -> Decoded:
 def _picture(path: Path) -> Decoded:
     reader = _reader(PILReader, reverse_indexing=False, converter=_plain)
     with reader.read(path) as image:
-        pixels, _ = reader.get_data(image)
+        pixels = _native(reader.get_data(image)[0])
     return Decoded(pixels if pixels.ndim == 3 else pixels[..., None], _span_of(pixels.dtype))
 
 
@@ -81,7 +81,7 @@ def _plain(image: Image.Image) -> Image.Image:
 def _nifti(path: Path) -> Decoded:
     # Files are turned to one orientation: sites store theirs differently, and a network would take that for a shift.
     reader = _reader(NibabelReader, as_closest_canonical=True)
-    pixels, _ = reader.get_data(reader.read(path))
+    pixels = _native(reader.get_data(reader.read(path))[0])
     if pixels.ndim not in (2, 3, 4):
         raise Unreadable(f"has {pixels.ndim} axes: expected a plane, a volume, or a volume with channels")
     channels = pixels if pixels.ndim == 4 else pixels[..., None]
@@ -123,6 +123,11 @@ def _own_window(dataset: Any) -> tuple[float, float] | None:
         return None
     center, width = (float(value if isinstance(value, (int, float, str)) else value[0]) for value in values)
     return center - width / 2, center + width / 2
+
+
+def _native(pixels: Array) -> Array:
+    """The same numbers in the machine's byte order, which some TIFF and NIfTI files are not in."""
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
 def _span_of(dtype: np.dtype[Any]) -> tuple[float, float] | None:

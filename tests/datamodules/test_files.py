@@ -73,6 +73,21 @@ def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal((scaled[0, 0].double() * 65535).round().numpy(), pixels)
 
 
+def test_the_byte_order_of_a_file_changes_nothing(tmp_path: Path) -> None:
+    pixels = grey(16)
+    image = Image.new("I;16B", (9, 6))
+    image.frombytes(pixels.astype(">u2").tobytes())
+    image.save(tmp_path / "image.tif")
+    swapped = nibabel.Nifti1Image(pixels.T.astype(">u2"), np.eye(4), nibabel.Nifti1Header(endianness=">"))
+    swapped.set_data_dtype(">u2")
+    nibabel.save(swapped, tmp_path / "image.nii")
+    for name in ("image.tif", "image.nii"):
+        decoded = decode(tmp_path / name)
+        np.testing.assert_array_equal(decoded.pixels[..., 0], pixels)
+        assert decoded.span == (0, 65535)
+        assert files(tmp_path, name, size=4).scaled([0], (0, 1)).shape == (1, 1, 4, 4)
+
+
 def test_dicom_keeps_bits_units_and_polarity(tmp_path: Path) -> None:
     pixels = grey(12)
     plain = decode(write_dicom(tmp_path / "plain.dcm", pixels, bits=12, WindowCenter="1000", WindowWidth="400"))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from datamodules.files import Reading
+from datamodules.reading import Reading
 from tta.errors import InputError
 from tta.options import option
 

@@ -13,7 +13,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from datamodules.decoding import Unreadable, decode
-from datamodules.files import ImageFiles, Reading, fitted
+from datamodules.files import ImageFiles
+from datamodules.reading import Reading, fitted
 from datamodules.records import text
 from tta.errors import InputError
 
@@ -191,16 +192,19 @@ def test_channels_and_sizes_change_only_when_asked(tmp_path: Path) -> None:
     assert files(tmp_path, *names, channels=3, size=8).scaled([0, 1, 2], (0, 1)).shape == (3, 3, 8, 8)
 
 
-@pytest.mark.parametrize("way", ["link", "link to a folder"])
+@pytest.mark.parametrize("way", ["link", "link to a folder", "link in a series"])
 def test_nothing_outside_the_root_is_read(tmp_path: Path, way: str) -> None:
     root, outside = tmp_path / "root", tmp_path / "rootless"
     write_picture(outside / "secret.png", grey())
     write_picture(root / "image.png", grey())
     if way == "link":
         os.symlink(outside / "secret.png", root / "secret.png")
-    else:
+    elif way == "link to a folder":
         os.symlink(outside, root / "folder")
-    name = "secret.png" if way == "link" else "folder/secret.png"
+    else:
+        (root / "series").mkdir()
+        os.symlink(outside / "secret.png", root / "series" / "0.dcm")
+    name = {"link": "secret.png", "link to a folder": "folder/secret.png"}.get(way, "series")
     with pytest.raises(InputError, match=f"{name} lies outside"):
         files(root, "image.png", name).unreadable()
 

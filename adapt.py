@@ -10,7 +10,7 @@ import torch
 from lightning import Callback, seed_everything
 
 from callbacks import CollapseGuard, GuardConfig, PredictionWriter, TraceWriter
-from callbacks.guard import NoGuardConfig
+from callbacks.guard import NoGuardConfig, Reference
 from callbacks.trajectory import save_trajectory, trajectory
 from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, create_stream, load_images
 from datamodules.classes import in_classes_of
@@ -19,6 +19,7 @@ from datamodules.shifts import expanded
 from datamodules.streams.window import NewestOnly
 from tta import entry
 from tta.adaptation import AdaptationModule
+from tta.candidates import Candidates
 from tta.checkpoint import SourceCheckpoint, load_adapted, save_adapted
 from tta.config import read_arguments, resolve, to_dict
 from tta.errors import InputError
@@ -89,17 +90,16 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     stream = config.stream.options
     items = create_stream(stream, images, config.seed)
     loader = StreamLoader(images, items, stream.batch_size, config.workers, stream.window)
-    method, config = create(config, checkpoint)
+    module, guard, config = create_module(config, checkpoint)
+    method = module.method
     if config.start is not None:
         method.load_adapted_state(load_adapted(config.start, checkpoint))
     name = config.name or _run_name(config)
     folder = entry.output_folder(config.output or f"runs/adapt/{name}", config, "adapt.py")
     items.save(folder / "stream.csv", images)
     classes = tuple(checkpoint.class_names)
-    guard = CollapseGuard(classes, config.guard.options) if config.guard.kind == "on" else None
     writer, tracer = PredictionWriter(folder / "predictions.csv", classes, images.skipped), TraceWriter(folder)
     callbacks: list[Callback] = [*([guard] if guard else []), *([NewestOnly()] if stream.window else []), writer, tracer]
-    module = AdaptationModule(method, stream.seen, screen=guard is not None)
     loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
     try:
         entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
@@ -163,12 +163,32 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
     if options != config.method.options:
         chosen = asdict(options)
         print(f"method.optimizer={chosen['optimizer']} method.lr={chosen['lr']:g} (auto)")
+    if config.guard.kind != "on" and getattr(options, "normalization", None) == "auto":
+        print("method.normalization=batch (auto: without the guard nobody chooses)")
+        options = METHODS[kind].Config(**{**asdict(options), "normalization": "batch"})
     facts = {name: getattr(checkpoint, name) for name in METHODS[kind].uses}
     method = create_method(kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **asdict(options), **facts)
     if batch_size == 1:
         with torch.no_grad():  # shows whether a layer would see a single value per channel
             method.predict(torch.zeros(1, checkpoint.channels, *checkpoint.size))
     return method, replace(config, method=replace(config.method, options=options))
+
+
+def create_module(
+    config: AdaptConfig, checkpoint: SourceCheckpoint
+) -> tuple[AdaptationModule, CollapseGuard | None, AdaptConfig]:
+    """What runs in a Trainer: the module, its guard (None where there is to be none), and the configuration as resolved.
+
+    Raises:
+        InputError: the network cannot be adapted so, or not with this batch size.
+    """
+    method, config = create(config, checkpoint)
+    if config.guard.kind != "on":
+        return AdaptationModule(method, config.stream.options.seen, screen=False), None, config
+    reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
+    guard = CollapseGuard(checkpoint.class_names, config.guard.options, reference)
+    twins = Candidates(method, checkpoint.layer_moments) if config.method.kind != "source" else None
+    return AdaptationModule(method, config.stream.options.seen, candidates=twins), guard, config
 
 
 def _run_name(config: AdaptConfig) -> str:

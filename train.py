@@ -19,7 +19,7 @@ from tta.errors import InputError
 from tta.networks import MODELS, create_network
 from tta.options import option
 from tta.scores import scores
-from tta.source import SourceModule, channel_moments, evaluate, fisher_information, source_statistics
+from tta.source import SourceModule, channel_moments, evaluate, fisher_information, layer_moments, source_statistics
 from tta.tracking import WandbConfig, create_loggers, finish, log_result
 
 GROUPS = {"data": DATA, "model": MODELS}
@@ -112,6 +112,7 @@ def train(config: TrainConfig) -> Path:
             data=to_dict(config)["data"],
             metrics=metrics,
             fisher=fisher_information(network, data.sample("train", config.fisher_images), classes),
+            layer_moments=layer_moments(network, data.sample("train", 4000), classes),
             **source_statistics(results["train"], results["val"], classes),
         ).save(folder / "source.ckpt")
         entry.write_json(folder / "metrics.json", metrics)

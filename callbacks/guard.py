@@ -1,19 +1,29 @@
 """The guard: watches an adapting model against its un-updated twin, and takes it back before it collapses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.choice import choose
+from callbacks.corrections import CORRECTIONS, LADDER, Guardable
+from callbacks.duty import Duty
 from callbacks.verdict import Memory, State, Statistics, Thresholds, Verdict, decide
+from tta.config import closest
 from tta.errors import InputError
+from tta.evidence import Evidence, evidence_of, gathered, no_evidence
 from tta.marginal import marginal_drift, predicted_counts, vanished_classes
 from tta.methods import Prediction
 from tta.options import option
 from tta.separation import ClassMoments, class_moments, merge, no_moments, separation_of
+
+#: Evidence by which a candidate is far behind the best; and how many looks it then waits for.
+_FAR_BEHIND, _LOOK_AT_ALL = 0.6, 4
+#: Change of the predicted marginal from the running one, in total variation, that calls for a check at once.
+_STARTLING = 0.35
 
 
 @dataclass
@@ -23,78 +33,114 @@ class NoGuardConfig:
 
 @dataclass
 class GuardConfig:
-    """Watch the adapted model and reset it before it collapses."""
+    """Watch the adapted model, choose what serves, and correct before a collapse."""
 
-    every: int = option(4, "the control runs every so many batches; on every batch while the verdict is WATCH")
+    patience: int = option(6, "the guard looks at every batch at first, and again after 1/patience of the time of calm")
+    longest: int = option(16, "most batches between two looks")
+    hysteresis: float = option(0.05, "evidence by which other statistics must be better before they are chosen")
     decay: float = option(0.7, "memory of the running class moments and marginals, per check")
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
-    watch_ratio: float = option(0.85, "watch every batch when R is below this")
-    alarm_shortfall: float = option(0.3, "alarm when R fell short of watch_ratio by this much, summed over checks")
-    watch_drift: float = option(0.2, "watch every batch when the marginal drift is above this")
-    rest: int = option(8, "batches without updates after a reset")
-    max_resets: int = option(3, "freeze on the control at this many resets within the window")
-    window: int = option(1000, "batches over which resets are counted")
+    watch_ratio: float = option(0.93, "watch every batch when R is below this")
+    alarm_shortfall: float = option(0.2, "alarm when R fell short of watch_ratio by this much, summed over checks")
+    watch_drift: float = option(0.1, "watch every batch when the marginal drift is above this")
+    alarm_excess: float = option(
+        0.2, "alarm when drift exceeded watch_drift by this much, summed over checks; where statistics are chosen"
+    )
+    ladder: list[str] = option(list(LADDER), "correction of the first, second, ... alarm within the window; the last repeats")
+    rest: int = option(8, "batches without updates after an alarm")
+    window: int = option(1000, "batches over which alarms are counted")
 
     def __post_init__(self) -> None:
-        for name in ("every", "max_resets", "window"):
+        for name in ("patience", "longest", "window"):
             if getattr(self, name) < 1:
                 raise InputError(f"guard.{name} must be at least 1")
         if not 0 <= self.decay < 1:
             raise InputError(f"guard.decay={self.decay} is outside [0, 1)")
-        if min(self.watch_ratio, self.alarm_shortfall, self.watch_drift) < 0:
-            raise InputError("guard.watch_ratio, guard.alarm_shortfall and guard.watch_drift must not be negative")
+        for name in ("watch_ratio", "alarm_shortfall", "watch_drift", "alarm_excess", "hysteresis"):
+            if getattr(self, name) < 0:
+                raise InputError(f"guard.{name} must not be negative")
         if self.rest < 0 or self.min_count < 2:
             raise InputError("guard.rest must be at least 0, and guard.min_count at least 2")
+        if not self.ladder:
+            raise InputError("guard.ladder is empty: name at least one correction, guard.ladder=[reset]")
+        for rung in self.ladder:
+            if rung not in CORRECTIONS:
+                raise InputError(f"guard.ladder has an unknown correction {rung!r}: {closest(rung, CORRECTIONS)}")
 
     @property
     def thresholds(self) -> Thresholds:
         """The part of the settings on which verdicts depend."""
-        return Thresholds(self.watch_ratio, self.alarm_shortfall, self.watch_drift)
+        return Thresholds(self.watch_ratio, self.alarm_shortfall, self.watch_drift, self.alarm_excess)
 
 
 @runtime_checkable
-class Guardable(Protocol):
-    """What the guard asks of a LightningModule, besides ``logits`` and ``features`` in its step's outputs."""
+class Choosable(Protocol):
+    """A module that can predict and learn under several normalisation statistics."""
 
-    def control(self, batch: Any) -> Prediction:
-        """What the un-updated twin says of the batch."""
+    def candidates(self, batch: Any, names: Sequence[str] | None = None) -> Mapping[str, Prediction]:
+        """What the un-updated network says of the batch under each choice of statistics, by name; all, or those named."""
 
-    def reset(self) -> None:
-        """Restore the source's weights, with optimiser moments and running state."""
+    def use(self, name: str) -> None:
+        """Predict and learn under this choice from now on."""
 
-    def pause(self, paused: bool = True) -> None:
-        """Stop updating, or go on."""
+
+class Reference(NamedTuple):
+    """What the source's classes look like in feature space: means (C, D) and variances (C, D)."""
+
+    mean: Tensor
+    var: Tensor
 
 
 class CollapseGuard(Callback):
-    """Compare the adapted model with its control, judge, and correct; place it before callbacks that write predictions.
+    """Compare the adapted model with its un-updated twins, choose, judge, correct; place it before what writes predictions.
 
-    On ALARM the module is reset, rests for a while, and the batch leaves with the control's logits; at the third reset
-    within the window updates stop for good. Batches that the module reports as ``skipped`` leave with the control's
-    logits too. What was found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift)
-    and ``events``.
+    Where the module offers candidates (``Choosable``), evidence decides under which statistics it works. The un-updated network
+    under those is the control, against which the adapted model is judged. On ALARM the module is corrected and rests for a
+    while, and the batch leaves with the control's logits; so do batches that the module reports as ``skipped``. What was
+    found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift) and ``events``.
 
     Args:
         class_names: names of the classes.
         config: settings.
+        reference: of the source's features; None: evidence leaves out how far classes have moved.
 
     Example:
         ``Trainer(max_epochs=1, callbacks=[CollapseGuard(["benign", "malignant"])])`` for any LightningModule that is
         ``Guardable`` and whose training step returns a dictionary with ``logits`` and ``features``.
     """
 
-    def __init__(self, class_names: Sequence[str], config: GuardConfig | None = None) -> None:
+    def __init__(
+        self, class_names: Sequence[str], config: GuardConfig | None = None, reference: Reference | None = None
+    ) -> None:
         self.class_names = tuple(class_names)
         self.config = config or GuardConfig()
+        self.reference = reference
         self.batch = 0
-        self.alarms = 0
+        self.alarmed: list[int] = []
         self.resets: list[int] = []
         self.state: State = "OK"
         self.memory = Memory()
+        self.duty = Duty()
         self.resting = 0
+        self.choice: str | None = None
+        #: Whether updates are held back because the source's own statistics suit the stream.
+        self.holding = False
+        #: Whether the module is at the source and stays there for now.
+        self.idle = False
+        #: What is added to the adapted logits while a pause lasts.
+        self.shift: Tensor | None = None
+        self.evidence: dict[str, float] = {}
+        self._looks = 0
+        self._gathered: dict[str, Evidence] = {}
         self._adapted: ClassMoments | None = None
         self._control: ClassMoments | None = None
         self._counts: Tensor | None = None
+        self._marginal: Tensor | None = None
+
+    @property
+    def alarms(self) -> int:
+        """How many alarms there were."""
+        return len(self.alarmed)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a module that cannot be guarded, before any image is seen."""
@@ -103,73 +149,132 @@ class CollapseGuard(Callback):
                 f"CollapseGuard needs control(batch), reset() and pause(paused) of {type(pl_module).__name__}: "
                 "define them, or use AdaptationModule"
             )
+        if self.reference is not None:
+            self.reference = Reference(*(value.to(pl_module.device) for value in self.reference))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Measure if due, judge, correct, and say what serves the batch."""
+        """Look if due, choose, judge, correct, and say what serves the batch."""
         if not isinstance(outputs, dict) or not {"logits", "features"} <= outputs.keys():
             raise InputError("CollapseGuard needs a training step that returns a dictionary with 'logits' and 'features'")
         assert isinstance(pl_module, Guardable)
-        outputs["events"] = events = []
-        prediction = Prediction(outputs["logits"], outputs["features"])
-        healthy = bool(torch.isfinite(prediction.logits).all())
+        events: list[dict[str, Any]] = []
+        outputs["events"] = events
+        adapted = Prediction(outputs["logits"], outputs["features"])
+        healthy = bool(torch.isfinite(adapted.logits).all())
         skipped = outputs.get("skipped")
-        due = self.batch % self.config.every == 0 or self.state == "WATCH"
-        control = None
-        if self.memory.frozen or self.resting:
-            control = prediction  # nothing has been updated since the reset, so they are one and the same
-        elif due or skipped or not healthy:
-            control = pl_module.control(batch)
+        due = self.duty.checks(self.batch)
+        control, switched = None, False
+        if due or skipped or not healthy:
+            control, switched = self._control_of(pl_module, batch, look=self.duty.looks(self.batch), events=events)
         statistics = Statistics(non_finite=not healthy)
-        if healthy and control is not None and due and not skipped:
-            statistics = self._measure(prediction, control)
-        decision = decide(statistics, self.config.thresholds, self.memory)
-        verdict = decision.verdict
-        measured = statistics.ratio is not None or verdict.state in ("ALARM", "FROZEN")
-        if not measured:  # nothing new is known: the last verdict stands
-            verdict = Verdict("OK" if self.state == "ALARM" else self.state, verdict.reason, verdict.message)
-        self.memory = decision.memory
+        if healthy and control is not None and due and not skipped and not switched:
+            statistics = self._measure(adapted, control)
+        verdict = self._judge(statistics, events)
         if skipped:
             events.append(self._event("skipped", skipped, f"No update: {skipped.replace('_', ' ')}.", None, batch))
-        if verdict.state != self.state:
-            events.append(self._event("verdict", verdict.reason, verdict.message, statistics, state=verdict.state))
-        if control is not None and (skipped or verdict.state in ("ALARM", "FROZEN")):
+        twin = "source" if self.choice == "source" else "control"
+        if control is not None and (skipped or switched or verdict.state in ("ALARM", "FROZEN")):
             outputs["logits"], outputs["features"] = control
             if outputs.get("served_by") != "source":
-                outputs["served_by"] = "control"
+                outputs["served_by"] = twin
+        elif self.resting and self.shift is not None:
+            outputs["logits"] = adapted.logits + self.shift
+        elif self.idle:  # nothing was updated since the reset, so adapted and control are one and the same
+            outputs["served_by"] = twin
         self.resting = max(self.resting - 1, 0)
         if verdict.state == "ALARM":
             events.append(self._correct(pl_module, verdict, statistics))
-        elif self.resting == 0 and not self.memory.frozen:
+        elif self.resting == 0 and not self.memory.frozen and not self.holding:
             pl_module.pause(False)
+            self.idle, self.shift = False, None
         outputs.setdefault("served_by", "adapted")
         outputs["verdict"] = self.state = verdict.state
         outputs["statistics"] = {"J": statistics.separation, "R": statistics.ratio, "drift": statistics.drift}
+        self._plan(due, happened=switched or verdict.state == "ALARM", adapted=adapted)
         self.batch += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next verdict depends on, and nothing of the settings."""
         return {
             "batch": self.batch,
-            "alarms": self.alarms,
+            "alarmed": list(self.alarmed),
             "resets": list(self.resets),
             "state": self.state,
             "resting": self.resting,
             "memory": asdict(self.memory),
+            "duty": asdict(self.duty),
+            "choice": self.choice,
+            "holding": self.holding,
+            "idle": self.idle,
+            "shift": self.shift,
+            "evidence": dict(self.evidence),
+            "looks": self._looks,
+            "gathered": {name: [list(e.moments), e.mean, e.entropy, e.batches] for name, e in self._gathered.items()},
             "adapted": self._adapted and list(self._adapted),
             "control": self._control and list(self._control),
             "counts": self._counts,
+            "marginal": self._marginal,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        self.batch, self.alarms, self.state = state_dict["batch"], state_dict["alarms"], state_dict["state"]
-        self.resets, self.resting = list(state_dict["resets"]), state_dict["resting"]
-        self.memory = Memory(**state_dict["memory"])
+        for name in ("batch", "state", "resting", "choice", "holding", "idle", "shift"):
+            setattr(self, name, state_dict[name])
+        self.alarmed, self.resets = list(state_dict["alarmed"]), list(state_dict["resets"])
+        self.memory, self.duty = Memory(**state_dict["memory"]), Duty(**state_dict["duty"])
+        self.evidence, self._looks = dict(state_dict["evidence"]), state_dict["looks"]
+        self._gathered = {
+            name: Evidence(ClassMoments(*moments), *rest) for name, (moments, *rest) in state_dict["gathered"].items()
+        }
         self._adapted = state_dict["adapted"] and ClassMoments(*state_dict["adapted"])
         self._control = state_dict["control"] and ClassMoments(*state_dict["control"])
-        self._counts = state_dict["counts"]
+        self._counts, self._marginal = state_dict["counts"], state_dict["marginal"]
+
+    def _control_of(
+        self, module: Guardable, batch: Any, *, look: bool, events: list[dict[str, Any]]
+    ) -> tuple[Prediction, bool]:
+        """The control's prediction, and whether it is another than before; ``look`` weighs the candidates' evidence."""
+        if not isinstance(module, Choosable) or not (look or self.choice is None):
+            return module.control(batch), False
+        candidates = module.candidates(batch, self._contenders())
+        if not candidates:
+            return module.control(batch), False
+        before = self.choice
+        self._weigh(candidates)
+        choice = choose({name: self.evidence[name] for name in candidates}, before, self.config.hysteresis)
+        self.choice = choice
+        if choice != before:
+            module.use(choice)
+            self._forget_control()
+            # Where the stream looks like the source, there is nothing to adapt to, and entropy tightens the wrong clusters.
+            self.holding = choice == "source" and len(candidates) > 1
+            if self.holding:
+                module.reset()
+                module.pause(True)
+                self.idle = True
+            evidence = {name: round(value, 4) for name, value in self.evidence.items()}
+            message = f"The {choice} statistics suit the stream best."
+            events.append({**self._event("choice", "evidence", message, None), "choice": choice, "evidence": evidence})
+        return candidates[choice], choice != before
+
+    def _contenders(self) -> list[str] | None:
+        """Candidates worth asking: those far behind are asked now and then only; None: all."""
+        self._looks += 1
+        if not self.evidence or self._looks % _LOOK_AT_ALL == 1:
+            return None
+        best = max(self.evidence.values())
+        return [name for name, value in self.evidence.items() if value > best - _FAR_BEHIND or name == self.choice]
+
+    def _weigh(self, candidates: Mapping[str, Prediction]) -> None:
+        """Take a batch into the evidence for each candidate."""
+        for name, (logits, features) in candidates.items():
+            past = self._gathered.get(name) or no_evidence(logits.shape[1], features.shape[1], features.device)
+            self._gathered[name] = gathered(past, logits, features)
+        states = [self._gathered[name] for name in candidates]
+        values = torch.stack([evidence_of(state, *(self.reference or (None, None))) for state in states]).tolist()
+        self.evidence.update(zip(candidates, values, strict=True))
 
     def _measure(self, adapted: Prediction, control: Prediction) -> Statistics:
         """Take a batch into the running moments and marginals, and compute the statistics of both."""
@@ -195,25 +300,61 @@ class CollapseGuard(Callback):
             vanished=tuple(name for name, gone in zip(self.class_names, vanished, strict=True) if gone),
         )
 
+    def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Verdict:
+        """The verdict on a batch; where nothing new is known, the last one stands."""
+        thresholds = self.config.thresholds
+        if self.choice in (None, "control"):  # under label skew its own marginal may be wrong, and moving away from it right
+            thresholds = replace(thresholds, alarm_excess=None)
+        decision = decide(statistics, thresholds, self.memory)
+        verdict = decision.verdict
+        if statistics.ratio is None and verdict.state not in ("ALARM", "FROZEN"):
+            verdict = Verdict("OK" if self.state == "ALARM" else self.state, verdict.reason, verdict.message)
+        self.memory = decision.memory
+        if verdict.state != self.state:
+            events.append(self._event("verdict", verdict.reason, verdict.message, statistics, state=verdict.state))
+        return verdict
+
     def _correct(self, module: Guardable, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
-        """Full reset and rest; freeze for good at the last reset that the window allows."""
-        self.alarms += 1
-        module.reset()
-        self._adapted = self._control
-        if self._counts is not None:
-            self._counts = self._counts[1].expand(2, -1).clone()
-        recent = [batch for batch in self.resets if batch > self.batch - self.config.window]
-        self.resets.append(self.batch)
-        frozen = len(recent) + 1 >= self.config.max_resets
-        self.memory = Memory(frozen=frozen)
+        """The ladder's correction for this alarm, and rest."""
+        recent = [batch for batch in self.alarmed if batch > self.batch - self.config.window]
+        self.alarmed.append(self.batch)
+        rung = self.config.ladder[min(len(recent), len(self.config.ladder) - 1)]
+        correction = CORRECTIONS[rung]
+        counts = torch.ones(2, len(self.class_names)) if self._counts is None else self._counts + 1
+        adapted, control = counts / counts.sum(1, keepdim=True)
+        message = correction.apply(module, control)
+        self.shift = (control / adapted).log() if correction.shifts_logits else None
+        self.idle = correction.resets
+        if correction.resets:
+            self.resets.append(self.batch)
+        self._forget_control()
+        self.memory = Memory(frozen=correction.final)
         self.resting = self.config.rest
-        if frozen or self.resting:
+        if correction.final or self.resting:
             module.pause(True)
-        correction, message = "reset", "Restored the source's weights, moments and running state."
-        if frozen:
-            correction = "freeze"
-            message = f"Reset {len(recent) + 1} times in {self.config.window} batches: updates stop, the control serves."
-        return self._event("correction", verdict.reason, message, statistics, correction=correction)
+        return self._event("correction", verdict.reason, message, statistics, correction=rung)
+
+    def _forget_control(self) -> None:
+        """Start the comparison of adapted and control afresh."""
+        self._adapted = self._control = self._counts = None
+        self.memory = Memory(frozen=self.memory.frozen)
+
+    def _plan(self, due: bool, *, happened: bool, adapted: Prediction) -> None:
+        """When to look next: soon, where the predicted marginal jumps; that is seen without the control."""
+        if happened:
+            self.duty = self.duty.alerted(self.batch)
+        elif due and self.duty.looks(self.batch):
+            # While updates are held back there is time to look more often whether that is still right.
+            longest = min(2, self.config.longest) if self.holding else self.config.longest
+            self.duty = self.duty.looked(self.batch, self.config.patience, longest)
+        if self.state == "WATCH":
+            self.duty = self.duty.watching(self.batch)
+        counts = predicted_counts(adapted.logits, len(self.class_names))
+        if self._marginal is None:
+            self._marginal = counts
+        elif self.duty.next_look > self.batch + 1 and bool(marginal_drift(counts, self._marginal) > _STARTLING):
+            self.duty = self.duty.hurried(self.batch)
+        self._marginal = torch.lerp(self._marginal, counts, 0.3)
 
     def _event(
         self, kind: str, reason: str, message: str, statistics: Statistics | None, batch: Any = None, **more: Any

@@ -1,15 +1,18 @@
 """The LightningModule that carries one adaptation method through a stream."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from tta.candidates import Candidates
 from tta.methods.base import Method, Prediction
 from tta.normalization import BatchStatisticsError
 
+#: Share of a batch's most frequent predicted class from which on the batch counts as one of a single class.
+_SINGLE = 0.95
 #: What the module's outputs say served a batch.
 SERVED_BY = ("adapted", "control", "source")
 
@@ -24,13 +27,15 @@ class AdaptationModule(LightningModule):
     Args:
         method: from ``create_method``.
         batch_size: nominal size of a batch; smaller ones are short.
-        screen: skip the update on batches that teach nothing (short ones, and those of a single class).
+        screen: skip the update on batches that teach the wrong thing (short ones, and those of hardly more than one class).
+        candidates: the un-updated network under several statistics, for a method whose normalisation is chosen as it goes.
     """
 
-    def __init__(self, method: Method, batch_size: int, screen: bool = True) -> None:
+    def __init__(self, method: Method, batch_size: int, screen: bool = True, candidates: Candidates | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.method = method
+        self.twins = candidates
         self.batch_size = batch_size
         self.screen = screen
         self.paused = False
@@ -71,18 +76,45 @@ class AdaptationModule(LightningModule):
     def control(self, batch: Mapping[str, Any]) -> Prediction:
         """What the un-updated twin says of the batch."""
         images, _ = repaired(batch["image"])
-        try:
-            return self.method.control(images)
-        except BatchStatisticsError:
-            return self.method.source(images)
+        return self._control(images)
+
+    def candidates(self, batch: Mapping[str, Any], names: Sequence[str] | None = None) -> Mapping[str, Prediction]:
+        """What the un-updated network says of the batch under each choice of statistics, or some; none without choice."""
+        if self.twins is None:
+            return {}
+        images, _ = repaired(batch["image"])
+        return self.twins.predict(images, names)
+
+    def use(self, name: str) -> None:
+        """Predict and learn under the statistics of a candidate."""
+        assert self.twins is not None, "there is no choice of statistics"
+        self.twins.use(name)
 
     def reset(self) -> None:
-        """Back to the source, bit for bit."""
+        """Back to the source, bit for bit; the choice of statistics stays."""
         self.method.reset()
+
+    def restore(self, fraction: float) -> None:
+        """Move the adapted weights by ``fraction`` of their distance to the source's."""
+        self.method.restore(fraction)
+
+    def reweight(self, prior: Tensor) -> bool:
+        """Let the objective aim at these class shares (C,); False where it has no such aim."""
+        return self.method.reweight(prior)
+
+    def scale_lr(self, factor: float) -> None:
+        """Multiply the learning rate, until the next reset."""
+        self.method.scale_lr(factor)
 
     def pause(self, paused: bool = True) -> None:
         """Stop updating, or go on."""
         self.paused = paused
+
+    def _control(self, images: Tensor) -> Prediction:
+        try:
+            return self.method.control(images)
+        except BatchStatisticsError:
+            return self.method.source(images)
 
     def _unfit(self, images: Tensor, prediction: Prediction | None) -> str | None:
         """Why a batch is no ground to learn from, or None."""
@@ -90,8 +122,8 @@ class AdaptationModule(LightningModule):
             return None
         if len(images) < self.batch_size:
             return "short_batch"
-        if _single_class(prediction.logits) and _single_class(self.method.control(images).logits):
-            # Only where the un-updated twin agrees: otherwise it is no batch of one class but a collapse.
+        if _single_class(prediction.logits) and _single_class(self._control(images).logits):
+            # Only where the un-updated twin agrees: otherwise it is no such batch but a collapse.
             return "single_class"
         return None
 
@@ -136,5 +168,6 @@ def repaired(images: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _single_class(logits: Tensor) -> bool:
+    """Whether hardly any row is predicted as another than the most frequent class."""
     labels = logits.argmax(1)
-    return bool((labels == labels[0]).all())
+    return bool((labels == labels.mode().values).float().mean() >= _SINGLE)

@@ -39,6 +39,7 @@ class SourceCheckpoint:
         data: the data set's kind and options, as ``adapt.py``'s default.
         metrics: of the source's test images.
         fisher: diagonal Fisher information of the normalisation layers' parameters, by name; None in older files.
+        layer_moments: mean and mean square (2, C, channels) of each BatchNorm layer's input by class; None in older files.
     """
 
     network: dict[str, Any]
@@ -55,6 +56,7 @@ class SourceCheckpoint:
     data: dict[str, Any]
     metrics: dict[str, Any]
     fisher: dict[str, Tensor] | None = None
+    layer_moments: dict[str, Tensor] | None = None
 
     def save(self, path: Path) -> None:
         """Write the file."""

@@ -14,7 +14,7 @@ from tta.errors import InputError
 #: al., NeurIPS 2020); robust: an average that moves by alpha a batch (RoTTA, CVPR 2023); median: the batch's own about its
 #: per-channel median (MedBN, CVPR 2024).
 #: moving and recording are the halves of ``robust``: normalise by the moving average as it stands, or by the batch while
-#: the average takes it in, as training does.
+#: the average takes it in, as training does. ``moving`` also serves statistics that are computed elsewhere.
 Statistics = Literal["source", "batch", "blend", "robust", "median", "moving", "recording"]
 _MOVING = ("robust", "moving", "recording")
 
@@ -58,10 +58,17 @@ class TestTimeBatchNorm(nn.Module):
         self.moving_mean: Tensor | None
         self.moving_var: Tensor | None
         self.latest: tuple[Tensor, Tensor] | None = None
+        #: Where to leave mean and mean square (2, C) of what comes in; None: nowhere.
+        self.seen: list[Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` of shape (N, C, ...)."""
+        if self.seen is not None:
+            mean, var = _moments(x.detach())
+            self.seen.append(torch.stack([mean, var + mean.square()]))
         anchor = self._anchor()
+        if anchor is not None and self.statistics == "moving" and x.requires_grad and x.numel() > x.shape[1]:
+            return self._renormalise(x, *anchor)
         if anchor is not None and self.statistics in ("source", "moving"):
             return F.batch_norm(x, *anchor, self.weight, self.bias, False, 0.0, self.eps)
         mixed = anchor is not None and self.statistics in ("blend", "robust")
@@ -94,6 +101,20 @@ class TestTimeBatchNorm(nn.Module):
         moving = self.statistics in _MOVING
         mean, var = (self.moving_mean, self.moving_var) if moving else (self.running_mean, self.running_var)
         return None if mean is None or var is None else (mean, var)
+
+    def _renormalise(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        """Normalise by the given statistics, with the gradient of the batch's own (batch renormalisation, Ioffe 2017).
+
+        With fixed statistics a lower layer can shift and scale a whole channel, and entropy falls that way without any image
+        being told from another; the batch's own take that direction out of the gradient.
+        """
+        own_mean, own_var = _moments(x.detach())
+        scale = (var + self.eps).rsqrt()
+        ratio, offset = (own_var + self.eps).sqrt() * scale, (own_mean - mean) * scale
+        weight = ratio if self.weight is None else self.weight * ratio
+        bias = offset if self.weight is None else self.weight * offset
+        bias = bias if self.bias is None else self.bias + bias
+        return F.batch_norm(x, None, None, weight.to(x.dtype), bias.to(x.dtype), True, 0.0, self.eps)
 
     def _normalise(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         if not torch.is_grad_enabled():  # the fused kernel passes no gradient to given statistics, so it serves here only
@@ -150,7 +171,26 @@ def choose_statistics(model: nn.Module, statistics: Statistics, alpha: float = 0
 
 def adjustable_layers(model: nn.Module) -> list[TestTimeBatchNorm]:
     """The layers of ``model`` whose statistics can be chosen."""
-    return [module for module in model.modules() if isinstance(module, TestTimeBatchNorm)]
+    return list(named_adjustable_layers(model).values())
+
+
+def named_adjustable_layers(model: nn.Module) -> dict[str, TestTimeBatchNorm]:
+    """The same, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, TestTimeBatchNorm)}
+
+
+@contextmanager
+def seen_moments(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """Within the block, each adjustable layer leaves mean and mean square (2, channels) of every input, by its name."""
+    layers = named_adjustable_layers(model)
+    seen: dict[str, list[Tensor]] = {name: [] for name in layers}
+    for name, layer in layers.items():
+        layer.seen = seen[name]
+    try:
+        yield seen
+    finally:
+        for layer in layers.values():
+            layer.seen = None
 
 
 @contextmanager

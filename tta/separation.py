@@ -52,8 +52,8 @@ def class_moments(features: Tensor, labels: Tensor, num_classes: int) -> ClassMo
     return ClassMoments(count, mean, member.T @ distance)
 
 
-def merge(past: ClassMoments, batch: ClassMoments, decay: float = 1.0) -> ClassMoments:
-    """Moments of both together, the past's counting ``decay`` times (Chan et al.'s pairwise update).
+def merge(past: ClassMoments, batch: ClassMoments, decay: float | Tensor = 1.0) -> ClassMoments:
+    """Moments of both together, the past's counting ``decay`` times, or (C,) times (Chan et al.'s pairwise update).
 
     Exact for ``decay`` 1: merging batches equals taking the moments of all samples at once.
     """

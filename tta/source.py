@@ -9,6 +9,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
+from tta.correction import class_conditional_moments
 from tta.layout import as_channels_last, prefers_channels_last
 from tta.methods import Prediction, create_method
 from tta.networks import Network
@@ -156,6 +157,19 @@ def fisher_information(network: Network, batches: Iterable[Mapping[str, Any]], n
             count += 1
     network.zero_grad()
     return {name: (value / count).cpu() for name, value in total.items()} if count else None
+
+
+def layer_moments(network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int) -> dict[str, Tensor] | None:
+    """What each class looks like to each BatchNorm layer, by which ``normalization=auto`` tells a new scanner from a new mix.
+
+    Returns:
+        Mean and mean square (2, C, channels) by layer; None where there is no such layer, or where the table would outgrow the
+        network because there are so many classes.
+    """
+    method = create_method("source", network, num_classes=num_classes)
+    moments = class_conditional_moments(method.model, batches, num_classes, network.mean.device)
+    size = sum(value.numel() for value in moments.values())
+    return moments if moments and size <= sum(p.numel() for p in network.parameters()) else None
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -68,8 +68,10 @@ class UpdateConfig(MethodConfig):
     exclude: list[str] | None = option(
         None, "layers to leave alone, by name, e.g. [features.layer4]; []: none; null: as the method was published"
     )
-    normalization: Literal["batch", "source", "blend", "robust", "median"] = option(
-        "batch", "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving average) or median"
+    normalization: Literal["batch", "source", "blend", "robust", "median", "auto"] = option(
+        "batch",
+        "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving average), median, or auto: chosen "
+        "by the guard as it goes",
     )
     alpha: float = option(0.1, "the batch's weight in blend and robust statistics, in (0, 1]")
 
@@ -191,10 +193,13 @@ class Method(nn.Module):
         classifier = find_head(model, head)
         classifier.register_forward_pre_hook(self._keep_features)
         self.head_name = next(name for name, module in model.named_modules() if module is classifier)
-        if isinstance(config, UpdateConfig):
-            choose_statistics(model, config.normalization, config.alpha)
-        else:
-            choose_statistics(model, self.normalization, getattr(config, "alpha", 0.1))
+        normalization = getattr(config, "normalization", self.normalization)
+        #: Whether somebody else chooses the statistics, by ``use_statistics``.
+        self.chosen_elsewhere = normalization == "auto"
+        if self.chosen_elsewhere:
+            choose_statistics(model, "moving")
+            normalization = "source"  # until then
+        choose_statistics(model, normalization, getattr(config, "alpha", 0.1))
         model.requires_grad_(False)
         self.adapted = self.adapts(model)
         for parameter in self.adapted.values():
@@ -304,7 +309,7 @@ class Method(nn.Module):
         Asked twice about the same tensor, it answers from memory.
         """
         if self._control_at is not images or self._control_said is None:
-            self._control_at, self._control_said = images, self._run_control(images)
+            self._control_at, self._control_said = images, self.run_control(images)
         return self._control_said
 
     @torch.no_grad()
@@ -312,6 +317,24 @@ class Method(nn.Module):
         """Predict as the source model does: its weights, its running statistics."""
         with statistics(self.model, "source"):
             return self.run(images, self._source)
+
+    @torch.no_grad()
+    def run_source(self, images: Tensor, values: Mapping[str, Tensor] | None = None) -> Prediction:
+        """One forward pass with the source's values in every adapted tensor, and ``values`` in place of others."""
+        return self.run(images, {**self._source, **(values or {})})
+
+    @torch.no_grad()
+    def use_statistics(self, choice: Statistics, values: Mapping[str, Tensor]) -> None:
+        """Normalise by another choice of statistics from now on; for ``normalization="auto"``.
+
+        Args:
+            choice: which ones.
+            values: of moving statistics, by the names of the layers' buffers.
+        """
+        for layer in adjustable_layers(self.model):
+            layer.statistics = choice
+        for name, value in values.items():
+            self.model.get_buffer(name).copy_(value)
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -332,8 +355,28 @@ class Method(nn.Module):
         for name, parameter in self.adapted.items():
             parameter.copy_(self._source[name])
         if self.optimizer is not None:
+            assert isinstance(self.config, UpdateConfig)
             self.optimizer.state.clear()
             self.optimizer.zero_grad(set_to_none=True)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.lr
+
+    @torch.no_grad()
+    def restore(self, fraction: float) -> None:
+        """Move the adapted weights by ``fraction`` of their distance to the source's; moments start afresh."""
+        for name, parameter in self.adapted.items():
+            parameter.lerp_(self._source[name], fraction)
+        if self.optimizer is not None:
+            self.optimizer.state.clear()
+
+    def scale_lr(self, factor: float) -> None:
+        """Multiply the learning rate, until the next reset."""
+        for group in self.optimizer.param_groups if self.optimizer else ():
+            group["lr"] *= factor
+
+    def reweight(self, prior: Tensor) -> bool:
+        """Let the objective aim at these class shares (C,), until the source is reset; False where it has no such aim."""
+        return False
 
     def adapted_state(self) -> dict[str, Tensor]:
         """Copies of the adapted tensors, by name."""
@@ -402,10 +445,11 @@ class Method(nn.Module):
         for layer in adjustable_layers(self.model):
             layer.latest = None
 
-    def _run_control(self, images: Tensor) -> Prediction:
+    def run_control(self, images: Tensor) -> Prediction:
+        """The control's forward pass; ``control`` remembers what it said."""
         moving_layers = {id(layer) for layer in adjustable_layers(self.model) if layer.moving_mean is not None}
         layers = {f"{name}.": layer for name, layer in self.model.named_modules() if id(layer) in moving_layers}
-        if not layers:
+        if not layers or self.chosen_elsewhere:
             return self.run(images, self._source)
         # Moving statistics depend on the weights below them, so the control has its own.
         latest = {name: layer.latest for name, layer in layers.items()}
@@ -421,7 +465,7 @@ class Method(nn.Module):
         return prediction
 
     def _is_state(self, name: str) -> bool:
-        return not name.startswith("model.") or "moving_" in name.rsplit(".", 1)[-1]
+        return not name.startswith("model.") or ("moving_" in name.rsplit(".", 1)[-1] and not self.chosen_elsewhere)
 
     def _keep_features(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._features = args[0]

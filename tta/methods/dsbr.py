@@ -80,8 +80,8 @@ class DSBR(NormAffineMethod):
         return (self.uncertainty(prediction.logits) * balanced_weights(labels, self.marginal, self.target)).mean()
 
     @torch.no_grad()
-    def _run_control(self, images: Tensor) -> Prediction:
-        prediction = super()._run_control(images)
+    def run_control(self, images: Tensor) -> Prediction:
+        prediction = super().run_control(images)
         if self.config.target_prior == "estimated":
             counts = predicted_counts(prediction.logits, self.num_classes)
             if counts.sum() > 0:
@@ -89,6 +89,11 @@ class DSBR(NormAffineMethod):
                 self.target.copy_(0.5 / self.num_classes + 0.5 * self.estimate)
                 self.since_control.fill_(1)
         return prediction
+
+    def reweight(self, prior: Tensor) -> bool:
+        """Aim at these class shares, half mixed with equal ones, as an estimated prior is."""
+        self.target.copy_(0.5 / self.num_classes + 0.5 * prior)
+        return True
 
     def _target(self, uniform: Tensor) -> Tensor:
         prior = self.config.target_prior

@@ -18,7 +18,7 @@ class MEMOConfig(UpdateConfig):
     """Hyperparameters of MEMO."""
 
     views: int = option(32, "augmented views of an image")
-    normalization: Literal["batch", "source", "blend", "robust", "median"] = option(
+    normalization: Literal["batch", "source", "blend", "robust", "median", "auto"] = option(
         "source", "statistics of BatchNorm layers; batch would be those of one image's views"
     )
 

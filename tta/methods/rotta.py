@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tta.errors import InputError
 from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, Tensors, Update, UpdateConfig, within
-from tta.normalization import statistics
+from tta.normalization import adjustable_layers, statistics
 from tta.objectives import cross_entropy, entropy
 from tta.options import option
 from tta.views import random_view
@@ -20,7 +20,7 @@ class RoTTAConfig(UpdateConfig):
 
     optimizer: Literal["sgd", "adam", "auto"] = option("adam", "sgd, adam, or auto: chosen by adapt.py, as lr=auto")
     lr: float | Literal["auto"] = option(1e-3, "learning rate, or auto: the published scaling for network and batch size")
-    normalization: Literal["batch", "source", "blend", "robust", "median"] = option(
+    normalization: Literal["batch", "source", "blend", "robust", "median", "auto"] = option(
         "robust", "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving average) or median"
     )
     alpha: float = option(0.05, "the batch's weight in blend and robust statistics, in (0, 1]")
@@ -64,7 +64,7 @@ class RoTTA(NormAffineMethod):
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """What the teacher says, under the statistics as they stand."""
-        if self.config.normalization != "robust":
+        if all(layer.statistics != "robust" for layer in adjustable_layers(self.model)):
             return self.run(images, self.teacher.values())
         with statistics(self.model, "moving"):
             return self.run(images, self.teacher.values())

@@ -18,9 +18,10 @@ from tta import entry
 from tta.checkpoint import SourceCheckpoint
 from tta.config import read_arguments, to_dict
 from tta.errors import InputError
-from tta.metrics import balanced_accuracy, stream_metrics
+from tta.metrics import balanced_accuracy
 from tta.networks import MODELS, Network, create_network
 from tta.options import option
+from tta.scores import scores
 from tta.source import SourceModule, channel_moments, evaluate, fisher_information, layer_moments, source_statistics
 from tta.tracking import WandbConfig, create_loggers, finish, log_result
 from tta.weights import adopt
@@ -102,6 +103,7 @@ def train(config: TrainConfig) -> Path:
     adopted = config.weights is not None
     name = config.name or f"{config.data.kind}-{config.model.kind}-{'adopted' if adopted else f'seed{config.seed}'}"
     data = _source_data(config)
+    _subgroups(config, data)  # a column that is not there is refused before training
     images = data.images["train"]
     network, description = create_network(
         config.model.kind, config.model.options, num_classes=images.num_classes, channels=images.channels, size=images.size
@@ -174,6 +176,11 @@ def _source_data(config: TrainConfig) -> SourceData:
     )
 
 
+def _subgroups(config: TrainConfig, data: SourceData) -> dict[str, Any]:
+    """The columns of the test images by which metrics are split."""
+    return {name: data.images["test"].column(name) for name in config.data.options.subgroups}
+
+
 def _adopt(config: TrainConfig, network: Network) -> None:
     """Take weights and input scaling from elsewhere, and say what was taken."""
     assert config.weights is not None
@@ -205,7 +212,11 @@ def _described(config: TrainConfig, network: Network, description: dict[str, Any
     classes, names = images.num_classes, images.class_names
     weights = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     results = {split: evaluate(network, data.in_order(split), classes) for split in ("train", "val", "test")}
-    metrics = stream_metrics(results["test"].logits.softmax(1), results["test"].labels, names, test.domains.tolist())
+    metrics = scores(
+        *(results["test"].logits.softmax(1), results["test"].labels, names, test.domains.tolist()),
+        groups=test.groups,
+        columns=_subgroups(config, data),
+    )
     predicted, known = results["val"].logits.argmax(1), results["val"].labels
     metrics["val_balanced_accuracy"] = round(balanced_accuracy(predicted, known, classes), 4) if (known >= 0).any() else 0.0
     return SourceCheckpoint(

@@ -65,7 +65,7 @@ def test_adaptation_leaves_predictions_trace_events_and_state(source: Path, tmp_
     assert len(predictions) == 500
     assert list(predictions[0]) == [
         *("id", "prediction", "confidence", "prob_round", "prob_elongated", "prob_granular", "prob_lobulated"),
-        *("verdict", "served_by"),
+        *("verdict", "served_by", "reason"),
     ]
     for row in predictions[:20]:
         probabilities = {key[5:]: float(value) for key, value in row.items() if key.startswith("prob_")}

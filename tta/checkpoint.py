@@ -87,10 +87,9 @@ class SourceCheckpoint:
         return int(self.network["channels"])
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the images."""
-        height, width = self.network["size"]
-        return int(height), int(width)
+    def size(self) -> tuple[int, ...]:
+        """Height and width of the images; of volumes depth, height and width."""
+        return tuple(int(side) for side in self.network["size"])
 
     @property
     def hash(self) -> str:

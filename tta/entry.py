@@ -27,7 +27,8 @@ def run(work: Callable[[], None], schema: type, groups: Groups, usage: str, argv
     try:
         work()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # One from a worker process comes with its traceback in front.
+        print(f"error: {str(error).strip().rsplit('InputError: ', 1)[-1]}", file=sys.stderr)
         return 2
     return 0
 

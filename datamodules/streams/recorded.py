@@ -68,7 +68,7 @@ def _sortable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Numbers and dates as they are; text as numbers where it is numbers, for "9" comes before "10"."""
     if values.dtype.kind in "iufM":
         return values
-    text = values.astype(str)
+    text = np.array(values.tolist(), dtype=str)  # numpy cannot cast its variable-width text
     try:
         return text.astype(float)
     except ValueError:

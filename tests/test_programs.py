@@ -14,7 +14,7 @@ import adapt
 import train
 from benchmarks import speed
 from benchmarks.demo import DemoConfig, demo
-from tests.conftest import QUICK, TINY
+from tests.conftest import QUICK, TINY, TINY_TRAINING
 from tests.datamodules.test_npz import domain_arrays, saved
 from tta.checkpoint import SourceCheckpoint
 
@@ -159,13 +159,13 @@ def test_bad_input_gets_one_sentence(source: Path, tmp_path: Path, capsys: Captu
         (adapt, "lightning.Trainer refuses", (ours, "trainer.precision=17", f"output={tmp_path / 'p'}")),
         (adapt, "adapted.ckpt of Holdfast", (ours, f"start={foreign}")),
         (train, "1 class", ("data=npz", f"data.path={one}")),
-        (train, "did you mean flip", (*TINY, "augment=[flop]")),
-        (train, "belong together", (*TINY[:-1], "calibrate=only")),
-        (train, "belong together", (*TINY, ours)),
-        (train, "did you mean tent", (*TINY[:-1], "calibrate.methods=[tnt]")),
+        (train, "did you mean flip", (*TINY_TRAINING, "augment=[flop]")),
+        (train, "belong together", (*TINY, "calibrate=only")),
+        (train, "belong together", (*TINY_TRAINING, ours)),
+        (train, "did you mean tent", (*TINY, "calibrate.methods=[tnt]")),
         (train, "other classes", (ours, "calibrate=only", "data=npz", f"data.path={small}")),
-        (train, "does not load as weights alone", (*TINY, f"weights={tmp_path / 'text.ckpt'}")),
-        (train, "cannot be written", (*TINY, f"output={foreign}/below")),
+        (train, "does not load as weights alone", (*TINY_TRAINING, f"weights={tmp_path / 'text.ckpt'}")),
+        (train, "cannot be written", (*TINY_TRAINING, f"output={foreign}/below")),
     ]
     for program, message, words in cases:
         assert message in refusal(program, capsys, *words), words

@@ -11,7 +11,8 @@ from torch import Tensor
 from callbacks.choice import choose
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
-from callbacks.verdict import Memory, State, Statistics, Thresholds, Verdict, decide
+from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
+from callbacks.verdict import Memory, State, Statistics, Thresholds, Verdict
 from tta.config import closest
 from tta.errors import InputError
 from tta.evidence import Evidence, evidence_of, gathered, no_evidence
@@ -92,7 +93,8 @@ class CollapseGuard(Callback):
     Where the module offers candidates (``Choosable``), evidence decides under which statistics it works. The un-updated network
     under those is the control, against which the adapted model is judged. On ALARM the module is corrected and rests for a
     while, and the batch leaves with the control's logits; so do batches that the module reports as ``skipped``. What was
-    found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift) and ``events``.
+    found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift, ...), ``checked``, ``choice``
+    and ``events``.
 
     Args:
         class_names: names of the classes.
@@ -186,7 +188,8 @@ class CollapseGuard(Callback):
             self.idle, self.shift = False, None
         outputs.setdefault("served_by", "adapted")
         outputs["verdict"] = self.state = verdict.state
-        outputs["statistics"] = {"J": statistics.separation, "R": statistics.ratio, "drift": statistics.drift}
+        outputs["statistics"] = trace_of(statistics)
+        outputs["checked"], outputs["choice"] = due, self.choice
         self._plan(due, calm=verdict.state in ("OK", "FROZEN") and not switched, adapted=adapted)
         self.batch += 1
 
@@ -287,21 +290,17 @@ class CollapseGuard(Callback):
         )
 
     def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Verdict:
-        """The verdict on a batch; where nothing new is known, the last one stands."""
-        decision = decide(statistics, self.config.thresholds, self.memory)
-        verdict = decision.verdict
-        if statistics.ratio is None and verdict.state not in ("ALARM", "FROZEN"):
-            verdict = Verdict("OK" if self.state == "ALARM" else self.state, verdict.reason, verdict.message)
-        self.memory = decision.memory
+        """The verdict on a batch."""
+        decision = judge(statistics, self.config.thresholds, self.memory, self.state)
+        verdict, self.memory = decision.verdict, decision.memory
         if verdict.state != self.state:
             events.append(self._event("verdict", verdict.reason, verdict.message, statistics, state=verdict.state))
         return verdict
 
     def _correct(self, module: Guardable, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
         """The ladder's correction for this alarm, and rest."""
-        recent = [batch for batch in self.alarmed if batch > self.batch - self.config.window]
+        rung = rung_of(self.alarmed, self.batch, self.config.ladder, self.config.window)
         self.alarmed.append(self.batch)
-        rung = self.config.ladder[min(len(recent), len(self.config.ladder) - 1)]
         correction = CORRECTIONS[rung]
         counts = torch.ones(2, len(self.class_names)) if self._counts is None else self._counts + 1
         adapted, control = counts / counts.sum(1, keepdim=True)
@@ -311,7 +310,7 @@ class CollapseGuard(Callback):
         if correction.resets:
             self.resets.append(self.batch)
         self._forget_control()
-        self.memory = Memory(frozen=correction.final)
+        self.memory = corrected(rung)
         self.resting = self.config.rest
         if correction.final or self.resting:
             module.pause(True)
@@ -320,7 +319,7 @@ class CollapseGuard(Callback):
     def _forget_control(self) -> None:
         """Start the comparison of adapted and control afresh."""
         self._adapted = self._control = self._counts = None
-        self.memory = Memory(frozen=self.memory.frozen)
+        self.memory = forgotten(self.memory)
 
     def _plan(self, due: bool, *, calm: bool, adapted: Prediction) -> None:
         """When to look next: soon, where the predicted marginal jumps; that is seen without the control."""

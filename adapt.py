@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning import Callback, seed_everything
 
-from callbacks import CollapseGuard, GuardConfig, PredictionWriter, TraceWriter
+from callbacks import Alerts, CollapseGuard, GuardConfig, PredictionWriter, TraceWriter
 from callbacks.guard import NoGuardConfig, Reference
 from callbacks.trajectory import save_trajectory, trajectory
 from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, create_stream, load_images
@@ -94,7 +94,8 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
     guard = CollapseGuard(classes, config.guard.options, reference) if config.guard.kind == "on" else None
     writer, tracer = PredictionWriter(folder / "predictions.csv", classes), TraceWriter(folder)
-    callbacks: list[Callback] = [*([guard] if guard else []), *([NewestOnly()] if stream.window else []), writer, tracer]
+    watch = [guard, Alerts(config.guard.options.alert, name)] if guard else []
+    callbacks: list[Callback] = [*watch, *([NewestOnly()] if stream.window else []), writer, tracer]
     twins = Candidates(method, checkpoint.layer_moments) if guard and config.method.kind != "source" else None
     module = AdaptationModule(method, stream.seen, screen=guard is not None, candidates=twins)
     loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))

@@ -8,6 +8,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.alerts import AlertConfig
 from callbacks.choice import choose
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
@@ -46,6 +47,7 @@ class GuardConfig:
     ladder: list[str] = option(list(LADDER), "correction of the first, second, ... alarm within the window; the last repeats")
     rest: int = option(8, "batches without updates after an alarm")
     window: int = option(1000, "batches over which alarms are counted")
+    alert: AlertConfig = option(AlertConfig(), "who is told of an alarm")
 
     def __post_init__(self) -> None:
         for name in ("warm_up", "every", "longest", "window"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks import Alerts, CollapseGuard, GuardConfig, PredictionWriter, TraceWriter
 from callbacks.guard import NoGuardConfig, Reference
@@ -91,9 +92,12 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     if config.start is not None:
         method.load_adapted_state(load_adapted(config.start, checkpoint))
     name = config.name or _run_name(config)
-    folder = entry.output_folder(config.output or f"runs/adapt/{name}", config, "adapt.py")
+    output = config.output or f"runs/adapt/{name}"
+    # Lightning starts the other processes with this very program; each leaves its part of the stream.
+    rank = getattr(rank_zero_only, "rank", 0)
+    folder = entry.output_folder(f"{output}/rank{rank}" if rank else output, config, "adapt.py")
     items.save(folder / "stream.csv", images)
-    if config.preflight.kind == "report":
+    if config.preflight.kind == "report" and rank == 0:
         look = look_ahead(config)
         entry.write_json(folder / "preflight.json", look.to_dict())
         print(look)
@@ -105,7 +109,8 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     callbacks: list[Callback] = [*watch, *([NewestOnly()] if stream.window else []), writer, tracer]
     twins = Candidates(method, checkpoint.layer_moments) if guard and config.method.kind != "source" else None
     module = AdaptationModule(method, stream.seen, screen=guard is not None, candidates=twins)
-    loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
+    log = create_loggers if rank == 0 else lambda *args, **kwargs: []
+    loggers = log(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
     try:
         entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
         metrics = stream_metrics(writer.probabilities, writer.labels, classes, writer.domains)

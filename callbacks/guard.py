@@ -15,6 +15,7 @@ from callbacks.duty import Duty
 from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
 from callbacks.verdict import Memory, State, Statistics, Thresholds, Verdict
 from tta.config import closest
+from tta.distributed import any_of_all, moments_of_all, skipped_by_all, total_of_all
 from tta.errors import InputError
 from tta.evidence import Evidence, evidence_of, gathered, no_evidence
 from tta.marginal import marginal_drift, predicted_counts, vanished_classes
@@ -160,8 +161,9 @@ class CollapseGuard(Callback):
         events: list[dict[str, Any]] = []
         outputs["events"] = events
         adapted = Prediction(outputs["logits"], outputs["features"])
-        healthy = bool(torch.isfinite(adapted.logits).all())
-        skipped = outputs.get("skipped")
+        device = adapted.logits.device
+        healthy = not any_of_all(not bool(torch.isfinite(adapted.logits).all()), device)
+        skipped = skipped_by_all(outputs.get("skipped"), device)
         due = self.duty.due(self.batch)
         control, switched = None, False
         if due or skipped or not healthy:
@@ -275,10 +277,10 @@ class CollapseGuard(Callback):
             start = no_moments(classes, control.features.shape[1], control.features.device)
             self._adapted = self._control = start
             self._counts = torch.zeros(2, classes, device=control.logits.device)
-        self._adapted = merge(self._adapted, class_moments(adapted.features, labels, classes), decay)
-        self._control = merge(self._control, class_moments(control.features, labels, classes), decay)
+        moments = [moments_of_all(class_moments(p.features, labels, classes)) for p in (adapted, control)]
+        self._adapted, self._control = merge(self._adapted, moments[0], decay), merge(self._control, moments[1], decay)
         counts = [predicted_counts(p.logits, classes) for p in (adapted, control)]
-        self._counts = self._counts * decay + torch.stack(counts)
+        self._counts = self._counts * decay + total_of_all(torch.stack(counts))
         minimum = self.config.min_count
         both = [separation_of(self._adapted, minimum), separation_of(self._control, minimum)]
         # One read-back to the host for all statistics.
@@ -330,7 +332,7 @@ class CollapseGuard(Callback):
             self.duty = self.duty.checked(
                 self.batch, calm=calm, warm_up=settings.warm_up, every=settings.every, longest=settings.longest
             )
-        counts = predicted_counts(adapted.logits, len(self.class_names))
+        counts = total_of_all(predicted_counts(adapted.logits, len(self.class_names)))
         if self._marginal is None:
             self._marginal = counts
         elif self.duty.next > self.batch + 1 and bool(marginal_drift(counts, self._marginal) > _STARTLING):

@@ -15,6 +15,7 @@ from callbacks.guard import NoGuardConfig, Reference
 from callbacks.preflight import EXIT, NoPreflightConfig, OnlyPreflightConfig, Preflight, PreflightConfig, preflight
 from callbacks.trajectory import save_trajectory, trajectory
 from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, create_stream, load_images
+from datamodules.classes import in_classes_of
 from datamodules.images import value_range
 from datamodules.shifts import expanded
 from datamodules.streams.window import NewestOnly
@@ -26,8 +27,8 @@ from tta.config import read_arguments, resolve, to_dict
 from tta.errors import InputError
 from tta.methods import METHODS, Method, create_method
 from tta.methods.scaling import scaled
-from tta.metrics import stream_metrics
 from tta.options import option
+from tta.scores import check_groups, scores
 from tta.tracking import WandbConfig, create_loggers, finish, log_result
 
 GROUPS = {
@@ -59,6 +60,7 @@ class AdaptConfig:
     name: str | None = option(None, "name of the run; null: made from method, guard, target, stream, shift and seed")
     output: str | None = option(None, "folder of the results; null: runs/adapt/NAME")
     seed: int = option(0, "seed of the stream")
+    bootstrap: int = option(0, "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none")
     workers: int = option(0, "processes that prepare batches")
     trainer: dict[str, Any] = option({}, "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu trainer.devices=1")
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
@@ -84,11 +86,16 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     assert config.source is not None
     checkpoint = SourceCheckpoint.load(config.source)
     arguments = entry.trainer_arguments(config.trainer, max_epochs=1, enable_checkpointing=False, log_every_n_steps=1)
-    images = target_images(config, checkpoint)
+    images, scoring = target_images(config, checkpoint), config.data.options
+    columns = {name: images.column(name) for name in scoring.subgroups}
+    aggregate = scoring.aggregate == "group"
+    if aggregate:
+        check_groups(images.labels, images.groups, columns)
     stream = config.stream.options
     items = create_stream(stream, images, config.seed)
     loader = StreamLoader(images, items, stream.batch_size, config.workers, stream.window)
-    method, config = create(config, checkpoint)
+    module, guard, config = create_module(config, checkpoint)
+    method = module.method
     if config.start is not None:
         method.load_adapted_state(load_adapted(config.start, checkpoint))
     name = config.name or _run_name(config)
@@ -102,24 +109,27 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         entry.write_json(folder / "preflight.json", look.to_dict())
         print(look)
     classes = tuple(checkpoint.class_names)
-    reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
-    guard = CollapseGuard(classes, config.guard.options, reference) if config.guard.kind == "on" else None
-    writer, tracer = PredictionWriter(folder / "predictions.csv", classes), TraceWriter(folder)
+    skipped = images.skipped if rank == 0 else type(images.skipped)()
+    writer, tracer = PredictionWriter(folder / "predictions.csv", classes, skipped), TraceWriter(folder)
     watch = [guard, Alerts(config.guard.options.alert, name)] if guard else []
     callbacks: list[Callback] = [*watch, *([NewestOnly()] if stream.window else []), writer, tracer]
-    twins = Candidates(method, checkpoint.layer_moments) if guard and config.method.kind != "source" else None
-    module = AdaptationModule(method, stream.seen, screen=guard is not None, candidates=twins)
     log = create_loggers if rank == 0 else lambda *args, **kwargs: []
     loggers = log(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
     try:
         entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
-        metrics = stream_metrics(writer.probabilities, writer.labels, classes, writer.domains)
+        metrics = scores(
+            *(writer.probabilities, writer.labels, classes, writer.domains),
+            groups=images.groups[writer.rows],
+            columns={name: values[writer.rows] for name, values in columns.items()},
+            aggregate=aggregate,
+            bootstrap=config.bootstrap,
+        )
         metrics["alarms"] = guard.alarms if guard else 0
         metrics["resets"] = len(guard.resets) if guard else 0
         metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
         entry.write_json(folder / "metrics.json", metrics)
         save_adapted(folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state())
-        levels = {"R": guard.config.watch_ratio, "drift": guard.config.watch_drift} if guard else {}
+        levels = {"R": guard.thresholds.watch_ratio, "drift": guard.thresholds.watch_drift} if guard else {}
         figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, classes, levels, name)
         save_trajectory(figure, folder / "trajectory.png")
         log_result(loggers, metrics, events=tracer.events, picture=folder / "trajectory.png")
@@ -149,21 +159,16 @@ def target_images(config: AdaptConfig, checkpoint: SourceCheckpoint) -> ImageSet
     if not len(images):
         raise InputError("the target has no images: check data.target, and that its split is test")
     if (images.channels, images.size) != (checkpoint.channels, checkpoint.size):
-        height, width = checkpoint.size
+        theirs, ours = ("x".join(map(str, size)) for size in (images.size, checkpoint.size))
         raise InputError(
-            f"the target's images are {images.size[0]}x{images.size[1]} with {images.channels} channel(s), but the source "
-            f"was trained on {height}x{width} with {checkpoint.channels}: convert them, or train on images like these"
+            f"the target's images are {theirs} with {images.channels} channel(s), but the source was trained on {ours} with "
+            f"{checkpoint.channels}: convert them (of files, data.size={list(checkpoint.size)} and "
+            f"data.channels={checkpoint.channels} do), or train on images like these"
         )
-    names = tuple(checkpoint.class_names)
-    unnamed = all(name.isdigit() for name in images.class_names)
-    if images.labelled and images.class_names != names and not (unnamed and len(images.class_names) <= len(names)):
-        raise InputError(
-            f"the target's classes ({', '.join(images.class_names)}) are not the source's ({', '.join(names)}): "
-            "give it the same class_names, in the same order"
-        )
+    images = in_classes_of(images, tuple(checkpoint.class_names), config.data.options.classes)
     shift = create_shift(config.shift.kind, config.shift.options)
     low, high = value_range(images.images, (checkpoint.low, checkpoint.high))
-    return replace(images, class_names=names, low=low, high=high, transform=shift)
+    return replace(images, low=low, high=high, transform=shift)
 
 
 def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, AdaptConfig]:
@@ -194,9 +199,26 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
     return method, replace(config, method=replace(config.method, options=options))
 
 
+def create_module(
+    config: AdaptConfig, checkpoint: SourceCheckpoint
+) -> tuple[AdaptationModule, CollapseGuard | None, AdaptConfig]:
+    """What runs in a Trainer: the module, its guard (None where there is to be none), and the configuration as resolved.
+
+    Raises:
+        InputError: the network cannot be adapted so, or not with this batch size.
+    """
+    method, config = create(config, checkpoint)
+    if config.guard.kind != "on":
+        return AdaptationModule(method, config.stream.options.seen, screen=False), None, config
+    reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
+    guard = CollapseGuard(checkpoint.class_names, config.guard.options, reference, checkpoint.calibration)
+    twins = Candidates(method, checkpoint.layer_moments) if config.method.kind != "source" else None
+    return AdaptationModule(method, config.stream.options.seen, candidates=twins), guard, config
+
+
 def _run_name(config: AdaptConfig) -> str:
     target = getattr(config.data.options, "target", None) or getattr(config.data.options, "name", config.data.kind)
-    target = target if isinstance(target, str) else "+".join(map(str, target))
+    target = "+".join(Path(str(name)).name for name in ([target] if isinstance(target, str) else target))
     parts = [config.method.kind, f"guard-{config.guard.kind}", target, config.stream.kind]
     shift = create_shift(config.shift.kind, config.shift.options)
     if shift is not None:

@@ -14,7 +14,7 @@ _COLUMNS = {"separation": "J", "ratio": "R"}
 STATISTICS: Mapping[str, str] = {_COLUMNS.get(field.name, field.name): field.name for field in fields(Statistics)}
 
 
-def judge(statistics: Statistics, thresholds: Thresholds, memory: Memory, state: State) -> Decision:
+def judge(statistics: Statistics, thresholds: Thresholds, memory: Memory, state: State, choice: str | None = None) -> Decision:
     """The decision on a batch; where nothing new is known, the last verdict stands.
 
     Args:
@@ -22,7 +22,10 @@ def judge(statistics: Statistics, thresholds: Thresholds, memory: Memory, state:
         thresholds: where trust ends.
         memory: of the decision before.
         state: of the verdict before.
+        choice: the statistics in use; None where there is no choice.
     """
+    if choice in (None, "control"):  # under label skew its own marginal may be wrong, and moving away from it right
+        thresholds = replace(thresholds, alarm_excess=None)
     decision = decide(statistics, thresholds, memory)
     verdict = decision.verdict
     if statistics.ratio is None and verdict.state not in ("ALARM", "FROZEN"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
@@ -27,12 +28,15 @@ class PredictionWriter(Callback):
     Args:
         path: the file.
         class_names: names of the classes, which name the probability columns.
+        skipped: reason for each image, by id, that could not be read: they stand at the end, with nothing else.
     """
 
-    def __init__(self, path: Path, class_names: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, class_names: tuple[str, ...], skipped: Mapping[str, str] | None = None) -> None:
         self.path = path
         self.class_names = class_names
+        self.skipped = dict(skipped or {})
         self.domains: list[str] = []
+        self.rows: list[int] = []
         self.seconds = 0.0
         self._probabilities: list[Tensor] = []
         self._labels: list[Tensor] = []
@@ -49,6 +53,7 @@ class PredictionWriter(Callback):
             *(f"prob_{name}" for name in self.class_names),
             "verdict",
             "served_by",
+            "reason",
         ]
         csv.writer(self._file).writerow(columns)
         self._started = perf_counter()
@@ -60,7 +65,7 @@ class PredictionWriter(Callback):
         assert self._file is not None
         probabilities = outputs["logits"].float().softmax(1).cpu()
         confidences, predictions = probabilities.max(1)
-        state = [outputs.get("verdict", ""), outputs.get("served_by", "")]
+        state = [outputs.get("verdict", ""), outputs.get("served_by", ""), ""]
         rows = zip(batch["id"], predictions.tolist(), confidences.tolist(), probabilities.tolist(), strict=True)
         csv.writer(self._file).writerows(
             [name, self.class_names[label], f"{confidence:.6f}", *(f"{p:.6f}" for p in row), *state]
@@ -70,10 +75,14 @@ class PredictionWriter(Callback):
         self._probabilities.append(probabilities)
         self._labels.append(batch["label"].cpu())
         self.domains += batch["domain"]
+        self.rows += batch["index"].tolist()
         self.seconds = perf_counter() - self._started
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the file."""
+        """Say what was skipped, and close the file."""
+        assert self._file is not None
+        empty = [""] * (len(self.class_names) + 4)
+        csv.writer(self._file).writerows([name, *empty, reason] for name, reason in self.skipped.items())
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

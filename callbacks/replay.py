@@ -2,9 +2,9 @@
 
     python -m callbacks.replay runs/adapt/NAME/trace.csv guard.alarm_shortfall=0.5
 
-The settings start from those of the run, where its ``config.yaml`` lies beside the trace. With the same settings the verdicts
-are the recorded ones. With others they tell when the alarm *would* have come; what the model would have done after it, a
-trace cannot know: the statistics stay those of the recorded run.
+The settings start from those of the run, where its ``config.yaml`` lies beside the trace, and from its source's calibration.
+With the same settings the verdicts are the recorded ones. With others they tell when the alarm *would* have come; what the
+model would have done after it, a trace cannot know: the statistics stay those of the recorded run.
 """
 
 import csv
@@ -19,6 +19,7 @@ from callbacks.guard import GuardConfig
 from callbacks.judge import STATISTICS, corrected, forgotten, judge, rung_of, statistics_of
 from callbacks.verdict import Memory, State, Thresholds, Verdict
 from tta import entry
+from tta.checkpoint import SourceCheckpoint
 from tta.config import read_arguments, resolve
 from tta.errors import InputError
 from tta.options import option
@@ -28,7 +29,7 @@ USAGE = (
     "Judge a recorded trace again under other settings of the guard."
 )
 #: Settings on which verdicts depend; all others change what is measured in the first place.
-REPLAYED = (*(field.name for field in fields(Thresholds)), "ladder", "window")
+REPLAYED = (*(field.name for field in fields(Thresholds)), "false_alarm", "ladder", "window")
 _STATES = ("OK", "WATCH", "ALARM", "FROZEN")
 
 
@@ -37,6 +38,7 @@ class ReplayConfig:
     """Options of ``callbacks.replay``."""
 
     guard: GuardConfig = option(GuardConfig(), "settings of the guard")
+    source: str | None = option(None, "source checkpoint whose calibration counts; null: none without the run's config.yaml")
     output: str | None = option(None, "CSV file that the replayed trace is written to")
 
 
@@ -47,25 +49,28 @@ class Judged(NamedTuple):
     correction: str | None
 
 
-def replay(rows: Sequence[Mapping[str, str]], config: GuardConfig) -> list[Judged]:
+def replay(
+    rows: Sequence[Mapping[str, str]], config: GuardConfig, calibration: Mapping[str, Any] | None = None
+) -> list[Judged]:
     """The verdict on each row of a trace, by the rules of the live guard.
 
     Args:
         rows: of ``trace.csv``, all from the first on.
         config: the guard's settings.
+        calibration: of the source checkpoint, for thresholds that are not set.
 
     Raises:
         KeyError: a row lacks a column.
         ValueError: a cell holds what no trace does.
     """
     state: State = "OK"
-    memory = Memory()
+    memory, thresholds = Memory(), config.thresholds(calibration)
     alarmed: list[int] = []
     result = []
     for index, row in enumerate(rows):
         if index and row["choice"] != rows[index - 1]["choice"]:
             memory = forgotten(memory)
-        decision = judge(statistics_of(row), config.thresholds, memory, state)
+        decision = judge(statistics_of(row), thresholds, memory, state, row["choice"] or None)
         verdict, memory, state, rung = decision.verdict, decision.memory, decision.verdict.state, None
         if state == "ALARM":
             batch = int(row["batch"])
@@ -139,11 +144,9 @@ def configure(argv: Sequence[str]) -> tuple[Path, ReplayConfig]:
     path = Path(traces[0]).expanduser()
     path = path / "trace.csv" if path.is_dir() else path
     recorded = _recorded(path.with_name("config.yaml"))
-    base = resolve(ReplayConfig, {}, {"guard": recorded})
+    base = resolve(ReplayConfig, {}, recorded)
     words = [word for word in argv if word not in traces]
-    given = read_arguments(words, {}, {"guard": recorded})
-    given["guard"].pop("kind", None)
-    config = resolve(ReplayConfig, {}, given)
+    config = resolve(ReplayConfig, {}, read_arguments(words, {}, recorded))
     for field in fields(GuardConfig):
         if field.name not in REPLAYED and getattr(config.guard, field.name) != getattr(base.guard, field.name):
             raise InputError(
@@ -154,13 +157,14 @@ def configure(argv: Sequence[str]) -> tuple[Path, ReplayConfig]:
 
 
 def _recorded(path: Path) -> dict[str, Any]:
-    """The guard's settings in a run's ``config.yaml``; the defaults where there is none."""
+    """The source and the guard's settings in a run's ``config.yaml``; the defaults where there is none."""
     if not path.is_file():
         return {}
-    guard = dict(read_arguments([str(path)], {}).get("guard") or {})
+    content = read_arguments([str(path)], {})
+    guard = dict(content.get("guard") or {})
     if guard.pop("kind", "on") != "on":
         raise InputError(f"{path.with_name('trace.csv')} was not judged by guard=on, so it cannot be judged again")
-    return guard
+    return {"guard": guard, "source": content.get("source")}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -169,8 +173,9 @@ def main(argv: Sequence[str]) -> int:
     def run() -> None:
         path, config = configure(argv)
         rows = read_trace(path)
+        calibration = SourceCheckpoint.load(config.source).calibration if config.source is not None else None
         try:
-            judged = replay(rows, config.guard)
+            judged = replay(rows, config.guard, calibration)
         except (KeyError, ValueError) as error:
             raise InputError(f"{path} is not a trace of adapt.py ({error}): name the trace.csv of a run") from error
         print(report(rows, judged))

@@ -65,7 +65,7 @@ def test_adaptation_leaves_predictions_trace_events_and_state(source: Path, tmp_
     assert len(predictions) == 500
     assert list(predictions[0]) == [
         *("id", "prediction", "confidence", "prob_round", "prob_elongated", "prob_granular", "prob_lobulated"),
-        *("verdict", "served_by"),
+        *("verdict", "served_by", "reason"),
     ]
     for row in predictions[:20]:
         probabilities = {key[5:]: float(value) for key, value in row.items() if key.startswith("prob_")}
@@ -161,6 +161,11 @@ def test_bad_input_gets_one_sentence(source: Path, tmp_path: Path, capsys: Captu
         (adapt, "adapted.ckpt of Holdfast", (ours, f"start={foreign}")),
         (train, "1 class", ("data=npz", f"data.path={one}")),
         (train, "did you mean flip", (*TINY, "augment=[flop]")),
+        (train, "belong together", (*TINY[:-1], "calibrate=only")),
+        (train, "belong together", (*TINY, ours)),
+        (train, "did you mean tent", (*TINY[:-1], "calibrate.methods=[tnt]")),
+        (train, "other classes", (ours, "calibrate=only", "data=npz", f"data.path={small}")),
+        (train, "does not load as weights alone", (*TINY, f"weights={tmp_path / 'text.ckpt'}")),
         (train, "cannot be written", (*TINY, f"output={foreign}/below")),
     ]
     for program, message, words in cases:
@@ -169,7 +174,8 @@ def test_bad_input_gets_one_sentence(source: Path, tmp_path: Path, capsys: Captu
 
 def test_batch_statistics_of_one_value_are_refused_early(source: Path, tmp_path: Path, capsys: Capture) -> None:
     path = saved(tmp_path, {**domain_arrays()}, "small.npz")
-    words = ["data=npz", f"data.path={path}", "model=resnet18", "epochs=1", "batch_size=4", f"output={tmp_path / 'deep'}"]
+    words = ["data=npz", f"data.path={path}", "model=resnet18", "epochs=1", "batch_size=4"]
+    words += ["calibrate=off", f"output={tmp_path / 'deep'}"]
     assert train.main([*QUICK, *words]) == 0
     again = [
         f"source={tmp_path / 'deep'}",

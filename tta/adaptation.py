@@ -1,6 +1,6 @@
 """The LightningModule that carries one adaptation method through a stream."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from tta.errors import InputError
 from tta.methods.base import Method, Prediction
 from tta.normalization import BatchStatisticsError
 
+#: Share of a batch's most frequent predicted class from which on the batch counts as one of a single class.
+_SINGLE = 0.95
 #: What the module's outputs say served a batch.
 SERVED_BY = ("adapted", "control", "source")
 
@@ -27,7 +29,7 @@ class AdaptationModule(LightningModule):
     Args:
         method: from ``create_method``.
         batch_size: nominal size of a batch; smaller ones are short.
-        screen: skip the update on batches that teach nothing (short ones, and those of a single class).
+        screen: skip the update on batches that teach the wrong thing (short ones, and those of hardly more than one class).
         candidates: the un-updated network under several statistics, for a method whose normalisation is chosen as it goes.
     """
 
@@ -83,12 +85,12 @@ class AdaptationModule(LightningModule):
         images, _ = repaired(batch["image"])
         return self._control(images)
 
-    def candidates(self, batch: Mapping[str, Any]) -> Mapping[str, Prediction]:
-        """What the un-updated network says of the batch under each choice of statistics; none where there is no choice."""
+    def candidates(self, batch: Mapping[str, Any], names: Sequence[str] | None = None) -> Mapping[str, Prediction]:
+        """What the un-updated network says of the batch under each choice of statistics, or some; none without choice."""
         if self.twins is None:
             return {}
         images, _ = repaired(batch["image"])
-        return self.twins.predict(images)
+        return self.twins.predict(images, names)
 
     def use(self, name: str) -> None:
         """Predict and learn under the statistics of a candidate."""
@@ -128,7 +130,7 @@ class AdaptationModule(LightningModule):
         if len(images) < self.batch_size // place()[1]:
             return "short_batch"
         if _single_class(prediction.logits) and _single_class(self._control(images).logits):
-            # Only where the un-updated twin agrees: otherwise it is no batch of one class but a collapse.
+            # Only where the un-updated twin agrees: otherwise it is no such batch but a collapse.
             return "single_class"
         return None
 
@@ -173,5 +175,6 @@ def repaired(images: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _single_class(logits: Tensor) -> bool:
+    """Whether hardly any row is predicted as another than the most frequent class."""
     labels = logits.argmax(1)
-    return bool((labels == labels[0]).all())
+    return bool((labels == labels.mode().values).float().mean() >= _SINGLE)

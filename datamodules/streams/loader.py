@@ -66,7 +66,9 @@ class StreamLoader:
         start, self.position = self.position, 0
         batches = _Batches(self.images, self.stream, self.batch_size, self.window)
         # The sampler, not a shortened stream, goes on at the position: a window reaches behind it.
-        loader = DataLoader(batches, batch_size=None, sampler=range(start, len(batches)), num_workers=self.workers)
+        order = range(start, len(batches))
+        pinned = torch.cuda.is_available()  # copies to the device then go on beside its work
+        loader = DataLoader(batches, batch_size=None, sampler=order, num_workers=self.workers, pin_memory=pinned)
         for index, batch in enumerate(loader):
             self._handed_out = start + index + 1
             yield batch

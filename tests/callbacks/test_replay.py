@@ -12,6 +12,7 @@ from callbacks.judge import cell_of, statistics_of, trace_of
 from callbacks.replay import main, read_trace, replay
 from callbacks.verdict import Statistics
 from tests.callbacks.test_guard import Harm, batches, run
+from tests.test_programs import run_adapt
 
 Capture = pytest.CaptureFixture[str]
 
@@ -71,6 +72,15 @@ def test_settings_start_from_the_runs(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "config.yaml").write_text("guard:\n  kind: 'on'\n  watch_ratio: 0.95\n")
     assert main([str(tmp_path)]) == 0
     assert "0 of 40 verdicts differ." in capsys.readouterr().out
+
+
+def test_a_run_of_the_program_replays_to_its_own_verdicts(source: Path, tmp_path: Path, capsys: Capture) -> None:
+    run_adapt(source, tmp_path, "method=dsbr", "method.lr=0.1", "stream.passes=3")
+    assert main([str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "0 of 24 verdicts differ." in shown
+    assert main([str(tmp_path), "guard.watch_drift=0.01"]) == 0
+    assert main([str(tmp_path), "source=absent"]) == 2
 
 
 @pytest.mark.parametrize(

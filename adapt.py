@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from lightning import Callback, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks import CollapseGuard, GuardConfig, PredictionWriter, TraceWriter
+from callbacks import Alerts, CollapseGuard, GuardConfig, PredictionWriter, TraceWriter
 from callbacks.guard import NoGuardConfig, Reference
+from callbacks.preflight import EXIT, NoPreflightConfig, OnlyPreflightConfig, Preflight, PreflightConfig, preflight
 from callbacks.trajectory import save_trajectory, trajectory
 from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, create_stream, load_images
 from datamodules.classes import in_classes_of
@@ -35,6 +37,7 @@ GROUPS = {
     "stream": STREAMS,
     "shift": SHIFTS,
     "guard": {"on": GuardConfig, "off": NoGuardConfig},
+    "preflight": {"off": NoPreflightConfig, "report": PreflightConfig, "only": OnlyPreflightConfig},
 }
 USAGE = (
     "usage: python adapt.py source=DIR_OR_CKPT [config.yaml ...] [key=value ...]\n\n"
@@ -51,6 +54,7 @@ class AdaptConfig:
     stream: Any = option("iid", "order in which the target's images arrive")
     shift: Any = option("none", "corruption of the target's images")
     guard: Any = option("on", "watch for collapse and correct it")
+    preflight: Any = option("off", "look at the stream's first images, and say whether to adapt: report or only")
     source: str | None = option(None, "source checkpoint, or the folder of one; required")
     start: str | None = option(None, "adapted.ckpt of an earlier run to go on from; null: the source itself")
     name: str | None = option(None, "name of the run; null: made from method, guard, target, stream, shift and seed")
@@ -95,12 +99,22 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     if config.start is not None:
         method.load_adapted_state(load_adapted(config.start, checkpoint))
     name = config.name or _run_name(config)
-    folder = entry.output_folder(config.output or f"runs/adapt/{name}", config, "adapt.py")
+    output = config.output or f"runs/adapt/{name}"
+    # Lightning starts the other processes with this very program; each leaves its part of the stream.
+    rank = getattr(rank_zero_only, "rank", 0)
+    folder = entry.output_folder(f"{output}/rank{rank}" if rank else output, config, "adapt.py")
     items.save(folder / "stream.csv", images)
+    if config.preflight.kind == "report" and rank == 0:
+        look = look_ahead(config)
+        entry.write_json(folder / "preflight.json", look.to_dict())
+        print(look)
     classes = tuple(checkpoint.class_names)
-    writer, tracer = PredictionWriter(folder / "predictions.csv", classes, images.skipped), TraceWriter(folder)
-    callbacks: list[Callback] = [*([guard] if guard else []), *([NewestOnly()] if stream.window else []), writer, tracer]
-    loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
+    skipped = images.skipped if rank == 0 else type(images.skipped)()
+    writer, tracer = PredictionWriter(folder / "predictions.csv", classes, skipped), TraceWriter(folder)
+    watch = [guard, Alerts(config.guard.options.alert, name)] if guard else []
+    callbacks: list[Callback] = [*watch, *([NewestOnly()] if stream.window else []), writer, tracer]
+    log = create_loggers if rank == 0 else lambda *args, **kwargs: []
+    loggers = log(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
     try:
         entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
         metrics = scores(
@@ -122,6 +136,17 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     finally:
         finish(loggers)
     return metrics
+
+
+def look_ahead(config: AdaptConfig) -> Preflight:
+    """What the first images of the stream say about adapting to them; the run's own randomness is left as it was."""
+    assert config.source is not None
+    checkpoint = SourceCheckpoint.load(config.source)
+    images, stream = target_images(config, checkpoint), config.stream.options
+    loader = StreamLoader(images, create_stream(stream, images, config.seed), stream.batch_size)
+    gpu = torch.cuda.is_available() and config.trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda")
+    with torch.random.fork_rng():
+        return preflight(checkpoint, loader, config.preflight.options.images, "cuda" if gpu else "cpu")
 
 
 def target_images(config: AdaptConfig, checkpoint: SourceCheckpoint) -> ImageSet:
@@ -203,9 +228,16 @@ def _run_name(config: AdaptConfig) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
+    status = 0
 
     def run() -> None:
         config = configure(argv)
+        if config.preflight.kind == "only":
+            nonlocal status
+            look = look_ahead(config)
+            print(look)
+            status = EXIT[look.advice]
+            return
         metrics = adapt(config)
         folder = Path(config.output or f"runs/adapt/{config.name or _run_name(config)}")
         known = [key for key in ("balanced_accuracy", "last_quarter") if key in metrics]
@@ -213,7 +245,7 @@ def main(argv: Sequence[str]) -> int:
         counts = [f"{metrics[key]} {key}" for key in ("alarms", "resets")]
         print(f"{folder}: {', '.join([*scores, *counts])}")
 
-    return entry.run(run, AdaptConfig, GROUPS, USAGE, argv)
+    return entry.run(run, AdaptConfig, GROUPS, USAGE, argv) or status
 
 
 if __name__ == "__main__":

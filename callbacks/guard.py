@@ -1,19 +1,22 @@
 """The guard: watches an adapting model against its un-updated twin, and takes it back before it collapses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.alerts import AlertConfig
 from callbacks.choice import choose
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
-from callbacks.verdict import Memory, State, Statistics, Thresholds, Verdict, decide
+from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
+from callbacks.verdict import Memory, State, Statistics, Thresholds, Verdict
 from tta.calibration import calibrated
 from tta.config import closest
+from tta.distributed import any_of_all, moments_of_all, skipped_by_all, total_of_all
 from tta.errors import InputError
 from tta.evidence import Evidence, evidence_of, gathered, no_evidence
 from tta.marginal import marginal_drift, predicted_counts, vanished_classes
@@ -57,6 +60,7 @@ class GuardConfig:
     ladder: list[str] = option(list(LADDER), "correction of the first, second, ... alarm within the window; the last repeats")
     rest: int = option(8, "batches without updates after an alarm")
     window: int = option(1000, "batches over which alarms are counted")
+    alert: AlertConfig = option(AlertConfig(), "who is told of an alarm")
 
     def __post_init__(self) -> None:
         for name in ("patience", "longest", "window"):
@@ -115,7 +119,8 @@ class CollapseGuard(Callback):
     Where the module offers candidates (``Choosable``), evidence decides under which statistics it works. The un-updated network
     under those is the control, against which the adapted model is judged. On ALARM the module is corrected and rests for a
     while, and the batch leaves with the control's logits; so do batches that the module reports as ``skipped``. What was
-    found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift) and ``events``.
+    found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift, ...), ``checked``, ``choice``
+    and ``events``.
 
     Args:
         class_names: names of the classes.
@@ -186,8 +191,9 @@ class CollapseGuard(Callback):
         events: list[dict[str, Any]] = []
         outputs["events"] = events
         adapted = Prediction(outputs["logits"], outputs["features"])
-        healthy = bool(torch.isfinite(adapted.logits).all())
-        skipped = outputs.get("skipped")
+        device = adapted.logits.device
+        healthy = not any_of_all(not bool(torch.isfinite(adapted.logits).all()), device)
+        skipped = skipped_by_all(outputs.get("skipped"), device)
         due = self.duty.checks(self.batch)
         control, switched = None, False
         if due or skipped or not healthy:
@@ -215,7 +221,8 @@ class CollapseGuard(Callback):
             self.idle, self.shift = False, None
         outputs.setdefault("served_by", "adapted")
         outputs["verdict"] = self.state = verdict.state
-        outputs["statistics"] = {"J": statistics.separation, "R": statistics.ratio, "drift": statistics.drift}
+        outputs["statistics"] = trace_of(statistics)
+        outputs["checked"], outputs["choice"] = due, self.choice
         self._plan(due, happened=switched or verdict.state == "ALARM", adapted=adapted)
         self.batch += 1
 
@@ -308,10 +315,10 @@ class CollapseGuard(Callback):
             start = no_moments(classes, control.features.shape[1], control.features.device)
             self._adapted = self._control = start
             self._counts = torch.zeros(2, classes, device=control.logits.device)
-        self._adapted = merge(self._adapted, class_moments(adapted.features, labels, classes), decay)
-        self._control = merge(self._control, class_moments(control.features, labels, classes), decay)
+        moments = [moments_of_all(class_moments(p.features, labels, classes)) for p in (adapted, control)]
+        self._adapted, self._control = merge(self._adapted, moments[0], decay), merge(self._control, moments[1], decay)
         counts = [predicted_counts(p.logits, classes) for p in (adapted, control)]
-        self._counts = self._counts * decay + torch.stack(counts)
+        self._counts = self._counts * decay + total_of_all(torch.stack(counts))
         minimum = self.config.min_count
         both = [separation_of(self._adapted, minimum), separation_of(self._control, minimum)]
         # One read-back to the host for all statistics.
@@ -325,24 +332,17 @@ class CollapseGuard(Callback):
         )
 
     def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Verdict:
-        """The verdict on a batch; where nothing new is known, the last one stands."""
-        thresholds = self.thresholds
-        if self.choice in (None, "control"):  # under label skew its own marginal may be wrong, and moving away from it right
-            thresholds = replace(thresholds, alarm_excess=None)
-        decision = decide(statistics, thresholds, self.memory)
-        verdict = decision.verdict
-        if statistics.ratio is None and verdict.state not in ("ALARM", "FROZEN"):
-            verdict = Verdict("OK" if self.state == "ALARM" else self.state, verdict.reason, verdict.message)
-        self.memory = decision.memory
+        """The verdict on a batch."""
+        decision = judge(statistics, self.thresholds, self.memory, self.state, self.choice)
+        verdict, self.memory = decision.verdict, decision.memory
         if verdict.state != self.state:
             events.append(self._event("verdict", verdict.reason, verdict.message, statistics, state=verdict.state))
         return verdict
 
     def _correct(self, module: Guardable, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
         """The ladder's correction for this alarm, and rest."""
-        recent = [batch for batch in self.alarmed if batch > self.batch - self.config.window]
+        rung = rung_of(self.alarmed, self.batch, self.config.ladder, self.config.window)
         self.alarmed.append(self.batch)
-        rung = self.config.ladder[min(len(recent), len(self.config.ladder) - 1)]
         correction = CORRECTIONS[rung]
         counts = torch.ones(2, len(self.class_names)) if self._counts is None else self._counts + 1
         adapted, control = counts / counts.sum(1, keepdim=True)
@@ -352,7 +352,7 @@ class CollapseGuard(Callback):
         if correction.resets:
             self.resets.append(self.batch)
         self._forget_control()
-        self.memory = Memory(frozen=correction.final)
+        self.memory = corrected(rung)
         self.resting = self.config.rest
         if correction.final or self.resting:
             module.pause(True)
@@ -361,7 +361,7 @@ class CollapseGuard(Callback):
     def _forget_control(self) -> None:
         """Start the comparison of adapted and control afresh."""
         self._adapted = self._control = self._counts = None
-        self.memory = Memory(frozen=self.memory.frozen)
+        self.memory = forgotten(self.memory)
 
     def _plan(self, due: bool, *, happened: bool, adapted: Prediction) -> None:
         """When to look next: soon, where the predicted marginal jumps; that is seen without the control."""
@@ -373,7 +373,7 @@ class CollapseGuard(Callback):
             self.duty = self.duty.looked(self.batch, self.config.patience, longest)
         if self.state == "WATCH":
             self.duty = self.duty.watching(self.batch)
-        counts = predicted_counts(adapted.logits, len(self.class_names))
+        counts = total_of_all(predicted_counts(adapted.logits, len(self.class_names)))
         if self._marginal is None:
             self._marginal = counts
         elif self.duty.next_look > self.batch + 1 and bool(marginal_drift(counts, self._marginal) > _STARTLING):

@@ -11,9 +11,15 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.judge import STATISTICS, cell_of
 from tta.tracking import log_trace
 
-TRACE_COLUMNS = ("batch", "J", "R", "drift", "entropy", "loss", "verdict")
+#: What a person looks at, then what else ``callbacks.replay`` needs, then how the batch was handled.
+TRACE_COLUMNS = tuple(
+    dict.fromkeys(
+        ["batch", "J", "R", "drift", "entropy", "loss", "verdict", *STATISTICS, "checked", "skipped", "choice", "served_by"]
+    )
+)
 
 
 class PredictionWriter(Callback):
@@ -126,16 +132,16 @@ class TraceWriter(Callback):
             "loss": None if outputs.get("loss") is None else float(outputs["loss"]),
             **outputs.get("statistics", {}),
         }
-        row = {"batch": batch_idx, "verdict": outputs.get("verdict", ""), **measured}
+        handled = {key: outputs.get(key) for key in ("verdict", "checked", "skipped", "choice", "served_by")}
+        row = {"batch": batch_idx, **measured, **handled}
         self.rows.append(row)
-        values = [row.get(column) for column in TRACE_COLUMNS]
-        csv.writer(self._files[0]).writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
+        csv.writer(self._files[0]).writerow([cell_of(row.get(column)) for column in TRACE_COLUMNS])
         for event in outputs.get("events", ()):
             self.events.append(event)
             self._files[1].write(json.dumps(event) + "\n")
         for file in self._files:
             file.flush()
-        log_trace(trainer.loggers, batch_idx, measured)
+        log_trace(trainer.loggers, batch_idx, {key: value for key, value in measured.items() if isinstance(value, float)})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the files."""

@@ -73,7 +73,8 @@ def test_adaptation_leaves_predictions_trace_events_and_state(source: Path, tmp_
         assert max(probabilities, key=lambda name: probabilities[name]) == row["prediction"]
     assert {row["served_by"] for row in predictions[-52:]} <= {"control", "source"}  # the short last batch
     trace = rows(tmp_path / "trace.csv")
-    assert list(trace[0]) == ["batch", "J", "R", "drift", "entropy", "loss", "verdict"]
+    assert list(trace[0])[:7] == ["batch", "J", "R", "drift", "entropy", "loss", "verdict"]
+    assert list(trace[0])[-4:] == ["checked", "skipped", "choice", "served_by"]
     assert len(trace) == 8
     assert any(row["R"] for row in trace)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
@@ -203,7 +204,7 @@ def test_wandb_offline_writes_a_run_that_reads_back(source: Path, tmp_path: Path
 
 
 def read_wandb(path: Path, patience: float = 20.0) -> dict[str, Any]:
-    """Project, config, history and summary of a W&B file, once its writer, a process of its own, has closed it."""
+    """Project, config, history, alerts and summary of a W&B file, once its writer, a process of its own, has closed it."""
     from wandb.proto import wandb_internal_pb2
 
     records: list[Any] = []
@@ -211,7 +212,7 @@ def read_wandb(path: Path, patience: float = 20.0) -> dict[str, Any]:
     while monotonic() < deadline and not any(record.HasField("exit") for record in records):
         sleep(0.1)
         records = [wandb_internal_pb2.Record.FromString(data) for data in log_records(path.read_bytes())]
-    content: dict[str, Any] = {"config": {}, "history": [], "summary": {}}
+    content: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "alerts": []}
     for record in records:
         kind = record.WhichOneof("record_type")
         if kind == "run":
@@ -220,6 +221,8 @@ def read_wandb(path: Path, patience: float = 20.0) -> dict[str, Any]:
         elif kind == "history":
             step = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
             content["history"].append(step)
+        elif kind == "alert":
+            content["alerts"].append((record.alert.title, record.alert.text))
         elif kind == "summary":
             for item in record.summary.update:
                 content["summary"]["/".join(item.nested_key) or item.key] = json.loads(item.value_json)

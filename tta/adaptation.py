@@ -8,6 +8,8 @@ from lightning import LightningModule
 from torch import Tensor
 
 from tta.candidates import Candidates
+from tta.distributed import place, skipped_by_all
+from tta.errors import InputError
 from tta.methods.base import Method, Prediction
 from tta.normalization import BatchStatisticsError
 
@@ -42,6 +44,11 @@ class AdaptationModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Let gradients and steps go through Lightning, for its precision and DDP plugins."""
+        if place()[1] > 1 and (type(self.method).learn is not Method.learn or self.method.optimizer is None):
+            raise InputError(
+                f"{type(self.method).__name__} works in one process only: use trainer.devices=1, or a method that takes plain "
+                "gradient steps (tent, dsbr, eata, ...)"
+            )
         if self.method.optimizer is not None:
             optimizer = self.optimizers()
             assert not isinstance(optimizer, list)
@@ -66,7 +73,7 @@ class AdaptationModule(LightningModule):
         self.method.begin_batch()
         first = self.method.predicts_first
         prediction = self.method.predict(images) if first or broken else None
-        reason = "non_finite_image" if broken else self._unfit(images, prediction)
+        reason = skipped_by_all("non_finite_image" if broken else self._unfit(images, prediction), images.device)
         if reason is not None:
             return self._output(prediction or self.method.predict(images), skipped=reason)
         update = self.method.update(images, prediction)
@@ -120,7 +127,7 @@ class AdaptationModule(LightningModule):
         """Why a batch is no ground to learn from, or None."""
         if not self.screen or prediction is None or self.method.static or not self.method.needs_mixed_batch:
             return None
-        if len(images) < self.batch_size:
+        if len(images) < self.batch_size // place()[1]:
             return "short_batch"
         if _single_class(prediction.logits) and _single_class(self._control(images).logits):
             # Only where the un-updated twin agrees: otherwise it is no such batch but a collapse.

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tta.distributed import mean_of_all
 from tta.normalization import named_adjustable_layers, seen_moments, statistics
 
 #: Images that the source's own moments count for, at the start; and the most that the past counts for. A batch of 64 thus
@@ -54,20 +55,21 @@ class LabelCorrection(nn.Module):
 
     @torch.no_grad()
     def after(self, seen: Mapping[str, Tensor], probabilities: Tensor) -> dict[str, Tensor]:
-        """What the running state becomes with a batch, which is not kept.
+        """What the running state becomes with a batch, of all processes, which is not kept.
 
         Args:
             seen: by layer, mean and mean square (2, channels) of the batch there.
             probabilities: (N, C) predicted for the batch.
         """
-        count = len(probabilities)
+        means = [probabilities.float().mean(0), *(seen[name] for name in self.names)]
+        (predicted, *moments), count = mean_of_all(means, len(probabilities))
         kept = self.weight.clamp(max=_MEMORY)
         share = count / (kept + count)
-        mix = torch.lerp(probabilities.float().mean(0), torch.full_like(self.mix, 1 / len(self.mix)), _SHRINKAGE)
+        mix = torch.lerp(predicted, torch.full_like(self.mix, 1 / len(self.mix)), _SHRINKAGE)
         state = {"weight": kept + count, "mix": torch.lerp(self.mix, mix, share)}
-        for name in self.names:
+        for name, moment in zip(self.names, moments, strict=True):
             key = self._key("seen", name)
-            state[key] = torch.lerp(self.get_buffer(key), seen[name], share)
+            state[key] = torch.lerp(self.get_buffer(key), moment, share)
         return state
 
     @torch.no_grad()

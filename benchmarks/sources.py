@@ -30,9 +30,12 @@ def data_words(name: str, root: str) -> list[str]:
 
 
 def source_model(folder: Path, name: str, seed: int, words: Sequence[str]) -> Path:
-    """The folder of the source model ``NAME-seedN`` in ``folder``, trained by train.py's defaults if it is not there yet."""
+    """The folder of the source model ``NAME-seedN`` in ``folder``, trained by train.py's defaults if it is not there yet.
+
+    It is not calibrated: tables are about the guard's default thresholds, and calibration takes longer than training.
+    """
     source = folder / f"{name}-seed{seed}"
     if not (source / "source.ckpt").is_file():
-        quiet = ["wandb.mode=disabled", "trainer.enable_progress_bar=false"]
+        quiet = ["wandb.mode=disabled", "trainer.enable_progress_bar=false", "calibrate=off"]
         train(entry.configured(TrainConfig, GROUPS, [*quiet, *words, f"seed={seed}", f"output={source}"]))
     return source

@@ -15,6 +15,7 @@ from callbacks.duty import Duty
 from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
 from callbacks.verdict import Memory, State, Statistics, Thresholds, Verdict
 from tta.calibration import calibrated
+from tta.candidates import WARM_UP
 from tta.config import closest
 from tta.distributed import any_of_all, moments_of_all, skipped_by_all, total_of_all
 from tta.errors import InputError
@@ -199,7 +200,9 @@ class CollapseGuard(Callback):
         if due or skipped or not healthy:
             control, switched = self._control_of(pl_module, batch, look=self.duty.looks(self.batch), events=events)
         statistics = Statistics(non_finite=not healthy)
-        if healthy and control is not None and due and not skipped and not switched:
+        # At the start, corrected statistics take a batch in before the control predicts it: the adapted model did without.
+        settled = not self.evidence or self._looks > WARM_UP
+        if healthy and control is not None and due and settled and not skipped and not switched:
             statistics = self._measure(adapted, control)
         verdict = self._judge(statistics, events)
         if skipped:

@@ -11,7 +11,7 @@ from tta.methods.base import Method, Prediction
 from tta.normalization import BatchStatisticsError, Statistics, named_adjustable_layers, seen_moments, statistics
 
 #: Batches at the start in which corrected statistics take the batch in before they predict it.
-_WARM_UP = 4
+WARM_UP = 4
 
 
 class Candidates(nn.Module):
@@ -92,7 +92,7 @@ class Candidates(nn.Module):
         model, batches = self.method.model, int(self.batches)
         kind: Statistics = "batch" if batches == 0 and len(images) > 1 else "moving"
         values = self.correction.statistics(model)
-        if batches < _WARM_UP:
+        if batches < WARM_UP:
             _, state = self._seen(images, kind, values)
             kind, values = "moving", self.correction.statistics(model, state)
         prediction, state = self._seen(images, kind, values)

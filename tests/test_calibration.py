@@ -123,7 +123,7 @@ def test_an_old_checkpoint_is_calibrated_anew(source: Path, tmp_path: Path, caps
     for name in ("calibration", "layer_moments", "fisher"):
         del content[name]
     torch.save(content, tmp_path / "source.ckpt")
-    small = ["calibrate.streams=6", "calibrate.batches=4", "calibrate.batch_size=32"]
+    small = ["calibrate.streams=6", "calibrate.batches=9", "calibrate.batch_size=32"]
     assert train.main([*QUICK, "calibrate=only", f"source={tmp_path}", *small]) == 0
     assert "healthy streams" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["source.ckpt"]

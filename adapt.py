@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from lightning import Callback, seed_everything
 
-from callbacks import CollapseGuard, GuardConfig, PredictionWriter, TraceWriter
-from callbacks.guard import NoGuardConfig, Reference
+from callbacks import GUARDS, CollapseGuard, PredictionWriter, TraceWriter, create_guard
 from callbacks.trajectory import save_trajectory, trajectory
 from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, create_stream, load_images
 from datamodules.images import value_range
@@ -33,7 +32,7 @@ GROUPS = {
     "method": {name: method.Config for name, method in METHODS.items()},
     "stream": STREAMS,
     "shift": SHIFTS,
-    "guard": {"on": GuardConfig, "off": NoGuardConfig},
+    "guard": GUARDS,
 }
 USAGE = (
     "usage: python adapt.py source=DIR_OR_CKPT [config.yaml ...] [key=value ...]\n\n"
@@ -49,7 +48,7 @@ class AdaptConfig:
     method: Any = option("dsbr", "adaptation method")
     stream: Any = option("iid", "order in which the target's images arrive")
     shift: Any = option("none", "corruption of the target's images")
-    guard: Any = option("on", "watch for collapse and correct it")
+    guard: Any = option("on", "watch for collapse and correct it; or a published guard instead")
     source: str | None = option(None, "source checkpoint, or the folder of one; required")
     start: str | None = option(None, "adapted.ckpt of an earlier run to go on from; null: the source itself")
     name: str | None = option(None, "name of the run; null: made from method, guard, target, stream, shift and seed")
@@ -91,12 +90,12 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     folder = entry.output_folder(config.output or f"runs/adapt/{name}", config, "adapt.py")
     items.save(folder / "stream.csv", images)
     classes = tuple(checkpoint.class_names)
-    reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
-    guard = CollapseGuard(classes, config.guard.options, reference) if config.guard.kind == "on" else None
+    guard = create_guard(config.guard.kind, config.guard.options, classes, checkpoint)
+    chooses = isinstance(guard, CollapseGuard)
     writer, tracer = PredictionWriter(folder / "predictions.csv", classes), TraceWriter(folder)
     callbacks: list[Callback] = [*([guard] if guard else []), *([NewestOnly()] if stream.window else []), writer, tracer]
-    twins = Candidates(method, checkpoint.layer_moments) if guard and config.method.kind != "source" else None
-    module = AdaptationModule(method, stream.seen, screen=guard is not None, candidates=twins)
+    twins = Candidates(method, checkpoint.layer_moments) if chooses and config.method.kind != "source" else None
+    module = AdaptationModule(method, stream.seen, screen=chooses, candidates=twins)
     loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
     try:
         entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
@@ -106,7 +105,7 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
         entry.write_json(folder / "metrics.json", metrics)
         save_adapted(folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state())
-        levels = {"R": guard.config.watch_ratio, "drift": guard.config.watch_drift} if guard else {}
+        levels = {"R": guard.config.watch_ratio, "drift": guard.config.watch_drift} if isinstance(guard, CollapseGuard) else {}
         figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, classes, levels, name)
         save_trajectory(figure, folder / "trajectory.png")
         log_result(loggers, metrics, events=tracer.events, picture=folder / "trajectory.png")
@@ -160,7 +159,7 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
         chosen = asdict(options)
         print(f"method.optimizer={chosen['optimizer']} method.lr={chosen['lr']:g} (auto)")
     if config.guard.kind != "on" and getattr(options, "normalization", None) == "auto":
-        print("method.normalization=batch (auto: without the guard nobody chooses)")
+        print("method.normalization=batch (auto: nobody chooses without guard=on)")
         options = METHODS[kind].Config(**{**asdict(options), "normalization": "batch"})
     facts = {name: getattr(checkpoint, name) for name in METHODS[kind].uses}
     method = create_method(kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **asdict(options), **facts)

@@ -1,6 +1,17 @@
 """What happens around a batch: the guard, and the records of a stream."""
 
 from callbacks.guard import CollapseGuard, GuardConfig
+from callbacks.policies import POLICIES, PolicyGuard
 from callbacks.records import PredictionWriter, TraceWriter
+from callbacks.registry import GUARDS, create_guard
 
-__all__ = ["CollapseGuard", "GuardConfig", "PredictionWriter", "TraceWriter"]
+__all__ = [
+    "GUARDS",
+    "POLICIES",
+    "CollapseGuard",
+    "GuardConfig",
+    "PolicyGuard",
+    "PredictionWriter",
+    "TraceWriter",
+    "create_guard",
+]

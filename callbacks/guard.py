@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.base import Guard, prediction_of
 from callbacks.choice import choose
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
@@ -86,7 +87,7 @@ class Reference(NamedTuple):
     var: Tensor
 
 
-class CollapseGuard(Callback):
+class CollapseGuard(Guard):
     """Compare the adapted model with its un-updated twins, choose, judge, correct; place it before what writes predictions.
 
     Where the module offers candidates (``Choosable``), evidence decides under which statistics it works. The un-updated network
@@ -107,12 +108,10 @@ class CollapseGuard(Callback):
     def __init__(
         self, class_names: Sequence[str], config: GuardConfig | None = None, reference: Reference | None = None
     ) -> None:
+        super().__init__()
         self.class_names = tuple(class_names)
         self.config = config or GuardConfig()
         self.reference = reference
-        self.batch = 0
-        self.alarmed: list[int] = []
-        self.resets: list[int] = []
         self.state: State = "OK"
         self.memory = Memory()
         self.duty = Duty()
@@ -131,11 +130,6 @@ class CollapseGuard(Callback):
         self._counts: Tensor | None = None
         self._marginal: Tensor | None = None
 
-    @property
-    def alarms(self) -> int:
-        """How many alarms there were."""
-        return len(self.alarmed)
-
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a module that cannot be guarded, before any image is seen."""
         if not isinstance(pl_module, Guardable):
@@ -150,12 +144,10 @@ class CollapseGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look if due, choose, judge, correct, and say what serves the batch."""
-        if not isinstance(outputs, dict) or not {"logits", "features"} <= outputs.keys():
-            raise InputError("CollapseGuard needs a training step that returns a dictionary with 'logits' and 'features'")
+        adapted = prediction_of(self, outputs)
         assert isinstance(pl_module, Guardable)
         events: list[dict[str, Any]] = []
         outputs["events"] = events
-        adapted = Prediction(outputs["logits"], outputs["features"])
         healthy = bool(torch.isfinite(adapted.logits).all())
         skipped = outputs.get("skipped")
         due = self.duty.due(self.batch)
@@ -339,7 +331,7 @@ class CollapseGuard(Callback):
     def _event(
         self, kind: str, reason: str, message: str, statistics: Statistics | None, batch: Any = None, **more: Any
     ) -> dict[str, Any]:
-        event = {"batch": self.batch, "event": kind, "reason": reason, "message": message, **more}
+        event = self.event(kind, reason, message, **more)
         if statistics is not None:
             event["evidence"] = asdict(statistics)
         if isinstance(batch, Mapping) and reason == "non_finite_image":

@@ -27,7 +27,7 @@ demo: .venv/.installed  ## train, adapt with and without guard, and report, on e
 	$(BIN)/python -m benchmarks.demo
 
 test: .venv/.tested  ## run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test-slow: .venv/.tested  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -8,10 +8,14 @@ from typing import Any
 
 import torch
 from lightning import Callback, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks import GUARDS, CollapseGuard, PredictionWriter, TraceWriter, create_guard
+from callbacks import GUARDS, Alerts, CollapseGuard, PredictionWriter, TraceWriter, create_guard
+from callbacks.base import Guard
+from callbacks.preflight import EXIT, NoPreflightConfig, OnlyPreflightConfig, Preflight, PreflightConfig, preflight
 from callbacks.trajectory import save_trajectory, trajectory
 from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, create_stream, load_images
+from datamodules.classes import in_classes_of
 from datamodules.images import value_range
 from datamodules.shifts import expanded
 from datamodules.streams.window import NewestOnly
@@ -23,8 +27,8 @@ from tta.config import read_arguments, resolve, to_dict
 from tta.errors import InputError
 from tta.methods import METHODS, Method, create_method
 from tta.methods.scaling import scaled
-from tta.metrics import stream_metrics
 from tta.options import option
+from tta.scores import check_groups, scores
 from tta.tracking import WandbConfig, create_loggers, finish, log_result
 
 GROUPS = {
@@ -33,6 +37,7 @@ GROUPS = {
     "stream": STREAMS,
     "shift": SHIFTS,
     "guard": GUARDS,
+    "preflight": {"off": NoPreflightConfig, "report": PreflightConfig, "only": OnlyPreflightConfig},
 }
 USAGE = (
     "usage: python adapt.py source=DIR_OR_CKPT [config.yaml ...] [key=value ...]\n\n"
@@ -49,11 +54,13 @@ class AdaptConfig:
     stream: Any = option("iid", "order in which the target's images arrive")
     shift: Any = option("none", "corruption of the target's images")
     guard: Any = option("on", "watch for collapse and correct it; or a published guard instead")
+    preflight: Any = option("off", "look at the stream's first images, and say whether to adapt: report or only")
     source: str | None = option(None, "source checkpoint, or the folder of one; required")
     start: str | None = option(None, "adapted.ckpt of an earlier run to go on from; null: the source itself")
     name: str | None = option(None, "name of the run; null: made from method, guard, target, stream, shift and seed")
     output: str | None = option(None, "folder of the results; null: runs/adapt/NAME")
     seed: int = option(0, "seed of the stream")
+    bootstrap: int = option(0, "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none")
     workers: int = option(0, "processes that prepare batches")
     trainer: dict[str, Any] = option({}, "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu trainer.devices=1")
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
@@ -79,39 +86,70 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     assert config.source is not None
     checkpoint = SourceCheckpoint.load(config.source)
     arguments = entry.trainer_arguments(config.trainer, max_epochs=1, enable_checkpointing=False, log_every_n_steps=1)
-    images = target_images(config, checkpoint)
+    images, scoring = target_images(config, checkpoint), config.data.options
+    columns = {name: images.column(name) for name in scoring.subgroups}
+    aggregate = scoring.aggregate == "group"
+    if aggregate:
+        check_groups(images.labels, images.groups, columns)
     stream = config.stream.options
     items = create_stream(stream, images, config.seed)
     loader = StreamLoader(images, items, stream.batch_size, config.workers, stream.window)
-    method, config = create(config, checkpoint)
+    module, guard, config = create_module(config, checkpoint)
+    method = module.method
     if config.start is not None:
         method.load_adapted_state(load_adapted(config.start, checkpoint))
     name = config.name or _run_name(config)
-    folder = entry.output_folder(config.output or f"runs/adapt/{name}", config, "adapt.py")
+    output = config.output or f"runs/adapt/{name}"
+    # Lightning starts the other processes with this very program; each leaves its part of the stream.
+    rank = getattr(rank_zero_only, "rank", 0)
+    folder = entry.output_folder(f"{output}/rank{rank}" if rank else output, config, "adapt.py")
     items.save(folder / "stream.csv", images)
+    if config.preflight.kind == "report" and rank == 0:
+        look = look_ahead(config)
+        entry.write_json(folder / "preflight.json", look.to_dict())
+        print(look)
     classes = tuple(checkpoint.class_names)
-    guard = create_guard(config.guard.kind, config.guard.options, classes, checkpoint)
-    chooses = isinstance(guard, CollapseGuard)
-    writer, tracer = PredictionWriter(folder / "predictions.csv", classes), TraceWriter(folder)
-    callbacks: list[Callback] = [*([guard] if guard else []), *([NewestOnly()] if stream.window else []), writer, tracer]
-    twins = Candidates(method, checkpoint.layer_moments) if chooses and config.method.kind != "source" else None
-    module = AdaptationModule(method, stream.seen, screen=chooses, candidates=twins)
-    loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
+    skipped = images.skipped if rank == 0 else type(images.skipped)()
+    writer, tracer = PredictionWriter(folder / "predictions.csv", classes, skipped), TraceWriter(folder)
+    watch: list[Callback] = [] if guard is None else [guard]
+    if isinstance(guard, CollapseGuard):
+        watch.append(Alerts(guard.config.alert, name))
+    callbacks: list[Callback] = [*watch, *([NewestOnly()] if stream.window else []), writer, tracer]
+    log = create_loggers if rank == 0 else lambda *args, **kwargs: []
+    loggers = log(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
     try:
         entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
-        metrics = stream_metrics(writer.probabilities, writer.labels, classes, writer.domains)
+        metrics = scores(
+            *(writer.probabilities, writer.labels, classes, writer.domains),
+            groups=images.groups[writer.rows],
+            columns={name: values[writer.rows] for name, values in columns.items()},
+            aggregate=aggregate,
+            bootstrap=config.bootstrap,
+        )
         metrics["alarms"] = guard.alarms if guard else 0
         metrics["resets"] = len(guard.resets) if guard else 0
         metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
         entry.write_json(folder / "metrics.json", metrics)
         save_adapted(folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state())
-        levels = {"R": guard.config.watch_ratio, "drift": guard.config.watch_drift} if isinstance(guard, CollapseGuard) else {}
+        thresholds = guard.thresholds if isinstance(guard, CollapseGuard) else None
+        levels = {"R": thresholds.watch_ratio, "drift": thresholds.watch_drift} if thresholds else {}
         figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, classes, levels, name)
         save_trajectory(figure, folder / "trajectory.png")
         log_result(loggers, metrics, events=tracer.events, picture=folder / "trajectory.png")
     finally:
         finish(loggers)
     return metrics
+
+
+def look_ahead(config: AdaptConfig) -> Preflight:
+    """What the first images of the stream say about adapting to them; the run's own randomness is left as it was."""
+    assert config.source is not None
+    checkpoint = SourceCheckpoint.load(config.source)
+    images, stream = target_images(config, checkpoint), config.stream.options
+    loader = StreamLoader(images, create_stream(stream, images, config.seed), stream.batch_size)
+    gpu = torch.cuda.is_available() and config.trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda")
+    with torch.random.fork_rng():
+        return preflight(checkpoint, loader, config.preflight.options.images, "cuda" if gpu else "cpu")
 
 
 def target_images(config: AdaptConfig, checkpoint: SourceCheckpoint) -> ImageSet:
@@ -124,21 +162,16 @@ def target_images(config: AdaptConfig, checkpoint: SourceCheckpoint) -> ImageSet
     if not len(images):
         raise InputError("the target has no images: check data.target, and that its split is test")
     if (images.channels, images.size) != (checkpoint.channels, checkpoint.size):
-        height, width = checkpoint.size
+        theirs, ours = ("x".join(map(str, size)) for size in (images.size, checkpoint.size))
         raise InputError(
-            f"the target's images are {images.size[0]}x{images.size[1]} with {images.channels} channel(s), but the source "
-            f"was trained on {height}x{width} with {checkpoint.channels}: convert them, or train on images like these"
+            f"the target's images are {theirs} with {images.channels} channel(s), but the source was trained on {ours} with "
+            f"{checkpoint.channels}: convert them (of files, data.size={list(checkpoint.size)} and "
+            f"data.channels={checkpoint.channels} do), or train on images like these"
         )
-    names = tuple(checkpoint.class_names)
-    unnamed = all(name.isdigit() for name in images.class_names)
-    if images.labelled and images.class_names != names and not (unnamed and len(images.class_names) <= len(names)):
-        raise InputError(
-            f"the target's classes ({', '.join(images.class_names)}) are not the source's ({', '.join(names)}): "
-            "give it the same class_names, in the same order"
-        )
+    images = in_classes_of(images, tuple(checkpoint.class_names), config.data.options.classes)
     shift = create_shift(config.shift.kind, config.shift.options)
     low, high = value_range(images.images, (checkpoint.low, checkpoint.high))
-    return replace(images, class_names=names, low=low, high=high, transform=shift)
+    return replace(images, low=low, high=high, transform=shift)
 
 
 def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, AdaptConfig]:
@@ -169,9 +202,23 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
     return method, replace(config, method=replace(config.method, options=options))
 
 
+def create_module(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[AdaptationModule, Guard | None, AdaptConfig]:
+    """What runs in a Trainer: the module, its guard (None where there is to be none), and the configuration as resolved.
+
+    Raises:
+        InputError: the network cannot be adapted so, or not with this batch size.
+    """
+    method, config = create(config, checkpoint)
+    guard = create_guard(config.guard.kind, config.guard.options, checkpoint)
+    if config.guard.kind != "on":
+        return AdaptationModule(method, config.stream.options.seen, screen=False), guard, config
+    twins = Candidates(method, checkpoint.layer_moments) if config.method.kind != "source" else None
+    return AdaptationModule(method, config.stream.options.seen, candidates=twins), guard, config
+
+
 def _run_name(config: AdaptConfig) -> str:
     target = getattr(config.data.options, "target", None) or getattr(config.data.options, "name", config.data.kind)
-    target = target if isinstance(target, str) else "+".join(map(str, target))
+    target = "+".join(Path(str(name)).name for name in ([target] if isinstance(target, str) else target))
     parts = [config.method.kind, f"guard-{config.guard.kind}", target, config.stream.kind]
     shift = create_shift(config.shift.kind, config.shift.options)
     if shift is not None:
@@ -181,9 +228,16 @@ def _run_name(config: AdaptConfig) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
+    status = 0
 
     def run() -> None:
         config = configure(argv)
+        if config.preflight.kind == "only":
+            nonlocal status
+            look = look_ahead(config)
+            print(look)
+            status = EXIT[look.advice]
+            return
         metrics = adapt(config)
         folder = Path(config.output or f"runs/adapt/{config.name or _run_name(config)}")
         known = [key for key in ("balanced_accuracy", "last_quarter") if key in metrics]
@@ -191,7 +245,7 @@ def main(argv: Sequence[str]) -> int:
         counts = [f"{metrics[key]} {key}" for key in ("alarms", "resets")]
         print(f"{folder}: {', '.join([*scores, *counts])}")
 
-    return entry.run(run, AdaptConfig, GROUPS, USAGE, argv)
+    return entry.run(run, AdaptConfig, GROUPS, USAGE, argv) or status
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,33 @@ import torch
 from lightning import seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from callbacks import GuardConfig
+from callbacks.calibration import CalibrationConfig, NoCalibrationConfig, calibrate
 from datamodules import DATA, load_images
 from datamodules.source import SourceData
 from tta import entry
 from tta.checkpoint import SourceCheckpoint
-from tta.config import to_dict
+from tta.config import read_arguments, to_dict
 from tta.errors import InputError
-from tta.metrics import stream_metrics
-from tta.networks import MODELS, create_network
+from tta.metrics import balanced_accuracy
+from tta.networks import MODELS, Network, create_network
 from tta.options import option
+from tta.scores import scores
 from tta.source import SourceModule, channel_moments, evaluate, fisher_information, layer_moments, source_statistics
 from tta.tracking import WandbConfig, create_loggers, finish, log_result
+from tta.weights import adopt
 
-GROUPS = {"data": DATA, "model": MODELS}
-USAGE = "usage: python train.py [config.yaml ...] [key=value ...]\n\nTrain a source model and write output/source.ckpt."
+GROUPS = {
+    "data": DATA,
+    "model": MODELS,
+    "calibrate": {"on": CalibrationConfig, "off": NoCalibrationConfig, "only": CalibrationConfig},
+}
+USAGE = (
+    "usage: python train.py [config.yaml ...] [key=value ...]\n\n"
+    "Train a source model, or adopt one with weights=FILE, and write output/source.ckpt."
+)
+#: Training images from which ``normalization=auto`` learns what each class looks like to each layer.
+_MOMENT_IMAGES = 4000
 
 
 @dataclass
@@ -42,6 +55,15 @@ class TrainConfig:
     weight_decay: float = option(1e-2, "weight decay of AdamW")
     balanced: bool = option(True, "draw classes equally often")
     augment: list[str] = option(["flip", "rotate"], "MONAI augmentations: flip, mirror, rotate, noise, gamma")
+    weights: str | None = option(
+        None, "state dict, or MONAI bundle's folder, of a network trained elsewhere, to take in place of training"
+    )
+    weights_mean: list[float] | None = option(
+        None, "mean of each channel that it subtracts, images being in 0..1; null: the file's, or 0"
+    )
+    weights_std: list[float] | None = option(None, "by what it then divides each channel; null: the file's, or 1")
+    source: str | None = option(None, "checkpoint, or the folder of one, for calibrate=only")
+    calibrate: Any = option("on", "null distributions of the guard's statistics, on validation images")
     fisher_images: int = option(2000, "training images for the Fisher information that method=eata needs; 0: leave it out")
     workers: int = option(0, "processes that prepare training batches")
     trainer: dict[str, Any] = option({}, "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu trainer.devices=1")
@@ -53,20 +75,98 @@ class TrainConfig:
                 raise InputError(f"{field} must be at least 1")
         if self.fisher_images < 0:
             raise InputError("fisher_images must not be negative")
+        if self.weights_std is not None and not (self.weights_std and min(self.weights_std) > 0):
+            raise InputError(f"weights_std={self.weights_std} must be above 0")
         if self.lr <= 0:
             raise InputError(f"lr={self.lr} must be above 0")
 
 
+def configure(argv: Sequence[str]) -> TrainConfig:
+    """The configuration of command-line words; ``calibrate=only`` takes the data that they leave open from the checkpoint."""
+    values = read_arguments(argv, GROUPS)
+    only = (values.get("calibrate") or {}).get("kind") == "only"
+    if only != (values.get("source") is not None):
+        raise InputError("calibrate=only and source=DIR_OR_CKPT belong together: the checkpoint is calibrated anew")
+    if only and values.get("weights") is not None:
+        raise InputError("weights= makes a new checkpoint, calibrate=only mends one: run the first, then the second if need be")
+    base = {"data": SourceCheckpoint.load(values["source"]).data} if only else {}
+    return entry.configured(TrainConfig, GROUPS, argv, base)
+
+
 def train(config: TrainConfig) -> Path:
-    """Train, evaluate and write the checkpoint.
+    """Train, or adopt weights; evaluate, calibrate and write the checkpoint.
 
     Returns:
         The folder with ``source.ckpt``, ``metrics.json`` and ``config.yaml``.
     """
     seed_everything(config.seed, workers=True, verbose=False)
-    name = config.name or f"{config.data.kind}-{config.model.kind}-seed{config.seed}"
+    adopted = config.weights is not None
+    name = config.name or f"{config.data.kind}-{config.model.kind}-{'adopted' if adopted else f'seed{config.seed}'}"
+    data = _source_data(config)
+    _subgroups(config, data)  # a column that is not there is refused before training
+    images = data.images["train"]
+    network, description = create_network(
+        config.model.kind, config.model.options, num_classes=images.num_classes, channels=images.channels, size=images.size
+    )
+    if adopted:
+        _adopt(config, network)
+    else:
+        mean, std = channel_moments(data.in_order("train"))
+        network.mean.copy_(mean)
+        network.std.copy_(std)
     arguments = entry.trainer_arguments(config.trainer, max_epochs=config.epochs)
-    data = SourceData(
+    folder = entry.output_folder(config.output or f"runs/train/{name}", config, "train.py")
+    loggers = create_loggers(config.wandb, folder, name=name, job_type="train", settings=to_dict(config))
+    try:
+        if not adopted:
+            _fit(config, network, data, folder, {"logger": loggers, **arguments})
+        checkpoint = _described(config, network, description, data)
+        checkpoint.save(folder / "source.ckpt")  # before calibration, which takes its time
+        try:
+            _with_calibration(config, checkpoint, data).save(folder / "source.ckpt")
+        except InputError as error:  # no reason to lose the training
+            print(f"calibration was left out, so the guard keeps its default thresholds: {error}")
+        entry.write_json(folder / "metrics.json", checkpoint.metrics)
+        log_result(loggers, checkpoint.metrics)
+    finally:
+        finish(loggers)
+    return folder
+
+
+def recalibrate(config: TrainConfig) -> Path:
+    """Calibrate an existing checkpoint anew, and add what older ones lack.
+
+    Returns:
+        The checkpoint's file: that of ``config.source``, replaced, or a new one in ``config.output``.
+    """
+    seed_everything(config.seed, workers=True, verbose=False)
+    assert config.source is not None
+    checkpoint = SourceCheckpoint.load(config.source)
+    data = _source_data(config)
+    images = data.images["train"]
+    ours = (checkpoint.class_names, checkpoint.channels, checkpoint.size)
+    if (list(images.class_names), images.channels, images.size) != ours:
+        raise InputError("the images have other classes, channels or sides than the checkpoint's: give those it was trained on")
+    network, classes = checkpoint.build(), images.num_classes
+    if checkpoint.fisher is None:
+        fisher = fisher_information(network, data.sample("train", config.fisher_images), classes)
+        checkpoint = replace(checkpoint, fisher=fisher)
+    if checkpoint.layer_moments is None:
+        checkpoint = replace(checkpoint, layer_moments=layer_moments(network, data.sample("train", _MOMENT_IMAGES), classes))
+    checkpoint = _with_calibration(config, checkpoint, data)
+    if config.output is not None:
+        file = entry.output_folder(config.output, config, "train.py") / "source.ckpt"
+    else:
+        file = Path(config.source).expanduser()
+        file = file / "source.ckpt" if file.is_dir() else file
+    part = file.with_suffix(".part")  # a run that is stopped leaves the old checkpoint whole
+    checkpoint.save(part)
+    part.replace(file)
+    return file
+
+
+def _source_data(config: TrainConfig) -> SourceData:
+    return SourceData(
         *(load_images(config.data.kind, config.data.options, split) for split in ("train", "val", "test")),
         batch_size=config.batch_size,
         balanced=config.balanced,
@@ -74,59 +174,87 @@ def train(config: TrainConfig) -> Path:
         workers=config.workers,
         seed=config.seed,
     )
-    images = data.images["train"]
-    classes = images.num_classes
-    network, description = create_network(
-        config.model.kind, config.model.options, num_classes=classes, channels=images.channels, size=images.size
-    )
-    mean, std = channel_moments(data.in_order("train"))
-    network.mean.copy_(mean)
-    network.std.copy_(std)
-    folder = entry.output_folder(config.output or f"runs/train/{name}", config, "train.py")
+
+
+def _subgroups(config: TrainConfig, data: SourceData) -> dict[str, Any]:
+    """The columns of the test images by which metrics are split."""
+    return {name: data.images["test"].column(name) for name in config.data.options.subgroups}
+
+
+def _adopt(config: TrainConfig, network: Network) -> None:
+    """Take weights and input scaling from elsewhere, and say what was taken."""
+    assert config.weights is not None
+    print(f"{config.weights}: {adopt(network, config.weights)}")
+    for name in ("mean", "std"):
+        buffer, given = getattr(network, name), getattr(config, f"weights_{name}")
+        if given is not None and len(given) != len(buffer):
+            raise InputError(f"weights_{name} has {len(given)} values for {len(buffer)} channel(s): give one for each")
+        if given is not None:
+            buffer.copy_(torch.tensor(given))
+    print(f"images, scaled to [0, 1], are standardised by mean {network.mean.tolist()} and std {network.std.tolist()}")
+
+
+def _fit(config: TrainConfig, network: Network, data: SourceData, folder: Path, arguments: dict[str, Any]) -> None:
+    """Train the network; it is left with the weights of its best epoch."""
     best = ModelCheckpoint(folder / "checkpoints", "best", monitor="val/balanced_accuracy", mode="max", save_weights_only=True)
     stopping = EarlyStopping("val/balanced_accuracy", mode="max", patience=config.patience, check_on_train_epoch_end=False)
-    loggers = create_loggers(config.wandb, folder, name=name, job_type="train", settings=to_dict(config))
-    module = SourceModule(network, classes, lr=config.lr, weight_decay=config.weight_decay)
-    try:
-        trainer = entry.create_trainer({"logger": loggers, "callbacks": [stopping, best], "log_every_n_steps": 10, **arguments})
-        trainer.fit(module, data)
-        if best.best_model_path:
-            module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
-            Path(best.best_model_path).unlink()
-            Path(best.dirpath or "").rmdir()
-        weights = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
-        results = {split: evaluate(network, data.in_order(split), classes) for split in ("train", "val", "test")}
-        test = data.images["test"]
-        metrics = stream_metrics(
-            results["test"].logits.softmax(1), results["test"].labels, images.class_names, test.domains.tolist()
-        )
-        metrics["val_balanced_accuracy"] = round(100 * float(best.best_model_score or 0), 4)
-        SourceCheckpoint(
-            network=description,
-            weights=weights,
-            class_names=list(images.class_names),
-            low=images.low,
-            high=images.high,
-            data=to_dict(config)["data"],
-            metrics=metrics,
-            fisher=fisher_information(network, data.sample("train", config.fisher_images), classes),
-            layer_moments=layer_moments(network, data.sample("train", 4000), classes),
-            **source_statistics(results["train"], results["val"], classes),
-        ).save(folder / "source.ckpt")
-        entry.write_json(folder / "metrics.json", metrics)
-        log_result(loggers, metrics)
-    finally:
-        finish(loggers)
-    return folder
+    module = SourceModule(network, data.images["train"].num_classes, lr=config.lr, weight_decay=config.weight_decay)
+    entry.create_trainer({"callbacks": [stopping, best], "log_every_n_steps": 10, **arguments}).fit(module, data)
+    if best.best_model_path:
+        module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+        Path(best.best_model_path).unlink()
+        Path(best.dirpath or "").rmdir()
+
+
+def _described(config: TrainConfig, network: Network, description: dict[str, Any], data: SourceData) -> SourceCheckpoint:
+    """The network with all that adaptation needs to know of it and of its source."""
+    images, test = data.images["train"], data.images["test"]
+    classes, names = images.num_classes, images.class_names
+    weights = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
+    results = {split: evaluate(network, data.in_order(split), classes) for split in ("train", "val", "test")}
+    metrics = scores(
+        *(results["test"].logits.softmax(1), results["test"].labels, names, test.domains.tolist()),
+        groups=test.groups,
+        columns=_subgroups(config, data),
+    )
+    predicted, known = results["val"].logits.argmax(1), results["val"].labels
+    metrics["val_balanced_accuracy"] = round(balanced_accuracy(predicted, known, classes), 4) if (known >= 0).any() else 0.0
+    return SourceCheckpoint(
+        network=description,
+        weights=weights,
+        class_names=list(names),
+        low=images.low,
+        high=images.high,
+        data=to_dict(config)["data"],
+        metrics=metrics,
+        fisher=fisher_information(network, data.sample("train", config.fisher_images), classes),
+        layer_moments=layer_moments(network, data.sample("train", _MOMENT_IMAGES), classes),
+        **source_statistics(results["train"], results["val"], classes),
+    )
+
+
+def _with_calibration(config: TrainConfig, checkpoint: SourceCheckpoint, data: SourceData) -> SourceCheckpoint:
+    """The checkpoint with the guard's null distributions, as far as they are asked for and can be had."""
+    if config.calibrate.kind == "off":
+        return checkpoint
+    calibration = calibrate(checkpoint, data.images["val"], config.calibrate.options, seed=config.seed, trainer=config.trainer)
+    if calibration is None:
+        print("calibration: adaptation did harm on too many streams, so the guard keeps its default thresholds")
+    else:
+        levels = asdict(GuardConfig().thresholds(calibration))
+        shown = ", ".join(f"{name} {level:.2f}" for name, level in levels.items())
+        print(f"calibration on {calibration['streams']} healthy streams ({calibration['left_out']} left out): {shown}")
+    return replace(checkpoint, calibration=calibration)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
 
     def run() -> None:
-        folder = train(entry.configured(TrainConfig, GROUPS, argv))
-        metrics = entry.read_json(folder / "metrics.json")
-        print(f"{folder / 'source.ckpt'}: test balanced accuracy {metrics.get('balanced_accuracy', float('nan')):.1f} %")
+        config = configure(argv)
+        file = recalibrate(config) if config.calibrate.kind == "only" else train(config) / "source.ckpt"
+        metrics = SourceCheckpoint.load(file).metrics
+        print(f"{file}: test balanced accuracy {metrics.get('balanced_accuracy', float('nan')):.1f} %")
 
     return entry.run(run, TrainConfig, GROUPS, USAGE, argv)
 

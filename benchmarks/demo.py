@@ -53,8 +53,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     folder = Path(config.output)
     words = [f"seed={config.seed}", "wandb.group=demo"]
     print("Training a source model on scanner_a …")
-    data = f"data.target_images={config.images}"
-    train(entry.configured(TrainConfig, TRAIN_GROUPS, [*words, data, f"epochs={config.epochs}", f"output={folder / 'source'}"]))
+    options = [f"data.target_images={config.images}", f"epochs={config.epochs}", "calibrate=off"]
+    train(entry.configured(TrainConfig, TRAIN_GROUPS, [*words, *options, f"output={folder / 'source'}"]))
     checkpoint = SourceCheckpoint.load(folder / "source")
     classes = tuple(checkpoint.class_names)
     runs: list[tuple[str, bool, Run]] = []
@@ -92,7 +92,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         ],
     }
     entry.write_json(folder / "summary.json", summary)
-    guard = GuardConfig()
+    guard = GuardConfig().thresholds()
     thresholds = {"R": guard.watch_ratio, "drift": guard.watch_drift}
     drawn = [(run.title, run) for _, _, run in references], [run for _, _, run in compared]
     curves(*drawn, len(classes), thresholds).savefig(folder / "demo.png", dpi=110)

@@ -14,8 +14,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from adapt import adapt, configure
-from train import GROUPS as TRAIN_GROUPS
-from train import TrainConfig, train
+from benchmarks.sources import data_words, source_model
 from tta import entry
 from tta.config import closest
 from tta.errors import InputError
@@ -23,8 +22,7 @@ from tta.options import option
 
 USAGE = "usage: python -m benchmarks.figures [key=value ...]\n\nMeasure adaptation with and without guard, over seeds."
 
-_FILES = {"nuclei": "nuclei_patches.npz", "chest": "pneumoniamnist.npz"}
-_SETS = ("phantom", *_FILES)
+_SETS = ("phantom", "nuclei", "chest")
 _HARSH = "method.optimizer=adam method.lr=1e-2"
 _SKEWED = "stream=prevalence stream.label=0 stream.fraction=0.85"
 
@@ -69,8 +67,7 @@ class FiguresConfig:
         for name in self.sets:
             if name not in _SETS:
                 raise InputError(f"unknown set {name!r}: {closest(name, _SETS)}")
-            if name in _FILES and not (Path(self.root) / _FILES[name]).is_file():
-                raise InputError(f"{Path(self.root) / _FILES[name]} does not exist: set root, or sets=[phantom]")
+            data_words(name, self.root)
 
 
 def figures(config: FiguresConfig) -> None:
@@ -88,24 +85,17 @@ def figures(config: FiguresConfig) -> None:
             for name, words_of_run in runs:
                 columns: list[tuple[float, ...]] = []
                 for seed in config.seeds:
-                    data = ["data=phantom"] if cell.data == "phantom" else _data_words(config, cell.data)
-                    source = output / f"{cell.data}-seed{seed}"
-                    words = [*quiet, *data, f"seed={seed}"]
-                    if not (source / "source.ckpt").is_file():
-                        train(entry.configured(TrainConfig, TRAIN_GROUPS, [*words, f"output={source}"]))
+                    data = data_words(cell.data, config.root)
+                    source = source_model(output, cell.data, seed, data)
                     last = output / f"{cell.data}-last"
-                    words += [f"source={source}", f"output={last}", *cell.stream.split(), *words_of_run.split()]
-                    metrics = adapt(configure(words))
+                    words = [*quiet, *data, f"seed={seed}", f"source={source}", f"output={last}"]
+                    metrics = adapt(configure([*words, *cell.stream.split(), *words_of_run.split()]))
                     share = _largest_share(last / "predictions.csv")
                     columns.append((metrics["balanced_accuracy"], metrics["last_quarter"], share, metrics["resets"]))
                     progress.update()
                 *scores, resets = zip(*columns, strict=True)
                 shown = [f"{sum(c) / len(c):.1f} ({min(c):.1f}–{max(c):.1f})" for c in scores]
                 print(f"| {cell.title} | {name} | {' | '.join(shown)} | {', '.join(map(str, resets))} |", flush=True)
-
-
-def _data_words(config: FiguresConfig, name: str) -> list[str]:
-    return ["data=npz", f"data.path={Path(config.root) / _FILES[name]}"]
 
 
 def _largest_share(path: Path) -> float:

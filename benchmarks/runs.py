@@ -44,7 +44,7 @@ class Run:
             labels: true class of each image id.
         """
         with (folder / "predictions.csv").open(newline="") as file:
-            rows = [(row["id"], row["prediction"]) for row in csv.DictReader(file)]
+            rows = [(row["id"], row["prediction"]) for row in csv.DictReader(file) if row["prediction"]]
         with (folder / "trace.csv").open(newline="") as file:
             trace = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
         lines = (folder / "events.jsonl").read_text().splitlines()

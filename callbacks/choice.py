@@ -2,9 +2,6 @@
 
 from collections.abc import Mapping
 
-#: What the evidence of a candidate must make up for: the more it assumes about the stream, the more it has to show.
-HANDICAPS: Mapping[str, float] = {"corrected": 0.03, "anchored": 0.3}
-
 
 def choose(evidence: Mapping[str, float], current: str | None, hysteresis: float) -> str:
     """The candidate with the most evidence, unless the current one is about as good.
@@ -20,8 +17,7 @@ def choose(evidence: Mapping[str, float], current: str | None, hysteresis: float
     if not evidence:
         assert current is not None, "neither evidence nor a candidate in use"
         return current
-    scores = {name: value - HANDICAPS.get(name, 0.0) for name, value in evidence.items()}
-    best = max(scores, key=scores.__getitem__)
-    if current in scores and scores[best] <= scores[current] + hysteresis:
+    best = max(evidence, key=evidence.__getitem__)
+    if current is not None and current in evidence and evidence[best] <= evidence[current] + hysteresis:
         return current
     return best

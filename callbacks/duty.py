@@ -1,49 +1,49 @@
-"""How often the control runs: on every batch while something happens, ever more rarely while the stream is calm."""
+"""How often the guard looks: on every batch while something happens, ever more rarely while the stream is calm."""
 
 from dataclasses import dataclass, replace
-
-#: While the stream is calm, one check in so many asks all candidates; the others ask the control alone.
-_LOOK_EVERY = 4
 
 
 @dataclass(frozen=True)
 class Duty:
-    """When the next check is due.
+    """When the next look is due.
 
     Attributes:
-        next: number of the batch at which it is.
-        interval: batches from one check to the next.
-        calm: calm checks in a row, so far.
+        next_check: number of the batch at which the control is asked.
+        next_look: number of the batch at which all candidates are.
+        calm_since: number of the batch at which something happened last.
     """
 
-    next: int = 0
-    interval: int = 1
-    calm: int = 0
+    next_check: int = 0
+    next_look: int = 0
+    calm_since: int = 0
 
-    def due(self, batch: int) -> bool:
-        """Whether a batch is to be checked."""
-        return batch >= self.next
+    def checks(self, batch: int) -> bool:
+        """Whether a batch is compared with the control's."""
+        return batch >= self.next_check
 
-    @property
-    def looks(self) -> bool:
-        """Whether the next check asks all candidates."""
-        return self.calm % _LOOK_EVERY == 0
+    def looks(self, batch: int) -> bool:
+        """Whether all candidates predict a batch."""
+        return batch >= self.next_look
 
-    def checked(self, batch: int, *, calm: bool, warm_up: int, every: int, longest: int) -> "Duty":
-        """The duty after a check.
+    def looked(self, batch: int, patience: int, longest: int) -> "Duty":
+        """The duty after a look: the next one is due after a share of the time that the stream has been calm.
 
         Args:
-            batch: number of the batch that was checked.
-            calm: whether nothing spoke for a closer look.
-            warm_up: batches at the start that are all checked.
-            every: interval after the first calm check; it doubles with each further one.
+            batch: number of the batch.
+            patience: calm batches for each batch of the interval.
             longest: largest interval.
         """
-        if not calm or batch < warm_up - 1:
-            return Duty(batch + 1)
-        interval = min(every if self.interval < every else 2 * self.interval, longest)
-        return Duty(batch + interval, interval, self.calm + 1)
+        interval = max(1, min((batch + 1 - self.calm_since) // patience, longest))
+        return replace(self, next_check=batch + interval, next_look=batch + interval)
+
+    def watching(self, batch: int) -> "Duty":
+        """The duty while the verdict is WATCH: the next batch is compared with the control's."""
+        return replace(self, next_check=batch + 1)
+
+    def alerted(self, batch: int) -> "Duty":
+        """The duty after something happened: the next batch is looked at, and calm starts anew."""
+        return Duty(batch + 1, batch + 1, batch + 1)
 
     def hurried(self, batch: int) -> "Duty":
-        """The duty when something cheap to see calls for a full look at the next batch."""
-        return replace(self, next=min(self.next, batch + 1), calm=0)
+        """The duty when something cheap to see calls for a look at the next batch."""
+        return replace(self, next_check=min(self.next_check, batch + 1), next_look=min(self.next_look, batch + 1))

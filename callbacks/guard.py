@@ -1,19 +1,23 @@
 """The guard: watches an adapting model against its un-updated twin, and takes it back before it collapses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.alerts import AlertConfig
 from callbacks.base import Guard, prediction_of
 from callbacks.choice import choose
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
-from callbacks.verdict import Memory, State, Statistics, Thresholds, Verdict, decide
+from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
+from callbacks.verdict import Memory, State, Statistics, Thresholds, Verdict
+from tta.calibration import calibrated
 from tta.config import closest
+from tta.distributed import any_of_all, moments_of_all, skipped_by_all, total_of_all
 from tta.errors import InputError
 from tta.evidence import Evidence, evidence_of, gathered, no_evidence
 from tta.marginal import marginal_drift, predicted_counts, vanished_classes
@@ -21,6 +25,8 @@ from tta.methods import Prediction
 from tta.options import option
 from tta.separation import ClassMoments, class_moments, merge, no_moments, separation_of
 
+#: Evidence by which a candidate is far behind the best; and how many looks it then waits for.
+_FAR_BEHIND, _LOOK_AT_ALL = 0.6, 4
 #: Change of the predicted marginal from the running one, in total variation, that calls for a check at once.
 _STARTLING = 0.35
 
@@ -34,27 +40,40 @@ class NoGuardConfig:
 class GuardConfig:
     """Watch the adapted model, choose what serves, and correct before a collapse."""
 
-    warm_up: int = option(8, "batches at the start that are all checked against the control")
-    every: int = option(2, "batches between two checks after that; doubled after each calm one, 1 while the verdict is WATCH")
-    longest: int = option(8, "most batches between two checks")
+    patience: int = option(6, "the guard looks at every batch at first, and again after 1/patience of the time of calm")
+    longest: int = option(16, "most batches between two looks")
     hysteresis: float = option(0.05, "evidence by which other statistics must be better before they are chosen")
     decay: float = option(0.7, "memory of the running class moments and marginals, per check")
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
-    watch_ratio: float = option(0.85, "watch every batch when R is below this")
-    alarm_shortfall: float = option(0.3, "alarm when R fell short of watch_ratio by this much, summed over checks")
-    watch_drift: float = option(0.2, "watch every batch when the marginal drift is above this")
+    false_alarm: float = option(0.01, "chance of a false alarm in 100 batches, for thresholds that are null and calibrated")
+    watch_ratio: float | None = option(None, "watch every batch when R is below this; null: as calibrated by train.py, or 0.93")
+    alarm_shortfall: float | None = option(
+        None, "alarm when R fell short of watch_ratio by this much, summed over checks; null: as calibrated, or 0.2"
+    )
+    watch_drift: float | None = option(
+        None, "watch every batch when the marginal drift is above this; null: as calibrated, or 0.1"
+    )
+    alarm_excess: float | None = option(
+        None,
+        "alarm when drift exceeded watch_drift by this much, summed over checks, where statistics are chosen; null: as "
+        "calibrated, or 0.2",
+    )
     ladder: list[str] = option(list(LADDER), "correction of the first, second, ... alarm within the window; the last repeats")
     rest: int = option(8, "batches without updates after an alarm")
     window: int = option(1000, "batches over which alarms are counted")
+    alert: AlertConfig = option(AlertConfig(), "who is told of an alarm")
 
     def __post_init__(self) -> None:
-        for name in ("warm_up", "every", "longest", "window"):
+        for name in ("patience", "longest", "window"):
             if getattr(self, name) < 1:
                 raise InputError(f"guard.{name} must be at least 1")
         if not 0 <= self.decay < 1:
             raise InputError(f"guard.decay={self.decay} is outside [0, 1)")
-        if min(self.watch_ratio, self.alarm_shortfall, self.watch_drift, self.hysteresis) < 0:
-            raise InputError("guard.watch_ratio, alarm_shortfall, watch_drift and hysteresis must not be negative")
+        for name in (*(field.name for field in fields(Thresholds)), "hysteresis"):
+            if (getattr(self, name) or 0) < 0:
+                raise InputError(f"guard.{name} must not be negative")
+        if not 0 < self.false_alarm <= 0.5:
+            raise InputError(f"guard.false_alarm={self.false_alarm} is outside (0, 0.5]")
         if self.rest < 0 or self.min_count < 2:
             raise InputError("guard.rest must be at least 0, and guard.min_count at least 2")
         if not self.ladder:
@@ -63,18 +82,26 @@ class GuardConfig:
             if rung not in CORRECTIONS:
                 raise InputError(f"guard.ladder has an unknown correction {rung!r}: {closest(rung, CORRECTIONS)}")
 
-    @property
-    def thresholds(self) -> Thresholds:
-        """The part of the settings on which verdicts depend."""
-        return Thresholds(self.watch_ratio, self.alarm_shortfall, self.watch_drift)
+    def thresholds(self, calibration: Mapping[str, Any] | None = None) -> Thresholds:
+        """Where trust ends: as set, else as calibrated, else by default.
+
+        Args:
+            calibration: of the source checkpoint. Its levels belong together, sums beyond a watch to that watch; so where a
+                level of the watch is set, the others are the defaults.
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(Thresholds)}
+        if any(value is not None for name, value in given.items() if name.startswith("watch")):
+            calibration = None
+        found = {name: calibrated(calibration, name, self.false_alarm) if v is None else v for name, v in given.items()}
+        return Thresholds(**{name: value for name, value in found.items() if value is not None})
 
 
 @runtime_checkable
 class Choosable(Protocol):
     """A module that can predict and learn under several normalisation statistics."""
 
-    def candidates(self, batch: Any) -> Mapping[str, Prediction]:
-        """What the un-updated network says of the batch under each choice of statistics, by name."""
+    def candidates(self, batch: Any, names: Sequence[str] | None = None) -> Mapping[str, Prediction]:
+        """What the un-updated network says of the batch under each choice of statistics, by name; all, or those named."""
 
     def use(self, name: str) -> None:
         """Predict and learn under this choice from now on."""
@@ -93,12 +120,14 @@ class CollapseGuard(Guard):
     Where the module offers candidates (``Choosable``), evidence decides under which statistics it works. The un-updated network
     under those is the control, against which the adapted model is judged. On ALARM the module is corrected and rests for a
     while, and the batch leaves with the control's logits; so do batches that the module reports as ``skipped``. What was
-    found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift) and ``events``.
+    found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift, ...), ``checked``, ``choice``
+    and ``events``.
 
     Args:
         class_names: names of the classes.
         config: settings.
         reference: of the source's features; None: evidence leaves out how far classes have moved.
+        calibration: of the source checkpoint, for thresholds that are not set.
 
     Example:
         ``Trainer(max_epochs=1, callbacks=[CollapseGuard(["benign", "malignant"])])`` for any LightningModule that is
@@ -106,11 +135,16 @@ class CollapseGuard(Guard):
     """
 
     def __init__(
-        self, class_names: Sequence[str], config: GuardConfig | None = None, reference: Reference | None = None
+        self,
+        class_names: Sequence[str],
+        config: GuardConfig | None = None,
+        reference: Reference | None = None,
+        calibration: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.class_names = tuple(class_names)
         self.config = config or GuardConfig()
+        self.thresholds = self.config.thresholds(calibration)
         self.reference = reference
         self.state: State = "OK"
         self.memory = Memory()
@@ -124,6 +158,7 @@ class CollapseGuard(Guard):
         #: What is added to the adapted logits while a pause lasts.
         self.shift: Tensor | None = None
         self.evidence: dict[str, float] = {}
+        self._looks = 0
         self._gathered: dict[str, Evidence] = {}
         self._adapted: ClassMoments | None = None
         self._control: ClassMoments | None = None
@@ -148,13 +183,13 @@ class CollapseGuard(Guard):
         assert isinstance(pl_module, Guardable)
         events: list[dict[str, Any]] = []
         outputs["events"] = events
-        healthy = bool(torch.isfinite(adapted.logits).all())
-        skipped = outputs.get("skipped")
-        due = self.duty.due(self.batch)
+        device = adapted.logits.device
+        healthy = not any_of_all(not bool(torch.isfinite(adapted.logits).all()), device)
+        skipped = skipped_by_all(outputs.get("skipped"), device)
+        due = self.duty.checks(self.batch)
         control, switched = None, False
         if due or skipped or not healthy:
-            look = due and (self.duty.looks or self.holding)
-            control, switched = self._control_of(pl_module, batch, look=look, events=events)
+            control, switched = self._control_of(pl_module, batch, look=self.duty.looks(self.batch), events=events)
         statistics = Statistics(non_finite=not healthy)
         if healthy and control is not None and due and not skipped and not switched:
             statistics = self._measure(adapted, control)
@@ -178,8 +213,9 @@ class CollapseGuard(Guard):
             self.idle, self.shift = False, None
         outputs.setdefault("served_by", "adapted")
         outputs["verdict"] = self.state = verdict.state
-        outputs["statistics"] = {"J": statistics.separation, "R": statistics.ratio, "drift": statistics.drift}
-        self._plan(due, calm=verdict.state in ("OK", "FROZEN") and not switched, adapted=adapted)
+        outputs["statistics"] = trace_of(statistics)
+        outputs["checked"], outputs["choice"] = due, self.choice
+        self._plan(due, happened=switched or verdict.state == "ALARM", adapted=adapted)
         self.batch += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -197,6 +233,7 @@ class CollapseGuard(Guard):
             "idle": self.idle,
             "shift": self.shift,
             "evidence": dict(self.evidence),
+            "looks": self._looks,
             "gathered": {name: [list(e.moments), e.mean, e.entropy, e.batches] for name, e in self._gathered.items()},
             "adapted": self._adapted and list(self._adapted),
             "control": self._control and list(self._control),
@@ -210,7 +247,7 @@ class CollapseGuard(Guard):
             setattr(self, name, state_dict[name])
         self.alarmed, self.resets = list(state_dict["alarmed"]), list(state_dict["resets"])
         self.memory, self.duty = Memory(**state_dict["memory"]), Duty(**state_dict["duty"])
-        self.evidence = dict(state_dict["evidence"])
+        self.evidence, self._looks = dict(state_dict["evidence"]), state_dict["looks"]
         self._gathered = {
             name: Evidence(ClassMoments(*moments), *rest) for name, (moments, *rest) in state_dict["gathered"].items()
         }
@@ -224,7 +261,7 @@ class CollapseGuard(Guard):
         """The control's prediction, and whether it is another than before; ``look`` weighs the candidates' evidence."""
         if not isinstance(module, Choosable) or not (look or self.choice is None):
             return module.control(batch), False
-        candidates = module.candidates(batch)
+        candidates = module.candidates(batch, self._contenders())
         if not candidates:
             return module.control(batch), False
         before = self.choice
@@ -245,6 +282,14 @@ class CollapseGuard(Guard):
             events.append({**self._event("choice", "evidence", message, None), "choice": choice, "evidence": evidence})
         return candidates[choice], choice != before
 
+    def _contenders(self) -> list[str] | None:
+        """Candidates worth asking: those far behind are asked now and then only; None: all."""
+        self._looks += 1
+        if not self.evidence or self._looks % _LOOK_AT_ALL == 1:
+            return None
+        best = max(self.evidence.values())
+        return [name for name, value in self.evidence.items() if value > best - _FAR_BEHIND or name == self.choice]
+
     def _weigh(self, candidates: Mapping[str, Prediction]) -> None:
         """Take a batch into the evidence for each candidate."""
         for name, (logits, features) in candidates.items():
@@ -262,10 +307,10 @@ class CollapseGuard(Guard):
             start = no_moments(classes, control.features.shape[1], control.features.device)
             self._adapted = self._control = start
             self._counts = torch.zeros(2, classes, device=control.logits.device)
-        self._adapted = merge(self._adapted, class_moments(adapted.features, labels, classes), decay)
-        self._control = merge(self._control, class_moments(control.features, labels, classes), decay)
+        moments = [moments_of_all(class_moments(p.features, labels, classes)) for p in (adapted, control)]
+        self._adapted, self._control = merge(self._adapted, moments[0], decay), merge(self._control, moments[1], decay)
         counts = [predicted_counts(p.logits, classes) for p in (adapted, control)]
-        self._counts = self._counts * decay + torch.stack(counts)
+        self._counts = self._counts * decay + total_of_all(torch.stack(counts))
         minimum = self.config.min_count
         both = [separation_of(self._adapted, minimum), separation_of(self._control, minimum)]
         # One read-back to the host for all statistics.
@@ -279,21 +324,17 @@ class CollapseGuard(Guard):
         )
 
     def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Verdict:
-        """The verdict on a batch; where nothing new is known, the last one stands."""
-        decision = decide(statistics, self.config.thresholds, self.memory)
-        verdict = decision.verdict
-        if statistics.ratio is None and verdict.state not in ("ALARM", "FROZEN"):
-            verdict = Verdict("OK" if self.state == "ALARM" else self.state, verdict.reason, verdict.message)
-        self.memory = decision.memory
+        """The verdict on a batch."""
+        decision = judge(statistics, self.thresholds, self.memory, self.state, self.choice)
+        verdict, self.memory = decision.verdict, decision.memory
         if verdict.state != self.state:
             events.append(self._event("verdict", verdict.reason, verdict.message, statistics, state=verdict.state))
         return verdict
 
     def _correct(self, module: Guardable, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
         """The ladder's correction for this alarm, and rest."""
-        recent = [batch for batch in self.alarmed if batch > self.batch - self.config.window]
+        rung = rung_of(self.alarmed, self.batch, self.config.ladder, self.config.window)
         self.alarmed.append(self.batch)
-        rung = self.config.ladder[min(len(recent), len(self.config.ladder) - 1)]
         correction = CORRECTIONS[rung]
         counts = torch.ones(2, len(self.class_names)) if self._counts is None else self._counts + 1
         adapted, control = counts / counts.sum(1, keepdim=True)
@@ -303,7 +344,7 @@ class CollapseGuard(Guard):
         if correction.resets:
             self.resets.append(self.batch)
         self._forget_control()
-        self.memory = Memory(frozen=correction.final)
+        self.memory = corrected(rung)
         self.resting = self.config.rest
         if correction.final or self.resting:
             module.pause(True)
@@ -312,19 +353,22 @@ class CollapseGuard(Guard):
     def _forget_control(self) -> None:
         """Start the comparison of adapted and control afresh."""
         self._adapted = self._control = self._counts = None
-        self.memory = Memory(frozen=self.memory.frozen)
+        self.memory = forgotten(self.memory)
 
-    def _plan(self, due: bool, *, calm: bool, adapted: Prediction) -> None:
+    def _plan(self, due: bool, *, happened: bool, adapted: Prediction) -> None:
         """When to look next: soon, where the predicted marginal jumps; that is seen without the control."""
-        if due:
-            settings = self.config
-            self.duty = self.duty.checked(
-                self.batch, calm=calm, warm_up=settings.warm_up, every=settings.every, longest=settings.longest
-            )
-        counts = predicted_counts(adapted.logits, len(self.class_names))
+        if happened:
+            self.duty = self.duty.alerted(self.batch)
+        elif due and self.duty.looks(self.batch):
+            # While updates are held back there is time to look more often whether that is still right.
+            longest = min(2, self.config.longest) if self.holding else self.config.longest
+            self.duty = self.duty.looked(self.batch, self.config.patience, longest)
+        if self.state == "WATCH":
+            self.duty = self.duty.watching(self.batch)
+        counts = total_of_all(predicted_counts(adapted.logits, len(self.class_names)))
         if self._marginal is None:
             self._marginal = counts
-        elif self.duty.next > self.batch + 1 and bool(marginal_drift(counts, self._marginal) > _STARTLING):
+        elif self.duty.next_look > self.batch + 1 and bool(marginal_drift(counts, self._marginal) > _STARTLING):
             self.duty = self.duty.hurried(self.batch)
         self._marginal = torch.lerp(self._marginal, counts, 0.3)
 

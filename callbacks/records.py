@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
@@ -10,9 +11,15 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.judge import STATISTICS, cell_of
 from tta.tracking import log_trace
 
-TRACE_COLUMNS = ("batch", "J", "R", "drift", "entropy", "loss", "verdict")
+#: What a person looks at, then what else ``callbacks.replay`` needs, then how the batch was handled.
+TRACE_COLUMNS = tuple(
+    dict.fromkeys(
+        ["batch", "J", "R", "drift", "entropy", "loss", "verdict", *STATISTICS, "checked", "skipped", "choice", "served_by"]
+    )
+)
 
 
 class PredictionWriter(Callback):
@@ -21,12 +28,15 @@ class PredictionWriter(Callback):
     Args:
         path: the file.
         class_names: names of the classes, which name the probability columns.
+        skipped: reason for each image, by id, that could not be read: they stand at the end, with nothing else.
     """
 
-    def __init__(self, path: Path, class_names: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, class_names: tuple[str, ...], skipped: Mapping[str, str] | None = None) -> None:
         self.path = path
         self.class_names = class_names
+        self.skipped = dict(skipped or {})
         self.domains: list[str] = []
+        self.rows: list[int] = []
         self.seconds = 0.0
         self._probabilities: list[Tensor] = []
         self._labels: list[Tensor] = []
@@ -43,6 +53,7 @@ class PredictionWriter(Callback):
             *(f"prob_{name}" for name in self.class_names),
             "verdict",
             "served_by",
+            "reason",
         ]
         csv.writer(self._file).writerow(columns)
         self._started = perf_counter()
@@ -54,7 +65,7 @@ class PredictionWriter(Callback):
         assert self._file is not None
         probabilities = outputs["logits"].float().softmax(1).cpu()
         confidences, predictions = probabilities.max(1)
-        state = [outputs.get("verdict", ""), outputs.get("served_by", "")]
+        state = [outputs.get("verdict", ""), outputs.get("served_by", ""), ""]
         rows = zip(batch["id"], predictions.tolist(), confidences.tolist(), probabilities.tolist(), strict=True)
         csv.writer(self._file).writerows(
             [name, self.class_names[label], f"{confidence:.6f}", *(f"{p:.6f}" for p in row), *state]
@@ -64,10 +75,14 @@ class PredictionWriter(Callback):
         self._probabilities.append(probabilities)
         self._labels.append(batch["label"].cpu())
         self.domains += batch["domain"]
+        self.rows += batch["index"].tolist()
         self.seconds = perf_counter() - self._started
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the file."""
+        """Say what was skipped, and close the file."""
+        assert self._file is not None
+        empty = [""] * (len(self.class_names) + 4)
+        csv.writer(self._file).writerows([name, *empty, reason] for name, reason in self.skipped.items())
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -117,16 +132,16 @@ class TraceWriter(Callback):
             "loss": None if outputs.get("loss") is None else float(outputs["loss"]),
             **outputs.get("statistics", {}),
         }
-        row = {"batch": batch_idx, "verdict": outputs.get("verdict", ""), **measured}
+        handled = {key: outputs.get(key) for key in ("verdict", "checked", "skipped", "choice", "served_by")}
+        row = {"batch": batch_idx, **measured, **handled}
         self.rows.append(row)
-        values = [row.get(column) for column in TRACE_COLUMNS]
-        csv.writer(self._files[0]).writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
+        csv.writer(self._files[0]).writerow([cell_of(row.get(column)) for column in TRACE_COLUMNS])
         for event in outputs.get("events", ()):
             self.events.append(event)
             self._files[1].write(json.dumps(event) + "\n")
         for file in self._files:
             file.flush()
-        log_trace(trainer.loggers, batch_idx, measured)
+        log_trace(trainer.loggers, batch_idx, {key: value for key, value in measured.items() if isinstance(value, float)})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the files."""

@@ -1,6 +1,6 @@
 """Which guards there are, and how one is made from its name, its settings and the source."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from callbacks.base import Guard
@@ -16,18 +16,18 @@ GUARDS: Mapping[str, type] = {
 }
 
 
-def create_guard(kind: str, options: Any, class_names: Sequence[str], checkpoint: SourceCheckpoint) -> Guard | None:
+def create_guard(kind: str, options: Any, checkpoint: SourceCheckpoint) -> Guard | None:
     """The guard of this name; None for "off".
 
     Args:
         kind: a name in ``GUARDS``.
         options: its settings, of the class that ``GUARDS`` names.
-        class_names: names of the classes.
         checkpoint: the source.
     """
     if kind == "off":
         return None
     if kind == "on":
-        return CollapseGuard(class_names, options, Reference(checkpoint.feature_mean, checkpoint.feature_var))
+        reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
+        return CollapseGuard(checkpoint.class_names, options, reference, checkpoint.calibration)
     policy = POLICIES[kind]
-    return PolicyGuard(policy(options, len(class_names), {name: getattr(checkpoint, name) for name in policy.uses}))
+    return PolicyGuard(policy(options, len(checkpoint.class_names), {name: getattr(checkpoint, name) for name in policy.uses}))

@@ -33,11 +33,14 @@ class Thresholds:
         watch_ratio: R below this falls short, and calls for a check on every batch.
         alarm_shortfall: the alarm is raised when R has fallen short of ``watch_ratio`` by this much, summed over checks.
         watch_drift: marginal drift above this calls for a check on every batch.
+        alarm_excess: the alarm is raised when drift has exceeded ``watch_drift`` by this much, summed over checks; None: drift
+            alone never raises it, as where the control's own marginal is not to be trusted.
     """
 
-    watch_ratio: float = 0.85
-    alarm_shortfall: float = 0.3
-    watch_drift: float = 0.2
+    watch_ratio: float = 0.93
+    alarm_shortfall: float = 0.2
+    watch_drift: float = 0.1
+    alarm_excess: float | None = 0.2
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,13 @@ class Memory:
 
     Attributes:
         shortfall: how far R has fallen short so far; never below 0.
+        excess: how far drift has exceeded so far; never below 0.
         peak: the largest R since the last reset, at least 1.
         frozen: updates were stopped for good.
     """
 
     shortfall: float = 0.0
+    excess: float = 0.0
     peak: float = 1.0
     frozen: bool = False
 
@@ -77,7 +82,7 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
     R is watched by a cumulative sum (Page, 1954): each check adds what R lacks to ``watch_ratio``, or takes off what it has
     to spare. So a deep fall is caught at once, a shallow one when it lasts, and a single noisy check is forgiven. While
     predictions drift, R is held against the best that it has been: over-balancing first tightens the clusters, and when R
-    falls below the control's it is late.
+    falls below the control's it is late. Drift itself is summed in the same way.
 
     Args:
         statistics: what was measured; an undefined ratio leaves the sum as it was.
@@ -90,7 +95,8 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
         peak = max(peak, ratio)
         expected = thresholds.watch_ratio * (peak if drifting else 1.0)
         shortfall = max(0.0, shortfall + expected - ratio)
-    after = Memory(shortfall=shortfall, peak=peak, frozen=memory.frozen)
+    excess = memory.excess if drift is None else max(0.0, memory.excess + drift - thresholds.watch_drift)
+    after = Memory(shortfall=shortfall, excess=excess, peak=peak, frozen=memory.frozen)
     if memory.frozen:
         verdict = Verdict("FROZEN", "frozen", "Updates were stopped for good; the control serves.")
     elif statistics.non_finite:
@@ -100,6 +106,8 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
         verdict = Verdict("ALARM", "vanished_class", f"The adapted model no longer predicts {names}; the control does.")
     elif ratio is not None and shortfall > thresholds.alarm_shortfall:
         verdict = Verdict("ALARM", "separation", f"Class separation is {ratio:.2f} of the control's, too little for too long.")
+    elif drift is not None and thresholds.alarm_excess is not None and excess > thresholds.alarm_excess:
+        verdict = Verdict("ALARM", "drift", f"Predictions moved by {drift:.0%} against the control's, too far for too long.")
     elif ratio is not None and ratio < thresholds.watch_ratio:
         verdict = Verdict("WATCH", "separation", f"Class separation is {ratio:.2f} of the control's.")
     elif drifting:

@@ -3,12 +3,22 @@
 from collections.abc import Callable
 from typing import Any
 
+from datamodules.folder import FolderConfig, load_folder
 from datamodules.images import UNLABELLED, ImageSet, Split
-from datamodules.medmnist import MedMNISTConfig, load_medmnist
+from datamodules.medmnist import MedMNISTConfig, OrganViewsConfig, load_medmnist, load_organ_views
 from datamodules.npz import NpzConfig, load_npz
 from datamodules.phantom import PhantomConfig, load_phantom
+from datamodules.published.camelyon17 import Camelyon17Config, load_camelyon17
+from datamodules.published.chestxray14 import ChestXray14Config, load_chestxray14
+from datamodules.published.glioma import GliomaConfig, load_glioma
+from datamodules.published.histopantum import HistopantumConfig, load_histopantum
+from datamodules.published.imagenet_c import ImageNetCConfig, load_imagenet_c
+from datamodules.published.isic import IsicConfig, load_isic
+from datamodules.published.mammobench import MammoBenchConfig, load_mammobench
+from datamodules.published.nct_crc import NctCrcConfig, load_nct_crc
 from datamodules.shifts import SHIFTS, Shift, create_shift
 from datamodules.streams import STREAMS, Stream, StreamLoader, create_stream, stream_order
+from datamodules.table import TableConfig, load_table
 
 __all__ = [
     "DATA",
@@ -30,6 +40,17 @@ _LOADERS: dict[str, tuple[type, Callable[[Any, Split], ImageSet]]] = {
     "phantom": (PhantomConfig, load_phantom),
     "npz": (NpzConfig, load_npz),
     "medmnist": (MedMNISTConfig, load_medmnist),
+    "folder": (FolderConfig, load_folder),
+    "table": (TableConfig, load_table),
+    "organ_views": (OrganViewsConfig, load_organ_views),
+    "camelyon17": (Camelyon17Config, load_camelyon17),
+    "histopantum": (HistopantumConfig, load_histopantum),
+    "mammobench": (MammoBenchConfig, load_mammobench),
+    "glioma": (GliomaConfig, load_glioma),
+    "imagenet_c": (ImageNetCConfig, load_imagenet_c),
+    "isic": (IsicConfig, load_isic),
+    "chestxray14": (ChestXray14Config, load_chestxray14),
+    "nct_crc": (NctCrcConfig, load_nct_crc),
 }
 
 #: Data sets by name, with the dataclass of their options.

@@ -1,4 +1,4 @@
-"""Labelled images in memory, and what one item of them is."""
+"""Labelled images, in memory or in files, and what one item of them is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.files import ImageFiles
+from tta.config import closest
 from tta.errors import InputError
 
 Split = Literal["train", "val", "test", "target"]
 
 #: Labels of images that have none.
 UNLABELLED = -1
+
+#: A column of text: fixed-width, or numpy's StringDType, which holds a million file names in a tenth of the memory.
+Strings = npt.NDArray[Any]
 
 #: From a scaled image and its id to the image that is shown.
 Transform = Callable[[Tensor, str], Tensor]
@@ -27,13 +32,13 @@ class ImageSet(Dataset[dict[str, Any]]):
 
     An item, and with tensors and lists a batch too, is a dictionary of
 
-    - ``image``: (channels, H, W) float32, scaled so that ``low`` is 0 and ``high`` is 1;
+    - ``image``: (channels, *spatial) float32, spatial being H, W or D, H, W, scaled so that ``low`` is 0 and ``high`` is 1;
     - ``label``: an integer class, or None (in a batch -1) where there is none;
     - ``id``, ``domain``, ``group``: strings; a group is a patient or a slide, and never straddles splits;
     - ``index``: the row in this set.
 
     Args:
-        images: (N, H, W) or (N, H, W, channels), any integer or floating type.
+        images: (N, *spatial) or (N, *spatial, channels), any integer or floating type; or files, which are as the latter.
         labels: (N,) classes, ``UNLABELLED`` where there is none.
         ids: (N,) strings.
         domains: (N,) strings.
@@ -43,26 +48,31 @@ class ImageSet(Dataset[dict[str, Any]]):
         high: raw value that becomes 1.
         transform: applied to a scaled image and its id, after scaling.
         metadata: further columns by name, (N,) each, such as the time of acquisition.
+        spatial_dims: 2 for pictures, 3 for volumes.
+        skipped: images that were asked for and could not be read, with the reason, by id.
     """
 
-    images: npt.NDArray[Any]
+    images: npt.NDArray[Any] | ImageFiles
     labels: npt.NDArray[np.int64]
-    ids: npt.NDArray[np.str_]
-    domains: npt.NDArray[np.str_]
-    groups: npt.NDArray[np.str_]
+    ids: Strings
+    domains: Strings
+    groups: Strings
     class_names: tuple[str, ...]
     low: float = 0.0
     high: float = 255.0
     transform: Transform | None = None
     metadata: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    spatial_dims: int = 2
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.images.ndim not in (3, 4) or not (
+        if len(self.images.shape) - self.spatial_dims not in (1, 2) or not (
             np.issubdtype(self.images.dtype, np.integer) or np.issubdtype(self.images.dtype, np.floating)
         ):
+            sides = "H, W" if self.spatial_dims == 2 else "D, H, W"
             raise InputError(
                 f"images have shape {self.images.shape} and type {self.images.dtype}: "
-                "they must be numbers of shape (N, H, W) or (N, H, W, channels)"
+                f"they must be numbers of shape (N, {sides}) or (N, {sides}, channels)"
             )
         lengths = {len(a) for a in (self.images, self.labels, self.ids, self.domains, self.groups, *self.metadata.values())}
         if len(lengths) != 1:
@@ -108,12 +118,12 @@ class ImageSet(Dataset[dict[str, Any]]):
     @property
     def channels(self) -> int:
         """Channels of an image; 1 for arrays without a channel axis."""
-        return int(self.images.shape[3]) if self.images.ndim == 4 else 1
+        return int(self.images.shape[-1]) if len(self.images.shape) == self.spatial_dims + 2 else 1
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        return int(self.images.shape[1]), int(self.images.shape[2])
+    def size(self) -> tuple[int, ...]:
+        """Height and width; of volumes depth, height and width."""
+        return tuple(int(side) for side in self.images.shape[1 : self.spatial_dims + 1])
 
     @property
     def labelled(self) -> bool:
@@ -128,31 +138,86 @@ class ImageSet(Dataset[dict[str, Any]]):
         """The same images with a transform."""
         return replace(self, transform=transform)
 
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """What is known of each image under a name: a column of the metadata, ``domain`` or ``group``.
+
+        ``age/20`` is the column age in bands of 20: 0-19, 20-39, …; empty where it is not known.
+
+        Raises:
+            InputError: there is no such column, or it is to be cut into bands and holds no numbers.
+        """
+        name, _, width = name.partition("/")
+        known = {"domain": self.domains, "group": self.groups, **self.metadata}
+        if name not in known:
+            raise InputError(f"the images have no column {name!r}: {closest(name, known)}")
+        return _banded(known[name], name, width) if width else known[name]
+
+    def subset(self, rows: npt.NDArray[Any]) -> "ImageSet":
+        """Some of the images, by row number or mask."""
+        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        return replace(
+            self,
+            images=self.images.subset(rows) if isinstance(self.images, ImageFiles) else self.images[rows],
+            labels=self.labels[rows],
+            ids=self.ids[rows],
+            domains=self.domains[rows],
+            groups=self.groups[rows],
+            metadata={name: values[rows] for name, values in self.metadata.items()},
+        )
+
     def _scaled(self, rows: Any) -> Tensor:
-        raw = torch.from_numpy(np.ascontiguousarray(self.images[rows])).float()
-        raw = raw.permute(0, 3, 1, 2) if raw.dim() == 4 else raw.unsqueeze(1)
-        images = (raw - self.low) / (self.high - self.low)
+        if isinstance(self.images, ImageFiles):
+            images = self.images.scaled(rows, (self.low, self.high))
+        else:
+            raw = torch.from_numpy(np.ascontiguousarray(self.images[rows])).float()
+            raw = raw.movedim(-1, 1) if raw.dim() == self.spatial_dims + 2 else raw.unsqueeze(1)
+            images = (raw - self.low) / (self.high - self.low)
         if self.transform is not None:
             pairs = zip(images, self.ids[rows], strict=True)
             images = torch.stack([self.transform(image, str(name)) for image, name in pairs])
         return images
 
 
-def value_range(images: npt.NDArray[Any], source: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float]:
+def value_range(images: npt.NDArray[Any] | ImageFiles, source: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float]:
     """Raw values that stand for 0 and 1.
 
-    Unsigned 8- and 16-bit images span their type. Other types do not say what they span: they are taken as they are,
-    unless the source was scaled and these values, beyond 1, were not: then the source's range holds.
+    Unsigned 8- and 16-bit images span their type, and files may say what they span. Other types do not: they are taken as they
+    are, unless the source was scaled and these values, beyond 1, were not: then the source's range holds.
 
     Args:
         images: raw images.
         source: range of the source's images.
+
+    Raises:
+        InputError: files hold values beyond 1, and nothing tells what they span.
     """
+    if isinstance(images, ImageFiles):
+        if images.limits is not None:
+            return images.limits
+        if images.largest > 1 and source == (0.0, 1.0):
+            raise InputError(
+                f"the images hold {images.dtype} numbers up to {images.largest:g}, which do not say what they span: set "
+                "data.window=[LOW,HIGH], or data.window=percentile, or for DICOM data.window=file"
+            )
+        return source if images.largest > 1 else (0.0, 1.0)
     if images.dtype in (np.uint8, np.uint16):
         return 0.0, float(np.iinfo(images.dtype).max)
     if source != (0.0, 1.0) and np.nanmax(images, initial=0) > 1:
         return source
     return 0.0, 1.0
+
+
+def _banded(values: npt.NDArray[Any], name: str, width: str) -> Strings:
+    if not width.isdecimal() or int(width) < 1:
+        raise InputError(f"{name}/{width} is no column in bands: write a whole number behind the slash, {name}/20")
+    step, bands = int(width), []
+    for value in values.tolist():
+        try:
+            start = int(float(value) // step * step) if str(value) else None
+        except (ValueError, OverflowError) as error:
+            raise InputError(f"the column {name!r} holds {value!r}, which is no number to cut into bands of {width}") from error
+        bands.append("" if start is None else f"{start}-{start + step - 1}")
+    return np.array(bands)
 
 
 def check_training_set(images: ImageSet) -> None:
@@ -172,8 +237,10 @@ def check_training_set(images: ImageSet) -> None:
     if unlabelled:
         raise InputError(f"{unlabelled} training images have no label: label or remove them before training")
     if np.issubdtype(images.images.dtype, np.floating):
-        flat = images.images.reshape(len(images), -1)
-        broken = np.flatnonzero(~np.isfinite(flat).all(1))
+        shown = images.transformed(None)
+        chunks = [np.arange(start, min(start + 64, len(images))) for start in range(0, len(images), 64)]
+        finite = [torch.isfinite(shown.batch(rows)["image"]).flatten(1).all(1) for rows in chunks]
+        broken = np.flatnonzero(~torch.cat(finite).numpy())
         if len(broken):
             raise InputError(
                 f"{len(broken)} training images hold NaN or infinite values (the first has id {images.ids[broken[0]]}): "

@@ -4,14 +4,16 @@ Names, classes and sums are those of MedMNIST v2's published index (https://medm
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from monai.apps.utils import HashCheckError, check_hash, download_url
 
 from datamodules.images import ImageSet, Split
-from datamodules.npz import images_from, read_arrays
+from datamodules.npz import Arrays, images_from, read_arrays
+from datamodules.options import DataConfig
 from tta.config import closest
 from tta.errors import InputError
 from tta.options import option
@@ -21,17 +23,28 @@ _log = logging.getLogger(__name__)
 
 
 class MedMNIST(NamedTuple):
-    """One set: its classes, and the md5 sum of its file at each image size."""
+    """One set: its classes, the md5 sum of its file at each image size, and whether its images are volumes."""
 
     classes: tuple[str, ...]
     md5: dict[int, str]
+    spatial_dims: int = 2
 
 
 @dataclass
-class MedMNISTConfig:
-    """A 2D, single-label set of MedMNIST; its test split is the target."""
+class MedMNISTConfig(DataConfig):
+    """A set of MedMNIST, 2D or 3D; its test split is the target. Of ChestMNIST the images of a single finding."""
 
     name: str = option("pneumoniamnist", "which set, e.g. pneumoniamnist, dermamnist, bloodmnist")
+    size: int = option(28, "side of the images: 28, 64, 128 or 224; of volumes 28 or 64")
+    root: str = option("data", "folder of the files; a missing one is downloaded into it")
+
+
+@dataclass
+class OrganViewsConfig(DataConfig):
+    """Organs of CT seen from another side: train on one view of MedMNIST's, test on others; the classes are shared."""
+
+    source: str = option("axial", "view to train on: axial, coronal or sagittal")
+    target: str | list[str] = option(["coronal", "sagittal"], "view, or views, of the target stream")
     size: int = option(28, "side of the images: 28, 64, 128 or 224")
     root: str = option("data", "folder of the files; a missing one is downloaded into it")
 
@@ -54,7 +67,45 @@ def load_medmnist(config: MedMNISTConfig, split: Split) -> ImageSet:
         _download(_URL.format(file=name), path, md5)
     elif split in ("train", "target") and not check_hash(path, md5, "md5"):
         _log.warning("%s differs from the published file (md5); it is used as it is", path)
-    return images_from(read_arrays(path), path, None, None, split, known.classes)
+    arrays = _single_label(read_arrays(path)) if config.name == "chestmnist" else read_arrays(path)
+    return images_from(arrays, path, None, None, split, known.classes, known.spatial_dims)
+
+
+def load_organ_views(config: OrganViewsConfig, split: Split) -> ImageSet:
+    """Read a split; views show the same scans, and a scan is in the same split in all of them.
+
+    Raises:
+        InputError: an unknown view, or what ``load_medmnist`` raises.
+    """
+    views = [config.source] if split != "target" else [config.target] if isinstance(config.target, str) else config.target
+    for view in views:
+        if view not in _VIEWS:
+            raise InputError(f"unknown view {view!r}: {closest(view, _VIEWS)}")
+    name = "target" if split == "target" else split
+    sets = [load_medmnist(MedMNISTConfig(name=_VIEWS[view], size=config.size, root=config.root), name) for view in views]
+    if not sets:
+        raise InputError(f"data.target is empty: name one of {', '.join(_VIEWS)}")
+    ids = [f"{view}-{image}" for view, images in zip(views, sets, strict=True) for image in images.ids.tolist()]
+    return replace(
+        sets[0],
+        images=np.concatenate([np.asarray(images.images) for images in sets]),
+        labels=np.concatenate([images.labels for images in sets]),
+        ids=np.array(ids),
+        domains=np.repeat(np.array(views), [len(images) for images in sets]),
+        groups=np.array(ids),
+    )
+
+
+def _single_label(arrays: Arrays) -> Arrays:
+    """Of a file with 0 or 1 for each of several findings, the images of exactly one, labelled by it."""
+    result = dict(arrays)
+    for split in ("train", "val", "test"):
+        findings = arrays.get(f"{split}_labels", np.zeros((0, 0)))
+        if findings.ndim == 2 and findings.shape[1] > 1:
+            rows = np.flatnonzero(findings.sum(1) == 1)
+            result[f"{split}_images"] = arrays[f"{split}_images"][rows]
+            result[f"{split}_labels"] = findings[rows].argmax(1)
+    return result
 
 
 def _download(url: str, path: Path, md5: str) -> None:
@@ -66,6 +117,8 @@ def _download(url: str, path: Path, md5: str) -> None:
             f"fetch {url} and put it there, or set data.root to its folder"
         ) from error
 
+
+_VIEWS = {"axial": "organamnist", "coronal": "organcmnist", "sagittal": "organsmnist"}
 
 #: The classes that the axial, coronal and sagittal views share, in the order in which they are numbered.
 _ORGANS = (
@@ -217,5 +270,89 @@ MEDMNIST: dict[str, MedMNIST] = {
             128: "ded0c5fa01a95dc4978b956f613e9b8e",
             224: "b354719e553fbbb2513d5533f52a4cb1",
         },
+    ),
+    "chestmnist": MedMNIST(
+        (
+            "atelectasis",
+            "cardiomegaly",
+            "effusion",
+            "infiltration",
+            "mass",
+            "nodule",
+            "pneumonia",
+            "pneumothorax",
+            "consolidation",
+            "edema",
+            "emphysema",
+            "fibrosis",
+            "pleural",
+            "hernia",
+        ),
+        {
+            28: "02c8a6516a18b556561a56cbdd36c4a8",
+            64: "9de6cd0b934ebb5b7426cfba5efbae16",
+            128: "db107e5590b27930b62dbaf558aebee3",
+            224: "45bd33e6f06c3e8cdb481c74a89152aa",
+        },
+    ),
+    "organmnist3d": MedMNIST(
+        (
+            "liver",
+            "kidney-right",
+            "kidney-left",
+            "femur-right",
+            "femur-left",
+            "bladder",
+            "heart",
+            "lung-right",
+            "lung-left",
+            "spleen",
+            "pancreas",
+        ),
+        {
+            28: "a0c5a1ff56af4f155c46d46fbb45a2fe",
+            64: "58a2205adf14a9d0a189cb06dc78bf10",
+        },
+        spatial_dims=3,
+    ),
+    "nodulemnist3d": MedMNIST(
+        ("benign", "malignant"),
+        {
+            28: "8755a7e9e05a4d9ce80a24c3e7a256f3",
+            64: "c47c5b7d457bf6332200d2ea6d64ecd8",
+        },
+        spatial_dims=3,
+    ),
+    "adrenalmnist3d": MedMNIST(
+        ("normal", "hyperplasia"),
+        {
+            28: "bbd3c5a5576322bc4cdfea780653b1ce",
+            64: "17721accfe9fb005146a47d33bc54b2f",
+        },
+        spatial_dims=3,
+    ),
+    "fracturemnist3d": MedMNIST(
+        ("buckle rib fracture", "nondisplaced rib fracture", "displaced rib fracture"),
+        {
+            28: "6aa7b0143a6b42da40027a9dda61302f",
+            64: "f01d7e6316aedf4210da0da5b7437b42",
+        },
+        spatial_dims=3,
+    ),
+    "vesselmnist3d": MedMNIST(
+        ("vessel", "aneurysm"),
+        {
+            28: "b41fd4f7e7e2feedddb201585ecafa1b",
+            64: "6bb274a8846e1097066dcd64e2c4520f",
+        },
+        spatial_dims=3,
+    ),
+    "synapsemnist3d": MedMNIST(
+        ("inhibitory synapse", "excitatory synapse"),
+        {
+            28: "1235b78a3cd6280881dd7850a78eadb6",
+            64: "43bd14ebf3af9d3dd072446fedc14d5e",
+        },
+        spatial_dims=3,
     ),
 }

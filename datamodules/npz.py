@@ -1,8 +1,8 @@
 """Images from one .npz file, read without pickle; two layouts.
 
-Domain layout: ``images`` (N, H, W[, channels]), and where known ``labels``, ``domain``, ``split`` (train, val, test), ``group``
-and ``time`` (all (N,)), and ``class_names`` (C,). MedMNIST layout: ``train_images``, ``train_labels``, and the same for val and
-test.
+Domain layout: ``images`` (N, H, W[, channels]), or of volumes (N, D, H, W[, channels]), and where known ``labels``, ``domain``,
+``split`` (train, val, test), ``group`` and any other column such as ``time`` (all (N,)), and ``class_names`` (C,). MedMNIST
+layout: ``train_images``, ``train_labels``, and the same for val and test.
 """
 
 import zipfile
@@ -15,22 +15,29 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.images import UNLABELLED, ImageSet, Split, value_range
+from datamodules.options import DataConfig
 from tta.config import closest
 from tta.errors import InputError
 from tta.options import option
 
 Arrays = dict[str, npt.NDArray[Any]]
 
+_KEYS = ("images", "labels", "domain", "split", "group", "id", "class_names")
 _VAL_SHARE = 10  # of a MedMNIST-like file without a val split, every tenth training image of a class validates
 
 
 @dataclass
-class NpzConfig:
+class NpzConfig(DataConfig):
     """One .npz file, in the domain layout or in MedMNIST's."""
 
     path: str | None = option(None, "the file")
     source: str | None = option(None, "domain to train on; null: the only one with training images")
     target: str | list[str] | None = option(None, "domain, or domains, of the target stream")
+    spatial_dims: int = option(2, "2 for pictures, 3 for volumes")
+
+    def __post_init__(self) -> None:
+        if self.spatial_dims not in (2, 3):
+            raise InputError(f"data.spatial_dims={self.spatial_dims} must be 2 or 3")
 
 
 def load_npz(config: NpzConfig, split: Split) -> ImageSet:
@@ -41,7 +48,8 @@ def load_npz(config: NpzConfig, split: Split) -> ImageSet:
     """
     if config.path is None:
         raise InputError("data.path is missing: name the file, data.path=FILE.npz")
-    return images_from(read_arrays(Path(config.path)), Path(config.path), config.source, config.target, split)
+    path = Path(config.path)
+    return images_from(read_arrays(path), path, config.source, config.target, split, spatial_dims=config.spatial_dims)
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -68,6 +76,7 @@ def images_from(
     target: str | list[str] | None,
     split: Split,
     class_names: tuple[str, ...] | None = None,
+    spatial_dims: int = 2,
 ) -> ImageSet:
     """The images of a split, from arrays in either layout.
 
@@ -78,6 +87,7 @@ def images_from(
         target: domain, or domains, of the target stream.
         split: which images.
         class_names: where the file has none.
+        spatial_dims: 3 if the images are volumes.
     """
     if "test_images" in arrays:
         arrays = _unfold_medmnist(arrays, path.stem)
@@ -104,7 +114,8 @@ def images_from(
         class_names=names,
         low=low,
         high=high,
-        metadata={"time": arrays["time"][rows]} if "time" in arrays else {},
+        metadata={name: values[rows] for name, values in arrays.items() if name not in _KEYS and values.shape == (count,)},
+        spatial_dims=spatial_dims,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.images import ImageSet, Split
+from datamodules.options import DataConfig
 from tta.config import closest
 from tta.errors import InputError
 from tta.options import option
@@ -49,7 +50,7 @@ SCANNERS: dict[str, Scanner] = {
 
 
 @dataclass
-class PhantomConfig:
+class PhantomConfig(DataConfig):
     """Procedural cells of four classes under four scanners: embedded, seeded, no files."""
 
     source: str = option("scanner_a", "scanner that the source model is trained on")

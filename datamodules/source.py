@@ -1,5 +1,6 @@
 """The LightningDataModule of source training."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,14 +15,17 @@ from datamodules.images import ImageSet, check_training_set
 from tta.config import closest
 from tta.errors import InputError
 
-#: Augmentations by name: MONAI transforms of one scaled image (channels, H, W).
+#: Augmentations by name: MONAI transforms of one scaled image (channels, H, W) or (channels, D, H, W), in plane.
 AUGMENTATIONS: dict[str, Any] = {
-    "flip": lambda: [RandFlip(prob=0.5, spatial_axis=0), RandFlip(prob=0.5, spatial_axis=1)],
-    "mirror": lambda: [RandFlip(prob=0.5, spatial_axis=1)],
-    "rotate": lambda: [RandRotate90(prob=0.75, max_k=3)],
+    "flip": lambda: [RandFlip(prob=0.5, spatial_axis=-2), RandFlip(prob=0.5, spatial_axis=-1)],
+    "mirror": lambda: [RandFlip(prob=0.5, spatial_axis=-1)],
+    "rotate": lambda: [RandRotate90(prob=0.75, max_k=3, spatial_axes=(-2, -1))],
     "noise": lambda: [RandGaussianNoise(prob=0.5, std=0.05)],
     "gamma": lambda: [RandAdjustContrast(prob=0.5, gamma=(0.7, 1.5))],
 }
+
+
+_BATCH_VALUES = 2**25  # numbers in a batch that is only predicted: 128 MiB
 
 
 class SourceData(LightningDataModule):
@@ -60,6 +64,14 @@ class SourceData(LightningDataModule):
         for name in augment:
             if name not in AUGMENTATIONS:
                 raise InputError(f"unknown augmentation {name!r}: {closest(name, AUGMENTATIONS)}")
+        if "rotate" in augment and train.size[-1] != train.size[-2]:
+            raise InputError("quarter turns change the sides of images that are not square: leave rotate out of augment")
+        for images in (val, test):
+            if len(images) and (images.size, images.channels) != (train.size, train.channels):
+                raise InputError(
+                    f"training images are {train.size} with {train.channels} channel(s), others {images.size} with "
+                    f"{images.channels}: bring them to one form, for files with data.size and data.channels"
+                )
         self.images = {"train": train, "val": val, "test": test}
         self.batch_size, self.balanced, self.workers, self.seed = batch_size, balanced, workers, seed
         self.augmentation = Compose([t for name in augment for t in AUGMENTATIONS[name]()])
@@ -78,6 +90,8 @@ class SourceData(LightningDataModule):
             sampler=sampler,
             drop_last=len(images) > self.batch_size,  # a last batch of one has no batch statistics
             num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -89,11 +103,13 @@ class SourceData(LightningDataModule):
         return self.in_order("test")
 
     def in_order(self, split: str, rows: Sequence[int] | None = None) -> DataLoader[Any]:
-        """The images of a split as they are, in order, or those of ``rows``; in batches of 256."""
+        """The images of a split as they are, in order, or those of ``rows``; in batches of 256, of large images fewer."""
         images = self.images[split]
         chosen = list(range(len(images))) if rows is None else list(rows)
-        batches = [chosen[i : i + 256] for i in range(0, len(chosen), 256)]
-        return DataLoader(_InOrder(images, batches), batch_size=None)
+        count = max(1, min(256, _BATCH_VALUES // (images.channels * math.prod(images.size))))
+        batches = [chosen[i : i + count] for i in range(0, len(chosen), count)]
+        pinned = torch.cuda.is_available()
+        return DataLoader(_InOrder(images, batches), batch_size=None, num_workers=self.workers, pin_memory=pinned)
 
     def sample(self, split: str, count: int) -> DataLoader[Any]:
         """At most ``count`` images of a split, drawn without replacement, the same by seed."""

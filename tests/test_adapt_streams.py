@@ -51,6 +51,7 @@ def test_bad_streams_and_shifts_get_one_sentence(source: Path, tmp_path: Path, c
         (("stream=block",), "did you mean blocks"),
         (("shift=blur", "shift.severity=9"), "outside 1..5"),
         (("shift=[blur,nose]",), "did you mean noise"),
+        (("shift=[mr]",), "mr is a family of shifts"),
         (("shift=blurr",), "did you mean blur"),
         (("shift=compose",), "needs shifts"),
     ):

@@ -8,10 +8,11 @@ from omegaconf import OmegaConf
 
 import adapt
 import train
+from benchmarks.options import BenchmarkConfig
 from tta.config import CONFIGS, describe, group_choices, read_arguments, resolve, save, to_dict
 from tta.errors import InputError
 
-SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
+SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "benchmark")
 
 
 def configured(*words: str) -> Any:
@@ -108,6 +109,13 @@ def test_every_shipped_file_opens_with_its_command_and_loads(path: Path) -> None
     assert getattr(config, group).kind == OmegaConf.load(path).get("kind", path.stem)
 
 
+@pytest.mark.parametrize("path", sorted((CONFIGS / "benchmark").glob("*.yaml")), ids=lambda path: str(path.stem))
+def test_every_shipped_benchmark_opens_with_its_command_and_is_valid(path: Path) -> None:
+    assert path.read_text().startswith(f"# python benchmark.py configs/benchmark/{path.name}")
+    config = resolve(BenchmarkConfig, {}, read_arguments([str(path)], {}))
+    assert set(config.data.targets) >= {"phantom/scanner_b", "nuclei/fluor_360"}
+
+
 def test_every_kind_has_a_file() -> None:
     for groups in (adapt.GROUPS, train.GROUPS):
         for group, kinds in groups.items():
@@ -116,5 +124,5 @@ def test_every_kind_has_a_file() -> None:
 
 def test_help_shows_every_option_with_its_default() -> None:
     text = describe(adapt.AdaptConfig, adapt.GROUPS, adapt.USAGE)
-    for words in ("stream.fraction=0.85", "method=dsbr", "guard.every=2", "wandb.mode=offline", "data.path=null"):
+    for words in ("stream.fraction=0.85", "method=dsbr", "guard.patience=6", "wandb.mode=offline", "data.path=null"):
         assert words in text

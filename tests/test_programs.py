@@ -14,7 +14,7 @@ import adapt
 import train
 from benchmarks import speed
 from benchmarks.demo import DemoConfig, demo
-from tests.conftest import QUICK, TINY
+from tests.conftest import QUICK, TINY, TINY_TRAINING
 from tests.datamodules.test_npz import domain_arrays, saved
 from tta.checkpoint import SourceCheckpoint
 
@@ -65,7 +65,7 @@ def test_adaptation_leaves_predictions_trace_events_and_state(source: Path, tmp_
     assert len(predictions) == 500
     assert list(predictions[0]) == [
         *("id", "prediction", "confidence", "prob_round", "prob_elongated", "prob_granular", "prob_lobulated"),
-        *("verdict", "served_by"),
+        *("verdict", "served_by", "reason"),
     ]
     for row in predictions[:20]:
         probabilities = {key[5:]: float(value) for key, value in row.items() if key.startswith("prob_")}
@@ -73,7 +73,8 @@ def test_adaptation_leaves_predictions_trace_events_and_state(source: Path, tmp_
         assert max(probabilities, key=lambda name: probabilities[name]) == row["prediction"]
     assert {row["served_by"] for row in predictions[-52:]} <= {"control", "source"}  # the short last batch
     trace = rows(tmp_path / "trace.csv")
-    assert list(trace[0]) == ["batch", "J", "R", "drift", "entropy", "loss", "verdict"]
+    assert list(trace[0])[:7] == ["batch", "J", "R", "drift", "entropy", "loss", "verdict"]
+    assert list(trace[0])[-4:] == ["checked", "skipped", "choice", "served_by"]
     assert len(trace) == 8
     assert any(row["R"] for row in trace)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
@@ -159,8 +160,13 @@ def test_bad_input_gets_one_sentence(source: Path, tmp_path: Path, capsys: Captu
         (adapt, "lightning.Trainer refuses", (ours, "trainer.precision=17", f"output={tmp_path / 'p'}")),
         (adapt, "adapted.ckpt of Holdfast", (ours, f"start={foreign}")),
         (train, "1 class", ("data=npz", f"data.path={one}")),
-        (train, "did you mean flip", (*TINY, "augment=[flop]")),
-        (train, "cannot be written", (*TINY, f"output={foreign}/below")),
+        (train, "did you mean flip", (*TINY_TRAINING, "augment=[flop]")),
+        (train, "belong together", (*TINY, "calibrate=only")),
+        (train, "belong together", (*TINY_TRAINING, ours)),
+        (train, "did you mean tent", (*TINY, "calibrate.methods=[tnt]")),
+        (train, "other classes", (ours, "calibrate=only", "data=npz", f"data.path={small}")),
+        (train, "does not load as weights alone", (*TINY_TRAINING, f"weights={tmp_path / 'text.ckpt'}")),
+        (train, "cannot be written", (*TINY_TRAINING, f"output={foreign}/below")),
     ]
     for program, message, words in cases:
         assert message in refusal(program, capsys, *words), words
@@ -168,7 +174,8 @@ def test_bad_input_gets_one_sentence(source: Path, tmp_path: Path, capsys: Captu
 
 def test_batch_statistics_of_one_value_are_refused_early(source: Path, tmp_path: Path, capsys: Capture) -> None:
     path = saved(tmp_path, {**domain_arrays()}, "small.npz")
-    words = ["data=npz", f"data.path={path}", "model=resnet18", "epochs=1", "batch_size=4", f"output={tmp_path / 'deep'}"]
+    words = ["data=npz", f"data.path={path}", "model=resnet18", "epochs=1", "batch_size=4"]
+    words += ["calibrate=off", f"output={tmp_path / 'deep'}"]
     assert train.main([*QUICK, *words]) == 0
     again = [
         f"source={tmp_path / 'deep'}",
@@ -197,7 +204,7 @@ def test_wandb_offline_writes_a_run_that_reads_back(source: Path, tmp_path: Path
 
 
 def read_wandb(path: Path, patience: float = 20.0) -> dict[str, Any]:
-    """Project, config, history and summary of a W&B file, once its writer, a process of its own, has closed it."""
+    """Project, config, history, alerts and summary of a W&B file, once its writer, a process of its own, has closed it."""
     from wandb.proto import wandb_internal_pb2
 
     records: list[Any] = []
@@ -205,7 +212,7 @@ def read_wandb(path: Path, patience: float = 20.0) -> dict[str, Any]:
     while monotonic() < deadline and not any(record.HasField("exit") for record in records):
         sleep(0.1)
         records = [wandb_internal_pb2.Record.FromString(data) for data in log_records(path.read_bytes())]
-    content: dict[str, Any] = {"config": {}, "history": [], "summary": {}}
+    content: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "alerts": []}
     for record in records:
         kind = record.WhichOneof("record_type")
         if kind == "run":
@@ -214,6 +221,8 @@ def read_wandb(path: Path, patience: float = 20.0) -> dict[str, Any]:
         elif kind == "history":
             step = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
             content["history"].append(step)
+        elif kind == "alert":
+            content["alerts"].append((record.alert.title, record.alert.text))
         elif kind == "summary":
             for item in record.summary.update:
                 content["summary"]["/".join(item.nested_key) or item.key] = json.loads(item.value_json)

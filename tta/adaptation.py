@@ -1,6 +1,6 @@
 """The LightningModule that carries one adaptation method through a stream."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,9 +8,13 @@ from lightning import LightningModule
 from torch import Tensor
 
 from tta.candidates import Candidates
+from tta.distributed import place, skipped_by_all
+from tta.errors import InputError
 from tta.methods.base import Method, Prediction
 from tta.normalization import BatchStatisticsError
 
+#: Share of a batch's most frequent predicted class from which on the batch counts as one of a single class.
+_SINGLE = 0.95
 #: What the module's outputs say served a batch.
 SERVED_BY = ("adapted", "control", "source")
 
@@ -25,7 +29,7 @@ class AdaptationModule(LightningModule):
     Args:
         method: from ``create_method``.
         batch_size: nominal size of a batch; smaller ones are short.
-        screen: skip the update on batches that teach nothing (short ones, and those of a single class).
+        screen: skip the update on batches that teach the wrong thing (short ones, and those of hardly more than one class).
         candidates: the un-updated network under several statistics, for a method whose normalisation is chosen as it goes.
     """
 
@@ -40,6 +44,11 @@ class AdaptationModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Let gradients and steps go through Lightning, for its precision and DDP plugins."""
+        if place()[1] > 1 and (type(self.method).learn is not Method.learn or self.method.optimizer is None):
+            raise InputError(
+                f"{type(self.method).__name__} works in one process only: use trainer.devices=1, or a method that takes plain "
+                "gradient steps (tent, dsbr, eata, ...)"
+            )
         if self.method.optimizer is not None:
             optimizer = self.optimizers()
             assert not isinstance(optimizer, list)
@@ -64,7 +73,7 @@ class AdaptationModule(LightningModule):
         self.method.begin_batch()
         first = self.method.predicts_first
         prediction = self.method.predict(images) if first or broken else None
-        reason = "non_finite_image" if broken else self._unfit(images, prediction)
+        reason = skipped_by_all("non_finite_image" if broken else self._unfit(images, prediction), images.device)
         if reason is not None:
             return self._output(prediction or self.method.predict(images), skipped=reason)
         update = self.method.update(images, prediction)
@@ -76,12 +85,12 @@ class AdaptationModule(LightningModule):
         images, _ = repaired(batch["image"])
         return self._control(images)
 
-    def candidates(self, batch: Mapping[str, Any]) -> Mapping[str, Prediction]:
-        """What the un-updated network says of the batch under each choice of statistics; none where there is no choice."""
+    def candidates(self, batch: Mapping[str, Any], names: Sequence[str] | None = None) -> Mapping[str, Prediction]:
+        """What the un-updated network says of the batch under each choice of statistics, or some; none without choice."""
         if self.twins is None:
             return {}
         images, _ = repaired(batch["image"])
-        return self.twins.predict(images)
+        return self.twins.predict(images, names)
 
     def use(self, name: str) -> None:
         """Predict and learn under the statistics of a candidate."""
@@ -126,10 +135,10 @@ class AdaptationModule(LightningModule):
         """Why a batch is no ground to learn from, or None."""
         if not self.screen or prediction is None or self.method.static or not self.method.needs_mixed_batch:
             return None
-        if len(images) < self.batch_size:
+        if len(images) < self.batch_size // place()[1]:
             return "short_batch"
         if _single_class(prediction.logits) and _single_class(self._control(images).logits):
-            # Only where the un-updated twin agrees: otherwise it is no batch of one class but a collapse.
+            # Only where the un-updated twin agrees: otherwise it is no such batch but a collapse.
             return "single_class"
         return None
 
@@ -174,5 +183,6 @@ def repaired(images: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _single_class(logits: Tensor) -> bool:
+    """Whether hardly any row is predicted as another than the most frequent class."""
     labels = logits.argmax(1)
-    return bool((labels == labels[0]).all())
+    return bool((labels == labels.mode().values).float().mean() >= _SINGLE)

@@ -40,6 +40,7 @@ class SourceCheckpoint:
         metrics: of the source's test images.
         fisher: diagonal Fisher information of the normalisation layers' parameters, by name; None in older files.
         layer_moments: mean and mean square (2, C, channels) of each BatchNorm layer's input by class; None in older files.
+        calibration: what the guard's statistics are on healthy streams (``tta/calibration.py``); None where it was left out.
     """
 
     network: dict[str, Any]
@@ -57,6 +58,7 @@ class SourceCheckpoint:
     metrics: dict[str, Any]
     fisher: dict[str, Tensor] | None = None
     layer_moments: dict[str, Tensor] | None = None
+    calibration: dict[str, Any] | None = None
 
     def save(self, path: Path) -> None:
         """Write the file."""
@@ -85,10 +87,9 @@ class SourceCheckpoint:
         return int(self.network["channels"])
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the images."""
-        height, width = self.network["size"]
-        return int(height), int(width)
+    def size(self) -> tuple[int, ...]:
+        """Height and width of the images; of volumes depth, height and width."""
+        return tuple(int(side) for side in self.network["size"])
 
     @property
     def hash(self) -> str:

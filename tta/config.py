@@ -214,7 +214,7 @@ def _merge_group(current: dict[str, Any] | None, value: Any, group: str) -> dict
     if "kind" in value and (current is None or current.get("kind") != value["kind"]):
         kind = {True: "on", False: "off"}.get(value["kind"], value["kind"])
         return {**_read_group(group, str(kind)), **value, "kind": kind}
-    return {**(current or {}), **value}
+    return _container(OmegaConf.merge(current or {}, value))
 
 
 def _read_group(group: str, name: str) -> dict[str, Any]:

@@ -23,11 +23,12 @@ def run(work: Callable[[], None], schema: type, groups: Groups, usage: str, argv
     if any(word in ("--help", "-h", "help") for word in argv):
         print(describe(schema, groups, usage))
         return 0
-    _quieten()
+    quieten()
     try:
         work()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # One from a worker process comes with its traceback in front.
+        print(f"error: {str(error).strip().rsplit('InputError: ', 1)[-1]}", file=sys.stderr)
         return 2
     return 0
 
@@ -89,7 +90,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Leave out what Lightning says on every run and no user can act on."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)

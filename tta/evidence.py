@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tta.distributed import any_of_all, mean_of_all, moments_of_all
 from tta.separation import ClassMoments, class_moments, merge, no_moments, separation_of
 
 #: Weight of the terms about features; chosen, as the other constants, on streams of nuclei, vessels, chest and phantom.
@@ -51,7 +52,7 @@ def no_evidence(num_classes: int, width: int, device: torch.device | str = "cpu"
 
 
 def gathered(past: Evidence, logits: Tensor, features: Tensor) -> Evidence:
-    """The state after another batch, in O(N·D + C·D); rows that are not finite are left out.
+    """The state after another batch, of all processes, in O(N·D + C·D); rows that are not finite are left out.
 
     Args:
         past: the state.
@@ -59,16 +60,16 @@ def gathered(past: Evidence, logits: Tensor, features: Tensor) -> Evidence:
         features: (N, D).
     """
     finite = torch.isfinite(logits).all(1) & torch.isfinite(features).all(1)
-    if not finite.any():
+    if not any_of_all(bool(finite.any()), logits.device):
         return past
     logits, features = logits[finite].float(), features[finite]
     classes = logits.shape[1]
     decay = MEMORY / past.moments.counts.clamp(min=MEMORY)
-    moments = merge(past.moments, class_moments(features, logits.argmax(1), classes), decay)
+    moments = merge(past.moments, moments_of_all(class_moments(features, logits.argmax(1), classes)), decay)
     p = logits.softmax(1)
     rate = max(1 / (past.batches + 1), RATE)
-    entropy = torch.special.entr(p).sum(1).mean()
-    return Evidence(moments, torch.lerp(past.mean, p.mean(0), rate), torch.lerp(past.entropy, entropy, rate), past.batches + 1)
+    (mean, entropy), _ = mean_of_all([p.mean(0), torch.special.entr(p).sum(1).mean()], len(p))
+    return Evidence(moments, torch.lerp(past.mean, mean, rate), torch.lerp(past.entropy, entropy, rate), past.batches + 1)
 
 
 def divergence_of(moments: ClassMoments, source_mean: Tensor, source_var: Tensor, min_count: float = MIN_COUNT) -> Tensor:

@@ -92,13 +92,13 @@ _NORMS: dict[str, Any] = {
 
 
 def _resnet(block: str, layers: list[int], planes: list[int], small: bool) -> Callable[..., tuple[nn.Module, int]]:
-    def build(config: ModelConfig, channels: int, size: tuple[int, int]) -> tuple[nn.Module, int]:
+    def build(config: ModelConfig, channels: int, size: tuple[int, ...]) -> tuple[nn.Module, int]:
         # The stem of a network for small images keeps their resolution.
         features = _ResNet(
             block,
             layers,
             planes,
-            spatial_dims=2,
+            spatial_dims=len(size),
             n_input_channels=channels,
             conv1_t_size=3 if small else 7,
             conv1_t_stride=1 if small else 2,
@@ -111,16 +111,16 @@ def _resnet(block: str, layers: list[int], planes: list[int], small: bool) -> Ca
     return build
 
 
-def _densenet121(config: ModelConfig, channels: int, size: tuple[int, int]) -> tuple[nn.Module, int]:
-    network = DenseNet121(2, channels, 1, norm=_NORMS[config.norm])
+def _densenet121(config: ModelConfig, channels: int, size: tuple[int, ...]) -> tuple[nn.Module, int]:
+    network = DenseNet121(len(size), channels, 1, norm=_NORMS[config.norm])
     width: int = network.class_layers.out.in_features
     del network.class_layers.out
     return nn.Sequential(network.features, network.class_layers), width
 
 
-def _vit(config: ViTConfig, channels: int, size: tuple[int, int]) -> tuple[nn.Module, int]:
-    if size[0] % config.patch_size or size[1] % config.patch_size:
-        raise InputError(f"model.patch_size={config.patch_size} does not divide the image size {size[0]}x{size[1]}")
+def _vit(config: ViTConfig, channels: int, size: tuple[int, ...]) -> tuple[nn.Module, int]:
+    if any(side % config.patch_size for side in size):
+        raise InputError(f"model.patch_size={config.patch_size} does not divide the image size {'x'.join(map(str, size))}")
     features = _ViTFeatures(
         in_channels=channels,
         img_size=size,
@@ -129,7 +129,7 @@ def _vit(config: ViTConfig, channels: int, size: tuple[int, int]) -> tuple[nn.Mo
         mlp_dim=4 * config.hidden_size,
         num_layers=config.layers,
         num_heads=config.heads,
-        spatial_dims=2,
+        spatial_dims=len(size),
     )
     return features, config.hidden_size
 
@@ -137,6 +137,7 @@ def _vit(config: ViTConfig, channels: int, size: tuple[int, int]) -> tuple[nn.Mo
 _WIDE = [64, 128, 256, 512]
 _BUILDERS: dict[str, Callable[..., tuple[nn.Module, int]]] = {
     "compact": _resnet("basic", [1, 1, 1, 1], [16, 32, 64, 128], small=True),
+    "resnet10": _resnet("basic", [1, 1, 1, 1], _WIDE, small=False),
     "resnet18": _resnet("basic", [2, 2, 2, 2], _WIDE, small=False),
     "resnet50": _resnet("bottleneck", [3, 4, 6, 3], _WIDE, small=False),
     "densenet121": _densenet121,
@@ -148,7 +149,7 @@ MODELS: dict[str, type] = {name: ViTConfig if name == "vit" else ModelConfig for
 
 
 def create_network(
-    kind: str, config: Any, *, num_classes: int, channels: int, size: tuple[int, int]
+    kind: str, config: Any, *, num_classes: int, channels: int, size: tuple[int, ...]
 ) -> tuple[Network, dict[str, Any]]:
     """Build a network with fresh weights.
 
@@ -157,7 +158,7 @@ def create_network(
         config: its options.
         num_classes: C.
         channels: channels of the images.
-        size: height and width of the images.
+        size: height and width of the images; of volumes depth, height and width, which makes the network 3D.
 
     Returns:
         The network, and the plain dictionary from which ``network_from`` builds it again.
@@ -185,6 +186,6 @@ def network_from(description: dict[str, Any]) -> Network:
         MODELS[kind](**description["options"]),
         num_classes=description["num_classes"],
         channels=description["channels"],
-        size=(description["size"][0], description["size"][1]),
+        size=tuple(description["size"]),
     )
     return network

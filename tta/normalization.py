@@ -129,8 +129,12 @@ class TestTimeBatchNorm(nn.Module):
 
 def _moments(x: Tensor, correction: int = 0) -> tuple[Tensor, Tensor]:
     """Mean and variance (C,) of (N, C, ...), in single precision."""
-    var, mean = torch.var_mean(x.float(), [0, *range(2, x.dim())], correction=correction)
-    return mean, var
+    if correction or x.dim() != 4 or x.requires_grad:
+        var, mean = torch.var_mean(x.float(), [0, *range(2, x.dim())], correction=correction)
+        return mean, var
+    # The fused kernel takes a quarter of var_mean's time on channels-last images; what it normalises is not needed.
+    _, mean, inverse = torch.native_batch_norm(x.float(), None, None, None, None, True, 0.0, 0.0)
+    return mean, torch.where(inverse > 0, inverse.square().reciprocal(), 0.0)  # 0 stands for no variance at all
 
 
 def _median_moments(x: Tensor) -> tuple[Tensor, Tensor]:

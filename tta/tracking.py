@@ -82,6 +82,13 @@ def log_result(
             run.log({"trajectory": wandb.Image(str(picture))})
 
 
+def alert(loggers: Iterable[Logger], title: str, text: str) -> None:
+    """Send a W&B alert from each active run."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.alert(title=title, text=text, level="ERROR")
+
+
 def finish(loggers: Iterable[Logger]) -> None:
     """Close the runs, so that the next one in this process starts its own."""
     for logger in loggers:

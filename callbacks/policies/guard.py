@@ -7,6 +7,7 @@ from lightning import LightningModule, Trainer
 
 from callbacks.base import Guard, prediction_of
 from callbacks.policies.base import Action, Policy, Ruling
+from tta.distributed import rows_of_all
 from tta.errors import InputError
 from tta.methods import Prediction
 
@@ -84,17 +85,22 @@ class PolicyGuard(Guard):
         self.policy.load_state_dict(state_dict["policy"])
 
     def _judge(self, module: Any, adapted: Prediction, batch: Any) -> Ruling:
-        """The policy's ruling on the finite rows; a NaN would stay in its running means for good."""
+        """The policy's ruling on the finite rows of all processes; a NaN would stay in its running means for good."""
+        adapted = _of_all(adapted)
         rows = torch.isfinite(adapted.logits).all(1) & torch.isfinite(adapted.features).all(1)
+        control = _of_all(module.control(batch)) if "control" in self.policy.needs else None
         if self.policy.watches and not rows.any():
             return Ruling()
-        control = module.control(batch) if "control" in self.policy.needs else None
         return self.policy.judge(_rows(adapted, rows), control and _rows(control, rows))
 
     def _correction(self, ruling: Ruling, action: Action) -> dict[str, Any]:
         reason = ruling.verdict.reason if ruling.verdict.state == "ALARM" else "period"
         message = _SAYS[action.name].format(action.amount)
         return self.event("correction", reason, message, correction=action.name, evidence=dict(ruling.evidence))
+
+
+def _of_all(prediction: Prediction) -> Prediction:
+    return Prediction(rows_of_all(prediction.logits), rows_of_all(prediction.features))
 
 
 def _rows(prediction: Prediction, rows: torch.Tensor) -> Prediction:

@@ -3,11 +3,12 @@
 Each is a function of an image, a strength and a random generator; ``registry.py`` lists them with their five strengths.
 """
 
-from datamodules.shifts.registry import CORRUPTIONS
+from datamodules.shifts.registry import CORRUPTIONS, FAMILIES, members
 from datamodules.shifts.shift import SHIFTS, ComposeConfig, NoShiftConfig, Shift, ShiftConfig, create_shift, expanded
 
 __all__ = [
     "CORRUPTIONS",
+    "FAMILIES",
     "SHIFTS",
     "ComposeConfig",
     "NoShiftConfig",
@@ -15,4 +16,5 @@ __all__ = [
     "ShiftConfig",
     "create_shift",
     "expanded",
+    "members",
 ]

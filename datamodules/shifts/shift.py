@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from datamodules.shifts.registry import CORRUPTIONS
+from datamodules.shifts.registry import CORRUPTIONS, FAMILIES
 from tta.config import closest
 from tta.errors import InputError
 from tta.options import option
@@ -58,6 +58,8 @@ class Shift:
 
     def __post_init__(self) -> None:
         for kind, severity in self.parts:
+            if kind in FAMILIES:
+                raise InputError(f"{kind} is a family of shifts, one at a time: stream=continual stream.shifts={kind}")
             if kind not in CORRUPTIONS:
                 raise InputError(f"unknown shift {kind!r}: {closest(kind, CORRUPTIONS)}")
             if not 1 <= severity <= 5:
@@ -66,8 +68,32 @@ class Shift:
     def __str__(self) -> str:
         return "+".join(f"{kind}{severity}" for kind, severity in self.parts)
 
+    def check(self, channels: int, dimensions: int) -> None:
+        """Refuse images that a part cannot be done to.
+
+        Raises:
+            InputError: a colour shift and other than three channels, or a 2D shift and other than two spatial dimensions.
+        """
+        for kind, _ in self.parts:
+            if not CORRUPTIONS[kind].fits(channels, dimensions):
+                fitting = sorted(name for name, other in CORRUPTIONS.items() if other.fits(channels, dimensions))
+                needs = "colour images (three channels)" if CORRUPTIONS[kind].colour and channels != 3 else "2D images"
+                raise InputError(
+                    f"shift {kind} needs {needs}, and these are {dimensions}D with {channels} channel(s): "
+                    f"choose among {', '.join(fitting)}"
+                )
+
     def __call__(self, image: Tensor, name: str) -> Tensor:
-        """The shifted image, float32 and within 0..1; the same for the same image, id, seed and parts."""
+        """The shifted image, float32 and within 0..1; the same for the same image, id, seed and parts.
+
+        A broken image, with values that are not finite, stays as it is: no shift may mend it or fail on it.
+
+        Raises:
+            InputError: see ``check``.
+        """
+        self.check(len(image), image.dim() - 1)
+        if not image.isfinite().all():
+            return image
         for place, (kind, severity) in enumerate(self.parts):
             # A part of its own generator each: two kinds of noise must not draw the same numbers.
             key = [self.seed, zlib.crc32(name.encode()), *([place] if place else [])]

@@ -2,9 +2,10 @@
 
 import numpy as np
 import torch
+from monai.transforms import AdjustContrast
 from torch import Tensor
 
-from datamodules.shifts.geometry import spatial
+from datamodules.shifts.geometry import bare, spatial
 
 
 def flatten(image: Tensor, factor: float, rng: np.random.Generator) -> Tensor:
@@ -20,3 +21,13 @@ def brighten(image: Tensor, offset: float, rng: np.random.Generator) -> Tensor:
     value = image.amax(0, keepdim=True)
     colour = torch.where(value > 0, image / value.clamp(min=1e-6), 1.0)
     return colour * (value + offset).clamp(max=1)
+
+
+def darken(image: Tensor, gamma: float, rng: np.random.Generator) -> Tensor:
+    """A tone curve of exponent ``gamma`` between the image's least and greatest value: darker middle tones."""
+    return bare(AdjustContrast(gamma)(image))
+
+
+def window(image: Tensor, width: float, rng: np.random.Generator) -> Tensor:
+    """A part ``width`` of the range spread over all of it, more cut off above than below: another reading window."""
+    return (image - (1 - width) / 4) / width

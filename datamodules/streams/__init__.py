@@ -3,6 +3,7 @@
 import numpy as np
 
 from datamodules.images import ImageSet
+from datamodules.shifts import Shift
 from datamodules.streams.base import StreamConfig, class_index
 from datamodules.streams.correlated import BlocksConfig, DirichletConfig
 from datamodules.streams.loader import StreamLoader
@@ -56,12 +57,17 @@ def create_stream(config: StreamConfig, images: ImageSet, seed: int) -> Stream:
         seed: the same seed gives the same stream.
 
     Raises:
-        InputError: the target is empty, or has not got what the stream needs (labels, domains, a time).
+        InputError: the target is empty, or has not got what the stream (labels, domains, a time) or a shift (colour, two
+            dimensions) needs.
     """
     if not len(images):
         raise InputError("the target has no images: check data.target")
     rng = np.random.default_rng(seed)
-    return joined([config.one_pass(images, rng) for _ in range(config.passes)])
+    stream = joined([config.one_pass(images, rng) for _ in range(config.passes)])
+    for shift in stream.shifts:
+        if isinstance(shift, Shift):
+            shift.check(images.channels, len(images.size))
+    return stream
 
 
 def stream_order(config: StreamConfig, images: ImageSet, seed: int) -> Order:

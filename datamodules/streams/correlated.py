@@ -13,19 +13,26 @@ from tta.options import option
 
 @dataclass
 class BlocksConfig(StreamConfig):
-    """Class after class: every image once a pass, those of a class together."""
+    """Class after class, or a few classes after a few: every image once a pass, those of a class together."""
 
     blocks: int = option(1, "blocks that each class is cut into; every round shows one block of each class")
+    together: int = option(1, "classes that come at a time, mixed; where they don't divide, fewer come last")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.blocks < 1:
-            raise InputError("stream.blocks must be at least 1")
+        for name in ("blocks", "together"):
+            if getattr(self, name) < 1:
+                raise InputError(f"stream.{name} must be at least 1")
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
         """Items in rounds of one block a class; the classes come in a new random order every round."""
         blocks = [np.array_split(rows, self.blocks) for rows in rows_of_classes(images, rng, "blocks")]
-        rows = [blocks[c][r] for r in range(self.blocks) for c in rng.permutation(len(blocks))]
+        rows = []
+        for turn in range(self.blocks):
+            order = rng.permutation(len(blocks))
+            for first in range(0, len(order), self.together):
+                mixed = [blocks[c][turn] for c in order[first : first + self.together]]
+                rows.append(rng.permutation(np.concatenate(mixed)) if len(mixed) > 1 else mixed[0])
         return as_they_are(images, np.concatenate(rows))
 
 

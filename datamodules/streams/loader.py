@@ -8,6 +8,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.images import ImageSet
 from datamodules.streams.stream import Order, Stream
+from tta.distributed import place
+from tta.errors import InputError
 
 
 class _Batches(Dataset[dict[str, Any]]):
@@ -15,6 +17,7 @@ class _Batches(Dataset[dict[str, Any]]):
 
     def __init__(self, images: ImageSet, stream: Stream, batch_size: int, window: int | None) -> None:
         self.images, self.stream, self.batch_size, self.window = images.transformed(None), stream, batch_size, window
+        self.rank, self.parts = place()
 
     def __len__(self) -> int:
         return -(-len(self.stream) // self.batch_size)
@@ -22,7 +25,7 @@ class _Batches(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         first, stop = index * self.batch_size, min((index + 1) * self.batch_size, len(self.stream))
         start = first if self.window is None else max(0, min(first, stop - self.window))
-        items = self.stream.part(slice(start, stop))
+        items = self.stream.part(slice(start + self.rank, stop, self.parts))
         batch = self.images.batch(items.rows)
         shifts = items.shifts_of_items()
         if any(shift is not None for shift in shifts):
@@ -36,7 +39,7 @@ class StreamLoader:
 
     It has a length, ``state_dict`` and ``load_state_dict``, with which Lightning resumes at the exact batch. A batch is what
     ``ImageSet.batch`` gives, and ``seen_before``: how many of its first images were already in earlier batches, 0 without a
-    window.
+    window. Several processes share every batch: each gets every so many-th image of it.
 
     Args:
         images: the target.
@@ -59,13 +62,27 @@ class StreamLoader:
         return -(-len(self.stream) // self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        self._refuse_what_cannot_be_split()
         start, self.position = self.position, 0
         batches = _Batches(self.images, self.stream, self.batch_size, self.window)
         # The sampler, not a shortened stream, goes on at the position: a window reaches behind it.
-        loader = DataLoader(batches, batch_size=None, sampler=range(start, len(batches)), num_workers=self.workers)
+        order = range(start, len(batches))
+        pinned = torch.cuda.is_available()  # copies to the device then go on beside its work
+        loader = DataLoader(batches, batch_size=None, sampler=order, num_workers=self.workers, pin_memory=pinned)
         for index, batch in enumerate(loader):
             self._handed_out = start + index + 1
             yield batch
+
+    def _refuse_what_cannot_be_split(self) -> None:
+        _, parts = place()
+        smallest = min(self.batch_size, len(self.stream) % self.batch_size or self.batch_size)
+        if parts > 1 and self.window is not None:
+            raise InputError("stream.window works in one process only: use trainer.devices=1")
+        if parts > 1 and smallest < 2 * parts:
+            raise InputError(
+                f"a batch of {smallest} image(s) is too small for {parts} processes, which need 2 each: choose another "
+                "stream.batch_size, or trainer.devices=1"
+            )
 
     def state_dict(self) -> dict[str, int]:
         """The number of batches already handed out."""

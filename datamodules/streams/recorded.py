@@ -1,7 +1,9 @@
 """Streams whose order was written down: by a clock, or by an earlier run."""
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from datamodules.streams.stream import COLUMNS, Order, Stream
 from tta.config import closest
 from tta.errors import InputError
 from tta.options import option
+
+#: Columns of a saved stream that replaying it reads.
+_USED = ("id", "row", "shift", "severity", "seed")
 
 
 @dataclass
@@ -46,71 +51,86 @@ class ReplayConfig(StreamConfig):
             raise InputError("stream.path is missing: name the table, stream.path=FILE.csv")
         if images.transform is not None:
             raise InputError("stream=replay takes its shifts from the table: leave out shift=")
-        lines = _read(Path(self.path).expanduser())
-        rows = _find(lines, images, self.path)
+        names, numbers, which = [], [], []
+        written: dict[tuple[str, str, str], int] = {}  # so that each is understood once, and not a million times
         shifts: dict[Shift | None, int] = {}
-        which = [shifts.setdefault(_shift(line, place, self.path), len(shifts)) for place, line in enumerate(lines)]
-        return Stream(rows, tuple(shifts), np.array(which))
+        for place, (name, number, kinds, severity, seed) in enumerate(_lines(Path(self.path).expanduser())):
+            key = (kinds, severity, seed)
+            if key not in written:
+                written[key] = shifts.setdefault(_shift(*key, where=f"{self.path}, line {place + 2}"), len(shifts))
+            names.append(name)
+            numbers.append(number)
+            which.append(written[key])
+        return Stream(_find(names, numbers, images, self.path), tuple(shifts), np.array(which))
 
 
 def _sortable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Numbers and dates as they are; text as numbers where it is numbers, for "9" comes before "10"."""
     if values.dtype.kind in "iufM":
         return values
-    text = values.astype(str)
+    text = np.array(values.tolist(), dtype=str)  # numpy cannot cast its variable-width text
     try:
         return text.astype(float)
     except ValueError:
         return text
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def _lines(path: Path) -> Iterator[tuple[str, ...]]:
+    """Id, row, shift, severity and seed of each item; empty where the table does not say."""
+    empty = True
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns, lines = list(reader.fieldnames or ()), list(reader)
+            reader = csv.reader(file)
+            columns = next(reader, [])
+            if "id" not in columns:
+                listed = ", ".join(columns) or "(none)"
+                raise InputError(f"{path} has the columns {listed}: expected {', '.join(COLUMNS)}, at least id")
+            places = [columns.index(name) if name in columns else len(columns) for name in _USED]
+            picked = itemgetter(*places)
+            for line in reader:
+                if line:
+                    empty = False
+                    yield picked(line + [""] * (len(columns) + 1 - len(line)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"the stream's table {path} cannot be read ({error}): check stream.path") from error
-    if "id" not in columns:
-        raise InputError(f"{path} has the columns {', '.join(columns) or '(none)'}: expected {', '.join(COLUMNS)}, at least id")
-    if not lines:
+    if empty:
         raise InputError(f"{path} has no items: check stream.path")
-    return lines
 
 
-def _find(lines: list[dict[str, str]], images: ImageSet, path: str) -> Order:
+def _find(names: list[str], numbers: list[str], images: ImageSet, path: str) -> Order:
     """The row of each line's image: by its id, and where ids are not unique by its row."""
+    if all(map(str.isdecimal, numbers)) and max(map(len, numbers)) < 18:
+        rows = np.array(numbers).astype(np.int64)
+        if rows.max() < len(images) and (images.ids[rows] == np.array(names)).all():
+            return rows
     ids = images.ids.tolist()
     places = {name: row for row, name in enumerate(ids)}
-    rows = np.empty(len(lines), dtype=np.int64)
-    for place, line in enumerate(lines):
-        row = places.get(line["id"], -1)
+    rows = np.empty(len(names), dtype=np.int64)
+    for place, (name, number) in enumerate(zip(names, numbers, strict=True)):
+        row = places.get(name, -1)
         if row >= 0 and len(places) < len(ids):
-            number = line.get("row") or ""
-            row = int(number) if number.isdigit() and int(number) < len(ids) and ids[int(number)] == line["id"] else -1
+            row = int(number) if number.isdecimal() and int(number) < len(ids) and ids[int(number)] == name else -1
         if row < 0:
             raise InputError(
-                f"{path}, line {place + 2}: the target has no image {line['id']!r} there: "
+                f"{path}, line {place + 2}: the target has no image {name!r} there: "
                 "replay a stream on the data that it was made from"
             )
         rows[place] = row
     return rows
 
 
-def _shift(line: dict[str, str], place: int, path: str) -> Shift | None:
-    names = line.get("shift") or "none"
-    if names == "none":
+def _shift(names: str, severity: str, seed: str, where: str) -> Shift | None:
+    """The shift that a line describes; ``where`` says which line."""
+    if names in ("", "none"):
         return None
     try:
-        severities = [int(severity) for severity in (line.get("severity") or "3").split("+")]
-        parts = tuple(zip(names.split("+"), severities, strict=True))
-        seed = int(line.get("seed") or 0)
+        severities = [int(number) for number in (severity or "3").split("+")]
+        parts, number = tuple(zip(names.split("+"), severities, strict=True)), int(seed or 0)
     except ValueError as error:
         raise InputError(
-            f"{path}, line {place + 2}: shift {names!r} with severity {line.get('severity')!r} and seed {line.get('seed')!r} "
-            "is not of the form noise+blur, 3+5, 0"
+            f"{where}: shift {names!r} with severity {severity!r} and seed {seed!r} is not of the form noise+blur, 3+5, 0"
         ) from error
     try:
-        return Shift(parts, seed)
+        return Shift(parts, number)
     except InputError as error:
-        raise InputError(f"{path}, line {place + 2}: {error}") from error
+        raise InputError(f"{where}: {error}") from error

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from datamodules.images import ImageSet, Transform
-from datamodules.shifts import Shift
+from datamodules.shifts import Shift, members
 from datamodules.streams.base import StreamConfig, as_they_are
 from datamodules.streams.stream import Order, Stream, joined
 from tta.errors import InputError
@@ -16,19 +16,26 @@ from tta.options import option
 class _ShiftingConfig(StreamConfig):
     """A stream that may bring shifts."""
 
-    shifts: list[str] | None = option(None, "shifts of the stream's own, after shift=; null: the target's domains instead")
+    shifts: str | list[str] | None = option(
+        None, "shifts of the stream's own, or a modality's family, after shift=; null: the target's domains instead"
+    )
     severity: int = option(3, "severity of the stream's own shifts, 1 to 5")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.shifts is not None and not self.shifts:
             raise InputError("stream.shifts is empty: name some, stream.shifts=[noise,blur]")
-        for name in self.shifts or ["noise"]:
+        for name in self.names or ["noise"]:
             _after(None, name, self.severity)
+
+    @property
+    def names(self) -> list[str]:
+        """The stream's own shifts, families written out."""
+        return members(self.shifts or [])
 
     def own(self, images: ImageSet) -> tuple[Transform | None, ...]:
         """The images' transform, each time with another of the stream's shifts after it."""
-        return tuple(_after(images.transform, name, self.severity) for name in self.shifts or ())
+        return tuple(_after(images.transform, name, self.severity) for name in self.names)
 
 
 @dataclass
@@ -72,7 +79,7 @@ class MixedConfig(_ShiftingConfig):
         """Items, where there are shifts each under one of them, in equal shares."""
         rows = rng.permutation(len(images))
         if self.shifts is not None:
-            return Stream(rows, self.own(images), rng.permutation(np.arange(len(rows)) % len(self.shifts)))
+            return Stream(rows, self.own(images), rng.permutation(np.arange(len(rows)) % len(self.names)))
         _check_several_domains(images, "mixed")
         return as_they_are(images, rows)
 
@@ -81,14 +88,16 @@ class MixedConfig(_ShiftingConfig):
 class GradualConfig(_ShiftingConfig):
     """Severity rises step by step to its highest and falls again, shift after shift; every image once a shift."""
 
-    shifts: list[str] | None = option(None, "shifts whose severity ramps, one after the other; null: that of shift=")
+    shifts: str | list[str] | None = option(
+        None, "shifts whose severity ramps, one after the other, or a modality's family; null: that of shift="
+    )
     severity: int = option(5, "highest severity of the ramp, 1 to 5")
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
         """Items, shuffled, in equal steps of severity 1, 2, … highest, … 2, 1: the gradual protocol of CoTTA (CVPR 2022)."""
         levels, base, count = range(1, self.severity + 1), images.transform, len(images)
         if self.shifts is not None:
-            ramps = [tuple(_after(base, name, level) for level in levels) for name in self.shifts]
+            ramps = [tuple(_after(base, name, level) for level in levels) for name in self.names]
         elif isinstance(base, Shift):
             ramps = [tuple(replace(base, parts=tuple((name, level) for name, _ in base.parts)) for level in levels)]
         else:

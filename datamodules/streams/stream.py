@@ -36,7 +36,7 @@ class Stream:
         return len(self.rows)
 
     def part(self, items: slice) -> "Stream":
-        """Some consecutive items."""
+        """Some of the items."""
         return Stream(self.rows[items], self.shifts, None if self.which is None else self.which[items])
 
     def shifts_of_items(self) -> list[Transform | None]:

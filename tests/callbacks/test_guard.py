@@ -113,15 +113,17 @@ def test_pure_label_shift_never_resets() -> None:
 
 
 def test_the_control_runs_ever_more_rarely_while_the_stream_is_calm() -> None:
-    calls = []
+    calls: list[int] = []
 
     class Counter(Callback):
         def on_fit_start(self, trainer: Trainer, module: Any) -> None:
-            control = module.control
-            module.control = lambda batch: calls.append(1) or control(batch)
+            self.control = module.control
+
+        def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
+            module.control = lambda batch: calls.append(index) or self.control(batch)
 
     run(batches(38), Counter(), lr=1e-5)
-    assert len(calls) == 8 + 5  # the warm-up, then after 2, 4, 8, 8 and 8 batches
+    assert calls == [*range(12), 13, 15, 17, 20, 23, 27, 31, 36]  # after a sixth of the time so far
 
 
 def test_broken_short_and_single_class_batches_are_served_by_the_control_and_logged() -> None:
@@ -225,7 +227,9 @@ def test_a_module_that_cannot_be_guarded_is_told_what_it_lacks() -> None:
         CollapseGuard(CLASSES).on_fit_start(None, LightningModule())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("bad", [{"every": 0}, {"decay": 1.0}, {"watch_ratio": -1.0}, {"min_count": 1.0}])
+@pytest.mark.parametrize(
+    "bad", [{"patience": 0}, {"ladder": []}, {"ladder": ["rest"]}, {"decay": 1.0}, {"watch_ratio": -1.0}, {"min_count": 1.0}]
+)
 def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="guard"):
         GuardConfig(**bad)

@@ -1,10 +1,12 @@
 """The verdict, a pure function: every rule, and what it remembers."""
 
+from dataclasses import replace
+
 import pytest
 
 from callbacks.verdict import Memory, Statistics, Thresholds, decide
 
-LIMITS = Thresholds()
+LIMITS = Thresholds(watch_ratio=0.85, alarm_shortfall=0.3, watch_drift=0.2, alarm_excess=0.2)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,16 @@ def test_while_predictions_drift_the_ratio_is_held_against_its_best() -> None:
     drifting = decide(Statistics(ratio=1.0, drift=0.3), LIMITS, high)
     assert drifting.memory.shortfall == pytest.approx(0.85 * 1.4 - 1.0)
     assert decide(Statistics(ratio=1.0, drift=0.3), LIMITS, drifting.memory).verdict.state == "ALARM"
+
+
+def test_drift_adds_up_to_an_alarm_unless_the_control_is_not_to_be_trusted() -> None:
+    once = decide(Statistics(ratio=1.0, drift=0.35), LIMITS, Memory())
+    assert once.verdict.state == "WATCH"
+    assert once.memory.excess == pytest.approx(0.15)
+    twice = Statistics(ratio=1.0, drift=0.30)
+    assert decide(twice, LIMITS, once.memory).verdict[:2] == ("ALARM", "drift")
+    assert decide(twice, replace(LIMITS, alarm_excess=None), once.memory).verdict.state == "WATCH"
+    assert decide(Statistics(ratio=1.0, drift=0.05), LIMITS, once.memory).memory.excess == 0
 
 
 def test_frozen_stays_frozen() -> None:

@@ -1,5 +1,6 @@
 """Streams: every image as stated, proportions as asked, the same seed the same order, resumed exactly, replayed exactly."""
 
+import time
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from datamodules import STREAMS, ImageSet, Shift, StreamLoader, create_stream, load_images, stream_order
 from datamodules.npz import NpzConfig
 from datamodules.phantom import PhantomConfig
+from datamodules.shifts import CORRUPTIONS
 from datamodules.streams import (
     BlocksConfig,
     ContinualConfig,
@@ -167,6 +169,57 @@ def test_blocks_show_every_image_once_a_class_at_a_time() -> None:
     rounds = images().labels[order].reshape(12, 25)
     assert (rounds == rounds[:, :1]).all()
     assert all(set(part) == {0, 1, 2} for part in rounds[:, 0].reshape(4, 3))
+
+
+@pytest.mark.parametrize("blocks", [1, 5])
+def test_blocks_show_so_many_classes_at_a_time(blocks: int) -> None:
+    order = stream_order(BlocksConfig(blocks=blocks, together=2), images(), 0)
+    assert sorted(order) == list(range(300))
+    for turn in images().labels[order].reshape(blocks, -1):  # three classes: two at a time, then one
+        pair, single = np.split(turn, [len(turn) * 2 // 3])
+        assert (len(set(pair)), len(set(single))) == (2, 1)
+        assert len(runs(pair)) > len(pair) / 4
+    whole = stream_order(BlocksConfig(blocks=blocks, together=9), images(), 0)
+    assert unevenness(images().labels[whole]) < 0.15
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+@pytest.mark.parametrize("name", STREAMS)
+def test_every_stream_goes_over_every_shift(name: str, kind: str, tmp_path: Path) -> None:
+    target = load_images("phantom", PhantomConfig(target=["scanner_b", "scanner_c"], target_images=12), "target")
+    own = Shift(((kind, 2),), seed=4)
+    target = replace(target, transform=own, metadata={"time": np.arange(12)})
+    config, served = configured(name, target, tmp_path)
+    stream = create_stream(config, served, 0)
+    batch = next(iter(StreamLoader(served, stream, 4)))
+    clean = target.transformed(None).batch(batch["index"].numpy())["image"]
+    for image, before, name_, shift in zip(batch["image"], clean, batch["id"], stream.shifts_of_items(), strict=False):
+        assert isinstance(shift, Shift)
+        assert (shift.seed, shift.parts[0][0]) == (4, kind)  # a ramp changes the severity alone
+        assert torch.equal(image, shift(before, name_))
+
+
+def test_a_million_images_are_no_burden() -> None:
+    count = 1_000_000
+    names = np.arange(count).astype(str)
+    target = ImageSet(
+        images=np.broadcast_to(np.zeros((1, 1, 1), np.uint8), (count, 1, 1)),
+        labels=np.arange(count) % 10,
+        ids=names,
+        domains=np.where(np.arange(count) < count // 2, "x", "y"),
+        groups=names,
+        class_names=tuple("abcdefghij"),
+        transform=Shift((("noise", 1),)),
+        metadata={"time": -np.arange(count)},
+    )
+    start = time.process_time()
+    for name, create in STREAMS.items():
+        if name != "replay":
+            stream = create_stream(create(), target, 0)
+            loader = StreamLoader(target, stream, 64)
+            loader.load_state_dict({"position": len(loader) - 1})
+            assert next(iter(loader))["index"][-1] == stream.rows[-1]
+    assert time.process_time() - start < 10  # two seconds
 
 
 @pytest.mark.parametrize(("delta", "low", "high"), [(1e-3, 0.8, 1.0), (0.1, 0.3, 1.0), (1e6, 0.0, 0.02)])
@@ -326,6 +379,7 @@ def test_bad_streams() -> None:
         (StreamConfig, {"batch_size": 0}),
         (StreamConfig, {"passes": 0}),
         (BlocksConfig, {"blocks": 0}),
+        (BlocksConfig, {"together": 0}),
         (DirichletConfig, {"slots": 0}),
         (RecurringConfig, {"times": 0}),
     ):

@@ -12,7 +12,7 @@ from torch import nn
 from tests.conftest import small_network
 from tests.methods.test_methods import created, facts, images, snapshot
 from tta.errors import InputError
-from tta.methods import create_method
+from tta.methods import METHODS, create_method
 from tta.methods.eta import redundancy_margin
 
 
@@ -145,7 +145,7 @@ def test_a_network_without_affine_parameters_is_an_error_that_names_the_remedy()
         create_method("tent", network, num_classes=2)
 
 
-@pytest.mark.parametrize("name", ["tent", "eta", "sar", "rotta", "cotta"])
+@pytest.mark.parametrize("name", METHODS)
 def test_no_step_copies_the_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import copy
 

@@ -287,6 +287,31 @@ def test_any_normalisation_with_weights_is_adapted(name: str, norm: Any) -> None
         assert not torch.equal(method.adapted["1.weight"].detach(), torch.ones(8))
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", LEARNING)
+def test_every_kind_of_norm_learns_in_two_and_three_dimensions(name: str, dims: int) -> None:
+    conv, batch, instance, pool = {
+        2: (nn.Conv2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.AdaptiveAvgPool2d),
+        3: (nn.Conv3d, nn.BatchNorm3d, nn.InstanceNorm3d, nn.AdaptiveAvgPool3d),
+    }[dims]
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(conv(1, 4, 3), batch(4), nn.ReLU(), conv(4, 4, 3), instance(4, affine=True), nn.ReLU()),
+        *(conv(4, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), pool(2), nn.Flatten()),
+        *(nn.Linear(4 * 2**dims, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 16), nn.LayerNorm(16), nn.Linear(16, 4)),
+    )
+    options = {**OPEN.get(name, {}), "exclude": [], "lr": 0.01}
+    method = create_method(name, network, num_classes=4, **facts(name, network, 4), **options)
+    wanted = {f"{index}.{key}" for index in (1, 4, 7, 12, 15) for key in ("weight", "bias")}
+    assert wanted <= set(method.adapted)
+    before = method.adapted_state()
+    for seed in range(2):
+        shape = (16, 1, *(10,) * dims)
+        assert method(torch.randn(shape, generator=torch.Generator().manual_seed(seed))).isfinite().all()
+    if name != "memo":
+        assert all(not torch.equal(before[key], method.adapted[key]) for key in wanted)
+
+
 @pytest.mark.parametrize("name", LEARNING)
 def test_episodes_start_at_the_source(name: str) -> None:
     method = created(name, episodic=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tta.distributed import any_of_all
 from tta.errors import InputError
 from tta.layout import as_channels_last, prefers_channels_last
 from tta.normalization import Statistics, adjustable_layers, choose_statistics, last_stage, norm_affine, statistics
@@ -256,8 +257,10 @@ class Method(nn.Module):
             if step:
                 prediction = self.predict(images)
             loss = self.objective(images, prediction)
-            if loss is None:
+            if not any_of_all(loss is not None, images.device):
                 return Update(skipped="all_filtered")
+            if loss is None:  # other processes have samples, and wait for this one's gradient
+                loss = 0 * prediction.logits.sum()
             self.descend(loss)
         assert loss is not None
         return Update(loss=loss.detach(), prediction=prediction.detach() if self.config.steps > 1 else None)
@@ -291,7 +294,8 @@ class Method(nn.Module):
             prediction: what ``predict`` said of them; needed where ``predicts_first``.
         """
         # One read-back to the host a batch; without it a single NaN would end up in weights, moments and marginals.
-        if not torch.isfinite(images if prediction is None else prediction.logits).all():
+        finite = bool(torch.isfinite(images if prediction is None else prediction.logits).all())
+        if any_of_all(not finite, images.device):
             return Update(skipped="non_finite")
         self.keep_moving()
         # A method that asks for no prediction makes its own in ``learn``.

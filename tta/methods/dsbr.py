@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tta.distributed import mean_of_all
 from tta.errors import InputError
 from tta.marginal import predicted_counts
 from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, UpdateConfig, within
@@ -76,6 +77,7 @@ class DSBR(NormAffineMethod):
                 self.control(images)
         labels = prediction.logits.argmax(-1)
         share = F.one_hot(labels, self.num_classes).to(self.marginal).mean(0)
+        (share,), _ = mean_of_all([share], len(labels))
         self.marginal.mul_(self.config.ema).add_(share, alpha=1 - self.config.ema)
         return (self.uncertainty(prediction.logits) * balanced_weights(labels, self.marginal, self.target)).mean()
 

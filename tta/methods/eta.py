@@ -32,11 +32,13 @@ class ETAConfig(UpdateConfig):
     """Hyperparameters of ETA."""
 
     entropy_margin: float | None = option(None, "entropy below which a sample is reliable, in nats; null: 0.4 ln C")
+    entropy_reference: float | None = option(None, "E₀ of the weights e^(E₀−H), in nats; null: the entropy margin")
     redundancy_margin: float | None = option(None, "largest cosine to the running marginal, in [0, 1]; null: follows C")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         within(self, "entropy_margin", 0, math.inf, left=False)
+        within(self, "entropy_reference", 0, math.inf, left=False)
         within(self, "redundancy_margin", 0, 1)
 
 
@@ -58,6 +60,7 @@ class ETA(NormAffineMethod):
         """Weighted mean entropy of the accepted samples."""
         config = self.config
         margin = self.nats(0.4) if config.entropy_margin is None else config.entropy_margin
+        reference = margin if config.entropy_reference is None else config.entropy_reference
         redundant = redundancy_margin(self.num_classes) if config.redundancy_margin is None else config.redundancy_margin
         losses = self.uncertainty(prediction.logits)
         values, p = losses.detach(), prediction.logits.detach().softmax(1).float()
@@ -67,4 +70,4 @@ class ETA(NormAffineMethod):
         accepted = p[kept].mean(0)
         self.marginal.copy_(torch.where(self.started, 0.9 * self.marginal + 0.1 * accepted, accepted))
         self.started.fill_(True)
-        return (losses * (margin - values).exp())[kept].mean()
+        return (losses * (reference - values).exp())[kept].mean()

@@ -1,5 +1,6 @@
 """RoTTA: learn from a class-balanced memory of recent samples, under robust statistics."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -131,8 +132,7 @@ def remembered(samples: list[Sample], new: Sample, capacity: int, num_classes: i
     """
 
     def badness(sample: Sample) -> float:
-        age = torch.sigmoid(torch.tensor(max(sample.age, 0) / capacity)).item()
-        return age + sample.entropy / float(torch.tensor(float(num_classes)).log())
+        return 1 / (1 + math.exp(-max(sample.age, 0) / capacity)) + sample.entropy / math.log(num_classes)
 
     counts: dict[int, int] = {}
     for sample in samples:

@@ -8,7 +8,7 @@ _SMALL = 64  # images up to this side are small
 
 
 def scaled(
-    config: MethodConfig, defaults: type[MethodConfig], *, model: str, size: tuple[int, int], batch_size: int
+    config: MethodConfig, defaults: type[MethodConfig], *, model: str, size: tuple[int, ...], batch_size: int
 ) -> MethodConfig:
     """Replace ``auto`` by the published scaling for the network, the image size and the batch size.
 
@@ -19,7 +19,7 @@ def scaled(
         config: the method's options.
         defaults: its dataclass, whose defaults are the published constants.
         model: the network's kind.
-        size: height and width of the images.
+        size: sides of the images.
         batch_size: N.
     """
     if not isinstance(config, UpdateConfig):

@@ -1,0 +1,275 @@
+"""The cells of one stream: its references once, then each method unguarded, and guarded by each policy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from adapt import configure, target_images
+from benchmarks.grid import Setting
+from benchmarks.passes import Batches, Outcome, loss_before, run, running_loss
+from benchmarks.summary import OURS
+from benchmarks.tables import NORMALIZATIONS, Row
+from datamodules import ImageSet, StreamLoader, create_shift, create_stream, load_images
+from tta.checkpoint import SourceCheckpoint
+from tta.methods import METHODS
+from tta.methods.base import UpdateConfig
+from tta.methods.scaling import scaled
+from tta.metrics import balanced_accuracy
+
+#: A stream of class blocks shows each class so often, and its last quarter every class.
+_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method under the label that tables give it.
+
+    Args:
+        label: in the tables.
+        kind: a name of ``METHODS``.
+        options: hyperparameters, in place of adapt.py's.
+    """
+
+    label: str
+    kind: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """How adapt.py is asked for it."""
+        return [f"method={self.kind}", *(f"method.{name}={value}" for name, value in self.options)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method at a learning rate, with the policies that are still to run on it; see ``create_cell``."""
+
+    variant: Variant
+    optimizer: str | None
+    lr: float | None
+    policies: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """How adapt.py is asked for it."""
+        rate = [] if self.lr is None else [f"method.optimizer={self.optimizer}", f"method.lr={self.lr!r}"]
+        return [*self.variant.words, *rate]
+
+    @property
+    def published(self) -> list[str]:
+        """The normalisation that the method was published with, whatever adapt.py's default."""
+        config = METHODS[self.variant.kind].Config()
+        return [f"method.normalization={config.normalization}"] if isinstance(config, UpdateConfig) else []
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stream with its cells.
+
+    Args:
+        setting: the stream.
+        cells: what runs on it.
+        source: folder of the source model.
+        model: seed that the source was trained with.
+        data: how adapt.py is asked for the data set.
+        images: least length of the stream.
+        batch_size: images a batch.
+        normalizations: whether the choices of normalisation are still to be measured.
+    """
+
+    setting: Setting
+    cells: tuple[Cell, ...]
+    source: str
+    model: int
+    data: tuple[str, ...]
+    images: int
+    batch_size: int
+    normalizations: bool
+
+
+class Report(NamedTuple):
+    """Rows for one of the tables: references, results or errors; ``done`` counts the cells that are dealt with."""
+
+    table: str
+    rows: list[Row]
+    done: int = 0
+
+
+def create_cell(variant: Variant, rate: float, source: str, data: tuple[str, ...], batch_size: int) -> Cell:
+    """The cell at a multiple of the learning rate that adapt.py would take by itself.
+
+    Args:
+        variant: the method.
+        rate: the multiple.
+        source: folder of the source model, on which the default depends.
+        data: how adapt.py is asked for the data set.
+        batch_size: images a batch.
+    """
+    checkpoint = _checkpoint(source)
+    options = configure([f"source={source}", *data, *variant.words]).method.options
+    chosen = scaled(
+        options, METHODS[variant.kind].Config, model=checkpoint.network["kind"], size=checkpoint.size, batch_size=batch_size
+    )
+    if not isinstance(chosen, UpdateConfig):
+        return Cell(variant, None, None)
+    assert chosen.lr != "auto"
+    return Cell(variant, chosen.optimizer, float(f"{chosen.lr * rate:.6g}"))
+
+
+def run_task(task: Task, tell: Callable[[Report], None]) -> None:
+    """Run a stream's cells; what fails is reported, and the rest goes on.
+
+    Args:
+        task: the stream and its cells.
+        tell: takes each report as soon as it is there.
+    """
+    names = {**task.setting._asdict(), "model": task.model}
+    try:
+        stream = _Stream(task)
+        if task.normalizations:
+            tell(Report("references", [{**names, **stream.normalizations()}]))
+    except Exception as error:  # of whatever kind: it must not end the other streams
+        tell(Report("errors", [{**names, "error": _sentence(error)}], done=len(task.cells)))
+        return
+    for cell in task.cells:
+        keys = {**names, "method": cell.variant.label, "lr": cell.lr}
+        rows: list[Row] = []
+        failures: list[Row] = []
+        try:
+            unguarded, losses = stream.unguarded(cell)
+            for policy in cell.policies:
+                try:
+                    rows.append({**keys, "policy": policy, **unguarded, **stream.guarded(cell, policy, losses)})
+                except Exception as error:
+                    failures.append({**keys, "policy": policy, "error": _sentence(error)})
+        except Exception as error:
+            failures.append({**keys, "error": _sentence(error)})
+        if failures:
+            tell(Report("errors", failures))
+        tell(Report("results", rows, done=1))
+
+
+class _Stream:
+    """A stream in memory, with its references."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.checkpoint = task, _checkpoint(task.source)
+        self.batches, self.words = _batches(task)
+        self.labels = self.batches.labels
+        self.source, self.control = (self.run([*NORMALIZATIONS[name], "guard=off"]) for name in ("source", "batch"))
+
+    def run(self, words: list[str]) -> Outcome:
+        return run(self.batches, configure([*self.words, *words]), self.checkpoint)
+
+    def scores(self, name: str, outcome: Outcome) -> dict[str, float]:
+        """Balanced accuracy over the stream, and over its last quarter, in percent."""
+        classes, quarter = len(self.checkpoint.class_names), slice(len(self.labels) * 3 // 4, None)
+        return {
+            name: balanced_accuracy(outcome.predictions, self.labels, classes),
+            f"{name}_last": balanced_accuracy(outcome.predictions[quarter], self.labels[quarter], classes),
+        }
+
+    def normalizations(self) -> Row:
+        """What the stream is worth without updates, by normalisation."""
+        choices = {name: list(words) for name, words in NORMALIZATIONS.items() if name not in ("source", "batch")}
+        scores = {name: self.scores(name, self.run([*words, "guard=off"]))[name] for name, words in choices.items()}
+        chosen = self.run(["method=norm", "method.normalization=auto", "guard=on"])
+        scores["auto"] = self.scores("auto", chosen)["auto"]
+        source, control = self.scores("source", self.source), self.scores("control", self.control)
+        return {"images": len(self.labels), **source, **control, **scores, "batch": control["control"]}
+
+    def unguarded(self, cell: Cell) -> tuple[Row, Tensor]:
+        """What all policies of a cell share: the references' scores and the unguarded method's, and its running loss."""
+        outcome = self.run([*cell.words, *cell.published, "guard=off"])
+        bases = [base.predictions for base in (self.source, self.control)]
+        losses = running_loss(outcome.predictions, bases, self.labels, self.task.batch_size)
+        references = {
+            name: self.scores(name, base)[name] for name, base in (("source", self.source), ("control", self.control))
+        }
+        return {**references, **self.scores("unguarded", outcome)}, losses
+
+    def guarded(self, cell: Cell, policy: str, losses: Tensor) -> Row:
+        """What a policy makes of the cell.
+
+        Ours comes with adapt.py's choice of normalisation; a published guard meets the method as that was published.
+        """
+        normalization = [] if policy == OURS else cell.published
+        outcome = self.run([*cell.words, *normalization, f"guard={policy}"])
+        alarm = outcome.first_alarm
+        return {
+            **self.scores("guarded", outcome),
+            "alarms": outcome.alarms,
+            "resets": outcome.resets,
+            "first_alarm_batch": alarm,
+            "loss_before_alarm": None if alarm is None else loss_before(alarm, losses),
+            "seconds": round(outcome.seconds, 3),
+        }
+
+
+def _batches(task: Task) -> tuple[Batches, list[str]]:
+    """The stream's batches, and how adapt.py is asked for them.
+
+    A small target is passed over several times, and each is thinned, so that streams are about equally long.
+    """
+    setting = task.setting
+    kind = [f"stream={setting.stream}", f"stream.batch_size={task.batch_size}"]
+    shift = [f"shift={setting.shift}"]
+    if setting.severity:
+        shift += [f"shift.severity={setting.severity}", f"shift.seed={setting.seed}"]
+    words = [f"source={task.source}", *task.data, *shift, *kind, f"seed={setting.seed}"]
+    visits = 1
+    if setting.stream == "recurring":
+        visits = configure(words).stream.options.times
+        words += _there_and_back(task.source, task.data)
+    images = _images(task.source, tuple(word for word in words if word.startswith("data")))
+    a_visit = -(-task.images // visits)
+    passes = -(-a_visit // len(images))
+    images = thinned(images, -(-a_visit // passes), setting.seed)
+    words.append(f"stream.passes={passes}")
+    if setting.stream == "blocks":
+        words.append(f"stream.blocks={max(1, round(_ROUNDS / passes))}")
+    config = configure(words)
+    images = images.transformed(create_shift(config.shift.kind, config.shift.options))
+    items = create_stream(config.stream.options, images, setting.seed)
+    return Batches(StreamLoader(images, items, task.batch_size)), words
+
+
+def thinned(images: ImageSet, count: int, seed: int) -> ImageSet:
+    """About ``count`` images drawn at random, equally many of each domain; all of them where there are no more."""
+    domains = dict.fromkeys(images.domains.tolist())
+    share, rng = -(-count // len(domains)), np.random.default_rng(seed)
+    rows = np.concatenate([rng.permutation(np.flatnonzero(images.domains == name))[:share] for name in domains])
+    columns = ("images", "labels", "ids", "domains", "groups")
+    return replace(
+        images,
+        **{name: getattr(images, name)[rows] for name in columns},
+        metadata={name: values[rows] for name, values in images.metadata.items()},
+    )
+
+
+@lru_cache(maxsize=4)
+def _checkpoint(source: str) -> SourceCheckpoint:
+    return SourceCheckpoint.load(source)
+
+
+@lru_cache(maxsize=4)
+def _images(source: str, data: tuple[str, ...]) -> ImageSet:
+    """The target's images, unshifted."""
+    return target_images(configure([f"source={source}", *data]), _checkpoint(source))
+
+
+@lru_cache
+def _there_and_back(source: str, data: tuple[str, ...]) -> list[str]:
+    """Recurring domains: the target and the source's own in turn; the target alone where there is no other domain."""
+    config = configure([f"source={source}", *data])
+    target = config.data.options.target
+    home = str(load_images(config.data.kind, config.data.options, "test").domains[0])
+    return [] if target in (None, home) else [f"data.target=[{target},{home}]"]
+
+
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

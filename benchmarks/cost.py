@@ -1,0 +1,48 @@
+"""What guarding costs: guarded time over unguarded time, turn by turn in one run on a calm stream."""
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from adapt import configure, target_images
+from benchmarks.passes import Batches, run
+from benchmarks.summary import OURS
+from datamodules import StreamLoader, create_stream
+from tta.checkpoint import SourceCheckpoint
+
+_IMAGES = 6400
+
+
+def guard_costs(
+    source: str, data: Sequence[str], policies: Sequence[str], rounds: int, progress: Callable[[], object]
+) -> dict[str, float]:
+    """Guarded over unguarded time, minus 1, by policy: the median over rounds, in each of which all take turns.
+
+    The stream is the target, in random order, and Tent at its default rate: a calm one, but not so near to the source that the
+    guard would hold updates back, and save time. Time is the process's, since others on the machine are none of the guard's
+    cost.
+
+    Args:
+        source: folder of the source model.
+        data: how adapt.py is asked for the data set.
+        policies: guards to time.
+        rounds: at least 1.
+        progress: called after each pass.
+    """
+    checkpoint = SourceCheckpoint.load(source)
+    words = [f"source={source}", *data, "method=tent", "method.optimizer=adam", "method.lr=1e-3"]
+    config = configure(words)
+    images = target_images(config, checkpoint)
+    config.stream.options.passes = -(-_IMAGES // len(images))
+    items = create_stream(config.stream.options, images, seed=0).part(slice(_IMAGES))
+    batches = Batches(StreamLoader(images, items, config.stream.options.batch_size))
+    published = ["method.normalization=batch"]
+    configs = {name: configure([*words, *([] if name == OURS else published), f"guard={name}"]) for name in ("off", *policies)}
+    ratios: dict[str, list[float]] = {name: [] for name in policies}
+    for _ in range(rounds):
+        times = {}
+        for name, choice in configs.items():
+            times[name] = run(batches, choice, checkpoint).own_seconds
+            progress()
+        for name in policies:
+            ratios[name].append(times[name] / times["off"] - 1)
+    return {name: round(median(values), 4) for name, values in ratios.items()}

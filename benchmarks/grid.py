@@ -1,0 +1,127 @@
+"""The grid of cells: what is crossed with what, a balanced part of it, and its division among machines. All deterministic."""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import combinations, product
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from tta.errors import InputError
+
+T = TypeVar("T", bound=tuple[Hashable, ...])
+
+
+class Setting(NamedTuple):
+    """One stream: images, what was done to them, and the order in which they arrive; ``severity`` is 0 without a shift."""
+
+    data: str
+    target: str
+    shift: str
+    severity: int
+    stream: str
+    seed: int
+
+
+class Case(NamedTuple):
+    """What runs on a stream: a method, by its label, and a multiple of its default learning rate."""
+
+    method: str
+    rate: float
+
+
+#: Streams with the cases that run on each, in the order in which they run.
+Grid = list[tuple[Setting, list[Case]]]
+
+
+def settings(
+    targets: Sequence[str], shifts: Sequence[str], severities: Sequence[int], streams: Sequence[str], seeds: Sequence[int]
+) -> list[Setting]:
+    """All streams of the axes; a target is written DATA/DOMAIN, or DATA where there is but one domain."""
+    shifted = [("none", 0)] if "none" in shifts else []
+    shifted += product([shift for shift in shifts if shift != "none"], severities)
+    return [
+        Setting(*_named(target), *shift, stream, seed)
+        for target, shift, stream, seed in product(targets, shifted, streams, seeds)
+    ]
+
+
+def create_grid(
+    streams: Sequence[Setting], cases: Sequence[Case], cells: int | None = None, per_stream: int | None = None
+) -> Grid:
+    """Cross streams with cases, or take a balanced part of the product.
+
+    A part covers each value of each axis, and each pair of values of two axes, about equally often. Streams share their
+    references among their cells, so a part has few streams with several cases rather than many with one.
+
+    Args:
+        streams: from ``settings``.
+        cases: methods and learning rates.
+        cells: how many cells to take; None: all.
+        per_stream: cases on each stream; None: all.
+    """
+    per_stream = min(per_stream or len(cases), len(cases))
+    wanted = len(streams) * per_stream if cells is None else min(cells, len(streams) * per_stream)
+    chosen = balanced(streams, -(-wanted // per_stream))
+    counts: Counter[Hashable] = Counter()
+    grid: Grid = []
+    for setting in chosen:
+        left = wanted - sum(len(part) for _, part in grid)
+        # Seeds are replicates: with which method they meet is left to chance.
+        part = balanced(cases, min(per_stream, left), counts, context=setting[:-1])
+        grid.append((setting, sorted(part, key=cases.index)))
+    return sorted(grid, key=lambda item: streams.index(item[0]))
+
+
+def balanced(
+    candidates: Sequence[T], count: int, counts: Counter[Hashable] | None = None, context: tuple[Hashable, ...] = ()
+) -> list[T]:
+    """Choose ``count`` distinct candidates so that values, and pairs of values, occur equally often.
+
+    Greedy: the next one is that whose values and pairs have occurred least so far; a seeded draw breaks ties.
+
+    Args:
+        candidates: tuples, an entry an axis.
+        count: how many, at most ``len(candidates)``.
+        counts: occurrences so far, kept up to date; None: none yet.
+        context: values that go along with each choice, in the pairs.
+    """
+    if count >= len(candidates):
+        return list(candidates)
+    counts = Counter() if counts is None else counts
+    rng = np.random.default_rng(counts.total())
+    open_ = [candidates[i] for i in rng.permutation(len(candidates))]
+    parts = {candidate: list(_parts(candidate, context)) for candidate in open_}
+    chosen = []
+    for _ in range(count):
+        best = min(open_, key=lambda candidate: sum(counts[part] for part in parts[candidate]))
+        counts.update(parts[best])
+        open_.remove(best)
+        chosen.append(best)
+    return chosen
+
+
+def shard_of(grid: Grid, shard: str | None) -> Grid:
+    """The k-th of n parts, written k/n from 1/n to n/n; a stream is never divided, so that its references stay with it.
+
+    Raises:
+        InputError: the word has another form.
+    """
+    if shard is None:
+        return grid
+    part, _, parts = shard.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise InputError(f"shard={shard} must be written k/n, from 1/n to n/n")
+    return grid[int(part) - 1 :: int(parts)]
+
+
+def _named(target: str) -> tuple[str, str]:
+    data, _, domain = target.partition("/")
+    return data, domain or data
+
+
+def _parts(candidate: tuple[Hashable, ...], context: tuple[Hashable, ...]) -> Iterable[Hashable]:
+    values = [(axis, value) for axis, value in enumerate(candidate)]
+    yield from values
+    yield from combinations(values, 2)
+    yield from product(values, [("context", axis, value) for axis, value in enumerate(context)])

@@ -1,0 +1,132 @@
+"""From options to tasks: which data is there, which source models are missing, which cells are still to be run."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cell import Cell, Task, Variant, create_cell
+from benchmarks.grid import Case, Grid, create_grid, settings, shard_of
+from benchmarks.options import GUARDS, BenchmarkConfig, check_known
+from benchmarks.tables import CELL_KEYS, STREAM_KEYS, Row, key_of
+from tta.errors import InputError
+
+_HERE = Path("../shared/data")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A source model.
+
+    Args:
+        data: name of the data set.
+        seed: of its training.
+        folder: where it is, or will be.
+    """
+
+    data: str
+    seed: int
+    folder: Path
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is still to be trained."""
+        return not (self.folder / "source.ckpt").is_file()
+
+
+def plan_grid(config: BenchmarkConfig) -> Grid:
+    """The streams of this shard with their cases; data that is not there is left out, with a line that says so.
+
+    Raises:
+        InputError: no data at all, or an unknown data set.
+    """
+    check_known("data set", (target.partition("/")[0] for target in config.data.targets), {"phantom", *config.data.files})
+    files = {target: data_file(config, target.partition("/")[0]) for target in config.data.targets}
+    absent = [target for target, file in files.items() if file is not None and not file.is_file()]
+    for target in absent:
+        print(f"{target} is skipped: {files[target]} is not there (data.root={config.data.root or 'null'})")
+    present = [target for target in files if target not in absent]
+    if not present:
+        raise InputError("none of the data is there: set data.root to its folder, or data.targets=[phantom/scanner_b]")
+    streams = settings(present, config.shifts, config.severities, config.streams, config.seeds)
+    cases = [Case(method, rate) for method in config.methods for rate in config.rates]
+    return shard_of(create_grid(streams, cases, config.cells, config.per_stream), config.shard)
+
+
+def plan_models(config: BenchmarkConfig, grid: Grid) -> dict[tuple[str, int], Model]:
+    """The source model of each data set and stream seed."""
+    count = len(config.seeds) if config.models == "each" else min(config.models, len(config.seeds))
+    roots = [Path(root).expanduser() for root in (config.sources, f"{config.output}/sources") if root is not None]
+    models = {}
+    for data, seed in dict.fromkeys((setting.data, setting.seed) for setting, _ in grid):
+        trained = config.seeds[config.seeds.index(seed) % count]
+        places = [Model(data, trained, root / f"{data}{trained}") for root in roots]
+        models[data, seed] = next((model for model in places if not model.missing), places[-1])
+    return models
+
+
+def plan_tasks(
+    config: BenchmarkConfig, grid: Grid, models: dict[tuple[str, int], Model], results: Iterable[Row], references: Iterable[Row]
+) -> list[Task]:
+    """What is still to be run.
+
+    Args:
+        config: options.
+        grid: from ``plan_grid``.
+        models: from ``plan_models``, all trained.
+        results: rows that are there.
+        references: rows that are there.
+    """
+    finished = {(*key_of(row, CELL_KEYS), row["policy"]) for row in results}
+    measured = {key_of(row, STREAM_KEYS) for row in references}
+    policies = policies_of(config)
+    tasks = []
+    for setting, cases in grid:
+        model = models[setting.data, setting.seed]
+        words = data_words(config, setting.data, setting.target)
+        cells: list[Cell] = []
+        for case in cases:
+            variant = _variant(config, case.method)
+            cell = create_cell(variant, case.rate, str(model.folder), words, config.batch_size)
+            key = key_of({**setting._asdict(), "method": variant.label, "lr": cell.lr}, CELL_KEYS)
+            left = tuple(policy for policy in policies if (*key, policy) not in finished)
+            if left:
+                cells.append(replace(cell, policies=left))
+        normalizations = key_of(setting._asdict(), STREAM_KEYS) not in measured
+        if cells or normalizations:
+            folder = str(model.folder)
+            tasks.append(
+                Task(setting, tuple(cells), folder, model.seed, words, config.images, config.batch_size, normalizations)
+            )
+    return tasks
+
+
+def policies_of(config: BenchmarkConfig) -> tuple[str, ...]:
+    """The guards that run on each cell."""
+    return tuple(GUARDS if config.policies is None else config.policies)
+
+
+def training_words(config: BenchmarkConfig, model: Model) -> list[str]:
+    """How train.py is asked for a source model."""
+    kind = "phantom" if model.data == "phantom" else "npz"
+    return [f"data={kind}", *data_words(config, model.data), f"seed={model.seed}", f"output={model.folder}", *config.train]
+
+
+def data_words(config: BenchmarkConfig, data: str, target: str | None = None) -> tuple[str, ...]:
+    """The options of a data set: its file, and the target where there are several domains."""
+    file = data_file(config, data)
+    words = [] if file is None else [f"data.path={file}"]
+    return (*words, *([] if target in (None, data) else [f"data.target={target}"]))
+
+
+def data_file(config: BenchmarkConfig, data: str) -> Path | None:
+    """The file of a data set; None for the phantom, which has none."""
+    if data == "phantom":
+        return None
+    root = _HERE if config.data.root is None else Path(config.data.root).expanduser()
+    return root / config.data.files[data]
+
+
+def _variant(config: BenchmarkConfig, label: str) -> Variant:
+    options: dict[str, Any] = dict(config.variants.get(label, {"kind": label}))
+    return Variant(label, options.pop("kind"), tuple(options.items()))

@@ -1,0 +1,41 @@
+"""The data sets that tables are made on, and a source model for each seed, trained once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from train import GROUPS, TrainConfig, train
+from tta import entry
+from tta.errors import InputError
+
+#: The files of real images, by the names that tables give the data sets.
+FILES = {"nuclei": "nuclei_patches.npz", "vessels": "vessel_patches.npz", "chest": "pneumoniamnist.npz"}
+
+
+def data_words(name: str, root: str) -> list[str]:
+    """How train.py and adapt.py are asked for a data set.
+
+    Args:
+        name: phantom, or a key of ``FILES``.
+        root: folder of the files.
+
+    Raises:
+        InputError: the file is not there.
+    """
+    if name == "phantom":
+        return ["data=phantom"]
+    path = Path(root) / FILES[name]
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: set root to the folder of {FILES[name]}")
+    return ["data=npz", f"data.path={path}"]
+
+
+def source_model(folder: Path, name: str, seed: int, words: Sequence[str]) -> Path:
+    """The folder of the source model ``NAME-seedN`` in ``folder``, trained by train.py's defaults if it is not there yet.
+
+    It is not calibrated: tables are about the guard's default thresholds, and calibration takes longer than training.
+    """
+    source = folder / f"{name}-seed{seed}"
+    if not (source / "source.ckpt").is_file():
+        quiet = ["wandb.mode=disabled", "trainer.enable_progress_bar=false", "calibrate=off"]
+        train(entry.configured(TrainConfig, GROUPS, [*quiet, *words, f"seed={seed}", f"output={source}"]))
+    return source

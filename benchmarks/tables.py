@@ -1,0 +1,80 @@
+"""The benchmark's tables: CSV files that grow by whole blocks of rows, so that a killed run leaves them readable."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+#: What names a stream, and a cell.
+STREAM_KEYS = ("data", "target", "shift", "severity", "stream", "seed")
+CELL_KEYS = ("data", "target", "shift", "severity", "stream", "method", "lr", "seed")
+#: A row a cell and policy: balanced accuracies in percent, the rest as the docs describe it.
+RESULTS = (
+    *CELL_KEYS,
+    *("policy", "source", "control", "unguarded", "unguarded_last", "guarded", "guarded_last"),
+    *("alarms", "resets", "first_alarm_batch", "loss_before_alarm", "seconds"),
+)
+#: The normalisations without updates that ``auto`` chooses among, and how adapt.py is asked for each.
+NORMALIZATIONS = {
+    "source": ("method=source",),
+    "blend_0.1": ("method=alpha_norm", "method.alpha=0.1"),
+    "blend_0.3": ("method=alpha_norm", "method.alpha=0.3"),
+    "blend_0.5": ("method=alpha_norm", "method.alpha=0.5"),
+    "ema_0.02": ("method=norm_ema", "method.momentum=0.02"),
+    "batch": ("method=norm",),
+}
+#: A row a stream: ``batch`` is the control; ``auto`` is chosen without labels, empty where that is not to be had.
+REFERENCES = (*STREAM_KEYS, "model", "images", "source_last", "control_last", *NORMALIZATIONS, "auto")
+
+
+def key_of(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    """The columns that name a row, as they are written."""
+    return tuple(_text(row[name]) for name in names)
+
+
+def append(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows in one write, and see it to the disk; a new file gets its header with it."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    if not path.exists():
+        writer.writerow(columns)
+    writer.writerows([_text(row.get(column)) for column in columns] for row in rows)
+    with path.open("a", newline="") as file:
+        file.write(buffer.getvalue())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> list[Row]:
+    """All rows, numbers as such and empty entries as None; a last line that was cut off is taken out of the file."""
+    if not path.is_file():
+        return []
+    text = path.read_bytes().decode()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_bytes(whole.encode())
+    return [{key: _value(value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(whole))]
+
+
+def latest(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
+    """The last row of each name: tables of several shards, or of a repeated run, put one after the other."""
+    return list({key_of(row, names): row for row in rows}.values())
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _value(text: str) -> Any:
+    if text == "":
+        return None
+    try:
+        return float(text) if not text.lstrip("-").isdigit() else int(text)
+    except ValueError:
+        return text

@@ -1,0 +1,212 @@
+"""Tell a person when the guard raises an alarm: by W&B, by a command, by a web hook; never at the stream's expense."""
+
+import base64
+import json
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from threading import Thread
+from time import monotonic
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+from lightning import Callback, LightningModule, Trainer
+
+from tta.errors import InputError
+from tta.options import option
+from tta.tracking import alert
+
+_LOG = logging.getLogger(__name__)
+#: Alerts that may be on their way at once; where more pile up, nobody is listening.
+_MOST = 8
+
+
+@dataclass
+class AlertConfig:
+    """Who is told of an alarm. Secrets belong into the environment: ``url=env:NAME``."""
+
+    wandb: bool = option(True, "send a W&B alert, where a W&B run is active")
+    command: Any = option(None, "command to call, a list or one string; it gets the event as JSON on its standard input")
+    url: str | None = option(None, "http(s) address to post the event to as JSON; env:NAME takes it from the environment")
+    timeout: float = option(5.0, "seconds that a command or an address may take")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout <= 60:
+            raise InputError(f"guard.alert.timeout={self.timeout} is outside (0, 60]")
+        _ = self.words  # refuses what is no command
+        if self.url is not None and not self.url.startswith("env:"):
+            parts = _parts(self.url, self.url)
+            if parts.username or parts.password or parts.query:
+                raise InputError(
+                    "guard.alert.url holds credentials or a query, which would end up in config.yaml: put the address into "
+                    "the environment and give guard.alert.url=env:NAME"
+                )
+
+    @property
+    def words(self) -> list[str]:
+        """The command, a word an item; empty where there is none."""
+        try:
+            words: list[Any] = shlex.split(self.command) if isinstance(self.command, str) else list(self.command or ())
+        except (ValueError, TypeError):
+            words = [None]
+        if not all(isinstance(word, str) for word in words) or (self.command is not None and not words):
+            raise InputError("guard.alert.command must be a command line, or a list of its words")
+        return words
+
+    def address(self) -> str | None:
+        """The address, fetched from the environment where it is kept there.
+
+        Raises:
+            InputError: the environment does not have it, or it is none.
+        """
+        if self.url is None or not self.url.startswith("env:"):
+            return self.url
+        name = self.url.removeprefix("env:")
+        if name not in os.environ:
+            raise InputError(f"guard.alert.url={self.url}: the environment has no variable {name}: export it")
+        _parts(os.environ[name], self.url)
+        return os.environ[name]
+
+
+class Alerts(Callback):
+    """Sends what the guard found to whoever asked, as soon as it is ALARM or FROZEN; place it after the guard.
+
+    Commands and addresses are served by short-lived threads with a time limit, so the stream does not wait; what fails is
+    logged as a warning, without words of the command or address, which may be secret.
+
+    Args:
+        config: who is told.
+        run: name of the run, which the event carries.
+
+    Raises:
+        InputError: the command is not there, or the environment does not have the address that is left to it.
+    """
+
+    def __init__(self, config: AlertConfig, run: str) -> None:
+        self.config, self.run = config, run
+        self._channels: dict[str, Callable[[bytes], None]] = {}
+        if config.words:
+            if shutil.which(config.words[0]) is None:
+                raise InputError(f"guard.alert.command: {config.words[0]} is no program that can be run")
+            self._channels["command"] = partial(call, config.words, config.timeout)
+        address = config.address()
+        if address is not None:
+            self._channels["url"] = partial(post, address, config.timeout)
+        self._threads: list[Thread] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Send the batch's alarm, if there is one."""
+        event = alarm_of(outputs.get("verdict", ""), outputs.get("events", ()))
+        if event is None or not trainer.is_global_zero:
+            return
+        if self.config.wandb:
+            try:
+                alert(trainer.loggers, f"{event['state']}: {self.run}", f"Batch {event['batch']}. {event['message']}")
+            except Exception as error:  # whatever W&B raises, the stream goes on
+                _LOG.warning("the W&B alert failed (%s)", type(error).__name__)
+        payload = json.dumps({"run": self.run, **event}).encode()
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        for name, send in self._channels.items():
+            if len(self._threads) >= _MOST:
+                _LOG.warning("an alert was dropped: the %d before it are still on their way", _MOST)
+                return
+            thread = Thread(target=attempt, args=(name, send, payload), daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let alerts of the last batches arrive, within the time limit."""
+        self._wait()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The same."""
+        self._wait()
+
+    def _wait(self) -> None:
+        deadline = monotonic() + self.config.timeout + 1
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - monotonic()))
+
+
+def alarm_of(verdict: str, events: Any) -> dict[str, Any] | None:
+    """The one event that tells of a batch's alarm, with evidence and correction; None where there is none to tell.
+
+    Args:
+        verdict: state of the batch.
+        events: of the batch.
+    """
+    told = [event for event in events if event["event"] == "correction" or event.get("state") in ("ALARM", "FROZEN")]
+    if not told:
+        return None
+    merged = {key: value for event in told for key, value in event.items()}
+    return {**merged, "event": "alarm", "state": verdict, "message": " ".join(event["message"] for event in told)}
+
+
+def attempt(name: str, send: Callable[[bytes], None], payload: bytes) -> None:
+    """Send; what fails is a line in the log."""
+    try:
+        send(payload)
+    except Exception as error:  # an alert must not stop the stream, whatever is wrong with it
+        if isinstance(error, HTTPError):
+            reason = f"status {error.code}"
+        elif isinstance(error, subprocess.CalledProcessError):
+            reason = f"exit status {error.returncode}"
+        else:
+            reason = type(error).__name__
+        _LOG.warning("guard.alert.%s failed (%s)", name, reason)
+
+
+def call(words: list[str], timeout: float, payload: bytes) -> None:
+    """Run a command, without a shell, with the event on its standard input.
+
+    Raises:
+        OSError: it cannot be run.
+        subprocess.SubprocessError: it failed, or took longer than ``timeout`` seconds and was ended.
+    """
+    quiet = subprocess.DEVNULL
+    subprocess.run(words, input=payload, stdout=quiet, stderr=quiet, timeout=timeout, check=True)
+
+
+def post(address: str, timeout: float, payload: bytes) -> None:
+    """Post JSON to an address, with its user and password as basic authentication; redirects are not followed.
+
+    Raises:
+        OSError: no answer within ``timeout`` seconds, or one that is not 2xx.
+    """
+    parts = urlsplit(address)
+    headers = {"Content-Type": "application/json"}
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+        parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    request = urllib.request.Request(urlunsplit(parts), payload, headers, method="POST")
+    with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout):
+        pass
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would become a GET elsewhere, with our credentials."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+def _parts(address: str, shown: str) -> SplitResult:
+    """The parts of an http(s) address."""
+    try:
+        parts = urlsplit(address)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise InputError(f"guard.alert.url={shown} must be an http or https address, or env:NAME")
+    return parts

@@ -1,0 +1,87 @@
+"""What a verdict leads to: memory, held states and the ladder, in pure functions that live guard and replay share."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from callbacks.corrections import CORRECTIONS
+from callbacks.verdict import Decision, Memory, State, Statistics, Thresholds, Verdict, decide
+
+#: Statistics whose column in a trace has another name.
+_COLUMNS = {"separation": "J", "ratio": "R"}
+#: By column, the field of ``Statistics`` that it holds.
+STATISTICS: Mapping[str, str] = {_COLUMNS.get(field.name, field.name): field.name for field in fields(Statistics)}
+
+
+def judge(statistics: Statistics, thresholds: Thresholds, memory: Memory, state: State, choice: str | None = None) -> Decision:
+    """The decision on a batch; where nothing new is known, the last verdict stands.
+
+    Args:
+        statistics: what was measured.
+        thresholds: where trust ends.
+        memory: of the decision before.
+        state: of the verdict before.
+        choice: the statistics in use; None where there is no choice.
+    """
+    if choice in (None, "control"):  # under label skew its own marginal may be wrong, and moving away from it right
+        thresholds = replace(thresholds, alarm_excess=None)
+    decision = decide(statistics, thresholds, memory)
+    verdict = decision.verdict
+    if statistics.ratio is None and verdict.state not in ("ALARM", "FROZEN"):
+        verdict = Verdict("OK" if state == "ALARM" else state, verdict.reason, verdict.message)
+    return replace(decision, verdict=verdict)
+
+
+def rung_of(alarmed: Sequence[int], batch: int, ladder: Sequence[str], window: int) -> str:
+    """The correction of an alarm: the further up, the more alarms the last ``window`` batches had.
+
+    Args:
+        alarmed: numbers of the batches with earlier alarms.
+        batch: number of this one.
+        ladder: names of corrections; the last repeats.
+        window: batches over which alarms are counted.
+    """
+    recent = sum(earlier > batch - window for earlier in alarmed)
+    return ladder[min(recent, len(ladder) - 1)]
+
+
+def corrected(rung: str) -> Memory:
+    """The memory after a correction: it starts afresh, frozen where the correction is final."""
+    return Memory(frozen=CORRECTIONS[rung].final)
+
+
+def forgotten(memory: Memory) -> Memory:
+    """The memory when another control takes over: what was measured against the last one says nothing of this one."""
+    return Memory(frozen=memory.frozen)
+
+
+def trace_of(statistics: Statistics) -> dict[str, Any]:
+    """The statistics by their columns in a trace."""
+    return {column: getattr(statistics, name) for column, name in STATISTICS.items()}
+
+
+def statistics_of(row: Mapping[str, str]) -> Statistics:
+    """The statistics of a row of ``trace.csv``, exactly as they were judged.
+
+    Raises:
+        KeyError: the row lacks a column.
+        ValueError: a cell holds something else.
+    """
+    values: dict[str, Any] = {}
+    for column, name in STATISTICS.items():
+        cell = row[column]
+        if name == "vanished":
+            values[name] = tuple(json.loads(cell)) if cell else ()
+        elif name == "non_finite":
+            values[name] = bool(int(cell or 0))
+        else:
+            values[name] = float(cell) if cell else None
+    return Statistics(**values)
+
+
+def cell_of(value: Any) -> Any:
+    """A value as ``trace.csv`` holds it: floats in full, flags as 0 or 1, names as a JSON list."""
+    if isinstance(value, bool):
+        return int(value)
+    return (json.dumps(value) if value else "") if isinstance(value, tuple) else value

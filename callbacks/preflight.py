@@ -1,0 +1,254 @@
+"""Before a stream starts: does it pay to adapt to these images, and what should one beware of?
+
+The source model looks at the first images under each choice of statistics that the guard has. Its features and predictions are
+held against what the source checkpoint remembers of its own validation images; nothing is learned, and no label is needed.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from callbacks.choice import choose
+from tta.adaptation import repaired
+from tta.candidates import Candidates
+from tta.checkpoint import SourceCheckpoint
+from tta.errors import InputError
+from tta.evidence import evidence_of, gathered, no_evidence
+from tta.marginal import marginal_drift, predicted_counts
+from tta.methods import Prediction, create_method
+from tta.objectives import entropy
+from tta.options import option
+from tta.separation import separation
+
+Advice = Literal["adapt", "adapt carefully", "do not adapt"]
+
+#: Exit status of ``adapt.py preflight=only`` by advice.
+EXIT: Mapping[str, int] = {"adapt": 0, "adapt carefully": 3, "do not adapt": 4}
+
+#: Images below which nothing can be said with confidence.
+_FEW = 64
+#: Share of images above the source's 95 % entropy quantile (.05 at the source) that makes a model unsure, or lost.
+_UNSURE, _LOST = 0.15, 0.5
+#: J, as a share of the source's, below which classes have come close, or have merged.
+_CLOSE, _MERGED = 0.6, 0.2
+#: Total variation of predicted from expected class shares that sampling does not explain.
+_SKEW = 0.2
+#: Evidence by which other statistics must be better than the source's to be chosen, and to be clearly better.
+_BARELY, _CLEARLY = 0.05, 0.35
+
+
+@dataclass
+class NoPreflightConfig:
+    """Start at once."""
+
+
+@dataclass
+class PreflightConfig:
+    """Look at the first images, and say whether to adapt; its cost is that of some eight updates."""
+
+    images: int = option(256, "images to look at")
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise InputError("preflight.images must be at least 1")
+
+
+@dataclass
+class OnlyPreflightConfig(PreflightConfig):
+    """The same, and no more: exit status 0 for adapt, 3 for adapt carefully, 4 for do not adapt."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the source model says of the images under one choice of statistics.
+
+    Attributes:
+        separation: J of the features, as a share of the source's on its validation images.
+        unsure: share of images whose entropy is above the source's 95 % quantile.
+        marginal: (C,) predicted class shares.
+        drift: total variation between ``marginal`` and the class shares of the source's training images.
+        evidence: by which the guard chooses.
+    """
+
+    separation: float
+    unsure: float
+    marginal: list[float]
+    drift: float
+    evidence: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the model is as sure, and its classes as far apart, as at the source."""
+        return self.unsure <= _UNSURE and self.separation >= _CLOSE
+
+    @property
+    def fails(self) -> bool:
+        """Whether the model can no longer tell the classes apart."""
+        return self.separation < _MERGED or (self.unsure > _LOST and self.separation < _CLOSE)
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found.
+
+    Attributes:
+        advice: adapt, adapt carefully, or do not adapt.
+        reasons: for it, a sentence each.
+        images: how many were looked at.
+        broken: how many of them have pixels that are not finite.
+        statistics: the choice of statistics that suits the images best.
+        views: what the source model says under each.
+    """
+
+    advice: Advice
+    reasons: list[str]
+    images: int
+    broken: int
+    statistics: str
+    views: dict[str, View]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``preflight.json``."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.advice}: {self.reasons[0]}", *(f"  {reason}" for reason in self.reasons[1:])]
+        lines.append(f"  {'statistics':12}{'J / source':>12}{'unsure':>9}{'drift':>8}{'evidence':>10}")
+        for name, view in self.views.items():
+            mark = " *" if name == self.statistics else ""
+            numbers = f"{view.separation:>12.2f}{view.unsure:>9.0%}{view.drift:>8.2f}{view.evidence:>10.2f}"
+            lines.append(f"  {name:12}{numbers}{mark}")
+        return "\n".join(lines)
+
+
+def preflight(
+    checkpoint: SourceCheckpoint, batches: Iterable[Mapping[str, Any]], images: int = 256, device: torch.device | str = "cpu"
+) -> Preflight:
+    """Look at the first images of a stream.
+
+    Args:
+        checkpoint: the source.
+        batches: of the stream, in order of arrival.
+        images: how many to look at; the last batch is looked at whole.
+        device: where to compute.
+
+    Raises:
+        InputError: there is no image.
+    """
+    candidates = _candidates(checkpoint).to(device)
+    candidates.method.to(device)
+    said: dict[str, list[Prediction]] = {}
+    seen = broken = 0
+    for batch in batches:
+        shown, bad = repaired(batch["image"].to(device))
+        seen, broken = seen + len(shown), broken + (0 if bad is None else len(bad))
+        keep = torch.isfinite(batch["image"]).flatten(1).all(1).to(device)
+        for name, prediction in candidates.predict(shown).items():
+            said.setdefault(name, []).append(Prediction(prediction.logits[keep].cpu(), prediction.features[keep].cpu()))
+        if seen >= images:
+            break
+    if not seen:
+        raise InputError("the stream has no images to look at: check data.target")
+    views = {name: view_of(parts, checkpoint) for name, parts in said.items()}
+    chosen = choose({name: view.evidence for name, view in views.items()}, "source", _BARELY)
+    advice, reasons = advise(views, chosen, seen, broken, checkpoint.class_names, checkpoint.prevalence)
+    return Preflight(advice, reasons, seen, broken, chosen, views)
+
+
+def view_of(parts: list[Prediction], source: SourceCheckpoint) -> View:
+    """Measure what was said of some batches; rows that are not finite are left out."""
+    classes, width = source.feature_mean.shape
+    state = no_evidence(classes, width)
+    for logits, features in parts:
+        state = gathered(state, logits, features)
+    logits, features = (torch.cat(values).float() for values in zip(*parts, strict=True))
+    finite = torch.isfinite(logits).all(1) & torch.isfinite(features).all(1)
+    logits, features = logits[finite], features[finite]
+    counts = predicted_counts(logits, classes)
+    ratio = float(separation(features, logits.argmax(1), classes)) / max(source.separation, 1e-12) if len(logits) else 0.0
+    above = entropy(logits) > source.entropy_quantiles[95]
+    return View(
+        separation=ratio,
+        unsure=float(above.float().mean()) if len(logits) else 1.0,
+        marginal=(counts / counts.sum().clamp(min=1)).tolist(),
+        drift=float(marginal_drift(counts, source.prevalence.float()).nan_to_num()),
+        evidence=float(evidence_of(state, source.feature_mean, source.feature_var)),
+    )
+
+
+def advise(
+    views: Mapping[str, View], chosen: str, images: int, broken: int, class_names: Sequence[str], prevalence: Tensor
+) -> tuple[Advice, list[str]]:
+    """What the views come to, and why.
+
+    Args:
+        views: by choice of statistics; ``source`` is among them.
+        chosen: the view that suits the images best.
+        images: how many were looked at.
+        broken: how many of them have pixels that are not finite.
+        class_names: names of the C classes.
+        prevalence: (C,) expected share of each class.
+    """
+    source, best = views["source"], views[chosen]
+    fits = source.fits and best.evidence - source.evidence < _CLEARLY
+    measured = (
+        f"J is {source.separation:.0%} of the source's, {source.unsure:.0%} of the images are less certain than its 95 % "
+        f"quantile, and predicted class shares lie {source.drift:.0%} from the expected ones"
+    )
+    cautions = _cautions(views, best, images, broken, class_names, prevalence)
+    if 2 * broken > images:
+        return "do not adapt", cautions
+    if source.fails and best.fails:
+        reason = f"Whatever the statistics, the model cannot tell the classes apart here ({measured})."
+        return "do not adapt", [reason, *cautions]
+    if fits and chosen == "source":
+        reason = f"The source model reads these images as its own ({measured}): there is nothing to adapt to."
+        return "do not adapt", [reason, *cautions]
+    if fits:
+        reason = (
+            f"The source model reads these images well ({measured}): there is little to gain, by {chosen} statistics if at all."
+        )
+        return "adapt carefully", [reason, *cautions]
+    reason = f"These images are not like the source's ({measured})."
+    if chosen == "source":
+        cautions.append("No other statistics suit them better, so the shift is not one that normalisation takes away.")
+    else:
+        reason += f" The {chosen} statistics suit them better: J is {best.separation:.0%}, {best.unsure:.0%} are less certain."
+    if best.fails:
+        cautions.append("Classes lie so close that entropy may tighten the wrong clusters.")
+    return ("adapt carefully" if cautions else "adapt"), [reason, *cautions]
+
+
+def _cautions(
+    views: Mapping[str, View], best: View, images: int, broken: int, class_names: Sequence[str], prevalence: Tensor
+) -> list[str]:
+    cautions = []
+    if broken:
+        cautions.append(f"{broken} of {images} images have pixels that are not finite.")
+    if images - broken < _FEW:
+        cautions.append(f"Only {images - broken} sound images were there to look at; {_FEW} or more tell better.")
+    # Batch statistics pull predictions towards equal shares, so the other views that hold up have a say about skew.
+    sound = [view for view in views.values() if view.evidence > best.evidence - _CLEARLY and not view.fails]
+    widest = max([best, *sound], key=lambda view: view.drift)
+    sampling = float((2 * prevalence * (1 - prevalence) / (math.pi * max(images - broken, 1))).sqrt().sum() / 2)
+    if widest.drift > _SKEW + sampling:
+        most = int((torch.tensor(widest.marginal) - prevalence).argmax())
+        cautions.append(
+            f"{widest.marginal[most]:.0%} of the images are predicted as {class_names[most]}, where the source had "
+            f"{float(prevalence[most]):.0%}: an objective that aims at equal shares would work against that."
+        )
+    return cautions
+
+
+def _candidates(checkpoint: SourceCheckpoint) -> Candidates:
+    """The source model under the guard's choices of statistics; under its own alone, where it has no layers to choose for."""
+    classes = len(checkpoint.class_names)
+    try:
+        method = create_method("tent", checkpoint.build(), num_classes=classes, normalization="auto")
+    except InputError:
+        method = create_method("source", checkpoint.build(), num_classes=classes)
+    return Candidates(method, checkpoint.layer_moments)

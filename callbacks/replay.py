@@ -1,0 +1,189 @@
+"""Judge a recorded trace again under other settings of the guard: no images, no model, no waiting.
+
+    python -m callbacks.replay runs/adapt/NAME/trace.csv guard.alarm_shortfall=0.5
+
+The settings start from those of the run, where its ``config.yaml`` lies beside the trace, and from its source's calibration.
+With the same settings the verdicts are the recorded ones. With others they tell when the alarm *would* have come; what the
+model would have done after it, a trace cannot know: the statistics stay those of the recorded run.
+"""
+
+import csv
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from callbacks.guard import GuardConfig
+from callbacks.judge import STATISTICS, corrected, forgotten, judge, rung_of, statistics_of
+from callbacks.verdict import Memory, State, Thresholds, Verdict
+from tta import entry
+from tta.checkpoint import SourceCheckpoint
+from tta.config import read_arguments, resolve
+from tta.errors import InputError
+from tta.options import option
+
+USAGE = (
+    "usage: python -m callbacks.replay TRACE_CSV_OR_RUN_FOLDER [config.yaml ...] [key=value ...]\n\n"
+    "Judge a recorded trace again under other settings of the guard."
+)
+#: Settings on which verdicts depend; all others change what is measured in the first place.
+REPLAYED = (*(field.name for field in fields(Thresholds)), "false_alarm", "ladder", "window")
+_STATES = ("OK", "WATCH", "ALARM", "FROZEN")
+
+
+@dataclass
+class ReplayConfig:
+    """Options of ``callbacks.replay``."""
+
+    guard: GuardConfig = option(GuardConfig(), "settings of the guard")
+    source: str | None = option(None, "source checkpoint whose calibration counts; null: none without the run's config.yaml")
+    output: str | None = option(None, "CSV file that the replayed trace is written to")
+
+
+class Judged(NamedTuple):
+    """A batch, judged again: the verdict, and the correction that an alarm calls for."""
+
+    verdict: Verdict
+    correction: str | None
+
+
+def replay(
+    rows: Sequence[Mapping[str, str]], config: GuardConfig, calibration: Mapping[str, Any] | None = None
+) -> list[Judged]:
+    """The verdict on each row of a trace, by the rules of the live guard.
+
+    Args:
+        rows: of ``trace.csv``, all from the first on.
+        config: the guard's settings.
+        calibration: of the source checkpoint, for thresholds that are not set.
+
+    Raises:
+        KeyError: a row lacks a column.
+        ValueError: a cell holds what no trace does.
+    """
+    state: State = "OK"
+    memory, thresholds = Memory(), config.thresholds(calibration)
+    alarmed: list[int] = []
+    result = []
+    for index, row in enumerate(rows):
+        if index and row["choice"] != rows[index - 1]["choice"]:
+            memory = forgotten(memory)
+        decision = judge(statistics_of(row), thresholds, memory, state, row["choice"] or None)
+        verdict, memory, state, rung = decision.verdict, decision.memory, decision.verdict.state, None
+        if state == "ALARM":
+            batch = int(row["batch"])
+            rung = rung_of(alarmed, batch, config.ladder, config.window)
+            alarmed.append(batch)
+            memory = corrected(rung)
+        result.append(Judged(verdict, rung))
+    return result
+
+
+def read_trace(path: Path) -> list[dict[str, str]]:
+    """Rows of a ``trace.csv``.
+
+    Raises:
+        InputError: it cannot be read, is not from a guarded run, or lacks columns.
+    """
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"the trace {path} cannot be read: name the trace.csv of a run of adapt.py, or its folder") from error
+    missing = {"batch", "verdict", "choice", *STATISTICS} - set(rows[0] if rows else ())
+    if missing:
+        raise InputError(f"{path} lacks the columns {', '.join(sorted(missing))}: record it again with this version")
+    if not any(row["verdict"] for row in rows):
+        raise InputError(f"{path} was recorded without the guard, so it holds nothing to judge: run adapt.py with guard=on")
+    return rows
+
+
+def report(rows: Sequence[Mapping[str, str]], judged: Sequence[Judged]) -> str:
+    """Recorded against replayed: batches in each state, alarms, and where the verdicts differ."""
+    batches = [row["batch"] for row in rows]
+    old, new = [row["verdict"] for row in rows], [verdict.state for verdict, _ in judged]
+    lines = [f"{'':10}" + "".join(f"{state:>8}" for state in _STATES) + "  alarms at batch"]
+    for name, states in (("recorded", old), ("replayed", new)):
+        counts = Counter(states)
+        alarms = ", ".join(batch for batch, state in zip(batches, states, strict=True) if state == "ALARM")
+        lines.append(f"{name:10}" + "".join(f"{counts[state]:>8}" for state in _STATES) + f"  {alarms or '-'}")
+    changed = [i for i, (before, after) in enumerate(zip(old, new, strict=True)) if before != after]
+    lines.append(f"{len(changed)} of {len(rows)} verdicts differ" + (":" if changed else "."))
+    for i in changed[:20]:
+        verdict, rung = judged[i]
+        action = f" Correction: {rung}." if rung else ""
+        lines.append(f"  batch {batches[i]}: {old[i]} -> {verdict.state} ({verdict.reason}) {verdict.message}{action}")
+    return "\n".join([*lines, f"  and {len(changed) - 20} more"] if len(changed) > 20 else lines)
+
+
+def write_replayed(path: Path, rows: Sequence[Mapping[str, str]], judged: Sequence[Judged]) -> None:
+    """Write the trace with the replayed verdicts, their reasons and corrections; ``recorded`` holds the old verdicts."""
+    columns = [*rows[0], "recorded", "reason", "correction"]
+    try:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            for row, (verdict, rung) in zip(rows, judged, strict=True):
+                new = {"verdict": verdict.state, "recorded": row["verdict"], "reason": verdict.reason, "correction": rung}
+                writer.writerow({**row, **new})
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): choose another, output=FILE.csv") from error
+
+
+def configure(argv: Sequence[str]) -> tuple[Path, ReplayConfig]:
+    """The trace and the settings of command-line words, which start from the recorded run's.
+
+    Raises:
+        InputError: no trace is named, or a setting is changed that no trace can tell about.
+    """
+    traces = [word for word in argv if "=" not in word and not word.endswith((".yaml", ".yml")) and not word.startswith("-")]
+    if len(traces) != 1:
+        raise InputError("name one trace: the trace.csv of a run of adapt.py, or its folder")
+    path = Path(traces[0]).expanduser()
+    path = path / "trace.csv" if path.is_dir() else path
+    recorded = _recorded(path.with_name("config.yaml"))
+    base = resolve(ReplayConfig, {}, recorded)
+    words = [word for word in argv if word not in traces]
+    config = resolve(ReplayConfig, {}, read_arguments(words, {}, recorded))
+    for field in fields(GuardConfig):
+        if field.name not in REPLAYED and getattr(config.guard, field.name) != getattr(base.guard, field.name):
+            raise InputError(
+                f"guard.{field.name} changes what is measured or done, which a trace cannot tell: run adapt.py with it, or "
+                f"replay one of {', '.join(REPLAYED)}"
+            )
+    return path, config
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """The source and the guard's settings in a run's ``config.yaml``; the defaults where there is none."""
+    if not path.is_file():
+        return {}
+    content = read_arguments([str(path)], {})
+    guard = dict(content.get("guard") or {})
+    if guard.pop("kind", "on") != "on":
+        raise InputError(f"{path.with_name('trace.csv')} was not judged by guard=on, so it cannot be judged again")
+    return {"guard": guard, "source": content.get("source")}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run from command-line words; returns the exit status."""
+
+    def run() -> None:
+        path, config = configure(argv)
+        rows = read_trace(path)
+        calibration = SourceCheckpoint.load(config.source).calibration if config.source is not None else None
+        try:
+            judged = replay(rows, config.guard, calibration)
+        except (KeyError, ValueError) as error:
+            raise InputError(f"{path} is not a trace of adapt.py ({error}): name the trace.csv of a run") from error
+        print(report(rows, judged))
+        if config.output is not None:
+            write_replayed(Path(config.output).expanduser(), rows, judged)
+
+    return entry.run(run, ReplayConfig, {}, USAGE, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

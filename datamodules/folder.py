@@ -1,0 +1,93 @@
+"""A folder of image files: a folder for each class, or one without labels."""
+
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from datamodules.decoding import SUFFIXES
+from datamodules.images import ImageSet, Split
+from datamodules.options import FilesConfig
+from datamodules.records import Records, images_of, repeated, text
+from tta.errors import InputError
+from tta.options import option
+
+_log = logging.getLogger(__name__)
+_SPLITS = ("train", "val", "test")
+
+
+@dataclass
+class FolderConfig(FilesConfig):
+    """A folder for each class, or images without labels; either within folders train, val and test, or not."""
+
+    root: str | None = option(None, "the folder")
+    folders: Literal["classes", "groups"] = option("classes", "what folders are: classes, or groups (patients) without labels")
+    target: str | None = option(
+        None, "folder of the target stream, all its images or those of its test; null: that of data.root"
+    )
+
+
+def load_folder(config: FolderConfig, split: Split) -> ImageSet:
+    """Read a split.
+
+    Raises:
+        InputError: no such folder, no images, or what ``images_of`` raises.
+    """
+    place = config.target if split == "target" and config.target is not None else config.root
+    if place is None:
+        raise InputError("data.root is missing: name the folder, data.root=DIR")
+    if place is config.target:
+        config = replace(config, shares=None)  # the stream is the whole folder
+    return images_of(records_of(Path(place).expanduser(), config.folders), config, split)
+
+
+def records_of(root: Path, folders: str = "classes") -> Records:
+    """The images below a folder, in the order of their names.
+
+    Folders train, val and test are splits. Below them, or below the root, folders are classes, whatever lies in them, or groups
+    of images without labels.
+    """
+    files = image_files(root)
+    parts = [file.split("/") for file in files]
+    split = all(part[0] in _SPLITS and len(part) > 1 for part in parts)
+    inner = [part[1:] if split else part for part in parts]
+    loose = sum(len(part) == 1 for part in inner)
+    if 0 < loose < len(inner):
+        raise InputError(f"{root} has {loose} image(s) beside its class folders: move them into one, or all out of them")
+    folder, empty = text("" if loose else part[0] for part in inner), repeated("", len(files))
+    return Records(
+        origin=root,
+        root=root,
+        paths=text(files),
+        labels=folder if folders == "classes" else empty,
+        domains=repeated(root.resolve().name, len(files)),
+        groups=folder if folders == "groups" else empty,
+        splits=text(part[0] for part in parts) if split else None,
+    )
+
+
+def image_files(root: Path) -> list[str]:
+    """Paths of all image files below a folder, relative to it, sorted; others are counted in a warning.
+
+    Raises:
+        InputError: no such folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise InputError(f"the folder {root} does not exist: check data.root")
+    found, others = [], Counter[str]()
+    for folder, inner, names in os.walk(root):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        below = os.path.relpath(folder, root)
+        for name in names:
+            if name.lower().endswith(SUFFIXES):
+                found.append(name if below == "." else f"{below}/{name}")
+            elif not name.startswith("."):
+                others[os.path.splitext(name)[1] or "no suffix"] += 1
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
+        _log.warning("%s: files that are no images are left out (%s)", root, kinds)
+    if not found:
+        raise InputError(f"{root} has no image files: expected {', '.join(SUFFIXES)} in it or in class folders")
+    return sorted(found)

@@ -1,0 +1,1 @@
+"""Readers of published sets in the layout in which they are handed out; docs/data.md says where each comes from."""

@@ -1,0 +1,113 @@
+"""How a decoded file becomes an image: its size, its channels, and which values are 0 and 1."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from datamodules.decoding import Array, Decoded, Unreadable
+
+#: Shares of pixels that ``window=percentile`` maps to 0 and 1, as published for MR, which has no unit.
+_PERCENTILES = (0.5, 99.5)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a decoded file becomes an image; None leaves it as it is.
+
+    Args:
+        size: sides of the image, (H, W) or (D, H, W), or one for all.
+        fit: stretch (each side by itself), cover (scale to cover, cut what stands over), pad (scale to fit in, surround with
+            the image's minimum) or crop (do not scale: cut or surround so, about the centre).
+        channels: 1 makes colour grey (ITU-R 601), 3 repeats grey.
+        window: raw values that become 0 and 1; ``file``: the display window that a DICOM file names; ``percentile``: its own
+            0.5 and 99.5 %; None: the span of its type, or where that is unknown the image set's own range.
+    """
+
+    size: tuple[int, ...] | int | None = None
+    fit: str = "stretch"
+    channels: int | None = None
+    window: tuple[float, float] | str | None = None
+
+    def apply(self, decoded: Decoded) -> tuple[Array, tuple[float, float] | None]:
+        """The image (*spatial, channels) in its file's type, and the values that become 0 and 1 where it knows them.
+
+        Raises:
+            Unreadable: it cannot be made so.
+        """
+        pixels = self._channels(decoded.pixels)
+        limits = self._limits(decoded, pixels)
+        size = (self.size,) * (pixels.ndim - 1) if isinstance(self.size, int) else self.size or pixels.shape[:-1]
+        if len(size) != pixels.ndim - 1:
+            raise Unreadable(f"is {by(pixels.shape[:-1])}, which has other axes than data.size={list(size)}")
+        if size != pixels.shape[:-1]:
+            pixels = fitted(pixels, size, self.fit)
+        return pixels, limits
+
+    def _channels(self, pixels: Array) -> Array:
+        have = pixels.shape[-1]
+        if self.channels is None or self.channels == have:
+            return pixels
+        if self.channels == 3 and have == 1:
+            return np.repeat(pixels, 3, axis=-1)
+        if self.channels == 1 and have == 3:
+            return _typed(pixels.astype(np.float32) @ np.array([[0.299], [0.587], [0.114]], np.float32), pixels.dtype)
+        raise Unreadable(f"has {have} channels, which cannot become {self.channels}")
+
+    def _limits(self, decoded: Decoded, pixels: Array) -> tuple[float, float] | None:
+        if self.window == "percentile":
+            low, high = np.nanpercentile(pixels, _PERCENTILES)
+            return float(low), float(high if high > low else low + 1)
+        if self.window == "file":
+            if decoded.window is None:
+                raise Unreadable("names no display window: set data.window=[LOW,HIGH]")
+            return decoded.window
+        return decoded.span if self.window is None else (float(self.window[0]), float(self.window[1]))
+
+
+def fitted(pixels: Array, size: Sequence[int], fit: str) -> Array:
+    """An image of other sides, in the same type.
+
+    Args:
+        pixels: (*spatial, channels).
+        size: the new sides.
+        fit: as in ``Reading``.
+    """
+    old = pixels.shape[:-1]
+    scales = [new / side for new, side in zip(size, old, strict=True)]
+    scale = {"cover": max(scales), "pad": min(scales), "crop": 1.0}.get(fit)
+    sides = list(size) if scale is None else [max(1, round(side * scale)) for side in old]
+    result = pixels if tuple(sides) == old else _resampled(pixels, sides)
+    cut, padding = [], []
+    for side, new in zip(sides, size, strict=True):
+        start, missing = max(0, (side - new) // 2), max(0, new - side)
+        cut.append(slice(start, start + min(side, new)))
+        padding.append((missing // 2, missing - missing // 2))
+    return np.pad(result[tuple(cut)], [*padding, (0, 0)], constant_values=pixels.min())  # 0 would be water in CT
+
+
+def _resampled(pixels: Array, sides: list[int]) -> Array:
+    images = torch.from_numpy(np.moveaxis(pixels, -1, 0)[None].astype(np.float32))
+    if len(sides) == 2:
+        images = F.interpolate(images, sides, mode="bilinear", antialias=True)
+    elif all(new <= old for new, old in zip(sides, pixels.shape[:-1], strict=True)):
+        images = F.interpolate(images, sides, mode="area")  # torch has no antialiasing in 3D
+    else:
+        images = F.interpolate(images, sides, mode="trilinear")
+    return _typed(np.moveaxis(images[0].numpy(), 0, -1), pixels.dtype)
+
+
+def _typed(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Numbers in a type, rounded where it is one of whole numbers."""
+    if not np.issubdtype(dtype, np.integer):
+        return values.astype(dtype)
+    info = np.iinfo(dtype)
+    return np.clip(np.round(values), info.min, info.max).astype(dtype)
+
+
+def by(sides: Sequence[int]) -> str:
+    """Sides as in 32x48."""
+    return "x".join(map(str, sides))

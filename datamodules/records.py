@@ -1,0 +1,250 @@
+"""What is known of a data set's files before any is opened, and the image set of one split of it."""
+
+import logging
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.files import ImageFiles
+from datamodules.images import UNLABELLED, ImageSet, Split, Strings, value_range
+from datamodules.options import FilesConfig
+from tta.config import closest
+from tta.errors import InputError
+
+_log = logging.getLogger(__name__)
+_LISTED = 20  # unreadable files that are listed one by one
+
+Names = str | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Records:
+    """A table of image files, a row each; texts are StringDType, for there may be a million of them.
+
+    Args:
+        origin: file or folder that the rows come from, for messages.
+        root: folder that the paths are relative to; nothing outside it is read.
+        paths: (N,) paths as written, which are the images' ids too.
+        labels: (N,) class names, or numbers; empty where unknown.
+        domains: (N,) domain of each image.
+        groups: (N,) patient or slide; empty where unknown: the image is a group of its own.
+        splits: (N,) train, val, test, or empty for what no training may touch; None: not known.
+        class_names: of the classes, in order; None: those that occur.
+        metadata: further columns.
+    """
+
+    origin: Path
+    root: Path
+    paths: Strings
+    labels: Strings
+    domains: Strings
+    groups: Strings
+    splits: Strings | None = None
+    class_names: tuple[str, ...] | None = None
+    metadata: Mapping[str, Strings] = field(default_factory=dict)
+
+
+def text(values: Iterable[str]) -> Strings:
+    """A column of text that takes as much memory as it has letters."""
+    return np.array(list(values), dtype=np.dtypes.StringDType())
+
+
+def repeated(value: str, count: int) -> Strings:
+    """A column that says the same in each row."""
+    return np.full(count, value, dtype=np.dtypes.StringDType())
+
+
+def images_of(records: Records, config: FilesConfig, split: Split, source: Names = None, target: Names = None) -> ImageSet:
+    """The images of a split.
+
+    Source splits come from the source's domains, by the records' splits or by ``config.shares``. The target has its domains'
+    images that are in no split, or in test; all of them where there are no splits.
+
+    Args:
+        records: of all splits and domains.
+        config: how files are read.
+        split: which.
+        source: domain, or domains, that are trained on; None: all but a named target.
+        target: domain, or domains, of the target; None: all but a named source.
+
+    Raises:
+        InputError: an unknown domain, a missing split, a group in two splits, or files that cannot be read.
+    """
+    _check_paths(records)
+    names, labels = _classes(records)
+    groups = np.where(records.groups == "", records.paths, records.groups)
+    inside = _domain_rows(records, split, source, target)
+    splits = records.splits
+    if splits is None and config.shares is not None:
+        own = np.flatnonzero(_domain_rows(records, "train", source, target))
+        splits = repeated("", len(groups))
+        splits[own] = cut(groups[own], config.shares, config.seed)
+    if splits is None and split != "target":
+        raise InputError(
+            f"{records.origin} does not say which images are for training: add splits, or cut it, data.shares=[.7,.15,.15]"
+        )
+    if splits is not None:
+        _check_leaks(records, groups, splits, _domain_rows(records, "target", source, target))
+        inside &= ((splits == "test") | (splits == "")) if split == "target" else splits == split
+    rows = np.flatnonzero(inside)
+    if not len(rows):
+        raise InputError(_nothing(records, splits, split))
+    files = ImageFiles(records.root, records.paths[rows], config.reading(), config.cache)
+    low, high = value_range(files) if split != "target" else (0.0, 1.0)
+    images = ImageSet(
+        images=files,
+        labels=labels[rows],
+        ids=records.paths[rows],
+        domains=records.domains[rows],
+        groups=groups[rows],
+        class_names=names,
+        low=low,
+        high=high,
+        metadata={name: values[rows] for name, values in records.metadata.items()},
+        spatial_dims=files.spatial_dims,
+    )
+    return _without_unreadable(images, files, config.on_error) if config.check else images
+
+
+def cut(groups: Strings, shares: Sequence[float], seed: int) -> Strings:
+    """Splits of about the given shares that no group straddles; each has a group where there are three.
+
+    Args:
+        groups: (N,) group of each image.
+        shares: of train, val and test.
+        seed: the same seed and groups give the same splits.
+    """
+    if not len(groups):
+        return groups
+    names, of_row = np.unique(groups, return_inverse=True)
+    keys = np.array([zlib.crc32(f"{seed}/{name}".encode()) for name in names.tolist()])
+    order = np.argsort(keys, kind="stable")
+    sizes = np.bincount(of_row)[order]
+    before = (np.cumsum(sizes) - sizes / 2) / len(groups)  # where the middle of each group lies
+    code = np.searchsorted(np.cumsum(shares[::-1])[:-1], before)  # 0 test, 1 val, 2 train
+    if len(names) >= 3:
+        code[0], code[-1] = 0, 2
+        if not (code == 1).any():
+            code[np.flatnonzero(code == 2)[0] if (code == 2).sum() > 1 else np.flatnonzero(code == 0)[-1]] = 1
+    of_group = np.empty_like(code)
+    of_group[order] = code
+    return text(["test", "val", "train"])[of_group[of_row]]
+
+
+def _check_paths(records: Records) -> None:
+    """Refuse paths that leave the root by their wording; links are looked at when a file is opened."""
+    paths = records.paths
+    odd = np.strings.startswith(paths, "/") | (np.strings.find(paths, "..") >= 0) | (paths == "")
+    for path in paths[odd].tolist():
+        if not path:
+            raise InputError(f"{records.origin} has a row without a path: remove it")
+        if path.startswith("/") or Path(*_walk(path)).parts[:1] == ("..",):
+            raise InputError(
+                f"{records.origin}: {path} lies outside {records.root}: paths must be relative to it, and stay below"
+            )
+
+
+def _walk(path: str) -> list[str]:
+    parts: list[str] = []
+    for part in Path(path).parts:
+        if part == ".." and parts and parts[-1] != "..":
+            parts.pop()
+        else:
+            parts.append(part)
+    return parts
+
+
+def _classes(records: Records) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """Names of the classes, and (N,) the class of each image."""
+    values, of_row = np.unique(records.labels, return_inverse=True)
+    known = [value for value in values.tolist() if value]
+    numbers = all(value.isdecimal() for value in known)
+    if records.class_names is not None:
+        names = records.class_names
+    else:
+        names = tuple(map(str, range(max(map(int, known), default=-1) + 1))) if numbers else tuple(known)
+    index = {name: place for place, name in enumerate(names)}
+    for value in known:
+        if value not in index and not (numbers and int(value) < len(names)):
+            raise InputError(f"{records.origin} has the label {value!r}: {closest(value, names)}")
+    table = [index.get(v, int(v) if v and numbers else UNLABELLED) if v else UNLABELLED for v in values.tolist()]
+    return names, np.array(table, dtype=np.int64)[of_row]
+
+
+def _domain_rows(records: Records, split: Split, source: Names, target: Names) -> npt.NDArray[np.bool_]:
+    known = np.unique(records.domains).tolist()
+    chosen = {"source": _listed(source), "target": _listed(target)}
+    for option, names in chosen.items():
+        for name in names or ():
+            if name not in known:
+                raise InputError(f"{records.origin} has no domain {name!r} (data.{option}): {closest(name, known)}")
+    wanted, other = (chosen["target"], chosen["source"]) if split == "target" else (chosen["source"], chosen["target"])
+    if wanted is None:
+        wanted = [name for name in known if name not in (other or ())]
+        if not wanted and records.splits is not None:  # one domain, which its splits divide
+            wanted = known
+    rows = np.zeros(len(records.paths), dtype=np.bool_)
+    for name in wanted:
+        rows |= records.domains == name
+    return rows
+
+
+def _listed(names: Names) -> list[str] | None:
+    return [names] if isinstance(names, str) else None if names is None else list(names)
+
+
+def _check_leaks(records: Records, groups: Strings, splits: Strings, target: npt.NDArray[np.bool_]) -> None:
+    """Refuse a group, or a file, in two splits; what is in none and belongs to the target is as good as a test."""
+    codes = np.zeros(len(groups), dtype=np.uint8)
+    for bit, name in enumerate(("train", "val", "test")):
+        codes[splits == name] = 1 << bit
+    strange = (codes == 0) & (splits != "")
+    if strange.any():
+        value = splits[strange][0]
+        raise InputError(f"{records.origin} has the split {value!r}: {closest(str(value), ('train', 'val', 'test'))}, or empty")
+    codes[(splits == "") & target] = 1 << 2
+    for kind, values in {"group": groups, "file": records.paths}.items():
+        # Hashes take a fraction of the memory and time that sorting a million file names does.
+        hashes = np.fromiter(map(hash, values), dtype=np.int64, count=len(values))
+        _, rows, of_row = np.unique(hashes, return_index=True, return_inverse=True)
+        seen = np.zeros(len(rows), dtype=np.uint8)
+        np.bitwise_or.at(seen, of_row, codes)
+        straddling = np.flatnonzero(seen & (seen - 1))
+        if len(straddling):
+            first = straddling[0]
+            places = " and ".join(name for bit, name in enumerate(("train", "val", "test")) if seen[first] >> bit & 1)
+            raise InputError(
+                f"{records.origin}: {len(straddling)} {kind}(s) in several splits, as {values[rows[first]]} is in {places}: "
+                "give each one split, for what a model was trained on proves nothing in a test"
+            )
+
+
+def _nothing(records: Records, splits: Strings | None, split: Split) -> str:
+    domains = ", ".join(np.unique(records.domains).tolist())
+    known = ["none"] if splits is None else [name or "(empty)" for name in np.unique(splits).tolist()]
+    return f"{records.origin} has no images for {split}: its domains are {domains}, its splits {', '.join(known)}"
+
+
+def _without_unreadable(images: ImageSet, files: ImageFiles, on_error: str) -> ImageSet:
+    """The images that can be decoded; the others are listed, and stop the run or are left out."""
+    reasons = files.unreadable()
+    if not reasons:
+        return images
+    skipped = {str(images.ids[row]): reason for row, reason in reasons.items()}
+    for name, reason in list(skipped.items())[:_LISTED]:
+        _log.warning("%s %s", name, reason)
+    if len(skipped) > _LISTED:
+        _log.warning("… and %d more", len(skipped) - _LISTED)
+    if on_error == "stop":
+        name, reason = next(iter(skipped.items()))
+        raise InputError(
+            f"{len(skipped)} of {len(images)} files cannot be used, the first is {name}, which {reason}: "
+            "repair or remove them, or go on without them, data.on_error=skip"
+        )
+    kept = np.ones(len(images), dtype=np.bool_)
+    kept[list(reasons)] = False
+    return replace(images.subset(kept), skipped=skipped)

@@ -1,0 +1,121 @@
+"""A table of image files: CSV, or Parquet where pyarrow is installed."""
+
+import csv
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.images import ImageSet, Split, Strings
+from datamodules.options import FilesConfig
+from datamodules.records import Records, images_of, repeated, text
+from tta.config import closest
+from tta.errors import InputError
+from tta.options import option
+
+_CHUNK = 65536  # rows that are Python objects at a time
+_KNOWN = ("path", "label", "split", "domain", "group")
+
+
+@dataclass
+class TableConfig(FilesConfig):
+    """A CSV or Parquet table with columns path, label, split, domain, group (all but path may be absent) and any metadata."""
+
+    path: str | None = option(None, "the table; its paths are relative to its folder")
+    source: str | list[str] | None = option(None, "domain, or domains, to train on; null: all but data.target")
+    target: str | list[str] | None = option(None, "domain, or domains, of the target stream; null: all but data.source")
+
+
+def load_table(config: TableConfig, split: Split) -> ImageSet:
+    """Read a split.
+
+    Raises:
+        InputError: a missing or malformed table, or what ``images_of`` raises.
+    """
+    if config.path is None:
+        raise InputError("data.path is missing: name the table, data.path=FILE.csv")
+    path = Path(config.path).expanduser()
+    columns = read_table(path)
+    if "path" not in columns:
+        raise InputError(f"{path} has no column path: {closest('path', columns)}")
+    count = len(columns["path"])
+    empty = repeated("", count)
+    records = Records(
+        origin=path,
+        root=path.parent,
+        paths=columns["path"],
+        labels=columns.get("label", empty),
+        domains=columns.get("domain", repeated(path.stem, count)),
+        groups=columns.get("group", empty),
+        splits=columns.get("split"),
+        metadata={name: values for name, values in columns.items() if name not in _KNOWN},
+    )
+    return images_of(records, config, split, config.source, config.target)
+
+
+def read_table(path: Path) -> dict[str, Strings]:
+    """The columns of a CSV (or TSV, or semicolon-separated) or Parquet file, all as text; missing values are empty.
+
+    Raises:
+        InputError: no such file, or it is malformed.
+    """
+    if not path.is_file():
+        raise InputError(f"the table {path} does not exist: expected {path.name} in {path.parent}")
+    return _read_table(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # train, val and test come from the same table
+def _read_table(path: Path, modified: int) -> dict[str, Strings]:
+    try:
+        columns = _read_parquet(path) if path.suffix in (".parquet", ".pq") else _read_csv(path)
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not a readable table ({' '.join(str(error).split())[:160]})") from error
+    if not columns or not len(next(iter(columns.values()))):
+        raise InputError(f"{path} has no rows")
+    return columns
+
+
+def _read_csv(path: Path) -> dict[str, Strings]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        first = file.readline()
+        file.seek(0)
+        rows = csv.reader(file, delimiter=next((mark for mark in ",;\t" if mark in first), ","))
+        header = [name.strip() for name in next(rows, [])]
+        if len(set(header)) < len(header):
+            raise InputError(f"{path} names a column twice: {', '.join(header)}")
+        parts: list[list[Strings]] = [[] for _ in header]
+        line = 1
+        while chunk := list(islice(rows, _CHUNK)):
+            chunk = [row for row in chunk if row]
+            for row in chunk:
+                line += 1
+                if len(row) != len(header):
+                    raise InputError(f"{path}, row {line}: has {len(row)} values, where the header names {len(header)} columns")
+            for part, values in zip(parts, zip(*chunk, strict=True), strict=False):
+                part.append(text(values))
+    return {name: np.concatenate(part) for name, part in zip(header, parts, strict=True) if part}
+
+
+def _read_parquet(path: Path) -> dict[str, Strings]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError(f"{path} needs pyarrow: pip install pyarrow, or save the table as CSV") from error
+    parts: dict[str, list[Strings]] = {}
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(_CHUNK):
+            for name, values in zip(batch.schema.names, batch.columns, strict=True):
+                parts.setdefault(name, []).append(text(map(_plain, values.to_pylist())))
+    return {name: np.concatenate(part) for name, part in parts.items()}
+
+
+def _plain(value: Any) -> str:
+    """A value as CSV would have it; whole numbers in a column of floats, which gaps make of integers, without the point."""
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

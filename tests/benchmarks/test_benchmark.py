@@ -1,0 +1,121 @@
+"""benchmark.py from end to end on a tiny phantom: stopped and gone on with, divided and put together, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import benchmark
+from benchmarks import cell, tables
+from benchmarks.options import BenchmarkConfig
+from tta import entry
+
+Capture = pytest.CaptureFixture[str]
+KEYS = (*tables.CELL_KEYS, "policy")
+
+
+@pytest.fixture
+def words(source: Path, tmp_path: Path) -> list[str]:
+    """Four streams of two batches with a cell each, on the tests' source model."""
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "phantom0").symlink_to(source)
+    return [
+        *("streams=[iid,prevalence,blocks,recurring]", "shifts=[none]", "methods=[tent]", "rates=[10]", "policies=[on]"),
+        *("images=128", "cost_rounds=0", "processes=1", f"sources={tmp_path / 'sources'}"),
+    ]
+
+
+def run_cells(folder: Path, *words: str) -> None:
+    """The benchmark without summary and pictures."""
+    folder.mkdir(exist_ok=True)
+    benchmark.run_cells(entry.configured(BenchmarkConfig, {}, words), folder)
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    """The results, sorted, without what the clock says."""
+    rows = [{**row, "seconds": None} for row in tables.read(folder / "results.csv")]
+    return sorted(rows, key=lambda row: tables.key_of(row, KEYS))
+
+
+def test_a_stopped_run_goes_on_and_shards_make_a_whole(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    append, run = tables.append, cell.run
+    passes: list[Any] = []
+
+    def append_until_killed(path: Path, *args: Any) -> None:
+        append(path, *args)
+        if path.name == "results.csv" and len(tables.read(path)) == 2:
+            raise KeyboardInterrupt
+
+    run = cell.run
+    monkeypatch.setattr(
+        cell, "run", lambda batches, config, checkpoint: passes.append(config) or run(batches, config, checkpoint)
+    )
+    monkeypatch.setattr(tables, "append", append_until_killed)
+    whole = tmp_path / "whole"
+    assert benchmark.main([*words, f"output={whole}"]) == 130
+    assert "goes on" in capsys.readouterr().err
+    first = results(whole)
+    assert len(first) == 2
+    monkeypatch.setattr(tables, "append", append)
+    before = len(passes)
+    assert benchmark.main([*words, f"output={whole}"]) == 0
+    assert len(passes) - before == before, "two streams each time"
+    rows = results(whole)
+    assert len(rows) == len({tables.key_of(row, KEYS) for row in rows}) == 4
+    assert all(row in rows for row in first)
+    run_cells(whole, *words)
+    assert len(passes) == 2 * before, "nothing was left to run"
+    assert tuple(rows[0]) == tables.RESULTS
+    assert {row["lr"] for row in rows} == {0.01}
+    streams = tables.read(whole / "references.csv")
+    assert all(row["images"] >= 128 and row["model"] == 0 for row in streams)
+    assert {row["batch"] for row in streams} == {row["control"] for row in rows}
+    assert {path.name for path in whole.iterdir()} >= {"summary.json", "regret.png", "cells.png", "config.yaml"}
+
+    shards = [tmp_path / "shard1", tmp_path / "shard2"]
+    for number, (shard, processes) in enumerate(zip(shards, (1, 2), strict=True), start=1):
+        run_cells(shard, *words, f"shard={number}/2", f"processes={processes}")
+    merged = tmp_path / "merged"
+    assert benchmark.main([f"merge=[{shards[0]},{shards[1]}]", f"output={merged}"]) == 0
+    assert results(merged) == rows
+    summary, merged_summary = (json.loads((folder / "summary.json").read_text()) for folder in (whole, merged))
+    assert merged_summary["ours"] == pytest.approx(summary["ours"])
+    assert summary["ours"]["cells"] == 4
+    assert summary["policies"] == {}
+
+
+def test_a_cell_that_fails_is_recorded_and_the_others_go_on(words: list[str], tmp_path: Path, capsys: Capture) -> None:
+    variants = ["variants.broken.kind=dsbr", "variants.broken.target_prior=[1.0]", "methods=[broken,norm]", "streams=[iid]"]
+    assert benchmark.main([*words, *variants, f"output={tmp_path / 'out'}"]) == 0
+    assert "1 failures" in capsys.readouterr().out
+    errors = tables.read(tmp_path / "out" / "errors.csv")
+    assert [(row["method"], row["stream"]) for row in errors] == [("broken", "iid")]
+    assert "target_prior" in errors[0]["error"]
+    assert [row["method"] for row in results(tmp_path / "out")] == ["norm"]
+
+
+def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
+    cases = [
+        ("did you mean tent", "methods=[tnt]"),
+        ("did you mean on", "policies=[onn]"),
+        ("did you mean iid", "streams=[idd]"),
+        ("did you mean blur", "shifts=[blurr]"),
+        ("did you mean nuclei", "data.targets=[nucleii/fluor_360]"),
+        ("none of the data is there", "data.targets=[nuclei/fluor_360]"),
+        ("k/n", "shard=3"),
+        ("names something twice", "seeds=[1,1]"),
+        ("no results.csv", f"merge=[{tmp_path}]"),
+        ("needs a kind", "variants.mine.lr=1"),
+        ("from 1 on, or each", "models=some"),
+    ]
+    for message, word in cases:
+        assert benchmark.main([word, f"output={tmp_path / 'out'}", f"data.root={tmp_path}"]) == 2, word
+        assert message in capsys.readouterr().err
+
+
+def test_help(capsys: Capture) -> None:
+    assert benchmark.main(["--help"]) == 0
+    assert "data.targets=" in capsys.readouterr().out

@@ -1,0 +1,123 @@
+"""Pre-flight: it tells home from abroad and skew from balance, and says so when it cannot tell."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import adapt
+from callbacks.preflight import EXIT, Preflight, View, advise, preflight
+from datamodules import StreamLoader, create_stream
+from tests.conftest import QUICK
+from tta.checkpoint import SourceCheckpoint
+from tta.errors import InputError
+
+NAMES, EVEN = ["a", "b"], torch.tensor([0.5, 0.5])
+Capture = pytest.CaptureFixture[str]
+
+
+def look(source: Path, *words: str, images: int = 256, broken: int = 0) -> Preflight:
+    """Looks at the phantom, the first pixels of each batch's first images broken."""
+    config = adapt.configure([f"source={source}", *QUICK, *words])
+    checkpoint = SourceCheckpoint.load(source)
+    target = adapt.target_images(config, checkpoint)
+    loader = StreamLoader(target, create_stream(config.stream.options, target, 0), config.stream.options.batch_size)
+
+    def batches() -> Iterator[dict[str, Any]]:
+        for batch in loader:
+            batch["image"][:broken, 0, 0, 0] = math.nan
+            yield batch
+
+    return preflight(checkpoint, batches(), images)
+
+
+def view(**changes: Any) -> View:
+    return dataclasses.replace(View(1.0, 0.05, [0.5, 0.5], 0.0, 1.0), **changes)
+
+
+def told(source: View, images: int = 256, broken: int = 0, **others: View) -> tuple[str, str]:
+    views = {"source": source, **others}
+    chosen = max(views, key=lambda name: views[name].evidence)
+    advice, reasons = advise(views, chosen, images, broken, NAMES, EVEN)
+    return advice, " ".join(reasons)
+
+
+def test_at_home_there_is_little_to_adapt_to(source: Path) -> None:
+    found = look(source, "data.target=scanner_a")
+    assert found.advice != "adapt"
+    assert "The source model reads these images" in found.reasons[0]
+    assert found.views["source"].separation == pytest.approx(1, abs=0.4)
+
+
+def test_abroad_it_is_worth_it_and_with_few_or_broken_images_worth_care(source: Path) -> None:
+    found = look(source, "shift=contrast", "shift.severity=5")
+    assert found.advice != "do not adapt"
+    assert found.statistics != "source"
+    assert not found.views["source"].fits or found.views["source"].evidence < found.views[found.statistics].evidence
+    few = look(source, "shift=contrast", "shift.severity=5", "stream.batch_size=8", images=8)
+    assert (few.advice, few.images) == ("adapt carefully", 8)
+    assert "Only 8 sound images" in " ".join(few.reasons)
+
+
+@pytest.mark.parametrize("broken", [3, 40, 64])
+def test_broken_images_are_counted_and_never_spoil_the_numbers(source: Path, broken: int) -> None:
+    found = look(source, broken=broken)
+    assert found.broken == 4 * broken
+    json.dumps(found.to_dict(), allow_nan=False)
+    assert (found.advice == "do not adapt") or broken == 3
+    assert "not finite" in " ".join(found.reasons)
+
+
+def test_skewed_classes_call_for_care(source: Path) -> None:
+    found = look(source, "data.target=scanner_a", "stream=prevalence", "stream.prevalence=[.05,.05,.05,.85]", images=120)
+    assert "where the source had 25%: an objective that aims at equal shares" in " ".join(found.reasons)
+
+
+@pytest.mark.parametrize("words", [("stream.batch_size=1",), ("stream=window", "data.target_images=40")])
+def test_a_single_image_at_a_time(source: Path, words: tuple[str, ...]) -> None:
+    assert look(source, *words, images=20).images == 20
+
+
+def test_no_image_is_refused(source: Path) -> None:
+    with pytest.raises(InputError, match="no images to look at"):
+        preflight(SourceCheckpoint.load(source), [])
+
+
+def test_what_views_come_to() -> None:
+    assert told(view()) == ("do not adapt", told(view())[1])
+    lost = view(separation=0.05, unsure=0.9, evidence=-1.0)
+    assert told(lost, batch=dataclasses.replace(lost, evidence=-0.5))[0] == "do not adapt"
+    assert told(lost, batch=view())[0] == "adapt"
+    assert "J is 100%" in told(lost, batch=view())[1]
+    assert told(lost, images=20, batch=view())[0] == "adapt carefully"
+    assert told(view(), batch=view(evidence=1.1)) == ("adapt carefully", told(view(), batch=view(evidence=1.1))[1])
+    assert told(view(drift=0.4), batch=view(evidence=1.5))[0] == "adapt"  # sure and apart, but of the wrong answers
+    skewed = view(marginal=[0.9, 0.1], drift=0.4, evidence=0.9)
+    advice, reasons = told(lost, batch=view(), corrected=skewed)
+    assert advice == "adapt carefully"
+    assert "90% of the images are predicted as a" in reasons
+    assert told(view(separation=0.4), batch=view(evidence=0.5))[0] == "adapt carefully"  # a shift that nothing takes away
+    assert told(view(), images=10, broken=10)[0] == "do not adapt"
+
+
+def test_the_program_prints_and_exits_by_its_advice(source: Path, tmp_path: Path, capsys: Capture) -> None:
+    words = [f"source={source}", f"output={tmp_path / 'none'}", *QUICK, "data.target=scanner_a"]
+    assert adapt.main([*words, "preflight=only", "preflight.images=128"]) in (3, 4)
+    assert capsys.readouterr().out.startswith(("do not adapt: ", "adapt carefully: "))
+    assert not (tmp_path / "none").exists()
+    assert EXIT == {"adapt": 0, "adapt carefully": 3, "do not adapt": 4}
+    assert adapt.main([*words, "preflight.images=0", "preflight=only"]) == 2
+
+
+def test_a_report_changes_nothing_of_the_run(source: Path, tmp_path: Path) -> None:
+    words = [f"source={source}", *QUICK, "method=tent"]
+    for name in ("off", "report"):
+        assert adapt.main([*words, f"preflight={name}", f"output={tmp_path / name}"]) == 0
+    report = json.loads((tmp_path / "report" / "preflight.json").read_text())
+    assert report["advice"] in EXIT
+    assert (tmp_path / "report" / "predictions.csv").read_text() == (tmp_path / "off" / "predictions.csv").read_text()

@@ -1,0 +1,235 @@
+"""Image files of every kind: what is read is what was written."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from datamodules.decoding import Unreadable, decode
+from datamodules.files import ImageFiles
+from datamodules.reading import Reading, fitted
+from datamodules.records import text
+from tta.errors import InputError
+
+
+def grey(bits: int = 8, shape: tuple[int, ...] = (6, 9)) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(bits).integers(0, 2**bits, shape).astype(np.uint8 if bits <= 8 else np.uint16)
+
+
+def write_dicom(path: Path, pixels: np.ndarray[Any, Any], *, bits: int = 16, **more: Any) -> Path:
+    """A minimal secondary-capture file; (H, W), or (H, W, 3) for colour."""
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset = pydicom.Dataset()
+    dataset.file_meta = meta
+    dataset.Rows, dataset.Columns = pixels.shape[:2]
+    dataset.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
+    dataset.PhotometricInterpretation = "RGB" if pixels.ndim == 3 else "MONOCHROME2"
+    if pixels.ndim == 3:
+        dataset.PlanarConfiguration = 0
+    dataset.BitsAllocated, dataset.BitsStored = 8 * pixels.itemsize, min(bits, 8 * pixels.itemsize)
+    dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, int(pixels.dtype.kind == "i")
+    for key, value in more.items():
+        setattr(dataset, key, value)
+    dataset.PixelData = pixels.tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_picture(path: Path, pixels: np.ndarray[Any, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def files(folder: Path, *names: str, cache: float = 0.0, **reading: Any) -> ImageFiles:
+    return ImageFiles(folder, text(names), Reading(**reading), cache)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+@pytest.mark.parametrize("shape", [(6, 9), (6, 9, 3)])
+def test_pictures_keep_their_values(tmp_path: Path, suffix: str, shape: tuple[int, ...]) -> None:
+    pixels = grey(8, shape)
+    decoded = decode(write_picture(tmp_path / f"image.{suffix}", pixels))
+    np.testing.assert_array_equal(decoded.pixels, pixels.reshape(6, 9, -1))
+    assert decoded.span == (0, 255)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str) -> None:
+    pixels = grey(16)
+    write_picture(tmp_path / f"image.{suffix}", pixels)
+    images = files(tmp_path, f"image.{suffix}")
+    assert images.dtype == np.uint16
+    scaled = images.scaled([0], (0, 1))
+    np.testing.assert_array_equal((scaled[0, 0].double() * 65535).round().numpy(), pixels)
+
+
+def test_the_byte_order_of_a_file_changes_nothing(tmp_path: Path) -> None:
+    pixels = grey(16)
+    image = Image.new("I;16B", (9, 6))
+    image.frombytes(pixels.astype(">u2").tobytes())
+    image.save(tmp_path / "image.tif")
+    swapped = nibabel.Nifti1Image(pixels.T.astype(">u2"), np.eye(4), nibabel.Nifti1Header(endianness=">"))
+    swapped.set_data_dtype(">u2")
+    nibabel.save(swapped, tmp_path / "image.nii")
+    for name in ("image.tif", "image.nii"):
+        decoded = decode(tmp_path / name)
+        np.testing.assert_array_equal(decoded.pixels[..., 0], pixels)
+        assert decoded.span == (0, 65535)
+        assert files(tmp_path, name, size=4).scaled([0], (0, 1)).shape == (1, 1, 4, 4)
+
+
+def test_dicom_keeps_bits_units_and_polarity(tmp_path: Path) -> None:
+    pixels = grey(12)
+    plain = decode(write_dicom(tmp_path / "plain.dcm", pixels, bits=12, WindowCenter="1000", WindowWidth="400"))
+    np.testing.assert_array_equal(plain.pixels[..., 0], pixels)
+    assert (plain.span, plain.window) == ((0, 4095), (800, 1200))
+    turned = decode(write_dicom(tmp_path / "turned", pixels, bits=12, PhotometricInterpretation="MONOCHROME1"))
+    np.testing.assert_array_equal(turned.pixels[..., 0], 4095 - pixels.astype(int))
+    units = decode(write_dicom(tmp_path / "units.dcm", pixels, bits=12, RescaleSlope="1", RescaleIntercept="-1024"))
+    np.testing.assert_array_equal(units.pixels[..., 0], pixels.astype(np.float32) - 1024)
+    assert units.span is None
+    colour = grey(8, (6, 9, 3))
+    np.testing.assert_array_equal(decode(write_dicom(tmp_path / "colour.dcm", colour, bits=8)).pixels, colour)
+
+
+def test_a_dicom_series_is_a_volume_in_order_of_position(tmp_path: Path) -> None:
+    folder = tmp_path / "series"
+    folder.mkdir()
+    slices = grey(12, (4, 6, 9))
+    for place in (2, 0, 3, 1):
+        geometry = {"ImagePositionPatient": [0, 0, 2.0 * place], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+        write_dicom(folder / f"{place * 7 % 5}.dcm", slices[place], PixelSpacing=[1, 1], InstanceNumber=place, **geometry)
+    images = files(tmp_path, "series")
+    assert (images.shape, images.spatial_dims) == ((1, 4, 6, 9, 1), 3)
+    np.testing.assert_array_equal(decode(folder).pixels[..., 0], slices)
+
+
+def test_nifti_is_turned_to_one_orientation(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)  # x, y, z
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "ras.nii.gz")
+    mirrored = nibabel.Nifti1Image(volume[::-1], np.diag([-1.0, 1, 1, 1]))  # the same head, stored from right to left
+    nibabel.save(mirrored, tmp_path / "las.nii")
+    for name in ("ras.nii.gz", "las.nii"):
+        np.testing.assert_array_equal(decode(tmp_path / name).pixels[..., 0], volume.transpose(2, 1, 0))
+    nibabel.save(nibabel.Nifti1Image(grey(16, (5, 6, 1)), np.eye(4)), tmp_path / "plane.nii")
+    assert decode(tmp_path / "plane.nii").pixels.shape == (6, 5, 1)
+
+
+def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "text.dcm").write_text("not an image")
+    (tmp_path / "text.nii").write_text("not an image")
+    whole = write_picture(tmp_path / "whole.png", grey(8, (64, 64))).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    pages = [Image.fromarray(grey(8)) for _ in range(3)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    for name, reason in (
+        ("absent.png", "does not exist"),
+        ("empty.png", "is empty"),
+        ("text.png", "cannot identify"),
+        ("text.dcm", "InvalidDicomError"),
+        ("text.nii", "ImageFileError"),
+        ("cut.png", "truncated"),
+        ("pages.tif", "has 3 pages"),
+    ):
+        with pytest.raises(Unreadable, match=reason):
+            decode(tmp_path / name)
+
+
+def test_windows(tmp_path: Path) -> None:
+    pixels = (np.arange(54).reshape(6, 9) * 10).astype(np.uint16)
+    write_dicom(tmp_path / "a.dcm", pixels, bits=12, WindowCenter="200", WindowWidth="200")
+    raw = torch.from_numpy(pixels.astype(np.float32))
+    for window, low, high in ((None, 0, 4095), ((50.0, 150.0), 50, 150), ("file", 100, 300)):
+        shown = files(tmp_path, "a.dcm", window=window).scaled([0], (0, 1))[0, 0]
+        torch.testing.assert_close(shown, ((raw - low) / (high - low)).clamp(0, 1))
+    low, high = np.percentile(pixels, (0.5, 99.5))
+    shown = files(tmp_path, "a.dcm", window="percentile").scaled([0], (0, 1))[0, 0]
+    torch.testing.assert_close(shown, ((raw - low) / (high - low)).clamp(0, 1))
+
+
+def test_fits() -> None:
+    wide = np.zeros((4, 8, 1), np.uint8)
+    wide[:, 2:6] = 200
+    assert (fitted(wide, (4, 4), "cover") == 200).all()
+    assert (fitted(wide, (4, 4), "crop") == 200).all()
+    padded = fitted(wide, (4, 4), "pad")[..., 0]
+    assert padded[0].max() == padded[3].max() == 0
+    assert padded[1:3].max() > 150
+    assert fitted(wide, (2, 2), "stretch").shape == (2, 2, 1)
+    assert fitted(wide, (6, 10), "crop")[0].max() == 0
+    deep = np.full((4, 6, 8, 1), 300, np.uint16)
+    for size in ((2, 3, 4), (8, 8, 8)):
+        resized = fitted(deep, size, "stretch")
+        assert (resized.dtype, resized.shape) == (np.uint16, (*size, 1))
+        assert (resized == 300).all()
+
+
+def test_channels_and_sizes_change_only_when_asked(tmp_path: Path) -> None:
+    write_picture(tmp_path / "grey.png", grey(8))
+    write_picture(tmp_path / "colour.png", np.full((6, 9, 3), (10, 20, 30), np.uint8))
+    write_picture(tmp_path / "large.png", grey(8, (12, 9)))
+    names = ("grey.png", "colour.png", "large.png")
+    reasons = files(tmp_path, *names).unreadable()
+    assert set(reasons) == {1, 2}
+    assert "data.channels" in reasons[1]
+    assert "data.size" in reasons[2]
+    images = files(tmp_path, *names, channels=1, size=(6, 9))
+    assert images.unreadable() == {}
+    assert images.scaled([1], (0, 1)).mean() == pytest.approx(round(0.299 * 10 + 0.587 * 20 + 0.114 * 30) / 255)
+    assert files(tmp_path, *names, channels=3, size=8).scaled([0, 1, 2], (0, 1)).shape == (3, 3, 8, 8)
+
+
+@pytest.mark.parametrize("way", ["link", "link to a folder", "link in a series"])
+def test_nothing_outside_the_root_is_read(tmp_path: Path, way: str) -> None:
+    root, outside = tmp_path / "root", tmp_path / "rootless"
+    write_picture(outside / "secret.png", grey())
+    write_picture(root / "image.png", grey())
+    if way == "link":
+        os.symlink(outside / "secret.png", root / "secret.png")
+    elif way == "link to a folder":
+        os.symlink(outside, root / "folder")
+    else:
+        (root / "series").mkdir()
+        os.symlink(outside / "secret.png", root / "series" / "0.dcm")
+    name = {"link": "secret.png", "link to a folder": "folder/secret.png"}.get(way, "series")
+    with pytest.raises(InputError, match=f"{name} lies outside"):
+        files(root, "image.png", name).unreadable()
+
+
+class _Rows(torch.utils.data.Dataset[torch.Tensor]):
+    def __init__(self, images: ImageFiles) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return self.images.scaled([row], (0, 1))[0]
+
+
+def test_what_a_worker_decodes_all_have(tmp_path: Path) -> None:
+    names = [f"{i}.png" for i in range(6)]
+    for i, name in enumerate(names):
+        write_picture(tmp_path / name, np.full((4, 4), 10 * i, np.uint8))
+    images = files(tmp_path, *names, cache=4.5 * 16 / 2**30)  # room for four
+    expected = torch.stack(list(DataLoader(_Rows(images), batch_size=None, num_workers=2, multiprocessing_context="fork")))
+    for name in names[:4]:
+        (tmp_path / name).unlink()
+    assert torch.equal(images.scaled(range(4), (0, 1)), expected[:4])
+    assert torch.equal(images.subset(np.array([3, 5])).scaled([0, 1], (0, 1)), expected[[3, 5]])
+    (tmp_path / names[5]).unlink()
+    with pytest.raises(InputError, match=r"5\.png does not exist"):
+        images.scaled([5], (0, 1))

@@ -1,0 +1,260 @@
+"""Readers of published sets, each on a small tree of the layout in which the set is handed out."""
+
+import csv
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from datamodules import DATA, load_images
+from datamodules.medmnist import MEDMNIST
+from tests.datamodules.test_files import grey, write_picture
+from tta.errors import InputError
+
+
+def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], delimiter: str = ",") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([header, *rows])
+
+
+def camelyon17(root: Path) -> None:
+    rows = []
+    for number in range(100):
+        center, patient = number // 20, f"{number // 4:03d}"
+        rows.append([number, patient, number % 3, 10 * number, 20, number % 2, number // 4, center, number % 2])
+        name = f"patient_{patient}_node_{number % 3}"
+        write_picture(root / "patches" / name / f"patch_{name}_x_{10 * number}_y_20.png", grey(8, (12, 12, 3)))
+    header = ["", "patient", "node", "x_coord", "y_coord", "tumor", "slide", "center", "split"]
+    write_table(root / "metadata.csv", header, rows)
+
+
+def histopantum(root: Path) -> None:
+    for organ in ("colon", "ovarian", "stomach", "uterus"):
+        for label in ("non-tumour", "tumour"):
+            for case in range(5):
+                for x in (0, 512):
+                    name = f"TCGA-{organ[:2].upper()}-A{case:03d}-01Z-00-DX1_{x}_1024.jpg"
+                    write_picture(root / organ / label / name, grey(8, (12, 12, 3)))
+
+
+def mammobench(root: Path) -> None:
+    rows = []
+    for site in ("cdd-cesm", "cmmd", "ddsm", "dmid", "inbreast", "kau-bcmd"):
+        for number in range(12):
+            path = f"Preprocessed_Dataset/{site}/{site}_{number}.jpg"
+            write_picture(root / path, grey(8, (12, 10)))
+            rows.append([site, path, number // 2, ("Normal", "Benign", "Malignant")[number % 3], "B", 40 + number])
+    header = ["source_dataset", "preprocessed_image_path", "source_subjectID", "classification", "density", "subject_age"]
+    write_table(root / "CSV_Files" / "mammo-bench.csv", header, rows)
+
+
+def glioma(root: Path) -> None:
+    def volume(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(
+            nibabel.Nifti1Image(np.random.default_rng(0).normal(100, 9, (8, 10, 6)).astype(np.float32), np.eye(4)), path
+        )
+
+    def sri(cohort: str, name: str) -> None:
+        volume(root / cohort / name / "preop" / f"sub-{name}_ses-preop_space-sri_t1c.nii.gz")
+
+    subjects = [(f"EGD-{i:04d}", *genes) for i, genes in enumerate([(0, -1), (1, 0), (1, 1), (-1, -1), (0, 0)] * 2)]
+    write_table(root / "erasmus" / "phenoData.csv", ["Subject", "IDH", "1p19q"], subjects, "\t")
+    for name, *_ in subjects:
+        sri("erasmus", str(name))
+    names = [f"TCGA-02-{i:04d}" for i in range(8)]
+    header = ["case_submitter_id", "primary_diagnosis"]
+    high = [(name, "Glioblastoma") for name in names[:4]]
+    low = [
+        (name, ("Astrocytoma, anaplastic", "Oligodendroglioma, NOS", "Mixed glioma")[i % 3]) for i, name in enumerate(names[4:])
+    ]
+    write_table(root / "tcga" / "clinical-hgg.tsv", header, high * 2, "\t")  # a row a treatment
+    write_table(root / "tcga" / "clinical-lgg.tsv", header, low, "\t")
+    for name in names:
+        sri("tcga", name.lower())
+    words = ["Glioblastoma, IDH-wildtype", "Astrocytoma, IDH-mutant", "Oligodendroglioma, IDH-mutant, 1p/19q-codeleted"]
+    cases = [(f"UCSF-PDGM-{i:03d}", words[i % 3]) for i in range(6)]
+    header = ["ID", "Final pathologic diagnosis (WHO 2021)"]
+    write_table(root / "ucsf" / "UCSF-PDGM-metadata_v5.csv", header, [*cases, ("UCSF-PDGM-000_FU003d", words[0])])
+    for i in range(5):  # the last case has no volume
+        volume(root / "ucsf" / f"UCSF-PDGM-{i:04d}_nifti" / f"UCSF-PDGM-{i:04d}_T1c.nii.gz")
+
+
+def imagenet_c(root: Path) -> None:
+    for corruption in ("noise/shot_noise", "weather/fog"):
+        for wnid in ("n01440764", "n01443537"):
+            for number in range(3):
+                name = f"ILSVRC2012_val_{number:08d}.JPEG"
+                write_picture(root / corruption / "5" / wnid / name, grey(8, (12, 12, 3)))
+
+
+def isic(root: Path) -> None:
+    classes = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
+    truth, known = [], []
+    for number in range(24):
+        name = f"ISIC_{number:07d}"
+        write_picture(root / "ISIC_2019_Training_Input" / f"{name}.jpg", grey(8, (12, 16, 3)))
+        truth.append([name, *(float(number % 8 == place) for place in range(9))])
+        clinic = ("BCN_000", "HAM_000", "MSK4_00", "")[number % 4]
+        known.append([name, 20 + number, "head/neck", f"{clinic}{number // 8}" if clinic else "", "female"])
+    write_table(root / "ISIC_2019_Training_GroundTruth.csv", ["image", *classes], truth)
+    header = ["image", "age_approx", "anatom_site_general", "lesion_id", "sex"]
+    write_table(root / "ISIC_2019_Training_Metadata.csv", header, known)
+
+
+def chestxray14(root: Path) -> None:
+    rows, names = [], []
+    labels = ["No Finding", "Effusion", "Effusion|Mass", "Mass"]
+    for number in range(64):
+        name = f"{number // 2:08d}_{number % 2:03d}.png"
+        names.append(name)
+        write_picture(root / f"images_{1 + number % 3:03d}" / "images" / name, grey(8, (12, 12)))
+        view = "PA" if number % 2 else "AP"
+        rows.append([name, labels[number % 4], 0, number // 2, "058Y", "F", view, 2682, 2749, 0.14, 0.14, ""])
+    header = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender", "View Position"]
+    more = ["OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]", ""]
+    write_table(root / "Data_Entry_2017.csv", [*header, *more], rows)
+    (root / "train_val_list.txt").write_text("\n".join(names[:48]))
+    (root / "test_list.txt").write_text("\n".join(names[48:]))
+
+
+def nct_crc(root: Path) -> None:
+    for name, count in (("NCT-CRC-HE-100K", 10), ("CRC-VAL-HE-7K", 3)):
+        for label in ("ADI", "TUM"):
+            for number in range(count):
+                write_picture(root / name / label / f"{label}-{number}.tif", grey(8, (12, 12, 3)))
+
+
+TREES: dict[str, Callable[[Path], None]] = {
+    tree.__name__: tree for tree in (camelyon17, histopantum, mammobench, glioma, imagenet_c, isic, chestxray14, nct_crc)
+}
+
+
+def load(kind: str, root: Path, split: Any = "target", **options: Any) -> Any:
+    return load_images(kind, DATA[kind](root=str(root), size=8, channels=1, window="percentile", **options), split)
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_every_tree_is_read(kind: str, tmp_path: Path) -> None:
+    TREES[kind](tmp_path)
+    options = {"target": ["shot_noise", "fog"]} if kind == "imagenet_c" else {}
+    images = load(kind, tmp_path, **options)
+    assert images.labelled
+    assert images[0]["image"].shape == (1, *(8,) * (3 if kind == "glioma" else 2))
+    assert images.skipped == {}
+    if kind == "imagenet_c":
+        with pytest.raises(InputError, match="nothing to train on"):
+            load(kind, tmp_path, "train")
+        return
+    splits = {split: load(kind, tmp_path, split) for split in ("train", "val", "test")}
+    groups = [set(part.groups.tolist()) for part in splits.values()]
+    assert all(groups)
+    assert sum(map(len, groups)) == len(set.union(*groups))
+    assert images.class_names == splits["train"].class_names
+    if kind != "chestxray14":  # whose official lists divide it, not its domains
+        assert not set(images.domains.tolist()) & set(splits["train"].domains.tolist())
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_what_is_missing_is_named(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected the folder absent in"):
+        load(kind, tmp_path / "absent")
+    with pytest.raises(InputError, match="expected"):
+        load(kind, tmp_path)
+    TREES[kind](tmp_path)
+    table = next((path for path in sorted(tmp_path.rglob("*")) if path.suffix in (".csv", ".tsv")), None)
+    if table is None:
+        return
+    content = table.read_text().splitlines()
+    table.write_text("\n".join(["strange" + "x" * content[0].count(","), *(line.split(",")[0] for line in content[1:])]))
+    with pytest.raises(InputError, match="has no column"):
+        load(kind, tmp_path)
+    table.unlink()
+    with pytest.raises(InputError, match=table.name):
+        load(kind, tmp_path)
+
+
+def test_protocols(tmp_path: Path) -> None:
+    for kind, tree in TREES.items():
+        tree(tmp_path / kind)
+    hospitals = load("camelyon17", tmp_path / "camelyon17")
+    assert set(hospitals.domains.tolist()) == {f"hospital_{number}" for number in (2, 3, 4, 5)}
+    assert (len(hospitals), hospitals.class_names) == (80, ("normal", "tumor"))
+    organs = load("histopantum", tmp_path / "histopantum", source="uterus", target="colon")
+    assert set(organs.groups.tolist()) == {f"TCGA-CO-A{case:03d}" for case in range(5)}
+    left_out = load("mammobench", tmp_path / "mammobench", target="inbreast")
+    assert (len(left_out), left_out.counts().tolist()) == (12, [4, 8])
+    train = load("mammobench", tmp_path / "mammobench", "train", target="inbreast")
+    assert set(train.domains.tolist()) == {"cdd-cesm", "ddsm", "dmid", "kau-bcmd"}  # no cmmd: it has no normal ones
+    cohorts = {name: load("glioma", tmp_path / "glioma", target=name) for name in ("erasmus", "tcga", "ucsf")}
+    assert {name: images.counts().tolist() for name, images in cohorts.items()} == {
+        "erasmus": [4, 2, 2],
+        "tcga": [4, 2, 1],
+        "ucsf": [2, 2, 1],
+    }
+    fog = load("imagenet_c", tmp_path / "imagenet_c", target="fog")
+    assert (fog.class_names, set(fog.domains.tolist()), len(fog)) == (("n01440764", "n01443537"), {"fog"}, 6)
+    with pytest.raises(InputError, match=r"expected fog/4 .*fetch it"):
+        load("imagenet_c", tmp_path / "imagenet_c", target="fog", severity=4)
+    clinics = load("isic", tmp_path / "isic")
+    assert set(clinics.domains.tolist()) == {"HAM", "MSK", "unknown"}
+    sexes = load("isic", tmp_path / "isic", domain="sex", source=None, target="female")
+    assert (len(sexes), sexes.labels[:9].tolist()) == (24, [*range(8), 0])
+    chest = load("chestxray14", tmp_path / "chestxray14", target="AP", findings=["No Finding", "Effusion"])
+    assert (len(chest), chest.class_names, chest.column("age")[0]) == (4, ("No Finding", "Effusion"), "58")
+    assert set(load("nct_crc", tmp_path / "nct_crc").domains.tolist()) == {"CRC-VAL-HE-7K"}
+    shutil.rmtree(tmp_path / "nct_crc" / "CRC-VAL-HE-7K")
+    with pytest.raises(InputError, match="expected the folder CRC-VAL-HE-7K"):
+        load("nct_crc", tmp_path / "nct_crc")
+
+
+def medmnist(root: Path, name: str, shape: tuple[int, ...], labels: int = 1, size: str = "") -> None:
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (20, *shape), dtype=np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(20)[:, None] % (np.arange(labels) + 2) == 0).astype(np.uint8)
+    np.savez(root / f"{name}{size}.npz", **arrays)
+
+
+def test_medmnist_is_whole(tmp_path: Path) -> None:
+    assert sum(known.spatial_dims == 2 for known in MEDMNIST.values()) == 12
+    volumes = [name for name, known in MEDMNIST.items() if known.spatial_dims == 3]
+    assert len(volumes) == 6
+    for name, known in MEDMNIST.items():
+        assert list(known.md5) == ([28, 64] if name in volumes else [28, 64, 128, 224])
+    medmnist(tmp_path, "nodulemnist3d", (28, 28, 28))
+    images = load_images("medmnist", DATA["medmnist"](name="nodulemnist3d", root=str(tmp_path)), "train")
+    assert (images.size, images.channels) == ((28, 28, 28), 1)
+    assert images[0]["image"].shape == (1, 28, 28, 28)
+    medmnist(tmp_path, "chestmnist", (28, 28), labels=14)
+    images = load_images("medmnist", DATA["medmnist"](name="chestmnist", root=str(tmp_path)), "test")
+    findings = np.arange(20)[:, None] % (np.arange(14) + 2) == 0
+    single = findings.sum(1) == 1
+    assert images.labels.tolist() == findings[single].argmax(1).tolist()
+
+
+def test_views_of_organs(tmp_path: Path) -> None:
+    for name in ("organamnist", "organcmnist", "organsmnist"):
+        medmnist(tmp_path, name, (28, 28))
+    config = DATA["organ_views"](root=str(tmp_path))
+    train, target = load_images("organ_views", config, "train"), load_images("organ_views", config, "target")
+    assert set(train.domains.tolist()) == {"axial"}
+    assert (len(target), set(target.domains.tolist())) == (40, {"coronal", "sagittal"})
+    assert len(set(target.ids.tolist())) == 40
+    assert target.class_names == train.class_names
+    with pytest.raises(InputError, match="did you mean coronal"):
+        load_images("organ_views", DATA["organ_views"](root=str(tmp_path), target="cornal"), "target")
+
+
+def test_volumes_in_an_npz(tmp_path: Path) -> None:
+    np.savez(tmp_path / "heads.npz", images=np.zeros((4, 5, 6, 7), np.uint8), site=np.array(["a", "b", "a", "b"]))
+    config = DATA["npz"](path=str(tmp_path / "heads.npz"), spatial_dims=3)
+    images = load_images("npz", config, "target")
+    assert images.batch([0, 1])["image"].shape == (2, 1, 5, 6, 7)
+    assert images.column("site").tolist() == ["a", "b", "a", "b"]

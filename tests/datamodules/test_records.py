@@ -1,0 +1,220 @@
+"""Tables and folders of image files: a site's own data."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datamodules import load_images
+from datamodules.classes import in_classes_of
+from datamodules.folder import FolderConfig, load_folder
+from datamodules.images import UNLABELLED
+from datamodules.options import FilesConfig
+from datamodules.records import cut, text
+from datamodules.table import TableConfig, load_table
+from tests.datamodules.test_files import grey, write_picture
+from tta.errors import InputError
+
+HEADER = "path,label,split,domain,group,sex"
+ROWS = [
+    "a/0.png,ill,train,north,p0,F",
+    "a/1.png,well,train,north,p0,F",
+    "a/2.png,well,val,north,p1,M",
+    "a/3.png,ill,test,north,p2,F",
+    "b/4.png,ill,test,south,p3,M",
+    "b/5.png,,,south,p4,",
+]
+
+
+def table(folder: Path, rows: list[str] = ROWS, header: str = HEADER, name: str = "site.csv") -> str:
+    """A table, and an image for each of its rows, if it lies in the folder."""
+    for number, row in enumerate(rows):
+        path = row.split(",")[0]
+        if path and not path.startswith(("/", "..")):
+            write_picture(folder / path, np.full((8, 8), number, np.uint8))
+    (folder / name).write_text("\n".join([header, *rows]) + "\n")
+    return str(folder / name)
+
+
+def test_a_table_says_what_is_what(tmp_path: Path) -> None:
+    config = TableConfig(path=table(tmp_path), source="north", target="south")
+    train, target = load_table(config, "train"), load_table(config, "target")
+    assert train.class_names == target.class_names == ("ill", "well")
+    assert train.ids.tolist() == ["a/0.png", "a/1.png"]
+    assert train.labels.tolist() == [0, 1]
+    assert train.groups.tolist() == ["p0", "p0"]
+    assert [len(load_table(config, split)) for split in ("val", "test")] == [1, 1]
+    assert target.ids.tolist() == ["b/4.png", "b/5.png"]  # test, and what is in no split
+    assert target.labels.tolist() == [0, UNLABELLED]
+    assert target.column("sex").tolist() == ["M", ""]
+    item = target[1]
+    assert (item["label"], item["id"], item["domain"], item["group"]) == (None, "b/5.png", "south", "p4")
+    np.testing.assert_allclose(item["image"] * 255, 5)
+
+
+def test_parquet_is_as_csv(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table(tmp_path)
+    columns: dict[str, list[Any]] = {name: [] for name in HEADER.split(",")}
+    for row in ROWS:
+        for name, value in zip(columns, row.split(","), strict=True):
+            columns[name].append(value or None)
+    columns["label"] = [0.0, 1.0, 1.0, 0.0, 0.0, None]  # what a gap makes of integers
+    parquet.write_table(pyarrow.table(columns), tmp_path / "site.parquet")
+    target = load_table(TableConfig(path=str(tmp_path / "site.parquet"), target="south"), "target")
+    assert target.labels.tolist() == [0, UNLABELLED]
+    assert target.class_names == ("0", "1")
+    assert target.column("sex").tolist() == ["M", ""]
+
+
+def test_only_a_path_is_needed(tmp_path: Path) -> None:
+    path = table(tmp_path, ["x.png", "y.png"], header="path")
+    target = load_table(TableConfig(path=path), "target")
+    assert (len(target), target.labelled, set(target.domains.tolist())) == (2, False, {"site"})
+    with pytest.raises(InputError, match="does not say which images are for training"):
+        load_table(TableConfig(path=path), "train")
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        ([*ROWS, "a/6.png,ill,test,north,p0,F"], HEADER, "1 group.*p0 is in train and test"),
+        ([*ROWS, "a/0.png,ill,test,north,p9,F"], HEADER, r"1 file.*a/0\.png is in train and test"),
+        ([*ROWS, "a/6.png,ill,dev,north,p9,F"], HEADER, "the split 'dev'"),
+        ([*ROWS, "../c.png,ill,test,north,p9,F"], HEADER, "lies outside"),
+        ([*ROWS, "a/../../c.png,ill,test,north,p9,F"], HEADER, "lies outside"),
+        ([*ROWS, "/etc/c.png,ill,test,north,p9,F"], HEADER, "lies outside"),
+        ([*ROWS, ",ill,test,north,p9,F"], HEADER, "a row without a path"),
+        ([*ROWS, "a/6.png,ill"], HEADER, "row 8: has 2 values"),
+        (ROWS, HEADER.replace("path", "file"), "no column path"),
+        (ROWS, HEADER.replace("sex", "path"), "names a column twice"),
+        ([], HEADER, "no rows"),
+    ],
+)
+def test_wrong_tables_are_refused_in_a_sentence(tmp_path: Path, rows: list[str], header: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_table(TableConfig(path=table(tmp_path, rows, header), source="north"), "train")
+
+
+def test_absent_tables_domains_and_splits(tmp_path: Path) -> None:
+    path = table(tmp_path)
+    for config, split, message in (
+        (TableConfig(), "train", "data.path is missing"),
+        (TableConfig(path=str(tmp_path / "no.csv")), "train", "expected no.csv in"),
+        (TableConfig(path=path, target="suoth"), "target", "did you mean south"),
+        (TableConfig(path=path, source="south"), "train", "no images for train.*its splits .empty., test"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_table(config, split)  # type: ignore[arg-type]
+
+
+def test_unreadable_files_stop_or_are_skipped(tmp_path: Path) -> None:
+    path = table(tmp_path)
+    (tmp_path / "b" / "5.png").write_text("broken")
+    (tmp_path / "a" / "0.png").unlink()  # in a split that is not in use
+    with pytest.raises(InputError, match=r"1 of 2 files cannot be used, the first is b/5\.png"):
+        load_table(TableConfig(path=path, target="south"), "target")
+    images = load_table(TableConfig(path=path, target="south", on_error="skip"), "target")
+    assert images.ids.tolist() == ["b/4.png"]
+    assert list(images.skipped) == ["b/5.png"]
+    assert "cannot identify" in images.skipped["b/5.png"]
+    assert images[0]["image"].shape == (1, 8, 8)
+
+
+def class_folders(root: Path, count: int = 6) -> Path:
+    for name in ("ill", "well"):
+        for number in range(count):
+            write_picture(root / name / f"{number}.png", grey(8, (8, 8, 3)))
+    (root / "notes.txt").write_text("not an image")
+    return root
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "clinic")
+    target = load_folder(FolderConfig(root=str(root)), "target")
+    assert (len(target), target.class_names, target.channels) == (12, ("ill", "well"), 3)
+    assert target.ids[0] == "ill/0.png"
+    with pytest.raises(InputError, match=r"data\.shares"):
+        load_folder(FolderConfig(root=str(root)), "train")
+    config = FolderConfig(root=str(root), shares=[0.5, 0.25, 0.25])
+    parts = [set(load_folder(config, split).ids.tolist()) for split in ("train", "val", "test")]  # type: ignore[arg-type]
+    assert [len(part) for part in parts] == [6, 3, 3]
+    assert len(set.union(*parts)) == 12
+    assert set(load_folder(config, "target").ids.tolist()) == parts[2]
+    other = class_folders(tmp_path / "elsewhere", 2)
+    assert len(load_folder(FolderConfig(root=str(root), target=str(other), shares=config.shares), "target")) == 4
+
+
+def test_split_folders_flat_folders_and_patients(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        class_folders(tmp_path / "cut" / split, 2)
+    (tmp_path / "cut" / "train" / "notes.txt").unlink()
+    config = FolderConfig(root=str(tmp_path / "cut"))
+    assert [len(load_folder(config, split)) for split in ("train", "val", "test", "target")] == [4, 4, 4, 4]  # type: ignore[arg-type]
+    write_picture(tmp_path / "flat" / "0.png", grey())
+    flat = load_images("folder", FolderConfig(root=str(tmp_path / "flat")), "target")
+    assert (flat.labelled, flat.ids.tolist(), flat.groups.tolist()) == (False, ["0.png"], ["0.png"])
+    patients = FolderConfig(root=str(class_folders(tmp_path / "patients")), folders="groups")
+    images = load_folder(patients, "target")
+    assert (images.labelled, set(images.groups.tolist())) == (False, {"ill", "well"})
+    write_picture(tmp_path / "patients" / "0.png", grey())
+    with pytest.raises(InputError, match="beside its class folders"):
+        load_folder(patients, "target")
+    with pytest.raises(InputError, match="does not exist"):
+        load_folder(FolderConfig(root=str(tmp_path / "absent")), "target")
+    (tmp_path / "void").mkdir()
+    with pytest.raises(InputError, match="no image files"):
+        load_folder(FolderConfig(root=str(tmp_path / "void")), "target")
+
+
+def test_shares_are_cut_between_groups() -> None:
+    groups = text(f"p{i // 7}" for i in range(700))
+    splits = cut(groups, (0.7, 0.15, 0.15), 0)
+    assert all(len(set(splits[groups == group].tolist())) == 1 for group in set(groups.tolist()))
+    sizes = [int((splits == name).sum()) for name in ("train", "val", "test")]
+    assert sizes == pytest.approx([490, 105, 105], abs=7)
+    assert (cut(groups, (0.7, 0.15, 0.15), 0) == splits).all()
+    assert (cut(groups, (0.7, 0.15, 0.15), 1) != splits).any()
+    few = cut(text(["a"] * 98 + ["b", "c"]), (0.8, 0.1, 0.1), 0)
+    assert set(few.tolist()) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": 0},
+        {"channels": 2},
+        {"window": [3, 1]},
+        {"window": "lung"},
+        {"cache": -1.0},
+        {"shares": [0.5, 0.5, 0.5]},
+        {"on_error": "skip", "check": False},
+    ],
+)
+def test_options_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"data\."):
+        FilesConfig(**options)
+
+
+def test_labels_are_mapped_by_name(tmp_path: Path) -> None:
+    images = load_folder(FolderConfig(root=str(class_folders(tmp_path))), "target")
+    assert in_classes_of(images, ("well", "ill", "dead")).labels.tolist() == [1] * 6 + [0] * 6
+    with pytest.raises(InputError, match=r"ill \(6 images\) cannot be mapped to the source's classes \(well, sick\)"):
+        in_classes_of(images, ("well", "sick"))
+    assert in_classes_of(images, ("well", "sick"), {"ill": "sick"}).labels.tolist() == [1] * 6 + [0] * 6
+    assert in_classes_of(images, ("well", "sick"), {"ill": None}).labels.tolist() == [-1] * 6 + [0] * 6
+    for classes, message in (({"il": "sick"}, "did you mean ill"), ({"ill": "sik"}, "did you mean sick")):
+        with pytest.raises(InputError, match=message):
+            in_classes_of(images, ("well", "sick"), classes)
+
+
+def test_columns_in_bands(tmp_path: Path) -> None:
+    rows = [f"{i}.png,{age}" for i, age in enumerate(("7", "20", "39.5", ""))]
+    images = load_table(TableConfig(path=table(tmp_path, rows, "path,age")), "target")
+    assert images.column("age/20").tolist() == ["0-19", "20-39", "20-39", ""]
+    for name, message in (("aeg", "did you mean age"), ("age/x", "whole number"), ("domain/2", "no number")):
+        with pytest.raises(InputError, match=message):
+            images.column(name)

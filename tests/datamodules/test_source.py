@@ -1,0 +1,63 @@
+"""Source training's loaders."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import loading
+from datamodules import ImageSet
+from datamodules.source import SourceData
+from tta.errors import InputError
+
+
+def same_images(count: int = 24, size: tuple[int, ...] = (6, 6)) -> ImageSet:
+    names = np.arange(count).astype(str)
+    return ImageSet(
+        images=np.full((count, *size), 128, np.uint8),
+        labels=np.arange(count) % 2,
+        ids=names,
+        domains=np.full(count, "x"),
+        groups=names,
+        class_names=("a", "b"),
+        spatial_dims=len(size),
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_augmentation_is_repeated_across_workers_and_epochs(workers: int) -> None:
+    images = same_images()
+    data = SourceData(images, images, images, batch_size=4, augment=("noise",), workers=workers)
+    loader = data.train_dataloader()
+    shown = torch.cat([batch["image"] for _ in range(2) for batch in loader]).flatten(1)
+    noisy = shown[shown.std(1) > 0]
+    assert len(noisy) > 10
+    assert len(torch.unique(noisy, dim=0)) == len(noisy)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_in_order_are_the_same_with_workers(workers: int) -> None:
+    images = same_images()
+    data = SourceData(images, images, images, workers=workers)
+    assert torch.cat([batch["index"] for batch in data.in_order("test")]).tolist() == list(range(24))
+
+
+def test_large_volumes_come_in_small_batches() -> None:
+    images = same_images(2, (320, 320, 320))
+    data = SourceData(images, images, images)
+    assert len(data.in_order("test")) == 2
+
+
+def test_images_of_another_form_are_refused() -> None:
+    cases: list[tuple[Any, Any, str]] = [((6, 6), (8, 6), "bring them to one form"), ((6, 8), (6, 8), "not square")]
+    for train, val, message in cases:
+        with pytest.raises(InputError, match=message):
+            SourceData(same_images(size=train), same_images(size=val), same_images(size=val), augment=("rotate",))
+
+
+def test_the_loading_benchmark_compares_loader_and_step(capsys: pytest.CaptureFixture[str]) -> None:
+    assert loading.main(["images=8", "size=16", "batch_size=4", "workers=[0,1]", "model=compact", "rounds=1"]) == 0
+    printed = capsys.readouterr().out
+    for way in ("Tent step, compact", "decoded, 0 workers", "cached, 1 workers"):
+        assert way in printed

@@ -1,0 +1,169 @@
+"""Statistics corrected for the mix of classes: against hand values, and on a network whose shift is known."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tta.candidates import Candidates
+from tta.correction import LabelCorrection, class_conditional_moments
+from tta.methods import create_method
+from tta.normalization import TestTimeBatchNorm, choose_statistics
+
+CLASSES = 3
+
+
+def network() -> nn.Sequential:
+    """One normalised layer that sees the image itself, and a head that reads the class off the brightest channel."""
+    model = nn.Sequential(nn.BatchNorm2d(CLASSES), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CLASSES, CLASSES))
+    with torch.no_grad():
+        model[3].weight.copy_(4 * torch.eye(CLASSES))
+        model[3].bias.zero_()
+    return model
+
+
+def images(labels: Tensor, seed: int = 0) -> Tensor:
+    """The channel of an image's class is brighter by 3, on noise of variance 1."""
+    rng = torch.Generator().manual_seed(seed)
+    return 3 * F.one_hot(labels, CLASSES)[:, :, None, None] + torch.randn(len(labels), CLASSES, 4, 4, generator=rng)
+
+
+def labels(count: int, shares: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3), seed: int = 0) -> Tensor:
+    return torch.multinomial(torch.tensor(shares), count, True, generator=torch.Generator().manual_seed(seed))
+
+
+def trained() -> tuple[nn.Sequential, dict[str, Tensor]]:
+    """The network with the running statistics of balanced classes, and what each class looks like to it."""
+    model, known = network(), labels(3000)
+    seen = images(known)
+    model[0].running_mean.copy_(seen.mean([0, 2, 3]))
+    model[0].running_var.copy_(seen.var([0, 2, 3]))
+    choose_statistics(model.eval(), "source")
+    return model, class_conditional_moments(model, [{"image": seen, "label": known}], CLASSES)
+
+
+def test_class_conditional_moments_are_those_of_each_class() -> None:
+    model, moments = trained()
+    assert list(moments) == ["0"]
+    mean, square = moments["0"]
+    torch.testing.assert_close(mean, 3 * torch.eye(CLASSES), atol=0.05, rtol=0)
+    torch.testing.assert_close(square - mean.square(), torch.ones(CLASSES, CLASSES), atol=0.1, rtol=0)
+    assert isinstance(model[0], TestTimeBatchNorm)
+
+
+def test_an_absent_class_gets_the_moments_of_all_and_no_labels_nothing_at_all() -> None:
+    model, _ = trained()
+    known = labels(300, (0.5, 0.5, 0.0))
+    mean, _ = class_conditional_moments(model, [{"image": images(known), "label": known}], CLASSES)["0"]
+    torch.testing.assert_close(mean[2], mean[:2].mean(0))
+    assert class_conditional_moments(model, [{"image": images(known), "label": known * 0 - 1}], CLASSES) == {}
+
+
+def corrected(model: nn.Sequential, moments: dict[str, Tensor], shares: tuple[float, ...], shift: float, gain: float) -> Tensor:
+    """The mean that the correction arrives at on a long stream, when it is told the right predictions."""
+    correction = LabelCorrection(model, moments)
+    for seed in range(60):
+        known = labels(64, shares, seed)
+        seen = gain * images(known, seed + 1) + shift
+        batch = torch.stack([seen.mean([0, 2, 3]), seen.square().mean([0, 2, 3])])
+        correction.keep(correction.after({"0": batch}, F.one_hot(known, CLASSES).float()))
+    values = correction.statistics(model)
+    return torch.stack([values["0.moving_mean"], values["0.moving_var"]])
+
+
+def test_balanced_classes_leave_the_streams_own_statistics() -> None:
+    model, moments = trained()
+    mean, var = corrected(model, moments, (1 / 3, 1 / 3, 1 / 3), shift=5.0, gain=2.0)
+    torch.testing.assert_close(mean, torch.full((3,), 2 * 1.0 + 5.0), atol=0.2, rtol=0)
+    torch.testing.assert_close(var, 4 * model[0].running_var, atol=0, rtol=0.15)
+
+
+def test_a_mix_alone_moves_the_statistics_by_no_more_than_the_doubt_about_it() -> None:
+    model, moments = trained()
+    batch_mean = torch.tensor([3 * 0.9, 3 * 0.05, 3 * 0.05])
+    mean, _ = corrected(model, moments, (0.9, 0.05, 0.05), shift=0.0, gain=1.0)
+    moved, whole = (mean - model[0].running_mean).abs(), (batch_mean - model[0].running_mean).abs()
+    assert (moved < 0.4 * whole).all()  # a third of the mix is not believed
+
+
+def test_one_image_at_a_time_comes_to_the_same() -> None:
+    model, moments = trained()
+    known = labels(64)
+    seen, told = images(known, 3), F.one_hot(known, CLASSES).float()
+    at_once, one_by_one = LabelCorrection(model, moments), LabelCorrection(model, moments)
+    at_once.keep(at_once.after({"0": torch.stack([seen.mean([0, 2, 3]), seen.square().mean([0, 2, 3])])}, told))
+    for image, label in zip(seen, told, strict=True):
+        batch = torch.stack([image.mean([1, 2]), image.square().mean([1, 2])])
+        one_by_one.keep(one_by_one.after({"0": batch}, label[None]))
+    for name, value in at_once.statistics(model).items():
+        torch.testing.assert_close(value, one_by_one.statistics(model)[name])
+
+
+@pytest.mark.parametrize("shares", [(1 / 3, 1 / 3, 1 / 3), (0.85, 0.1, 0.05), (1.0, 0.0, 0.0)])
+def test_under_a_shift_of_scanner_and_classes_the_corrected_candidate_is_right_most_often(shares: tuple[float, ...]) -> None:
+    model, moments = trained()
+    method = create_method("norm", model, num_classes=CLASSES, normalization="auto")
+    twins = Candidates(method, moments)
+    right = dict.fromkeys(twins.names, 0)
+    for seed in range(20):
+        known = labels(64, shares, seed)
+        shifted = 0.5 * images(known, seed) + torch.tensor([0.4, -0.4, 0.0])[:, None, None]
+        for name, prediction in twins.predict(shifted).items():
+            right[name] += int((prediction.logits.argmax(1) == known).sum())
+    assert right["corrected"] > 0.9 * 20 * 64
+    assert right["corrected"] >= right["batch"] - 20 * 64 * 0.01
+
+
+def test_candidates_of_fixed_statistics_and_of_networks_without_any() -> None:
+    model, moments = trained()
+    fixed = create_method("tent", model, num_classes=CLASSES)
+    assert Candidates(fixed, moments).names == ("source", "control")
+    assert Candidates(create_method("lame", trained()[0], num_classes=CLASSES)).names == ("source",)
+    layer = nn.Sequential(nn.Flatten(), nn.LayerNorm(48), nn.Linear(48, CLASSES))
+    assert Candidates(create_method("tent", layer, num_classes=CLASSES, normalization="auto")).names == ("source",)
+
+
+def test_the_method_works_under_the_candidate_in_use_and_its_state_goes_on() -> None:
+    model, moments = trained()
+    method = create_method("norm", model, num_classes=CLASSES, normalization="auto")
+    twins, batch = Candidates(method, moments), images(labels(64)) + 1
+    for name in twins.names:
+        twins.use(name)
+        expected = twins.predict(batch)[name].logits
+        if name != "corrected":  # which has taken the batch in meanwhile
+            torch.testing.assert_close(method.predict(batch).logits, expected)
+    other_method = create_method("norm", trained()[0], num_classes=CLASSES, normalization="auto")
+    other = Candidates(other_method, moments)
+    other_method.load_state_dict(method.state_dict())
+    other.load_state_dict(twins.state_dict())
+    other.use(other.current)
+    assert other.current == "corrected"
+    for seed in range(3):
+        fresh = images(labels(64, seed=seed), seed)
+        torch.testing.assert_close(twins.predict(fresh)["corrected"].logits, other.predict(fresh)["corrected"].logits)
+        torch.testing.assert_close(method.predict(fresh).logits, other_method.predict(fresh).logits)
+
+
+def test_a_batch_of_one_value_per_channel_leaves_the_batch_candidate_out() -> None:
+    model, moments = trained()
+    twins = Candidates(create_method("norm", model, num_classes=CLASSES, normalization="auto"), moments)
+    assert list(twins.predict(torch.ones(1, CLASSES, 1, 1))) == ["source", "corrected"]
+
+
+def test_given_statistics_pass_on_the_gradient_of_the_batchs_own() -> None:
+    x = torch.randn(16, 3, 5, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    layer = nn.BatchNorm2d(3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    model = nn.Sequential(layer).eval()
+    choose_statistics(model, "moving")
+    model[0].moving_mean.fill_(0.3)  # type: ignore[union-attr, operator]
+    model[0].moving_var.fill_(2.0)  # type: ignore[union-attr, operator]
+    y = model(x)
+    torch.testing.assert_close(y, (x - 0.3) / (2.0 + layer.eps) ** 0.5 * layer.weight.view(1, 3, 1, 1))
+    y.square().sum().backward()
+    assert x.grad is not None
+    # Nothing is to be had by shifting or scaling a whole channel, as under batch statistics.
+    centered = x - x.mean([0, 2, 3], keepdim=True)
+    torch.testing.assert_close(x.grad.sum([0, 2, 3]), torch.zeros(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close((x.grad * centered).sum([0, 2, 3]), torch.zeros(3), atol=5e-2, rtol=0)

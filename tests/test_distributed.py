@@ -1,0 +1,140 @@
+"""Two real processes adapt one model: moments are those of all images, and what one sees both act on."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+
+from callbacks import CollapseGuard
+from tests.callbacks.test_guard import CLASSES, Features, Recorder, batches
+from tests.conftest import ROOT
+from tta.adaptation import AdaptationModule
+from tta.distributed import any_of_all, mean_of_all, moments_of_all, place, rows_of_all, skipped_by_all, total_of_all
+from tta.methods import create_method
+from tta.separation import class_moments
+
+CPU = torch.device("cpu")
+
+
+class Part(torch.utils.data.IterableDataset[dict[str, Any]]):
+    """What a process gets of every batch; the second has a broken image in one, and a single class in another."""
+
+    def __iter__(self) -> Any:
+        rank, size = place()
+        for index, batch in enumerate(batches(40)):
+            part = {key: value[rank::size] for key, value in batch.items()}
+            if rank == 1 and index == 9:
+                part["image"][3] = float("nan")
+            if rank == 1 and index == 25:
+                part["image"] = part["image"][:1].expand_as(part["image"]).clone()
+            yield part
+
+
+class HarmOne(Callback):
+    """From batch 12 on, what the second process measures of the adapted model has all classes in one place."""
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        if index >= 12 and trainer.global_rank == 1 and not module.paused:
+            outputs["features"] = outputs["features"] * 0.01
+
+
+def work(folder: Path) -> None:
+    """What each process does; it leaves what it found in a file of its own."""
+    torch.manual_seed(0)
+    method = create_method("tent", Features(), num_classes=3, lr=1e-3)
+    guard, recorder = CollapseGuard(CLASSES), Recorder()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", strategy="ddp", devices=2, callbacks=[HarmOne(), guard, recorder], **quiet
+    )
+    trainer.fit(AdaptationModule(method, batch_size=64), torch.utils.data.DataLoader(Part(), batch_size=None))
+    rank, _ = place()
+    # The pure helpers, on numbers that are known.
+    values = torch.arange(24.0).reshape(8, 3) ** 2
+    labels = torch.tensor([0, 1, 0, 2, 2, 0, 1, 0])
+    mine = slice(0, 3) if rank == 0 else slice(3, 8)
+    (mean,), count = mean_of_all([values[mine].mean(0)], len(labels[mine]))
+    (lonely,), _ = mean_of_all([values[:0].mean(0) if rank else values.mean(0)], 0 if rank else 8)
+    torch.save(
+        {
+            "verdicts": [output["verdict"] for output in recorder.outputs],
+            "statistics": [output["statistics"] for output in recorder.outputs],
+            "skipped": [output["skipped"] for output in recorder.outputs],
+            "resets": guard.resets,
+            "alarmed": guard.alarmed,
+            "weights": method.adapted_state(),
+            "moments": tuple(moments_of_all(class_moments(values[mine], labels[mine], 3))),
+            "expected": tuple(class_moments(values, labels, 3)),
+            "mean": [mean, values.mean(0), lonely, values.mean(0)],
+            "count": count,
+            "rows": [rows_of_all(values[mine]), values],
+            "flags": [any_of_all(rank == 1, CPU), any_of_all(False, CPU), float(total_of_all(torch.tensor(1.0)))],
+            "reason": [skipped_by_all("broken" if rank else None, CPU), skipped_by_all(None, CPU)],
+        },
+        folder / f"{rank}.pt",
+    )
+
+
+def test_two_processes_act_alike_when_one_collapses(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.test_distributed", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert first["verdicts"] == second["verdicts"]
+    assert first["statistics"] == second["statistics"]
+    assert first["resets"] == second["resets"] == first["alarmed"]
+    assert first["resets"]  # what one process saw was enough
+    assert first["resets"][0] >= 12
+    assert first["weights"].keys() == second["weights"].keys()
+    assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
+    skipped = [[bool(reason) for reason in found["skipped"]] for found in (first, second)]
+    assert skipped[0] == skipped[1]
+    assert (first["skipped"][9], second["skipped"][9]) == ("elsewhere", "non_finite_image")
+    for found in (first, second):
+        for value, expected in zip(found["moments"], found["expected"], strict=True):
+            torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(found["mean"][0], found["mean"][1])
+        torch.testing.assert_close(found["mean"][2], found["mean"][3])
+        assert found["count"] == 8
+        torch.testing.assert_close(*found["rows"])
+        assert found["flags"] == [True, False, 2.0]
+    assert (first["reason"], second["reason"]) == (["elsewhere", None], ["broken", None])
+
+
+def test_alone_everything_passes_through() -> None:
+    moments = class_moments(torch.randn(5, 3), torch.tensor([0, 1, 0, 1, 1]), 2)
+    assert moments_of_all(moments) is moments
+    values = [torch.randn(3)]
+    assert mean_of_all(values, 3) == (values, 3)
+    assert rows_of_all(values[0]) is values[0]
+    assert place() == (0, 1)
+    assert [any_of_all(flag, CPU) for flag in (True, False)] == [True, False]
+    assert skipped_by_all("short_batch", CPU) == "short_batch"
+
+
+def test_what_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from datamodules import StreamLoader
+    from tests.datamodules.test_streams import images
+    from tta.errors import InputError
+
+    target = images()
+    order = torch.arange(len(target)).numpy()
+    for module in ("datamodules.streams.loader", "tta.adaptation"):
+        monkeypatch.setattr(f"{module}.place", lambda: (1, 2))
+    with pytest.raises(InputError, match="one process only"):
+        next(iter(StreamLoader(target, order, 8, window=8)))
+    with pytest.raises(InputError, match="too small for 2 processes"):
+        next(iter(StreamLoader(target, order, 3)))
+    loader = StreamLoader(target, order, len(target))
+    assert next(iter(loader))["index"].tolist() == list(range(1, len(target), 2))
+    for method in ("source", "memo"):
+        with pytest.raises(InputError, match="one process only"):
+            AdaptationModule(create_method(method, Features(), num_classes=3), 64).on_fit_start()
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))

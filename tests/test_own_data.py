@@ -1,0 +1,158 @@
+"""A site's own files through train.py and adapt.py, from end to end."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+import adapt
+import train
+from datamodules.folder import FolderConfig, load_folder
+from datamodules.npz import NpzConfig, load_npz
+from tests.conftest import QUICK
+from tests.datamodules.test_files import write_dicom, write_picture
+
+Capture = pytest.CaptureFixture[str]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def run(program: Any, *words: str) -> None:
+    assert program.main([*QUICK, *words]) == 0
+
+
+def clinic(folder: Path, count: int = 60, noise: float = 20.0) -> str:
+    """A table of 16-bit images of two patients' worth of each class a group; dark ones are well."""
+    rng = np.random.default_rng(0)
+    lines = ["path,label,split,domain,group,sex,age"]
+    for number in range(count):
+        group, label = number // 2, (number // 2) % 2
+        split = ("train", "train", "val", "test")[(group // 2) % 4]
+        pixels = rng.normal(8000 + 9000 * label, 100 * noise, (16, 16)).clip(0, 65535).astype(np.uint16)
+        name = f"images/{number:03d}.png"
+        write_picture(folder / name, pixels)
+        lines.append(f"{name},{('well', 'ill')[label]},{split},clinic,p{group},{'FM'[group % 3 == 0]},{20 + group}")
+    (folder / "clinic.csv").write_text("\n".join(lines) + "\n")
+    return str(folder / "clinic.csv")
+
+
+def test_a_clinic_trains_and_another_adapts(tmp_path: Path, capsys: Capture) -> None:
+    path, source = clinic(tmp_path / "here"), tmp_path / "source"
+    small = ["epochs=2", "batch_size=8", "data.subgroups=[sex]", f"output={source}"]
+    run(train, "data=table", f"data.path={path}", *small)
+    metrics = json.loads((source / "metrics.json").read_text())
+    assert set(metrics["subgroups"]["sex"]) == {"F", "M"}
+    # Another site: its own names, a patient without label, and a damaged file.
+    there = Path(clinic(tmp_path / "there"))
+    text = there.read_text().replace(",ill,", ",sick,").replace(",well,", ",healthy,")
+    there.write_text("\n".join(line for line in text.splitlines() if ",train," not in line and ",val," not in line) + "\n")
+    broken = rows(there)[3]["path"]
+    (there.parent / broken).write_text("damaged")
+    site = [f"source={source}", f"data.path={there}", "stream.batch_size=4", "method=tent", f"output={tmp_path / 'out'}"]
+    assert adapt.main([*QUICK, *site]) == 2
+    assert broken in capsys.readouterr().err
+    assert adapt.main([*QUICK, *site, "data.on_error=skip"]) == 2
+    assert "cannot be mapped to the source's classes (ill, well)" in capsys.readouterr().err
+    scoring = ["data.subgroups=[sex,age/10]", "data.aggregate=group", "bootstrap=50", "data.classes={sick: ill, healthy: well}"]
+    run(adapt, *site, "data.on_error=skip", *scoring)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    predictions = rows(tmp_path / "out" / "predictions.csv")
+    asked = len(rows(there))
+    assert len(predictions) == asked
+    assert metrics["scored"] == f"{len({row['group'] for row in rows(there)})} groups"
+    assert set(metrics["subgroups"]) == set(metrics["worst"]) == {"sex", "age/10"}
+    assert set(metrics["intervals"]) == {"accuracy", "balanced_accuracy", "auroc"}
+    assert [row["id"] for row in predictions if row["reason"]] == [broken]
+    assert (predictions[-1]["prediction"], predictions[-1]["prob_ill"]) == ("", "")
+
+
+def test_a_file_that_breaks_on_the_way_and_the_real_order(source: Path, tmp_path: Path, capsys: Capture) -> None:
+    lines = ["path,acquired"]
+    for number in range(12):
+        write_picture(tmp_path / f"{number}.png", np.full((32, 32, 3), number, np.uint8))
+        lines.append(f"{number}.png,2024-05-{30 - number}")
+    (tmp_path / "clinic.csv").write_text("\n".join(lines))
+    words = [f"source={source}", "data=table", f"data.path={tmp_path / 'clinic.csv'}", "stream.batch_size=4", "method=norm"]
+    run(adapt, *words, "stream=time", "stream.column=acquired", f"output={tmp_path / 'out'}")
+    assert [row["id"] for row in rows(tmp_path / "out" / "predictions.csv")] == [f"{n}.png" for n in reversed(range(12))]
+    (tmp_path / "7.png").write_text("damaged")
+    late = ["data.check=false", "data.cache=0", f"output={tmp_path / 'late'}"]
+    for workers in (0, 1):
+        assert adapt.main([*QUICK, *words, *late, f"workers={workers}"]) == 2
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert errors[0].startswith("error: 7.png ")
+        assert errors[0].endswith("repair or remove it")
+
+
+def test_volumes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4), ("test", 6)):
+        for label in ("large", "small"):
+            for number in range(count // 2):
+                volume = rng.normal(0, 20, (16, 16, 16)).astype(np.float32)
+                reach = 6 if label == "large" else 2
+                volume[8 - reach : 8 + reach, 8 - reach : 8 + reach, 8 - reach : 8 + reach] += 500
+                path = tmp_path / "heads" / split / label / f"{number}.nii.gz"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
+    source = tmp_path / "source"
+    data = ["data=folder", f"data.root={tmp_path / 'heads'}", "data.window=percentile", "data.size=[8,8,8]"]
+    run(train, *data, "epochs=1", "batch_size=4", f"output={source}")
+    words = ["stream.batch_size=3", "method=tent", "shift=noise", f"output={tmp_path / 'out'}"]
+    run(adapt, f"source={source}", *words)
+    assert len(rows(tmp_path / "out" / "predictions.csv")) == 6
+
+
+@pytest.mark.real
+def test_real_images_written_out_are_read_as_they_were(data_folder: Path, tmp_path: Path) -> None:
+    npz = NpzConfig(path=str(data_folder / "nuclei_patches.npz"), source="fluor_256", target="fluor_360")
+    original = load_npz(npz, "target")
+    pixels = np.asarray(original.images)
+    for row in range(0, 120, 2):
+        name = f"{original.class_names[original.labels[row]]}/{row:03d}"
+        write_picture(tmp_path / "png" / f"{name}.png", pixels[row])
+        write_picture(tmp_path / "tif" / f"{name}.tif", pixels[row])
+        (tmp_path / "dcm" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_dicom(tmp_path / "dcm" / f"{name}.dcm", pixels[row], bits=8)
+        (tmp_path / "nii" / name).parent.mkdir(parents=True, exist_ok=True)
+        nifti = nibabel.Nifti1Image(pixels[row].transpose(1, 0, 2)[:, :, None], np.eye(4))
+        nibabel.save(nifti, tmp_path / "nii" / f"{name}.nii.gz")
+    for kind in ("png", "tif", "dcm", "nii"):
+        images = load_folder(FolderConfig(root=str(tmp_path / kind)), "target")
+        at = [int(Path(name).name[:3]) for name in images.ids.tolist()]
+        batch, expected = images.batch(np.arange(len(images))), original.batch(at)
+        assert (batch["image"] - expected["image"]).abs().max() < 1e-6, kind
+        names = [images.class_names[label] for label in batch["label"].tolist()]
+        assert names == [original.class_names[label] for label in expected["label"].tolist()]
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_folder_of_real_images_is_as_good_as_the_array(data_folder: Path, tmp_path: Path) -> None:
+    npz = NpzConfig(path=str(data_folder / "nuclei_patches.npz"), source="fluor_256", target="fluor_360")
+    for split in ("train", "val", "test"):
+        images = load_npz(npz, split)  # type: ignore[arg-type]
+        for row in range(0, len(images), 3):
+            name = images.class_names[images.labels[row]]
+            write_picture(tmp_path / "here" / split / name / f"{row:05d}.png", np.asarray(images.images)[row])
+    target = load_npz(npz, "target")
+    for row in range(len(target)):
+        name = f"{target.class_names[target.labels[row]]}/{row:05d}.png"
+        write_picture(tmp_path / "there" / name, np.asarray(target.images)[row])
+    source = tmp_path / "source"
+    run(train, "data=folder", f"data.root={tmp_path / 'here'}", f"output={source}", "workers=2", "epochs=8")
+    words = [f"source={source}", f"data.target={tmp_path / 'there'}", "method=dsbr", f"output={tmp_path / 'out'}"]
+    run(adapt, *words)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["balanced_accuracy"] > 85
+    first = (tmp_path / "out" / "predictions.csv").read_text()
+    run(adapt, *words, "workers=2", "data.cache=0")
+    assert (tmp_path / "out" / "predictions.csv").read_text() == first

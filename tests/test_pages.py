@@ -1,0 +1,61 @@
+"""The pages of shifts and streams are what the code says, and the benchmarks that draw them run."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from benchmarks import shifts, streams
+from datamodules import STREAMS
+from datamodules.shifts import CORRUPTIONS, FAMILIES
+from datamodules.shifts.table import families_table, shifts_table
+from tests.conftest import ROOT
+from tta.errors import InputError
+
+
+def test_the_page_of_shifts_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "shifts.md").read_text()
+    assert shifts_table() in page
+    assert families_table() in page
+    for name in CORRUPTIONS:
+        assert page.count(f"| `{name}` |") == 2  # what it does, and what it costs
+
+
+def test_the_page_of_streams_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "streams.md").read_text() == streams.markdown()
+    for name in STREAMS:
+        assert f"| `{name}`: " in streams.markdown()
+    for example in streams.EXAMPLES:
+        assert example.picture == "replay" or (ROOT / "docs" / "streams" / f"{example.picture}.png").is_file()
+
+
+def test_streams_are_drawn(tmp_path: Path) -> None:
+    assert streams.main([f"output={tmp_path}", "images=40"]) == 0
+    assert len(list((tmp_path / "streams").glob("*.png"))) == len(streams.EXAMPLES) - 1
+
+
+def test_shifts_are_scored_and_drawn(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"source={source}", f"output={tmp_path}", "images=60", "shifts=[stain,ct]"]
+    assert shifts.main(words) == 0
+    with (tmp_path / "shifts.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["shift"] for row in table] == ["stain", *FAMILIES["ct"]]
+    assert len({row["severity 0"] for row in table}) == 1
+    assert float(table[0]["severity 0"]) > float(table[0]["severity 5"])
+    assert f"| `stain` | {table[0]['severity 1']} |" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "shifts.csv", "severity.png", "examples.png"}
+
+
+def test_a_source_that_was_trained_before_is_used_again(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "source").symlink_to(source)
+    assert shifts.main([f"output={tmp_path}", "images=40", "shifts=gamma"]) == 0
+    assert (tmp_path / "shifts.csv").is_file()
+
+
+def test_bad_words_get_one_sentence(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for word, message in (("shifts=[nois]", "did you mean noise"), ("images=0", "images must be at least 1")):
+        assert shifts.main([f"source={source}", f"output={tmp_path / 'out'}", word]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="does not exist"):
+        shifts.configure(["source=absent"])

@@ -1,0 +1,91 @@
+"""Several processes that adapt one model: what they must know of each other so that all of them act alike.
+
+Each holds a part of every batch. Whatever decides about the model (moments, counts, whether to update) is put together first,
+from all parts in the order of ranks, so that every process computes the same numbers to the last bit. Where there is one
+process, everything passes through as it is.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tta.separation import ClassMoments, merge
+
+
+def place() -> tuple[int, int]:
+    """The rank of this process, and how many there are."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def from_all(value: Tensor) -> list[Tensor]:
+    """The value of each process, in the order of ranks; all have the same shape."""
+    _, size = place()
+    if size == 1:
+        return [value]
+    parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(size)]
+    dist.all_gather(parts, value.contiguous())
+    return parts
+
+
+def rows_of_all(rows: Tensor) -> Tensor:
+    """The rows (N, ...) of all processes, in the order of ranks; N may differ between them."""
+    if place()[1] == 1:
+        return rows
+    counts = [int(count) for count in from_all(torch.tensor(len(rows), device=rows.device))]
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    return torch.cat([part[:count] for part, count in zip(from_all(padded), counts, strict=True)])
+
+
+def any_of_all(flag: bool, device: torch.device) -> bool:
+    """Whether it is so in any process."""
+    if place()[1] == 1:
+        return flag
+    return bool(total_of_all(torch.tensor(float(flag), device=device)) > 0)
+
+
+def total_of_all(value: Tensor) -> Tensor:
+    """Sum over processes."""
+    parts = from_all(value)
+    return value if len(parts) == 1 else torch.stack(parts).sum(0)
+
+
+def mean_of_all(values: list[Tensor], count: int) -> tuple[list[Tensor], int]:
+    """Means over the samples of all processes.
+
+    Args:
+        values: means over this process's samples; not read where it has none.
+        count: how many samples it has.
+
+    Returns:
+        The means, in the shapes of ``values``, and the number of samples.
+    """
+    if place()[1] == 1:
+        return values, count
+    flat = torch.cat([value.float().flatten() for value in values])
+    flat = flat if count else torch.zeros_like(flat)
+    sums = total_of_all(torch.cat([flat * count, flat.new_tensor([count])]))
+    pieces = torch.split(sums[:-1] / sums[-1].clamp(min=1), [value.numel() for value in values])
+    means = [piece.reshape(value.shape).to(value.dtype) for piece, value in zip(pieces, values, strict=True)]
+    return means, int(sums[-1])
+
+
+def moments_of_all(moments: ClassMoments) -> ClassMoments:
+    """Moments of the samples of all processes, merged pairwise."""
+    if place()[1] == 1:
+        return moments
+    packed = torch.cat([moments.counts[:, None], moments.scatter[:, None], moments.mean], 1)
+    parts = [ClassMoments(part[:, 0], part[:, 2:], part[:, 1]) for part in from_all(packed)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = merge(total, part)
+    return total
+
+
+def skipped_by_all(reason: str | None, device: torch.device) -> str | None:
+    """Why no process updates: its own reason, or ``elsewhere`` for that of another; None where none has any."""
+    if not any_of_all(reason is not None, device):
+        return None
+    return reason or "elsewhere"

@@ -1,0 +1,143 @@
+"""Weights trained elsewhere, matched by name and shape to a network of ours."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tta.errors import InputError
+from tta.networks import Network
+
+#: First parts of a name that say who held the network, not what is in it: wrappers, and how our networks and MONAI's DenseNet
+#: and ViT hold their layers.
+_HOLDERS = frozenset({"module", "model", "net", "network", "_orig_mod", "features", "vit", "0"})
+#: What MONAI's networks, and others after them, call the last layer.
+_HEADS = ("fc", "class_layers.out", "classification_head.0", "classification_head", "classifier", "head")
+#: Where files keep the state dict, among other things.
+_KEYS = ("weights", "state_dict", "model_state_dict", "model", "network", "net")
+#: What a network can do without: its input scaling has a default, and nothing counts batches.
+_OPTIONAL = ("mean", "std", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a file's tensors fit a network.
+
+    Attributes:
+        found: those that fit, by the network's names.
+        missing: names of the network that the file has not got.
+        unused: names of the file that the network has no place for.
+        misshapen: the file's and the network's shape, by the network's names.
+    """
+
+    found: dict[str, Tensor]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+    misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    def __str__(self) -> str:
+        parts = [
+            f"{len(self.found)} tensors matched",
+            f"{len(self.missing)} missing{_listed(self.missing)}",
+            f"{len(self.unused)} left over{_listed(self.unused)}",
+            f"{len(self.misshapen)} of another shape"
+            + _listed([f"{name} {_times(theirs)}, not {_times(ours)}" for name, (theirs, ours) in self.misshapen.items()]),
+        ]
+        return ", ".join(parts)
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The state dict of a file: one of ours, Lightning's or MONAI's, or a plain one; nothing but tensors is ever loaded.
+
+    Args:
+        path: the file; or the folder of a MONAI bundle (``models/model.pt``) or of a run of ours (``source.ckpt``).
+
+    Raises:
+        InputError: no such file, or none that holds a state dict and loads safely.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        inside = [file / "models" / "model.pt", file / "source.ckpt"]
+        file = next((candidate for candidate in inside if candidate.is_file()), inside[0])
+    if not file.is_file():
+        raise InputError(f"weights={file} does not exist: name a state dict, or the folder of a MONAI bundle")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen unrelated types on what it does not load
+        raise InputError(
+            f"weights={file} does not load as weights alone (whole models and TorchScript hold code): save its state dict, "
+            "torch.save(model.state_dict(), FILE)"
+        ) from error
+    tensors = _state_dict(content)
+    if not tensors:
+        raise InputError(f"weights={file} holds no state dict: save one, torch.save(model.state_dict(), FILE)")
+    return tensors
+
+
+def match(network: Network, tensors: Mapping[str, Tensor]) -> Match:
+    """Pair a file's tensors with the network's by name, whoever held them, and compare their shapes."""
+    theirs = {_plain(name): name for name in tensors}
+    found, missing, misshapen, used = {}, [], {}, set()
+    for name, value in network.state_dict().items():
+        given = theirs.get(_plain(name))
+        used.add(given)
+        if given is None:
+            missing.append(name)
+        elif tensors[given].shape != value.shape:
+            misshapen[name] = (tuple(tensors[given].shape), tuple(value.shape))
+        else:
+            found[name] = tensors[given]
+    needed = tuple(name for name in missing if name.split(".")[-1] not in _OPTIONAL)
+    return Match(found, needed, tuple(name for name in tensors if name not in used), misshapen)
+
+
+def adopt(network: Network, path: str | Path) -> Match:
+    """Put a file's weights into the network.
+
+    Raises:
+        InputError: something that the network needs is missing or of another shape; the sentence holds the report.
+    """
+    result = match(network, read_weights(path))
+    heads = {name for name in result.misshapen if name.startswith("head.")}
+    if heads and not result.missing and heads == set(result.misshapen):
+        theirs, ours = (shape[0] for shape in result.misshapen[heads.pop()])
+        raise InputError(
+            f"weights={path} fits but for its head, which tells {theirs} classes where the data has {ours}: "
+            "give images with the classes that the network was trained on, in the same order"
+        )
+    if result.missing or result.misshapen:
+        raise InputError(f"weights={path} does not fit the network ({result}): choose the model= that it was trained as")
+    network.load_state_dict(result.found, strict=False)
+    return result
+
+
+def _state_dict(content: Any) -> dict[str, Tensor]:
+    """The tensors of a mapping, or of the part that holds them."""
+    if not isinstance(content, Mapping):
+        return {}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    inner = next((content[key] for key in _KEYS if isinstance(content.get(key), Mapping)), None)
+    return tensors if inner is None else _state_dict(inner)
+
+
+def _plain(name: str) -> str:
+    """A tensor's name without its holders, the last layer being ``head``."""
+    parts = name.split(".")
+    while len(parts) > 1 and parts[0] in _HOLDERS:
+        parts = parts[1:]
+    plain = ".".join(parts)
+    head = next((head for head in _HEADS if plain.startswith(f"{head}.")), None)
+    return plain if head is None else f"head.{plain.removeprefix(f'{head}.')}"
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    shown = list(names)[:most]
+    more = ", ..." if len(names) > most else ""
+    return f" ({'; '.join(shown)}{more})" if shown else ""
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "scalar"

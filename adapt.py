@@ -10,8 +10,8 @@ import torch
 from lightning import Callback, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks import Alerts, CollapseGuard, GuardConfig, PredictionWriter, TraceWriter
-from callbacks.guard import NoGuardConfig, Reference
+from callbacks import GUARDS, Alerts, CollapseGuard, PredictionWriter, TraceWriter, create_guard
+from callbacks.base import Guard
 from callbacks.preflight import EXIT, NoPreflightConfig, OnlyPreflightConfig, Preflight, PreflightConfig, preflight
 from callbacks.trajectory import save_trajectory, trajectory
 from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, create_stream, load_images
@@ -36,7 +36,7 @@ GROUPS = {
     "method": {name: method.Config for name, method in METHODS.items()},
     "stream": STREAMS,
     "shift": SHIFTS,
-    "guard": {"on": GuardConfig, "off": NoGuardConfig},
+    "guard": GUARDS,
     "preflight": {"off": NoPreflightConfig, "report": PreflightConfig, "only": OnlyPreflightConfig},
 }
 USAGE = (
@@ -53,7 +53,7 @@ class AdaptConfig:
     method: Any = option("dsbr", "adaptation method")
     stream: Any = option("iid", "order in which the target's images arrive")
     shift: Any = option("none", "corruption of the target's images")
-    guard: Any = option("on", "watch for collapse and correct it")
+    guard: Any = option("on", "watch for collapse and correct it; or a published guard instead")
     preflight: Any = option("off", "look at the stream's first images, and say whether to adapt: report or only")
     source: str | None = option(None, "source checkpoint, or the folder of one; required")
     start: str | None = option(None, "adapted.ckpt of an earlier run to go on from; null: the source itself")
@@ -111,7 +111,9 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     classes = tuple(checkpoint.class_names)
     skipped = images.skipped if rank == 0 else type(images.skipped)()
     writer, tracer = PredictionWriter(folder / "predictions.csv", classes, skipped), TraceWriter(folder)
-    watch = [guard, Alerts(config.guard.options.alert, name)] if guard else []
+    watch: list[Callback] = [] if guard is None else [guard]
+    if isinstance(guard, CollapseGuard):
+        watch.append(Alerts(guard.config.alert, name))
     callbacks: list[Callback] = [*watch, *([NewestOnly()] if stream.window else []), writer, tracer]
     log = create_loggers if rank == 0 else lambda *args, **kwargs: []
     loggers = log(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
@@ -129,7 +131,8 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
         entry.write_json(folder / "metrics.json", metrics)
         save_adapted(folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state())
-        levels = {"R": guard.thresholds.watch_ratio, "drift": guard.thresholds.watch_drift} if guard else {}
+        thresholds = guard.thresholds if isinstance(guard, CollapseGuard) else None
+        levels = {"R": thresholds.watch_ratio, "drift": thresholds.watch_drift} if thresholds else {}
         figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, classes, levels, name)
         save_trajectory(figure, folder / "trajectory.png")
         log_result(loggers, metrics, events=tracer.events, picture=folder / "trajectory.png")
@@ -189,7 +192,7 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
         chosen = asdict(options)
         print(f"method.optimizer={chosen['optimizer']} method.lr={chosen['lr']:g} (auto)")
     if config.guard.kind != "on" and getattr(options, "normalization", None) == "auto":
-        print("method.normalization=batch (auto: without the guard nobody chooses)")
+        print("method.normalization=batch (auto: nobody chooses without guard=on)")
         options = METHODS[kind].Config(**{**asdict(options), "normalization": "batch"})
     facts = {name: getattr(checkpoint, name) for name in METHODS[kind].uses}
     method = create_method(kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **asdict(options), **facts)
@@ -199,19 +202,16 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
     return method, replace(config, method=replace(config.method, options=options))
 
 
-def create_module(
-    config: AdaptConfig, checkpoint: SourceCheckpoint
-) -> tuple[AdaptationModule, CollapseGuard | None, AdaptConfig]:
+def create_module(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[AdaptationModule, Guard | None, AdaptConfig]:
     """What runs in a Trainer: the module, its guard (None where there is to be none), and the configuration as resolved.
 
     Raises:
         InputError: the network cannot be adapted so, or not with this batch size.
     """
     method, config = create(config, checkpoint)
+    guard = create_guard(config.guard.kind, config.guard.options, checkpoint)
     if config.guard.kind != "on":
-        return AdaptationModule(method, config.stream.options.seen, screen=False), None, config
-    reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
-    guard = CollapseGuard(checkpoint.class_names, config.guard.options, reference, checkpoint.calibration)
+        return AdaptationModule(method, config.stream.options.seen, screen=False), guard, config
     twins = Candidates(method, checkpoint.layer_moments) if config.method.kind != "source" else None
     return AdaptationModule(method, config.stream.options.seen, candidates=twins), guard, config
 

@@ -2,6 +2,18 @@
 
 from callbacks.alerts import Alerts
 from callbacks.guard import CollapseGuard, GuardConfig
+from callbacks.policies import POLICIES, PolicyGuard
 from callbacks.records import PredictionWriter, TraceWriter
+from callbacks.registry import GUARDS, create_guard
 
-__all__ = ["Alerts", "CollapseGuard", "GuardConfig", "PredictionWriter", "TraceWriter"]
+__all__ = [
+    "GUARDS",
+    "POLICIES",
+    "Alerts",
+    "CollapseGuard",
+    "GuardConfig",
+    "PolicyGuard",
+    "PredictionWriter",
+    "TraceWriter",
+    "create_guard",
+]

@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.alerts import AlertConfig
+from callbacks.base import Guard, prediction_of
 from callbacks.choice import choose
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
@@ -114,7 +115,7 @@ class Reference(NamedTuple):
     var: Tensor
 
 
-class CollapseGuard(Callback):
+class CollapseGuard(Guard):
     """Compare the adapted model with its un-updated twins, choose, judge, correct; place it before what writes predictions.
 
     Where the module offers candidates (``Choosable``), evidence decides under which statistics it works. The un-updated network
@@ -141,13 +142,11 @@ class CollapseGuard(Callback):
         reference: Reference | None = None,
         calibration: Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__()
         self.class_names = tuple(class_names)
         self.config = config or GuardConfig()
         self.thresholds = self.config.thresholds(calibration)
         self.reference = reference
-        self.batch = 0
-        self.alarmed: list[int] = []
-        self.resets: list[int] = []
         self.state: State = "OK"
         self.memory = Memory()
         self.duty = Duty()
@@ -167,11 +166,6 @@ class CollapseGuard(Callback):
         self._counts: Tensor | None = None
         self._marginal: Tensor | None = None
 
-    @property
-    def alarms(self) -> int:
-        """How many alarms there were."""
-        return len(self.alarmed)
-
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a module that cannot be guarded, before any image is seen."""
         if not isinstance(pl_module, Guardable):
@@ -186,12 +180,10 @@ class CollapseGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look if due, choose, judge, correct, and say what serves the batch."""
-        if not isinstance(outputs, dict) or not {"logits", "features"} <= outputs.keys():
-            raise InputError("CollapseGuard needs a training step that returns a dictionary with 'logits' and 'features'")
+        adapted = prediction_of(self, outputs)
         assert isinstance(pl_module, Guardable)
         events: list[dict[str, Any]] = []
         outputs["events"] = events
-        adapted = Prediction(outputs["logits"], outputs["features"])
         device = adapted.logits.device
         healthy = not any_of_all(not bool(torch.isfinite(adapted.logits).all()), device)
         skipped = skipped_by_all(outputs.get("skipped"), device)
@@ -386,7 +378,7 @@ class CollapseGuard(Callback):
     def _event(
         self, kind: str, reason: str, message: str, statistics: Statistics | None, batch: Any = None, **more: Any
     ) -> dict[str, Any]:
-        event = {"batch": self.batch, "event": kind, "reason": reason, "message": message, **more}
+        event = self.event(kind, reason, message, **more)
         if statistics is not None:
             event["evidence"] = asdict(statistics)
         if isinstance(batch, Mapping) and reason == "non_finite_image":

@@ -13,7 +13,7 @@ from callbacks import CollapseGuard
 from tests.callbacks.test_guard import CLASSES, Features, Recorder, batches
 from tests.conftest import ROOT
 from tta.adaptation import AdaptationModule
-from tta.distributed import any_of_all, mean_of_all, moments_of_all, place, skipped_by_all, total_of_all
+from tta.distributed import any_of_all, mean_of_all, moments_of_all, place, rows_of_all, skipped_by_all, total_of_all
 from tta.methods import create_method
 from tta.separation import class_moments
 
@@ -71,6 +71,7 @@ def work(folder: Path) -> None:
             "expected": tuple(class_moments(values, labels, 3)),
             "mean": [mean, values.mean(0), lonely, values.mean(0)],
             "count": count,
+            "rows": [rows_of_all(values[mine]), values],
             "flags": [any_of_all(rank == 1, CPU), any_of_all(False, CPU), float(total_of_all(torch.tensor(1.0)))],
             "reason": [skipped_by_all("broken" if rank else None, CPU), skipped_by_all(None, CPU)],
         },
@@ -99,6 +100,7 @@ def test_two_processes_act_alike_when_one_collapses(tmp_path: Path) -> None:
         torch.testing.assert_close(found["mean"][0], found["mean"][1])
         torch.testing.assert_close(found["mean"][2], found["mean"][3])
         assert found["count"] == 8
+        torch.testing.assert_close(*found["rows"])
         assert found["flags"] == [True, False, 2.0]
     assert (first["reason"], second["reason"]) == (["elsewhere", None], ["broken", None])
 
@@ -108,6 +110,7 @@ def test_alone_everything_passes_through() -> None:
     assert moments_of_all(moments) is moments
     values = [torch.randn(3)]
     assert mean_of_all(values, 3) == (values, 3)
+    assert rows_of_all(values[0]) is values[0]
     assert place() == (0, 1)
     assert [any_of_all(flag, CPU) for flag in (True, False)] == [True, False]
     assert skipped_by_all("short_batch", CPU) == "short_batch"

@@ -105,6 +105,14 @@ class AdaptationModule(LightningModule):
         """Move the adapted weights by ``fraction`` of their distance to the source's."""
         self.method.restore(fraction)
 
+    def restore_elements(self, share: float) -> None:
+        """The source's value in each element of the adapted weights that a coin of this probability picks."""
+        self.method.restore_elements(share)
+
+    def restore_last(self, share: float) -> None:
+        """The source's values in the last share of the adapted tensors; moments and running state start afresh."""
+        self.method.restore_last(share)
+
     def reweight(self, prior: Tensor) -> bool:
         """Let the objective aim at these class shares (C,); False where it has no such aim."""
         return self.method.reweight(prior)

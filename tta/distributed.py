@@ -29,6 +29,16 @@ def from_all(value: Tensor) -> list[Tensor]:
     return parts
 
 
+def rows_of_all(rows: Tensor) -> Tensor:
+    """The rows (N, ...) of all processes, in the order of ranks; N may differ between them."""
+    if place()[1] == 1:
+        return rows
+    counts = [int(count) for count in from_all(torch.tensor(len(rows), device=rows.device))]
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    return torch.cat([part[:count] for part, count in zip(from_all(padded), counts, strict=True)])
+
+
 def any_of_all(flag: bool, device: torch.device) -> bool:
     """Whether it is so in any process."""
     if place()[1] == 1:

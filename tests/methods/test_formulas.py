@@ -14,10 +14,10 @@ from tests.methods.test_methods import created, images
 from tta.errors import InputError
 from tta.methods import create_method
 from tta.methods.lame import adjusted_assignment, affinities
-from tta.methods.poem import interpolated
 from tta.methods.rotta import Sample, remembered
 from tta.normalization import last_stage
 from tta.objectives import entropy, marginal_entropy, soft_likelihood_ratio
+from tta.sequential import interpolated
 from tta.views import occluded, random_view, shuffled_patches, shuffled_pixels
 
 

@@ -1,6 +1,7 @@
 """What every adaptation method is: a plain module that predicts, then updates itself."""
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,9 @@ class UpdateConfig(MethodConfig):
             raise InputError(f"method.steps={self.steps} must be at least 1")
 
 
-def within(config: MethodConfig, name: str, low: float, high: float, *, left: bool = True, right: bool = True) -> None:
+def within(
+    config: object, name: str, low: float, high: float, *, left: bool = True, right: bool = True, group: str = "method"
+) -> None:
     """Refuse a hyperparameter outside its range; None is let through.
 
     Args:
@@ -95,12 +98,13 @@ def within(config: MethodConfig, name: str, low: float, high: float, *, left: bo
         high: greatest value.
         left: whether ``low`` itself is allowed.
         right: whether ``high`` itself is.
+        group: of the configuration, as the message names it.
     """
     value = getattr(config, name)
     if value is None:
         return
     if not ((low <= value if left else low < value) and (value <= high if right else value < high)):
-        raise InputError(f"method.{name}={value} is outside {'[' if left else '('}{low}, {high}{']' if right else ')'}")
+        raise InputError(f"{group}.{name}={value} is outside {'[' if left else '('}{low}, {high}{']' if right else ')'}")
 
 
 def find_head(model: nn.Module, name: str | None = None) -> nn.Module:
@@ -372,6 +376,22 @@ class Method(nn.Module):
             parameter.lerp_(self._source[name], fraction)
         if self.optimizer is not None:
             self.optimizer.state.clear()
+
+    @torch.no_grad()
+    def restore_elements(self, share: float) -> None:
+        """The source's value in each element of the adapted tensors that a coin of this probability picks."""
+        for name, parameter in self.adapted.items():
+            chosen = torch.rand(parameter.shape, generator=self.generator).to(parameter.device) < share
+            parameter.copy_(torch.where(chosen, self._source[name], parameter))
+
+    @torch.no_grad()
+    def restore_last(self, share: float) -> None:
+        """Reset all but the first 1 − ``share`` of the adapted tensors, rounded up, in the network's order."""
+        first = list(self.adapted)[: math.ceil((1 - share) * len(self.adapted))]
+        kept = {name: self.adapted[name].detach().clone() for name in first}
+        self.reset()
+        for name, value in kept.items():
+            self.adapted[name].copy_(value)
 
     def scale_lr(self, factor: float) -> None:
         """Multiply the learning rate, until the next reset."""

@@ -72,9 +72,7 @@ class CoTTA(Method):
         with torch.enable_grad():
             super().descend(loss)
         self.teacher.follow(dict(self.adapted), 1 - self.config.ema)
-        for name, parameter in self.adapted.items():
-            chosen = torch.rand(parameter.shape, generator=self.generator).to(parameter.device) < self.config.restore
-            parameter.copy_(torch.where(chosen, self._source[name], parameter))
+        self.restore_elements(self.config.restore)
 
     def _threshold(self) -> float:
         if self.config.threshold is not None:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tta.divergence import divergence, running_class_means
 from tta.methods.base import MethodConfig, within
 from tta.methods.rotta import RoTTA, RoTTAConfig, Sample
 from tta.objectives import cross_entropy
@@ -79,10 +80,5 @@ class PeTTA(RoTTA):
 
     def _divergence(self, features: Tensor, labels: Tensor) -> Tensor:
         """Mean γ of the classes in memory, after their running means took it in."""
-        member = F.one_hot(labels, self.num_classes).to(features)
-        counts = member.sum(0)
-        present = counts > 0
-        means = member.T @ features / counts.clamp(min=1)[:, None]
-        self.mean[present] = torch.lerp(means, self.mean, self.config.feature_ema)[present]
-        distance = ((self.mean - self.source_mean).square() / (self.source_var + 1e-6)).mean(1)
-        return (1 - (-distance).exp())[present].mean()
+        self.mean, present = running_class_means(self.mean, features, labels, self.config.feature_ema)
+        return divergence(self.mean, self.source_mean, self.source_var)[present].mean()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, UpdateConfig, within
 from tta.options import option
+from tta.sequential import Wager, interpolated, wagered
 
 
 @dataclass
@@ -72,34 +73,9 @@ class POEM(NormAffineMethod):
 
     def _bets(self, u: list[float]) -> list[float]:
         """The bet on each sample, settled one after the other."""
-        bet, squares, log_wealth = (float(value) for value in (self.bet, self.squares, self.log_wealth))
-        bets = []
-        for value in u:
-            bets.append(bet)
-            factor = 1 + bet * (value - 0.5)
-            log_wealth += math.log(factor)
-            gradient = (value - 0.5) / factor
-            squares += gradient**2
-            if squares > 0:
-                bet += self.config.gamma * gradient / math.sqrt(squares)
-            bet = min(max(bet, -self.config.clip), self.config.clip)
-        self.bet.fill_(bet)
-        self.squares.fill_(squares)
-        self.log_wealth.fill_(log_wealth)
+        before = Wager(float(self.bet), float(self.log_wealth), float(self.squares))
+        bets, after = wagered(u, before, self.config.gamma, self.config.clip)
+        for name, value in after._asdict().items():
+            getattr(self, name).fill_(value)
         self.seen += len(u)
         return bets
-
-
-def interpolated(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """Piecewise linear function through (knots, values), constant outside them.
-
-    Args:
-        x: (N,) where to evaluate.
-        knots: (K,) ascending.
-        values: (K,).
-    """
-    right = torch.searchsorted(knots.contiguous(), x.contiguous()).clamp(1, len(knots) - 1)
-    left = right - 1
-    width = (knots[right] - knots[left]).clamp(min=torch.finfo(knots.dtype).tiny)
-    share = ((x - knots[left]) / width).clamp(0, 1)
-    return values[left] + share * (values[right] - values[left])

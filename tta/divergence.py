@@ -1,0 +1,39 @@
+"""How far a model's classes have left the source's in feature space (Hoang et al., PeTTA, NeurIPS 2024)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def running_class_means(mean: Tensor, features: Tensor, labels: Tensor, memory: float) -> tuple[Tensor, Tensor]:
+    """Take a batch into the running class means of features.
+
+    Args:
+        mean: (C, D) so far.
+        features: (N, D).
+        labels: (N,) class of each row, 0..C-1.
+        memory: weight of what was, for a class that the batch shows; other classes stay as they are.
+
+    Returns:
+        The means (C, D), and which classes the batch shows (C,).
+    """
+    member = F.one_hot(labels, len(mean)).to(features)
+    counts = member.sum(0)
+    present = counts > 0
+    means = member.T @ features / counts.clamp(min=1)[:, None]
+    return torch.where(present[:, None], torch.lerp(means, mean, memory), mean), present
+
+
+def divergence(mean: Tensor, source_mean: Tensor, source_var: Tensor) -> Tensor:
+    """γ of each class: 1 − exp(−mean squared distance to the source's mean, in units of the source's variance).
+
+    Args:
+        mean: (C, D) running class means.
+        source_mean: (C, D).
+        source_var: (C, D).
+
+    Returns:
+        (C,) values in [0, 1).
+    """
+    distance = ((mean - source_mean).square() / (source_var + 1e-6)).mean(1)
+    return 1 - (-distance).exp()

@@ -171,3 +171,13 @@ def test_a_fisher_that_does_not_fit_is_refused() -> None:
     del known["fisher"]["4.bias"]  # type: ignore[attr-defined]
     with pytest.raises(InputError, match=r"fisher has no tensor of shape .* for 4.bias"):
         create_method("eata", network, num_classes=4, **known)
+
+
+def test_images_whose_channels_lie_last_do_not_crash_a_frozen_networks_groupnorm() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3)
+    )
+    method = create_method("tent", network, num_classes=3)
+    pixels = torch.randn(8, 12, 12, 3, generator=torch.Generator().manual_seed(0))
+    assert method(pixels.permute(0, 3, 1, 2)).isfinite().all()

@@ -421,8 +421,8 @@ class Method(nn.Module):
 
     def run(self, images: Tensor, values: Mapping[str, Tensor] | None = None) -> Prediction:
         """One forward pass, with ``values`` in place of the tensors of those names."""
-        if self.channels_last:
-            images = as_channels_last(images)
+        # Where channels last must not be, images that happen to lie so (decoded from pixels, say) must not bring it in.
+        images = as_channels_last(images) if self.channels_last else images.contiguous()
         logits = self.model(images) if not values else functional_call(self.model, dict(values), (images,))
         features, self._features = self._features, None
         assert features is not None, "the head did not run"

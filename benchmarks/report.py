@@ -30,6 +30,7 @@ th:first-child, td:first-child { text-align: left; }
 figure { margin: 0 0 1rem; padding: .6rem; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
 figure img { width: 100%; height: auto; display: block; } figcaption { color: #5c6672; font-size: .9rem; padding-top: .4rem; }
 li { margin: .3rem 0; }
+@media (max-width: 36rem) { body { padding: .8rem; } th, td { padding: .35rem .3rem; font-size: .85rem; } }
 """
 
 

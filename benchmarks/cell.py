@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from adapt import configure, target_images
 from benchmarks.grid import Setting
@@ -140,10 +139,10 @@ def run_task(task: Task, tell: Callable[[Report], None]) -> None:
         rows: list[Row] = []
         failures: list[Row] = []
         try:
-            unguarded, losses = stream.unguarded(cell)
+            unguarded = stream.unguarded(cell)
             for policy in cell.policies:
                 try:
-                    rows.append({**keys, "policy": policy, **unguarded, **stream.guarded(cell, policy, losses)})
+                    rows.append({**keys, "policy": policy, **unguarded, **stream.guarded(cell, policy)})
                 except Exception as error:
                     failures.append({**keys, "policy": policy, "error": _sentence(error)})
         except Exception as error:
@@ -182,24 +181,23 @@ class _Stream:
         source, control = self.scores("source", self.source), self.scores("control", self.control)
         return {"images": len(self.labels), **source, **control, **scores, "batch": control["control"]}
 
-    def unguarded(self, cell: Cell) -> tuple[Row, Tensor]:
-        """What all policies of a cell share: the references' scores and the unguarded method's, and its running loss."""
+    def unguarded(self, cell: Cell) -> Row:
+        """What all policies of a cell share: the references' scores and the unguarded method's."""
         outcome = self.run([*cell.words, *cell.published, "guard=off"])
-        bases = [base.predictions for base in (self.source, self.control)]
-        losses = running_loss(outcome.predictions, bases, self.labels, self.task.batch_size)
         references = {
             name: self.scores(name, base)[name] for name, base in (("source", self.source), ("control", self.control))
         }
-        return {**references, **self.scores("unguarded", outcome)}, losses
+        return {**references, **self.scores("unguarded", outcome)}
 
-    def guarded(self, cell: Cell, policy: str, losses: Tensor) -> Row:
+    def guarded(self, cell: Cell, policy: str) -> Row:
         """What a policy makes of the cell.
 
         Ours comes with adapt.py's choice of normalisation; a published guard meets the method as that was published.
         """
         normalization = [] if policy == OURS else cell.published
         outcome = self.run([*cell.words, *normalization, f"guard={policy}"])
-        alarm = outcome.first_alarm
+        alarm, bases = outcome.first_alarm, [base.predictions for base in (self.source, self.control)]
+        losses = running_loss(outcome.predictions, bases, self.labels, self.task.batch_size)
         return {
             **self.scores("guarded", outcome),
             "alarms": outcome.alarms,

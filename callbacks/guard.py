@@ -1,7 +1,7 @@
 """The guard: watches an adapting model against its un-updated twin, and takes it back before it collapses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from callbacks.alerts import AlertConfig
 from callbacks.base import Guard, prediction_of
-from callbacks.choice import choose
+from callbacks.choice import choose, handicapped, home_of, lead_of, plausible
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
 from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
@@ -21,7 +21,7 @@ from tta.config import closest
 from tta.distributed import any_of_all, moments_of_all, skipped_by_all, total_of_all
 from tta.errors import InputError
 from tta.evidence import Evidence, evidence_of, gathered, no_evidence
-from tta.marginal import marginal_drift, predicted_counts, vanished_classes
+from tta.marginal import Spread, marginal_drift, no_spread, overdispersion, predicted_counts, spread_with, vanished_classes
 from tta.methods import Prediction
 from tta.options import option
 from tta.separation import ClassMoments, class_moments, merge, no_moments, separation_of
@@ -30,6 +30,8 @@ from tta.separation import ClassMoments, class_moments, merge, no_moments, separ
 _FAR_BEHIND, _LOOK_AT_ALL = 0.6, 4
 #: Change of the predicted marginal from the running one, in total variation, that calls for a check at once.
 _STARTLING = 0.35
+#: Looks at the start in which all plausible candidates serve together.
+_TOGETHER = 3
 
 
 @dataclass
@@ -47,17 +49,22 @@ class GuardConfig:
     decay: float = option(0.7, "memory of the running class moments and marginals, per check")
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
     false_alarm: float = option(0.01, "chance of a false alarm in 100 batches, for thresholds that are null and calibrated")
-    watch_ratio: float | None = option(None, "watch every batch when R is below this; null: as calibrated by train.py, or 0.93")
+    watch_ratio: float | None = option(None, "watch every batch when R is below this; null: as calibrated by train.py, or 0.95")
     alarm_shortfall: float | None = option(
-        None, "alarm when R fell short of watch_ratio by this much, summed over checks; null: as calibrated, or 0.2"
+        None, "alarm when R fell short of watch_ratio by this much, summed over checks; null: as calibrated, or 0.1"
     )
     watch_drift: float | None = option(
-        None, "watch every batch when the marginal drift is above this; null: as calibrated, or 0.1"
+        None, "watch every batch when the marginal drift is above this; null: as calibrated, or 0.05"
     )
     alarm_excess: float | None = option(
         None,
         "alarm when drift exceeded watch_drift by this much, summed over checks, where statistics are chosen; null: as "
-        "calibrated, or 0.2",
+        "calibrated, or 0.1",
+    )
+    alarm_lead: float | None = option(
+        None,
+        "alarm, and change the statistics, when the evidence for others led that for the published ones by this much, summed "
+        "over looks; null: 0.1",
     )
     ladder: list[str] = option(list(LADDER), "correction of the first, second, ... alarm within the window; the last repeats")
     rest: int = option(8, "batches without updates after an alarm")
@@ -118,9 +125,10 @@ class Reference(NamedTuple):
 class CollapseGuard(Guard):
     """Compare the adapted model with its un-updated twins, choose, judge, correct; place it before what writes predictions.
 
-    Where the module offers candidates (``Choosable``), evidence decides under which statistics it works. The un-updated network
-    under those is the control, against which the adapted model is judged. On ALARM the module is corrected and rests for a
-    while, and the batch leaves with the control's logits; so do batches that the module reports as ``skipped``. What was
+    Where the module offers candidates (``Choosable``), evidence decides under which statistics it works; leaving those that
+    methods are published with is an alarm of its own, since a method left alone would go on under them. The un-updated network
+    under those in use is the control, against which the adapted model is judged. On ALARM the module is corrected and rests for
+    a while, and the batch leaves with the control's logits; so do batches that the module reports as ``skipped``. What was
     found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift, ...), ``checked``, ``choice``
     and ``events``.
 
@@ -159,8 +167,11 @@ class CollapseGuard(Guard):
         #: What is added to the adapted logits while a pause lasts.
         self.shift: Tensor | None = None
         self.evidence: dict[str, float] = {}
+        #: Alarms that the ladder answered; changes of statistics are not among them.
+        self._climbed: list[int] = []
         self._looks = 0
         self._gathered: dict[str, Evidence] = {}
+        self._spread: Spread | None = None
         self._adapted: ClassMoments | None = None
         self._control: ClassMoments | None = None
         self._counts: Tensor | None = None
@@ -188,19 +199,38 @@ class CollapseGuard(Guard):
         healthy = not any_of_all(not bool(torch.isfinite(adapted.logits).all()), device)
         skipped = skipped_by_all(outputs.get("skipped"), device)
         due = self.duty.checks(self.batch)
-        control, switched = None, False
-        if due or skipped or not healthy:
-            control, switched = self._control_of(pl_module, batch, look=self.duty.looks(self.batch), events=events)
+        candidates: Mapping[str, Prediction] = {}
+        control, lead, switched = None, None, False
+        # After a correction that left some of the harm in place, the control serves until the rest is over.
+        doubted = self.resting > 0 and not self.idle and self.shift is None
+        if due or skipped or not healthy or doubted:
+            if isinstance(pl_module, Choosable) and (self.duty.looks(self.batch) or self.choice is None):
+                candidates = pl_module.candidates(batch, self._contenders())
+            if candidates:
+                lead, switched = self._look(pl_module, candidates, events)
+                control = candidates[self.choice or ""]
+            else:
+                control = pl_module.control(batch)
         statistics = Statistics(non_finite=not healthy)
         # At the start, corrected statistics take a batch in before the control predicts it: the adapted model did without.
-        settled = not self.evidence or self._looks > WARM_UP
+        settled = self.choice != "corrected" or self._looks > WARM_UP
         if healthy and control is not None and due and settled and not skipped and not switched:
             statistics = self._measure(adapted, control)
+        statistics = replace(statistics, lead=lead)
         verdict = self._judge(statistics, events)
         if skipped:
             events.append(self._event("skipped", skipped, f"No update: {skipped.replace('_', ' ')}.", None, batch))
+        judged_under = self.choice
+        if verdict.reason == "statistics":
+            evidence = self._handicapped(candidates)
+            self.choice = max(evidence, key=evidence.__getitem__)
+            control, switched = candidates[self.choice], True
         twin = "source" if self.choice == "source" else "control"
-        if control is not None and (skipped or switched or verdict.state in ("ALARM", "FROZEN")):
+        together = plausible({name: self.evidence[name] for name in candidates}) if self._looks <= _TOGETHER else []
+        if len(together) > 1 and control is not None:
+            mean = torch.stack([candidates[name].logits.softmax(1) for name in together]).mean(0)
+            outputs["logits"], outputs["features"], outputs["served_by"] = mean.log(), control.features, "control"
+        elif control is not None and (skipped or switched or doubted or verdict.state in ("ALARM", "FROZEN")):
             outputs["logits"], outputs["features"] = control
             if outputs.get("served_by") != "source":
                 outputs["served_by"] = twin
@@ -209,7 +239,9 @@ class CollapseGuard(Guard):
         elif self.idle:  # nothing was updated since the reset, so adapted and control are one and the same
             outputs["served_by"] = twin
         self.resting = max(self.resting - 1, 0)
-        if verdict.state == "ALARM":
+        if verdict.reason == "statistics":
+            events.append(self._change(pl_module, verdict, statistics))
+        elif verdict.state == "ALARM":
             events.append(self._correct(pl_module, verdict, statistics))
         elif self.resting == 0 and not self.memory.frozen and not self.holding:
             pl_module.pause(False)
@@ -217,7 +249,7 @@ class CollapseGuard(Guard):
         outputs.setdefault("served_by", "adapted")
         outputs["verdict"] = self.state = verdict.state
         outputs["statistics"] = trace_of(statistics)
-        outputs["checked"], outputs["choice"] = due, self.choice
+        outputs["checked"], outputs["choice"] = due, judged_under
         self._plan(due, happened=switched or verdict.state == "ALARM", adapted=adapted)
         self.batch += 1
 
@@ -227,6 +259,7 @@ class CollapseGuard(Guard):
             "batch": self.batch,
             "alarmed": list(self.alarmed),
             "resets": list(self.resets),
+            "climbed": list(self._climbed),
             "state": self.state,
             "resting": self.resting,
             "memory": asdict(self.memory),
@@ -238,6 +271,7 @@ class CollapseGuard(Guard):
             "evidence": dict(self.evidence),
             "looks": self._looks,
             "gathered": {name: [list(e.moments), e.mean, e.entropy, e.batches] for name, e in self._gathered.items()},
+            "spread": self._spread and list(self._spread),
             "adapted": self._adapted and list(self._adapted),
             "control": self._control and list(self._control),
             "counts": self._counts,
@@ -249,41 +283,69 @@ class CollapseGuard(Guard):
         for name in ("batch", "state", "resting", "choice", "holding", "idle", "shift"):
             setattr(self, name, state_dict[name])
         self.alarmed, self.resets = list(state_dict["alarmed"]), list(state_dict["resets"])
+        self._climbed = list(state_dict["climbed"])
         self.memory, self.duty = Memory(**state_dict["memory"]), Duty(**state_dict["duty"])
         self.evidence, self._looks = dict(state_dict["evidence"]), state_dict["looks"]
         self._gathered = {
             name: Evidence(ClassMoments(*moments), *rest) for name, (moments, *rest) in state_dict["gathered"].items()
         }
+        self._spread = state_dict["spread"] and Spread(*state_dict["spread"])
         self._adapted = state_dict["adapted"] and ClassMoments(*state_dict["adapted"])
         self._control = state_dict["control"] and ClassMoments(*state_dict["control"])
         self._counts, self._marginal = state_dict["counts"], state_dict["marginal"]
 
-    def _control_of(
-        self, module: Guardable, batch: Any, *, look: bool, events: list[dict[str, Any]]
-    ) -> tuple[Prediction, bool]:
-        """The control's prediction, and whether it is another than before; ``look`` weighs the candidates' evidence."""
-        if not isinstance(module, Choosable) or not (look or self.choice is None):
-            return module.control(batch), False
-        candidates = module.candidates(batch, self._contenders())
-        if not candidates:
-            return module.control(batch), False
-        before = self.choice
+    def _look(
+        self, module: Any, candidates: Mapping[str, Prediction], events: list[dict[str, Any]]
+    ) -> tuple[float | None, bool]:
+        """Weigh the candidates' evidence; by how much others lead the published statistics, and whether the choice changed.
+
+        The published statistics are left by an alarm only; between others, and back to them, the guard changes by itself.
+        """
         self._weigh(candidates)
-        choice = choose({name: self.evidence[name] for name in candidates}, before, self.config.hysteresis)
+        evidence, home, before = self._handicapped(candidates), home_of(candidates), self.choice
+        if before is None or before not in candidates:
+            choice = home or max(evidence, key=evidence.__getitem__)
+        elif before == home and not self.memory.frozen:
+            others = len(candidates) > 1 and self._looks > 1  # one look is too little to go by
+            return (lead_of(evidence, before) if others else None), False
+        else:
+            choice = choose(evidence, before, self.config.hysteresis)
+        if choice == before:
+            return None, False
+        first = before is None
+        message = f"Starts under {choice} statistics." if first else f"The {choice} statistics suit the stream best."
+        self._use(module, choice, others=len(candidates) > 1)
+        events.append(self._choice_event("choice", "start" if first else "evidence", message))
+        return None, True
+
+    def _change(self, module: Any, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
+        """Leave the published statistics for those in ``choice``."""
+        assert self.choice is not None
+        self.alarmed.append(self.batch)
+        self._use(module, self.choice, others=True)
+        event = self._choice_event("correction", verdict.reason, f"The {self.choice} statistics suit the stream better.")
+        return {**event, "correction": "statistics", "statistics": asdict(statistics)}
+
+    def _use(self, module: Any, choice: str, *, others: bool) -> None:
+        """Work under a candidate's statistics from now on."""
         self.choice = choice
-        if choice != before:
-            module.use(choice)
-            self._forget_control()
-            # Where the stream looks like the source, there is nothing to adapt to, and entropy tightens the wrong clusters.
-            self.holding = choice == "source" and len(candidates) > 1
-            if self.holding:
-                module.reset()
-                module.pause(True)
-                self.idle = True
-            evidence = {name: round(value, 4) for name, value in self.evidence.items()}
-            message = f"The {choice} statistics suit the stream best."
-            events.append({**self._event("choice", "evidence", message, None), "choice": choice, "evidence": evidence})
-        return candidates[choice], choice != before
+        module.use(choice)
+        self._forget_control()
+        # Where the stream looks like the source, there is nothing to adapt to, and entropy tightens the wrong clusters.
+        self.holding = choice == "source" and others
+        if self.holding:
+            module.reset()
+            module.pause(True)
+            self.idle = True
+
+    def _choice_event(self, kind: str, reason: str, message: str) -> dict[str, Any]:
+        evidence = {name: round(value, 4) for name, value in self.evidence.items()}
+        return {**self._event(kind, reason, message, None), "choice": self.choice, "evidence": evidence}
+
+    def _handicapped(self, candidates: Mapping[str, Prediction]) -> dict[str, float]:
+        """The evidence for candidates, less what each must lead by."""
+        varies = 0.0 if self._spread is None else float(overdispersion(self._spread))
+        return handicapped({name: self.evidence[name] for name in candidates}, varies)
 
     def _contenders(self) -> list[str] | None:
         """Candidates worth asking: those far behind are asked now and then only; None: all."""
@@ -301,6 +363,11 @@ class CollapseGuard(Guard):
         states = [self._gathered[name] for name in candidates]
         values = torch.stack([evidence_of(state, *(self.reference or (None, None))) for state in states]).tolist()
         self.evidence.update(zip(candidates, values, strict=True))
+        home = home_of(candidates)
+        if home is not None:
+            predicted, classes = candidates[home].logits, len(self.class_names)
+            spread = self._spread or no_spread(classes, predicted.device)
+            self._spread = spread_with(spread, total_of_all(predicted_counts(predicted, classes)))
 
     def _measure(self, adapted: Prediction, control: Prediction) -> Statistics:
         """Take a batch into the running moments and marginals, and compute the statistics of both."""
@@ -336,8 +403,9 @@ class CollapseGuard(Guard):
 
     def _correct(self, module: Guardable, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
         """The ladder's correction for this alarm, and rest."""
-        rung = rung_of(self.alarmed, self.batch, self.config.ladder, self.config.window)
+        rung = rung_of(self._climbed, self.batch, self.config.ladder, self.config.window, verdict.reason)
         self.alarmed.append(self.batch)
+        self._climbed.append(self.batch)
         correction = CORRECTIONS[rung]
         counts = torch.ones(2, len(self.class_names)) if self._counts is None else self._counts + 1
         adapted, control = counts / counts.sum(1, keepdim=True)

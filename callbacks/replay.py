@@ -72,9 +72,11 @@ def replay(
             memory = forgotten(memory)
         decision = judge(statistics_of(row), thresholds, memory, state, row["choice"] or None)
         verdict, memory, state, rung = decision.verdict, decision.memory, decision.verdict.state, None
-        if state == "ALARM":
+        if verdict.reason == "statistics":
+            memory, rung = forgotten(memory), "statistics"
+        elif state == "ALARM":
             batch = int(row["batch"])
-            rung = rung_of(alarmed, batch, config.ladder, config.window)
+            rung = rung_of(alarmed, batch, config.ladder, config.window, verdict.reason)
             alarmed.append(batch)
             memory = corrected(rung)
         result.append(Judged(verdict, rung))

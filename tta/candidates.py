@@ -41,6 +41,8 @@ class Candidates(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         self.batches: Tensor
         self.current = "source"
+        if method.chosen_elsewhere and layers:
+            self.use("batch")  # as published, until somebody chooses
 
     @property
     def method(self) -> Method:

@@ -91,9 +91,11 @@ def test_a_planted_collapse_is_caught_reset_and_not_served() -> None:
     assert outputs[first]["served_by"] == "control"
     assert {event["event"] for event in outputs[first]["events"]} == {"verdict", "correction"}
     torch.testing.assert_close(outputs[first]["logits"], module.method.control(batches(60)[first]["image"]).logits)
-    assert guard.resets[0] == first
-    assert guard.memory.frozen  # the harm came back after every reset
-    assert len(guard.resets) == len(guard.config.ladder)
+    rungs = [event["correction"] for output in outputs for event in output["events"] if event["event"] == "correction"]
+    assert rungs == list(guard.config.ladder)  # the harm came back after every correction
+    assert guard.memory.frozen
+    assert len(guard.resets) == 2  # the last two rungs
+    assert all(output["served_by"] == "control" for output in outputs[first : first + guard.config.rest])
     assert outputs[-1]["verdict"] == "FROZEN"
     assert outputs[-1]["served_by"] == "control"
 

@@ -47,6 +47,12 @@ def test_while_predictions_drift_the_ratio_is_held_against_its_best() -> None:
     assert decide(Statistics(ratio=1.0, drift=0.3), LIMITS, drifting.memory).verdict.state == "ALARM"
 
 
+def test_clusters_that_loosen_while_predictions_stay_count_only_where_they_fall_deep() -> None:
+    assert decide(Statistics(ratio=0.6, drift=0.02), LIMITS, Memory()).memory.shortfall == 0
+    assert decide(Statistics(ratio=0.6, drift=0.12), LIMITS, Memory()).memory.shortfall == pytest.approx(0.25)
+    assert decide(Statistics(ratio=0.4, drift=0.02), LIMITS, Memory()).verdict[:2] == ("ALARM", "separation")
+
+
 def test_drift_adds_up_to_an_alarm_unless_the_control_is_not_to_be_trusted() -> None:
     once = decide(Statistics(ratio=1.0, drift=0.35), LIMITS, Memory())
     assert once.verdict.state == "WATCH"
@@ -63,3 +69,13 @@ def test_frozen_stays_frozen() -> None:
 
 def test_the_sentence_names_the_class() -> None:
     assert "edge" in decide(Statistics(vanished=("edge",)), LIMITS, Memory()).verdict.message
+
+
+def test_a_lead_of_other_statistics_adds_up_and_is_paid_back() -> None:
+    once = decide(Statistics(ratio=1.0, lead=0.08), LIMITS, Memory())
+    assert (once.verdict.state, once.memory.lead) == ("OK", pytest.approx(0.08))
+    assert decide(Statistics(ratio=1.0), LIMITS, once.memory).memory.lead == once.memory.lead
+    assert decide(Statistics(lead=-1.0), LIMITS, once.memory).memory.lead == 0
+    assert decide(Statistics(lead=0.03), LIMITS, once.memory).verdict[:2] == ("ALARM", "statistics")
+    # A collapse under the statistics in use comes first: it calls for a correction of the weights.
+    assert decide(Statistics(ratio=0.4, lead=1.0), LIMITS, Memory()).verdict.reason == "separation"

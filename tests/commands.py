@@ -1,9 +1,9 @@
 """The commands that pages tell a reader to type, and whether the programs would take them; nothing is run."""
 
 import importlib
-import importlib.util
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
@@ -146,10 +146,12 @@ def program(name: str) -> Program | None:
     Raises:
         InputError: there is no such program.
     """
-    module = _loaded(name)
-    assert module.__file__ is not None
-    if "entry.run(" not in Path(module.__file__).read_text():
+    path = ROOT / (name if name.endswith(".py") else f"{name.replace('.', '/')}.py")
+    if not path.is_file():
+        raise InputError(f"there is no {'file' if name.endswith('.py') else 'module'} {name}")
+    if "entry.run(" not in path.read_text():
         return None
+    module = _loaded(path)
     seen: list[Program] = []
 
     def record(work: object, schema: type, groups: Groups, *_: object) -> int:
@@ -174,21 +176,13 @@ def _choices(module: str, words: list[str]) -> Iterator[tuple[str, ...]]:
     yield from product(*([f"{name}={kind}" for kind in group_choices(name)] for name in names))
 
 
-def _loaded(name: str) -> ModuleType:
-    path = ROOT / name
-    if name.endswith(".py") and not path.is_file():
-        raise InputError(f"there is no file {name}")
-    if "/" not in name:
-        try:
-            return importlib.import_module(name.removesuffix(".py"))
-        except ModuleNotFoundError as error:
-            raise InputError(f"there is no module {name}") from error
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _loaded(path: Path) -> ModuleType:
+    script = path.parent.name == "examples"  # whose folder is where it imports from; the others do from the root
+    sys.path.insert(0, str(path.parent if script else ROOT))
+    try:
+        return importlib.import_module(path.stem if script else ".".join(path.relative_to(ROOT).with_suffix("").parts))
+    finally:
+        sys.path.pop(0)
 
 
 def _with_main(package: str) -> list[str]:

@@ -76,6 +76,8 @@ def test_good_commands(command: str) -> None:
         ("python -m benchmarks.absent", "no module"),
         ("python -m tta.methods.table all=true", "takes no words"),
         ("python absent.py", "no file"),
+        ("python examples/own_folder.py hre=DIR", "hre"),
+        ("python examples/own_model.py lr=1", "takes no words"),
         ("make dmo", "no target"),
     ],
 )
@@ -95,3 +97,9 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if not target.startswith(("http", "#")):
             assert (page.parent / target.split("#")[0]).exists(), target
+
+
+def test_the_index_links_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in index, page.name

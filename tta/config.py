@@ -124,14 +124,9 @@ def describe(schema: type, groups: Groups, usage: str) -> str:
             "",
             f"{field.name}=NAME  {field.metadata['help']} (default {default or 'as in the source checkpoint'})",
         ]
-        for name in sorted({*group_choices(field.name), *groups[field.name]}):
-            kind = _read_group(field.name, name, groups[field.name])["kind"]
-            if kind == name:
-                options = groups[field.name][kind]
-                lines.append(f"  {field.name}={name}: {_first_line(options)}")
-                lines += _describe_fields(dataclasses.fields(options), f"{field.name}.", options, indent=4)
-            else:
-                lines.append(f"  {field.name}={name}: {kind} with the options of configs/{field.name}/{name}.yaml")
+        for names, options, values in _alike(field.name, groups[field.name]):
+            lines += [f"  {field.name}={name}: {_sentence(field.name, name, options)}" for name in names]
+            lines += _describe_fields(dataclasses.fields(options), f"{field.name}.", options, 4, values)
     return "\n".join(lines)
 
 
@@ -140,14 +135,31 @@ def group_choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
-def _first_line(options: type) -> str:
+def _alike(group: str, kinds: Mapping[str, type]) -> list[tuple[list[str], type, dict[str, Any]]]:
+    """The choices of a group with their options and what their files set; those that have both alike together."""
+    together: dict[str, tuple[list[str], type, dict[str, Any]]] = {}
+    for name in sorted({*group_choices(group), *kinds}):
+        values = _read_group(group, name, kinds)
+        options = kinds[values.pop("kind")]
+        together.setdefault(f"{options} {values}", ([], options, values))[0].append(name)
+    return list(together.values())
+
+
+def _sentence(group: str, name: str, options: type) -> str:
+    """What a choice is: the second line of its file where that is a comment, else the first of its dataclass's docstring."""
+    path = CONFIGS / group / f"{name}.yaml"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    if len(lines) > 1 and lines[1].startswith("# "):
+        return lines[1].removeprefix("# ")
     return (options.__doc__ or "").strip().split("\n")[0]
 
 
-def _describe_fields(fields: Iterable[Any], prefix: str, owner: type, indent: int = 2) -> list[str]:
+def _describe_fields(
+    fields: Iterable[Any], prefix: str, owner: type, indent: int = 2, values: Mapping[str, Any] | None = None
+) -> list[str]:
     lines = []
     for field in fields:
-        default = field.default_factory()
+        default = (values or {}).get(field.name, field.default_factory())
         if dataclasses.is_dataclass(default):
             lines += _describe_fields(dataclasses.fields(default), f"{prefix}{field.name}.", type(default), indent)
             continue

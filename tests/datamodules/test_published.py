@@ -1,6 +1,7 @@
 """Readers of published sets, each on a small tree of the layout in which the set is handed out."""
 
 import csv
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from datamodules import DATA, load_images
+from adapt import GROUPS, AdaptConfig
+from datamodules import DATA, StreamLoader, create_stream, load_images
 from datamodules.medmnist import MEDMNIST
+from tests.conftest import ROOT
 from tests.datamodules.test_files import grey, write_picture
-from tta.config import CONFIGS
+from tta.config import CONFIGS, read_arguments, resolve
 from tta.errors import InputError
 
 
@@ -216,6 +219,26 @@ def test_organ_views_without_network_say_what_to_fetch(tmp_path: Path, monkeypat
     monkeypatch.setattr("datamodules.medmnist.download_url", refuse)
     with pytest.raises(InputError, match=r"organcmnist\.npz does not exist and could not be downloaded .*put it there"):
         load_images("organ_views", DATA["organ_views"](root=str(tmp_path)), "target")
+
+
+def test_the_page_has_a_command_for_every_set() -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    for kind in (*TREES, "medmnist", "organ_views"):
+        assert f"| `{kind}` |" in page
+        assert re.search(rf"^    python (train|adapt)\.py .*data={kind} ", page, flags=re.MULTILINE), kind
+
+
+def test_imagenet_c_in_its_four_settings(tmp_path: Path) -> None:
+    imagenet_c(tmp_path)
+    one, all_of_them = (load("imagenet_c", tmp_path, target=target) for target in ("fog", ["shot_noise", "fog"]))
+    orders = {}
+    for name, images in (("iid", one), ("blocks", one), ("mixed", all_of_them), ("window", one)):
+        config = resolve(AdaptConfig, GROUPS, read_arguments([f"stream={name}"], GROUPS, {"data": {"kind": "phantom"}})).stream
+        items = create_stream(config.options, images, 0)
+        orders[name] = list(StreamLoader(images, items, config.options.batch_size, 0, config.options.window))
+    assert [len(batches) for batches in orders.values()] == [1, 1, 1, 6]
+    assert set(orders["mixed"][0]["domain"]) == {"shot_noise", "fog"}
+    assert orders["blocks"][0]["label"].diff().count_nonzero() == 1
 
 
 def test_protocols(tmp_path: Path) -> None:

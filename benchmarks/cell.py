@@ -14,6 +14,7 @@ from benchmarks.summary import OURS
 from benchmarks.tables import NORMALIZATIONS, Row
 from datamodules import ImageSet, StreamLoader, create_shift, create_stream, load_images
 from tta.checkpoint import SourceCheckpoint
+from tta.errors import InputError
 from tta.methods import METHODS
 from tta.methods.base import UpdateConfig
 from tta.methods.scaling import scaled
@@ -262,11 +263,31 @@ def _images(source: str, data: tuple[str, ...]) -> ImageSet:
 
 @lru_cache
 def _there_and_back(source: str, data: tuple[str, ...]) -> list[str]:
-    """Recurring domains: the target and the source's own in turn; the target alone where there is no other domain."""
+    """Recurring domains: the target's and the source's own in turn; the target alone where there is no other domain.
+
+    Raises:
+        InputError: the data set's target is something else than the names of domains.
+    """
     config = configure([f"source={source}", *data])
     target = config.data.options.target
+    if target is None:
+        return []
+    names = [target] if isinstance(target, str) else list(target)
     home = str(load_images(config.data.kind, config.data.options, "test").domains[0])
-    return [] if target in (None, home) else [f"data.target=[{target},{home}]"]
+    if home in names:
+        return []
+    word = f"data.target=[{','.join([*names, home])}]"
+    try:
+        both = configure([f"source={source}", *data, word]).data
+        served = set(load_images(both.kind, both.options, "target").domains.tolist())
+    except InputError:
+        served = set()
+    if served != {*names, home}:
+        raise InputError(
+            f"stream=recurring goes from domain to domain, and data.target={target} of data={config.data.kind} names none: "
+            "take a data set whose target is a domain, such as npz or table, or leave recurring out of streams"
+        )
+    return [word]
 
 
 def _sentence(error: Exception) -> str:

@@ -21,10 +21,13 @@ from tta.config import closest
 from tta.distributed import any_of_all, moments_of_all, skipped_by_all, total_of_all
 from tta.errors import InputError
 from tta.evidence import Evidence, evidence_of, gathered, no_evidence
+from tta.flips import FlipTest, flip_test, flip_votes
 from tta.marginal import Spread, marginal_drift, no_spread, overdispersion, predicted_counts, spread_with, vanished_classes
 from tta.methods import Prediction
 from tta.options import option
+from tta.rank import effective_rank
 from tta.separation import ClassMoments, class_moments, merge, no_moments, separation_of
+from tta.sequential import Wager
 
 #: Evidence by which a candidate is far behind the best; and how many looks it then waits for.
 _FAR_BEHIND, _LOOK_AT_ALL = 0.6, 4
@@ -77,7 +80,7 @@ class GuardConfig:
                 raise InputError(f"guard.{name} must be at least 1")
         if not 0 <= self.decay < 1:
             raise InputError(f"guard.decay={self.decay} is outside [0, 1)")
-        for name in (*(field.name for field in fields(Thresholds)), "hysteresis"):
+        for name in (*(field.name for field in fields(Thresholds) if field.name != "alpha"), "hysteresis"):
             if (getattr(self, name) or 0) < 0:
                 raise InputError(f"guard.{name} must not be negative")
         if not 0 < self.false_alarm <= 0.5:
@@ -97,9 +100,10 @@ class GuardConfig:
             calibration: of the source checkpoint. Its levels belong together, sums beyond a watch to that watch; so where a
                 level of the watch is set, the others are the defaults.
         """
-        given = {field.name: getattr(self, field.name) for field in fields(Thresholds)}
+        given = {field.name: getattr(self, field.name) for field in fields(Thresholds) if field.name != "alpha"}
         if any(value is not None for name, value in given.items() if name.startswith("watch")):
             calibration = None
+        given["alpha"] = self.false_alarm
         found = {name: calibrated(calibration, name, self.false_alarm) if v is None else v for name, v in given.items()}
         return Thresholds(**{name: value for name, value in found.items() if value is not None})
 
@@ -172,6 +176,7 @@ class CollapseGuard(Guard):
         self._looks = 0
         self._gathered: dict[str, Evidence] = {}
         self._spread: Spread | None = None
+        self._flips = FlipTest()
         self._adapted: ClassMoments | None = None
         self._control: ClassMoments | None = None
         self._counts: Tensor | None = None
@@ -272,6 +277,7 @@ class CollapseGuard(Guard):
             "looks": self._looks,
             "gathered": {name: [list(e.moments), e.mean, e.entropy, e.batches] for name, e in self._gathered.items()},
             "spread": self._spread and list(self._spread),
+            "flips": [list(wager) for wager in self._flips],
             "adapted": self._adapted and list(self._adapted),
             "control": self._control and list(self._control),
             "counts": self._counts,
@@ -290,6 +296,7 @@ class CollapseGuard(Guard):
             name: Evidence(ClassMoments(*moments), *rest) for name, (moments, *rest) in state_dict["gathered"].items()
         }
         self._spread = state_dict["spread"] and Spread(*state_dict["spread"])
+        self._flips = FlipTest(*(Wager(*wager) for wager in state_dict["flips"]))
         self._adapted = state_dict["adapted"] and ClassMoments(*state_dict["adapted"])
         self._control = state_dict["control"] and ClassMoments(*state_dict["control"])
         self._counts, self._marginal = state_dict["counts"], state_dict["marginal"]
@@ -383,14 +390,24 @@ class CollapseGuard(Guard):
         self._counts = self._counts * decay + total_of_all(torch.stack(counts))
         minimum = self.config.min_count
         both = [separation_of(self._adapted, minimum), separation_of(self._control, minimum)]
+        known = torch.ones_like(counts[1]) if self._marginal is None else self._marginal
+        votes = total_of_all(torch.cat([flip_votes(adapted.logits.argmax(1), labels, known), counts[1].sum()[None]]))
+        ranks = [effective_rank(p.features) for p in (adapted, control)]
         # One read-back to the host for all statistics.
-        values = torch.stack([*both, marginal_drift(*self._counts), *vanished_classes(*self._counts).float()]).tolist()
-        own, twin, drift, *vanished = values
+        values = torch.stack(
+            [*both, marginal_drift(*self._counts), *votes, *ranks, *vanished_classes(*self._counts).float()]
+        ).tolist()
+        own, twin, drift, flips, toward, images, own_rank, twin_rank, *vanished = values
+        self._flips = flip_test(self._flips, flips, toward)
         return Statistics(
             separation=own if twin > 0 else None,
             ratio=own / twin if twin > 0 else None,
             drift=drift,
             vanished=tuple(name for name, gone in zip(self.class_names, vanished, strict=True) if gone),
+            lean=self._flips.lean.log_wealth,
+            mirror=self._flips.mirror.log_wealth,
+            disagreement=flips / images if images else None,
+            rank=own_rank / twin_rank if twin_rank > 0 else None,
         )
 
     def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Verdict:
@@ -415,7 +432,7 @@ class CollapseGuard(Guard):
         if correction.resets:
             self.resets.append(self.batch)
         self._forget_control()
-        self.memory = corrected(rung)
+        self.memory = corrected(rung, self.memory)
         self.resting = self.config.rest
         if correction.final or self.resting:
             module.pause(True)
@@ -424,6 +441,7 @@ class CollapseGuard(Guard):
     def _forget_control(self) -> None:
         """Start the comparison of adapted and control afresh."""
         self._adapted = self._control = self._counts = None
+        self._flips = FlipTest()
         self.memory = forgotten(self.memory)
 
     def _plan(self, due: bool, *, happened: bool, adapted: Prediction) -> None:

@@ -52,14 +52,14 @@ def rung_of(alarmed: Sequence[int], batch: int, ladder: Sequence[str], window: i
     return left[0]
 
 
-def corrected(rung: str) -> Memory:
-    """The memory after a correction: it starts afresh, frozen where the correction is final."""
-    return Memory(frozen=CORRECTIONS[rung].final)
+def corrected(rung: str, memory: Memory) -> Memory:
+    """The memory after a correction: it starts afresh, at half the level, frozen where the correction is final."""
+    return Memory(spent=memory.spent + 1, frozen=CORRECTIONS[rung].final)
 
 
 def forgotten(memory: Memory) -> Memory:
     """The memory when another control takes over: what was measured against the last one says nothing of this one."""
-    return Memory(frozen=memory.frozen)
+    return Memory(spent=memory.spent, frozen=memory.frozen)
 
 
 def trace_of(statistics: Statistics) -> dict[str, Any]:

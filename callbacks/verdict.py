@@ -1,6 +1,7 @@
 """Is the adapted model still trustworthy? A pure function of statistics, thresholds and memory."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 State = Literal["OK", "WATCH", "ALARM", "FROZEN"]
@@ -21,6 +22,10 @@ class Statistics:
         non_finite: the adapted model returned a NaN or an infinity.
         lead: evidence by which other normalisation statistics lead those that the method was published with, less their
             handicap.
+        lean: evidence that flips between adapted and control lean to the commoner class: logarithm of a bet's wealth.
+        mirror: the same for flips away from it, as of over-balancing.
+        disagreement: share of images on which adapted and control disagree.
+        rank: effective rank of the adapted model's features over the control's; for the reader, nothing is judged by it.
     """
 
     separation: float | None = None
@@ -29,6 +34,10 @@ class Statistics:
     vanished: tuple[str, ...] = ()
     non_finite: bool = False
     lead: float | None = None
+    lean: float | None = None
+    mirror: float | None = None
+    disagreement: float | None = None
+    rank: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Thresholds:
         alarm_excess: the alarm is raised when drift has exceeded ``watch_drift`` by this much, summed over checks; None: drift
             alone never raises it, as where the control's own marginal is not to be trusted.
         alarm_lead: the alarm is raised when other statistics have led the published ones by this much, summed over looks.
+        alpha: level of the test of flips; each correction halves what the next test has, so that all together keep to it.
     """
 
     watch_ratio: float = 0.95
@@ -49,6 +59,7 @@ class Thresholds:
     watch_drift: float = 0.05
     alarm_excess: float | None = 0.1
     alarm_lead: float = 0.1
+    alpha: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,7 @@ class Memory:
         excess: how far drift has exceeded so far; never below 0.
         lead: how far other statistics have led so far; never below 0.
         peak: the largest R since the last reset, at least 1.
+        spent: how many corrections have started the test of flips anew.
         frozen: updates were stopped for good.
     """
 
@@ -67,6 +79,7 @@ class Memory:
     excess: float = 0.0
     lead: float = 0.0
     peak: float = 1.0
+    spent: int = 0
     frozen: bool = False
 
 
@@ -109,7 +122,11 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
             shortfall = max(0.0, shortfall + lacking)
     excess = memory.excess if drift is None else max(0.0, memory.excess + drift - thresholds.watch_drift)
     lead = memory.lead if statistics.lead is None else max(0.0, memory.lead + statistics.lead)
-    after = Memory(shortfall=shortfall, excess=excess, lead=lead, peak=peak, frozen=memory.frozen)
+    after = replace(memory, shortfall=shortfall, excess=excess, lead=lead, peak=peak)
+    # Two bets share α/2 at first, α/4 after a correction, ...: the sum is α however often they are started anew.
+    certain = math.log(2.0 ** (memory.spent + 2) / thresholds.alpha)
+    leaning = statistics.lean is not None and statistics.lean >= certain
+    balancing = statistics.mirror is not None and statistics.mirror >= certain
     if memory.frozen:
         verdict = Verdict("FROZEN", "frozen", "Updates were stopped for good; the control serves.")
     elif statistics.non_finite:
@@ -121,6 +138,10 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
         verdict = Verdict("ALARM", "separation", f"Class separation is {ratio:.2f} of the control's, too little for too long.")
     elif drift is not None and thresholds.alarm_excess is not None and excess > thresholds.alarm_excess:
         verdict = Verdict("ALARM", "drift", f"Predictions moved by {drift:.0%} against the control's, too far for too long.")
+    elif (leaning or balancing) and ratio is not None and ratio < thresholds.watch_ratio:
+        way = "to" if leaning else "away from"
+        message = f"Predictions keep turning {way} the commoner classes; class separation is {ratio:.2f} of the control's."
+        verdict = Verdict("ALARM", "flips", message)
     elif statistics.lead is not None and lead > thresholds.alarm_lead:
         verdict = Verdict(
             "ALARM", "statistics", "The normalisation statistics that the method was published with do not suit the stream."

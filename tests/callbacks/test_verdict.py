@@ -1,9 +1,11 @@
 """The verdict, a pure function: every rule, and what it remembers."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
+from callbacks.judge import corrected
 from callbacks.verdict import Memory, Statistics, Thresholds, decide
 
 LIMITS = Thresholds(watch_ratio=0.85, alarm_shortfall=0.3, watch_drift=0.2, alarm_excess=0.2)
@@ -79,3 +81,13 @@ def test_a_lead_of_other_statistics_adds_up_and_is_paid_back() -> None:
     assert decide(Statistics(lead=0.03), LIMITS, once.memory).verdict[:2] == ("ALARM", "statistics")
     # A collapse under the statistics in use comes first: it calls for a correction of the weights.
     assert decide(Statistics(ratio=0.4, lead=1.0), LIMITS, Memory()).verdict.reason == "separation"
+
+
+def test_flips_raise_the_alarm_where_r_confirms_and_each_correction_halves_the_level() -> None:
+    certain = math.log(4 / LIMITS.alpha)
+    assert decide(Statistics(ratio=0.8, lean=certain), LIMITS, Memory()).verdict[:2] == ("ALARM", "flips")
+    assert decide(Statistics(ratio=0.8, mirror=certain), LIMITS, Memory()).verdict[:2] == ("ALARM", "flips")
+    assert decide(Statistics(ratio=0.9, lean=99.0), LIMITS, Memory()).verdict.state == "OK"
+    assert decide(Statistics(ratio=0.8, lean=certain), LIMITS, Memory(spent=1)).verdict.state == "WATCH"
+    assert decide(Statistics(ratio=0.8, lean=certain + math.log(2)), LIMITS, Memory(spent=1)).verdict.state == "ALARM"
+    assert corrected("slow", Memory(spent=1)) == Memory(spent=2)

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from lightning.pytorch.loggers import Logger
 from tqdm import tqdm
 
 from benchmarks import tables
@@ -19,7 +20,11 @@ from benchmarks.workers import spread
 from train import GROUPS as TRAIN_GROUPS
 from train import TrainConfig, train
 from tta import entry
+from tta.artifacts import log_artifact
+from tta.config import to_dict
 from tta.errors import InputError
+from tta.results import log_result
+from tta.tracking import create_loggers, finish, log_progress
 
 USAGE = (
     "usage: python benchmark.py [config.yaml ...] [key=value ...]\n\n"
@@ -38,10 +43,23 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         The content of ``summary.json``.
     """
     folder = entry.output_folder(config.output, config, "benchmark.py")
-    if config.merge:
-        merge(folder, [Path(part).expanduser() for part in config.merge])
-    else:
-        run_cells(config, folder)
+    name = "-".join([folder.name, *([f"shard{config.shard.replace('/', 'of')}"] if config.shard else [])])
+    settings = to_dict(config)
+    loggers = create_loggers(config.wandb, folder, name=name, job_type="benchmark", settings=settings, others=config.logger)
+    try:
+        if config.merge:
+            merge(folder, [Path(part).expanduser() for part in config.merge])
+        else:
+            run_cells(config, folder, loggers)
+        summary = _conclude(folder)
+        _log(loggers, config, folder, name, summary)
+    finally:
+        finish(loggers)
+    return summary
+
+
+def _conclude(folder: Path) -> dict[str, Any]:
+    """Write summary and pictures of the tables in a folder."""
     results, references = (tables.read(folder / f"{name}.csv") for name in ("results", "references"))
     costs = entry.read_json(folder / "cost.json") if (folder / "cost.json").is_file() else {}
     summary = summarize(results, references, costs)
@@ -54,7 +72,22 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     return summary
 
 
-def run_cells(config: BenchmarkConfig, folder: Path) -> None:
+def _log(loggers: Sequence[Logger], config: BenchmarkConfig, folder: Path, name: str, summary: dict[str, Any]) -> None:
+    """Give the loggers figures, tables, pictures and the results."""
+    policies = {"ours": summary["ours"], **summary["policies"], "unguarded": summary["unguarded"]}
+    tables_ = {
+        "policies": [{"policy": policy, **values} for policy, values in policies.items()],
+        "results": tables.read(folder / "results.csv"),
+    }
+    pictures = {path.stem: path for path in (folder / "regret.png", folder / "cells.png") if path.is_file()}
+    log_result(loggers, {"summary": policies}, tables=tables_, pictures=pictures)
+    if config.wandb.artifacts:
+        names = ("results.csv", "references.csv", "cost.json", "summary.json", "config.yaml")
+        files = [folder / file for file in names if (folder / file).is_file()]
+        log_artifact(loggers, f"benchmark-{name}", "benchmark", files)
+
+
+def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] = ()) -> None:
     """Train the source models that are missing, run the cells that are, and time the guards."""
     grid = plan_grid(config)
     models = plan_models(config, grid)
@@ -73,6 +106,9 @@ def run_cells(config: BenchmarkConfig, folder: Path) -> None:
         def keep(report: Report) -> None:
             tables.append(folder / f"{report.table}.csv", _COLUMNS[report.table], report.rows)
             progress.update(report.done)
+            nonlocal left
+            left -= report.done
+            log_progress(loggers, total - left, total)
 
         spread(run_task, tasks, config.processes, keep)
     if config.cost_rounds and grid:

@@ -11,6 +11,7 @@ from tta.config import closest
 from tta.errors import InputError
 from tta.methods import METHODS
 from tta.options import option
+from tta.tracking import WandbConfig
 
 
 @dataclass
@@ -52,6 +53,8 @@ class BenchmarkConfig:
     merge: list[str] = option([], "outputs of shards, to be put together; nothing is run then")
     cost_rounds: int = option(5, "rounds in which the cost of guarding is timed; 0: not at all")
     output: str = option("runs/benchmark", "folder of the results")
+    logger: Any = option("csv", "loggers beside W&B: tensorboard, mlflow, or a list; results.csv is always written")
+    wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
 
     def __post_init__(self) -> None:
         for name in ("images", "batch_size", "processes"):

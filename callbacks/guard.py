@@ -52,17 +52,17 @@ class GuardConfig:
     decay: float = option(0.7, "memory of the running class moments and marginals, per check")
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
     false_alarm: float = option(0.01, "chance of a false alarm in 100 batches, for thresholds that are null and calibrated")
-    watch_ratio: float | None = option(None, "watch every batch when R is below this; null: as calibrated by train.py, or 0.95")
+    watch_ratio: float | None = option(None, "watch every batch when R is below this; null: as calibrated by train.py, or 0.97")
     alarm_shortfall: float | None = option(
         None, "alarm when R fell short of watch_ratio by this much, summed over checks; null: as calibrated, or 0.1"
     )
     watch_drift: float | None = option(
-        None, "watch every batch when the marginal drift is above this; null: as calibrated, or 0.05"
+        None, "watch every batch when the marginal drift is above this; null: as calibrated, or 0.04"
     )
     alarm_excess: float | None = option(
         None,
         "alarm when drift exceeded watch_drift by this much, summed over checks, where statistics are chosen; null: as "
-        "calibrated, or 0.1",
+        "calibrated, or 0.06",
     )
     alarm_lead: float | None = option(
         None,

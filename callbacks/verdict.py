@@ -54,10 +54,10 @@ class Thresholds:
         alpha: level of the test of flips; each correction halves what the next test has, so that all together keep to it.
     """
 
-    watch_ratio: float = 0.95
+    watch_ratio: float = 0.97
     alarm_shortfall: float = 0.1
-    watch_drift: float = 0.05
-    alarm_excess: float | None = 0.1
+    watch_drift: float = 0.04
+    alarm_excess: float | None = 0.06
     alarm_lead: float = 0.1
     alpha: float = 0.01
 

@@ -13,7 +13,7 @@ from benchmarks.options import BenchmarkConfig
 from tta.config import CONFIGS, describe, group_choices, read_arguments, resolve, save, to_dict
 from tta.errors import InputError
 
-SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "benchmark")
+SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("benchmark", "sweep"))
 
 
 def configured(*words: str) -> Any:

@@ -23,9 +23,9 @@ _SHAPES = (0.0, 0.25)
 #: lenient end the alarm still comes within two checks where R fell to 0.6, and within five where 0.3 of the predictions moved.
 RANGES: Mapping[str, tuple[float, float]] = {
     "watch_ratio": (0.88, 0.97),
-    "watch_drift": (0.04, 0.15),
+    "watch_drift": (0.03, 0.15),
     "alarm_shortfall": (0.1, 0.4),
-    "alarm_excess": (0.1, 0.4),
+    "alarm_excess": (0.06, 0.4),
 }
 
 

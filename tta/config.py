@@ -57,7 +57,9 @@ def read_arguments(argv: Sequence[str], groups: Groups, base: Mapping[str, Any] 
     layers = [dict(base or {}), *(_read_file(word) for word in files)]
     # Choices come before the options of their groups, in whichever order they were typed.
     parsed = [_read_word(word) for word in words]
-    layers += sorted(parsed, key=lambda layer: any(isinstance(layer.get(group), dict) for group in groups))
+    layers += sorted(parsed, key=lambda layer: any(_sets_option(layer.get(group)) for group in groups))
+    for layer in layers[1:]:
+        _refuse_secrets(layer)
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in _without_none(layer).items():
@@ -205,6 +207,23 @@ def _container(node: Any) -> dict[str, Any]:
     container = OmegaConf.to_container(node, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def _sets_option(value: Any) -> bool:
+    """Whether a word sets an option of a group, rather than the choice itself (``method=tent``, ``method.kind=tent``)."""
+    return isinstance(value, dict) and "kind" not in value
+
+
+def _refuse_secrets(values: Mapping[str, Any], prefix: str = "") -> None:
+    """What is configured is written to files and loggers, so no secret may be among it."""
+    for key, value in values.items():
+        if re.search(r"(?i)(api_?key|password|passwd|secret|token)$", str(key)):
+            raise InputError(
+                f"{prefix}{key} would be written to config.yaml and to loggers: secrets belong into the environment, "
+                "W&B's into WANDB_API_KEY"
+            )
+        if isinstance(value, dict):
+            _refuse_secrets(value, f"{prefix}{key}.")
 
 
 def _without_none(value: Any) -> Any:

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from datamodules.shifts import expanded
 from tests.conftest import ROOT
 from tta import entry
-from tta.config import Groups, group_choices, read_arguments, resolve, to_dict
+from tta.config import CONFIGS, Groups, group_choices, read_arguments, resolve, to_dict
 from tta.errors import InputError
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -88,6 +88,12 @@ def check_command(command: str) -> None:
         for target in words:
             if target not in targets():
                 raise InputError(f"{command}: the Makefile has no target {target}")
+        return
+    if name == "wandb":
+        if words[0] not in ("sweep", "agent", "sync"):
+            raise InputError(f"{command}: wandb {words[0]} is not among the commands that pages use")
+        if words[0] == "sweep" and not (CONFIGS.parent / words[1]).is_file():
+            raise InputError(f"{command}: {words[1]} does not exist")
         return
     module, *rest = words[1:] if words[0] == "-m" else words
     if module in ("-c", "pytest"):

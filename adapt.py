@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from callbacks import GUARDS, Alerts, CollapseGuard, PredictionWriter, TraceWriter, create_guard
 from callbacks.base import Guard
 from callbacks.preflight import EXIT, NoPreflightConfig, OnlyPreflightConfig, Preflight, PreflightConfig, preflight
+from callbacks.report.reporter import RunReporter
 from callbacks.trajectory import save_trajectory, trajectory
 from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, create_stream, load_images
 from datamodules.classes import in_classes_of
@@ -59,6 +60,7 @@ class AdaptConfig:
     start: str | None = option(None, "adapted.ckpt of an earlier run to go on from; null: the source itself")
     name: str | None = option(None, "name of the run; null: made from method, guard, target, stream, shift and seed")
     output: str | None = option(None, "folder of the results; null: runs/adapt/NAME")
+    report: bool = option(False, "leave report.html, a page about the run; it takes one pass more, without updates")
     seed: int = option(0, "seed of the stream")
     bootstrap: int = option(0, "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none")
     workers: int = option(0, "processes that prepare batches")
@@ -115,14 +117,19 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     if isinstance(guard, CollapseGuard):
         watch.append(Alerts(guard.config.alert, name))
     callbacks: list[Callback] = [*watch, *([NewestOnly()] if stream.window else []), writer, tracer]
+    reporter = RunReporter(checkpoint, guard, writer, tracer) if config.report else None
+    if reporter is not None:
+        callbacks = reporter.around(callbacks)
     log = create_loggers if rank == 0 else lambda *args, **kwargs: []
     loggers = log(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
     try:
-        entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
+        trainer = entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments})
+        trainer.fit(module, loader)
+        columns = {name: values[writer.rows] for name, values in columns.items()}
         metrics = scores(
             *(writer.probabilities, writer.labels, classes, writer.domains),
             groups=images.groups[writer.rows],
-            columns={name: values[writer.rows] for name, values in columns.items()},
+            columns=columns,
             aggregate=aggregate,
             bootstrap=config.bootstrap,
         )
@@ -136,6 +143,11 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, classes, levels, name)
         save_trajectory(figure, folder / "trajectory.png")
         log_result(loggers, metrics, events=tracer.events, picture=folder / "trajectory.png")
+        if reporter is not None:
+            twin, _, _ = create_module(config, checkpoint)
+            page = folder / "report.html"
+            facts = {"metrics": metrics, "columns": columns, "settings": to_dict(config)}
+            reporter.write(page, name=name, module=twin, loader=loader, trainer=trainer, **facts)
     finally:
         finish(loggers)
     return metrics

@@ -56,7 +56,7 @@ class RunFacts:
     columns: Mapping[str, npt.NDArray[Any]]
     observer: AdaptedObserver
     thresholds: Thresholds | None
-    sums: Sequence[tuple[float, float]]
+    sums: Sequence[Mapping[str, float]]
     unupdated: Unupdated | None
     parts: int = 1
 

@@ -24,7 +24,7 @@ Numbers = npt.NDArray[np.float64]
 LEAST = 10
 #: Points of a curve, and cells of a strip, at most.
 _POINTS = 600
-_WIDTH = 5.6  # inches: about as wide as a phone shows, so that its text stays legible there
+_WIDTH = 4.8  # inches: about as wide as a phone shows, so that its text stays legible there
 _STATES = {"OK": "#3fa66b", "WATCH": "#e0b13a", "ALARM": "#d0443c", "FROZEN": "#8d6fc7"}
 #: Statistics, and who served: the same colour where it is the same network.
 _SERVING = {"source": SOURCE, "batch": CONTROL, "control": CONTROL, "corrected": "#35a8b5", "adapted": SERVED}
@@ -55,7 +55,7 @@ def timeline(rows: Rows, events: Rows) -> Figure:
     strips = [("verdict", "verdict", _STATES), ("statistics", "choice", _SERVING), ("served by", "served_by", _SERVING)]
     strips = [strip for strip in strips if any(row.get(strip[1]) for row in rows)]
     corrections = [event for event in events if event["event"] == "correction"]
-    figure = Figure(figsize=(_WIDTH, 0.9 + 0.42 * (len(strips) + bool(corrections))), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 1.0 + 0.36 * (len(strips) + bool(corrections))), layout="constrained")
     axes = figure.subplots()
     used: dict[str, str] = {}
     for height, (_, key, colors) in enumerate(reversed(strips)):
@@ -82,7 +82,7 @@ def timeline(rows: Rows, events: Rows) -> Figure:
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("batch")
     handles = [Patch(color=color, label=name) for name, color in used.items()]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 7), handlelength=0.9, columnspacing=1)
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4), handlelength=0.9, columnspacing=1)
     return figure
 
 
@@ -120,7 +120,7 @@ def accuracy(curves: Mapping[str, Tensor], labels: Tensor, num_classes: int, bat
         batches: of the stream.
         events: to mark.
     """
-    figure = Figure(figsize=(_WIDTH, 3.1), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 2.9), layout="constrained")
     axes = figure.subplots()
     styles = {"source": (SOURCE, "-."), "control": (CONTROL, "--"), "adapted": (ADAPTED, ":"), "served": (SERVED, "-")}
     for name, predictions in curves.items():
@@ -268,7 +268,7 @@ def reliability(models: Mapping[str, tuple[Tensor, Tensor]], bins: int = 10) -> 
         models: confidences (N,) and whether each prediction is right (N,), by the model's name.
         bins: of confidence, equally wide.
     """
-    figure = Figure(figsize=(_WIDTH, 4.2), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 3.8), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=":")
     colors = {"source": SOURCE, "control": CONTROL, "served": SERVED}
@@ -278,9 +278,9 @@ def reliability(models: Mapping[str, tuple[Tensor, Tensor]], bins: int = 10) -> 
         count = torch.bincount(code, minlength=bins)
         sure, hit = (torch.bincount(code, v.double(), bins) / count for v in (confidences, right))
         some = count >= LEAST
-        upper.plot(sure[some], hit[some], "o-", color=colors[name], label=name, markersize=4, linewidth=1.4)
+        upper.plot(sure[some].numpy(), hit[some].numpy(), "o-", color=colors[name], label=name, markersize=4, linewidth=1.4)
         edges = (torch.arange(bins) + 0.5) / bins + (place - (len(models) - 1) / 2) * width
-        lower.bar(edges, 100 * count / count.sum(), width, color=colors[name], linewidth=0)
+        lower.bar(edges.numpy(), (100 * count / count.sum()).numpy(), width, color=colors[name], linewidth=0)
     upper.set_ylabel("accuracy")
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1.02)

@@ -4,9 +4,12 @@ import numpy as np
 
 from callbacks.report import figures, page
 from callbacks.report.facts import View
+from callbacks.report.observe import SUMS
 
 #: Columns of a trace that are no evidence of a published guard.
 _OURS = ("batch", "J", "R", "drift", "entropy", "loss", "vanished", "non_finite", "checked")
+#: How the sums are called.
+_SUMS = {"shortfall": "shortfall of R", "excess": "excess of drift", "lead": "lead of others"}
 
 
 def what_happened(view: View) -> list[str]:
@@ -48,13 +51,12 @@ def guard(view: View) -> list[str]:
             "marginals. Dashed: beyond it the guard watches every batch. Vertical: corrections; dotted, other statistics."
         )
         parts.append(page.figure(lambda: figures.measures(rows, events, panels), caption, "What is watched."))
-        shortfall, excess = np.array(view.facts.sums, dtype=np.float64).T
         sums = [
-            ("shortfall of R", shortfall, thresholds.alarm_shortfall, "high"),
-            ("excess of drift", excess, thresholds.alarm_excess, "high"),
+            (_SUMS.get(name, name), figures.column(view.facts.sums, name), getattr(thresholds, f"alarm_{name}"), "high")
+            for name in SUMS
         ]
         caption = (
-            "By how much R fell short and drift exceeded, summed over checks; an alarm is raised above the dashed line. "
+            "By how much R fell short and drift exceeded, say, summed over checks; an alarm is raised above the dashed line. "
             "(Drift alone alarms only where the statistics are chosen.)"
         )
         parts.append(page.figure(lambda: figures.measures(rows, events, sums), caption, "What alarms."))

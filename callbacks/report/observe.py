@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from callbacks.base import Guard
 from callbacks.guard import CollapseGuard
 from callbacks.judge import STATISTICS, judge
-from callbacks.verdict import Memory, Statistics
+from callbacks.verdict import Memory, Statistics, Thresholds
 
 #: Images in a window of features.
 WINDOW = 400
@@ -124,16 +124,20 @@ class AdaptedObserver(Callback):
             self.alarm = self.end
 
 
+#: What the guard's memory sums up, with an alarm beyond ``alarm_NAME`` of its thresholds.
+SUMS = tuple(field.name for field in fields(Memory) if hasattr(Thresholds, f"alarm_{field.name}"))
+
+
 class SumsObserver(Callback):
-    """Keeps, batch by batch, the two sums by which the guard alarms; place it after the guard.
+    """Keeps, batch by batch, the sums by which the guard alarms; place it after the guard.
 
     Attributes:
-        rows: shortfall of R and excess of drift after each batch; where they raised an alarm, as they were when they did.
+        rows: ``SUMS`` after each batch; where they raised an alarm, as they were when they did.
     """
 
     def __init__(self, guard: CollapseGuard) -> None:
         self.guard = guard
-        self.rows: list[tuple[float, float]] = []
+        self.rows: list[dict[str, float]] = []
         self._before = Memory()
 
     def on_train_batch_end(
@@ -144,7 +148,7 @@ class SumsObserver(Callback):
         if outputs["verdict"] == "ALARM":  # which cleared them
             measured = Statistics(**{name: outputs["statistics"][column] for column, name in STATISTICS.items()})
             memory = judge(measured, self.guard.thresholds, self._before, "OK", outputs["choice"]).memory
-        self.rows.append((memory.shortfall, memory.excess))
+        self.rows.append({name: getattr(memory, name) for name in SUMS})
         self._before = self.guard.memory
 
 

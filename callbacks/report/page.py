@@ -47,7 +47,7 @@ h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; } h3 { font-size: 1rem; margin: 
 p { margin: .4rem 0 .8rem; max-width: 60rem; } p.lead, .soft { color: var(--soft); }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; margin: .8rem 0; } a { color: inherit; }
 .tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
-.tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .5rem .9rem; min-width: 8rem; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .5rem .9rem; min-width: 6.5rem; }
 .tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: .85rem; }
 .grid { display: grid; gap: 1rem; align-items: start; margin: 0 0 1rem; }
@@ -55,7 +55,8 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; margin:
 .three { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
 .pictures { grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
 figure { margin: 0; padding: .6rem; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
-figure > svg { display: block; width: 100%; height: auto; } svg text { font-family: system-ui, sans-serif !important; }
+figure svg { display: block; width: 100%; height: auto; }
+.scroll { overflow-x: auto; } .scroll svg { min-width: 44rem; } svg text { font-family: system-ui, sans-serif !important; }
 figure img { display: block; width: 100%; image-rendering: pixelated; border-radius: 4px; margin-bottom: .4rem; }
 figcaption { color: var(--soft); font-size: .88rem; padding-top: .4rem; line-height: 1.4; }
 figcaption b { color: var(--ink); font-weight: 600; }
@@ -143,7 +144,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, texts: int = 1,
         return f"<tr class='mark'>{shown}</tr>" if mark else f"<tr>{shown}</tr>"
 
     body = "".join(line("td", row, index in marked) for index, row in enumerate(rows))
-    return f"<div class='wide'><table><thead>{line('th', head)}</thead><tbody>{body}</tbody></table></div>"
+    top = f"<thead>{line('th', head)}</thead>" if any(head) else ""
+    return f"<div class='wide'><table>{top}<tbody>{body}</tbody></table></div>"
 
 
 def grid(columns: str, parts: Sequence[str]) -> str:
@@ -156,13 +158,14 @@ def details(summary: str, text: str) -> str:
     return f"<details><summary>{_escaped(summary)}</summary><pre>{_escaped(text)}</pre></details>"
 
 
-def figure(draw: Callable[[], Figure], caption: str, title: str = "") -> str:
+def figure(draw: Callable[[], Figure], caption: str, title: str = "", *, wide: bool = False) -> str:
     """A matplotlib figure as inline SVG, in the colours of the page.
 
     Args:
         draw: makes the figure; it is called with matplotlib's settings for this page, and uses ``INK`` and its like.
         caption: below the figure.
         title: in bold before the caption.
+        wide: it scrolls on a narrow screen, rather than shrink.
     """
     settings = {
         **{"figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False},
@@ -174,9 +177,10 @@ def figure(draw: Callable[[], Figure], caption: str, title: str = "") -> str:
     buffer = io.StringIO()
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser has it, or shows a box
-        draw().savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        draw().savefig(buffer, format="svg", dpi=150, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     strong = f"<b>{_escaped(title)}</b> " if title else ""
     svg = _inline(buffer.getvalue(), f"{title} {caption}".strip())
+    svg = f"<div class='scroll'>{svg}</div>" if wide else svg
     return f"<figure>{svg}<figcaption>{strong}{_escaped(caption)}</figcaption></figure>"
 
 
@@ -184,7 +188,7 @@ def picture(image: npt.NDArray[np.float32], title: str, caption: str) -> str:
     """An image, small, with text below.
 
     Args:
-        image: (channels, H, W) or (channels, D, H, W), 0 to 1; of a volume the middle slice is shown.
+        image: (channels, H, W) or (channels, D, H, W); of a volume the middle slice is shown.
         title: in bold.
         caption: after it.
     """
@@ -194,12 +198,23 @@ def picture(image: npt.NDArray[np.float32], title: str, caption: str) -> str:
 
 
 def as_picture(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """(H, W) grey or (H, W, 3) coloured pixels of an image or of a volume's middle slice; what is not finite is black."""
+    """(H, W) grey or (H, W, 3) coloured pixels of an image or of a volume's middle slice, from its darkest to its brightest.
+
+    Stretched so, images that fill a small part of the source's range can be told from black; what is not finite is black.
+    """
     if image.ndim == 4:
         image = image[:, image.shape[1] // 2]
     channels = image[:3] if len(image) >= 3 else image[:1]
-    pixels = (np.nan_to_num(channels, nan=0.0, posinf=0.0, neginf=0.0).clip(0, 1) * 255).round().astype(np.uint8)
+    known = channels[np.isfinite(channels)]
+    low, high = np.percentile(known, [0.5, 99.5]) if len(known) else (0.0, 1.0)
+    stretched = np.where(np.isfinite(channels), (channels - low) / max(high - low, 1e-6), 0.0).clip(0, 1)
+    pixels = (stretched * 255).round().astype(np.uint8)
     return pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things, in words that agree."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}{'es' if thing.endswith('ch') else 's'}"
 
 
 def shortened(text: str, length: int = _LONGEST) -> str:

@@ -115,5 +115,5 @@ def _about(settings: Mapping[str, Any]) -> dict[str, str]:
     chosen = {name: str(settings[name]["kind"]) for name in groups}
     target = settings["data"].get("target")
     if target is not None:
-        chosen["data"] += f", target {target}"
+        chosen["data"] += f", target {', '.join(map(str, [target] if isinstance(target, str) else target))}"
     return {**chosen, "seed": str(settings["seed"]), "source checkpoint": str(settings["source"])}

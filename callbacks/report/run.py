@@ -17,8 +17,9 @@ _PACKAGES = ("holdfast", "torch", "lightning", "monai", "torchmetrics", "numpy")
 def run_report(facts: RunFacts) -> str:
     """The page, as HTML."""
     view = View(facts)
-    lead = f"{len(view.labels):,} images in {len(facts.rows):,} batches, {facts.metrics['alarms']} alarms, "
-    lead += f"{facts.metrics['resets']} resets."
+    numbers = {"image": len(view.labels), "batch": len(facts.rows)}
+    numbers |= {"alarm": facts.metrics["alarms"], "reset": facts.metrics["resets"]}
+    lead = ", ".join(page.counted(number, thing) for thing, number in numbers.items()) + "."
     if facts.parts > 1:
         lead += f" {facts.parts} processes shared each batch; this page is about the images of the first one."
     sections = [
@@ -43,7 +44,7 @@ def tiles(view: View) -> str:
         shown = {f"balanced accuracy, {name}": f"{view.score(name):.1f} %" for name in reversed(view.models)}
         if "last_quarter" in metrics:
             shown["served, last quarter"] = f"{metrics['last_quarter']:.1f} %"
-    return page.tiles({**shown, "images": f"{len(view.labels):,}", "images a second": f"{metrics['images_per_second']:,}"})
+    return page.tiles({**shown, "images a second": f"{metrics['images_per_second']:,}"})
 
 
 def predicted(view: View) -> list[str]:
@@ -87,7 +88,8 @@ def changes(view: View) -> list[str]:
     found = view.facts.unupdated.changes
     if not found:
         return [page.paragraph("What left is what the control says, image by image.")]
-    text = "Images of which the control, which learned nothing, says another class than what was served; the surest first."
+    text = "Images of which the control, which learned nothing, says another class than what was served; the surest first. "
+    text += "Each is shown from its darkest to its brightest pixel, and of a volume the middle slice."
     return [page.paragraph(text), page.grid("pictures", [_shown(view, change) for change in found])]
 
 

@@ -81,7 +81,7 @@ def test_methods_are_ranked_against_the_control_with_paired_intervals() -> None:
     assert off.interval is not None
     assert 0 < on.interval[0] < on.gain < on.interval[1] < 25
     assert off.interval[0] < off.gain < off.interval[1] < 2
-    assert (on.outcomes, off.outcomes) == ((3, 0, 0), (0, 0, 3))
+    assert (on.outcomes, off.outcomes) == ((3, 0, 0), (0, 1, 2))
     assert on.cells == 3
     assert on.regret == pytest.approx(-on.gain)  # the control is the better one
     assert ranked(rows, predictions) == [on, off]  # the draw is seeded

@@ -73,8 +73,8 @@ def _ranks(entries: Sequence[Entry], rows: Sequence[Row], seeds: int, images: bo
         head,
         [
             [
-                *(str(rank), entry.method, title_of(entry.policy), entry.cells, entry.score, f"{entry.gain:+.1f}"),
-                None if entry.interval is None else "{:+.1f} to {:+.1f}".format(*entry.interval),
+                *(str(rank), entry.method, title_of(entry.policy), entry.cells, entry.score, page.signed(entry.gain)),
+                None if entry.interval is None else " to ".join(map(page.signed, entry.interval)),
                 *(*entry.outcomes, entry.regret, entry.worst),
             ]
             for rank, entry in enumerate(entries, start=1)
@@ -84,9 +84,8 @@ def _ranks(entries: Sequence[Entry], rows: Sequence[Row], seeds: int, images: bo
     )
     caption = "Mean difference from the control, with its interval; filled: under our guard."
     figure = page.figure(lambda: _forest(entries), caption)
-    note = (
-        f"The source model itself, over the {page.counted(len(streams), 'stream')}: {source:+.1f} points against the control."
-    )
+    over = page.counted(len(streams), "stream")
+    note = f"The source model itself, over {over}: {page.signed(source)} points against the control."
     return [page.paragraph(text), table, page.grid("two", [figure]), page.paragraph(note)]
 
 
@@ -147,20 +146,19 @@ def _cells(rows: Sequence[Row]) -> list[str]:
         return figure
 
     losing = sorted((row for row in rows if row["policy"] == OURS), key=lambda row: row["guarded"] - better(row))[:10]
-    head = [*STREAM_KEYS, "method", "lr", "source", "control", "alone", "ours", "against the better"]
+    head = ["data", "shift", "stream", "method", "lr", "seed", "source", "control", "alone", "ours", "against the better"]
     lines = [
         [
-            *(row[name] for name in (*STREAM_KEYS, "method")),
-            *(
-                None if row["lr"] is None else f"{row['lr']:g}",
-                *(float(row[n]) for n in ("source", "control", "unguarded", "guarded")),
-            ),
-            f"{row['guarded'] - better(row):+.1f}",
+            f"{row['data']} {row['target']}" if row["data"] != row["target"] else row["data"],
+            f"{row['shift']} {row['severity'] or ''}",
+            *(row["stream"], row["method"], None if row["lr"] is None else f"{row['lr']:g}", row["seed"]),
+            *(float(row[name]) for name in ("source", "control", "unguarded", "guarded")),
+            page.signed(row["guarded"] - better(row)),
         ]
         for row in losing
     ]
     return [
         page.figure(draw, "Under our guard: points against the better of source and control.", wide=True),
         page.heading("Where our guard does worst"),
-        page.table(head, lines, texts=3),
+        page.table(head, lines, texts=4),
     ]

@@ -24,6 +24,7 @@ Numbers = npt.NDArray[np.float64]
 LEAST = 10
 #: Points of a curve, and cells of a strip, at most.
 _POINTS = 600
+_MARKS = 60  # events of a kind that are marked in a curve, at most
 _WIDTH = 4.8  # inches: about as wide as a phone shows, so that its text stays legible there
 _STATES = {"OK": "#3fa66b", "WATCH": "#e0b13a", "ALARM": "#d0443c", "FROZEN": "#8d6fc7"}
 #: Statistics, and who served: the same colour where it is the same network.
@@ -310,10 +311,11 @@ def _stacked(figure: Figure, count: int) -> list[Axes]:
 
 
 def _mark(axes: Axes, events: Rows) -> None:
-    """Lines at corrections, and fainter ones where the statistics changed; the first hundred of each."""
+    """Lines at corrections, and fainter ones where the statistics changed; none where they would hide the curve."""
     for kind, style in (("correction", "-"), ("choice", ":")):
-        for event in [e for e in events if e["event"] == kind][:100]:
-            axes.axvline(event["batch"], color=ADAPTED if kind == "correction" else SOFT, linewidth=0.9, linestyle=style)
+        batches = [event["batch"] for event in events if event["event"] == kind]
+        for batch in batches if len(batches) <= _MARKS else ():
+            axes.axvline(batch, color=ADAPTED if kind == "correction" else SOFT, linewidth=0.9, linestyle=style)
     axes.set_facecolor(CARD)
 
 

@@ -32,7 +32,7 @@ SOURCE, CONTROL, ADAPTED, SERVED = "#8a94a0", "#e08a2e", "#cf5650", "#3b82d0"
 
 #: Pixels of an embedded picture's longer side, at most.
 _PIXELS = 192
-_LONGEST = 80  # characters of a name that a table shows
+_LONGEST = 120  # characters of a cell
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d232b; --soft: #5c6672; --page: #f4f6f8; --card: #fff; --line: #dfe3e8;
   --bad: #b3261e; --mark: #fff3d6; }
@@ -55,8 +55,8 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; margin:
 .three { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
 .pictures { grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
 figure { margin: 0; padding: .6rem; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
-figure svg { display: block; width: 100%; height: auto; }
-.scroll { overflow-x: auto; } .scroll svg { min-width: 44rem; } svg text { font-family: system-ui, sans-serif !important; }
+figure svg { display: block; width: 100%; height: auto; margin: 0 auto; }
+.scroll { overflow-x: auto; } svg text { font-family: system-ui, sans-serif !important; }
 figure img { display: block; width: 100%; image-rendering: pixelated; border-radius: 4px; margin-bottom: .4rem; }
 figcaption { color: var(--soft); font-size: .88rem; padding-top: .4rem; line-height: 1.4; }
 figcaption b { color: var(--ink); font-weight: 600; }
@@ -65,7 +65,8 @@ figcaption b { color: var(--ink); font-weight: 600; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(--line); overflow-wrap: normal; }
 tr:last-child td { border-bottom: 0; } th { font-weight: 600; font-size: .88rem; color: var(--soft); vertical-align: bottom; }
-th.text, td.text { text-align: left; overflow-wrap: anywhere; min-width: 6rem; } tr.mark td { background: var(--mark); }
+td { white-space: nowrap; } th.text, td.text { text-align: left; white-space: normal; overflow-wrap: break-word; }
+.prose td { overflow-wrap: anywhere; } tr.mark td { background: var(--mark); }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; margin: .4rem 0 .8rem; }
 .legend i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em; }
 pre { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .8rem;
@@ -145,7 +146,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, texts: int = 1,
 
     body = "".join(line("td", row, index in marked) for index, row in enumerate(rows))
     top = f"<thead>{line('th', head)}</thead>" if any(head) else ""
-    return f"<div class='wide'><table>{top}<tbody>{body}</tbody></table></div>"
+    kind = " class='prose'" if texts == len(head) else ""
+    return f"<div class='wide'><table{kind}>{top}<tbody>{body}</tbody></table></div>"
 
 
 def grid(columns: str, parts: Sequence[str]) -> str:
@@ -179,7 +181,7 @@ def figure(draw: Callable[[], Figure], caption: str, title: str = "", *, wide: b
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser has it, or shows a box
         draw().savefig(buffer, format="svg", dpi=150, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     strong = f"<b>{_escaped(title)}</b> " if title else ""
-    svg = _inline(buffer.getvalue(), f"{title} {caption}".strip())
+    svg = _inline(buffer.getvalue(), f"{title} {caption}".strip(), wide)
     svg = f"<div class='scroll'>{svg}</div>" if wide else svg
     return f"<figure>{svg}<figcaption>{strong}{_escaped(caption)}</figcaption></figure>"
 
@@ -217,6 +219,11 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}{'es' if thing.endswith('ch') else 's'}"
 
 
+def signed(number: float) -> str:
+    """A difference with one decimal and its sign; nothing is not negative."""
+    return f"{round(number, 1) + 0.0:+.1f}"
+
+
 def shortened(text: str, length: int = _LONGEST) -> str:
     """Text that fits, its middle left out."""
     keep = (length - 1) // 2
@@ -231,24 +238,26 @@ def _embedded(image: npt.NDArray[np.float32]) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _inline(svg: str, label: str) -> str:
-    """A file's SVG as an element of the page: without what only a file needs, and in the page's colours."""
+def _inline(svg: str, label: str, wide: bool) -> str:
+    """A file's SVG as an element of the page: without what only a file needs, in the page's colours, and of legible size."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     opening, body = svg.split(">", 1)
-    view = re.search(r'viewBox="[^"]*"', opening)
+    view = re.search(r'viewBox="0 0 ([\d.]+) [^"]*"', opening)
     assert view is not None, "matplotlib always writes a viewBox"
     body = re.sub(r'<(g|image|text)([^>]*?) id="[^"]*"', r"<\1\2", body)
     body = re.sub(r'(<text style="[^"]*?)font-family: [^;"]*; ', r"\1", body)  # the page's font
     for color, variable in _THEMED.items():
         body = body.replace(color, variable)
-    return f"<svg {view.group()} role='img' aria-label='{_escaped(label)}'>{body.strip()}"
+    width = float(view.group(1))
+    size = f"max-width:{1.65 * width:.0f}px" + (f";min-width:{0.9 * width:.0f}px" if wide else "")
+    return f"<svg {view.group()} style='{size}' role='img' aria-label='{_escaped(label)}'>{body.strip()}"
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.1f}" if isinstance(value, float) else _escaped(shortened(str(value), 400))
+    return f"{value:.1f}" if isinstance(value, float) else _escaped(shortened(str(value)))
 
 
 def _escaped(text: str) -> str:

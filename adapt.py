@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from callbacks import GUARDS, Alerts, CollapseGuard, PredictionWriter, TraceWriter, create_guard
 from callbacks.base import Guard
 from callbacks.preflight import EXIT, NoPreflightConfig, OnlyPreflightConfig, Preflight, PreflightConfig, preflight
+from callbacks.report.reporter import RunReporter
 from callbacks.trajectory import save_trajectory, trajectory
 from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, create_stream, load_images
 from datamodules.classes import in_classes_of
@@ -66,6 +67,7 @@ class AdaptConfig:
     start: str | None = option(None, "adapted.ckpt of an earlier run to go on from; null: the source itself")
     name: str | None = option(None, "name of the run; null: made from method, guard, target, stream, shift and seed")
     output: str | None = option(None, "folder of the results; null: runs/adapt/NAME")
+    report: bool = option(False, "leave report.html, a page about the run; it takes one pass more, without updates")
     seed: int = option(0, "seed of the stream")
     bootstrap: int = option(0, "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none")
     workers: int = option(0, "processes that prepare batches")
@@ -123,15 +125,20 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     if isinstance(guard, CollapseGuard):
         watch.append(Alerts(guard.config.alert, name))
     callbacks: list[Callback] = [*watch, *([NewestOnly()] if stream.window else []), writer, tracer]
+    reporter = RunReporter(checkpoint, guard, writer, tracer) if config.report else None
+    if reporter is not None:
+        callbacks = reporter.around(callbacks)
     settings = to_dict(config)
     loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=settings, others=config.logger)
     try:
         _log_inputs(loggers, config, checkpoint)
-        entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments}).fit(module, loader)
+        trainer = entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments})
+        trainer.fit(module, loader)
+        columns = {name: values[writer.rows] for name, values in columns.items()}
         metrics = scores(
             *(writer.probabilities, writer.labels, classes, writer.domains),
             groups=images.groups[writer.rows],
-            columns={name: values[writer.rows] for name, values in columns.items()},
+            columns=columns,
             aggregate=aggregate,
             bootstrap=config.bootstrap,
         )
@@ -145,6 +152,10 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, classes, levels, name)
         save_trajectory(figure, folder / "trajectory.png")
         _log_outputs(loggers, config, checkpoint, folder, metrics, tracer, writer, images)
+        if reporter is not None:
+            twin, _, _ = create_module(config, checkpoint)
+            facts = {"metrics": metrics, "columns": columns, "settings": settings}
+            reporter.write(folder / "report.html", name=name, module=twin, loader=loader, trainer=trainer, **facts)
     finally:
         finish(loggers)
     return metrics

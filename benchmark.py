@@ -12,9 +12,11 @@ from tqdm import tqdm
 from benchmarks import tables
 from benchmarks.cell import Report, run_task
 from benchmarks.cost import guard_costs
+from benchmarks.kept import PREDICTION_KEYS, PREDICTIONS
 from benchmarks.options import BenchmarkConfig
 from benchmarks.pictures import heat_map, regret_against_gain
 from benchmarks.plan import Model, data_words, plan_grid, plan_models, plan_tasks, policies_of, training_words
+from benchmarks.report import benchmark_report
 from benchmarks.summary import OURS, as_table, summarize, with_references
 from benchmarks.workers import spread
 from train import GROUPS as TRAIN_GROUPS
@@ -32,8 +34,13 @@ USAGE = (
 )
 _QUIET = ("wandb.mode=disabled", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
 #: What names a row of the tables that are read again.
-_NAMES = {"results": (*tables.CELL_KEYS, "policy"), "references": tables.STREAM_KEYS}
-_COLUMNS = {"results": tables.RESULTS, "references": tables.REFERENCES, "errors": (*tables.CELL_KEYS, "policy", "error")}
+_NAMES = {"results": (*tables.CELL_KEYS, "policy"), "references": tables.STREAM_KEYS, "predictions": PREDICTION_KEYS}
+_COLUMNS = {
+    "results": tables.RESULTS,
+    "references": tables.REFERENCES,
+    "predictions": PREDICTIONS,
+    "errors": (*tables.CELL_KEYS, "policy", "error"),
+}
 
 
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
@@ -51,14 +58,14 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
             merge(folder, [Path(part).expanduser() for part in config.merge])
         else:
             run_cells(config, folder, loggers)
-        summary = _conclude(folder)
+        summary = _conclude(config, folder)
         _log(loggers, config, folder, name, summary)
     finally:
         finish(loggers)
     return summary
 
 
-def _conclude(folder: Path) -> dict[str, Any]:
+def _conclude(config: BenchmarkConfig, folder: Path) -> dict[str, Any]:
     """Write summary and pictures of the tables in a folder."""
     results, references = (tables.read(folder / f"{name}.csv") for name in ("results", "references"))
     costs = entry.read_json(folder / "cost.json") if (folder / "cost.json").is_file() else {}
@@ -69,6 +76,10 @@ def _conclude(folder: Path) -> dict[str, Any]:
         regret_against_gain(rows).savefig(folder / "regret.png", dpi=110)
     if any(row["policy"] == OURS for row in rows):
         heat_map(rows).savefig(folder / "cells.png", dpi=110)
+    if config.report:
+        predictions = tables.read(folder / "predictions.csv")
+        page = benchmark_report(config, summary, rows, predictions)
+        (folder / "report.html").write_text(page, encoding="utf-8")
     return summary
 
 
@@ -97,7 +108,7 @@ def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] =
             words = [training_words(config, model) for model in missing]
             spread(_train, words, config.processes, lambda _: progress.update())
     (folder / "errors.csv").unlink(missing_ok=True)  # what failed is tried again
-    known = [tables.latest(tables.read(folder / f"{name}.csv"), keys) for name, keys in _NAMES.items()]
+    known = [tables.latest(tables.read(folder / f"{name}.csv"), _NAMES[name]) for name in ("results", "references")]
     tasks = plan_tasks(config, grid, models, *known)
     total = sum(len(cases) for _, cases in grid)
     left = sum(len(task.cells) for task in tasks)

@@ -6,9 +6,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from adapt import configure, target_images
 from benchmarks.grid import Setting
+from benchmarks.kept import kept
 from benchmarks.passes import Batches, Outcome, loss_before, run, running_loss
 from benchmarks.summary import OURS
 from benchmarks.tables import NORMALIZATIONS, Row
@@ -92,7 +95,7 @@ class Task:
 
 
 class Report(NamedTuple):
-    """Rows for one of the tables: references, results or errors; ``done`` counts the cells that are dealt with."""
+    """Rows for one of the tables: references, results, predictions or errors; ``done`` counts the cells that are dealt with."""
 
     table: str
     rows: list[Row]
@@ -130,6 +133,7 @@ def run_task(task: Task, tell: Callable[[Report], None]) -> None:
     names = {**task.setting._asdict(), "model": task.model}
     try:
         stream = _Stream(task)
+        tell(Report("predictions", kept({**names, "method": None, "lr": None}, stream.told())))
         if task.normalizations:
             tell(Report("references", [{**names, **stream.normalizations()}]))
     except Exception as error:  # of whatever kind: it must not end the other streams
@@ -139,6 +143,7 @@ def run_task(task: Task, tell: Callable[[Report], None]) -> None:
         keys = {**names, "method": cell.variant.label, "lr": cell.lr}
         rows: list[Row] = []
         failures: list[Row] = []
+        stream.served.clear()
         try:
             unguarded = stream.unguarded(cell)
             for policy in cell.policies:
@@ -150,6 +155,7 @@ def run_task(task: Task, tell: Callable[[Report], None]) -> None:
             failures.append({**keys, "error": _sentence(error)})
         if failures:
             tell(Report("errors", failures))
+        tell(Report("predictions", kept(keys, stream.served)))  # before the results, by which a cell counts as done
         tell(Report("results", rows, done=1))
 
 
@@ -160,10 +166,18 @@ class _Stream:
         self.task, self.checkpoint = task, _checkpoint(task.source)
         self.batches, self.words = _batches(task)
         self.labels = self.batches.labels
+        #: Predictions of the cell that runs, by policy.
+        self.served: dict[str, Tensor] = {}
         self.source, self.control = (self.run([*NORMALIZATIONS[name], "guard=off"]) for name in ("source", "batch"))
 
     def run(self, words: list[str]) -> Outcome:
         return run(self.batches, configure([*self.words, *words]), self.checkpoint)
+
+    def told(self) -> dict[str, Tensor]:
+        """What all cells share: labels, images, and the predictions of source and control."""
+        images = torch.cat([batch["index"] for batch in self.batches])
+        references = {"source": self.source.predictions, "control": self.control.predictions}
+        return {"labels": self.labels, "images": images, **references}
 
     def scores(self, name: str, outcome: Outcome) -> dict[str, float]:
         """Balanced accuracy over the stream, and over its last quarter, in percent."""
@@ -185,6 +199,7 @@ class _Stream:
     def unguarded(self, cell: Cell) -> Row:
         """What all policies of a cell share: the references' scores and the unguarded method's."""
         outcome = self.run([*cell.words, *cell.published, "guard=off"])
+        self.served["off"] = outcome.predictions
         references = {
             name: self.scores(name, base)[name] for name, base in (("source", self.source), ("control", self.control))
         }
@@ -197,6 +212,7 @@ class _Stream:
         """
         normalization = [] if policy == OURS else cell.published
         outcome = self.run([*cell.words, *normalization, f"guard={policy}"])
+        self.served[policy] = outcome.predictions
         alarm, bases = outcome.first_alarm, [base.predictions for base in (self.source, self.control)]
         losses = running_loss(outcome.predictions, bases, self.labels, self.task.batch_size)
         return {

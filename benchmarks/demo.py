@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt import adapt, configure
-from benchmarks.report import curves, write_report
+from benchmarks.demo_report import curves, write_report
 from benchmarks.runs import Run
 from callbacks import GuardConfig
 from datamodules import load_images

@@ -52,6 +52,7 @@ class BenchmarkConfig:
     shard: str | None = option(None, "run the k-th of n parts, written k/n")
     merge: list[str] = option([], "outputs of shards, to be put together; nothing is run then")
     cost_rounds: int = option(5, "rounds in which the cost of guarding is timed; 0: not at all")
+    report: bool = option(False, "leave report.html, a page about the results: ranks with intervals, figures, pictures")
     output: str = option("runs/benchmark", "folder of the results")
     logger: Any = option("csv", "loggers beside W&B: tensorboard, mlflow, or a list; results.csv is always written")
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")

@@ -58,6 +58,13 @@ def summarize(results: Sequence[Row], references: Sequence[Row], costs: Mapping[
 
 def as_table(summary: Mapping[str, Any]) -> str:
     """The seven figures as text, a line a policy under the goals."""
+    lines = as_lines(summary)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(word.rjust(width) for word, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def as_lines(summary: Mapping[str, Any]) -> list[list[str]]:
+    """The cells of that table: a heading, the goals, then a line a policy."""
     policies = {"ours": summary["ours"], **summary["policies"], "unguarded": summary["unguarded"]}
     head = ["policy", *(title for title, _, _ in _FIGURES.values()), "cells", "harm", "gain"]
     lines = [head, ["goal", *(goal for _, goal, _ in _FIGURES.values()), "", "", ""]]
@@ -65,8 +72,7 @@ def as_table(summary: Mapping[str, Any]) -> str:
         shown = [(values.get(key), form) for key, (_, _, form) in _FIGURES.items()]
         counts = [str(values[key]) for key in ("cells", "harm", "gain")]
         lines.append([name, *("–" if value is None else form.format(value) for value, form in shown), *counts])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(word.rjust(width) for word, width in zip(line, widths, strict=True)) for line in lines)
+    return lines
 
 
 def with_references(results: Iterable[Row], references: Iterable[Row]) -> list[Row]:

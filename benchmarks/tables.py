@@ -9,6 +9,8 @@ from typing import Any
 
 Row = dict[str, Any]
 
+csv.field_size_limit(2**30)  # a cell may hold a whole stream's predictions
+
 #: What names a stream, and a cell.
 STREAM_KEYS = ("data", "target", "shift", "severity", "stream", "seed")
 CELL_KEYS = ("data", "target", "shift", "severity", "stream", "method", "lr", "seed")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,6 +17,7 @@ from tta.metrics import balanced_accuracy
 _BLUE, _RED, _AMBER, _GREY = "#2563a8", "#c0362c", "#d9962b", "#8a8f98"
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # names may hold "$"
 def trajectory(
     rows: Sequence[Mapping[str, Any]],
     events: Sequence[Mapping[str, Any]],

@@ -107,7 +107,8 @@ def test_volumes(tmp_path: Path) -> None:
     data = ["data=folder", f"data.root={tmp_path / 'heads'}", "data.window=percentile", "data.size=[8,8,8]"]
     run(train, *data, "epochs=1", "batch_size=4", f"output={source}")
     words = ["stream.batch_size=3", "method=tent", "shift=noise", f"output={tmp_path / 'out'}"]
-    run(adapt, f"source={source}", *words)
+    run(adapt, f"source={source}", *words, "report=true")
+    assert "</html>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert len(rows(tmp_path / "out" / "predictions.csv")) == 6
 
 

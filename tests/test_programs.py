@@ -197,8 +197,8 @@ def test_the_demo_writes_its_summary_and_a_page_that_needs_no_network(tmp_path: 
     assert [(run["name"], run["guarded"]) for run in summary["runs"]] == [("tent", False), ("tent", True), ("dsbr", True)]
     assert set(summary["runs"][0]) == {"name", "guarded", "balanced_accuracy", "last_quarter", "alarms", "resets"}
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64") == 3
-    assert "http" not in page
+    assert page.count("<svg ") == 3
+    assert "://" not in page
     assert len(page) < 5e6
 
 

@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import benchmark
 from benchmarks import cell, tables
+from benchmarks.kept import OF_STREAM, of_streams, unpacked
 from benchmarks.options import BenchmarkConfig
+from tests.callbacks.test_report import checked
 from tests.datamodules.test_files import grey, write_picture
 from tta import entry
 from tta.errors import InputError
+from tta.metrics import balanced_accuracy
 
 Capture = pytest.CaptureFixture[str]
 KEYS = (*tables.CELL_KEYS, "policy")
@@ -81,12 +85,32 @@ def test_a_stopped_run_goes_on_and_shards_make_a_whole(
     for number, (shard, processes) in enumerate(zip(shards, (1, 2), strict=True), start=1):
         run_cells(shard, *words, f"shard={number}/2", f"processes={processes}")
     merged = tmp_path / "merged"
-    assert benchmark.main([f"merge=[{shards[0]},{shards[1]}]", f"output={merged}"]) == 0
+    assert benchmark.main([f"merge=[{shards[0]},{shards[1]}]", f"output={merged}", "report=true"]) == 0
     assert results(merged) == rows
     summary, merged_summary = (json.loads((folder / "summary.json").read_text()) for folder in (whole, merged))
     assert merged_summary["ours"] == pytest.approx(summary["ours"])
     assert summary["ours"]["cells"] == 4
     assert summary["policies"] == {}
+
+    # What was predicted is kept, so that the page can be had at any time; nothing is run for it.
+    keep, keep_merged = ({tables.key_of(r, KEYS): r for r in tables.read(f / "predictions.csv")} for f in (whole, merged))
+    assert keep == keep_merged
+    assert len(keep) == 4 * (len(OF_STREAM) + 2)
+    for row in rows:
+        stream = of_streams(keep.values())[tables.key_of(row, tables.STREAM_KEYS)]
+        served = torch.from_numpy(unpacked(keep[tables.key_of(row, KEYS)]["predictions"]))
+        assert balanced_accuracy(served, torch.from_numpy(stream["labels"]), 4) == pytest.approx(row["guarded"], abs=1e-3)
+    before = len(passes)
+    assert benchmark.main([*words, f"output={whole}", "report=true"]) == 0
+    assert len(passes) == before
+    assert results(whole) == rows
+    for folder in (whole, merged):
+        text, page = checked(folder / "report.html")
+        assert page.titles == ["Ranks", "Seven figures", "Regret against gain", "Cells", "Settings"]
+        table = [line for line in page.rows if line[0] in ("1", "2")]
+        assert sorted((line[1], line[2], line[3]) for line in table) == [("tent", "none", "4"), ("tent", "ours", "4")]
+        assert all(" to " in line[6] for line in table)
+        assert "images of each stream" in text
 
 
 def test_a_cell_that_fails_is_recorded_and_the_others_go_on(words: list[str], tmp_path: Path, capsys: Capture) -> None:

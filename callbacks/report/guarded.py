@@ -1,0 +1,87 @@
+"""The sections about what the guard saw and did."""
+
+import numpy as np
+
+from callbacks.report import figures, page
+from callbacks.report.facts import View
+from callbacks.report.observe import SUMS
+
+#: Columns of a trace that are no evidence of a published guard.
+_OURS = ("batch", "J", "R", "drift", "entropy", "loss", "vanished", "non_finite", "checked")
+#: How the sums are called.
+_SUMS = {"shortfall": "shortfall of R", "excess": "excess of drift", "lead": "lead of others"}
+
+
+def what_happened(view: View) -> list[str]:
+    """Alarms, corrections and changes of statistics, in sentences."""
+    told = [event for event in view.facts.events if event["event"] in ("choice", "correction") or event.get("state") == "ALARM"]
+    lines = [f"Batch {event['batch']}: {event['message']}" for event in told[:12]]
+    if len(told) > 12:
+        lines.append(f"and {len(told) - 12} more, see events.jsonl")
+    skipped = sum(bool(row.get("skipped")) for row in view.facts.rows)
+    if skipped:
+        lines.append(f"{skipped} of {len(view.facts.rows)} batches taught the model nothing; events.jsonl says why.")
+    return [page.items(lines)] if lines else [page.paragraph("Nothing that called for a correction.")]
+
+
+def guard(view: View) -> list[str]:
+    """Verdicts, and the statistics behind them with their thresholds; of an unguarded run only what it has."""
+    rows, events = view.facts.rows, view.facts.events
+    if not any(row.get("verdict") for row in rows):
+        text = "This run was not guarded, so there are no verdicts, no separation ratio and no drift."
+        return [page.paragraph(text), page.grid("two", losses(view))]
+    parts = [
+        page.figure(
+            lambda: figures.timeline(rows, events),
+            "What the guard thought of each batch, under which normalisation statistics the model worked, and which "
+            "model's prediction left. Of batches too many to draw, the gravest verdict counts.",
+            "Verdicts.",
+        )
+    ]
+    thresholds = view.facts.thresholds
+    if thresholds is None:
+        parts += [*evidence(view), *losses(view)]
+        text = "A published guard: it has its own evidence, and neither separation ratio nor drift."
+        return [page.paragraph(text), page.grid("two", parts)]
+    ratio, drift = (figures.column(rows, name) for name in ("R", "drift"))
+    if np.isfinite([*ratio, *drift]).any():
+        panels = [("ratio R", ratio, thresholds.watch_ratio, "low"), ("drift", drift, thresholds.watch_drift, "high")]
+        caption = (
+            "R: class separation of the adapted model over the control's. Drift: total variation between their predicted "
+            "marginals. Dashed: beyond it the guard watches every batch. Vertical: corrections; dotted, other statistics."
+        )
+        parts.append(page.figure(lambda: figures.measures(rows, events, panels), caption, "What is watched."))
+        sums = [
+            (_SUMS.get(name, name), figures.column(view.facts.sums, name), getattr(thresholds, f"alarm_{name}"), "high")
+            for name in SUMS
+        ]
+        caption = (
+            "By how much R fell short and drift exceeded, say, summed over checks; an alarm is raised above the dashed line. "
+            "(Drift alone alarms only where the statistics are chosen.)"
+        )
+        parts.append(page.figure(lambda: figures.measures(rows, events, sums), caption, "What alarms."))
+    else:
+        parts.append(page.paragraph("The adapted model was never compared with its control: nothing was adapted."))
+    return [page.grid("two", [*parts, *losses(view)])]
+
+
+def evidence(view: View) -> list[str]:
+    """What a published guard measured: its numbers, at most four."""
+    rows, known = view.facts.rows, {}
+    for name in dict.fromkeys(name for row in rows for name in row if name not in _OURS):
+        values = [row.get(name) for row in rows]
+        if any(isinstance(v, float) for v in values) and not any(isinstance(v, str | tuple) for v in values):
+            known[name] = figures.column(rows, name)
+    panels = [(name.replace("_", " "), values, None, "high") for name, values in list(known.items())[:4]]
+    if not panels:
+        return []
+    return [page.figure(lambda: figures.measures(rows, view.facts.events, panels), "By which it judges.", "Evidence.")]
+
+
+def losses(view: View) -> list[str]:
+    """Entropy and loss, which every method has."""
+    rows = view.facts.rows
+    columns = [(name, figures.column(rows, name)) for name in ("entropy", "loss")]
+    panels = [(name, values, None, "high") for name, values in columns if np.isfinite(values).any()]
+    text = "Mean entropy of the predictions that left, in nats, and the loss of the update."
+    return [page.figure(lambda: figures.measures(rows, view.facts.events, panels), text, "Entropy and loss.")]

@@ -1,0 +1,119 @@
+"""What ``adapt.py`` calls for a report: watch the run, look at the stream once more, write the page."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from lightning import Callback, Trainer
+from omegaconf import OmegaConf
+
+from callbacks.base import Guard
+from callbacks.guard import CollapseGuard
+from callbacks.records import PredictionWriter, TraceWriter
+from callbacks.report.facts import RunFacts
+from callbacks.report.observe import AdaptedObserver, SumsObserver
+from callbacks.report.run import run_report
+from callbacks.report.unupdated import unupdated_pass
+from datamodules import StreamLoader
+from tta.adaptation import AdaptationModule
+from tta.checkpoint import SourceCheckpoint
+from tta.methods import METHODS
+
+
+class RunReporter:
+    """Collects what the page tells, and writes it.
+
+    Args:
+        checkpoint: the source.
+        guard: of the run; None without one.
+        writer: keeps predictions.
+        tracer: keeps trace and events.
+    """
+
+    def __init__(
+        self, checkpoint: SourceCheckpoint, guard: Guard | None, writer: PredictionWriter, tracer: TraceWriter
+    ) -> None:
+        self.checkpoint, self.guard, self.writer, self.tracer = checkpoint, guard, writer, tracer
+        self.observer = AdaptedObserver(guard, checkpoint.feature_mean, checkpoint.feature_var)
+        self.sums = SumsObserver(guard) if isinstance(guard, CollapseGuard) else None
+
+    def around(self, callbacks: Sequence[Callback]) -> list[Callback]:
+        """The run's callbacks between those of the report: one sees batches before the guard, one behind it."""
+        return [self.observer, *callbacks, *([self.sums] if self.sums else [])]
+
+    def write(
+        self,
+        path: Path,
+        *,
+        name: str,
+        module: AdaptationModule,
+        loader: StreamLoader,
+        trainer: Trainer,
+        metrics: Mapping[str, Any],
+        columns: Mapping[str, npt.NDArray[Any]],
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Ask source and control about the stream, which all processes do together; the first one writes the page.
+
+        Args:
+            path: of the page.
+            name: of the run.
+            module: new, as it was before the run.
+            loader: of the stream.
+            trainer: which ran it.
+            metrics: content of ``metrics.json``.
+            columns: (N,) subgroup of each image, by the column's name.
+            settings: the configuration, ``auto`` resolved.
+        """
+        unupdated = None
+        if METHODS[settings["method"]["kind"]] is not METHODS["source"]:
+            unupdated = unupdated_pass(
+                module,
+                loader,
+                [row.get("choice") for row in self.tracer.rows],
+                self.writer.probabilities,
+                device=trainer.strategy.root_device,
+                precision=trainer.precision_plugin.forward_context(),
+                progress=trainer.progress_bar_callback is not None and trainer.is_global_zero,
+            )
+        if not trainer.is_global_zero:
+            return
+        facts = RunFacts(
+            name=name,
+            settings=OmegaConf.to_yaml(OmegaConf.create(_shareable(settings))),
+            about=_about(settings),
+            checkpoint=self.checkpoint,
+            metrics=metrics,
+            rows=self.tracer.rows,
+            events=self.tracer.events,
+            probabilities=self.writer.probabilities,
+            labels=self.writer.labels,
+            domains=self.writer.domains,
+            columns=columns,
+            observer=self.observer,
+            thresholds=self.guard.thresholds if isinstance(self.guard, CollapseGuard) else None,
+            sums=self.sums.rows if self.sums else (),
+            unupdated=unupdated,
+            parts=trainer.world_size,
+        )
+        path.write_text(run_report(facts), encoding="utf-8")
+
+
+def _shareable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without addresses and commands that may hold a password: a page is passed around."""
+    guard = dict(settings["guard"])
+    if guard.get("alert"):
+        hidden = {key: "(set)" for key in ("url", "command") if guard["alert"].get(key) is not None}
+        guard["alert"] = {**guard["alert"], **hidden}
+    return {**settings, "guard": guard}
+
+
+def _about(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The run in a few words."""
+    groups = ("data", "method", "stream", "shift", "guard")
+    chosen = {name: str(settings[name]["kind"]) for name in groups}
+    target = settings["data"].get("target")
+    if target is not None:
+        chosen["data"] += f", target {', '.join(map(str, [target] if isinstance(target, str) else target))}"
+    return {**chosen, "seed": str(settings["seed"]), "source checkpoint": str(settings["source"])}

@@ -1,0 +1,135 @@
+"""The stream once more, without updates: what source and control would have said, and where they disagree with what left."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tta.adaptation import AdaptationModule, repaired
+
+#: Images with the largest change of mind that are kept.
+KEPT = 8
+
+
+class Change(NamedTuple):
+    """An image of which source and served model say different things.
+
+    Attributes:
+        size: total variation between the two predictions.
+        batch: number of its batch.
+        id: of the image.
+        domain: of the image.
+        label: true class, -1 where unknown.
+        control: class that the control says, and how sure it is.
+        served: class that left, and how sure that was.
+        image: (channels, ...).
+    """
+
+    size: float
+    batch: int
+    id: str
+    domain: str
+    label: int
+    control: tuple[int, float]
+    served: tuple[int, float]
+    image: Tensor
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of a stream: classes (N,) and confidences (N,)."""
+
+    predictions: Tensor
+    confidences: Tensor
+
+
+@dataclass(frozen=True)
+class Unupdated:
+    """A stream without updates: ``source`` and ``control``, and the largest changes of mind from control to what was served."""
+
+    source: Answers
+    control: Answers
+    changes: list[Change]
+
+
+@torch.no_grad()
+def unupdated_pass(
+    module: AdaptationModule,
+    batches: Iterable[Any],
+    choices: Sequence[str | None],
+    served: Tensor,
+    *,
+    device: torch.device,
+    precision: AbstractContextManager[Any] | None = None,
+    progress: bool = True,
+) -> Unupdated:
+    """Ask the un-updated networks about a stream that was adapted to.
+
+    The control is under the statistics that the guard had chosen at each batch; where nobody chose, under the method's own.
+
+    Args:
+        module: new, as it was before the run.
+        batches: of the stream, from its start.
+        choices: the statistics in use at each batch of the run, None where nobody chose; the pass ends with them.
+        served: (N, C) probabilities that left, in stream order.
+        device: to compute on.
+        precision: context of the forward passes.
+        progress: whether to show a bar, on a terminal.
+    """
+    module.to(device)
+    answers: list[list[tuple[Tensor, Tensor]]] = [[], []]
+    changes: dict[str, Change] = {}
+    at = 0
+    hidden = None if progress else True
+    bar = tqdm(total=len(choices), desc="source and control, for the report", unit="batch", disable=hidden)
+    with precision or nullcontext(), bar:
+        for index, (choice, batch) in enumerate(zip(choices, batches, strict=False)):
+            both = _ask(module, batch["image"].to(device), choice)
+            new = slice(batch.get("seen_before", 0), None)
+            source, control = (logits[new].float().softmax(1).cpu() for logits in both)
+            for kept, p in zip(answers, (source, control), strict=True):
+                confidences, predictions = p.max(1)
+                kept.append((predictions, confidences))
+            left = served[at : at + len(control)]
+            at += len(control)
+            shown = {key: batch[key][new] for key in ("id", "domain", "label", "image")}
+            for change in _changes(index, shown, control, left):
+                if change.id not in changes or changes[change.id].size < change.size:
+                    changes[change.id] = change
+            changes = {change.id: change for change in sorted(changes.values(), key=lambda c: -c.size)[:KEPT]}
+            bar.update()
+    joined = [Answers(*(torch.cat(values) for values in zip(*kept, strict=True))) for kept in answers]
+    return Unupdated(joined[0], joined[1], list(changes.values()))
+
+
+def _ask(module: AdaptationModule, images: Tensor, choice: str | None) -> tuple[Tensor, Tensor]:
+    """Logits (N, C) of source and control."""
+    batch = {"image": images}
+    if choice is None or module.twins is None:
+        return module.method.source(repaired(images)[0]).logits, module.control(batch).logits
+    # Corrected statistics are a running average of the stream: they see all of it, chosen or not.
+    names = [name for name in module.twins.names if name in ("source", "corrected", choice)]
+    said = module.candidates(batch, names)
+    return said["source"].logits, said.get(choice, said["source"]).logits
+
+
+def _changes(index: int, batch: dict[str, Any], control: Tensor, served: Tensor) -> list[Change]:
+    """The largest changes of mind in a batch."""
+    size = (control - served).abs().sum(1) / 2
+    size = size.where(control.argmax(1) != served.argmax(1), 0.0).nan_to_num()
+    found = []
+    for row in size.topk(min(KEPT, len(size))).indices.tolist():
+        if size[row] > 0:
+            before, after = (int(p[row].argmax()) for p in (control, served))
+            found.append(
+                Change(
+                    *(float(size[row]), index, batch["id"][row], batch["domain"][row], int(batch["label"][row])),
+                    *((before, float(control[row, before])), (after, float(served[row, after]))),
+                    batch["image"][row].cpu().clone(),
+                )
+            )
+    return found

@@ -1,0 +1,262 @@
+"""A run's report: one file that needs nothing else, with the parts that the run has data for, and no markup from its names."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import adapt
+from callbacks.report import figures, page
+from callbacks.report.observe import WINDOW
+from tests.conftest import QUICK, ROOT
+from tests.datamodules.test_npz import saved
+from tests.test_own_data import clinic
+from tests.test_own_data import run as run_program
+
+ALWAYS = ["What happened", "Guard", "Accuracy over the stream", "What was predicted", "Features"]
+LABELLED = ["Confusion", "Calibration"]
+END = ["Domains and subgroups", "Largest changes of mind", "Settings"]
+
+
+class Reader(HTMLParser):
+    """What a browser makes of a page: its headings, table rows, elements, and whatever it would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.titles: list[str] = []
+        self.rows: list[list[str]] = []
+        self.elements: set[str] = set()
+        self.references: list[str] = []
+        self._at = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.add(tag)
+        self._at = tag
+        self.references += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "data")]
+        assert not [name for name, _ in attrs if name.startswith("on")], "an event handler"
+        if tag == "h2":
+            self.titles.append("")
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self._at == "h2":
+            self.titles[-1] += data
+        if self._at in ("td", "th"):
+            self.rows[-1][-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._at = ""
+
+
+def checked(path: Path) -> tuple[str, Reader]:
+    """The page, once it is seen to be small and to ask for nothing from elsewhere."""
+    text = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 5e6
+    reader = Reader(text)
+    assert all(reference.startswith(("#", "data:image/png;base64,")) for reference in reader.references)
+    assert not {"script", "link", "iframe", "object", "embed", "foreignobject", "base", "form"} & reader.elements
+    assert "://" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert not any(color in text for color in (page.INK, page.SOFT, page.LINE, page.CARD)), "a colour of no theme"
+    return text, reader
+
+
+def report(source: Path, output: Path, *words: str) -> tuple[str, Reader]:
+    assert adapt.main([f"source={source}", f"output={output}", *QUICK, *words, "report=true"]) == 0
+    return checked(output / "report.html")
+
+
+def test_a_guarded_run_has_every_part(source: Path, tmp_path: Path) -> None:
+    words = ["method=tent", "method.lr=1e-2", "method.normalization=batch", "data.target=[scanner_b,scanner_c]"]
+    words += ["guard.watch_ratio=1.2", "guard.watch_drift=0", "guard.alarm_shortfall=0.3"]  # alarms before long
+    text, reader = report(source, tmp_path / "with", *words, "data.subgroups=[domain]")
+    assert reader.titles == [*ALWAYS, *LABELLED, *END]
+    events = [json.loads(line) for line in (tmp_path / "with" / "events.jsonl").read_text().splitlines()]
+    alarm = next(event for event in events if event["event"] == "correction")
+    assert f"Batch {alarm['batch']}: " in text
+    for part in ("Verdicts.", "What is watched.", "What alarms.", "Before the first alarm.", "Served.", "Control.", "Source."):
+        assert f"<b>{part}</b>" in text
+    metrics = json.loads((tmp_path / "with" / "metrics.json").read_text())
+    for name, part in metrics["subgroups"]["domain"].items():
+        assert [name, str(part["images"]), f"{part['balanced_accuracy']:.1f}"] in [row[:3] for row in reader.rows]
+    assert text.count("<tr class='mark'>") == 1  # the worst domain
+    assert "SHA-256" in text
+    # The report changes nothing else.
+    assert adapt.main([f"source={source}", f"output={tmp_path / 'without'}", *QUICK, *words]) == 0
+    assert not (tmp_path / "without" / "report.html").exists()
+    for name in ("predictions.csv", "trace.csv", "events.jsonl"):
+        assert (tmp_path / "without" / name).read_text() == (tmp_path / "with" / name).read_text()
+
+
+def test_source_and_control_are_what_runs_of_their_own_say(source: Path, tmp_path: Path) -> None:
+    domains = ["data.target=[scanner_b,scanner_c]", "data.target_images=256"]
+    _, reader = report(source, tmp_path / "two", "method=dsbr", "guard=off", *domains)
+    row = next(row for row in reader.rows if row[0] == "scanner_b")
+    for place, method in ((3, "norm"), (4, "source")):
+        words = [f"method={method}", "guard=off", *domains]
+        assert adapt.main([f"source={source}", f"output={tmp_path / method}", *QUICK, *words]) == 0
+        metrics = json.loads((tmp_path / method / "metrics.json").read_text())
+        assert row[place] == f"{metrics['domains']['scanner_b']['balanced_accuracy']:.1f}"
+
+
+def test_what_a_run_lacks_is_left_out(source: Path, tmp_path: Path) -> None:
+    few = "data.target_images=200"
+    text, reader = report(source, tmp_path / "off", "method=tent", "guard=off", few)
+    assert reader.titles == [*ALWAYS, *LABELLED, *END]
+    assert "was not guarded" in text
+    assert "Verdicts." not in text
+    text, _ = report(source, tmp_path / "policy", "method=tent", "guard=martingale", few)
+    assert "A published guard" in text
+    assert "Evidence." in text
+    assert "What alarms." not in text
+    text, reader = report(source, tmp_path / "source", "method=source", few)
+    assert reader.titles == [*ALWAYS, *LABELLED, "Domains and subgroups", "Settings"]
+    assert "<b>Control.</b>" not in text
+    text, _ = report(
+        source, tmp_path / "window", "method=tent", "stream.batch_size=1", "stream.window=8", "data.target_images=24"
+    )
+    assert "24 images, 24 batches" in text
+
+
+def test_an_unlabelled_stream_says_so(source: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (150, 32, 32, 3), dtype=np.uint8)
+    words = ["data=npz", f"data.path={saved(tmp_path, {'images': images})}", "data.subgroups=[domain]"]
+    text, reader = report(source, tmp_path / "out", *words)
+    assert reader.titles == [*ALWAYS, *END]
+    assert "No image of this stream has a label" in text
+    assert "no accuracy by domain" in text
+    assert "balanced accuracy, served" not in text
+
+
+def test_names_are_never_markup(tmp_path: Path) -> None:
+    from tests.datamodules.test_files import write_picture
+
+    evil = "<img src=x onerror=alert(1)>&\"'$x_$"
+    rng = np.random.default_rng(0)
+    classes = ("</svg><script>alert(2)</script>", evil)
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split", "domain", "group", "site"])
+        for number in range(60):
+            label, split = number % 2, ("train", "train", "val", "test")[number // 4 % 4]
+            name = f"{number} '><b onclick=alert(3)>&amp;.png"
+            write_picture(tmp_path / name, rng.normal(90 + 60 * label, 60, (16, 16)).clip(0, 255).astype(np.uint8))
+            writer.writerow([name, classes[label], split, evil, number, (evil, "<script>a", "")[number % 3]])
+    source = tmp_path / "source"
+    train_words = ["data=table", f"data.path={tmp_path / 't.csv'}", "epochs=1", "batch_size=8", "calibrate=off"]
+    import train
+
+    run_program(train, *train_words, f"output={source}")
+    words = ["stream.batch_size=4", "stream.passes=6", "method=tent", "method.lr=.5", "guard=off", "data.subgroups=[site]"]
+    text, reader = report(source, tmp_path / "out", *words, f"name={evil}")
+    assert "onerror=alert(1)&gt;" in text
+    assert {"b", "img", "svg"} <= reader.elements
+    assert evil in [row[0] for row in reader.rows]
+    assert "(unknown)" in [row[0] for row in reader.rows]
+    assert not re.search(r"<script|<img src=x|<b onclick", text)
+
+
+def test_subgroups_of_patients(source: Path, tmp_path: Path) -> None:
+    import train
+
+    path = clinic(tmp_path / "here")
+    run_program(
+        train, "data=table", f"data.path={path}", "epochs=1", "batch_size=8", "calibrate=off", f"output={tmp_path / 'source'}"
+    )
+    words = ["stream.batch_size=4", "data.subgroups=[sex,age/10]", "data.aggregate=group"]
+    text, reader = report(tmp_path / "source", tmp_path / "out", *words)
+    assert "By sex" in text
+    assert "By age/10" in text
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert f"Scored: {metrics['scored']}" in text
+    for part in metrics["subgroups"].values():
+        assert set(part) <= {row[0] for row in reader.rows}
+
+
+def test_what_may_hold_a_password_is_not_passed_around(source: Path, tmp_path: Path) -> None:
+    words = ["guard.alert.url=http://127.0.0.1:9/tell-nobody", "guard.alert.command=true tell-nobody"]
+    text, _ = report(source, tmp_path / "out", "method=norm", "data.target_images=64", *words)
+    assert "tell-nobody" not in text
+
+
+def test_two_processes_leave_one_page(source: Path, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    words = ["method=tent", "wandb.mode=disabled", "trainer.enable_progress_bar=false", "data.target_images=256", "report=true"]
+    devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
+    command = [sys.executable, "adapt.py", f"source={source}", f"output={tmp_path / 'out'}", *words, *devices]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=240, capture_output=True)
+    text, _ = checked(tmp_path / "out" / "report.html")
+    assert "2 processes shared each batch" in text
+    assert "128 images, 4 batches" in text
+    assert [path.parent.name for path in tmp_path.rglob("report.html")] == ["out"]
+
+
+def test_long_streams_are_thinned_to_what_matters() -> None:
+    values = np.ones(100_000)
+    values[12_345] = -3.0
+    values[500:700] = np.nan
+    centers, shown = figures.thinned(values, np.fmin)
+    assert len(centers) == len(shown) <= 600
+    assert np.nanmin(shown) == -3
+    assert abs(centers[np.nanargmin(shown)] - 12_345) < 100
+    rows = [{"verdict": "ALARM" if i == 77_777 else "OK", "served_by": "adapted"} for i in range(100_000)]
+    drawn = page.figure(lambda: figures.timeline(rows, []), "caption")
+    assert figures._STATES["ALARM"] in drawn
+    assert len(drawn) < 2e5
+    centers, shown = figures.thinned(np.array([1.0, 2.0]), None)
+    assert (centers.tolist(), shown.tolist()) == ([0, 1], [1, 2])
+
+
+def test_windows_of_features_are_bounded(source: Path, tmp_path: Path) -> None:
+    from callbacks.report.observe import AdaptedObserver
+
+    observer = AdaptedObserver(None, torch.zeros(2, 5), torch.ones(2, 5))
+    for batch, size in enumerate([1] * 1000 + [3000, 7]):
+        features = torch.full((size, 5), 9.0 if batch == 600 else 1.0)
+        labels = torch.full((size,), batch % 2)
+        outputs = {"logits": torch.eye(2)[labels], "features": features}
+        observer.on_train_batch_end(None, None, outputs, {"label": labels}, batch)  # type: ignore[arg-type]
+        assert sum(len(part.labels) for part in observer._parts) <= WINDOW
+    assert observer.start is not None
+    assert observer.farthest is not None
+    assert observer.end is not None
+    assert observer.start.batch == 399
+    assert 600 <= observer.farthest.batch <= 999
+    assert len(observer.end.labels) <= WINDOW
+    assert len(observer.predictions) == 1000 + 3007
+
+
+def test_the_plane_holds_the_source_as_its_principal_components_do() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.tensor([3.0, 1.0, 0.5, 2.0])
+    groups = [torch.randn(4000, 4, generator=generator) * scale + shift for shift in (torch.zeros(4), torch.full((4,), 2.0))]
+    mean, var = torch.stack([g.mean(0) for g in groups]), torch.stack([g.var(0) for g in groups])
+    _, axes = figures.source_axes(mean, var, torch.tensor([0.5, 0.5]))
+    _, _, principal = torch.pca_lowrank(torch.cat(groups), q=2)
+    assert torch.allclose(axes.T @ axes, torch.eye(2), atol=1e-5)
+    assert (axes.T @ principal).abs().diag().min() > 0.98
+    extra = [torch.cat([value, torch.zeros(1, 4)]) for value in (mean, var)]
+    _, again = figures.source_axes(*extra, torch.tensor([0.5, 0.5, 0.0]))  # a class without images
+    assert torch.allclose(axes, again, atol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((1, 8, 9), (8, 9)), ((3, 8, 9), (8, 9, 3)), ((1, 5, 8, 9), (8, 9))])
+def test_images_of_any_kind_become_pictures(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    image = np.zeros(shape, np.float32)
+    if len(shape) == 4:
+        image[:, 2, 0, 0] = 1.0
+    image.reshape(-1)[0] = np.nan
+    shown = page.as_picture(image)
+    assert shown.shape == expected
+    assert len(shape) < 4 or shown[0, 0] == 255

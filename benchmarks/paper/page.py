@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.cell import BALANCED
 from benchmarks.paper.options import PaperConfig
+from benchmarks.paper.plan import REFERENCES
 from benchmarks.paper.summary import Spread, against_control, at, bands, methods_in, over_targets, spread, title_of
 from benchmarks.tables import Row
 
@@ -19,22 +20,26 @@ _SHORT = ("beta_last", "balanced_accuracy_last")
 
 def markdown(rows: Sequence[Row], config: PaperConfig) -> str:
     """All tables, of the last quarters of the streams; mean ± standard deviation over seeds."""
-    sections = ["### Before and after, at the centre"]
-    for stream in config.streams:
-        own = [row for row in rows if row["stream"] == stream]
-        sections += _before_and_after(own, config, stream_title(stream))
-    sections.append("### Optimiser and rate\n\nAgainst the control: Δβ / Δ balanced accuracy, mean over targets.")
-    sections += [_rates([row for row in rows if row["stream"] == stream], config, stream) for stream in config.streams]
-    sections.append("### Length of the stream\n\nβ / balanced accuracy.")
-    sections += [_along("images", config.lengths, rows, config, stream) for stream in config.streams]
-    sections.append("### Batch size\n\nβ / balanced accuracy.")
-    sections += [_along("batch_size", sorted(config.batch_sizes), rows, config, stream) for stream in config.streams]
-    sections.append(
-        "### Does the bias beforehand foretell harm?\n\nRuns at the centre, under each shift: in how many of those in a band β "
-        "grew by more than .02 over the control's / balanced accuracy fell by more than a point."
-    )
-    sections += [_bands(rows, config, stream, reference) for stream in config.streams for reference in ("source", "norm")]
-    return "\n\n".join(section for section in sections if section)
+    parts = {stream: [row for row in rows if row["stream"] == stream] for stream in config.streams}
+    sections = {
+        "Before and after, at the centre": [
+            text for stream, own in parts.items() for text in _before_and_after(own, config, stream_title(stream))
+        ],
+        "Optimiser and rate: Δβ / Δ balanced accuracy against the control, mean over targets": [
+            _rates(own, config, stream) for stream, own in parts.items()
+        ],
+        "Length of the stream: β / balanced accuracy": [
+            _along("images", config.lengths, own, config, stream) for stream, own in parts.items()
+        ],
+        "Batch size: β / balanced accuracy": [
+            _along("batch_size", sorted(config.batch_sizes), own, config, stream) for stream, own in parts.items()
+        ],
+        "Bias beforehand, and harm: runs whose β grew by more than .02 / whose balanced accuracy fell by more than a point": [
+            _bands(own, config, stream, reference) for stream, own in parts.items() for reference in REFERENCES
+        ],
+    }
+    written = {title: [text for text in texts if text] for title, texts in sections.items()}
+    return "\n\n".join("\n\n".join([f"### {title}", *texts]) for title, texts in written.items() if texts)
 
 
 def stream_title(stream: str) -> str:
@@ -81,9 +86,9 @@ def _rates(rows: Sequence[Row], config: PaperConfig, stream: str) -> str:
 
 
 def _along(axis: str, values: Iterable[int], rows: Sequence[Row], config: PaperConfig, stream: str) -> str:
-    found = {value: at([row for row in rows if row["stream"] == stream], config, **{axis: value}) for value in values}
+    found = {value: at(rows, config, **{axis: value}) for value in values}
     others = {target_title(row) for value, own in found.items() if value != _centre(axis, config) for row in own}
-    methods = ("source", "norm", *config.close)
+    methods = (*REFERENCES, *config.close)
     lines = []
     for target in sorted(others):
         for method in methods:
@@ -96,7 +101,7 @@ def _along(axis: str, values: Iterable[int], rows: Sequence[Row], config: PaperC
 
 
 def _bands(rows: Sequence[Row], config: PaperConfig, stream: str, reference: str) -> str:
-    own = [row for shift in config.shifts for row in at(rows, config, shift=shift) if row["stream"] == stream]
+    own = [row for shift in config.shifts for row in at(rows, config, shift=shift)]
     found = bands(own, reference)
     names = {"low": "β ≤ .10", "middle": "between", "high": "β ≥ .31"}
     head = [
@@ -131,4 +136,4 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def _first_upper(text: str) -> str:
-    return text[0].upper() + text[1:]
+    return text if text.startswith("β") else text[0].upper() + text[1:]

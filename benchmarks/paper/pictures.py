@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from benchmarks.cell import BALANCED
 from benchmarks.paper.options import PaperConfig
 from benchmarks.paper.page import stream_title, target_title
+from benchmarks.paper.plan import REFERENCES
 from benchmarks.paper.summary import against_control, at, methods_in, spread, title_of
 from benchmarks.tables import Row
 
@@ -16,6 +17,7 @@ _COLOURS = ("#2563a8", "#c0362c", "#3a8a4d", "#8e5bb5", "#d08a1d", "#1c9aa0", "#
 _GREY = "#8a8f98"
 #: Below this a difference in bias is not to be seen.
 _LINEAR = 0.01
+_TICKS = (-1, -0.1, -0.01, 0, 0.01, 0.1, 1)
 
 
 def draw(rows: Sequence[Row], config: PaperConfig) -> dict[str, Figure]:
@@ -49,6 +51,7 @@ def bias(rows: Sequence[Row], config: PaperConfig) -> Figure:
             range(len(methods)), [title_of(m).replace("_", " ") for m in methods], rotation=60, ha="right", fontsize=8
         )
         axes.set_yscale("symlog", linthresh=_LINEAR)
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.set_ylim(bottom=0)
         axes.set_title(stream_title(stream), fontsize=10)
     panels[0].set_ylabel("β, last quarter")
@@ -70,6 +73,10 @@ def accuracy(rows: Sequence[Row], config: PaperConfig) -> Figure:
             colour = _COLOURS[number % len(_COLOURS)]
             axes.scatter(*points, s=16, alpha=0.75, linewidths=0, color=colour, label=method.replace("_", " "))
         axes.set_xscale("symlog", linthresh=_LINEAR)
+        ends = [min(axes.get_xlim()[0], -2 * _LINEAR), max(axes.get_xlim()[1], 2 * _LINEAR)]
+        axes.set_xticks([tick for tick in _TICKS if ends[0] <= tick <= ends[1]], minor=False)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlim(*ends)
         axes.set_title(stream_title(stream), fontsize=10)
         axes.set_xlabel("β minus the control's, last quarter", fontsize=9)
     panels[0].set_ylabel("balanced accuracy minus the control's (points)", fontsize=9)
@@ -79,9 +86,9 @@ def accuracy(rows: Sequence[Row], config: PaperConfig) -> Figure:
 
 def mirror(rows: Sequence[Row], config: PaperConfig) -> Figure:
     """Skewed streams at their longest: balanced accuracy and β of the last quarter, by target; thin lines: range of seeds."""
-    methods = [m for m in ("source", "norm", *config.close) if m in methods_in(rows)]
+    methods = [m for m in (*REFERENCES, *config.close) if m in methods_in(rows)]
     targets = list(dict.fromkeys(map(target_title, rows)))
-    figure, panels = _panels(2, 1, width=1.6 + 1.6 * len(targets), height=2.5)
+    figure, panels = _panels(2, 1, width=3.6 + 1.2 * len(targets), height=2.5)
     titles = {"balanced_accuracy_last": "balanced accuracy,\nlast quarter (%)", "beta_last": "β, last quarter"}
     for axes, (measure, title) in zip(panels, titles.items(), strict=True):
         for number, method in enumerate(methods):
@@ -103,7 +110,7 @@ def mirror(rows: Sequence[Row], config: PaperConfig) -> Figure:
 
 def batch_sizes(rows: Sequence[Row], config: PaperConfig) -> Figure:
     """A panel a target and stream: balanced accuracy of the last quarter against the batch size; bands: seeds' range."""
-    methods = [m for m in ("source", "norm", *config.close) if m in methods_in(rows)]
+    methods = [m for m in (*REFERENCES, *config.close) if m in methods_in(rows)]
     points = list(dict.fromkeys((target_title(row), row["stream"]) for row in rows))
     figure, panels = _panels(1, len(points), width=3.1, height=3.2, same=True)
     for axes, (target, stream) in zip(panels, points, strict=True):

@@ -17,6 +17,7 @@ from benchmarks.paper.page import markdown
 from benchmarks.paper.plan import KEYS, Plan, create_plan, row_of
 from benchmarks.paper.summary import Band, Spread, against_control, at, bands, over_targets, summarize
 from benchmarks.tables import Row
+from tests.conftest import ROOT
 from tta import entry
 from tta.errors import InputError
 
@@ -269,3 +270,9 @@ def test_what_fails_is_recorded(words: list[str], tmp_path: Path, capsys: Captur
     errors = tables.read(tmp_path / "out" / "errors.csv")
     assert {found["method"] for found in errors} == {"broken"}
     assert "target_prior" in errors[0]["error"]
+
+
+def test_the_page_is_what_the_rows_say() -> None:
+    config = entry.configured(PaperConfig, {}, [str(ROOT / "configs" / "benchmark" / "paper.yaml")])
+    rows = tables.read(ROOT / "docs" / "paper" / "results.csv")
+    assert markdown(rows, config) in (ROOT / "docs" / "paper.md").read_text()

@@ -91,7 +91,7 @@ def _time_guards(config: BenchmarkConfig, folder: Path, data: str, model: Model)
 
 
 #: What can be measured: options, work, and its summary as text.
-_STUDIES: dict[str, tuple[type[StudyConfig], Callable[[Any], dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
+STUDIES: dict[str, tuple[type[StudyConfig], Callable[[Any], dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
     "guard": (BenchmarkConfig, benchmark, as_table),
     "paper": (PaperConfig, paper.run_study, paper.as_table),
 }
@@ -99,7 +99,7 @@ _STUDIES: dict[str, tuple[type[StudyConfig], Callable[[Any], dict[str, Any]], Ca
 
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
-    schema, work, as_text = _STUDIES.get(_study_of(argv), _STUDIES["guard"])
+    schema, work, as_text = STUDIES.get(_study_of(argv), STUDIES["guard"])
 
     def run() -> None:
         config = entry.configured(schema, {}, argv)

@@ -25,6 +25,8 @@ from tta.metrics import balanced_accuracy
 
 #: A stream of class blocks shows each class so often, and its last quarter every class.
 _ROUNDS = 4
+#: A stream by this name has its classes equally often; adapt.py is told their shares.
+BALANCED = "balanced"
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def create_cell(variant: Variant, rate: float, source: str, data: tuple[str, ...
         data: how adapt.py is asked for the data set.
         batch_size: images a batch.
     """
-    checkpoint = _checkpoint(source)
+    checkpoint = load_checkpoint(source)
     options = configure([f"source={source}", *data, *variant.words]).method.options
     chosen = scaled(
         options, METHODS[variant.kind].Config, model=checkpoint.network["kind"], size=checkpoint.size, batch_size=batch_size
@@ -137,7 +139,7 @@ def run_task(task: Task, tell: Callable[[Report], None]) -> None:
         if task.normalizations:
             tell(Report("references", [{**names, **stream.normalizations()}]))
     except Exception as error:  # of whatever kind: it must not end the other streams
-        tell(Report("errors", [{**names, "error": _sentence(error)}], done=len(task.cells)))
+        tell(Report("errors", [{**names, "error": sentence(error)}], done=len(task.cells)))
         return
     for cell in task.cells:
         keys = {**names, "method": cell.variant.label, "lr": cell.lr}
@@ -150,9 +152,9 @@ def run_task(task: Task, tell: Callable[[Report], None]) -> None:
                 try:
                     rows.append({**keys, "policy": policy, **unguarded, **stream.guarded(cell, policy)})
                 except Exception as error:
-                    failures.append({**keys, "policy": policy, "error": _sentence(error)})
+                    failures.append({**keys, "policy": policy, "error": sentence(error)})
         except Exception as error:
-            failures.append({**keys, "error": _sentence(error)})
+            failures.append({**keys, "error": sentence(error)})
         if failures:
             tell(Report("errors", failures))
         tell(Report("predictions", kept(keys, stream.served)))  # before the results, by which a cell counts as done
@@ -163,8 +165,8 @@ class _Stream:
     """A stream in memory, with its references."""
 
     def __init__(self, task: Task) -> None:
-        self.task, self.checkpoint = task, _checkpoint(task.source)
-        self.batches, self.words = _batches(task)
+        self.task, self.checkpoint = task, load_checkpoint(task.source)
+        self.batches, self.words = load_stream(task)
         self.labels = self.batches.labels
         #: Predictions of the cell that runs, by policy.
         self.served: dict[str, Tensor] = {}
@@ -225,13 +227,17 @@ class _Stream:
         }
 
 
-def _batches(task: Task) -> tuple[Batches, list[str]]:
+def load_stream(task: Task) -> tuple[Batches, list[str]]:
     """The stream's batches, and how adapt.py is asked for them.
 
     A small target is passed over several times, and each is thinned, so that streams are about equally long.
     """
     setting = task.setting
-    kind = [f"stream={setting.stream}", f"stream.batch_size={task.batch_size}"]
+    kind = [f"stream={setting.stream}"]
+    if setting.stream == BALANCED:
+        classes = len(load_checkpoint(task.source).class_names)
+        kind = ["stream=prevalence", f"stream.prevalence={[1 / classes] * classes}"]
+    kind.append(f"stream.batch_size={task.batch_size}")
     shift = [f"shift={setting.shift}"]
     if setting.severity:
         shift += [f"shift.severity={setting.severity}", f"shift.seed={setting.seed}"]
@@ -267,14 +273,15 @@ def thinned(images: ImageSet, count: int, seed: int) -> ImageSet:
 
 
 @lru_cache(maxsize=4)
-def _checkpoint(source: str) -> SourceCheckpoint:
+def load_checkpoint(source: str) -> SourceCheckpoint:
+    """A source model, the last few of which are kept in memory."""
     return SourceCheckpoint.load(source)
 
 
 @lru_cache(maxsize=4)
 def _images(source: str, data: tuple[str, ...]) -> ImageSet:
     """The target's images, unshifted."""
-    return target_images(configure([f"source={source}", *data]), _checkpoint(source))
+    return target_images(configure([f"source={source}", *data]), load_checkpoint(source))
 
 
 @lru_cache
@@ -306,5 +313,6 @@ def _there_and_back(source: str, data: tuple[str, ...]) -> list[str]:
     return [word]
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """An error as a table has it, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -8,8 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import adapt
+import benchmark
 import train
-from benchmarks.options import BenchmarkConfig
 from tta.config import CONFIGS, describe, group_choices, read_arguments, resolve, save, to_dict
 from tta.errors import InputError
 
@@ -113,7 +113,9 @@ def test_every_shipped_file_opens_with_its_command_and_loads(path: Path) -> None
 @pytest.mark.parametrize("path", sorted((CONFIGS / "benchmark").glob("*.yaml")), ids=lambda path: str(path.stem))
 def test_every_shipped_benchmark_opens_with_its_command_and_is_valid(path: Path) -> None:
     assert path.read_text().startswith(f"# python benchmark.py configs/benchmark/{path.name}")
-    config = resolve(BenchmarkConfig, {}, read_arguments([str(path)], {}))
+    values = read_arguments([str(path)], {})
+    schema = benchmark.STUDIES[values.get("study", "guard")][0]
+    config = resolve(schema, {}, values)
     assert set(config.data.targets) >= {"phantom/scanner_b", "nuclei/fluor_360"}
 
 

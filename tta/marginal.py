@@ -1,5 +1,6 @@
 """What a model answers on the whole: pure functions of the marginal of its predictions."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -93,3 +94,23 @@ def overdispersion(spread: Spread) -> Tensor:
     variance = (spread.square - spread.mean.square()).clamp(min=0).sum() * spread.batches / (spread.batches - 1)
     drawn = ((spread.mean * (1 - spread.mean)).sum() + 1e-3) * spread.inverse
     return variance / drawn.clamp(min=torch.finfo(drawn.dtype).tiny)
+
+
+def prediction_bias(predicted: Tensor, true: Tensor) -> Tensor:
+    """β: the Kullback–Leibler divergence of the true marginal from the predicted one, over ln C (arXiv 2606.02339).
+
+    0 is a model that predicts each class as often as it occurs; 1, where classes are balanced, one that answers with a
+    single class.
+
+    Args:
+        predicted: (C,) counts of the predictions.
+        true: (C,) counts of the true classes.
+
+    Returns:
+        Scalar of at least 0; infinite where a class is predicted that does not occur, 0 where there is but one class, NaN
+        where either has no count.
+    """
+    p, q = predicted / predicted.sum(), true / true.sum()
+    if len(p) == 1:
+        return (p - q).sum()  # 0, or NaN
+    return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum().clamp(min=0) / math.log(len(p))

@@ -46,7 +46,7 @@ class NoGuardConfig:
 class GuardConfig:
     """Watch the adapted model, choose what serves, and correct before a collapse."""
 
-    patience: int = option(6, "the guard looks at every batch at first, and again after 1/patience of the time of calm")
+    patience: int = option(4, "the guard looks at every batch at first, and again after 1/patience of the time of calm")
     longest: int = option(16, "most batches between two looks")
     hysteresis: float = option(0.05, "evidence by which other statistics must be better before they are chosen")
     decay: float = option(0.7, "memory of the running class moments and marginals, per check")
@@ -67,7 +67,7 @@ class GuardConfig:
     alarm_lead: float | None = option(
         None,
         "alarm, and change the statistics, when the evidence for others led that for the published ones by this much, summed "
-        "over looks; null: 0.1",
+        "over looks; null: 0.05",
     )
     ladder: list[str] = option(list(LADDER), "correction of the first, second, ... alarm within the window; the last repeats")
     rest: int = option(8, "batches without updates after an alarm")
@@ -113,7 +113,10 @@ class Choosable(Protocol):
     """A module that can predict and learn under several normalisation statistics."""
 
     def candidates(self, batch: Any, names: Sequence[str] | None = None) -> Mapping[str, Prediction]:
-        """What the un-updated network says of the batch under each choice of statistics, by name; all, or those named."""
+        """What the un-updated network says under each choice of statistics, by name; all, or those named.
+
+        Those that are not in use may speak of a part of the batch only.
+        """
 
     def use(self, name: str) -> None:
         """Predict and learn under this choice from now on."""
@@ -213,7 +216,7 @@ class CollapseGuard(Guard):
                 candidates = pl_module.candidates(batch, self._contenders())
             if candidates:
                 lead, switched = self._look(pl_module, candidates, events)
-                control = candidates[self.choice or ""]
+                control = self._twin(pl_module, candidates, batch, adapted)
             else:
                 control = pl_module.control(batch)
         statistics = Statistics(non_finite=not healthy)
@@ -228,25 +231,12 @@ class CollapseGuard(Guard):
         judged_under = self.choice
         if verdict.reason == "statistics":
             evidence = self._handicapped(candidates)
-            self.choice = max(evidence, key=evidence.__getitem__)
-            control, switched = candidates[self.choice], True
-        twin = "source" if self.choice == "source" else "control"
-        together = plausible({name: self.evidence[name] for name in candidates}) if self._looks <= _TOGETHER else []
-        if len(together) > 1 and control is not None:
-            mean = torch.stack([candidates[name].logits.softmax(1) for name in together]).mean(0)
-            outputs["logits"], outputs["features"], outputs["served_by"] = mean.log(), control.features, "control"
-        elif control is not None and (skipped or switched or doubted or verdict.state in ("ALARM", "FROZEN")):
-            outputs["logits"], outputs["features"] = control
-            if outputs.get("served_by") != "source":
-                outputs["served_by"] = twin
-        elif self.resting and self.shift is not None:
-            outputs["logits"] = adapted.logits + self.shift
-        elif self.idle:  # nothing was updated since the reset, so adapted and control are one and the same
-            outputs["served_by"] = twin
+            events.append(self._change(pl_module, max(evidence, key=evidence.__getitem__), verdict, statistics))
+            control, switched = self._twin(pl_module, candidates, batch, adapted), True
+        doubted = doubted or switched or bool(skipped) or verdict.state in ("ALARM", "FROZEN")
+        self._serve(outputs, adapted, control, candidates, doubted=doubted)
         self.resting = max(self.resting - 1, 0)
-        if verdict.reason == "statistics":
-            events.append(self._change(pl_module, verdict, statistics))
-        elif verdict.state == "ALARM":
+        if verdict.state == "ALARM" and verdict.reason != "statistics":
             events.append(self._correct(pl_module, verdict, statistics))
         elif self.resting == 0 and not self.memory.frozen and not self.holding:
             pl_module.pause(False)
@@ -301,6 +291,31 @@ class CollapseGuard(Guard):
         self._control = state_dict["control"] and ClassMoments(*state_dict["control"])
         self._counts, self._marginal = state_dict["counts"], state_dict["marginal"]
 
+    def _serve(
+        self,
+        outputs: dict[str, Any],
+        adapted: Prediction,
+        control: Prediction | None,
+        candidates: Mapping[str, Prediction],
+        *,
+        doubted: bool,
+    ) -> None:
+        """Say what the batch leaves with, where that is not the adapted prediction."""
+        twin = "source" if self.choice == "source" else "control"
+        together = plausible({name: self.evidence[name] for name in candidates}) if self._looks <= _TOGETHER else []
+        if len(together) > 1 and control is not None:
+            mean = torch.stack([candidates[name].logits.softmax(1) for name in together]).mean(0)
+            outputs["logits"] = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
+            outputs["features"], outputs["served_by"] = control.features, "control"
+        elif control is not None and doubted:
+            outputs["logits"], outputs["features"] = control
+            if outputs.get("served_by") != "source":
+                outputs["served_by"] = twin
+        elif self.resting and self.shift is not None:
+            outputs["logits"] = adapted.logits + self.shift
+        elif self.idle:  # nothing was updated since the reset, so adapted and control are one and the same
+            outputs["served_by"] = twin
+
     def _look(
         self, module: Any, candidates: Mapping[str, Prediction], events: list[dict[str, Any]]
     ) -> tuple[float | None, bool]:
@@ -325,11 +340,15 @@ class CollapseGuard(Guard):
         events.append(self._choice_event("choice", "start" if first else "evidence", message))
         return None, True
 
-    def _change(self, module: Any, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
-        """Leave the published statistics for those in ``choice``."""
-        assert self.choice is not None
+    def _twin(self, module: Any, candidates: Mapping[str, Prediction], batch: Any, adapted: Prediction) -> Prediction:
+        """What the un-updated network says of the whole batch under the statistics in use."""
+        known = candidates.get(self.choice or "")
+        return known if known is not None and len(known.logits) == len(adapted.logits) else module.control(batch)
+
+    def _change(self, module: Any, choice: str, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
+        """Leave the published statistics for others."""
         self.alarmed.append(self.batch)
-        self._use(module, self.choice, others=True)
+        self._use(module, choice, others=True)
         event = self._choice_event("correction", verdict.reason, f"The {self.choice} statistics suit the stream better.")
         return {**event, "correction": "statistics", "statistics": asdict(statistics)}
 

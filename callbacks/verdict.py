@@ -58,7 +58,7 @@ class Thresholds:
     alarm_shortfall: float = 0.1
     watch_drift: float = 0.04
     alarm_excess: float | None = 0.06
-    alarm_lead: float = 0.1
+    alarm_lead: float = 0.05
     alpha: float = 0.01
 
 

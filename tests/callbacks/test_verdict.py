@@ -8,7 +8,7 @@ import pytest
 from callbacks.judge import corrected
 from callbacks.verdict import Memory, Statistics, Thresholds, decide
 
-LIMITS = Thresholds(watch_ratio=0.85, alarm_shortfall=0.3, watch_drift=0.2, alarm_excess=0.2)
+LIMITS = Thresholds(watch_ratio=0.85, alarm_shortfall=0.3, watch_drift=0.2, alarm_excess=0.2, alarm_lead=0.1)
 
 
 @pytest.mark.parametrize(

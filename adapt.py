@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, seed_everything
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks import GUARDS, Alerts, CollapseGuard, PredictionWriter, TraceWriter, create_guard
@@ -22,15 +23,17 @@ from datamodules.shifts import expanded
 from datamodules.streams.window import NewestOnly
 from tta import entry
 from tta.adaptation import AdaptationModule
+from tta.artifacts import adapted_name, log_artifact, source_metadata, source_name, use_model
 from tta.candidates import Candidates
-from tta.checkpoint import SourceCheckpoint, load_adapted, save_adapted
+from tta.checkpoint import SourceCheckpoint, load_adapted, save_adapted, source_file
 from tta.config import read_arguments, resolve, to_dict
 from tta.errors import InputError
 from tta.methods import METHODS, Method, create_method
 from tta.methods.scaling import scaled
 from tta.options import option
+from tta.results import log_images, log_result, metric_tables, prediction_sample
 from tta.scores import check_groups, scores
-from tta.tracking import WandbConfig, create_loggers, finish, log_result
+from tta.tracking import WandbConfig, create_loggers, finish, own_name
 
 GROUPS = {
     "data": DATA,
@@ -44,6 +47,10 @@ USAGE = (
     "usage: python adapt.py source=DIR_OR_CKPT [config.yaml ...] [key=value ...]\n\n"
     "Carry a source model through a stream of target images, adapting as it goes."
 )
+
+
+#: Rows of the table of predictions that W&B gets.
+_SAMPLE = 100
 
 
 @dataclass
@@ -65,6 +72,7 @@ class AdaptConfig:
     bootstrap: int = option(0, "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none")
     workers: int = option(0, "processes that prepare batches")
     trainer: dict[str, Any] = option({}, "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu trainer.devices=1")
+    logger: Any = option("csv", "loggers beside W&B: tensorboard, mlflow, or a list; trace.csv is always written")
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
 
 
@@ -120,9 +128,10 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     reporter = RunReporter(checkpoint, guard, writer, tracer) if config.report else None
     if reporter is not None:
         callbacks = reporter.around(callbacks)
-    log = create_loggers if rank == 0 else lambda *args, **kwargs: []
-    loggers = log(config.wandb, folder, name=name, job_type="adapt", settings=to_dict(config))
+    settings = to_dict(config)
+    loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=settings, others=config.logger)
     try:
+        _log_inputs(loggers, config, checkpoint)
         trainer = entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments})
         trainer.fit(module, loader)
         columns = {name: values[writer.rows] for name, values in columns.items()}
@@ -142,15 +151,55 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         levels = {"R": thresholds.watch_ratio, "drift": thresholds.watch_drift} if thresholds else {}
         figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, classes, levels, name)
         save_trajectory(figure, folder / "trajectory.png")
-        log_result(loggers, metrics, events=tracer.events, picture=folder / "trajectory.png")
+        _log_outputs(loggers, config, checkpoint, folder, metrics, tracer, writer, images)
         if reporter is not None:
             twin, _, _ = create_module(config, checkpoint)
-            page = folder / "report.html"
-            facts = {"metrics": metrics, "columns": columns, "settings": to_dict(config)}
-            reporter.write(page, name=name, module=twin, loader=loader, trainer=trainer, **facts)
+            facts = {"metrics": metrics, "columns": columns, "settings": settings}
+            reporter.write(folder / "report.html", name=name, module=twin, loader=loader, trainer=trainer, **facts)
     finally:
         finish(loggers)
     return metrics
+
+
+def _log_inputs(loggers: list[Logger], config: AdaptConfig, checkpoint: SourceCheckpoint) -> None:
+    """Tell W&B from which checkpoints the run starts."""
+    if not config.wandb.artifacts:
+        return
+    assert config.source is not None
+    use_model(loggers, "source", source_name(checkpoint), source_file(config.source), source_metadata(checkpoint))
+    if config.start is not None:
+        use_model(loggers, "start", adapted_name(checkpoint), Path(config.start).expanduser())
+
+
+def _log_outputs(
+    loggers: list[Logger],
+    config: AdaptConfig,
+    checkpoint: SourceCheckpoint,
+    folder: Path,
+    metrics: dict[str, Any],
+    tracer: TraceWriter,
+    writer: PredictionWriter,
+    images: ImageSet,
+) -> None:
+    """Give the loggers what the run came to."""
+    columns = ("batch", "event", "reason", "message")
+    tables = {
+        "events": [{column: event.get(column) for column in columns} for event in tracer.events],
+        "predictions": prediction_sample(writer.path, writer.labels, writer.class_names, _SAMPLE),
+        **metric_tables(metrics),
+    }
+    log_result(loggers, metrics, tables=tables, pictures={"trajectory": folder / "trajectory.png"})
+    sample = prediction_sample(writer.path, writer.labels, writer.class_names, config.wandb.images)
+    shown = [(images[writer.rows[row["position"]]]["image"], row) for row in sample]
+    log_images(
+        loggers,
+        [(image, f"{row['id']}: {row['prediction']} ({row['confidence']:.0%}), {row['label']}") for image, row in shown],
+    )
+    if config.wandb.artifacts:
+        names = ("predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "config.yaml")
+        facts = {"method": config.method.kind, "guard": config.guard.kind, "stream": config.stream.kind}
+        log_artifact(loggers, f"predictions-{folder.name}", "predictions", [folder / name for name in names], facts)
+        log_artifact(loggers, adapted_name(checkpoint), "model", [folder / "adapted.ckpt"], facts)
 
 
 def look_ahead(config: AdaptConfig) -> Preflight:
@@ -235,7 +284,7 @@ def _run_name(config: AdaptConfig) -> str:
     shift = create_shift(config.shift.kind, config.shift.options)
     if shift is not None:
         parts.append(str(shift))
-    return "-".join([*parts, f"seed{config.seed}"])
+    return own_name("-".join([*parts, f"seed{config.seed}"]))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,33 +1,40 @@
-"""Measure guards: methods on shifted streams, alone and under each guard, as one table, seven figures and pictures."""
+"""Measure guards: methods on shifted streams, alone and under each guard, as one table, seven figures and pictures.
+
+With ``study=paper``, measure the claims of the paper behind DSBR instead.
+"""
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from lightning.pytorch.loggers import Logger
 from tqdm import tqdm
 
-from benchmarks import tables
-from benchmarks.cell import Report, run_task
+from benchmarks import tables, workers
+from benchmarks.cell import run_task
 from benchmarks.cost import guard_costs
 from benchmarks.kept import PREDICTION_KEYS, PREDICTIONS
-from benchmarks.options import BenchmarkConfig
+from benchmarks.options import BenchmarkConfig, StudyConfig
+from benchmarks.paper import study as paper
+from benchmarks.paper.options import PaperConfig
 from benchmarks.pictures import heat_map, regret_against_gain
-from benchmarks.plan import Model, data_words, plan_grid, plan_models, plan_tasks, policies_of, training_words
+from benchmarks.plan import Model, data_words, missing_models, plan_grid, plan_models, plan_tasks, policies_of
 from benchmarks.report import benchmark_report
 from benchmarks.summary import OURS, as_table, summarize, with_references
-from benchmarks.workers import spread
-from train import GROUPS as TRAIN_GROUPS
-from train import TrainConfig, train
 from tta import entry
+from tta.artifacts import log_artifact
+from tta.config import read_arguments, to_dict
 from tta.errors import InputError
+from tta.results import log_result
+from tta.tracking import create_loggers, finish, log_progress
 
 USAGE = (
     "usage: python benchmark.py [config.yaml ...] [key=value ...]\n\n"
     "Run methods on shifted streams, alone and guarded; where a run was stopped, the same command goes on."
 )
-_QUIET = ("wandb.mode=disabled", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
 #: What names a row of the tables that are read again.
 _NAMES = {"results": (*tables.CELL_KEYS, "policy"), "references": tables.STREAM_KEYS, "predictions": PREDICTION_KEYS}
 _COLUMNS = {
@@ -45,10 +52,23 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         The content of ``summary.json``.
     """
     folder = entry.output_folder(config.output, config, "benchmark.py")
-    if config.merge:
-        merge(folder, [Path(part).expanduser() for part in config.merge])
-    else:
-        run_cells(config, folder)
+    name = "-".join([folder.name, *([f"shard{config.shard.replace('/', 'of')}"] if config.shard else [])])
+    settings = to_dict(config)
+    loggers = create_loggers(config.wandb, folder, name=name, job_type="benchmark", settings=settings, others=config.logger)
+    try:
+        if config.merge:
+            merge(folder, [Path(part).expanduser() for part in config.merge])
+        else:
+            run_cells(config, folder, loggers)
+        summary = _conclude(config, folder)
+        _log(loggers, config, folder, name, summary)
+    finally:
+        finish(loggers)
+    return summary
+
+
+def _conclude(config: BenchmarkConfig, folder: Path) -> dict[str, Any]:
+    """Write summary and pictures of the tables in a folder."""
     results, references = (tables.read(folder / f"{name}.csv") for name in ("results", "references"))
     costs = entry.read_json(folder / "cost.json") if (folder / "cost.json").is_file() else {}
     summary = summarize(results, references, costs)
@@ -65,44 +85,39 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     return summary
 
 
-def run_cells(config: BenchmarkConfig, folder: Path) -> None:
+def _log(loggers: Sequence[Logger], config: BenchmarkConfig, folder: Path, name: str, summary: dict[str, Any]) -> None:
+    """Give the loggers figures, tables, pictures and the results."""
+    policies = {"ours": summary["ours"], **summary["policies"], "unguarded": summary["unguarded"]}
+    tables_ = {
+        "policies": [{"policy": policy, **values} for policy, values in policies.items()],
+        "results": tables.read(folder / "results.csv"),
+    }
+    pictures = {path.stem: path for path in (folder / "regret.png", folder / "cells.png") if path.is_file()}
+    log_result(loggers, {"summary": policies}, tables=tables_, pictures=pictures)
+    if config.wandb.artifacts:
+        names = ("results.csv", "references.csv", "cost.json", "summary.json", "config.yaml")
+        files = [folder / file for file in names if (folder / file).is_file()]
+        log_artifact(loggers, f"benchmark-{name}", "benchmark", files)
+
+
+def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] = ()) -> None:
     """Train the source models that are missing, run the cells that are, and time the guards."""
     grid = plan_grid(config)
-    models = plan_models(config, grid)
-    missing = [model for model in dict.fromkeys(models.values()) if model.missing]
-    if missing:
-        with tqdm(total=len(missing), desc="source models", unit="model", disable=None) as progress:
-            words = [training_words(config, model) for model in missing]
-            spread(_train, words, config.processes, lambda _: progress.update())
-    (folder / "errors.csv").unlink(missing_ok=True)  # what failed is tried again
+    models = plan_models(config, [setting for setting, _ in grid])
+    workers.train_models(missing_models(config, models), config.processes)
     known = [tables.latest(tables.read(folder / f"{name}.csv"), _NAMES[name]) for name in ("results", "references")]
     tasks = plan_tasks(config, grid, models, *known)
     total = sum(len(cases) for _, cases in grid)
     left = sum(len(task.cells) for task in tasks)
-    with tqdm(total=total, initial=total - left, desc="cells", unit="cell", disable=None, smoothing=0.1) as progress:
-
-        def keep(report: Report) -> None:
-            tables.append(folder / f"{report.table}.csv", _COLUMNS[report.table], report.rows)
-            progress.update(report.done)
-
-        spread(run_task, tasks, config.processes, keep)
+    tell = partial(log_progress, loggers)
+    workers.run_cells(run_task, tasks, config.processes, folder, _COLUMNS, total=total, left=left, tell=tell)
     if config.cost_rounds and grid:
         _time_guards(config, folder, grid[0][0].data, next(iter(models.values())))
 
 
 def merge(folder: Path, parts: Sequence[Path]) -> None:
-    """Put the tables of shards together, each row once.
-
-    Raises:
-        InputError: a part has no results.
-    """
-    for part in parts:
-        if not (part / "results.csv").is_file():
-            raise InputError(f"{part} has no results.csv: merge takes the outputs of finished shards")
-    for name, keys in _NAMES.items():
-        rows = [row for part in [folder, *parts] for row in tables.read(part / f"{name}.csv")]
-        (folder / f"{name}.csv").unlink(missing_ok=True)
-        tables.append(folder / f"{name}.csv", _COLUMNS[name], tables.latest(rows, keys))
+    """Put the tables of shards together, each row once, and the costs that each measured."""
+    tables.merge(folder, parts, _NAMES, _COLUMNS)
     costs = [entry.read_json(part / "cost.json") for part in [folder, *parts] if (part / "cost.json").is_file()]
     entry.write_json(folder / "cost.json", {name: median(c[name] for c in costs if name in c) for c in costs for name in c})
 
@@ -120,27 +135,37 @@ def _time_guards(config: BenchmarkConfig, folder: Path, data: str, model: Model)
     entry.write_json(path, costs)
 
 
-def _train(words: list[str], tell: Callable[[Any], None]) -> None:
-    train(entry.configured(TrainConfig, TRAIN_GROUPS, [*_QUIET, *words]))
-    tell(words)
+#: What can be measured: options, work, and its summary as text.
+STUDIES: dict[str, tuple[type[StudyConfig], Callable[[Any], dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
+    "guard": (BenchmarkConfig, benchmark, as_table),
+    "paper": (PaperConfig, paper.run_study, paper.as_table),
+}
 
 
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
+    schema, work, as_text = STUDIES.get(_study_of(argv), STUDIES["guard"])
 
     def run() -> None:
-        config = entry.configured(BenchmarkConfig, {}, argv)
-        summary = benchmark(config)
-        print(as_table(summary))
+        config = entry.configured(schema, {}, argv)
+        print(as_text(work(config)))
         errors = tables.read(Path(config.output) / "errors.csv")
         if errors:
             print(f"{len(errors)} failures, see {config.output}/errors.csv; the same command tries those cells again")
 
     try:
-        return entry.run(run, BenchmarkConfig, {}, USAGE, argv)
+        return entry.run(run, schema, {}, USAGE, argv)
     except KeyboardInterrupt:
         print("stopped; the same command goes on with the cells that are left", file=sys.stderr)
         return 130
+
+
+def _study_of(argv: Sequence[str]) -> str:
+    """Which study the words ask for; what is wrong with them is said when all options are read."""
+    try:
+        return str(read_arguments([word for word in argv if "=" in word or word.endswith("yaml")], {}).get("study", "guard"))
+    except InputError:
+        return "guard"
 
 
 if __name__ == "__main__":

@@ -15,15 +15,17 @@ from callbacks.calibration import CalibrationConfig, NoCalibrationConfig, calibr
 from datamodules import DATA, load_images
 from datamodules.source import SourceData
 from tta import entry
-from tta.checkpoint import SourceCheckpoint
+from tta.artifacts import log_artifact, source_metadata, source_name
+from tta.checkpoint import SourceCheckpoint, source_file
 from tta.config import read_arguments, to_dict
 from tta.errors import InputError
 from tta.metrics import balanced_accuracy
 from tta.networks import MODELS, Network, create_network
 from tta.options import option
+from tta.results import log_result, metric_tables
 from tta.scores import scores
 from tta.source import SourceModule, channel_moments, evaluate, fisher_information, layer_moments, source_statistics
-from tta.tracking import WandbConfig, create_loggers, finish, log_result
+from tta.tracking import WandbConfig, create_loggers, finish, own_name
 from tta.weights import adopt
 
 GROUPS = {
@@ -67,6 +69,7 @@ class TrainConfig:
     fisher_images: int = option(2000, "training images for the Fisher information that method=eata needs; 0: leave it out")
     workers: int = option(0, "processes that prepare training batches")
     trainer: dict[str, Any] = option({}, "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu trainer.devices=1")
+    logger: Any = option("csv", "loggers beside W&B: tensorboard, mlflow, or a list; csv/metrics.csv is always written")
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
 
     def __post_init__(self) -> None:
@@ -101,7 +104,7 @@ def train(config: TrainConfig) -> Path:
     """
     seed_everything(config.seed, workers=True, verbose=False)
     adopted = config.weights is not None
-    name = config.name or f"{config.data.kind}-{config.model.kind}-{'adopted' if adopted else f'seed{config.seed}'}"
+    name = config.name or own_name(f"{config.data.kind}-{config.model.kind}-{'adopted' if adopted else f'seed{config.seed}'}")
     data = _source_data(config)
     _subgroups(config, data)  # a column that is not there is refused before training
     images = data.images["train"]
@@ -116,18 +119,23 @@ def train(config: TrainConfig) -> Path:
         network.std.copy_(std)
     arguments = entry.trainer_arguments(config.trainer, max_epochs=config.epochs)
     folder = entry.output_folder(config.output or f"runs/train/{name}", config, "train.py")
-    loggers = create_loggers(config.wandb, folder, name=name, job_type="train", settings=to_dict(config))
+    settings = to_dict(config)
+    loggers = create_loggers(config.wandb, folder, name=name, job_type="train", settings=settings, others=config.logger)
     try:
         if not adopted:
             _fit(config, network, data, folder, {"logger": loggers, **arguments})
         checkpoint = _described(config, network, description, data)
         checkpoint.save(folder / "source.ckpt")  # before calibration, which takes its time
         try:
-            _with_calibration(config, checkpoint, data).save(folder / "source.ckpt")
+            checkpoint = _with_calibration(config, checkpoint, data)
+            checkpoint.save(folder / "source.ckpt")
         except InputError as error:  # no reason to lose the training
             print(f"calibration was left out, so the guard keeps its default thresholds: {error}")
         entry.write_json(folder / "metrics.json", checkpoint.metrics)
-        log_result(loggers, checkpoint.metrics)
+        log_result(loggers, checkpoint.metrics, tables=metric_tables(checkpoint.metrics))
+        if config.wandb.artifacts:
+            files = [folder / "source.ckpt"]
+            log_artifact(loggers, source_name(checkpoint), "model", files, source_metadata(checkpoint))
     finally:
         finish(loggers)
     return folder
@@ -157,8 +165,7 @@ def recalibrate(config: TrainConfig) -> Path:
     if config.output is not None:
         file = entry.output_folder(config.output, config, "train.py") / "source.ckpt"
     else:
-        file = Path(config.source).expanduser()
-        file = file / "source.ckpt" if file.is_dir() else file
+        file = source_file(config.source)
     part = file.with_suffix(".part")  # a run that is stopped leaves the old checkpoint whole
     checkpoint.save(part)
     part.replace(file)

@@ -17,6 +17,7 @@ from benchmarks.summary import OURS
 from benchmarks.tables import NORMALIZATIONS, Row
 from datamodules import ImageSet, StreamLoader, create_shift, create_stream, load_images
 from tta.checkpoint import SourceCheckpoint
+from tta.errors import InputError
 from tta.methods import METHODS
 from tta.methods.base import UpdateConfig
 from tta.methods.scaling import scaled
@@ -24,6 +25,8 @@ from tta.metrics import balanced_accuracy
 
 #: A stream of class blocks shows each class so often, and its last quarter every class.
 _ROUNDS = 4
+#: A stream by this name has its classes equally often; adapt.py is told their shares.
+BALANCED = "balanced"
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def create_cell(variant: Variant, rate: float, source: str, data: tuple[str, ...
         data: how adapt.py is asked for the data set.
         batch_size: images a batch.
     """
-    checkpoint = _checkpoint(source)
+    checkpoint = load_checkpoint(source)
     options = configure([f"source={source}", *data, *variant.words]).method.options
     chosen = scaled(
         options, METHODS[variant.kind].Config, model=checkpoint.network["kind"], size=checkpoint.size, batch_size=batch_size
@@ -136,7 +139,7 @@ def run_task(task: Task, tell: Callable[[Report], None]) -> None:
         if task.normalizations:
             tell(Report("references", [{**names, **stream.normalizations()}]))
     except Exception as error:  # of whatever kind: it must not end the other streams
-        tell(Report("errors", [{**names, "error": _sentence(error)}], done=len(task.cells)))
+        tell(Report("errors", [{**names, "error": sentence(error)}], done=len(task.cells)))
         return
     for cell in task.cells:
         keys = {**names, "method": cell.variant.label, "lr": cell.lr}
@@ -144,14 +147,14 @@ def run_task(task: Task, tell: Callable[[Report], None]) -> None:
         failures: list[Row] = []
         stream.served.clear()
         try:
-            unguarded, losses = stream.unguarded(cell)
+            unguarded = stream.unguarded(cell)
             for policy in cell.policies:
                 try:
-                    rows.append({**keys, "policy": policy, **unguarded, **stream.guarded(cell, policy, losses)})
+                    rows.append({**keys, "policy": policy, **unguarded, **stream.guarded(cell, policy)})
                 except Exception as error:
-                    failures.append({**keys, "policy": policy, "error": _sentence(error)})
+                    failures.append({**keys, "policy": policy, "error": sentence(error)})
         except Exception as error:
-            failures.append({**keys, "error": _sentence(error)})
+            failures.append({**keys, "error": sentence(error)})
         if failures:
             tell(Report("errors", failures))
         tell(Report("predictions", kept(keys, stream.served)))  # before the results, by which a cell counts as done
@@ -162,8 +165,8 @@ class _Stream:
     """A stream in memory, with its references."""
 
     def __init__(self, task: Task) -> None:
-        self.task, self.checkpoint = task, _checkpoint(task.source)
-        self.batches, self.words = _batches(task)
+        self.task, self.checkpoint = task, load_checkpoint(task.source)
+        self.batches, self.words = load_stream(task)
         self.labels = self.batches.labels
         #: Predictions of the cell that runs, by policy.
         self.served: dict[str, Tensor] = {}
@@ -195,18 +198,16 @@ class _Stream:
         source, control = self.scores("source", self.source), self.scores("control", self.control)
         return {"images": len(self.labels), **source, **control, **scores, "batch": control["control"]}
 
-    def unguarded(self, cell: Cell) -> tuple[Row, Tensor]:
-        """What all policies of a cell share: the references' scores and the unguarded method's, and its running loss."""
+    def unguarded(self, cell: Cell) -> Row:
+        """What all policies of a cell share: the references' scores and the unguarded method's."""
         outcome = self.run([*cell.words, *cell.published, "guard=off"])
         self.served["off"] = outcome.predictions
-        bases = [base.predictions for base in (self.source, self.control)]
-        losses = running_loss(outcome.predictions, bases, self.labels, self.task.batch_size)
         references = {
             name: self.scores(name, base)[name] for name, base in (("source", self.source), ("control", self.control))
         }
-        return {**references, **self.scores("unguarded", outcome)}, losses
+        return {**references, **self.scores("unguarded", outcome)}
 
-    def guarded(self, cell: Cell, policy: str, losses: Tensor) -> Row:
+    def guarded(self, cell: Cell, policy: str) -> Row:
         """What a policy makes of the cell.
 
         Ours comes with adapt.py's choice of normalisation; a published guard meets the method as that was published.
@@ -214,7 +215,8 @@ class _Stream:
         normalization = [] if policy == OURS else cell.published
         outcome = self.run([*cell.words, *normalization, f"guard={policy}"])
         self.served[policy] = outcome.predictions
-        alarm = outcome.first_alarm
+        alarm, bases = outcome.first_alarm, [base.predictions for base in (self.source, self.control)]
+        losses = running_loss(outcome.predictions, bases, self.labels, self.task.batch_size)
         return {
             **self.scores("guarded", outcome),
             "alarms": outcome.alarms,
@@ -225,13 +227,17 @@ class _Stream:
         }
 
 
-def _batches(task: Task) -> tuple[Batches, list[str]]:
+def load_stream(task: Task) -> tuple[Batches, list[str]]:
     """The stream's batches, and how adapt.py is asked for them.
 
     A small target is passed over several times, and each is thinned, so that streams are about equally long.
     """
     setting = task.setting
-    kind = [f"stream={setting.stream}", f"stream.batch_size={task.batch_size}"]
+    kind = [f"stream={setting.stream}"]
+    if setting.stream == BALANCED:
+        classes = len(load_checkpoint(task.source).class_names)
+        kind = ["stream=prevalence", f"stream.prevalence={[1 / classes] * classes}"]
+    kind.append(f"stream.batch_size={task.batch_size}")
     shift = [f"shift={setting.shift}"]
     if setting.severity:
         shift += [f"shift.severity={setting.severity}", f"shift.seed={setting.seed}"]
@@ -267,24 +273,46 @@ def thinned(images: ImageSet, count: int, seed: int) -> ImageSet:
 
 
 @lru_cache(maxsize=4)
-def _checkpoint(source: str) -> SourceCheckpoint:
+def load_checkpoint(source: str) -> SourceCheckpoint:
+    """A source model, the last few of which are kept in memory."""
     return SourceCheckpoint.load(source)
 
 
 @lru_cache(maxsize=4)
 def _images(source: str, data: tuple[str, ...]) -> ImageSet:
     """The target's images, unshifted."""
-    return target_images(configure([f"source={source}", *data]), _checkpoint(source))
+    return target_images(configure([f"source={source}", *data]), load_checkpoint(source))
 
 
 @lru_cache
 def _there_and_back(source: str, data: tuple[str, ...]) -> list[str]:
-    """Recurring domains: the target and the source's own in turn; the target alone where there is no other domain."""
+    """Recurring domains: the target's and the source's own in turn; the target alone where there is no other domain.
+
+    Raises:
+        InputError: the data set's target is something else than the names of domains.
+    """
     config = configure([f"source={source}", *data])
     target = config.data.options.target
+    if target is None:
+        return []
+    names = [target] if isinstance(target, str) else list(target)
     home = str(load_images(config.data.kind, config.data.options, "test").domains[0])
-    return [] if target in (None, home) else [f"data.target=[{target},{home}]"]
+    if home in names:
+        return []
+    word = f"data.target=[{','.join([*names, home])}]"
+    try:
+        both = configure([f"source={source}", *data, word]).data
+        served = set(load_images(both.kind, both.options, "target").domains.tolist())
+    except InputError:
+        served = set()
+    if served != {*names, home}:
+        raise InputError(
+            f"stream=recurring goes from domain to domain, and data.target={target} of data={config.data.kind} names none: "
+            "take a data set whose target is a domain, such as npz or table, or leave recurring out of streams"
+        )
+    return [word]
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """An error as a table has it, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -58,7 +58,7 @@ _STREAMS = {"iid": ("stream=iid",), "85 %": ("stream=prevalence", "stream.label=
 #: So slow that it is measured on a shorter stream.
 _SLOW = "memo"
 
-_START, _END = "<!-- written by benchmarks.comparison -->", "<!-- end -->"
+_END = "<!-- end -->"
 
 
 class Row(NamedTuple):
@@ -246,14 +246,15 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def write_page(path: Path, text: str) -> None:
-    """Put the tables between the page's markers, and leave what is around them."""
-    page = path.read_text() if path.is_file() else f"# Results\n\n{_START}\n{_END}\n"
-    if page.count(_START) != 1 or _END not in page.split(_START)[1]:
-        raise InputError(f"{path} lacks the lines {_START} and {_END}, between which the tables go")
-    before, rest = page.split(_START)
+def write_page(path: Path, text: str, writer: str = "benchmarks.comparison") -> None:
+    """Put the tables between the page's markers, which name their writer, and leave what is around them."""
+    start = f"<!-- written by {writer} -->"
+    page = path.read_text() if path.is_file() else f"# Results\n\n{start}\n{_END}\n"
+    if page.count(start) != 1 or _END not in page.split(start)[1]:
+        raise InputError(f"{path} lacks the lines {start} and {_END}, between which the tables go")
+    before, rest = page.split(start)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{before}{_START}\n\n{text}\n\n{_END}{rest.split(_END, 1)[1]}")
+    path.write_text(f"{before}{start}\n\n{text}\n\n{_END}{rest.split(_END, 1)[1]}")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The README's figures: mean and range over seeds, each seed with its own source model.
+"""The figures of docs/measured.md: mean and range over seeds, each seed with its own source model.
 
 python -m benchmarks.figures [sets=[phantom,nuclei,chest]] [root=DIR] [seeds=[0,1,2]]
 """

@@ -10,6 +10,7 @@ import numpy as np
 from tta.errors import InputError
 
 T = TypeVar("T", bound=tuple[Hashable, ...])
+Part = TypeVar("Part")
 
 
 class Setting(NamedTuple):
@@ -101,7 +102,7 @@ def balanced(
     return chosen
 
 
-def shard_of(grid: Grid, shard: str | None) -> Grid:
+def shard_of(grid: list[Part], shard: str | None) -> list[Part]:
     """The k-th of n parts, written k/n from 1/n to n/n; a stream is never divided, so that its references stay with it.
 
     Raises:

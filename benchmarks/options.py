@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from adapt import GROUPS
 from datamodules.shifts import CORRUPTIONS
@@ -11,6 +11,7 @@ from tta.config import closest
 from tta.errors import InputError
 from tta.methods import METHODS
 from tta.options import option
+from tta.tracking import WandbConfig
 
 
 @dataclass
@@ -26,64 +27,90 @@ class DataOptions:
 
 
 @dataclass
-class BenchmarkConfig:
-    """Options of ``benchmark.py``."""
+class StudyConfig:
+    """What studies share: images, seeds, source models, and how the work is divided."""
 
     data: DataOptions = option(DataOptions(), "images")
-    shifts: list[str] = option(["none", "noise"], "corruptions of the target; none: as it is")
-    severities: list[int] = option([3], "severities of each corruption, 1 to 5")
-    streams: list[str] = option(["iid", "prevalence"], "orders of arrival; recurring: target and source in turn")
     methods: list[str] = option(["tent", "dsbr"], "methods, or labels of variants")
     variants: dict[str, Any] = option(
         {"dsbr_estimated": {"kind": "dsbr", "target_prior": "estimated"}}, "methods with options of their own, by label"
     )
-    rates: list[float] = option([1, 10], "multiples of a method's default learning rate")
     seeds: list[int] = option([0], "seeds of the streams")
-    policies: list[str] | None = option(None, "guards, by the names of adapt.py; null: all there are")
-    cells: int | None = option(None, "cells to take of the product, balanced over its axes; null: all")
-    per_stream: int | None = option(None, "cells that share a stream; null: all methods at all rates")
-    images: int = option(3000, "length of a stream, at least: larger targets are thinned, smaller ones passed over again")
-    batch_size: int = option(64, "images that arrive together")
     models: Any = option(1, "source models of a data set, trained with the first seeds; each: one a seed")
     sources: str | None = option(None, "folder of source models, named DATA and SEED; what it lacks is trained")
     train: list[str] = option([], "words for train.py")
     processes: int = option(2, "processes, of one thread each")
     shard: str | None = option(None, "run the k-th of n parts, written k/n")
     merge: list[str] = option([], "outputs of shards, to be put together; nothing is run then")
-    cost_rounds: int = option(5, "rounds in which the cost of guarding is timed; 0: not at all")
-    report: bool = option(False, "leave report.html, a page about the results: ranks with intervals, figures, pictures")
     output: str = option("runs/benchmark", "folder of the results")
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch_size", "processes"):
+        self.refuse_small("processes")
+        self.refuse_repeated("methods", "seeds")
+        if self.models != "each" and not (isinstance(self.models, int) and self.models >= 1):
+            raise InputError(f"models={self.models} must be a number from 1 on, or each")
+        for label, variant in self.variants.items():
+            if not isinstance(variant, dict) or "kind" not in variant:
+                raise InputError(f"variants.{label} needs a kind: the method that it is a variant of")
+            check_known("method", [variant["kind"]], METHODS)
+        self.check_methods(self.methods)
+
+    def check_methods(self, names: Iterable[str]) -> None:
+        """Refuse what is neither a method nor a variant."""
+        check_known("method", names, {*METHODS, *self.variants})
+
+    def refuse_small(self, *names: str) -> None:
+        """Refuse options below 1."""
+        for name in names:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1")
-        for name in ("cells", "per_stream"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, or null for all")
-        for name in ("shifts", "streams", "methods", "rates", "seeds"):
+
+    def refuse_repeated(self, *names: str) -> None:
+        """Refuse lists that are empty, or name something twice."""
+        for name in names:
             if not getattr(self, name):
                 raise InputError(f"{name} is empty: name at least one")
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise InputError(f"{name}={getattr(self, name)} names something twice")
+
+
+@dataclass
+class BenchmarkConfig(StudyConfig):
+    """Options of ``benchmark.py``."""
+
+    study: Literal["guard"] = option("guard", "what is measured: guard, or paper (whose options study=paper --help lists)")
+    shifts: list[str] = option(["none", "noise"], "corruptions of the target; none: as it is")
+    severities: list[int] = option([3], "severities of each corruption, 1 to 5")
+    streams: list[str] = option(["iid", "prevalence"], "orders of arrival; recurring: target and source in turn")
+    rates: list[float] = option([1, 10], "multiples of a method's default learning rate")
+    policies: list[str] | None = option(None, "guards, by the names of adapt.py; null: all there are")
+    cells: int | None = option(None, "cells to take of the product, balanced over its axes; null: all")
+    per_stream: int | None = option(None, "cells that share a stream; null: all methods at all rates")
+    images: int = option(3000, "length of a stream, at least: larger targets are thinned, smaller ones passed over again")
+    batch_size: int = option(64, "images that arrive together")
+    cost_rounds: int = option(5, "rounds in which the cost of guarding is timed; 0: not at all")
+    report: bool = option(False, "leave report.html, a page about the results: ranks with intervals, figures, pictures")
+    logger: Any = option("csv", "loggers beside W&B: tensorboard, mlflow, or a list; results.csv is always written")
+    wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.refuse_small("images", "batch_size")
+        for name in ("cells", "per_stream"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, or null for all")
+        self.refuse_repeated("shifts", "streams", "rates")
         if any(not 1 <= severity <= 5 for severity in self.severities):
             raise InputError(f"severities={self.severities} must lie in 1..5")
         if min(self.rates) <= 0:
             raise InputError(f"rates={self.rates} must be above 0")
-        if self.models != "each" and not (isinstance(self.models, int) and self.models >= 1):
-            raise InputError(f"models={self.models} must be a number from 1 on, or each")
         if self.cost_rounds < 0:
             raise InputError("cost_rounds must not be negative")
         if self.policies is not None:
             self.policies = ["on" if name == "True" else name for name in self.policies]  # YAML's on
         check_known("policy", self.policies or [], GUARDS)
-        check_known("method", self.methods, {*METHODS, *self.variants})
         check_known("shift", self.shifts, {"none", *CORRUPTIONS})
         check_known("stream", self.streams, STREAMS)
-        for label, variant in self.variants.items():
-            if not isinstance(variant, dict) or "kind" not in variant:
-                raise InputError(f"variants.{label} needs a kind: the method that it is a variant of")
-            check_known("method", [variant["kind"]], METHODS)
 
 
 #: The guards that there are.

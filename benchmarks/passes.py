@@ -38,6 +38,7 @@ class Outcome:
 
     Attributes:
         predictions: (N,) classes as served.
+        probabilities: (N, C) as served.
         alarms: how many.
         resets: how many.
         first_alarm: the batch of the first alarm; None without one.
@@ -46,6 +47,7 @@ class Outcome:
     """
 
     predictions: Tensor
+    probabilities: Tensor
     alarms: int
     resets: int
     first_alarm: int | None
@@ -58,6 +60,7 @@ class Recorder(Callback):
 
     def __init__(self) -> None:
         self.predictions: list[Tensor] = []
+        self.probabilities: list[Tensor] = []
         self.first_alarm: int | None = None
         self.seconds = self.own_seconds = 0.0
 
@@ -70,6 +73,7 @@ class Recorder(Callback):
     ) -> None:
         """Keep what was served."""
         self.predictions.append(outputs["logits"].argmax(1).cpu())
+        self.probabilities.append(outputs["logits"].float().softmax(1).cpu())
         if self.first_alarm is None and outputs.get("verdict") == "ALARM":
             self.first_alarm = batch_idx
 
@@ -96,6 +100,7 @@ def run(batches: Batches, config: AdaptConfig, checkpoint: SourceCheckpoint) -> 
     trainer.fit(module, batches)
     return Outcome(
         predictions=torch.cat(recorder.predictions),
+        probabilities=torch.cat(recorder.probabilities),
         alarms=guard.alarms if guard else 0,
         resets=len(guard.resets) if guard else 0,
         first_alarm=recorder.first_alarm,

@@ -1,13 +1,13 @@
 """From options to tasks: which data is there, which source models are missing, which cells are still to be run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cell import Cell, Task, Variant, create_cell
-from benchmarks.grid import Case, Grid, create_grid, settings, shard_of
-from benchmarks.options import GUARDS, BenchmarkConfig, check_known
+from benchmarks.grid import Case, Grid, Setting, create_grid, settings, shard_of
+from benchmarks.options import GUARDS, BenchmarkConfig, StudyConfig, check_known
 from benchmarks.tables import CELL_KEYS, STREAM_KEYS, Row, key_of
 from tta.errors import InputError
 
@@ -35,7 +35,14 @@ class Model:
 
 
 def plan_grid(config: BenchmarkConfig) -> Grid:
-    """The streams of this shard with their cases; data that is not there is left out, with a line that says so.
+    """The streams of this shard with their cases; data that is not there is left out."""
+    streams = settings(present_targets(config), config.shifts, config.severities, config.streams, config.seeds)
+    cases = [Case(method, rate) for method in config.methods for rate in config.rates]
+    return shard_of(create_grid(streams, cases, config.cells, config.per_stream), config.shard)
+
+
+def present_targets(config: StudyConfig) -> list[str]:
+    """The targets whose data is there; of each other one a line says so.
 
     Raises:
         InputError: no data at all, or an unknown data set.
@@ -48,17 +55,15 @@ def plan_grid(config: BenchmarkConfig) -> Grid:
     present = [target for target in files if target not in absent]
     if not present:
         raise InputError("none of the data is there: set data.root to its folder, or data.targets=[phantom/scanner_b]")
-    streams = settings(present, config.shifts, config.severities, config.streams, config.seeds)
-    cases = [Case(method, rate) for method in config.methods for rate in config.rates]
-    return shard_of(create_grid(streams, cases, config.cells, config.per_stream), config.shard)
+    return present
 
 
-def plan_models(config: BenchmarkConfig, grid: Grid) -> dict[tuple[str, int], Model]:
+def plan_models(config: StudyConfig, streams: Iterable[Setting]) -> dict[tuple[str, int], Model]:
     """The source model of each data set and stream seed."""
     count = len(config.seeds) if config.models == "each" else min(config.models, len(config.seeds))
     roots = [Path(root).expanduser() for root in (config.sources, f"{config.output}/sources") if root is not None]
     models = {}
-    for data, seed in dict.fromkeys((setting.data, setting.seed) for setting, _ in grid):
+    for data, seed in dict.fromkeys((setting.data, setting.seed) for setting in streams):
         trained = config.seeds[config.seeds.index(seed) % count]
         places = [Model(data, trained, root / f"{data}{trained}") for root in roots]
         models[data, seed] = next((model for model in places if not model.missing), places[-1])
@@ -86,7 +91,7 @@ def plan_tasks(
         words = data_words(config, setting.data, setting.target)
         cells: list[Cell] = []
         for case in cases:
-            variant = _variant(config, case.method)
+            variant = variant_of(config, case.method)
             cell = create_cell(variant, case.rate, str(model.folder), words, config.batch_size)
             key = key_of({**setting._asdict(), "method": variant.label, "lr": cell.lr}, CELL_KEYS)
             left = tuple(policy for policy in policies if (*key, policy) not in finished)
@@ -106,20 +111,19 @@ def policies_of(config: BenchmarkConfig) -> tuple[str, ...]:
     return tuple(GUARDS if config.policies is None else config.policies)
 
 
-def training_words(config: BenchmarkConfig, model: Model) -> list[str]:
-    """How train.py is asked for a source model."""
-    kind = "phantom" if model.data == "phantom" else "npz"
-    return [f"data={kind}", *data_words(config, model.data), f"seed={model.seed}", f"output={model.folder}", *config.train]
+def missing_models(config: StudyConfig, models: Mapping[tuple[str, int], Model]) -> list[list[str]]:
+    """How train.py is asked for each source model that is still to be trained."""
+    return [_training_words(config, model) for model in dict.fromkeys(models.values()) if model.missing]
 
 
-def data_words(config: BenchmarkConfig, data: str, target: str | None = None) -> tuple[str, ...]:
+def data_words(config: StudyConfig, data: str, target: str | None = None) -> tuple[str, ...]:
     """The options of a data set: its file, and the target where there are several domains."""
     file = data_file(config, data)
     words = [] if file is None else [f"data.path={file}"]
     return (*words, *([] if target in (None, data) else [f"data.target={target}"]))
 
 
-def data_file(config: BenchmarkConfig, data: str) -> Path | None:
+def data_file(config: StudyConfig, data: str) -> Path | None:
     """The file of a data set; None for the phantom, which has none."""
     if data == "phantom":
         return None
@@ -127,6 +131,12 @@ def data_file(config: BenchmarkConfig, data: str) -> Path | None:
     return root / config.data.files[data]
 
 
-def _variant(config: BenchmarkConfig, label: str) -> Variant:
+def variant_of(config: StudyConfig, label: str) -> Variant:
+    """The method, or variant of one, that goes by this label."""
     options: dict[str, Any] = dict(config.variants.get(label, {"kind": label}))
     return Variant(label, options.pop("kind"), tuple(options.items()))
+
+
+def _training_words(config: StudyConfig, model: Model) -> list[str]:
+    kind = "phantom" if model.data == "phantom" else "npz"
+    return [f"data={kind}", *data_words(config, model.data), f"seed={model.seed}", f"output={model.folder}", *config.train]

@@ -108,7 +108,7 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     Returns:
         Counts (``cells``, ``harm``, ``gain``) and
 
-        - ``detected_in_time``: share of harm cells with an alarm before the running loss exceeds 5 points;
+        - ``detected_in_time``: share of harm cells with an alarm before the running loss of what was served exceeds 5 points;
         - ``harm_avoided``: share of harm cells that end within a point of the better, alarm or no alarm;
         - ``detected_or_avoided``: share of harm cells with either;
         - ``false_reset_rate``: share of the other cells with any reset;

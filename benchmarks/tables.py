@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tta.errors import InputError
+
 Row = dict[str, Any]
 
 csv.field_size_limit(2**30)  # a cell may hold a whole stream's predictions
@@ -65,6 +67,29 @@ def read(path: Path) -> list[Row]:
 def latest(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
     """The last row of each name: tables of several shards, or of a repeated run, put one after the other."""
     return list({key_of(row, names): row for row in rows}.values())
+
+
+def merge(
+    folder: Path, parts: Sequence[Path], names: Mapping[str, Sequence[str]], columns: Mapping[str, Sequence[str]]
+) -> None:
+    """Put the tables of shards together, each row once.
+
+    Args:
+        folder: where they go; what is there already counts too.
+        parts: outputs of shards.
+        names: the tables, with the columns that name a row of each.
+        columns: of each table.
+
+    Raises:
+        InputError: a part has no results.
+    """
+    for part in parts:
+        if not (part / "results.csv").is_file():
+            raise InputError(f"{part} has no results.csv: merge takes the outputs of finished shards")
+    for name, keys in names.items():
+        rows = [row for part in [folder, *parts] for row in read(part / f"{name}.csv")]
+        (folder / f"{name}.csv").unlink(missing_ok=True)
+        append(folder / f"{name}.csv", columns[name], latest(rows, keys))
 
 
 def _text(value: Any) -> str:

@@ -5,16 +5,23 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from tqdm import tqdm
 
+from benchmarks import tables
+from train import GROUPS as TRAIN_GROUPS
+from train import TrainConfig, train
 from tta import entry
 from tta.errors import InputError
 
 T = TypeVar("T")
 Work = Callable[[T, Callable[[Any], None]], None]
+
+_QUIET = ("wandb.mode=disabled", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
 
 #: What a worker says when no task is left.
 _FINISHED = None
@@ -65,6 +72,61 @@ def spread(work: Work[T], tasks: Sequence[T], processes: int, tell: Callable[[An
                 worker.terminate()
         for channel in (todo, told):
             channel.cancel_join_thread()  # nobody is left to read what is still in it
+
+
+def train_models(jobs: Sequence[list[str]], processes: int) -> None:
+    """Train source models.
+
+    Args:
+        jobs: how train.py is asked for each.
+        processes: how many at most.
+    """
+    if jobs:
+        with tqdm(total=len(jobs), desc="source models", unit="model", disable=None) as progress:
+            spread(_train, jobs, processes, lambda _: progress.update())
+
+
+def run_cells(
+    work: Work[T],
+    tasks: Sequence[T],
+    processes: int,
+    folder: Path,
+    columns: Mapping[str, Sequence[str]],
+    *,
+    total: int,
+    left: int,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Do tasks whose reports (``benchmarks.cell.Report``) are rows of tables, each written as soon as it is there.
+
+    What failed before is tried again, so errors start afresh.
+
+    Args:
+        work: as ``spread`` takes it.
+        tasks: what is still to be run.
+        processes: how many at most.
+        folder: of the tables.
+        columns: of each table.
+        total: number of cells.
+        left: how many of them the tasks have.
+        tell: takes the number of cells that are done, and ``total``, after each report.
+    """
+    (folder / "errors.csv").unlink(missing_ok=True)
+    with tqdm(total=total, initial=total - left, desc="cells", unit="cell", disable=None, smoothing=0.1) as progress:
+
+        def keep(report: Any) -> None:
+            tables.append(folder / f"{report.table}.csv", columns[report.table], report.rows)
+            progress.update(report.done)
+            nonlocal left
+            left -= report.done
+            tell(total - left, total)
+
+        spread(work, tasks, processes, keep)
+
+
+def _train(words: list[str], tell: Callable[[Any], None]) -> None:
+    train(entry.configured(TrainConfig, TRAIN_GROUPS, [*_QUIET, *words]))
+    tell(words)
 
 
 def _next(told: Any, workers: Sequence[Any]) -> Any:

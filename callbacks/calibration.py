@@ -144,7 +144,7 @@ def tails(traces: Sequence[Sequence[Statistics]], batches: int) -> dict[str, dic
 
 def _summed(memory: Memory) -> dict[str, float]:
     """What the memory sums up until the alarm."""
-    return {name: value for name, value in asdict(memory).items() if name not in ("peak", "frozen")}
+    return {name: value for name, value in asdict(memory).items() if name in ("shortfall", "excess")}
 
 
 @dataclass
@@ -203,4 +203,7 @@ class _Observer(CollapseGuard):
         return statistics
 
     def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Verdict:
-        return Verdict("OK", "ok", "Nothing is judged while thresholds are calibrated.")
+        verdict = super()._judge(Statistics(lead=statistics.lead), events)
+        if verdict.reason == "statistics":
+            return verdict
+        return Verdict("OK", "ok", "Nothing else is judged while thresholds are calibrated.")

@@ -106,5 +106,5 @@ CORRECTIONS: Mapping[str, Correction] = {
     "freeze": Correction(freeze, resets=True, final=True),
 }
 
-#: What the first, second and third alarm lead to by default.
-LADDER = ("reset", "reset", "freeze")
+#: What the first and the later alarms lead to by default: a false alarm costs little, and a true one comes again.
+LADDER = ("slow", "slow", "slow", "reset", "freeze")

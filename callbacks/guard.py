@@ -1,7 +1,7 @@
 """The guard: watches an adapting model against its un-updated twin, and takes it back before it collapses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from callbacks.alerts import AlertConfig
 from callbacks.base import Guard, prediction_of
-from callbacks.choice import choose
+from callbacks.choice import choose, handicapped, home_of, lead_of, plausible
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
 from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
@@ -21,15 +21,20 @@ from tta.config import closest
 from tta.distributed import any_of_all, moments_of_all, skipped_by_all, total_of_all
 from tta.errors import InputError
 from tta.evidence import Evidence, evidence_of, gathered, no_evidence
-from tta.marginal import marginal_drift, predicted_counts, vanished_classes
+from tta.flips import FlipTest, flip_test, flip_votes
+from tta.marginal import Spread, marginal_drift, no_spread, overdispersion, predicted_counts, spread_with, vanished_classes
 from tta.methods import Prediction
 from tta.options import option
+from tta.rank import effective_rank
 from tta.separation import ClassMoments, class_moments, merge, no_moments, separation_of
+from tta.sequential import Wager
 
 #: Evidence by which a candidate is far behind the best; and how many looks it then waits for.
 _FAR_BEHIND, _LOOK_AT_ALL = 0.6, 4
 #: Change of the predicted marginal from the running one, in total variation, that calls for a check at once.
 _STARTLING = 0.35
+#: Looks at the start in which all plausible candidates serve together.
+_TOGETHER = 3
 
 
 @dataclass
@@ -41,23 +46,28 @@ class NoGuardConfig:
 class GuardConfig:
     """Watch the adapted model, choose what serves, and correct before a collapse."""
 
-    patience: int = option(6, "the guard looks at every batch at first, and again after 1/patience of the time of calm")
+    patience: int = option(4, "the guard looks at every batch at first, and again after 1/patience of the time of calm")
     longest: int = option(16, "most batches between two looks")
     hysteresis: float = option(0.05, "evidence by which other statistics must be better before they are chosen")
     decay: float = option(0.7, "memory of the running class moments and marginals, per check")
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
     false_alarm: float = option(0.01, "chance of a false alarm in 100 batches, for thresholds that are null and calibrated")
-    watch_ratio: float | None = option(None, "watch every batch when R is below this; null: as calibrated by train.py, or 0.93")
+    watch_ratio: float | None = option(None, "watch every batch when R is below this; null: as calibrated by train.py, or 0.97")
     alarm_shortfall: float | None = option(
-        None, "alarm when R fell short of watch_ratio by this much, summed over checks; null: as calibrated, or 0.2"
+        None, "alarm when R fell short of watch_ratio by this much, summed over checks; null: as calibrated, or 0.1"
     )
     watch_drift: float | None = option(
-        None, "watch every batch when the marginal drift is above this; null: as calibrated, or 0.1"
+        None, "watch every batch when the marginal drift is above this; null: as calibrated, or 0.04"
     )
     alarm_excess: float | None = option(
         None,
         "alarm when drift exceeded watch_drift by this much, summed over checks, where statistics are chosen; null: as "
-        "calibrated, or 0.2",
+        "calibrated, or 0.06",
+    )
+    alarm_lead: float | None = option(
+        None,
+        "alarm, and change the statistics, when the evidence for others led that for the published ones by this much, summed "
+        "over looks; null: 0.05",
     )
     ladder: list[str] = option(list(LADDER), "correction of the first, second, ... alarm within the window; the last repeats")
     rest: int = option(8, "batches without updates after an alarm")
@@ -70,7 +80,7 @@ class GuardConfig:
                 raise InputError(f"guard.{name} must be at least 1")
         if not 0 <= self.decay < 1:
             raise InputError(f"guard.decay={self.decay} is outside [0, 1)")
-        for name in (*(field.name for field in fields(Thresholds)), "hysteresis"):
+        for name in (*(field.name for field in fields(Thresholds) if field.name != "alpha"), "hysteresis"):
             if (getattr(self, name) or 0) < 0:
                 raise InputError(f"guard.{name} must not be negative")
         if not 0 < self.false_alarm <= 0.5:
@@ -90,9 +100,10 @@ class GuardConfig:
             calibration: of the source checkpoint. Its levels belong together, sums beyond a watch to that watch; so where a
                 level of the watch is set, the others are the defaults.
         """
-        given = {field.name: getattr(self, field.name) for field in fields(Thresholds)}
+        given = {field.name: getattr(self, field.name) for field in fields(Thresholds) if field.name != "alpha"}
         if any(value is not None for name, value in given.items() if name.startswith("watch")):
             calibration = None
+        given["alpha"] = self.false_alarm
         found = {name: calibrated(calibration, name, self.false_alarm) if v is None else v for name, v in given.items()}
         return Thresholds(**{name: value for name, value in found.items() if value is not None})
 
@@ -102,7 +113,10 @@ class Choosable(Protocol):
     """A module that can predict and learn under several normalisation statistics."""
 
     def candidates(self, batch: Any, names: Sequence[str] | None = None) -> Mapping[str, Prediction]:
-        """What the un-updated network says of the batch under each choice of statistics, by name; all, or those named."""
+        """What the un-updated network says under each choice of statistics, by name; all, or those named.
+
+        Those that are not in use may speak of a part of the batch only.
+        """
 
     def use(self, name: str) -> None:
         """Predict and learn under this choice from now on."""
@@ -118,9 +132,10 @@ class Reference(NamedTuple):
 class CollapseGuard(Guard):
     """Compare the adapted model with its un-updated twins, choose, judge, correct; place it before what writes predictions.
 
-    Where the module offers candidates (``Choosable``), evidence decides under which statistics it works. The un-updated network
-    under those is the control, against which the adapted model is judged. On ALARM the module is corrected and rests for a
-    while, and the batch leaves with the control's logits; so do batches that the module reports as ``skipped``. What was
+    Where the module offers candidates (``Choosable``), evidence decides under which statistics it works; leaving those that
+    methods are published with is an alarm of its own, since a method left alone would go on under them. The un-updated network
+    under those in use is the control, against which the adapted model is judged. On ALARM the module is corrected and rests for
+    a while, and the batch leaves with the control's logits; so do batches that the module reports as ``skipped``. What was
     found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift, ...), ``checked``, ``choice``
     and ``events``.
 
@@ -159,8 +174,12 @@ class CollapseGuard(Guard):
         #: What is added to the adapted logits while a pause lasts.
         self.shift: Tensor | None = None
         self.evidence: dict[str, float] = {}
+        #: Alarms that the ladder answered; changes of statistics are not among them.
+        self._climbed: list[int] = []
         self._looks = 0
         self._gathered: dict[str, Evidence] = {}
+        self._spread: Spread | None = None
+        self._flips = FlipTest()
         self._adapted: ClassMoments | None = None
         self._control: ClassMoments | None = None
         self._counts: Tensor | None = None
@@ -188,28 +207,36 @@ class CollapseGuard(Guard):
         healthy = not any_of_all(not bool(torch.isfinite(adapted.logits).all()), device)
         skipped = skipped_by_all(outputs.get("skipped"), device)
         due = self.duty.checks(self.batch)
-        control, switched = None, False
-        if due or skipped or not healthy:
-            control, switched = self._control_of(pl_module, batch, look=self.duty.looks(self.batch), events=events)
+        candidates: Mapping[str, Prediction] = {}
+        control, lead, switched = None, None, False
+        # After a correction that left some of the harm in place, the control serves until the rest is over.
+        doubted = self.resting > 0 and not self.idle and self.shift is None
+        if due or skipped or not healthy or doubted:
+            if isinstance(pl_module, Choosable) and (self.duty.looks(self.batch) or self.choice is None):
+                candidates = pl_module.candidates(batch, self._contenders())
+            if candidates:
+                lead, switched = self._look(pl_module, candidates, events)
+                control = self._twin(pl_module, candidates, batch, adapted)
+            else:
+                control = pl_module.control(batch)
         statistics = Statistics(non_finite=not healthy)
         # At the start, corrected statistics take a batch in before the control predicts it: the adapted model did without.
-        settled = not self.evidence or self._looks > WARM_UP
+        settled = self.choice != "corrected" or self._looks > WARM_UP
         if healthy and control is not None and due and settled and not skipped and not switched:
             statistics = self._measure(adapted, control)
+        statistics = replace(statistics, lead=lead)
         verdict = self._judge(statistics, events)
         if skipped:
             events.append(self._event("skipped", skipped, f"No update: {skipped.replace('_', ' ')}.", None, batch))
-        twin = "source" if self.choice == "source" else "control"
-        if control is not None and (skipped or switched or verdict.state in ("ALARM", "FROZEN")):
-            outputs["logits"], outputs["features"] = control
-            if outputs.get("served_by") != "source":
-                outputs["served_by"] = twin
-        elif self.resting and self.shift is not None:
-            outputs["logits"] = adapted.logits + self.shift
-        elif self.idle:  # nothing was updated since the reset, so adapted and control are one and the same
-            outputs["served_by"] = twin
+        judged_under = self.choice
+        if verdict.reason == "statistics":
+            evidence = self._handicapped(candidates)
+            events.append(self._change(pl_module, max(evidence, key=evidence.__getitem__), verdict, statistics))
+            control, switched = self._twin(pl_module, candidates, batch, adapted), True
+        doubted = doubted or switched or bool(skipped) or verdict.state in ("ALARM", "FROZEN")
+        self._serve(outputs, adapted, control, candidates, doubted=doubted)
         self.resting = max(self.resting - 1, 0)
-        if verdict.state == "ALARM":
+        if verdict.state == "ALARM" and verdict.reason != "statistics":
             events.append(self._correct(pl_module, verdict, statistics))
         elif self.resting == 0 and not self.memory.frozen and not self.holding:
             pl_module.pause(False)
@@ -217,7 +244,7 @@ class CollapseGuard(Guard):
         outputs.setdefault("served_by", "adapted")
         outputs["verdict"] = self.state = verdict.state
         outputs["statistics"] = trace_of(statistics)
-        outputs["checked"], outputs["choice"] = due, self.choice
+        outputs["checked"], outputs["choice"] = due, judged_under
         self._plan(due, happened=switched or verdict.state == "ALARM", adapted=adapted)
         self.batch += 1
 
@@ -227,6 +254,7 @@ class CollapseGuard(Guard):
             "batch": self.batch,
             "alarmed": list(self.alarmed),
             "resets": list(self.resets),
+            "climbed": list(self._climbed),
             "state": self.state,
             "resting": self.resting,
             "memory": asdict(self.memory),
@@ -238,6 +266,8 @@ class CollapseGuard(Guard):
             "evidence": dict(self.evidence),
             "looks": self._looks,
             "gathered": {name: [list(e.moments), e.mean, e.entropy, e.batches] for name, e in self._gathered.items()},
+            "spread": self._spread and list(self._spread),
+            "flips": [list(wager) for wager in self._flips],
             "adapted": self._adapted and list(self._adapted),
             "control": self._control and list(self._control),
             "counts": self._counts,
@@ -249,41 +279,99 @@ class CollapseGuard(Guard):
         for name in ("batch", "state", "resting", "choice", "holding", "idle", "shift"):
             setattr(self, name, state_dict[name])
         self.alarmed, self.resets = list(state_dict["alarmed"]), list(state_dict["resets"])
+        self._climbed = list(state_dict["climbed"])
         self.memory, self.duty = Memory(**state_dict["memory"]), Duty(**state_dict["duty"])
         self.evidence, self._looks = dict(state_dict["evidence"]), state_dict["looks"]
         self._gathered = {
             name: Evidence(ClassMoments(*moments), *rest) for name, (moments, *rest) in state_dict["gathered"].items()
         }
+        self._spread = state_dict["spread"] and Spread(*state_dict["spread"])
+        self._flips = FlipTest(*(Wager(*wager) for wager in state_dict["flips"]))
         self._adapted = state_dict["adapted"] and ClassMoments(*state_dict["adapted"])
         self._control = state_dict["control"] and ClassMoments(*state_dict["control"])
         self._counts, self._marginal = state_dict["counts"], state_dict["marginal"]
 
-    def _control_of(
-        self, module: Guardable, batch: Any, *, look: bool, events: list[dict[str, Any]]
-    ) -> tuple[Prediction, bool]:
-        """The control's prediction, and whether it is another than before; ``look`` weighs the candidates' evidence."""
-        if not isinstance(module, Choosable) or not (look or self.choice is None):
-            return module.control(batch), False
-        candidates = module.candidates(batch, self._contenders())
-        if not candidates:
-            return module.control(batch), False
-        before = self.choice
+    def _serve(
+        self,
+        outputs: dict[str, Any],
+        adapted: Prediction,
+        control: Prediction | None,
+        candidates: Mapping[str, Prediction],
+        *,
+        doubted: bool,
+    ) -> None:
+        """Say what the batch leaves with, where that is not the adapted prediction."""
+        twin = "source" if self.choice == "source" else "control"
+        together = plausible({name: self.evidence[name] for name in candidates}) if self._looks <= _TOGETHER else []
+        if len(together) > 1 and control is not None:
+            mean = torch.stack([candidates[name].logits.softmax(1) for name in together]).mean(0)
+            outputs["logits"] = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
+            outputs["features"], outputs["served_by"] = control.features, "control"
+        elif control is not None and doubted:
+            outputs["logits"], outputs["features"] = control
+            if outputs.get("served_by") != "source":
+                outputs["served_by"] = twin
+        elif self.resting and self.shift is not None:
+            outputs["logits"] = adapted.logits + self.shift
+        elif self.idle:  # nothing was updated since the reset, so adapted and control are one and the same
+            outputs["served_by"] = twin
+
+    def _look(
+        self, module: Any, candidates: Mapping[str, Prediction], events: list[dict[str, Any]]
+    ) -> tuple[float | None, bool]:
+        """Weigh the candidates' evidence; by how much others lead the published statistics, and whether the choice changed.
+
+        The published statistics are left by an alarm only; between others, and back to them, the guard changes by itself.
+        """
         self._weigh(candidates)
-        choice = choose({name: self.evidence[name] for name in candidates}, before, self.config.hysteresis)
+        evidence, home, before = self._handicapped(candidates), home_of(candidates), self.choice
+        if before is None or before not in candidates:
+            choice = home or max(evidence, key=evidence.__getitem__)
+        elif before == home and not self.memory.frozen:
+            others = len(candidates) > 1 and self._looks > 1  # one look is too little to go by
+            return (lead_of(evidence, before) if others else None), False
+        else:
+            choice = choose(evidence, before, self.config.hysteresis)
+        if choice == before:
+            return None, False
+        first = before is None
+        message = f"Starts under {choice} statistics." if first else f"The {choice} statistics suit the stream best."
+        self._use(module, choice, others=len(candidates) > 1)
+        events.append(self._choice_event("choice", "start" if first else "evidence", message))
+        return None, True
+
+    def _twin(self, module: Any, candidates: Mapping[str, Prediction], batch: Any, adapted: Prediction) -> Prediction:
+        """What the un-updated network says of the whole batch under the statistics in use."""
+        known = candidates.get(self.choice or "")
+        return known if known is not None and len(known.logits) == len(adapted.logits) else module.control(batch)
+
+    def _change(self, module: Any, choice: str, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
+        """Leave the published statistics for others."""
+        self.alarmed.append(self.batch)
+        self._use(module, choice, others=True)
+        event = self._choice_event("correction", verdict.reason, f"The {self.choice} statistics suit the stream better.")
+        return {**event, "correction": "statistics", "statistics": asdict(statistics)}
+
+    def _use(self, module: Any, choice: str, *, others: bool) -> None:
+        """Work under a candidate's statistics from now on."""
         self.choice = choice
-        if choice != before:
-            module.use(choice)
-            self._forget_control()
-            # Where the stream looks like the source, there is nothing to adapt to, and entropy tightens the wrong clusters.
-            self.holding = choice == "source" and len(candidates) > 1
-            if self.holding:
-                module.reset()
-                module.pause(True)
-                self.idle = True
-            evidence = {name: round(value, 4) for name, value in self.evidence.items()}
-            message = f"The {choice} statistics suit the stream best."
-            events.append({**self._event("choice", "evidence", message, None), "choice": choice, "evidence": evidence})
-        return candidates[choice], choice != before
+        module.use(choice)
+        self._forget_control()
+        # Where the stream looks like the source, there is nothing to adapt to, and entropy tightens the wrong clusters.
+        self.holding = choice == "source" and others
+        if self.holding:
+            module.reset()
+            module.pause(True)
+            self.idle = True
+
+    def _choice_event(self, kind: str, reason: str, message: str) -> dict[str, Any]:
+        evidence = {name: round(value, 4) for name, value in self.evidence.items()}
+        return {**self._event(kind, reason, message, None), "choice": self.choice, "evidence": evidence}
+
+    def _handicapped(self, candidates: Mapping[str, Prediction]) -> dict[str, float]:
+        """The evidence for candidates, less what each must lead by."""
+        varies = 0.0 if self._spread is None else float(overdispersion(self._spread))
+        return handicapped({name: self.evidence[name] for name in candidates}, varies)
 
     def _contenders(self) -> list[str] | None:
         """Candidates worth asking: those far behind are asked now and then only; None: all."""
@@ -301,6 +389,11 @@ class CollapseGuard(Guard):
         states = [self._gathered[name] for name in candidates]
         values = torch.stack([evidence_of(state, *(self.reference or (None, None))) for state in states]).tolist()
         self.evidence.update(zip(candidates, values, strict=True))
+        home = home_of(candidates)
+        if home is not None:
+            predicted, classes = candidates[home].logits, len(self.class_names)
+            spread = self._spread or no_spread(classes, predicted.device)
+            self._spread = spread_with(spread, total_of_all(predicted_counts(predicted, classes)))
 
     def _measure(self, adapted: Prediction, control: Prediction) -> Statistics:
         """Take a batch into the running moments and marginals, and compute the statistics of both."""
@@ -316,14 +409,24 @@ class CollapseGuard(Guard):
         self._counts = self._counts * decay + total_of_all(torch.stack(counts))
         minimum = self.config.min_count
         both = [separation_of(self._adapted, minimum), separation_of(self._control, minimum)]
+        known = torch.ones_like(counts[1]) if self._marginal is None else self._marginal
+        votes = total_of_all(torch.cat([flip_votes(adapted.logits.argmax(1), labels, known), counts[1].sum()[None]]))
+        ranks = [effective_rank(p.features) for p in (adapted, control)]
         # One read-back to the host for all statistics.
-        values = torch.stack([*both, marginal_drift(*self._counts), *vanished_classes(*self._counts).float()]).tolist()
-        own, twin, drift, *vanished = values
+        values = torch.stack(
+            [*both, marginal_drift(*self._counts), *votes, *ranks, *vanished_classes(*self._counts).float()]
+        ).tolist()
+        own, twin, drift, flips, toward, images, own_rank, twin_rank, *vanished = values
+        self._flips = flip_test(self._flips, flips, toward)
         return Statistics(
             separation=own if twin > 0 else None,
             ratio=own / twin if twin > 0 else None,
             drift=drift,
             vanished=tuple(name for name, gone in zip(self.class_names, vanished, strict=True) if gone),
+            lean=self._flips.lean.log_wealth,
+            mirror=self._flips.mirror.log_wealth,
+            disagreement=flips / images if images else None,
+            rank=own_rank / twin_rank if twin_rank > 0 else None,
         )
 
     def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Verdict:
@@ -336,8 +439,9 @@ class CollapseGuard(Guard):
 
     def _correct(self, module: Guardable, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
         """The ladder's correction for this alarm, and rest."""
-        rung = rung_of(self.alarmed, self.batch, self.config.ladder, self.config.window)
+        rung = rung_of(self._climbed, self.batch, self.config.ladder, self.config.window, verdict.reason)
         self.alarmed.append(self.batch)
+        self._climbed.append(self.batch)
         correction = CORRECTIONS[rung]
         counts = torch.ones(2, len(self.class_names)) if self._counts is None else self._counts + 1
         adapted, control = counts / counts.sum(1, keepdim=True)
@@ -347,7 +451,7 @@ class CollapseGuard(Guard):
         if correction.resets:
             self.resets.append(self.batch)
         self._forget_control()
-        self.memory = corrected(rung)
+        self.memory = corrected(rung, self.memory)
         self.resting = self.config.rest
         if correction.final or self.resting:
             module.pause(True)
@@ -356,6 +460,7 @@ class CollapseGuard(Guard):
     def _forget_control(self) -> None:
         """Start the comparison of adapted and control afresh."""
         self._adapted = self._control = self._counts = None
+        self._flips = FlipTest()
         self.memory = forgotten(self.memory)
 
     def _plan(self, due: bool, *, happened: bool, adapted: Prediction) -> None:

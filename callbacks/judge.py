@@ -33,27 +33,33 @@ def judge(statistics: Statistics, thresholds: Thresholds, memory: Memory, state:
     return replace(decision, verdict=verdict)
 
 
-def rung_of(alarmed: Sequence[int], batch: int, ladder: Sequence[str], window: int) -> str:
+def rung_of(alarmed: Sequence[int], batch: int, ladder: Sequence[str], window: int, reason: str) -> str:
     """The correction of an alarm: the further up, the more alarms the last ``window`` batches had.
 
+    Where the adapted model is lost, values not finite or a class gone, the rungs that would keep some of it are skipped.
+
     Args:
-        alarmed: numbers of the batches with earlier alarms.
+        alarmed: numbers of the batches with earlier alarms that the ladder answered.
         batch: number of this one.
         ladder: names of corrections; the last repeats.
         window: batches over which alarms are counted.
+        reason: of the verdict.
     """
     recent = sum(earlier > batch - window for earlier in alarmed)
-    return ladder[min(recent, len(ladder) - 1)]
+    left = ladder[min(recent, len(ladder) - 1) :]
+    if reason in ("non_finite", "vanished_class"):
+        return next((rung for rung in left if CORRECTIONS[rung].resets), "reset")
+    return left[0]
 
 
-def corrected(rung: str) -> Memory:
-    """The memory after a correction: it starts afresh, frozen where the correction is final."""
-    return Memory(frozen=CORRECTIONS[rung].final)
+def corrected(rung: str, memory: Memory) -> Memory:
+    """The memory after a correction: it starts afresh, at half the level, frozen where the correction is final."""
+    return Memory(spent=memory.spent + 1, frozen=CORRECTIONS[rung].final)
 
 
 def forgotten(memory: Memory) -> Memory:
     """The memory when another control takes over: what was measured against the last one says nothing of this one."""
-    return Memory(frozen=memory.frozen)
+    return Memory(spent=memory.spent, frozen=memory.frozen)
 
 
 def trace_of(statistics: Statistics) -> dict[str, Any]:

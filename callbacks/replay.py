@@ -29,7 +29,7 @@ USAGE = (
     "Judge a recorded trace again under other settings of the guard."
 )
 #: Settings on which verdicts depend; all others change what is measured in the first place.
-REPLAYED = (*(field.name for field in fields(Thresholds)), "false_alarm", "ladder", "window")
+REPLAYED = (*(field.name for field in fields(Thresholds) if field.name != "alpha"), "false_alarm", "ladder", "window")
 _STATES = ("OK", "WATCH", "ALARM", "FROZEN")
 
 
@@ -72,11 +72,13 @@ def replay(
             memory = forgotten(memory)
         decision = judge(statistics_of(row), thresholds, memory, state, row["choice"] or None)
         verdict, memory, state, rung = decision.verdict, decision.memory, decision.verdict.state, None
-        if state == "ALARM":
+        if verdict.reason == "statistics":
+            memory, rung = forgotten(memory), "statistics"
+        elif state == "ALARM":
             batch = int(row["batch"])
-            rung = rung_of(alarmed, batch, config.ladder, config.window)
+            rung = rung_of(alarmed, batch, config.ladder, config.window, verdict.reason)
             alarmed.append(batch)
-            memory = corrected(rung)
+            memory = corrected(rung, memory)
         result.append(Judged(verdict, rung))
     return result
 

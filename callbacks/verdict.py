@@ -1,9 +1,13 @@
 """Is the adapted model still trustworthy? A pure function of statistics, thresholds and memory."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 State = Literal["OK", "WATCH", "ALARM", "FROZEN"]
+
+#: R below this falls short whether predictions have moved or not.
+_DEEP = 0.5
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,12 @@ class Statistics:
         drift: total variation between the predicted marginals of adapted and control.
         vanished: names of the classes that the control predicts and the adapted model no longer does.
         non_finite: the adapted model returned a NaN or an infinity.
+        lead: evidence by which other normalisation statistics lead those that the method was published with, less their
+            handicap.
+        lean: evidence that flips between adapted and control lean to the commoner class: logarithm of a bet's wealth.
+        mirror: the same for flips away from it, as of over-balancing.
+        disagreement: share of images on which adapted and control disagree.
+        rank: effective rank of the adapted model's features over the control's; for the reader, nothing is judged by it.
     """
 
     separation: float | None = None
@@ -23,6 +33,11 @@ class Statistics:
     drift: float | None = None
     vanished: tuple[str, ...] = ()
     non_finite: bool = False
+    lead: float | None = None
+    lean: float | None = None
+    mirror: float | None = None
+    disagreement: float | None = None
+    rank: float | None = None
 
 
 @dataclass(frozen=True)
@@ -35,12 +50,16 @@ class Thresholds:
         watch_drift: marginal drift above this calls for a check on every batch.
         alarm_excess: the alarm is raised when drift has exceeded ``watch_drift`` by this much, summed over checks; None: drift
             alone never raises it, as where the control's own marginal is not to be trusted.
+        alarm_lead: the alarm is raised when other statistics have led the published ones by this much, summed over looks.
+        alpha: level of the test of flips; each correction halves what the next test has, so that all together keep to it.
     """
 
-    watch_ratio: float = 0.93
-    alarm_shortfall: float = 0.2
-    watch_drift: float = 0.1
-    alarm_excess: float | None = 0.2
+    watch_ratio: float = 0.97
+    alarm_shortfall: float = 0.1
+    watch_drift: float = 0.04
+    alarm_excess: float | None = 0.06
+    alarm_lead: float = 0.05
+    alpha: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -50,13 +69,17 @@ class Memory:
     Attributes:
         shortfall: how far R has fallen short so far; never below 0.
         excess: how far drift has exceeded so far; never below 0.
+        lead: how far other statistics have led so far; never below 0.
         peak: the largest R since the last reset, at least 1.
+        spent: how many corrections have started the test of flips anew.
         frozen: updates were stopped for good.
     """
 
     shortfall: float = 0.0
     excess: float = 0.0
+    lead: float = 0.0
     peak: float = 1.0
+    spent: int = 0
     frozen: bool = False
 
 
@@ -80,9 +103,10 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
     """Judge one batch.
 
     R is watched by a cumulative sum (Page, 1954): each check adds what R lacks to ``watch_ratio``, or takes off what it has
-    to spare. So a deep fall is caught at once, a shallow one when it lasts, and a single noisy check is forgiven. While
+    to spare. So a deep fall is caught at once, a shallow one when it lasts, and a single noisy check is forgiven. A shallow
+    fall counts only where predictions move as well: clusters that loosen while every image keeps its class harm nobody. While
     predictions drift, R is held against the best that it has been: over-balancing first tightens the clusters, and when R
-    falls below the control's it is late. Drift itself is summed in the same way.
+    falls below the control's it is late. Drift itself, and the lead of other normalisation statistics, are summed likewise.
 
     Args:
         statistics: what was measured; an undefined ratio leaves the sum as it was.
@@ -93,10 +117,16 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
     drifting = drift is not None and drift > thresholds.watch_drift
     if ratio is not None:
         peak = max(peak, ratio)
-        expected = thresholds.watch_ratio * (peak if drifting else 1.0)
-        shortfall = max(0.0, shortfall + expected - ratio)
+        lacking = thresholds.watch_ratio * (peak if drifting else 1.0) - ratio
+        if lacking < 0 or drift is None or drift > thresholds.watch_drift / 2 or ratio < _DEEP:
+            shortfall = max(0.0, shortfall + lacking)
     excess = memory.excess if drift is None else max(0.0, memory.excess + drift - thresholds.watch_drift)
-    after = Memory(shortfall=shortfall, excess=excess, peak=peak, frozen=memory.frozen)
+    lead = memory.lead if statistics.lead is None else max(0.0, memory.lead + statistics.lead)
+    after = replace(memory, shortfall=shortfall, excess=excess, lead=lead, peak=peak)
+    # Two bets share α/2 at first, α/4 after a correction, ...: the sum is α however often they are started anew.
+    certain = math.log(2.0 ** (memory.spent + 2) / thresholds.alpha)
+    leaning = statistics.lean is not None and statistics.lean >= certain
+    balancing = statistics.mirror is not None and statistics.mirror >= certain
     if memory.frozen:
         verdict = Verdict("FROZEN", "frozen", "Updates were stopped for good; the control serves.")
     elif statistics.non_finite:
@@ -108,6 +138,14 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
         verdict = Verdict("ALARM", "separation", f"Class separation is {ratio:.2f} of the control's, too little for too long.")
     elif drift is not None and thresholds.alarm_excess is not None and excess > thresholds.alarm_excess:
         verdict = Verdict("ALARM", "drift", f"Predictions moved by {drift:.0%} against the control's, too far for too long.")
+    elif (leaning or balancing) and ratio is not None and ratio < thresholds.watch_ratio:
+        way = "to" if leaning else "away from"
+        message = f"Predictions keep turning {way} the commoner classes; class separation is {ratio:.2f} of the control's."
+        verdict = Verdict("ALARM", "flips", message)
+    elif statistics.lead is not None and lead > thresholds.alarm_lead:
+        verdict = Verdict(
+            "ALARM", "statistics", "The normalisation statistics that the method was published with do not suit the stream."
+        )
     elif ratio is not None and ratio < thresholds.watch_ratio:
         verdict = Verdict("WATCH", "separation", f"Class separation is {ratio:.2f} of the control's.")
     elif drifting:

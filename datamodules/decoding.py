@@ -28,11 +28,13 @@ class Decoded(NamedTuple):
         span: the values between which such a file can lie, where it says so: those of an unsigned type, or of the bits that a
             DICOM file stores; None for signed and floating-point numbers and for Hounsfield units.
         window: lower and upper end of a DICOM file's own display window.
+        spacing: mm from one pixel to the next along each of the spatial axes, where a NIfTI file says so.
     """
 
     pixels: Array
     span: tuple[float, float] | None
     window: tuple[float, float] | None = None
+    spacing: tuple[float, ...] | None = None
 
 
 def decode(path: Path) -> Decoded:
@@ -81,7 +83,8 @@ def _plain(image: Image.Image) -> Image.Image:
 def _nifti(path: Path) -> Decoded:
     # Files are turned to one orientation: sites store theirs differently, and a network would take that for a shift.
     reader = _reader(NibabelReader, as_closest_canonical=True)
-    pixels = _native(reader.get_data(reader.read(path))[0])
+    pixels, about = reader.get_data(reader.read(path))
+    pixels = _native(pixels)
     if pixels.ndim not in (2, 3, 4):
         raise Unreadable(f"has {pixels.ndim} axes: expected a plane, a volume, or a volume with channels")
     channels = pixels if pixels.ndim == 4 else pixels[..., None]
@@ -89,7 +92,8 @@ def _nifti(path: Path) -> Decoded:
         channels = channels[:, :, 0]
     spatial = channels.ndim - 1  # NIfTI counts axes from left to right, we from the slowest
     turned = np.ascontiguousarray(channels.transpose(*reversed(range(spatial)), spatial))
-    return Decoded(turned, _span_of(turned.dtype))
+    sides = np.linalg.norm(np.asarray(about["affine"])[:3, :3], axis=0)[:spatial][::-1]
+    return Decoded(turned, _span_of(turned.dtype), spacing=tuple(sides.tolist()))
 
 
 def _dicom(path: Path) -> Decoded:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datamodules.decoding import Array, Unreadable, decode
+from datamodules.decoding import Array, Decoded, Unreadable, decode
 from datamodules.reading import Reading, by
 from tta.errors import InputError
 
@@ -66,13 +66,21 @@ class ImageFiles:
         paths: (N,) strings, relative to it.
         reading: how a file becomes an image.
         cache: GiB of memory for decoded images.
+        masks: (N,) paths of the masks for ``reading.around_mask``; None: there are none.
 
     Raises:
         InputError: no file can be read, or one lies outside the folder.
     """
 
-    def __init__(self, root: Path, paths: npt.NDArray[Any], reading: Reading, cache: float = 0.0) -> None:
-        self.root, self.paths, self.reading = os.path.realpath(root), paths, reading
+    def __init__(
+        self,
+        root: Path,
+        paths: npt.NDArray[Any],
+        reading: Reading,
+        cache: float = 0.0,
+        masks: npt.NDArray[Any] | None = None,
+    ) -> None:
+        self.root, self.paths, self.reading, self.masks = os.path.realpath(root), paths, reading, masks
         self._places = np.arange(len(paths))
         self._shape: tuple[int, ...] | None = None
         first, self.limits = self._first()
@@ -161,16 +169,27 @@ class ImageFiles:
         return pixels, limits
 
     def _decoded(self, place: int) -> tuple[Array, tuple[float, float] | None]:
-        pixels, limits = self.reading.apply(decode(self._inside(place)))
+        pixels, limits = self.reading.apply(decode(self._inside(str(self.paths[place]))), self._mask(place))
         if self._shape is not None and pixels.shape != self._shape:
             raise Unreadable(_mismatch(pixels.shape, self._shape))
         return pixels, limits
 
-    def _inside(self, place: int) -> Path:
-        path = os.path.realpath(os.path.join(self.root, str(self.paths[place])))
+    def _mask(self, place: int) -> Decoded | None:
+        if self.masks is None:
+            return None
+        name = str(self.masks[place])
+        if not name:
+            raise Unreadable("has no mask")
+        try:
+            return decode(self._inside(name))
+        except Unreadable as error:
+            raise Unreadable(f"has a mask, {name}, that {error}") from error
+
+    def _inside(self, name: str) -> Path:
+        path = os.path.realpath(os.path.join(self.root, name))
         slices = [os.path.realpath(entry.path) for entry in os.scandir(path)] if os.path.isdir(path) else []
         if not all(real.startswith(os.path.join(self.root, "")) for real in (path, *slices)):
-            raise InputError(f"{self.paths[place]} lies outside {self.root}: only files below the data's folder are read")
+            raise InputError(f"{name} lies outside {self.root}: only files below the data's folder are read")
         return Path(path)
 
 

@@ -33,6 +33,10 @@ class FilesConfig(DataConfig):
     )
     channels: int | None = option(None, "1 makes colour grey, 3 repeats grey; null: all must have the same")
     window: Any = option(None, "[LOW,HIGH] raw values, file (DICOM's own), percentile, or null: the span of the file's type")
+    spacing: float | None = option(None, "mm to which NIfTI files are resampled along each axis; null: as they are stored")
+    around_mask: int | None = option(
+        None, "cut each image down to its mask (a table's column mask) and so many pixels around it; null: whole images"
+    )
     cache: float = option(2.0, "GiB of memory for decoded images of each split; 0: none")
     check: bool = option(True, "decode every file once at the start, and list those that cannot be")
     on_error: Literal["stop", "skip"] = option("stop", "unreadable files: stop, or skip them and list them in predictions.csv")
@@ -45,6 +49,10 @@ class FilesConfig(DataConfig):
             raise InputError(f"data.size={self.size} must be at least 1")
         if self.channels not in (None, 1, 3):
             raise InputError(f"data.channels={self.channels} must be 1, 3 or null")
+        if self.spacing is not None and self.spacing <= 0:
+            raise InputError(f"data.spacing={self.spacing} must be above 0")
+        if self.around_mask is not None and self.around_mask < 0:
+            raise InputError("data.around_mask must be at least 0, or null for whole images")
         if self.cache < 0:
             raise InputError("data.cache must not be negative")
         if self.on_error == "skip" and not self.check:
@@ -67,4 +75,4 @@ class FilesConfig(DataConfig):
         elif window not in (None, "file", "percentile"):
             raise InputError(f"data.window={window} must be [LOW,HIGH], file, percentile or null")
         size = tuple(self.size) if isinstance(self.size, list) else self.size
-        return Reading(size, self.fit, self.channels, window)
+        return Reading(size, self.fit, self.channels, window, self.spacing, self.around_mask)

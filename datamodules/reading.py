@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from monai.data import MetaTensor
+from monai.transforms import CropForegroundd, Spacing
 
 from datamodules.decoding import Array, Decoded, Unreadable
 
@@ -25,20 +27,34 @@ class Reading:
         channels: 1 makes colour grey (ITU-R 601), 3 repeats grey.
         window: raw values that become 0 and 1; ``file``: the display window that a DICOM file names; ``percentile``: its own
             0.5 and 99.5 %; None: the span of its type, or where that is unknown the image set's own range.
+        spacing: mm from pixel to pixel, to which a file that tells its own is resampled.
+        around_mask: pixels around the image's mask that are kept, the rest cut off.
     """
 
     size: tuple[int, ...] | int | None = None
     fit: str = "stretch"
     channels: int | None = None
     window: tuple[float, float] | str | None = None
+    spacing: float | None = None
+    around_mask: int | None = None
 
-    def apply(self, decoded: Decoded) -> tuple[Array, tuple[float, float] | None]:
+    def apply(self, decoded: Decoded, mask: Decoded | None = None) -> tuple[Array, tuple[float, float] | None]:
         """The image (*spatial, channels) in its file's type, and the values that become 0 and 1 where it knows them.
+
+        First it is resampled, then cropped, then windowed, then brought to its size.
+
+        Args:
+            decoded: the file.
+            mask: another of the same sides, not zero where ``around_mask`` is to look.
 
         Raises:
             Unreadable: it cannot be made so.
         """
         pixels = self._channels(decoded.pixels)
+        if self.spacing is not None:
+            pixels = self._spaced(pixels, decoded, "bilinear")
+        if self.around_mask is not None and mask is not None:
+            pixels = self._cropped(pixels, decoded, mask, self.around_mask)
         limits = self._limits(decoded, pixels)
         size = (self.size,) * (pixels.ndim - 1) if isinstance(self.size, int) else self.size or pixels.shape[:-1]
         if len(size) != pixels.ndim - 1:
@@ -56,6 +72,26 @@ class Reading:
         if self.channels == 1 and have == 3:
             return _typed(pixels.astype(np.float32) @ np.array([[0.299], [0.587], [0.114]], np.float32), pixels.dtype)
         raise Unreadable(f"has {have} channels, which cannot become {self.channels}")
+
+    def _spaced(self, pixels: Array, decoded: Decoded, mode: str) -> Array:
+        if decoded.spacing is None:
+            raise Unreadable("tells no spacing, as NIfTI files do: leave data.spacing out")
+        spatial = pixels.ndim - 1
+        image = MetaTensor(_channels_first(pixels), affine=np.diag([*decoded.spacing, *[1.0] * (4 - spatial)]))
+        resampled = Spacing([self.spacing] * spatial, mode=mode, padding_mode="border")(image)
+        return _typed(np.moveaxis(resampled.numpy(), 0, -1), pixels.dtype)
+
+    def _cropped(self, pixels: Array, decoded: Decoded, mask: Decoded, margin: int) -> Array:
+        if mask.pixels.shape[:-1] != decoded.pixels.shape[:-1]:
+            raise Unreadable(f"is {by(decoded.pixels.shape[:-1])}, and its mask {by(mask.pixels.shape[:-1])}")
+        where = (mask.pixels != 0).any(-1, keepdims=True).astype(np.uint8)
+        if self.spacing is not None:
+            where = self._spaced(where, decoded, "nearest")
+        if not where.any():
+            raise Unreadable("has a mask that marks nothing")
+        crop = CropForegroundd(["image"], source_key="mask", margin=margin, allow_smaller=True)
+        cropped = crop({"image": _channels_first(pixels), "mask": _channels_first(where)})["image"]
+        return _typed(np.moveaxis(cropped.numpy(), 0, -1), pixels.dtype)
 
     def _limits(self, decoded: Decoded, pixels: Array) -> tuple[float, float] | None:
         if self.window == "percentile":
@@ -98,6 +134,10 @@ def _resampled(pixels: Array, sides: list[int]) -> Array:
     else:
         images = F.interpolate(images, sides, mode="trilinear")
     return _typed(np.moveaxis(images[0].numpy(), 0, -1), pixels.dtype)
+
+
+def _channels_first(pixels: Array) -> torch.Tensor:
+    return torch.from_numpy(np.moveaxis(pixels, -1, 0).astype(np.float32))
 
 
 def _typed(values: Array, dtype: np.dtype[Any]) -> Array:

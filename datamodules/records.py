@@ -35,6 +35,7 @@ class Records:
         splits: (N,) train, val, test, or empty for what no training may touch; None: not known.
         class_names: of the classes, in order; None: those that occur.
         metadata: further columns.
+        masks: (N,) path of each image's mask; empty where it has none; None: there are none.
     """
 
     origin: Path
@@ -46,6 +47,7 @@ class Records:
     splits: Strings | None = None
     class_names: tuple[str, ...] | None = None
     metadata: Mapping[str, Strings] = field(default_factory=dict)
+    masks: Strings | None = None
 
 
 def text(values: Iterable[str]) -> Strings:
@@ -74,7 +76,10 @@ def images_of(records: Records, config: FilesConfig, split: Split, source: Names
     Raises:
         InputError: an unknown domain, a missing split, a group in two splits, or files that cannot be read.
     """
-    _check_paths(records)
+    _check_paths(records, records.paths)
+    if "" in records.paths:
+        raise InputError(f"{records.origin} has a row without a path: remove it")
+    masks = _masks(records, config)
     names, labels = _classes(records)
     groups = np.where(records.groups == "", records.paths, records.groups)
     inside = _domain_rows(records, split, source, target)
@@ -93,7 +98,9 @@ def images_of(records: Records, config: FilesConfig, split: Split, source: Names
     rows = np.flatnonzero(inside)
     if not len(rows):
         raise InputError(_nothing(records, splits, split))
-    files = ImageFiles(records.root, records.paths[rows], config.reading(), config.cache)
+    files = ImageFiles(
+        records.root, records.paths[rows], config.reading(), config.cache, None if masks is None else masks[rows]
+    )
     low, high = value_range(files) if split != "target" else (0.0, 1.0)
     images = ImageSet(
         images=files,
@@ -135,13 +142,22 @@ def cut(groups: Strings, shares: Sequence[float], seed: int) -> Strings:
     return text(["test", "val", "train"])[of_group[of_row]]
 
 
-def _check_paths(records: Records) -> None:
+def _masks(records: Records, config: FilesConfig) -> Strings | None:
+    """The masks, where they are asked for."""
+    if config.around_mask is None:
+        return None
+    if records.masks is None:
+        raise InputError(
+            f"{records.origin} has no masks for data.around_mask: read it by data=table, with a column mask, or leave it out"
+        )
+    _check_paths(records, records.masks)
+    return records.masks
+
+
+def _check_paths(records: Records, paths: Strings) -> None:
     """Refuse paths that leave the root by their wording; links are looked at when a file is opened."""
-    paths = records.paths
-    odd = np.strings.startswith(paths, "/") | (np.strings.find(paths, "..") >= 0) | (paths == "")
+    odd = np.strings.startswith(paths, "/") | (np.strings.find(paths, "..") >= 0)
     for path in paths[odd].tolist():
-        if not path:
-            raise InputError(f"{records.origin} has a row without a path: remove it")
         if path.startswith("/") or Path(*_walk(path)).parts[:1] == ("..",):
             raise InputError(
                 f"{records.origin}: {path} lies outside {records.root}: paths must be relative to it, and stay below"

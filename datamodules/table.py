@@ -17,12 +17,12 @@ from tta.errors import InputError
 from tta.options import option
 
 _CHUNK = 65536  # rows that are Python objects at a time
-_KNOWN = ("path", "label", "split", "domain", "group")
+_KNOWN = ("path", "label", "split", "domain", "group", "mask")
 
 
 @dataclass
 class TableConfig(FilesConfig):
-    """A CSV or Parquet table with columns path, label, split, domain, group (all but path may be absent) and any metadata."""
+    """A CSV or Parquet table with columns path, label, split, domain, group, mask (all but path may be absent) and metadata."""
 
     path: str | None = option(None, "the table; its paths are relative to its folder")
     source: str | list[str] | None = option(None, "domain, or domains, to train on; null: all but data.target")
@@ -52,6 +52,7 @@ def load_table(config: TableConfig, split: Split) -> ImageSet:
         groups=columns.get("group", empty),
         splits=columns.get("split"),
         metadata={name: values for name, values in columns.items() if name not in _KNOWN},
+        masks=columns.get("mask"),
     )
     return images_of(records, config, split, config.source, config.target)
 

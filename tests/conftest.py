@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+# Tests of W&B ask for it; all others neither wait for it nor write its files.
+os.environ["WANDB_MODE"] = "disabled"
+
 ROOT = Path(__file__).resolve().parent.parent
 
 #: Words that make a program quick and silent in a test.

@@ -74,7 +74,7 @@ def test_the_rate_is_that_of_a_long_stream() -> None:
 
 
 def test_the_alarm_sums_beyond_the_calibrated_watch() -> None:
-    traces = [[Statistics(ratio=1 - depth, drift=0.0) for depth in (0.01, 0.02, level)] for level in np.linspace(0.05, 0.3, 20)]
+    traces = [[Statistics(ratio=1 - depth, drift=0.2) for depth in (0.01, 0.02, level)] for level in np.linspace(0.05, 0.3, 20)]
     found = tails(traces, 20)
     assert {"watch_ratio", "watch_drift", "alarm_shortfall"} <= found.keys()
     assert found["watch_ratio"]["start"] == pytest.approx(np.sort(np.linspace(0.05, 0.3, 20))[10])
@@ -123,7 +123,7 @@ def test_an_old_checkpoint_is_calibrated_anew(source: Path, tmp_path: Path, caps
     for name in ("calibration", "layer_moments", "fisher"):
         del content[name]
     torch.save(content, tmp_path / "source.ckpt")
-    small = ["calibrate.streams=6", "calibrate.batches=9", "calibrate.batch_size=32"]
+    small = ["calibrate.streams=12", "calibrate.batches=9", "calibrate.batch_size=32"]
     assert train.main([*QUICK, "calibrate=only", f"source={tmp_path}", *small]) == 0
     assert "healthy streams" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["source.ckpt"]
@@ -132,5 +132,5 @@ def test_an_old_checkpoint_is_calibrated_anew(source: Path, tmp_path: Path, caps
     for found, expected in ((new.fisher, old.fisher), (new.layer_moments, old.layer_moments)):
         torch.testing.assert_close(found, expected)
     assert new.calibration is not None
-    assert new.calibration["streams"] + new.calibration["left_out"] == 6
+    assert new.calibration["streams"] + new.calibration["left_out"] == 12
     assert {"watch_ratio", "watch_drift", "alarm_shortfall"} <= new.calibration["tails"].keys()

@@ -1,5 +1,6 @@
 """Configuration: merging, validation, errors with the right form."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,12 @@ import pytest
 from omegaconf import OmegaConf
 
 import adapt
+import benchmark
 import train
-from benchmarks.options import BenchmarkConfig
 from tta.config import CONFIGS, describe, group_choices, read_arguments, resolve, save, to_dict
 from tta.errors import InputError
 
-SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "benchmark")
+SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("benchmark", "sweep"))
 
 
 def configured(*words: str) -> Any:
@@ -112,7 +113,9 @@ def test_every_shipped_file_opens_with_its_command_and_loads(path: Path) -> None
 @pytest.mark.parametrize("path", sorted((CONFIGS / "benchmark").glob("*.yaml")), ids=lambda path: str(path.stem))
 def test_every_shipped_benchmark_opens_with_its_command_and_is_valid(path: Path) -> None:
     assert path.read_text().startswith(f"# python benchmark.py configs/benchmark/{path.name}")
-    config = resolve(BenchmarkConfig, {}, read_arguments([str(path)], {}))
+    values = read_arguments([str(path)], {})
+    schema = benchmark.STUDIES[values.get("study", "guard")][0]
+    config = resolve(schema, {}, values)
     assert set(config.data.targets) >= {"phantom/scanner_b", "nuclei/fluor_360"}
 
 
@@ -126,3 +129,29 @@ def test_help_shows_every_option_with_its_default() -> None:
     text = describe(adapt.AdaptConfig, adapt.GROUPS, adapt.USAGE)
     for words in ("stream.fraction=0.85", "method=dsbr", "guard.patience=6", "wandb.mode=offline", "data.path=null"):
         assert words in text
+
+
+@pytest.mark.parametrize("module", [adapt, train], ids=lambda module: module.__name__)
+def test_help_says_of_every_choice_what_it_is(module: Any) -> None:
+    schema = adapt.AdaptConfig if module is adapt else train.TrainConfig
+    text = describe(schema, module.GROUPS, module.USAGE)
+    for group in module.GROUPS:
+        said = dict(re.findall(rf"^  {group}=(\w+): (.+)$", text, flags=re.MULTILINE))
+        assert set(said) == set(group_choices(group))
+        assert len(set(said.values())) == len(said), f"{group}: a sentence that is said of two choices tells neither"
+
+
+def test_help_shows_what_a_file_sets() -> None:
+    text = describe(adapt.AdaptConfig, adapt.GROUPS, adapt.USAGE)
+    window = text.split("stream=window: ")[1].split("\n  stream=")[0]
+    assert "stream.batch_size=1 " in window
+    assert "stream.window=16 " in window
+    assert "method.lr=auto " in text
+
+
+def test_a_kind_that_a_script_registers_needs_no_file() -> None:
+    groups = {**adapt.GROUPS, "method": {**adapt.GROUPS["method"], "mine": adapt.GROUPS["method"]["tent"]}}
+    words = ["method=mine", "method.lr=0.5"]
+    config = resolve(adapt.AdaptConfig, groups, read_arguments(words, groups, {"data": {"kind": "phantom"}}))
+    assert (config.method.kind, config.method.options.lr) == ("mine", 0.5)
+    assert "method=mine: " in describe(adapt.AdaptConfig, groups, adapt.USAGE)

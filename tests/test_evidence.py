@@ -38,9 +38,9 @@ def test_one_batch_by_hand() -> None:
     labels = logits.argmax(1)
     means = torch.stack([features[labels == c].mean(0) for c in range(3)])
     divergence = ((means - MEAN) ** 2 / (1 + 1e-6)).mean(1).mean()
-    expected = information / math.log(3) + 0.4 * ((separation(features, labels, 3) + 0.01).log() - divergence)
+    expected = information / math.log(3) + 0.2 * (separation(features, labels, 3) + 0.01).log() - 0.4 * divergence
     torch.testing.assert_close(evidence_of(state, MEAN, VAR), expected, atol=1e-5, rtol=0)
-    alone = information / math.log(3) + 0.4 * (separation(features, labels, 3) + 0.01).log()
+    alone = information / math.log(3) + 0.2 * (separation(features, labels, 3) + 0.01).log()
     torch.testing.assert_close(evidence_of(state), alone, atol=1e-5, rtol=0)
 
 
@@ -50,6 +50,16 @@ def test_a_blurred_a_shifted_and_a_collapsed_model_have_less() -> None:
     logits, features = batch(0.5)
     assert evidence_of(after((logits, features + 2)), MEAN, VAR) < good
     assert evidence_of(after((logits + torch.tensor([9.0, 0, 0]), features)), MEAN, VAR) < good
+
+
+def test_a_model_that_never_predicts_a_class_has_less() -> None:
+    logits, features = batch(0.5)
+    keep = logits.argmax(1) != 2
+    missing = after((logits[keep], features[keep]))
+    information = evidence_of(missing) - 0.2 * (separation(features[keep], logits[keep].argmax(1), 3) + 0.01).log()
+    p = logits[keep].softmax(1)
+    expected = torch.special.entr(p.mean(0)).sum() - torch.special.entr(p).sum(1).mean()
+    torch.testing.assert_close(information, expected / math.log(3) - 0.5 / 3, atol=1e-5, rtol=0)
 
 
 def test_each_class_remembers_its_own_last_samples() -> None:

@@ -2,9 +2,18 @@
 
 import math
 
+import pytest
 import torch
 
-from tta.marginal import marginal_drift, predicted_counts, vanished_classes
+from tta.marginal import (
+    marginal_drift,
+    no_spread,
+    overdispersion,
+    predicted_counts,
+    prediction_bias,
+    spread_with,
+    vanished_classes,
+)
 
 
 def test_counts_leave_out_non_finite_rows() -> None:
@@ -21,3 +30,50 @@ def test_drift_is_total_variation() -> None:
 def test_a_class_vanishes_only_if_the_control_still_sees_it() -> None:
     adapted, control = torch.tensor([2.0, 0.0, 98.0]), torch.tensor([25.0, 19.0, 56.0])
     assert vanished_classes(adapted, control).tolist() == [True, False, False]
+
+
+def test_overdispersion_by_hand() -> None:
+    counts = torch.tensor([[6.0, 2.0], [2.0, 6.0], [4.0, 4.0]])
+    spread = no_spread(2)
+    assert overdispersion(spread) == 0
+    for row in counts:
+        spread = spread_with(spread, row)
+    shares = counts / 8
+    drawn = ((shares.mean(0) * (1 - shares.mean(0))).sum() + 1e-3) / 8
+    torch.testing.assert_close(overdispersion(spread), shares.var(0).sum() / drawn)
+
+
+def test_a_random_order_varies_as_chance_has_it_and_blocks_far_more() -> None:
+    generator = torch.Generator().manual_seed(0)
+    random, blocks = no_spread(3), no_spread(3)
+    for batch in range(200):
+        labels = torch.randint(3, (64,), generator=generator)
+        random = spread_with(random, torch.bincount(labels, minlength=3).float())
+        blocks = spread_with(blocks, 64 * torch.eye(3)[batch // 10 % 3])
+    assert 0.8 < overdispersion(random) < 1.2
+    assert overdispersion(blocks) > 30
+
+
+def test_a_batch_without_predictions_and_a_single_class_are_defined() -> None:
+    spread = spread_with(spread_with(no_spread(2), torch.zeros(2)), torch.tensor([5.0, 0.0]))
+    assert torch.isfinite(overdispersion(spread))
+    torch.testing.assert_close(spread.mean, torch.tensor([0.5, 0.0]))
+
+
+def test_bias_is_kl_over_ln_c() -> None:
+    counts = torch.tensor
+    assert prediction_bias(counts([5.0, 5.0]), counts([1.0, 1.0])).item() == 0
+    assert prediction_bias(counts([8.0, 0.0, 0.0, 0.0]), counts([2.0, 2.0, 2.0, 2.0])).item() == pytest.approx(1)
+    by_hand = (0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)) / math.log(2)
+    assert prediction_bias(counts([3.0, 1.0]), counts([4, 4])).item() == pytest.approx(by_hand)
+    skewed = (0.5 * math.log(0.5 / 0.85) + 0.5 * math.log(0.5 / 0.15)) / math.log(2)
+    assert prediction_bias(counts([1.0, 1.0]), counts([85, 15])).item() == pytest.approx(skewed)
+
+
+def test_bias_of_degenerate_marginals() -> None:
+    counts = torch.tensor
+    assert prediction_bias(counts([3.0, 0.0]), counts([7, 0])).item() == 0, "one class occurs, and is all that is said"
+    assert prediction_bias(counts([2.0, 1.0]), counts([7, 0])).item() == math.inf, "what does not occur is said"
+    assert prediction_bias(counts([4.0]), counts([9])).item() == 0, "there is but one class"
+    for predicted, true in (([0.0, 0.0], [1, 1]), ([1.0, 1.0], [0, 0]), ([0.0], [1])):
+        assert math.isnan(prediction_bias(counts(predicted), counts(true)).item())

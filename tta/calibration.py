@@ -22,10 +22,10 @@ _SHAPES = (0.0, 0.25)
 #: may hardly leave 1 on them, and predictions hardly move, and levels so strict would take every target for harm. At the more
 #: lenient end the alarm still comes within two checks where R fell to 0.6, and within five where 0.3 of the predictions moved.
 RANGES: Mapping[str, tuple[float, float]] = {
-    "watch_ratio": (0.85, 0.95),
-    "watch_drift": (0.08, 0.2),
-    "alarm_shortfall": (0.15, 0.45),
-    "alarm_excess": (0.2, 0.45),
+    "watch_ratio": (0.88, 0.97),
+    "watch_drift": (0.03, 0.15),
+    "alarm_shortfall": (0.1, 0.4),
+    "alarm_excess": (0.06, 0.4),
 }
 
 

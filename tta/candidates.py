@@ -12,6 +12,8 @@ from tta.normalization import BatchStatisticsError, Statistics, named_adjustable
 
 #: Batches at the start in which corrected statistics take the batch in before they predict it.
 WARM_UP = 4
+#: Images of a batch from which on half of them will do for evidence.
+_LARGE = 32
 
 
 class Candidates(nn.Module):
@@ -41,6 +43,8 @@ class Candidates(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         self.batches: Tensor
         self.current = "source"
+        if method.chosen_elsewhere and layers:
+            self.use("batch")  # as published, until somebody chooses
 
     @property
     def method(self) -> Method:
@@ -51,6 +55,9 @@ class Candidates(nn.Module):
     def predict(self, images: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
         """What each candidate says of a batch; corrected statistics take it in.
 
+        After the start, and in large batches, candidates that are not in use are asked about every other image: that is
+        evidence enough, at half the cost. Batch statistics always take the whole batch, on which they depend.
+
         Args:
             images: (N, channels, ...).
             names: candidates to ask; all by default.
@@ -59,9 +66,11 @@ class Candidates(nn.Module):
             Predictions by name, without candidates that cannot predict the batch: one value per channel has no statistics.
         """
         result = {}
+        sampled = int(self.batches) >= WARM_UP and len(images) >= _LARGE
         for name in self.names if names is None else names:
+            part = images[::2] if sampled and name in ("source", "corrected") and name != self.current else images
             try:
-                result[name] = self._corrected(images) if name == "corrected" else self._uncorrected(name, images)
+                result[name] = self._corrected(part) if name == "corrected" else self._uncorrected(name, part)
             except BatchStatisticsError:
                 continue
         self.batches += 1

@@ -72,8 +72,7 @@ class SourceCheckpoint:
         Raises:
             InputError: no such file, or another project's.
         """
-        file = Path(path).expanduser()
-        file = file / "source.ckpt" if file.is_dir() else file
+        file = source_file(path)
         content = _load(file, _SOURCE, "a source checkpoint of Holdfast: train one with python train.py")
         fields = dataclasses.fields(cls)
         missing = {field.name for field in fields if field.default is dataclasses.MISSING} - content.keys()
@@ -105,6 +104,12 @@ class SourceCheckpoint:
         network = network_from(self.network)
         network.load_state_dict(self.weights)
         return network.eval()
+
+
+def source_file(path: str | Path) -> Path:
+    """The file that ``source=`` means: itself, or ``source.ckpt`` in a folder."""
+    file = Path(path).expanduser()
+    return file / "source.ckpt" if file.is_dir() else file
 
 
 def save_adapted(path: Path, source: SourceCheckpoint, method: str, state: Mapping[str, Tensor]) -> None:

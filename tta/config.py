@@ -57,12 +57,14 @@ def read_arguments(argv: Sequence[str], groups: Groups, base: Mapping[str, Any] 
     layers = [dict(base or {}), *(_read_file(word) for word in files)]
     # Choices come before the options of their groups, in whichever order they were typed.
     parsed = [_read_word(word) for word in words]
-    layers += sorted(parsed, key=lambda layer: any(isinstance(layer.get(group), dict) for group in groups))
+    layers += sorted(parsed, key=lambda layer: any(_sets_option(layer.get(group)) for group in groups))
+    for layer in layers[1:]:
+        _refuse_secrets(layer)
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in _without_none(layer).items():
             if key in groups:
-                merged[key] = _merge_group(merged.get(key), value, key)
+                merged[key] = _merge_group(merged.get(key), value, key, groups[key])
             elif isinstance(value, dict) and isinstance(merged.get(key), dict):
                 merged[key] = OmegaConf.to_container(OmegaConf.merge(merged[key], value))
             else:
@@ -84,7 +86,7 @@ def resolve(schema: type[T], groups: Groups, values: Mapping[str, Any]) -> T:
         default = getattr(config, group)
         value = values.get(group)
         if value is None or "kind" not in value:
-            value = {**_read_group(group, default), **(value or {})}
+            value = {**_read_group(group, default, groups[group]), **(value or {})}
         value = dict(value)
         kind = value.pop("kind")
         if kind not in groups[group]:
@@ -124,14 +126,9 @@ def describe(schema: type, groups: Groups, usage: str) -> str:
             "",
             f"{field.name}=NAME  {field.metadata['help']} (default {default or 'as in the source checkpoint'})",
         ]
-        for name in group_choices(field.name):
-            kind = _read_group(field.name, name)["kind"]
-            if kind == name:
-                options = groups[field.name][kind]
-                lines.append(f"  {field.name}={name}: {_first_line(options)}")
-                lines += _describe_fields(dataclasses.fields(options), f"{field.name}.", options, indent=4)
-            else:
-                lines.append(f"  {field.name}={name}: {kind} with the options of configs/{field.name}/{name}.yaml")
+        for names, options, values in _alike(field.name, groups[field.name]):
+            lines += [f"  {field.name}={name}: {_sentence(field.name, name, options)}" for name in names]
+            lines += _describe_fields(dataclasses.fields(options), f"{field.name}.", options, 4, values)
     return "\n".join(lines)
 
 
@@ -140,14 +137,31 @@ def group_choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
-def _first_line(options: type) -> str:
+def _alike(group: str, kinds: Mapping[str, type]) -> list[tuple[list[str], type, dict[str, Any]]]:
+    """The choices of a group with their options and what their files set; those that have both alike together."""
+    together: dict[str, tuple[list[str], type, dict[str, Any]]] = {}
+    for name in sorted({*group_choices(group), *kinds}):
+        values = _read_group(group, name, kinds)
+        options = kinds[values.pop("kind")]
+        together.setdefault(f"{options} {values}", ([], options, values))[0].append(name)
+    return list(together.values())
+
+
+def _sentence(group: str, name: str, options: type) -> str:
+    """What a choice is: the second line of its file where that is a comment, else the first of its dataclass's docstring."""
+    path = CONFIGS / group / f"{name}.yaml"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    if len(lines) > 1 and lines[1].startswith("# "):
+        return lines[1].removeprefix("# ")
     return (options.__doc__ or "").strip().split("\n")[0]
 
 
-def _describe_fields(fields: Iterable[Any], prefix: str, owner: type, indent: int = 2) -> list[str]:
+def _describe_fields(
+    fields: Iterable[Any], prefix: str, owner: type, indent: int = 2, values: Mapping[str, Any] | None = None
+) -> list[str]:
     lines = []
     for field in fields:
-        default = field.default_factory()
+        default = (values or {}).get(field.name, field.default_factory())
         if dataclasses.is_dataclass(default):
             lines += _describe_fields(dataclasses.fields(default), f"{prefix}{field.name}.", type(default), indent)
             continue
@@ -195,6 +209,23 @@ def _container(node: Any) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+def _sets_option(value: Any) -> bool:
+    """Whether a word sets an option of a group, rather than the choice itself (``method=tent``, ``method.kind=tent``)."""
+    return isinstance(value, dict) and "kind" not in value
+
+
+def _refuse_secrets(values: Mapping[str, Any], prefix: str = "") -> None:
+    """What is configured is written to files and loggers, so no secret may be among it."""
+    for key, value in values.items():
+        if re.search(r"(?i)(api_?key|password|passwd|secret|token)$", str(key)):
+            raise InputError(
+                f"{prefix}{key} would be written to config.yaml and to loggers: secrets belong into the environment, "
+                "W&B's into WANDB_API_KEY"
+            )
+        if isinstance(value, dict):
+            _refuse_secrets(value, f"{prefix}{key}.")
+
+
 def _without_none(value: Any) -> Any:
     """The string "None", which W&B sweeps write, means null."""
     if isinstance(value, dict):
@@ -202,7 +233,7 @@ def _without_none(value: Any) -> Any:
     return None if value == "None" else value
 
 
-def _merge_group(current: dict[str, Any] | None, value: Any, group: str) -> dict[str, Any] | None:
+def _merge_group(current: dict[str, Any] | None, value: Any, group: str, kinds: Iterable[str]) -> dict[str, Any] | None:
     if isinstance(value, bool):
         value = "on" if value else "off"  # YAML's booleans
     if value is None:
@@ -210,17 +241,20 @@ def _merge_group(current: dict[str, Any] | None, value: Any, group: str) -> dict
     if value is None:
         return None
     if not isinstance(value, dict):
-        return _read_group(group, str(value))
+        return _read_group(group, str(value), kinds)
     if "kind" in value and (current is None or current.get("kind") != value["kind"]):
         kind = {True: "on", False: "off"}.get(value["kind"], value["kind"])
-        return {**_read_group(group, str(kind)), **value, "kind": kind}
+        return {**_read_group(group, str(kind), kinds), **value, "kind": kind}
     return _container(OmegaConf.merge(current or {}, value))
 
 
-def _read_group(group: str, name: str) -> dict[str, Any]:
+def _read_group(group: str, name: str, kinds: Iterable[str]) -> dict[str, Any]:
+    """The options of a choice; a kind that somebody registered without a file has its dataclass's defaults."""
     path = CONFIGS / group / f"{name}.yaml"
     if name not in group_choices(group):
-        raise InputError(f"unknown {group} {name!r}: {closest(name, group_choices(group))}")
+        if name in kinds:
+            return {"kind": name}
+        raise InputError(f"unknown {group} {name!r}: {closest(name, {*group_choices(group), *kinds})}")
     values = _load_yaml(path) if _has_content(path) else {}
     kind = values.pop("kind", name)
     return {"kind": {True: "on", False: "off"}.get(kind, kind), **values}

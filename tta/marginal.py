@@ -1,5 +1,8 @@
 """What a model answers on the whole: pure functions of the marginal of its predictions."""
 
+import math
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,3 +41,76 @@ def vanished_classes(adapted: Tensor, control: Tensor, seen: float = 20.0, share
         (C,) booleans.
     """
     return (control >= seen) & (adapted <= share * control)
+
+
+class Spread(NamedTuple):
+    """Running moments of the shares of predicted classes in a batch.
+
+    Attributes:
+        mean: (C,) mean share.
+        square: (C,) mean squared share.
+        inverse: mean of 1 / images of a batch.
+        batches: how many were seen.
+    """
+
+    mean: Tensor
+    square: Tensor
+    inverse: Tensor
+    batches: int
+
+
+def no_spread(num_classes: int, device: torch.device | str = "cpu") -> Spread:
+    """The state before the first batch."""
+    zeros = torch.zeros(num_classes, device=device)
+    return Spread(zeros, zeros, zeros[0], 0)
+
+
+def spread_with(past: Spread, counts: Tensor) -> Spread:
+    """The state after another batch; one without a prediction changes nothing.
+
+    Args:
+        past: the state.
+        counts: (C,) predictions of the batch by class.
+    """
+    total = counts.sum()
+    known = (total > 0).to(counts)
+    shares = counts / total.clamp(min=1)
+    rate = known / (past.batches + 1)
+    mean, square = torch.lerp(past.mean, shares, rate), torch.lerp(past.square, shares.square(), rate)
+    return Spread(mean, square, torch.lerp(past.inverse, 1 / total.clamp(min=1), rate), past.batches + 1)
+
+
+def overdispersion(spread: Spread) -> Tensor:
+    """How much more the mix of predicted classes varies between batches than if images came in random order.
+
+    Variance of the shares over that of a multinomial draw. About 1 for a random order, less where batch statistics even out
+    each batch's predictions; far above where one class follows another.
+
+    Returns:
+        Scalar >= 0; 0 for fewer than two batches.
+    """
+    if spread.batches < 2:
+        return torch.zeros_like(spread.inverse)
+    variance = (spread.square - spread.mean.square()).clamp(min=0).sum() * spread.batches / (spread.batches - 1)
+    drawn = ((spread.mean * (1 - spread.mean)).sum() + 1e-3) * spread.inverse
+    return variance / drawn.clamp(min=torch.finfo(drawn.dtype).tiny)
+
+
+def prediction_bias(predicted: Tensor, true: Tensor) -> Tensor:
+    """β: the Kullback–Leibler divergence of the true marginal from the predicted one, over ln C (arXiv 2606.02339).
+
+    0 is a model that predicts each class as often as it occurs; 1, where classes are balanced, one that answers with a
+    single class.
+
+    Args:
+        predicted: (C,) counts of the predictions.
+        true: (C,) counts of the true classes.
+
+    Returns:
+        Scalar of at least 0; infinite where a class is predicted that does not occur, 0 where there is but one class, NaN
+        where either has no count.
+    """
+    p, q = predicted / predicted.sum(), true / true.sum()
+    if len(p) == 1:
+        return (p - q).sum()  # 0, or NaN
+    return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum().clamp(min=0) / math.log(len(p))

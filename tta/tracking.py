@@ -1,104 +1,209 @@
-"""Logging to Weights & Biases through Lightning's logger; offline unless asked otherwise."""
+"""Where a run is logged: to Weights & Biases, offline unless asked otherwise, and to Lightning's other loggers."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import wandb
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
+from tta.config import closest
+from tta.errors import InputError
 from tta.options import option
+
+#: The axis of each family of metrics, by kind of run.
+_AXES = {
+    "train": {"train/*": "epoch", "val/*": "epoch"},
+    "adapt": {"adapt/*": "adapt/batch"},
+    "benchmark": {"benchmark/*": "benchmark/cells"},
+}
+#: W&B's keys: 40 hexadecimal digits behind an optional host, or the newer kind.
+_KEY = re.compile(r"(\w+-)?[0-9a-f]{40}|wandb_v\d+_\w{20,}")
 
 
 @dataclass
 class WandbConfig:
     """Where a run is logged. Credentials come from the environment alone."""
 
-    mode: Literal["online", "offline", "disabled"] = option("offline", "online, offline (sync later) or disabled")
+    mode: Literal["online", "offline", "disabled"] = option(
+        "offline", "online, offline (sync later) or disabled; WANDB_MODE, where set, decides between the first two"
+    )
     project: str = option("holdfast", "project on W&B")
     entity: str | None = option(None, "team or user on W&B")
     group: str | None = option(None, "group of runs")
+    name: str | None = option(None, "name on W&B; null: the run's")
     tags: list[str] = option([], "tags, e.g. [pilot,ward3]")
+    notes: str | None = option(None, "a sentence about the run")
+    id: str | None = option(None, "id of the run, to resume it by; null: a new one")
+    resume: Literal["never", "allow", "must", "auto"] = option("never", "go on with the run of that id: allow, must or auto")
+    artifacts: bool = option(True, "log checkpoints and predictions as artifacts, with their lineage")
+    images: int = option(0, "images of the stream to log with their predictions; synced, they leave your machine")
+
+    def __post_init__(self) -> None:
+        for name in ("project", "entity", "group", "name", "notes", "id", "tags"):
+            value = getattr(self, name)
+            if any(_KEY.fullmatch(str(word)) for word in (value if isinstance(value, list) else str(value).split())):
+                raise InputError(f"wandb.{name} looks like a W&B key: secrets belong into the environment, WANDB_API_KEY")
+        if self.images < 0:
+            raise InputError("wandb.images must not be negative")
+        if self.resume in ("allow", "must") and self.id is None and "WANDB_RUN_ID" not in os.environ:
+            raise InputError(f"wandb.resume={self.resume} needs the run to go on with: wandb.id=ID")
 
 
-def create_loggers(config: WandbConfig, folder: Path, *, name: str, job_type: str, settings: Mapping[str, Any]) -> list[Logger]:
-    """Start a W&B run, unless it is disabled.
+def create_loggers(
+    config: WandbConfig,
+    folder: Path,
+    *,
+    name: str,
+    job_type: Literal["train", "adapt", "benchmark"],
+    settings: Mapping[str, Any],
+    others: Any = "csv",
+) -> list[Logger]:
+    """Start the loggers of a run; of several processes, only the first has any.
+
+    Training always leaves ``csv/metrics.csv``; what adaptation and benchmark measure is in CSV files of their own anyway.
 
     Args:
-        config: where it goes.
-        folder: the run's output folder; offline files lie below it.
+        config: W&B.
+        folder: the run's output folder; what loggers write lies below it.
         name: of the run.
-        job_type: train or adapt.
+        job_type: kind of run.
         settings: the resolved configuration.
+        others: loggers beside W&B, a name or several.
+
+    Raises:
+        InputError: a logger is unknown or not installed, or W&B refuses to start.
     """
-    if config.mode == "disabled" or os.environ.get("WANDB_MODE") == "disabled":
+    create = {word: _LOGGERS[word] for word in logger_names(others)}
+    if getattr(rank_zero_only, "rank", 0):
         return []
-    # The run is started here and handed over: a WandbLogger that starts it leaves WANDB_MODE behind in the environment.
-    run = wandb.init(
-        name=name,
-        dir=folder,
-        project=config.project,
-        entity=config.entity,
-        group=config.group,
-        tags=config.tags,
-        job_type=job_type,
-        mode=config.mode,
-        config=dict(settings),
-        settings=wandb.Settings(silent=True, console="off"),
-        reinit="finish_previous",
-    )
-    run.define_metric("adapt/batch")
-    run.define_metric("adapt/*", step_metric="adapt/batch")
-    return [WandbLogger(experiment=run)]
+    if job_type == "train":
+        create["csv"] = _csv
+    loggers: list[Logger] = []
+    for word, start in create.items():
+        try:
+            loggers.append(start(folder, name, config.project))
+            loggers[-1].log_hyperparams(dict(settings))
+        except ModuleNotFoundError as error:
+            raise InputError(f"logger={word} needs a package that is not installed: pip install '.[{word}]'") from error
+        except Exception as error:  # a server's own; its words may hold an address with a password
+            raise InputError(f"logger={word} does not start ({type(error).__name__}): check its environment") from error
+    return [*loggers, *_wandb(config, folder, name, job_type, settings)]
+
+
+def logger_names(words: Any) -> list[str]:
+    """The loggers to start for ``logger=``; csv, which asks for nothing more, left out.
+
+    Raises:
+        InputError: there is no such logger.
+    """
+    names = [words] if isinstance(words, str) else list(words or [])
+    for name in names:
+        if name not in ("csv", *_LOGGERS):
+            raise InputError(
+                f"unknown logger {name!r}: {closest(str(name), ['csv', *_LOGGERS])}; W&B is asked for by wandb.mode"
+            )
+    return [name for name in dict.fromkeys(names) if name != "csv"]
+
+
+def own_name(name: str) -> str:
+    """The name, with its id where W&B's sweep agent started the run: one folder would not do for all of them."""
+    run = os.environ.get("WANDB_RUN_ID")
+    return f"{name}-{run}" if run and os.environ.get("WANDB_SWEEP_ID") else name
+
+
+def wandb_runs(loggers: Iterable[Logger]) -> list[Any]:
+    """The W&B runs among the loggers."""
+    return [logger.experiment for logger in loggers if isinstance(logger, WandbLogger)]
 
 
 def log_trace(loggers: Iterable[Logger], batch: int, values: Mapping[str, float | None]) -> None:
     """Log a batch's statistics against its position in the stream."""
     known = {f"adapt/{key}": value for key, value in values.items() if value is not None}
     for logger in loggers:
-        logger.log_metrics({"adapt/batch": batch, **known})
+        if isinstance(logger, WandbLogger):
+            logger.log_metrics({"adapt/batch": batch, **known})
+        else:
+            logger.log_metrics(known, step=batch)
 
 
-def log_result(
-    loggers: Iterable[Logger],
-    metrics: Mapping[str, Any],
-    *,
-    events: Sequence[Mapping[str, Any]] | None = None,
-    picture: Path | None = None,
-) -> None:
-    """Log what a run came to: its metrics as summary, its events as a table, its picture."""
+def log_progress(loggers: Iterable[Logger], cells: int, total: int) -> None:
+    """Log how many of the benchmark's cells are done."""
     for logger in loggers:
-        if not isinstance(logger, WandbLogger):
-            continue
-        run = logger.experiment
-        run.summary.update(_flat(metrics))
-        if events is not None:
-            columns = ["batch", "event", "reason", "message"]
-            rows = [[event.get(column) for column in columns] for event in events]
-            run.log({"events": wandb.Table(columns=columns, data=rows)})
-        if picture is not None:
-            run.log({"trajectory": wandb.Image(str(picture))})
+        logger.log_metrics({"benchmark/cells": cells, "benchmark/done": 100 * cells / total})
 
 
 def alert(loggers: Iterable[Logger], title: str, text: str) -> None:
     """Send a W&B alert from each active run."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.alert(title=title, text=text, level="ERROR")
+    for run in wandb_runs(loggers):
+        run.alert(title=title, text=text, level="ERROR")
 
 
 def finish(loggers: Iterable[Logger]) -> None:
-    """Close the runs, so that the next one in this process starts its own."""
+    """Close the loggers, as failed where an exception is on its way, so that the next run in this process starts its own."""
+    failed = sys.exc_info()[0] is not None
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
+            logger.experiment.finish(exit_code=int(failed))
+        else:
+            logger.finalize("failed" if failed else "success")
 
 
-def _flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in metrics.items():
-        name = f"{prefix}{key}"
-        flat.update(_flat(value, f"{name}/") if isinstance(value, Mapping) else {name: value})
-    return flat
+def _wandb(config: WandbConfig, folder: Path, name: str, job_type: str, settings: Mapping[str, Any]) -> list[Logger]:
+    mode: Any = os.environ.get("WANDB_MODE") or config.mode
+    if "disabled" in (mode, config.mode):
+        return []
+    if mode != "online" and config.resume != "never":
+        raise InputError(
+            f"wandb.resume={config.resume} needs wandb.mode=online: an offline run cannot be gone on with, but "
+            "wandb.group=NAME keeps its runs together"
+        )
+    try:
+        # The run is started here and handed over: a WandbLogger that starts it leaves WANDB_MODE behind in the environment.
+        run = wandb.init(
+            name=config.name or name,
+            dir=folder,
+            project=config.project,
+            entity=config.entity,
+            group=config.group,
+            tags=config.tags,
+            notes=config.notes,
+            id=config.id,
+            resume=config.resume if config.resume != "never" else None,
+            job_type=job_type,
+            mode=mode,
+            config=dict(settings),
+            settings=wandb.Settings(silent=True, console="off"),
+            reinit="finish_previous",
+        )
+    except (wandb.errors.Error, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"W&B does not start ({reason}): export WANDB_API_KEY, or log offline and sync later, wandb.mode=offline"
+        ) from error
+    for metrics, axis in _AXES[job_type].items():
+        run.define_metric(axis)
+        run.define_metric(metrics, step_metric=axis)
+    return [WandbLogger(experiment=run)]
+
+
+def _csv(folder: Path, name: str, project: str) -> Logger:
+    return CSVLogger(folder, name="", version="csv")
+
+
+def _tensorboard(folder: Path, name: str, project: str) -> Logger:
+    return TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
+
+
+def _mlflow(folder: Path, name: str, project: str) -> Logger:
+    # Where to and with which credentials is MLflow's own business, and stands in its variables of the environment.
+    uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.resolve()}/mlflow.db")
+    return MLFlowLogger(experiment_name=project, run_name=name, tracking_uri=uri)
+
+
+_LOGGERS: dict[str, Callable[[Path, str, str], Logger]] = {"tensorboard": _tensorboard, "mlflow": _mlflow}

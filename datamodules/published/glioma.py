@@ -20,12 +20,13 @@ _log = logging.getLogger(__name__)
 class _Case(NamedTuple):
     name: str
     path: str
+    mask: str
     label: str
 
 
 @dataclass
 class GliomaConfig(PublishedConfig):
-    """Glioma MR, three classes: train on two of the cohorts erasmus, tcga and ucsf, test on the third."""
+    """Glioma MR about the tumour, three classes: train on two of the cohorts erasmus, tcga and ucsf, test on the third."""
 
     root: str = option("data/GliomaMRI/Brain-Glioma-Datasets", "folder of the cohorts' folders")
     target: str | list[str] | None = option("erasmus", "cohort that is left out: erasmus, tcga or ucsf")
@@ -52,6 +53,7 @@ def load_glioma(config: GliomaConfig, split: Split) -> ImageSet:
         domains=text(cohort for cohort, _ in cases),
         groups=text(f"{cohort}:{case.name}" for cohort, case in cases),
         class_names=CLASSES,
+        masks=text(f"{cohort}/{case.mask}" for cohort, case in cases),
     )
     return published(records, config, split)
 
@@ -62,7 +64,7 @@ def _erasmus(root: Path) -> Iterator[_Case]:
     genes = {("0", "0"): 0, ("0", "1"): 0, ("0", "-1"): 0, ("0", ""): 0, ("1", "0"): 1, ("1", "1"): 2}
     for name, idh, codeleted in zip(*(table[key].tolist() for key in ("Subject", "IDH", "1p19q")), strict=True):
         number = genes.get((idh.split(".")[0], codeleted.split(".")[0]))
-        yield _Case(name, _sri(name), "" if number is None else CLASSES[number])
+        yield _Case(name, _sri(name, "t1c"), _sri(name, "tumormask"), "" if number is None else CLASSES[number])
 
 
 def _tcga(root: Path) -> Iterator[_Case]:
@@ -71,7 +73,7 @@ def _tcga(root: Path) -> Iterator[_Case]:
         table = columns(root, [file], ["case_submitter_id", "primary_diagnosis"])
         for name, diagnosis in zip(table["case_submitter_id"].tolist(), table["primary_diagnosis"].tolist(), strict=True):
             label = next((label for label in CLASSES if diagnosis.lower().startswith(label)), "")
-            yield _Case(name.lower(), _sri(name.lower()), label)
+            yield _Case(name.lower(), _sri(name.lower(), "t1c"), _sri(name.lower(), "seg"), label)
 
 
 def _ucsf(root: Path) -> Iterator[_Case]:
@@ -87,8 +89,9 @@ def _ucsf(root: Path) -> Iterator[_Case]:
         match = re.fullmatch(r"UCSF-PDGM-(\d+)", name)
         if match:
             case = f"UCSF-PDGM-{int(match[1]):04d}"  # the table writes three digits, the folders four
-            yield _Case(case, f"{case}_nifti/{case}_T1c.nii.gz", known.get(words, ""))
+            mask = f"{case}_nifti/{case}_tumor_segmentation.nii.gz"
+            yield _Case(case, f"{case}_nifti/{case}_T1c.nii.gz", mask, known.get(words, ""))
 
 
-def _sri(name: str) -> str:
-    return f"{name}/preop/sub-{name}_ses-preop_space-sri_t1c.nii.gz"
+def _sri(name: str, kind: str) -> str:
+    return f"{name}/preop/sub-{name}_ses-preop_space-sri_{kind}.nii.gz"

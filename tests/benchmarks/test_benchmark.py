@@ -12,7 +12,9 @@ from benchmarks import cell, tables
 from benchmarks.kept import OF_STREAM, of_streams, unpacked
 from benchmarks.options import BenchmarkConfig
 from tests.callbacks.test_report import checked
+from tests.datamodules.test_files import grey, write_picture
 from tta import entry
+from tta.errors import InputError
 from tta.metrics import balanced_accuracy
 
 Capture = pytest.CaptureFixture[str]
@@ -143,3 +145,17 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
 def test_help(capsys: Capture) -> None:
     assert benchmark.main(["--help"]) == 0
     assert "data.targets=" in capsys.readouterr().out
+
+
+def test_recurring_domains_are_the_targets_and_the_sources(source: Path, tmp_path: Path) -> None:
+    phantom = ("data.target_images=40", "data.test_images=40")
+    there = cell._there_and_back(str(source), (*phantom, "data.target=scanner_b"))
+    assert there == ["data.target=[scanner_b,scanner_a]"]
+    both = cell._there_and_back(str(source), (*phantom, "data.target=[scanner_b,scanner_c]"))
+    assert both == ["data.target=[scanner_b,scanner_c,scanner_a]"]
+    assert cell._there_and_back(str(source), (*phantom, "data.target=scanner_a")) == []
+    for number in range(4):
+        write_picture(tmp_path / "here" / "test" / f"{number}.png", grey(8, (32, 32, 3)))
+    folder = ("data=folder", f"data.root={tmp_path / 'here'}", f"data.target={tmp_path / 'here'}")
+    with pytest.raises(InputError, match=r"data\.target=.* of data=folder names none"):
+        cell._there_and_back(str(source), folder)

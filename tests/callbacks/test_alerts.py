@@ -18,7 +18,7 @@ from callbacks.alerts import AlertConfig, Alerts, alarm_of
 from callbacks.replay import ReplayConfig
 from tests.callbacks.test_guard import Harm, batches
 from tests.callbacks.test_guard import run as guarded
-from tests.test_programs import read_wandb
+from tests.wandb_file import read_wandb
 from tta import entry
 from tta.config import describe
 from tta.errors import InputError

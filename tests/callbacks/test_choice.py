@@ -1,25 +1,38 @@
 """Choice, duty and corrections: small pure pieces of the guard."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from callbacks.choice import choose
+from callbacks import CollapseGuard
+from callbacks.choice import choose, handicapped, home_of, lead_of, plausible
 from callbacks.corrections import CORRECTIONS
 from callbacks.duty import Duty
 from tests.methods.test_methods import created, images
 from tta.adaptation import AdaptationModule
+from tta.methods import Prediction
 
 
 def test_the_best_is_chosen_and_the_current_one_kept_where_it_is_about_as_good() -> None:
-    assert choose({"source": 1.0, "batch": 2.0}, None, 0.05) == "batch"
-    assert choose({"source": 1.0, "batch": 1.0}, None, 0.05) == "source"
     assert choose({"source": 1.0, "batch": 1.04}, "source", 0.05) == "source"
     assert choose({"source": 1.0, "batch": 1.06}, "source", 0.05) == "batch"
     assert choose({"batch": 1.0}, "source", 0.05) == "batch"  # the current one could not predict the batch
-    assert choose({}, "source", 0.05) == "source"
+
+
+def test_corrected_statistics_must_lead_by_much_unless_the_mix_varies() -> None:
+    evidence = {"source": 1.0, "batch": 1.0, "corrected": 1.25}
+    assert lead_of(handicapped(evidence, overdispersion=0.5), "batch") == pytest.approx(-0.05)
+    assert lead_of(handicapped(evidence, overdispersion=2.0), "batch") == pytest.approx(0.2)
+    assert home_of({"source": 0, "corrected": 0, "batch": 0}) == "batch"
+    assert home_of({"source": 0, "control": 0}) == "control"
+    assert home_of({"source": 0}) is None
+
+
+def test_what_is_far_behind_is_not_plausible() -> None:
+    assert plausible({"source": -0.5, "batch": 1.0, "corrected": 0.5}) == ["batch", "corrected"]
 
 
 def looks(duty: Duty, count: int, happened: tuple[int, ...] = ()) -> list[int]:
@@ -107,3 +120,73 @@ def test_a_module_that_knows_no_milder_correction_is_reset(rung: str) -> None:
     module = Plain()
     CORRECTIONS[rung].apply(module, PRIOR)  # type: ignore[arg-type]
     assert module.resets == 1
+
+
+class Several(Plain):
+    """A module with several statistics, under each of which features lie more or less blurred about their classes."""
+
+    def __init__(self, blur: Mapping[str, float]) -> None:
+        super().__init__()
+        self.blur, self.used, self.paused = dict(blur), [], False
+
+    def pause(self, paused: bool = True) -> None:
+        self.paused = paused
+
+    def predict(self, batch: Tensor, name: str) -> Prediction:
+        noise = torch.randn(len(batch), 3, generator=torch.Generator().manual_seed(len(self.used)))
+        features = 3 * torch.eye(3)[batch] + self.blur[name] * noise
+        return Prediction(2 * features, features)
+
+    def control(self, batch: Tensor) -> Prediction:
+        return self.predict(batch, self.used[-1])
+
+    def candidates(self, batch: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
+        return {name: self.predict(batch, name) for name in (self.blur if names is None else names)}
+
+    def use(self, name: str) -> None:
+        self.used.append(name)
+
+
+def watched(blur: Mapping[str, float], count: int = 12) -> tuple[CollapseGuard, Several, list[dict[str, Any]]]:
+    guard, module, outputs = CollapseGuard(("a", "b", "c")), Several(blur), []
+    for index in range(count):
+        batch = torch.arange(60) % 3
+        adapted = module.predict(batch, module.used[-1] if module.used else "batch")
+        outputs.append({"logits": adapted.logits, "features": adapted.features})
+        guard.on_train_batch_end(None, module, outputs[-1], batch, index)  # type: ignore[arg-type]
+    return guard, module, outputs
+
+
+@pytest.mark.parametrize(("better", "resets"), [("source", 1), ("corrected", 0)])
+def test_statistics_that_do_not_suit_the_stream_are_left_by_an_alarm(better: str, resets: int) -> None:
+    guard, module, outputs = watched({"source": 3.0, "batch": 2.0, "corrected": 3.0, better: 0.2})
+    assert guard.alarms == 1
+    alarm = guard.alarmed[0]
+    assert 1 <= alarm <= 3
+    assert module.used == ["batch", better]
+    assert outputs[alarm]["verdict"] == "ALARM"
+    events = outputs[alarm]["events"]
+    assert [event["event"] for event in events] == ["verdict", "correction"]
+    assert events[1]["correction"] == "statistics"
+    assert set(events[1]["evidence"]) == {"source", "batch", "corrected"}
+    assert (outputs[alarm]["choice"], outputs[alarm + 1]["choice"]) == ("batch", better)  # judged under
+    # No reset in the guard's books: the weights were not at fault. Where the source serves, updates rest at the source.
+    assert (guard.resets, module.resets, module.paused) == ([], resets, better == "source")
+    assert guard.state == "OK"
+
+
+def test_where_published_statistics_suit_there_is_no_alarm() -> None:
+    guard, module, outputs = watched({"source": 0.3, "batch": 0.3, "corrected": 0.3})
+    assert guard.alarms == 0
+    assert module.used == ["batch"]
+    assert {output["verdict"] for output in outputs} == {"OK"}
+
+
+def test_at_first_the_plausible_candidates_serve_together() -> None:
+    blur = {"source": 0.41, "batch": 0.4, "corrected": 9.0}
+    _, _, outputs = watched(blur, 4)
+    module = Several(blur)
+    module.use("batch")
+    both = [module.predict(torch.arange(60) % 3, name).logits.softmax(1) for name in ("source", "batch")]
+    torch.testing.assert_close(outputs[1]["logits"].exp(), (both[0] + both[1]) / 2)
+    assert [output["served_by"] for output in outputs] == ["control", "control", "control", "adapted"]

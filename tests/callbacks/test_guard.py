@@ -85,15 +85,17 @@ def run(stream: Any, *callbacks: Callback, method: str = "tent", config: GuardCo
 
 
 def test_a_planted_collapse_is_caught_reset_and_not_served() -> None:
-    module, guard, outputs = run(batches(60), Harm(start=20), lr=1e-5)
+    module, guard, outputs = run(batches(90), Harm(start=20), lr=1e-5)
     first = next(i for i, output in enumerate(outputs) if output["verdict"] == "ALARM")
     assert 20 <= first <= 30
     assert outputs[first]["served_by"] == "control"
     assert {event["event"] for event in outputs[first]["events"]} == {"verdict", "correction"}
-    torch.testing.assert_close(outputs[first]["logits"], module.method.control(batches(60)[first]["image"]).logits)
-    assert guard.resets[0] == first
-    assert guard.memory.frozen  # the harm came back after every reset
-    assert len(guard.resets) == len(guard.config.ladder)
+    torch.testing.assert_close(outputs[first]["logits"], module.method.control(batches(90)[first]["image"]).logits)
+    rungs = [event["correction"] for output in outputs for event in output["events"] if event["event"] == "correction"]
+    assert rungs == list(guard.config.ladder)  # the harm came back after every correction
+    assert guard.memory.frozen
+    assert len(guard.resets) == 2  # the last two rungs
+    assert all(output["served_by"] == "control" for output in outputs[first : first + guard.config.rest])
     assert outputs[-1]["verdict"] == "FROZEN"
     assert outputs[-1]["served_by"] == "control"
 
@@ -123,7 +125,7 @@ def test_the_control_runs_ever_more_rarely_while_the_stream_is_calm() -> None:
             module.control = lambda batch: calls.append(index) or self.control(batch)
 
     run(batches(38), Counter(), lr=1e-5)
-    assert calls == [*range(12), 13, 15, 17, 20, 23, 27, 31, 36]  # after a sixth of the time so far
+    assert calls == [*range(8), 9, 11, 14, 17, 21, 26, 32]  # after a quarter of the time so far
 
 
 def test_broken_short_and_single_class_batches_are_served_by_the_control_and_logged() -> None:

@@ -1,12 +1,14 @@
 """The verdict, a pure function: every rule, and what it remembers."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
+from callbacks.judge import corrected
 from callbacks.verdict import Memory, Statistics, Thresholds, decide
 
-LIMITS = Thresholds(watch_ratio=0.85, alarm_shortfall=0.3, watch_drift=0.2, alarm_excess=0.2)
+LIMITS = Thresholds(watch_ratio=0.85, alarm_shortfall=0.3, watch_drift=0.2, alarm_excess=0.2, alarm_lead=0.1)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,12 @@ def test_while_predictions_drift_the_ratio_is_held_against_its_best() -> None:
     assert decide(Statistics(ratio=1.0, drift=0.3), LIMITS, drifting.memory).verdict.state == "ALARM"
 
 
+def test_clusters_that_loosen_while_predictions_stay_count_only_where_they_fall_deep() -> None:
+    assert decide(Statistics(ratio=0.6, drift=0.02), LIMITS, Memory()).memory.shortfall == 0
+    assert decide(Statistics(ratio=0.6, drift=0.12), LIMITS, Memory()).memory.shortfall == pytest.approx(0.25)
+    assert decide(Statistics(ratio=0.4, drift=0.02), LIMITS, Memory()).verdict[:2] == ("ALARM", "separation")
+
+
 def test_drift_adds_up_to_an_alarm_unless_the_control_is_not_to_be_trusted() -> None:
     once = decide(Statistics(ratio=1.0, drift=0.35), LIMITS, Memory())
     assert once.verdict.state == "WATCH"
@@ -63,3 +71,23 @@ def test_frozen_stays_frozen() -> None:
 
 def test_the_sentence_names_the_class() -> None:
     assert "edge" in decide(Statistics(vanished=("edge",)), LIMITS, Memory()).verdict.message
+
+
+def test_a_lead_of_other_statistics_adds_up_and_is_paid_back() -> None:
+    once = decide(Statistics(ratio=1.0, lead=0.08), LIMITS, Memory())
+    assert (once.verdict.state, once.memory.lead) == ("OK", pytest.approx(0.08))
+    assert decide(Statistics(ratio=1.0), LIMITS, once.memory).memory.lead == once.memory.lead
+    assert decide(Statistics(lead=-1.0), LIMITS, once.memory).memory.lead == 0
+    assert decide(Statistics(lead=0.03), LIMITS, once.memory).verdict[:2] == ("ALARM", "statistics")
+    # A collapse under the statistics in use comes first: it calls for a correction of the weights.
+    assert decide(Statistics(ratio=0.4, lead=1.0), LIMITS, Memory()).verdict.reason == "separation"
+
+
+def test_flips_raise_the_alarm_where_r_confirms_and_each_correction_halves_the_level() -> None:
+    certain = math.log(4 / LIMITS.alpha)
+    assert decide(Statistics(ratio=0.8, lean=certain), LIMITS, Memory()).verdict[:2] == ("ALARM", "flips")
+    assert decide(Statistics(ratio=0.8, mirror=certain), LIMITS, Memory()).verdict[:2] == ("ALARM", "flips")
+    assert decide(Statistics(ratio=0.9, lean=99.0), LIMITS, Memory()).verdict.state == "OK"
+    assert decide(Statistics(ratio=0.8, lean=certain), LIMITS, Memory(spent=1)).verdict.state == "WATCH"
+    assert decide(Statistics(ratio=0.8, lean=certain + math.log(2)), LIMITS, Memory(spent=1)).verdict.state == "ALARM"
+    assert corrected("slow", Memory(spent=1)) == Memory(spent=2)

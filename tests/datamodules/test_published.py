@@ -1,6 +1,7 @@
 """Readers of published sets, each on a small tree of the layout in which the set is handed out."""
 
 import csv
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,10 +10,14 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
-from datamodules import DATA, load_images
+from adapt import GROUPS, AdaptConfig
+from datamodules import DATA, StreamLoader, create_stream, load_images
 from datamodules.medmnist import MEDMNIST
+from tests.conftest import ROOT
 from tests.datamodules.test_files import grey, write_picture
+from tta.config import CONFIGS, read_arguments, resolve
 from tta.errors import InputError
 
 
@@ -60,8 +65,15 @@ def glioma(root: Path) -> None:
             nibabel.Nifti1Image(np.random.default_rng(0).normal(100, 9, (8, 10, 6)).astype(np.float32), np.eye(4)), path
         )
 
+    def mask(path: Path) -> None:
+        marked = np.zeros((8, 10, 6), np.uint8)
+        marked[2:5, 3:7, 1:3] = 4
+        nibabel.save(nibabel.Nifti1Image(marked, np.eye(4)), path)
+
     def sri(cohort: str, name: str) -> None:
-        volume(root / cohort / name / "preop" / f"sub-{name}_ses-preop_space-sri_t1c.nii.gz")
+        place = root / cohort / name / "preop"
+        volume(place / f"sub-{name}_ses-preop_space-sri_t1c.nii.gz")
+        mask(place / f"sub-{name}_ses-preop_space-sri_{'tumormask' if cohort == 'erasmus' else 'seg'}.nii.gz")
 
     subjects = [(f"EGD-{i:04d}", *genes) for i, genes in enumerate([(0, -1), (1, 0), (1, 1), (-1, -1), (0, 0)] * 2)]
     write_table(root / "erasmus" / "phenoData.csv", ["Subject", "IDH", "1p19q"], subjects, "\t")
@@ -83,6 +95,7 @@ def glioma(root: Path) -> None:
     write_table(root / "ucsf" / "UCSF-PDGM-metadata_v5.csv", header, [*cases, ("UCSF-PDGM-000_FU003d", words[0])])
     for i in range(5):  # the last case has no volume
         volume(root / "ucsf" / f"UCSF-PDGM-{i:04d}_nifti" / f"UCSF-PDGM-{i:04d}_T1c.nii.gz")
+        mask(root / "ucsf" / f"UCSF-PDGM-{i:04d}_nifti" / f"UCSF-PDGM-{i:04d}_tumor_segmentation.nii.gz")
 
 
 def imagenet_c(root: Path) -> None:
@@ -167,16 +180,65 @@ def test_what_is_missing_is_named(kind: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected"):
         load(kind, tmp_path)
     TREES[kind](tmp_path)
-    table = next((path for path in sorted(tmp_path.rglob("*")) if path.suffix in (".csv", ".tsv")), None)
-    if table is None:
-        return
-    content = table.read_text().splitlines()
-    table.write_text("\n".join(["strange" + "x" * content[0].count(","), *(line.split(",")[0] for line in content[1:])]))
-    with pytest.raises(InputError, match="has no column"):
+    tables = [path for path in sorted(tmp_path.rglob("*")) if path.suffix in (".csv", ".tsv", ".txt")]
+    for table in tables:
+        content = table.read_text()
+        table.unlink()
+        with pytest.raises(InputError, match=table.name):
+            load(kind, tmp_path)
+        if table.suffix != ".txt":
+            header, *lines = content.splitlines()
+            table.write_text("\n".join(["strange" + "x" * header.count(","), *(line.split(",")[0] for line in lines)]))
+            with pytest.raises(InputError, match="has no column"):
+                load(kind, tmp_path)
+        table.write_text(content)
+    for folder in sorted(path for path in tmp_path.iterdir() if path.is_dir()):
+        if kind in ("mammobench", "chestxray14", "imagenet_c") or folder.name == "patches":
+            continue  # whose tables name the files: it is those that are missing then
+        folder.rename(tmp_path.with_name(folder.name))
+        with pytest.raises(InputError, match=f"expected the folder {folder.name}"):
+            load(kind, tmp_path)
+        tmp_path.with_name(folder.name).rename(folder)
+
+
+@pytest.mark.parametrize("kind", ["camelyon17", "mammobench", "isic", "chestxray14"])
+def test_images_that_a_table_names_and_that_are_not_there_are_named(kind: str, tmp_path: Path) -> None:
+    TREES[kind](tmp_path)
+    for path in tmp_path.rglob("*"):
+        if path.suffix in (".png", ".jpg"):
+            path.unlink()
+    expected = "no image files|none of the .* can be read .*does not exist"
+    with pytest.raises(InputError, match=expected):
         load(kind, tmp_path)
-    table.unlink()
-    with pytest.raises(InputError, match=table.name):
-        load(kind, tmp_path)
+
+
+def test_organ_views_without_network_say_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("datamodules.medmnist.download_url", refuse)
+    with pytest.raises(InputError, match=r"organcmnist\.npz does not exist and could not be downloaded .*put it there"):
+        load_images("organ_views", DATA["organ_views"](root=str(tmp_path)), "target")
+
+
+def test_the_page_has_a_command_for_every_set() -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    for kind in (*TREES, "medmnist", "organ_views"):
+        assert f"| `{kind}` |" in page
+        assert re.search(rf"^    python (train|adapt)\.py .*data={kind} ", page, flags=re.MULTILINE), kind
+
+
+def test_imagenet_c_in_its_four_settings(tmp_path: Path) -> None:
+    imagenet_c(tmp_path)
+    one, all_of_them = (load("imagenet_c", tmp_path, target=target) for target in ("fog", ["shot_noise", "fog"]))
+    orders = {}
+    for name, images in (("iid", one), ("blocks", one), ("mixed", all_of_them), ("window", one)):
+        config = resolve(AdaptConfig, GROUPS, read_arguments([f"stream={name}"], GROUPS, {"data": {"kind": "phantom"}})).stream
+        items = create_stream(config.options, images, 0)
+        orders[name] = list(StreamLoader(images, items, config.options.batch_size, 0, config.options.window))
+    assert [len(batches) for batches in orders.values()] == [1, 1, 1, 6]
+    assert set(orders["mixed"][0]["domain"]) == {"shot_noise", "fog"}
+    assert orders["blocks"][0]["label"].diff().count_nonzero() == 1
 
 
 def test_protocols(tmp_path: Path) -> None:
@@ -211,6 +273,23 @@ def test_protocols(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "nct_crc" / "CRC-VAL-HE-7K")
     with pytest.raises(InputError, match="expected the folder CRC-VAL-HE-7K"):
         load("nct_crc", tmp_path / "nct_crc")
+
+
+def test_gliomas_are_cut_out_at_one_millimetre_as_published(tmp_path: Path) -> None:
+    glioma(tmp_path)
+    options = {key: value for key, value in OmegaConf.load(CONFIGS / "data" / "glioma.yaml").items() if key != "kind"}
+    assert (options["spacing"], options["around_mask"], options["size"]) == (1.0, 0, [110, 128, 96])
+    shown = {}
+    for cohort in ("erasmus", "tcga", "ucsf"):
+        config = DATA["glioma"](**{**options, "root": str(tmp_path), "target": cohort, "size": [2, 4, 3]})
+        shown[cohort] = load_images("glioma", config, "target")[0]["image"]
+    head = nibabel.load(next(tmp_path.glob("ucsf/*/*_T1c.nii.gz"))).get_fdata()[2:5, 3:7, 1:3].T
+    low, high = np.percentile(head, [0.5, 99.5])
+    for image in shown.values():
+        assert np.allclose(image[0], ((head - low) / (high - low)).clip(0, 1), atol=1e-4)
+    next(tmp_path.glob("ucsf/*/*_tumor_segmentation.nii.gz")).unlink()
+    with pytest.raises(InputError, match=r"_tumor_segmentation\.nii\.gz, that does not exist"):
+        load_images("glioma", DATA["glioma"](**{**options, "root": str(tmp_path), "target": "ucsf"}), "target")
 
 
 def medmnist(root: Path, name: str, shape: tuple[int, ...], labels: int = 1, size: str = "") -> None:

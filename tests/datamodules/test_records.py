@@ -1,5 +1,7 @@
 """Tables and folders of image files: a site's own data."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from datamodules.images import UNLABELLED
 from datamodules.options import FilesConfig
 from datamodules.records import cut, text
 from datamodules.table import TableConfig, load_table
+from tests.conftest import ROOT
 from tests.datamodules.test_files import grey, write_picture
 from tta.errors import InputError
 
@@ -130,6 +133,23 @@ def class_folders(root: Path, count: int = 6) -> Path:
             write_picture(root / name / f"{number}.png", grey(8, (8, 8, 3)))
     (root / "notes.txt").write_text("not an image")
     return root
+
+
+@pytest.mark.slow
+def test_a_table_of_a_million_rows_opens_in_seconds(tmp_path: Path) -> None:
+    write_picture(tmp_path / "patient_000000" / "image_0000000.png", grey())
+    lines = (f"patient_{n // 4:06d}/image_{n:07d}.png,{n // 4 % 3},p{n // 4},{'FM'[n % 2]},{20 + n % 70}" for n in range(10**6))
+    (tmp_path / "t.csv").write_text("path,label,group,sex,age\n" + "\n".join(lines))
+    program = (
+        "import resource, time\nfrom datamodules.table import TableConfig, load_table\nstart = time.perf_counter()\n"
+        f"images = load_table(TableConfig(path={str(tmp_path / 't.csv')!r}, check=False), 'target')\n"
+        "print(len(images), time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    count, seconds, megabytes = map(float, done.stdout.split())
+    assert count == 10**6
+    assert seconds < 60  # some 8 on an idle core
+    assert megabytes < 1024
 
 
 def test_class_folders(tmp_path: Path) -> None:

@@ -1,0 +1,278 @@
+"""The study of the paper's claims: measures by hand, its points, and a tiny one from end to end."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import benchmark
+from benchmarks import passes, tables
+from benchmarks.cell import BALANCED
+from benchmarks.paper import cell
+from benchmarks.paper.options import PaperConfig
+from benchmarks.paper.page import markdown
+from benchmarks.paper.plan import KEYS, Plan, create_plan, row_of
+from benchmarks.paper.summary import Band, Spread, against_control, at, bands, over_targets, summarize
+from benchmarks.tables import Row
+from tests.conftest import ROOT
+from tta import entry
+from tta.errors import InputError
+
+Capture = pytest.CaptureFixture[str]
+
+STREAM = {
+    **{"data": "phantom", "target": "scanner_b", "shift": "none", "severity": 0, "stream": BALANCED},
+    **{"batch_size": 64, "images": 2048, "seed": 0},
+}
+
+
+def row(method: str, **values: Any) -> Row:
+    """A row at the centre; references have neither optimiser nor rate."""
+    reference = method in ("source", "norm")
+    how = {"method": method, "optimizer": None if reference else "adam", "lr": None if reference else 0.01}
+    scores = {"beta": 0.1, "tv": 0.2, "balanced_accuracy": 80.0, "auroc": 90.0}
+    return {**STREAM, **how, **scores, **{f"{name}_last": value for name, value in scores.items()}, "seconds": 1.0, **values}
+
+
+# Measures
+
+
+def test_measures_of_a_stream_and_of_its_last_quarter() -> None:
+    labels = torch.tensor([0, 1] * 4)
+    said = torch.tensor([0, 1, 0, 1, 0, 1, 0, 0])
+    confidence = torch.tensor([0.9, 0.9, 0.8, 0.8, 0.7, 0.9, 0.8, 0.6])
+    probabilities = torch.stack([torch.where(said == c, confidence, 1 - confidence) for c in (0, 1)], 1)
+    measured = cell.measures(probabilities, labels, ("a", "b"))
+    assert measured["beta"] == pytest.approx((5 / 8 * math.log(5 / 4) + 3 / 8 * math.log(3 / 4)) / math.log(2), abs=1e-6)
+    assert (measured["tv"], measured["balanced_accuracy"], measured["auroc"]) == (0.125, 87.5, 100)
+    assert (measured["beta_last"], measured["tv_last"], measured["balanced_accuracy_last"]) == (1, 0.5, 50)
+
+
+def test_measures_that_are_undefined_are_none() -> None:
+    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    nothing = cell.measures(probabilities, torch.tensor([-1, -1]), ("a", "b"))
+    assert set(nothing.values()) == {None}
+    assert set(cell.measures(probabilities[:0], torch.tensor([], dtype=torch.long), ("a", "b")).values()) == {None}
+    one_class = cell.measures(probabilities[:1].repeat(4, 1), torch.tensor([0, 0, -1, 0]), ("a", "b"))
+    assert (one_class["beta"], one_class["tv"], one_class["balanced_accuracy"], one_class["auroc"]) == (0, 0, 100, None)
+    broken = cell.measures(torch.full((4, 2), math.nan), torch.tensor([0, 1, 0, 1]), ("a", "b"))
+    assert (broken["beta"], broken["tv"]) == (None, None)
+
+
+# Points
+
+
+def plan_of(*words: str) -> Plan:
+    """The plan for command-line words."""
+    return create_plan(entry.configured(PaperConfig, {}, words))
+
+
+def test_one_axis_at_a_time() -> None:
+    words = (
+        "methods=[tent,dsbr]",
+        "central=[dsbr_0]",
+        "close=[dsbr]",
+        "rates=[1,0.1]",
+        "batch_sizes=[64,4]",
+        "lengths=[64,256]",
+    )
+    points = {
+        (s.setting.shift, s.batch_size, s.images): {(c.variant.label, c.optimizer, c.lr) for c in cells}
+        for s, cells in plan_of(*words, "streams=[balanced]", "seeds=[3]")
+    }
+    references = {("source", None, None), ("norm", None, None)}
+    centre = {("tent", "adam", 0.01), ("dsbr", "adam", 0.01)}
+    assert points == {
+        ("none", 64, 64): references
+        | centre
+        | {("dsbr_0", "adam", 0.01)}
+        | {("tent", "sgd", 0.025), ("dsbr", "sgd", 0.025), ("tent", "adam", 0.001), ("dsbr", "adam", 0.001)},
+        ("contrast", 64, 64): references | centre,
+        ("none", 64, 256): references | {("dsbr", "adam", 0.01)},
+        ("none", 4, 64): references | {("dsbr", "adam", 0.01)},
+    }
+
+
+def test_shards_share_the_streams_and_seeds_come_one_after_the_other() -> None:
+    words = ("seeds=[1,0]", "methods=[tent,norm]")
+    whole = plan_of(*words)
+    assert [stream.setting.seed for stream, _ in whole] == sorted((s.setting.seed for s, _ in whole), reverse=True)
+    parts = [plan_of(*words, f"shard={k}/3") for k in (1, 2, 3)]
+    assert sorted(map(str, whole)) == sorted(str(point) for part in parts for point in part)
+    for stream, cells in whole:
+        names = [tables.key_of(row_of(stream, c), KEYS) for c in cells]
+        assert len(set(names)) == len(names), "norm is there once"
+
+
+def test_batch_size_is_varied_where_it_is_asked_for() -> None:
+    words = ("data.targets=[phantom/scanner_b,phantom/scanner_c]", "batch_targets=[phantom/scanner_c]", "batch_sizes=[64,4]")
+    assert {s.setting.target for s, _ in plan_of(*words) if s.batch_size == 4} == {"scanner_c"}
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("optimizers=[rmsprop]", "unknown optimizer"),
+        ("central=[dsbr_1]", "unknown method"),
+        ("streams=[balance]", "did you mean balanced"),
+        ("severity=9", "1..5"),
+        ("rates=[0]", "above 0"),
+        ("lengths=[0]", "at least 1"),
+        ("batch_targets=[nuclei]", "unknown batch target"),
+        ("shifts=[]", "is empty"),
+        ("policies=[on]", "unknown option policies"),
+    ],
+)
+def test_what_it_refuses(word: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        entry.configured(PaperConfig, {}, [word])
+
+
+def test_an_unknown_study_and_the_help_of_this_one(tmp_path: Path, capsys: Capture) -> None:
+    assert benchmark.main(["study=papre", f"output={tmp_path}"]) == 2
+    assert "study" in capsys.readouterr().err
+    assert benchmark.main(["study=paper", "--help"]) == 0
+    assert "batch_targets=" in capsys.readouterr().out
+
+
+# What the rows say
+
+
+def test_rows_at_the_centre_and_along_an_axis() -> None:
+    config = PaperConfig()
+    rows = [row("norm"), row("tent"), row("tent", optimizer="sgd", lr=0.025), row("tent", images=512), row("norm", images=512)]
+    assert at(rows, config) == rows[:2]
+    assert at(rows, config, optimizer="sgd") == [rows[0], rows[2]]
+    assert at(rows, config, images=512) == rows[3:]
+
+
+def test_bands_count_growth_and_loss_against_the_control() -> None:
+    rows = [
+        *(row("source", beta=0.5), row("norm", beta=0.05, beta_last=0.05, balanced_accuracy_last=80.0)),
+        row("tent", beta_last=0.4, balanced_accuracy_last=70.0),
+        row("dsbr", beta_last=0.06, balanced_accuracy_last=79.5),
+        row("tent", seed=1),
+    ]
+    empty = Band(0, 0, 0)
+    assert bands(rows, "source")["tent"] == {"low": empty, "middle": empty, "high": Band(1, 1, 1)}
+    assert bands(rows, "norm")["tent"] == {"low": Band(1, 1, 1), "middle": empty, "high": empty}
+    assert bands(rows, "source")["dsbr"]["high"] == Band(1, 0, 0)
+    assert against_control(rows)[2]["balanced_accuracy_last"] == -10
+
+
+def test_means_over_seeds_and_targets() -> None:
+    assert Spread.of([]) is None
+    assert Spread.of([None, 2.0]) == (2.0, None, 1)
+    assert Spread.of([1.0, 3.0]) == (2.0, pytest.approx(math.sqrt(2)), 2)
+    assert Spread.of([1.0, math.inf]) == (math.inf, None, 2)
+    rows = [row("tent", auroc=80.0), row("tent", auroc=90.0, seed=1), row("tent", auroc=65.0, target="scanner_c")]
+    assert over_targets(rows, "auroc") == 75
+    assert over_targets([*rows, row("tent", auroc=None, target="scanner_d")], "auroc") is None
+
+
+def test_a_summary_is_json_whatever_is_undefined() -> None:
+    rows = [
+        row("source"),
+        row("norm", beta=math.inf, beta_last=math.inf),
+        row("tent", auroc=None, auroc_last=None, beta_last=None),
+    ]
+    config = PaperConfig()
+    text = json.dumps(summarize(rows, config), allow_nan=False)
+    assert json.loads(text)["centre"][BALANCED]["norm"]["beta_last"] is None
+    assert "∞" in markdown(rows, config)
+    assert summarize([], config)["cells"] == 0
+    assert markdown([], config) == ""
+
+
+# From end to end
+
+
+@pytest.fixture
+def words(source: Path, tmp_path: Path) -> list[str]:
+    """Four streams of two batches, and four of batches of two images, on the tests' source model."""
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "phantom0").symlink_to(source)
+    return [
+        *("study=paper", "methods=[tent,dsbr]", "central=[dsbr_0]", "close=[dsbr]", "shifts=[none]", "rates=[1]"),
+        *("optimizers=[adam]", "batch_sizes=[32,16]", "lengths=[64,128]", "processes=1", f"sources={tmp_path / 'sources'}"),
+    ]
+
+
+def results(folder: Path) -> list[Row]:
+    """The results, sorted, without what the clock says."""
+    rows = [{**found, "seconds": None} for found in tables.read(folder / "results.csv")]
+    return sorted(rows, key=lambda found: tables.key_of(found, KEYS))
+
+
+def test_a_tiny_study(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    append, run = tables.append, passes.run
+    count = [0]
+
+    def append_until_killed(path: Path, *args: Any) -> None:
+        append(path, *args)
+        if len(tables.read(path)) == 7:
+            raise KeyboardInterrupt
+
+    def counted(*args: Any) -> passes.Outcome:
+        count[0] += 1
+        return run(*args)
+
+    monkeypatch.setattr(cell, "run", counted)
+    monkeypatch.setattr(tables, "append", append_until_killed)
+    whole, page = tmp_path / "whole", tmp_path / "docs" / "paper.md"
+    assert benchmark.main([*words, f"output={whole}"]) == 130
+    assert len(results(whole)) == count[0] == 7
+    monkeypatch.setattr(tables, "append", append)
+    assert benchmark.main([*words, f"output={whole}", f"page={page}"]) == 0
+    out = capsys.readouterr().out
+    assert "balanced dsbr" in out
+    assert "prevalence control" in out
+    rows = results(whole)
+    assert len(rows) == count[0] == 2 * (5 + 3 + 3)
+    assert tuple(rows[0]) == cell.RESULTS
+    assert all(0 <= found["tv"] <= 1 and 0 <= found["auroc"] <= 100 for found in rows)
+    pictures = {"bias.png", "accuracy.png", "mirror.png", "batch.png"}
+    assert {path.name for path in whole.iterdir()} >= {"summary.json", "config.yaml", *pictures}
+    assert {path.name for path in page.with_suffix("").iterdir()} == {"results.csv", *pictures}
+    assert "| `control` |" in page.read_text()
+    assert json.loads((whole / "summary.json").read_text())["cells"] == len(rows)
+    before = count[0]
+    assert benchmark.main([str(whole / "config.yaml")]) == 0
+    assert count[0] == before, "nothing was left to run"
+
+    shards = [tmp_path / "shard1", tmp_path / "shard2"]
+    for number, (shard, processes) in enumerate(zip(shards, (1, 2), strict=True), start=1):
+        assert benchmark.main([*words, f"output={shard}", f"shard={number}/2", f"processes={processes}"]) == 0
+    merged = tmp_path / "merged"
+    assert benchmark.main([*words, f"merge=[{shards[0]},{shards[1]}]", f"output={merged}"]) == 0
+    assert results(merged) == rows
+
+
+def test_balanced_streams_are_balanced(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = passes.run
+    seen = []
+    monkeypatch.setattr(cell, "run", lambda batches, *args: seen.append(batches.labels) or run(batches, *args))
+    assert (
+        benchmark.main([*words, f"output={tmp_path / 'out'}", "methods=[norm]", "central=[]", "close=[]", "lengths=[200]"]) == 0
+    )
+    shares = [labels.bincount(minlength=4) / len(labels) for labels in seen]
+    assert any(torch.allclose(share, torch.full((4,), 0.25)) for share in shares)
+    assert any(float(share[0]) == pytest.approx(0.85) for share in shares)
+
+
+def test_what_fails_is_recorded(words: list[str], tmp_path: Path, capsys: Capture) -> None:
+    broken = ["variants.broken.kind=dsbr", "variants.broken.target_prior=[1.0]", "methods=[broken]", "close=[]", "central=[]"]
+    assert benchmark.main([*words, *broken, f"output={tmp_path / 'out'}", "streams=[balanced]", "lengths=[64]"]) == 0
+    assert "failures" in capsys.readouterr().out
+    errors = tables.read(tmp_path / "out" / "errors.csv")
+    assert {found["method"] for found in errors} == {"broken"}
+    assert "target_prior" in errors[0]["error"]
+
+
+def test_the_page_is_what_the_rows_say() -> None:
+    config = entry.configured(PaperConfig, {}, [str(ROOT / "configs" / "benchmark" / "paper.yaml")])
+    rows = tables.read(ROOT / "docs" / "paper" / "results.csv")
+    assert markdown(rows, config) in (ROOT / "docs" / "paper.md").read_text()

@@ -1,0 +1,63 @@
+"""The examples run, and show what they say they show."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.conftest import ROOT
+
+EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem != "shapes")
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> ModuleType:
+    """The example of the name that the test asks for, imported as a script is."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    return importlib.import_module(request.param)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_each_opens_with_what_it_shows_and_the_command(path: Path) -> None:
+    first, _, command, *_ = path.read_text().removeprefix('"""').splitlines()
+    assert first.endswith(".")
+    assert command == f"python examples/{path.name}"
+
+
+@pytest.mark.parametrize("example", ["own_model"], indirect=True)
+def test_a_plain_torch_model_gains_by_adapting(example: ModuleType) -> None:
+    scores = example.main()
+    assert scores["dsbr"] > scores["control"] > scores["source"] + 20
+
+
+@pytest.mark.parametrize("example", ["own_module"], indirect=True)
+def test_the_guard_saves_a_module_of_ones_own(example: ModuleType) -> None:
+    scores = example.main()
+    assert scores["unguarded"] < 50
+    assert scores["guarded"] > 70
+
+
+@pytest.mark.parametrize("example", ["own_folder"], indirect=True)
+def test_a_folder_and_a_table_of_ones_own(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert example.main([f"output={tmp_path}"]) == 0
+    metrics = json.loads((tmp_path / "table" / "metrics.json").read_text())
+    assert metrics["balanced_accuracy"] > 80
+    assert set(metrics["subgroups"]) == {"sex", "age/20"}
+    assert "age/20  20-39" in capsys.readouterr().out
+    assert example.main([f"here={tmp_path / 'here'}"]) == 2
+    assert "name both folders" in capsys.readouterr().err
+
+
+def test_a_method_added_in_a_script(tmp_path: Path) -> None:
+    # In a process of its own: a method must be there before adapt.py is imported.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "examples" / "add_method.py"), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "create_method: " in done.stdout
+    assert json.loads((tmp_path / "adapted" / "metrics.json").read_text())["balanced_accuracy"] > 80
+    assert "kind: margin" in (tmp_path / "adapted" / "config.yaml").read_text()

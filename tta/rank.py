@@ -1,0 +1,26 @@
+"""How many directions features use: it falls when classes merge. Supporting evidence only."""
+
+import torch
+from torch import Tensor
+
+
+def effective_rank(features: Tensor) -> Tensor:
+    """Exponential of the entropy of the covariance's normalised eigenvalues (Roy and Vetterli, EUSIPCO 2007).
+
+    From the singular values of the centred features, in O(N·D·min(N, D)); rows that are not finite are left out.
+
+    Args:
+        features: (N, D).
+
+    Returns:
+        Scalar between 1 and min(N − 1, D); 0 where nothing varies: fewer than two rows, or all alike.
+    """
+    features = features.detach().float()
+    features = features[torch.isfinite(features).all(1)]
+    if len(features) < 2:
+        return features.new_zeros(())
+    variances = torch.linalg.svdvals(features - features.mean(0)).square()
+    total = variances.sum()
+    shares = variances / total.clamp(min=torch.finfo(total.dtype).tiny)
+    varies = total > 1e-12 * features.square().sum()
+    return torch.where(varies, torch.special.entr(shares).sum().exp(), 0.0)

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from callbacks.report.observe import Window
@@ -78,10 +79,9 @@ def timeline(rows: Rows, events: Rows) -> Figure:
         range(top + bool(corrections)), [name for name, _, _ in reversed(strips)] + ["correction"] * bool(corrections)
     )
     axes.set_ylim(-0.5, top - 0.4 + bool(corrections))
-    axes.set_xlim(-0.5, max(len(rows) - 0.5, 0.5))
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("batch")
+    _over_batches(axes, len(rows))
     handles = [Patch(color=color, label=name) for name, color in used.items()]
     figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4), handlelength=0.9, columnspacing=1)
     return figure
@@ -106,8 +106,7 @@ def measures(rows: Rows, events: Rows, panels: Sequence[tuple[str, Numbers, floa
         if matters == "high":
             axes.set_ylim(bottom=min(0.0, float(np.nanmin(shown, initial=0))))
         _mark(axes, events)
-    figure.axes[-1].set_xlabel("batch")
-    figure.axes[-1].set_xlim(-0.5, max(len(rows) - 0.5, 0.5))
+    _over_batches(figure.axes[-1], len(rows))
     return figure
 
 
@@ -132,7 +131,7 @@ def accuracy(curves: Mapping[str, Tensor], labels: Tensor, num_classes: int, bat
         if len(values) == 1:
             axes.plot(centers * batches / len(labels), values, "o", color=color, markersize=4)
     axes.set_ylabel("running balanced accuracy (%)")
-    axes.set_xlabel("batch")
+    _over_batches(axes, batches)
     axes.grid(axis="y", color=LINE, linewidth=0.6)
     figure.legend(loc="outside upper left", ncols=4)
     _mark(axes, events)
@@ -162,8 +161,7 @@ def marginals(panels: Mapping[str, Tensor], colors: Mapping[int, str], num_class
         axes.set_title(name, loc="left")
         axes.set_ylim(0, 1)
         axes.set_yticks([0, 1], ["0", "1"])
-        axes.margins(x=0)
-    figure.axes[-1].set_xlabel("batch")
+    _over_batches(figure.axes[-1], batches)
     return figure
 
 
@@ -308,6 +306,13 @@ def _stretches(centers: Numbers, member: npt.NDArray[np.bool_]) -> list[tuple[fl
 
 def _stacked(figure: Figure, count: int) -> list[Axes]:
     return list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
+
+
+def _over_batches(axes: Axes, count: int) -> None:
+    """The axis that all figures of the stream share, so that they can be held against each other."""
+    axes.set_xlabel("batch")
+    axes.set_xlim(-0.5, max(count - 0.5, 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
 
 
 def _mark(axes: Axes, events: Rows) -> None:

@@ -51,17 +51,21 @@ def guard(view: View) -> list[str]:
             "marginals. Dashed: beyond it the guard watches every batch. Vertical: corrections; dotted, other statistics."
         )
         parts.append(page.figure(lambda: figures.measures(rows, events, panels), caption, "What is watched."))
-        sums = [
-            (_SUMS.get(name, name), figures.column(view.facts.sums, name), getattr(thresholds, f"alarm_{name}"), "high")
-            for name in SUMS
-        ]
+        levels = {name: getattr(thresholds, f"alarm_{name}") for name in SUMS}
+        if all(row.get("choice") in (None, "control") for row in rows):
+            levels["excess"] = None  # by which no alarm is raised there
+        sums = [(_SUMS.get(name, name), figures.column(view.facts.sums, name), levels[name], "high") for name in SUMS]
         caption = (
             "By how much R fell short and drift exceeded, say, summed over checks; an alarm is raised above the dashed line. "
             "(Drift alone alarms only where the statistics are chosen.)"
         )
         parts.append(page.figure(lambda: figures.measures(rows, events, sums), caption, "What alarms."))
     else:
-        parts.append(page.paragraph("The adapted model was never compared with its control: nothing was adapted."))
+        parts.append(
+            page.paragraph(
+                "The adapted model was never compared with its control: nothing was adapted, or not for long enough."
+            )
+        )
     return [page.grid("two", [*parts, *losses(view)])]
 
 

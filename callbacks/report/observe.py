@@ -154,10 +154,11 @@ class SumsObserver(Callback):
 
 def moments_shown(observer: AdaptedObserver) -> Sequence[tuple[str, Window]]:
     """The windows worth a look, with what they are."""
+    alarm, farthest, end = observer.alarm, observer.farthest, observer.end
     shown = [("at the start", observer.start)]
-    if observer.alarm is not None:
-        shown.append(("before the first alarm", observer.alarm))
-    else:
-        shown.append(("farthest from the source", observer.farthest))
-    shown.append(("at the end", observer.end))
+    if alarm is not None:
+        shown.append(("before the first alarm", alarm))
+    elif farthest is not None and end is not None and farthest.batch < end.batch:
+        shown.append(("farthest from the source", farthest))
+    shown.append(("at the end", end))
     return [(name, window) for name, window in shown if window is not None]

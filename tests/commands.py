@@ -110,7 +110,8 @@ def check_words(module: str, words: list[str]) -> None:
     Raises:
         InputError: it says what is wrong.
     """
-    found = program(module)
+    # A benchmark's options are those of its study, which its YAML names.
+    found = program(module, *(word for word in words if word.endswith(".yaml") and module == "benchmark.py"))
     words = [word for word in words if word not in ("--help", "…", "...")]
     if found is None:
         if words:
@@ -146,8 +147,12 @@ def targets() -> set[str]:
 
 
 @cache
-def program(name: str) -> Program | None:
+def program(name: str, *words: str) -> Program | None:
     """Options and groups that a program hands to ``entry.run``; None where it takes none.
+
+    Args:
+        name: of the program.
+        words: from the command line, on which the options depend.
 
     Raises:
         InputError: there is no such program.
@@ -167,7 +172,7 @@ def program(name: str) -> Program | None:
     original = entry.run
     entry.run = record
     try:
-        module.main(["--help"])
+        module.main([*words, "--help"])
     finally:
         entry.run = original
     return seen[0]

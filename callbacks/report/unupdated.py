@@ -108,13 +108,14 @@ def unupdated_pass(
 
 def _ask(module: AdaptationModule, images: Tensor, choice: str | None) -> tuple[Tensor, Tensor]:
     """Logits (N, C) of source and control."""
+    source = module.method.source(repaired(images)[0]).logits
     batch = {"image": images}
     if choice is None or module.twins is None:
-        return module.method.source(repaired(images)[0]).logits, module.control(batch).logits
-    # Corrected statistics are a running average of the stream: they see all of it, chosen or not.
-    names = [name for name in module.twins.names if name in ("source", "corrected", choice)]
-    said = module.candidates(batch, names)
-    return said["source"].logits, said.get(choice, said["source"]).logits
+        return source, module.control(batch).logits
+    module.use(choice)  # candidates that are not in use may be asked about a part of the batch only
+    # Corrected statistics are a running average of the stream: they see it from the start, chosen or not.
+    said = module.candidates(batch, [name for name in module.twins.names if name in ("corrected", choice)])
+    return source, said[choice].logits if choice in said else source
 
 
 def _changes(index: int, batch: dict[str, Any], control: Tensor, served: Tensor) -> list[Change]:

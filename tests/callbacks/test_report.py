@@ -106,6 +106,11 @@ def test_source_and_control_are_what_runs_of_their_own_say(source: Path, tmp_pat
         assert adapt.main([f"source={source}", f"output={tmp_path / method}", *QUICK, *words]) == 0
         metrics = json.loads((tmp_path / method / "metrics.json").read_text())
         assert row[place] == f"{metrics['domains']['scanner_b']['balanced_accuracy']:.1f}"
+    # The source is that of its own run whichever statistics the guard chooses, long after the start.
+    _, reader = report(source, tmp_path / "guarded", "method=dsbr", "stream.batch_size=32", *domains)
+    batches = list(csv.DictReader((tmp_path / "guarded" / "trace.csv").open(newline="")))
+    assert len(batches) > 5
+    assert next(line for line in reader.rows if line[0] == "scanner_b")[4] == row[4]
 
 
 def test_what_a_run_lacks_is_left_out(source: Path, tmp_path: Path) -> None:

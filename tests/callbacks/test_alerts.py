@@ -77,9 +77,9 @@ def test_a_guarded_stream_calls_the_command_with_each_alarm(tmp_path: Path) -> N
     assert [event["batch"] for event in told if event["state"] == "ALARM"] == guard.alarmed
     assert {event["run"] for event in told} == {"ward 3"}
     first = told[0]
-    assert first["correction"] == "reset"
+    assert first["correction"] == "slow"
     assert first["evidence"]["ratio"] < 1
-    assert "Restored the source's weights" in first["message"]
+    assert "half-way back to the source's" in first["message"]
     assert sum(event["state"] == "FROZEN" for event in told) == int(guard.memory.frozen)
 
 

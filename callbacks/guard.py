@@ -18,7 +18,7 @@ from callbacks.verdict import Memory, State, Statistics, Thresholds, Verdict
 from tta.calibration import calibrated
 from tta.candidates import WARM_UP
 from tta.config import closest
-from tta.distributed import any_of_all, moments_of_all, skipped_by_all, total_of_all
+from tta.distributed import any_of_all, mean_of_all, moments_of_all, skipped_by_all, total_of_all
 from tta.errors import InputError
 from tta.evidence import Evidence, evidence_of, gathered, no_evidence
 from tta.flips import FlipTest, flip_test, flip_votes
@@ -411,7 +411,7 @@ class CollapseGuard(Guard):
         both = [separation_of(self._adapted, minimum), separation_of(self._control, minimum)]
         known = torch.ones_like(counts[1]) if self._marginal is None else self._marginal
         votes = total_of_all(torch.cat([flip_votes(adapted.logits.argmax(1), labels, known), counts[1].sum()[None]]))
-        ranks = [effective_rank(p.features) for p in (adapted, control)]
+        ranks, _ = mean_of_all([effective_rank(p.features) for p in (adapted, control)], len(labels))
         # One read-back to the host for all statistics.
         values = torch.stack(
             [*both, marginal_drift(*self._counts), *votes, *ranks, *vanished_classes(*self._counts).float()]

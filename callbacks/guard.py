@@ -29,7 +29,7 @@ from tta.rank import effective_rank
 from tta.separation import ClassMoments, class_moments, merge, no_moments, separation_of
 from tta.sequential import Wager
 
-#: Evidence by which a candidate is far behind the best; and how many looks it then waits for.
+#: Evidence by which the source is far behind the best; and how many looks it then waits for.
 _FAR_BEHIND, _LOOK_AT_ALL = 0.6, 4
 #: Change of the predicted marginal from the running one, in total variation, that calls for a check at once.
 _STARTLING = 0.35
@@ -374,12 +374,16 @@ class CollapseGuard(Guard):
         return handicapped({name: self.evidence[name] for name in candidates}, varies)
 
     def _contenders(self) -> list[str] | None:
-        """Candidates worth asking: those far behind are asked now and then only; None: all."""
+        """Candidates worth asking: a source far behind is asked now and then only; None: all.
+
+        Corrected statistics are always asked: they are of no use without having seen the stream.
+        """
         self._looks += 1
-        if not self.evidence or self._looks % _LOOK_AT_ALL == 1:
+        if self._looks <= WARM_UP or self._looks % _LOOK_AT_ALL == 1:
             return None
-        best = max(self.evidence.values())
-        return [name for name, value in self.evidence.items() if value > best - _FAR_BEHIND or name == self.choice]
+        best = max(self.evidence.values(), default=0.0)
+        far = {name for name, value in self.evidence.items() if value < best - _FAR_BEHIND} & {"source"} - {self.choice}
+        return [name for name in self.evidence if name not in far]
 
     def _weigh(self, candidates: Mapping[str, Prediction]) -> None:
         """Take a batch into the evidence for each candidate."""

@@ -108,6 +108,13 @@ def test_methods_that_learn_nothing(source: Path, tmp_path: Path, method: str) -
     assert served <= ({"source"} if method == "source" else {"control", "source"})
 
 
+def test_half_precision_is_mixed_or_refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_adapt(source, tmp_path / "mixed", "trainer.precision=bf16-mixed")["accuracy"] > 0
+    with pytest.raises(AssertionError):
+        run_adapt(source, tmp_path / "true", "trainer.precision=bf16-true")
+    assert "use trainer.precision=bf16-mixed" in capsys.readouterr().err
+
+
 def test_an_unlabelled_target_has_no_metrics_that_need_labels(source: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
     path = saved(tmp_path, {"images": images})

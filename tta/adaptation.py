@@ -44,6 +44,10 @@ class AdaptationModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Let gradients and steps go through Lightning, for its precision and DDP plugins."""
+        if any(p.dtype in (torch.float16, torch.bfloat16) for p in self.method.adapted.values()):
+            raise InputError(
+                "weights of 16 bits lose the small steps of adaptation: use trainer.precision=bf16-mixed, or 32-true"
+            )
         if place()[1] > 1 and (type(self.method).learn is not Method.learn or self.method.optimizer is None):
             raise InputError(
                 f"{type(self.method).__name__} works in one process only: use trainer.devices=1, or a method that takes plain "

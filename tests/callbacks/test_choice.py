@@ -190,3 +190,21 @@ def test_at_first_the_plausible_candidates_serve_together() -> None:
     both = [module.predict(torch.arange(60) % 3, name).logits.softmax(1) for name in ("source", "batch")]
     torch.testing.assert_close(outputs[1]["logits"].exp(), (both[0] + both[1]) / 2)
     assert [output["served_by"] for output in outputs] == ["control", "control", "control", "adapted"]
+
+
+def test_corrected_statistics_see_every_look_however_far_behind() -> None:
+    asked: list[list[str]] = []
+
+    class Counting(Several):
+        def candidates(self, batch: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
+            result = super().candidates(batch, names)
+            asked.append(list(result))
+            return result
+
+    guard, module = CollapseGuard(("a", "b", "c")), Counting({"source": 9.0, "batch": 0.2, "corrected": 9.0})
+    for index in range(12):
+        adapted = module.predict(torch.arange(60) % 3, "batch")
+        outputs = {"logits": adapted.logits, "features": adapted.features}
+        guard.on_train_batch_end(None, module, outputs, torch.arange(60) % 3, index)  # type: ignore[arg-type]
+    assert all("corrected" in names for names in asked)
+    assert 4 <= sum("source" in names for names in asked) < len(asked)

@@ -11,6 +11,7 @@ from callbacks import CollapseGuard
 from callbacks.choice import choose, handicapped, home_of, lead_of, plausible
 from callbacks.corrections import CORRECTIONS
 from callbacks.duty import Duty
+from callbacks.guard import Reference
 from tests.methods.test_methods import created, images
 from tta.adaptation import AdaptationModule
 from tta.methods import Prediction
@@ -148,7 +149,8 @@ class Several(Plain):
 
 
 def watched(blur: Mapping[str, float], count: int = 12) -> tuple[CollapseGuard, Several, list[dict[str, Any]]]:
-    guard, module, outputs = CollapseGuard(("a", "b", "c")), Several(blur), []
+    reference = Reference(3 * torch.eye(3), torch.ones(3, 3))
+    guard, module, outputs = CollapseGuard(("a", "b", "c"), reference=reference), Several(blur), []
     for index in range(count):
         batch = torch.arange(60) % 3
         adapted = module.predict(batch, module.used[-1] if module.used else "batch")

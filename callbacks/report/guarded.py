@@ -56,7 +56,8 @@ def guard(view: View) -> list[str]:
             levels["excess"] = None  # by which no alarm is raised there
         sums = [(_SUMS.get(name, name), figures.column(view.facts.sums, name), levels[name], "high") for name in SUMS]
         caption = (
-            "By how much R fell short and drift exceeded, say, summed over checks; an alarm is raised above the dashed line. "
+            "By how much R fell short, drift exceeded and other statistics led, summed over checks; an alarm is raised above "
+            "the dashed line. "
             "(Drift alone alarms only where the statistics are chosen.)"
         )
         parts.append(page.figure(lambda: figures.measures(rows, events, sums), caption, "What alarms."))

@@ -1,12 +1,25 @@
-"""Which statistics, and so which un-updated network, suits the stream: a pure choice by evidence.
+"""Which statistics, and so which un-updated network, suits the stream: a choice by evidence.
 
 A stream starts under the statistics that methods are published with, each batch's own. They are hard to beat where classes come
 mixed, and ruinous where they come in blocks; so others are believed only when they lead by a handicap: little for the source's
-own, which nothing on the stream can mislead, much for corrected ones, which believe their own predictions. Where the predicted
-mix varies between batches more than chance would have it, batch statistics are suspect, and the handicap is small.
+own, which nothing on the stream can mislead, much for corrected ones, which believe their own predictions. Theirs grows with
+what the source itself lags behind: batch statistics suffer from a skewed mix, the source's do not, so a source that is far
+worse speaks of a shift, and of predictions that are not to be believed. Where the predicted mix varies between batches more
+than chance would have it, batch statistics are suspect, and the handicap is small.
 """
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tta.candidates import WARM_UP
+from tta.distributed import total_of_all
+from tta.evidence import Evidence, evidence_of, gathered, no_evidence
+from tta.marginal import Spread, no_spread, overdispersion, predicted_counts, spread_with
+from tta.methods import Prediction
+from tta.separation import ClassMoments
 
 #: What methods are published with: batch statistics, or whatever a method has for itself.
 HOMES = ("batch", "control")
@@ -15,8 +28,105 @@ HOMES = ("batch", "control")
 VARYING = 0.7
 #: Evidence by which candidates must lead the published statistics: as they are, and where the mix varies.
 _HANDICAPS: Mapping[str, tuple[float, float]] = {"source": (0.05, 0.05), "corrected": (0.3, 0.05)}
+#: What the source's lag behind the published statistics adds to the handicap of corrected ones, where the mix is steady.
+_LAG = 0.3
 #: Candidates within so much evidence of the best are plausible while little is known.
 _PLAUSIBLE = 0.8
+#: Evidence by which the source is far behind the best; and how many looks it then waits for.
+_FAR_BEHIND, _LOOK_AT_ALL = 0.6, 4
+#: Looks at the start in which all plausible candidates serve together.
+_TOGETHER = 3
+
+
+class Reference(NamedTuple):
+    """What the source's classes look like in feature space: means (C, D) and variances (C, D)."""
+
+    mean: Tensor
+    var: Tensor
+
+
+class Choice:
+    """The statistics in use, and the running evidence for all candidates.
+
+    Args:
+        num_classes: C.
+        hysteresis: evidence by which other statistics must be better before they are chosen.
+
+    Attributes:
+        current: name of the candidate in use; None before the first look.
+        evidence: of each candidate, by name.
+        looks: how many there were.
+    """
+
+    def __init__(self, num_classes: int, hysteresis: float) -> None:
+        self.num_classes, self.hysteresis = num_classes, hysteresis
+        self.current: str | None = None
+        self.evidence: dict[str, float] = {}
+        self.looks = 0
+        self._gathered: dict[str, Evidence] = {}
+        self._spread: Spread | None = None
+        self._overdispersion = 0.0
+
+    def contenders(self) -> list[str] | None:
+        """Candidates worth asking at the next look: a source far behind is asked now and then only; None: all.
+
+        Corrected statistics are always asked: they are of no use without having seen the stream.
+        """
+        if self.looks < WARM_UP or self.looks % _LOOK_AT_ALL == 0:
+            return None
+        best = max(self.evidence.values(), default=0.0)
+        far = {name for name, value in self.evidence.items() if value < best - _FAR_BEHIND} & {"source"} - {self.current}
+        return [name for name in self.evidence if name not in far]
+
+    def weigh(self, candidates: Mapping[str, Prediction], reference: Reference | None = None) -> None:
+        """Take a batch into the evidence for each candidate, with one read-back to the host.
+
+        Args:
+            candidates: what each says of the batch.
+            reference: of the source's features; None: evidence leaves out how far classes have moved.
+        """
+        self.looks += 1
+        for name, (logits, features) in candidates.items():
+            past = self._gathered.get(name) or no_evidence(logits.shape[1], features.shape[1], features.device)
+            self._gathered[name] = gathered(past, logits, features)
+        values = [evidence_of(self._gathered[name], *(reference or (None, None))) for name in candidates]
+        home = home_of(candidates)
+        if home is not None:
+            predicted = candidates[home].logits
+            spread = self._spread or no_spread(self.num_classes, predicted.device)
+            self._spread = spread_with(spread, total_of_all(predicted_counts(predicted, self.num_classes)))
+        varies = values[0].new_zeros(()) if self._spread is None else overdispersion(self._spread)
+        *known, self._overdispersion = torch.stack([*values, varies]).tolist()
+        self.evidence.update(zip(candidates, known, strict=True))
+
+    def handicapped(self, names: Mapping[str, object]) -> dict[str, float]:
+        """The evidence for candidates, less what each must lead by."""
+        return handicapped({name: self.evidence[name] for name in names}, self._overdispersion)
+
+    def together(self, names: Mapping[str, object]) -> list[str]:
+        """Candidates that serve together while little is known; empty where one serves alone."""
+        found = plausible({name: self.evidence[name] for name in names}) if names and self.looks <= _TOGETHER else []
+        return found if len(found) > 1 else []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next choice depends on, and nothing of the settings."""
+        return {
+            "current": self.current,
+            "evidence": dict(self.evidence),
+            "looks": self.looks,
+            "gathered": {name: [list(e.moments), e.mean, e.entropy, e.batches] for name, e in self._gathered.items()},
+            "spread": self._spread and list(self._spread),
+            "overdispersion": self._overdispersion,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.current, self.looks = state_dict["current"], state_dict["looks"]
+        self.evidence, self._overdispersion = dict(state_dict["evidence"]), state_dict["overdispersion"]
+        self._gathered = {
+            name: Evidence(ClassMoments(*moments), *rest) for name, (moments, *rest) in state_dict["gathered"].items()
+        }
+        self._spread = state_dict["spread"] and Spread(*state_dict["spread"])
 
 
 def home_of(names: Mapping[str, object]) -> str | None:
@@ -32,7 +142,11 @@ def handicapped(evidence: Mapping[str, float], overdispersion: float) -> dict[st
         overdispersion: of the mix that the published statistics predict.
     """
     varying = overdispersion > VARYING
-    return {name: value - _HANDICAPS.get(name, (0.0, 0.0))[varying] for name, value in evidence.items()}
+    handicaps = {name: pair[varying] for name, pair in _HANDICAPS.items()}
+    home = home_of(evidence)
+    if home is not None and "source" in evidence and not varying:
+        handicaps["corrected"] += _LAG * max(0.0, evidence[home] - evidence["source"])
+    return {name: value - handicaps.get(name, 0.0) for name, value in evidence.items()}
 
 
 def lead_of(evidence: Mapping[str, float], home: str) -> float:
@@ -58,5 +172,11 @@ def choose(evidence: Mapping[str, float], current: str, hysteresis: float) -> st
 
 
 def plausible(evidence: Mapping[str, float]) -> list[str]:
-    """Candidates that may be right as far as is known, the best among them."""
-    return [name for name, value in evidence.items() if value >= max(evidence.values()) - _PLAUSIBLE]
+    """Candidates that may be right as far as is known; corrected statistics, where the source may be as well.
+
+    Args:
+        evidence: by name; not empty.
+    """
+    near = [name for name, value in evidence.items() if value >= max(evidence.values()) - _PLAUSIBLE]
+    trusted = "source" in near or "source" not in evidence
+    return near if trusted else [name for name in near if name != "corrected"] or near

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning import LightningModule, Trainer
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from callbacks.alerts import AlertConfig
 from callbacks.base import Guard, prediction_of
-from callbacks.choice import choose, handicapped, home_of, lead_of, plausible
+from callbacks.choice import Choice, Reference, choose, home_of, lead_of
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
 from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
@@ -20,21 +20,16 @@ from tta.candidates import WARM_UP
 from tta.config import closest
 from tta.distributed import any_of_all, mean_of_all, moments_of_all, skipped_by_all, total_of_all
 from tta.errors import InputError
-from tta.evidence import Evidence, evidence_of, gathered, no_evidence
 from tta.flips import FlipTest, flip_test, flip_votes
-from tta.marginal import Spread, marginal_drift, no_spread, overdispersion, predicted_counts, spread_with, vanished_classes
+from tta.marginal import marginal_drift, predicted_counts, vanished_classes
 from tta.methods import Prediction
 from tta.options import option
 from tta.rank import effective_rank
 from tta.separation import ClassMoments, class_moments, merge, no_moments, separation_of
 from tta.sequential import Wager
 
-#: Evidence by which the source is far behind the best; and how many looks it then waits for.
-_FAR_BEHIND, _LOOK_AT_ALL = 0.6, 4
 #: Change of the predicted marginal from the running one, in total variation, that calls for a check at once.
 _STARTLING = 0.35
-#: Looks at the start in which all plausible candidates serve together.
-_TOGETHER = 3
 
 
 @dataclass
@@ -46,7 +41,7 @@ class NoGuardConfig:
 class GuardConfig:
     """Watch the adapted model, choose what serves, and correct before a collapse."""
 
-    patience: int = option(4, "the guard looks at every batch at first, and again after 1/patience of the time of calm")
+    patience: int = option(2, "the guard looks at every batch at first, and again after 1/patience of the time of calm")
     longest: int = option(16, "most batches between two looks")
     hysteresis: float = option(0.05, "evidence by which other statistics must be better before they are chosen")
     decay: float = option(0.7, "memory of the running class moments and marginals, per check")
@@ -122,13 +117,6 @@ class Choosable(Protocol):
         """Predict and learn under this choice from now on."""
 
 
-class Reference(NamedTuple):
-    """What the source's classes look like in feature space: means (C, D) and variances (C, D)."""
-
-    mean: Tensor
-    var: Tensor
-
-
 class CollapseGuard(Guard):
     """Compare the adapted model with its un-updated twins, choose, judge, correct; place it before what writes predictions.
 
@@ -166,19 +154,15 @@ class CollapseGuard(Guard):
         self.memory = Memory()
         self.duty = Duty()
         self.resting = 0
-        self.choice: str | None = None
+        self.choice = Choice(len(self.class_names), self.config.hysteresis)
         #: Whether updates are held back because the source's own statistics suit the stream.
         self.holding = False
         #: Whether the module is at the source and stays there for now.
         self.idle = False
         #: What is added to the adapted logits while a pause lasts.
         self.shift: Tensor | None = None
-        self.evidence: dict[str, float] = {}
         #: Alarms that the ladder answered; changes of statistics are not among them.
         self._climbed: list[int] = []
-        self._looks = 0
-        self._gathered: dict[str, Evidence] = {}
-        self._spread: Spread | None = None
         self._flips = FlipTest()
         self._adapted: ClassMoments | None = None
         self._control: ClassMoments | None = None
@@ -212,8 +196,8 @@ class CollapseGuard(Guard):
         # After a correction that left some of the harm in place, the control serves until the rest is over.
         doubted = self.resting > 0 and not self.idle and self.shift is None
         if due or skipped or not healthy or doubted:
-            if isinstance(pl_module, Choosable) and (self.duty.looks(self.batch) or self.choice is None):
-                candidates = pl_module.candidates(batch, self._contenders())
+            if isinstance(pl_module, Choosable) and (self.duty.looks(self.batch) or self.choice.current is None):
+                candidates = pl_module.candidates(batch, self.choice.contenders())
             if candidates:
                 lead, switched = self._look(pl_module, candidates, events)
                 control = self._twin(pl_module, candidates, batch, adapted)
@@ -221,16 +205,16 @@ class CollapseGuard(Guard):
                 control = pl_module.control(batch)
         statistics = Statistics(non_finite=not healthy)
         # At the start, corrected statistics take a batch in before the control predicts it: the adapted model did without.
-        settled = self.choice != "corrected" or self._looks > WARM_UP
+        settled = self.choice.current != "corrected" or self.choice.looks > WARM_UP
         if healthy and control is not None and due and settled and not skipped and not switched:
             statistics = self._measure(adapted, control)
         statistics = replace(statistics, lead=lead)
         verdict = self._judge(statistics, events)
         if skipped:
             events.append(self._event("skipped", skipped, f"No update: {skipped.replace('_', ' ')}.", None, batch))
-        judged_under = self.choice
+        judged_under = self.choice.current
         if verdict.reason == "statistics":
-            evidence = self._handicapped(candidates)
+            evidence = self.choice.handicapped(candidates)
             events.append(self._change(pl_module, max(evidence, key=evidence.__getitem__), verdict, statistics))
             control, switched = self._twin(pl_module, candidates, batch, adapted), True
         doubted = doubted or switched or bool(skipped) or verdict.state in ("ALARM", "FROZEN")
@@ -259,14 +243,10 @@ class CollapseGuard(Guard):
             "resting": self.resting,
             "memory": asdict(self.memory),
             "duty": asdict(self.duty),
-            "choice": self.choice,
+            "choice": self.choice.state_dict(),
             "holding": self.holding,
             "idle": self.idle,
             "shift": self.shift,
-            "evidence": dict(self.evidence),
-            "looks": self._looks,
-            "gathered": {name: [list(e.moments), e.mean, e.entropy, e.batches] for name, e in self._gathered.items()},
-            "spread": self._spread and list(self._spread),
             "flips": [list(wager) for wager in self._flips],
             "adapted": self._adapted and list(self._adapted),
             "control": self._control and list(self._control),
@@ -276,16 +256,12 @@ class CollapseGuard(Guard):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        for name in ("batch", "state", "resting", "choice", "holding", "idle", "shift"):
+        for name in ("batch", "state", "resting", "holding", "idle", "shift"):
             setattr(self, name, state_dict[name])
         self.alarmed, self.resets = list(state_dict["alarmed"]), list(state_dict["resets"])
         self._climbed = list(state_dict["climbed"])
         self.memory, self.duty = Memory(**state_dict["memory"]), Duty(**state_dict["duty"])
-        self.evidence, self._looks = dict(state_dict["evidence"]), state_dict["looks"]
-        self._gathered = {
-            name: Evidence(ClassMoments(*moments), *rest) for name, (moments, *rest) in state_dict["gathered"].items()
-        }
-        self._spread = state_dict["spread"] and Spread(*state_dict["spread"])
+        self.choice.load_state_dict(state_dict["choice"])
         self._flips = FlipTest(*(Wager(*wager) for wager in state_dict["flips"]))
         self._adapted = state_dict["adapted"] and ClassMoments(*state_dict["adapted"])
         self._control = state_dict["control"] and ClassMoments(*state_dict["control"])
@@ -301,9 +277,9 @@ class CollapseGuard(Guard):
         doubted: bool,
     ) -> None:
         """Say what the batch leaves with, where that is not the adapted prediction."""
-        twin = "source" if self.choice == "source" else "control"
-        together = plausible({name: self.evidence[name] for name in candidates}) if self._looks <= _TOGETHER else []
-        if len(together) > 1 and control is not None:
+        twin = "source" if self.choice.current == "source" else "control"
+        together = self.choice.together(candidates)
+        if together and control is not None:
             mean = torch.stack([candidates[name].logits.softmax(1) for name in together]).mean(0)
             outputs["logits"] = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
             outputs["features"], outputs["served_by"] = control.features, "control"
@@ -323,12 +299,12 @@ class CollapseGuard(Guard):
 
         The published statistics are left by an alarm only; between others, and back to them, the guard changes by itself.
         """
-        self._weigh(candidates)
-        evidence, home, before = self._handicapped(candidates), home_of(candidates), self.choice
+        self.choice.weigh(candidates, self.reference)
+        evidence, home, before = self.choice.handicapped(candidates), home_of(candidates), self.choice.current
         if before is None or before not in candidates:
             choice = home or max(evidence, key=evidence.__getitem__)
         elif before == home and not self.memory.frozen:
-            others = len(candidates) > 1 and self._looks > 1  # one look is too little to go by
+            others = len(candidates) > 1 and self.choice.looks > 1  # one look is too little to go by
             return (lead_of(evidence, before) if others else None), False
         else:
             choice = choose(evidence, before, self.config.hysteresis)
@@ -342,19 +318,19 @@ class CollapseGuard(Guard):
 
     def _twin(self, module: Any, candidates: Mapping[str, Prediction], batch: Any, adapted: Prediction) -> Prediction:
         """What the un-updated network says of the whole batch under the statistics in use."""
-        known = candidates.get(self.choice or "")
+        known = candidates.get(self.choice.current or "")
         return known if known is not None and len(known.logits) == len(adapted.logits) else module.control(batch)
 
     def _change(self, module: Any, choice: str, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
         """Leave the published statistics for others."""
         self.alarmed.append(self.batch)
         self._use(module, choice, others=True)
-        event = self._choice_event("correction", verdict.reason, f"The {self.choice} statistics suit the stream better.")
+        event = self._choice_event("correction", verdict.reason, f"The {choice} statistics suit the stream better.")
         return {**event, "correction": "statistics", "statistics": asdict(statistics)}
 
     def _use(self, module: Any, choice: str, *, others: bool) -> None:
         """Work under a candidate's statistics from now on."""
-        self.choice = choice
+        self.choice.current = choice
         module.use(choice)
         self._forget_control()
         # Where the stream looks like the source, there is nothing to adapt to, and entropy tightens the wrong clusters.
@@ -365,39 +341,8 @@ class CollapseGuard(Guard):
             self.idle = True
 
     def _choice_event(self, kind: str, reason: str, message: str) -> dict[str, Any]:
-        evidence = {name: round(value, 4) for name, value in self.evidence.items()}
-        return {**self._event(kind, reason, message, None), "choice": self.choice, "evidence": evidence}
-
-    def _handicapped(self, candidates: Mapping[str, Prediction]) -> dict[str, float]:
-        """The evidence for candidates, less what each must lead by."""
-        varies = 0.0 if self._spread is None else float(overdispersion(self._spread))
-        return handicapped({name: self.evidence[name] for name in candidates}, varies)
-
-    def _contenders(self) -> list[str] | None:
-        """Candidates worth asking: a source far behind is asked now and then only; None: all.
-
-        Corrected statistics are always asked: they are of no use without having seen the stream.
-        """
-        self._looks += 1
-        if self._looks <= WARM_UP or self._looks % _LOOK_AT_ALL == 1:
-            return None
-        best = max(self.evidence.values(), default=0.0)
-        far = {name for name, value in self.evidence.items() if value < best - _FAR_BEHIND} & {"source"} - {self.choice}
-        return [name for name in self.evidence if name not in far]
-
-    def _weigh(self, candidates: Mapping[str, Prediction]) -> None:
-        """Take a batch into the evidence for each candidate."""
-        for name, (logits, features) in candidates.items():
-            past = self._gathered.get(name) or no_evidence(logits.shape[1], features.shape[1], features.device)
-            self._gathered[name] = gathered(past, logits, features)
-        states = [self._gathered[name] for name in candidates]
-        values = torch.stack([evidence_of(state, *(self.reference or (None, None))) for state in states]).tolist()
-        self.evidence.update(zip(candidates, values, strict=True))
-        home = home_of(candidates)
-        if home is not None:
-            predicted, classes = candidates[home].logits, len(self.class_names)
-            spread = self._spread or no_spread(classes, predicted.device)
-            self._spread = spread_with(spread, total_of_all(predicted_counts(predicted, classes)))
+        evidence = {name: round(value, 4) for name, value in self.choice.evidence.items()}
+        return {**self._event(kind, reason, message, None), "choice": self.choice.current, "evidence": evidence}
 
     def _measure(self, adapted: Prediction, control: Prediction) -> Statistics:
         """Take a batch into the running moments and marginals, and compute the statistics of both."""
@@ -435,7 +380,7 @@ class CollapseGuard(Guard):
 
     def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Verdict:
         """The verdict on a batch."""
-        decision = judge(statistics, self.thresholds, self.memory, self.state, self.choice)
+        decision = judge(statistics, self.thresholds, self.memory, self.state, self.choice.current)
         verdict, self.memory = decision.verdict, decision.memory
         if verdict.state != self.state:
             events.append(self._event("verdict", verdict.reason, verdict.message, statistics, state=verdict.state))

@@ -11,9 +11,9 @@ from tta.methods.base import Method, Prediction
 from tta.normalization import BatchStatisticsError, Statistics, named_adjustable_layers, seen_moments, statistics
 
 #: Batches at the start in which corrected statistics take the batch in before they predict it.
-WARM_UP = 4
-#: Images of a batch from which on half of them will do for evidence.
-_LARGE = 32
+WARM_UP = 3
+#: Images of a batch that are enough for evidence.
+_SAMPLE = 16
 
 
 class Candidates(nn.Module):
@@ -52,23 +52,24 @@ class Candidates(nn.Module):
         return self._method[0]
 
     @torch.no_grad()
-    def predict(self, images: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
+    def predict(self, images: Tensor, names: Sequence[str] | None = None, *, whole: bool = False) -> dict[str, Prediction]:
         """What each candidate says of a batch; corrected statistics take it in.
 
-        After the start, and in large batches, candidates that are not in use are asked about every other image: that is
-        evidence enough, at half the cost. Batch statistics always take the whole batch, on which they depend.
+        After the start, candidates that are not in use are asked about 16 images or some more, spread over the batch: that
+        is evidence enough, at a fraction of the cost. Batch statistics always take the whole batch, on which they depend.
 
         Args:
             images: (N, channels, ...).
             names: candidates to ask; all by default.
+            whole: ask them all about every image.
 
         Returns:
             Predictions by name, without candidates that cannot predict the batch: one value per channel has no statistics.
         """
         result = {}
-        sampled = int(self.batches) >= WARM_UP and len(images) >= _LARGE
+        every = 1 if whole or int(self.batches) < WARM_UP else max(1, len(images) // _SAMPLE)
         for name in self.names if names is None else names:
-            part = images[::2] if sampled and name in ("source", "corrected") and name != self.current else images
+            part = images[::every] if name in ("source", "corrected") and name != self.current else images
             try:
                 result[name] = self._corrected(part) if name == "corrected" else self._uncorrected(name, part)
             except BatchStatisticsError:

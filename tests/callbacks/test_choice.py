@@ -33,7 +33,15 @@ def test_corrected_statistics_must_lead_by_much_unless_the_mix_varies() -> None:
 
 
 def test_what_is_far_behind_is_not_plausible() -> None:
-    assert plausible({"source": -0.5, "batch": 1.0, "corrected": 0.5}) == ["batch", "corrected"]
+    assert plausible({"source": 0.3, "batch": 1.0, "corrected": 0.1}) == ["source", "batch"]
+
+
+def test_corrected_statistics_are_no_better_than_the_source_they_are_made_of() -> None:
+    misled = {"source": -0.5, "batch": 1.0, "corrected": 1.45}
+    assert plausible(misled) == ["batch"]
+    assert plausible({**misled, "corrected": 2.0}) == ["corrected"]
+    assert lead_of(handicapped(misled, overdispersion=0.5), "batch") == pytest.approx(0.45 - 0.3 - 0.3 * 1.5)
+    assert lead_of(handicapped(misled, overdispersion=2.0), "batch") == pytest.approx(0.4)
 
 
 def looks(duty: Duty, count: int, happened: tuple[int, ...] = ()) -> list[int]:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 
-from callbacks.guard import CollapseGuard, GuardConfig, Reference
+from callbacks.choice import Reference
+from callbacks.guard import CollapseGuard, GuardConfig
 from callbacks.verdict import Memory, Statistics, Thresholds, Verdict, decide
 from datamodules import ImageSet, StreamLoader
 from datamodules.bootstrap import ORDERS, bootstrapped

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from callbacks.base import Guard
-from callbacks.guard import CollapseGuard, GuardConfig, NoGuardConfig, Reference
+from callbacks.choice import Reference
+from callbacks.guard import CollapseGuard, GuardConfig, NoGuardConfig
 from callbacks.policies import POLICIES, PolicyGuard
 from tta.checkpoint import SourceCheckpoint
 

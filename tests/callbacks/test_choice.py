@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from callbacks import CollapseGuard
-from callbacks.choice import choose, handicapped, home_of, lead_of, plausible
+from callbacks.choice import Reference, choose, handicapped, home_of, lead_of, plausible
 from callbacks.corrections import CORRECTIONS
 from callbacks.duty import Duty
-from callbacks.guard import Reference
 from tests.methods.test_methods import created, images
 from tta.adaptation import AdaptationModule
 from tta.methods import Prediction

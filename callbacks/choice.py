@@ -56,6 +56,7 @@ class Choice:
         current: name of the candidate in use; None before the first look.
         evidence: of each candidate, by name.
         looks: how many there were.
+        overdispersion: of the mix that the published statistics predict, at the last look.
     """
 
     def __init__(self, num_classes: int, hysteresis: float) -> None:
@@ -63,9 +64,9 @@ class Choice:
         self.current: str | None = None
         self.evidence: dict[str, float] = {}
         self.looks = 0
+        self.overdispersion = 0.0
         self._gathered: dict[str, Evidence] = {}
         self._spread: Spread | None = None
-        self._overdispersion = 0.0
 
     def contenders(self) -> list[str] | None:
         """Candidates worth asking at the next look: a source far behind is asked now and then only; None: all.
@@ -77,6 +78,17 @@ class Choice:
         best = max(self.evidence.values(), default=0.0)
         far = {name for name, value in self.evidence.items() if value < best - _FAR_BEHIND} & {"source"} - {self.current}
         return [name for name in self.evidence if name not in far]
+
+    def noticed(self, counts: Tensor) -> Tensor:
+        """How much the predicted mix varies between batches, this one among them (``overdispersion``).
+
+        Args:
+            counts: (C,) predictions of the batch by class, of all processes; they count while the published statistics are in
+                use, under which the adapted model predicts about as its twin would.
+        """
+        if self.current is None or self.current in HOMES:
+            self._spread = spread_with(self._spread or no_spread(self.num_classes, counts.device), counts)
+        return counts.new_zeros(()) if self._spread is None else overdispersion(self._spread)
 
     def weigh(self, candidates: Mapping[str, Prediction], reference: Reference | None = None) -> None:
         """Take a batch into the evidence for each candidate, with one read-back to the host.
@@ -91,17 +103,15 @@ class Choice:
             self._gathered[name] = gathered(past, logits, features)
         values = [evidence_of(self._gathered[name], *(reference or (None, None))) for name in candidates]
         home = home_of(candidates)
-        if home is not None:
-            predicted = candidates[home].logits
-            spread = self._spread or no_spread(self.num_classes, predicted.device)
-            self._spread = spread_with(spread, total_of_all(predicted_counts(predicted, self.num_classes)))
+        if home is not None and self._spread is not None and self.current not in (None, home):
+            self._spread = spread_with(self._spread, total_of_all(predicted_counts(candidates[home].logits, self.num_classes)))
         varies = values[0].new_zeros(()) if self._spread is None else overdispersion(self._spread)
-        *known, self._overdispersion = torch.stack([*values, varies]).tolist()
+        *known, self.overdispersion = torch.stack([*values, varies]).tolist()
         self.evidence.update(zip(candidates, known, strict=True))
 
     def handicapped(self, names: Mapping[str, object]) -> dict[str, float]:
         """The evidence for candidates, less what each must lead by."""
-        return handicapped({name: self.evidence[name] for name in names}, self._overdispersion)
+        return handicapped({name: self.evidence[name] for name in names}, self.overdispersion)
 
     def together(self, names: Mapping[str, object]) -> list[str]:
         """Candidates that serve together while little is known; empty where one serves alone."""
@@ -116,13 +126,13 @@ class Choice:
             "looks": self.looks,
             "gathered": {name: [list(e.moments), e.mean, e.entropy, e.batches] for name, e in self._gathered.items()},
             "spread": self._spread and list(self._spread),
-            "overdispersion": self._overdispersion,
+            "overdispersion": self.overdispersion,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         self.current, self.looks = state_dict["current"], state_dict["looks"]
-        self.evidence, self._overdispersion = dict(state_dict["evidence"]), state_dict["overdispersion"]
+        self.evidence, self.overdispersion = dict(state_dict["evidence"]), state_dict["overdispersion"]
         self._gathered = {
             name: Evidence(ClassMoments(*moments), *rest) for name, (moments, *rest) in state_dict["gathered"].items()
         }

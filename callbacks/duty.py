@@ -45,5 +45,5 @@ class Duty:
         return Duty(batch + 1, batch + 1, batch + 1)
 
     def hurried(self, batch: int) -> "Duty":
-        """The duty when something cheap to see calls for a look at the next batch."""
-        return replace(self, next_check=min(self.next_check, batch + 1), next_look=min(self.next_look, batch + 1))
+        """The duty when something cheap to see calls for a look at this batch."""
+        return replace(self, next_check=min(self.next_check, batch), next_look=min(self.next_look, batch))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from callbacks.alerts import AlertConfig
 from callbacks.base import Guard, prediction_of
-from callbacks.choice import Choice, Reference, choose, home_of, lead_of
+from callbacks.choice import HOMES, VARYING, Choice, Reference, choose, home_of, lead_of
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
 from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
@@ -190,6 +190,8 @@ class CollapseGuard(Guard):
         device = adapted.logits.device
         healthy = not any_of_all(not bool(torch.isfinite(adapted.logits).all()), device)
         skipped = skipped_by_all(outputs.get("skipped"), device)
+        counts = total_of_all(predicted_counts(adapted.logits, len(self.class_names)))
+        self._hurry(counts)
         due = self.duty.checks(self.batch)
         candidates: Mapping[str, Prediction] = {}
         control, lead, switched = None, None, False
@@ -229,7 +231,8 @@ class CollapseGuard(Guard):
         outputs["verdict"] = self.state = verdict.state
         outputs["statistics"] = trace_of(statistics)
         outputs["checked"], outputs["choice"] = due, judged_under
-        self._plan(due, happened=switched or verdict.state == "ALARM", adapted=adapted)
+        self._plan(due, happened=switched or verdict.state == "ALARM")
+        self._marginal = counts if self._marginal is None else torch.lerp(self._marginal, counts, 0.3)
         self.batch += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -412,8 +415,15 @@ class CollapseGuard(Guard):
         self._flips = FlipTest()
         self.memory = forgotten(self.memory)
 
-    def _plan(self, due: bool, *, happened: bool, adapted: Prediction) -> None:
-        """When to look next: soon, where the predicted marginal jumps; that is seen without the control."""
+    def _hurry(self, counts: Tensor) -> None:
+        """Look at once where the predicted mix jumps, or varies under statistics that take it badly: both are seen for free."""
+        known = counts if self._marginal is None else self._marginal
+        jump, varies = torch.stack([marginal_drift(counts, known), self.choice.noticed(counts)]).tolist()
+        if jump > _STARTLING or (varies > VARYING and self.choice.current in HOMES):
+            self.duty = self.duty.hurried(self.batch)
+
+    def _plan(self, due: bool, *, happened: bool) -> None:
+        """When to look next."""
         if happened:
             self.duty = self.duty.alerted(self.batch)
         elif due and self.duty.looks(self.batch):
@@ -422,12 +432,6 @@ class CollapseGuard(Guard):
             self.duty = self.duty.looked(self.batch, self.config.patience, longest)
         if self.state == "WATCH":
             self.duty = self.duty.watching(self.batch)
-        counts = total_of_all(predicted_counts(adapted.logits, len(self.class_names)))
-        if self._marginal is None:
-            self._marginal = counts
-        elif self.duty.next_look > self.batch + 1 and bool(marginal_drift(counts, self._marginal) > _STARTLING):
-            self.duty = self.duty.hurried(self.batch)
-        self._marginal = torch.lerp(self._marginal, counts, 0.3)
 
     def _event(
         self, kind: str, reason: str, message: str, statistics: Statistics | None, batch: Any = None, **more: Any

@@ -63,7 +63,7 @@ def test_a_watch_checks_the_next_batch_without_a_look() -> None:
     duty = Duty(next_check=9, next_look=9).watching(3)
     assert duty.checks(4)
     assert not duty.looks(4)
-    assert Duty(next_check=9, next_look=9).hurried(3).looks(4)
+    assert Duty(next_check=9, next_look=9).hurried(3).looks(3)
 
 
 class Plain:

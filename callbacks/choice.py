@@ -4,8 +4,8 @@ A stream starts under the statistics that methods are published with, each batch
 mixed, and ruinous where they come in blocks; so others are believed only when they lead by a handicap: little for the source's
 own, which nothing on the stream can mislead, much for corrected ones, which believe their own predictions. Theirs grows with
 what the source itself lags behind: batch statistics suffer from a skewed mix, the source's do not, so a source that is far
-worse speaks of a shift, and of predictions that are not to be believed. Where the predicted mix varies between batches more
-than chance would have it, batch statistics are suspect, and the handicap is small.
+worse speaks of a shift, and of predictions that are not to be believed. Batch statistics are suspect where the source leads
+them, and where the predicted mix varies between batches more than chance would have it; then the handicap is small.
 """
 
 from collections.abc import Mapping
@@ -23,12 +23,12 @@ from tta.separation import ClassMoments
 
 #: What methods are published with: batch statistics, or whatever a method has for itself.
 HOMES = ("batch", "control")
-#: Variation of the predicted mix between batches, in units of chance, above which it is taken for real. Batch statistics even
-#: out each batch's predictions, so that on shuffled streams it is mostly below 1/2.
-VARYING = 0.7
-#: Evidence by which candidates must lead the published statistics: as they are, and where the mix varies.
+#: Variation of the predicted mix between batches, in units of chance, above which it is taken for real: of the published
+#: statistics, which even out each batch's predictions and so mostly stay below 1/2 in a random order, and of corrected ones.
+VARYING, _VARYING_CORRECTED = 0.5, 2.0
+#: Evidence by which candidates must lead the published statistics: as they are, and where those are suspect.
 _HANDICAPS: Mapping[str, tuple[float, float]] = {"source": (0.05, 0.05), "corrected": (0.3, 0.05)}
-#: What the source's lag behind the published statistics adds to the handicap of corrected ones, where the mix is steady.
+#: What the source's lag behind the published statistics adds to the handicap of corrected ones.
 _LAG = 0.3
 #: Candidates within so much evidence of the best are plausible while little is known.
 _PLAUSIBLE = 0.8
@@ -56,7 +56,7 @@ class Choice:
         current: name of the candidate in use; None before the first look.
         evidence: of each candidate, by name.
         looks: how many there were.
-        overdispersion: of the mix that the published statistics predict, at the last look.
+        varying: whether the predicted mix varied more than by chance, at the last look.
     """
 
     def __init__(self, num_classes: int, hysteresis: float) -> None:
@@ -64,9 +64,9 @@ class Choice:
         self.current: str | None = None
         self.evidence: dict[str, float] = {}
         self.looks = 0
-        self.overdispersion = 0.0
+        self.varying = False
         self._gathered: dict[str, Evidence] = {}
-        self._spread: Spread | None = None
+        self._spreads: dict[str, Spread] = {}
 
     def contenders(self) -> list[str] | None:
         """Candidates worth asking at the next look: a source far behind is asked now and then only; None: all.
@@ -87,8 +87,8 @@ class Choice:
                 use, under which the adapted model predicts about as its twin would.
         """
         if self.current is None or self.current in HOMES:
-            self._spread = spread_with(self._spread or no_spread(self.num_classes, counts.device), counts)
-        return counts.new_zeros(()) if self._spread is None else overdispersion(self._spread)
+            self._spread(HOMES[0], counts)
+        return self._dispersed(HOMES[0], counts)
 
     def weigh(self, candidates: Mapping[str, Prediction], reference: Reference | None = None) -> None:
         """Take a batch into the evidence for each candidate, with one read-back to the host.
@@ -103,15 +103,19 @@ class Choice:
             self._gathered[name] = gathered(past, logits, features)
         values = [evidence_of(self._gathered[name], *(reference or (None, None))) for name in candidates]
         home = home_of(candidates)
-        if home is not None and self._spread is not None and self.current not in (None, home):
-            self._spread = spread_with(self._spread, total_of_all(predicted_counts(candidates[home].logits, self.num_classes)))
-        varies = values[0].new_zeros(()) if self._spread is None else overdispersion(self._spread)
-        *known, self.overdispersion = torch.stack([*values, varies]).tolist()
-        self.evidence.update(zip(candidates, known, strict=True))
+        mixes = {} if home is None or self.current in (None, home) else {HOMES[0]: home}
+        if self.looks > WARM_UP:  # until then corrected statistics move, and their predictions with them
+            mixes |= {name: name for name in candidates if name == "corrected"}
+        for name, asked in mixes.items():
+            self._spread(name, total_of_all(predicted_counts(candidates[asked].logits, self.num_classes)))
+        values += [self._dispersed(name, values[0]) for name in (HOMES[0], "corrected")]
+        *numbers, published, corrected = torch.stack(values).tolist()
+        self.evidence.update(zip(candidates, numbers, strict=True))
+        self.varying = published > VARYING and corrected > _VARYING_CORRECTED
 
     def handicapped(self, names: Mapping[str, object]) -> dict[str, float]:
         """The evidence for candidates, less what each must lead by."""
-        return handicapped({name: self.evidence[name] for name in names}, self.overdispersion)
+        return handicapped({name: self.evidence[name] for name in names}, self.varying)
 
     def together(self, names: Mapping[str, object]) -> list[str]:
         """Candidates that serve together while little is known; empty where one serves alone."""
@@ -125,18 +129,26 @@ class Choice:
             "evidence": dict(self.evidence),
             "looks": self.looks,
             "gathered": {name: [list(e.moments), e.mean, e.entropy, e.batches] for name, e in self._gathered.items()},
-            "spread": self._spread and list(self._spread),
-            "overdispersion": self.overdispersion,
+            "spreads": {name: list(spread) for name, spread in self._spreads.items()},
+            "varying": self.varying,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         self.current, self.looks = state_dict["current"], state_dict["looks"]
-        self.evidence, self.overdispersion = dict(state_dict["evidence"]), state_dict["overdispersion"]
+        self.evidence, self.varying = dict(state_dict["evidence"]), state_dict["varying"]
         self._gathered = {
             name: Evidence(ClassMoments(*moments), *rest) for name, (moments, *rest) in state_dict["gathered"].items()
         }
-        self._spread = state_dict["spread"] and Spread(*state_dict["spread"])
+        self._spreads = {name: Spread(*values) for name, values in state_dict["spreads"].items()}
+
+    def _spread(self, name: str, counts: Tensor) -> None:
+        """Take a batch into the spread of the mix that these statistics predict."""
+        self._spreads[name] = spread_with(self._spreads.get(name) or no_spread(self.num_classes, counts.device), counts)
+
+    def _dispersed(self, name: str, like: Tensor) -> Tensor:
+        """The overdispersion of that mix so far; 0 where nothing is known."""
+        return overdispersion(self._spreads[name]) if name in self._spreads else like.new_zeros(())
 
 
 def home_of(names: Mapping[str, object]) -> str | None:
@@ -144,18 +156,19 @@ def home_of(names: Mapping[str, object]) -> str | None:
     return next((name for name in HOMES if name in names), None)
 
 
-def handicapped(evidence: Mapping[str, float], overdispersion: float) -> dict[str, float]:
+def handicapped(evidence: Mapping[str, float], varying: bool) -> dict[str, float]:
     """Evidence less what each candidate must lead by.
 
     Args:
         evidence: of each candidate, by name.
-        overdispersion: of the mix that the published statistics predict.
+        varying: whether the mix of classes varies between batches.
     """
-    varying = overdispersion > VARYING
-    handicaps = {name: pair[varying] for name, pair in _HANDICAPS.items()}
     home = home_of(evidence)
-    if home is not None and "source" in evidence and not varying:
-        handicaps["corrected"] += _LAG * max(0.0, evidence[home] - evidence["source"])
+    lag = 0.0 if home is None or "source" not in evidence else evidence[home] - evidence["source"]
+    suspect = varying or lag < -_HANDICAPS["source"][0]
+    handicaps = {name: pair[suspect] for name, pair in _HANDICAPS.items()}
+    if not suspect:
+        handicaps["corrected"] += _LAG * max(0.0, lag)
     return {name: value - handicaps.get(name, 0.0) for name, value in evidence.items()}
 
 

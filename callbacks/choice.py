@@ -115,7 +115,8 @@ class Choice:
 
     def handicapped(self, names: Mapping[str, object]) -> dict[str, float]:
         """The evidence for candidates, less what each must lead by."""
-        return handicapped({name: self.evidence[name] for name in names}, self.varying)
+        values = handicapped(self.evidence, self.varying)  # what is known of those not asked now counts too
+        return {name: values[name] for name in names}
 
     def together(self, names: Mapping[str, object]) -> list[str]:
         """Candidates that serve together while little is known; empty where one serves alone."""

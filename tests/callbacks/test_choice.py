@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from callbacks import CollapseGuard
-from callbacks.choice import Reference, choose, handicapped, home_of, lead_of, plausible
+from callbacks.choice import Choice, Reference, choose, handicapped, home_of, lead_of, plausible
 from callbacks.corrections import CORRECTIONS
 from callbacks.duty import Duty
 from tests.methods.test_methods import created, images
@@ -25,7 +25,7 @@ def test_the_best_is_chosen_and_the_current_one_kept_where_it_is_about_as_good()
 def test_corrected_statistics_must_lead_by_much_unless_the_mix_varies() -> None:
     evidence = {"source": 1.0, "batch": 1.0, "corrected": 1.25}
     assert lead_of(handicapped(evidence, varying=False), "batch") == pytest.approx(-0.05)
-    assert lead_of(handicapped(evidence, varying=True), "batch") == pytest.approx(0.2)
+    assert lead_of(handicapped(evidence, varying=True), "batch") == pytest.approx(0.25)
     skewed = {"source": 1.2, "batch": 1.0, "corrected": 1.25}
     assert handicapped(skewed, varying=False) == handicapped(skewed, varying=True)  # the source leads: others are suspect
     assert home_of({"source": 0, "corrected": 0, "batch": 0}) == "batch"
@@ -42,7 +42,40 @@ def test_corrected_statistics_are_no_better_than_the_source_they_are_made_of() -
     assert plausible(misled) == ["batch"]
     assert plausible({**misled, "corrected": 2.0}) == ["corrected"]
     assert lead_of(handicapped(misled, varying=False), "batch") == pytest.approx(0.45 - 0.3 - 0.3 * 1.5)
-    assert lead_of(handicapped(misled, varying=True), "batch") == pytest.approx(0.4)
+    assert lead_of(handicapped(misled, varying=True), "batch") == pytest.approx(0.45)
+
+
+def test_a_source_that_was_not_asked_still_counts_for_the_handicap() -> None:
+    choice = Choice(num_classes=4, hysteresis=0.05)
+    choice.evidence = {"source": -1.0, "batch": 0.2, "corrected": 0.6}
+    asked = {"batch": None, "corrected": None}
+    assert choice.handicapped(asked) == pytest.approx({"batch": 0.2, "corrected": 0.6 - 0.3 - 0.3 * 1.2})
+
+
+def predicted(counts: Sequence[int]) -> Prediction:
+    """Confident predictions of each class so often."""
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    return Prediction(10.0 * torch.eye(len(counts))[labels], torch.randn(len(labels), 5))
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_a_mix_varies_where_published_and_corrected_predictions_both_say_so(blocks: bool) -> None:
+    torch.manual_seed(0)
+    choice = Choice(num_classes=2, hysteresis=0.05)
+    choice.current = "batch"
+    for index in range(12):
+        share = (index // 3) % 2 if blocks else 0.5
+        evened, clear = (int(64 * (0.5 + by * (share - 0.5))) for by in (0.4, 1.0))
+        batch, corrected = predicted([evened, 64 - evened]), predicted([clear, 64 - clear])
+        choice.noticed(torch.tensor([evened, 64 - evened], dtype=torch.float32))
+        choice.weigh({"batch": batch, "corrected": corrected})
+    assert choice.varying == blocks
+    again = Choice(num_classes=2, hysteresis=0.05)
+    again.load_state_dict(choice.state_dict())
+    again.weigh({"batch": batch, "corrected": corrected})
+    choice.weigh({"batch": batch, "corrected": corrected})
+    assert again.evidence == choice.evidence
+    assert again.state_dict().keys() == choice.state_dict().keys()
 
 
 def looks(duty: Duty, count: int, happened: tuple[int, ...] = ()) -> list[int]:

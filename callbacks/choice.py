@@ -23,11 +23,13 @@ from tta.separation import ClassMoments
 
 #: What methods are published with: batch statistics, or whatever a method has for itself.
 HOMES = ("batch", "control")
-#: Variation of the predicted mix between batches, in units of chance, above which it is taken for real: of the published
-#: statistics, which even out each batch's predictions and so mostly stay below 1/2 in a random order, and of corrected ones.
-VARYING, _VARYING_CORRECTED = 0.5, 2.0
-#: Evidence by which candidates must lead the published statistics: as they are, and where those are suspect.
-_HANDICAPS: Mapping[str, tuple[float, float]] = {"source": (0.05, 0.05), "corrected": (0.3, 0.0)}
+#: How much the predicted mix must vary between batches, in units of chance, to do so somewhat, and clearly: that of the
+#: published statistics, which even out each batch's predictions and so mostly stay below 1/2 in a random order, and that of
+#: corrected ones. Both must say so.
+_VARYING = ((0.5, 2.0), (1.5, 5.0))
+#: Evidence by which candidates must lead the published statistics: as they are, where those are suspect, and where the mix
+#: clearly varies, in which case they are worse than their evidence says.
+_HANDICAPS: Mapping[str, tuple[float, float, float]] = {"source": (0.05, 0.05, 0.05), "corrected": (0.3, 0.0, -0.8)}
 #: What the source's lag behind the published statistics adds to the handicap of corrected ones.
 _LAG = 0.3
 #: Candidates within so much evidence of the best are plausible while little is known.
@@ -56,7 +58,7 @@ class Choice:
         current: name of the candidate in use; None before the first look.
         evidence: of each candidate, by name.
         looks: how many there were.
-        varying: whether the predicted mix varied more than by chance, at the last look.
+        varying: whether the predicted mix varied between batches, at the last look: 0 no, 1 somewhat, 2 clearly.
     """
 
     def __init__(self, num_classes: int, hysteresis: float) -> None:
@@ -64,7 +66,7 @@ class Choice:
         self.current: str | None = None
         self.evidence: dict[str, float] = {}
         self.looks = 0
-        self.varying = False
+        self.varying = 0
         self._gathered: dict[str, Evidence] = {}
         self._spreads: dict[str, Spread] = {}
 
@@ -111,7 +113,7 @@ class Choice:
         values += [self._dispersed(name, values[0]) for name in (HOMES[0], "corrected")]
         *numbers, published, corrected = torch.stack(values).tolist()
         self.evidence.update(zip(candidates, numbers, strict=True))
-        self.varying = published > VARYING and corrected > _VARYING_CORRECTED
+        self.varying = sum(published > least and corrected > other for least, other in _VARYING)
 
     def handicapped(self, names: Mapping[str, object]) -> dict[str, float]:
         """The evidence for candidates, less what each must lead by."""
@@ -157,17 +159,17 @@ def home_of(names: Mapping[str, object]) -> str | None:
     return next((name for name in HOMES if name in names), None)
 
 
-def handicapped(evidence: Mapping[str, float], varying: bool) -> dict[str, float]:
+def handicapped(evidence: Mapping[str, float], varying: int) -> dict[str, float]:
     """Evidence less what each candidate must lead by.
 
     Args:
         evidence: of each candidate, by name.
-        varying: whether the mix of classes varies between batches.
+        varying: whether the mix of classes varies between batches: 0 no, 1 somewhat, 2 clearly.
     """
     home = home_of(evidence)
     lag = 0.0 if home is None or "source" not in evidence else evidence[home] - evidence["source"]
-    suspect = varying or lag < -_HANDICAPS["source"][0]
-    handicaps = {name: pair[suspect] for name, pair in _HANDICAPS.items()}
+    suspect = max(varying, int(lag < -_HANDICAPS["source"][0]))
+    handicaps = {name: levels[suspect] for name, levels in _HANDICAPS.items()}
     if not suspect:
         handicaps["corrected"] += _LAG * max(0.0, lag)
     return {name: value - handicaps.get(name, 0.0) for name, value in evidence.items()}

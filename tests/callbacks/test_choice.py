@@ -24,10 +24,10 @@ def test_the_best_is_chosen_and_the_current_one_kept_where_it_is_about_as_good()
 
 def test_corrected_statistics_must_lead_by_much_unless_the_mix_varies() -> None:
     evidence = {"source": 1.0, "batch": 1.0, "corrected": 1.25}
-    assert lead_of(handicapped(evidence, varying=False), "batch") == pytest.approx(-0.05)
-    assert lead_of(handicapped(evidence, varying=True), "batch") == pytest.approx(0.25)
+    assert lead_of(handicapped(evidence, varying=0), "batch") == pytest.approx(-0.05)
+    assert lead_of(handicapped(evidence, varying=1), "batch") == pytest.approx(0.25)
     skewed = {"source": 1.2, "batch": 1.0, "corrected": 1.25}
-    assert handicapped(skewed, varying=False) == handicapped(skewed, varying=True)  # the source leads: others are suspect
+    assert handicapped(skewed, varying=0) == handicapped(skewed, varying=1)  # the source leads: others are suspect
     assert home_of({"source": 0, "corrected": 0, "batch": 0}) == "batch"
     assert home_of({"source": 0, "control": 0}) == "control"
     assert home_of({"source": 0}) is None
@@ -41,8 +41,8 @@ def test_corrected_statistics_are_no_better_than_the_source_they_are_made_of() -
     misled = {"source": -0.5, "batch": 1.0, "corrected": 1.45}
     assert plausible(misled) == ["batch"]
     assert plausible({**misled, "corrected": 2.0}) == ["corrected"]
-    assert lead_of(handicapped(misled, varying=False), "batch") == pytest.approx(0.45 - 0.3 - 0.3 * 1.5)
-    assert lead_of(handicapped(misled, varying=True), "batch") == pytest.approx(0.45)
+    assert lead_of(handicapped(misled, varying=0), "batch") == pytest.approx(0.45 - 0.3 - 0.3 * 1.5)
+    assert lead_of(handicapped(misled, varying=1), "batch") == pytest.approx(0.45)
 
 
 def test_a_source_that_was_not_asked_still_counts_for_the_handicap() -> None:
@@ -65,11 +65,11 @@ def test_a_mix_varies_where_published_and_corrected_predictions_both_say_so(bloc
     choice.current = "batch"
     for index in range(12):
         share = (index // 3) % 2 if blocks else 0.5
-        evened, clear = (int(64 * (0.5 + by * (share - 0.5))) for by in (0.4, 1.0))
+        evened, clear = (int(64 * (0.5 + by * (share - 0.5))) for by in (0.6, 1.0))
         batch, corrected = predicted([evened, 64 - evened]), predicted([clear, 64 - clear])
         choice.noticed(torch.tensor([evened, 64 - evened], dtype=torch.float32))
         choice.weigh({"batch": batch, "corrected": corrected})
-    assert choice.varying == blocks
+    assert choice.varying == 2 * blocks
     again = Choice(num_classes=2, hysteresis=0.05)
     again.load_state_dict(choice.state_dict())
     again.weigh({"batch": batch, "corrected": corrected})

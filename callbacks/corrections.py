@@ -107,4 +107,4 @@ CORRECTIONS: Mapping[str, Correction] = {
 }
 
 #: What the first and the later alarms lead to by default: a false alarm costs little, and a true one comes again.
-LADDER = ("slow", "slow", "slow", "reset", "freeze")
+LADDER = ("slow", "slow", "slow", "restore", "reset", "freeze")

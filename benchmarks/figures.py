@@ -51,6 +51,13 @@ _CELLS = (
         _HARSH,
     ),
     Cell("chest", "pneumoniamnist, contrast 3, 10 passes", "shift=contrast stream.passes=10", ("tent", "dsbr"), _HARSH),
+    Cell(
+        "chest",
+        "pneumoniamnist, contrast 5, 10 passes",
+        "shift=contrast shift.severity=5 stream.passes=10",
+        ("tent", "dsbr"),
+        _HARSH,
+    ),
 )
 
 

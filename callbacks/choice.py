@@ -27,6 +27,8 @@ HOMES = ("batch", "control")
 #: published statistics, which even out each batch's predictions and so mostly stay below 1/2 in a random order, and that of
 #: corrected ones. Both must say so.
 _VARYING = ((0.5, 2.0), (1.5, 5.0))
+#: Batches that say something about how the mix varies.
+_FEWEST = 3
 #: Evidence by which candidates must lead the published statistics: as they are, where those are suspect, and where the mix
 #: clearly varies, in which case they are worse than their evidence says.
 _HANDICAPS: Mapping[str, tuple[float, float, float]] = {"source": (0.05, 0.05, 0.05), "corrected": (0.3, 0.0, -0.8)}
@@ -150,8 +152,9 @@ class Choice:
         self._spreads[name] = spread_with(self._spreads.get(name) or no_spread(self.num_classes, counts.device), counts)
 
     def _dispersed(self, name: str, like: Tensor) -> Tensor:
-        """The overdispersion of that mix so far; 0 where nothing is known."""
-        return overdispersion(self._spreads[name]) if name in self._spreads else like.new_zeros(())
+        """The overdispersion of that mix so far; 0 while hardly anything is known."""
+        spread = self._spreads.get(name)
+        return like.new_zeros(()) if spread is None or spread.batches < _FEWEST else overdispersion(spread)
 
 
 def home_of(names: Mapping[str, object]) -> str | None:

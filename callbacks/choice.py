@@ -25,8 +25,8 @@ from tta.separation import ClassMoments
 HOMES = ("batch", "control")
 #: How much the predicted mix must vary between batches, in units of chance, to do so somewhat, and clearly: that of the
 #: published statistics, which even out each batch's predictions and so mostly stay below 1/2 in a random order, and that of
-#: corrected ones. Both must say so.
-_VARYING = ((0.5, 2.0), (1.5, 5.0))
+#: corrected ones. Either pair will do.
+_SOMEWHAT, _CLEARLY = ((0.5, 2.0), (1.2, 0.0)), ((1.5, 5.0),)
 #: Batches that say something about how the mix varies.
 _FEWEST = 3
 #: Evidence by which candidates must lead the published statistics: as they are, where those are suspect, and where the mix
@@ -115,7 +115,9 @@ class Choice:
         values += [self._dispersed(name, values[0]) for name in (HOMES[0], "corrected")]
         *numbers, published, corrected = torch.stack(values).tolist()
         self.evidence.update(zip(candidates, numbers, strict=True))
-        self.varying = sum(published > least and corrected > other for least, other in _VARYING)
+        self.varying = sum(
+            any(published > least and corrected >= other for least, other in pairs) for pairs in (_SOMEWHAT, _CLEARLY)
+        )
 
     def handicapped(self, names: Mapping[str, object]) -> dict[str, float]:
         """The evidence for candidates, less what each must lead by."""

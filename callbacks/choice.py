@@ -26,7 +26,7 @@ HOMES = ("batch", "control")
 #: How much the predicted mix must vary between batches, in units of chance, to do so somewhat, and clearly: that of the
 #: published statistics, which even out each batch's predictions and so mostly stay below 1/2 in a random order, and that of
 #: corrected ones. Either pair will do.
-_SOMEWHAT, _CLEARLY = ((0.5, 2.0), (1.2, 0.0)), ((1.5, 5.0),)
+_SOMEWHAT, _CLEARLY = ((0.5, 2.5), (1.2, 0.0)), ((1.5, 5.0),)
 #: Batches that say something about how the mix varies.
 _FEWEST = 3
 #: Evidence by which candidates must lead the published statistics: as they are, where those are suspect, and where the mix
@@ -34,8 +34,9 @@ _FEWEST = 3
 _HANDICAPS: Mapping[str, tuple[float, float, float]] = {"source": (0.05, 0.05, 0.05), "corrected": (0.3, 0.0, -0.8)}
 #: What the source's lag behind the published statistics adds to the handicap of corrected ones.
 _LAG = 0.3
-#: Candidates within so much evidence of the best are plausible while little is known.
-_PLAUSIBLE = 0.8
+#: Candidates within so much evidence of the best are plausible while little is known; corrected ones where the source is within
+#: the second number.
+_PLAUSIBLE, _SUPPORT = 0.8, 1.2
 #: Evidence by which the source is far behind the best; and how many looks it then waits for.
 _FAR_BEHIND, _LOOK_AT_ALL = 0.6, 4
 #: Looks at the start in which all plausible candidates serve together.
@@ -203,11 +204,12 @@ def choose(evidence: Mapping[str, float], current: str, hysteresis: float) -> st
 
 
 def plausible(evidence: Mapping[str, float]) -> list[str]:
-    """Candidates that may be right as far as is known; corrected statistics, where the source may be as well.
+    """Candidates that may be right as far as is known; corrected statistics only where the source is not far behind.
 
     Args:
         evidence: by name; not empty.
     """
-    near = [name for name, value in evidence.items() if value >= max(evidence.values()) - _PLAUSIBLE]
-    trusted = "source" in near or "source" not in evidence
-    return near if trusted else [name for name in near if name != "corrected"] or near
+    best = max(evidence.values())
+    near = [name for name, value in evidence.items() if value >= best - _PLAUSIBLE]
+    supported = evidence.get("source", best) >= best - _SUPPORT
+    return near if supported else [name for name in near if name != "corrected"] or near

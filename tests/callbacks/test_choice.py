@@ -1,6 +1,6 @@
 """Choice, duty and corrections: small pure pieces of the guard."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -190,11 +190,17 @@ class Several(Plain):
         self.used.append(name)
 
 
-def watched(blur: Mapping[str, float], count: int = 12) -> tuple[CollapseGuard, Several, list[dict[str, Any]]]:
+def mixed(index: int) -> Tensor:
+    return torch.arange(60) % 3
+
+
+def watched(
+    blur: Mapping[str, float], count: int = 12, batch_of: Callable[[int], Tensor] = mixed
+) -> tuple[CollapseGuard, Several, list[dict[str, Any]]]:
     reference = Reference(3 * torch.eye(3), torch.ones(3, 3))
     guard, module, outputs = CollapseGuard(("a", "b", "c"), reference=reference), Several(blur), []
     for index in range(count):
-        batch = torch.arange(60) % 3
+        batch = batch_of(index)
         adapted = module.predict(batch, module.used[-1] if module.used else "batch")
         outputs.append({"logits": adapted.logits, "features": adapted.features})
         guard.on_train_batch_end(None, module, outputs[-1], batch, index)  # type: ignore[arg-type]
@@ -224,6 +230,18 @@ def test_where_published_statistics_suit_there_is_no_alarm() -> None:
     assert guard.alarms == 0
     assert module.used == ["batch"]
     assert {output["verdict"] for output in outputs} == {"OK"}
+
+
+def test_a_mix_that_varies_is_looked_at_on_every_batch_without_waiting_for_the_next_look() -> None:
+    def in_blocks(index: int) -> Tensor:
+        return mixed(index) if index < 20 else torch.cat([torch.full((35,), index // 2 % 3), mixed(index)[:25]])
+
+    alike = {"source": 0.3, "batch": 0.3}
+    _, _, calm = watched(alike, 32)
+    _, _, outputs = watched(alike, 32, in_blocks)
+    assert [output["checked"] for output in outputs[:20]] == [output["checked"] for output in calm[:20]]
+    assert sum(output["checked"] for output in calm[20:]) <= 2
+    assert all(output["checked"] for output in outputs[22:])
 
 
 def test_at_first_the_plausible_candidates_serve_together() -> None:

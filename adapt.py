@@ -1,7 +1,7 @@
 """Adapt a source model to an unlabelled stream, guarded, and leave predictions with their evidence."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,7 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     arguments = entry.trainer_arguments(config.trainer, max_epochs=1, enable_checkpointing=False, log_every_n_steps=1)
     images, scoring = target_images(config, checkpoint), config.data.options
     columns = {name: images.column(name) for name in scoring.subgroups}
-    aggregate = scoring.aggregate == "group"
-    if aggregate:
+    if scoring.aggregate == "group":
         check_groups(images.labels, images.groups, columns)
     stream = config.stream.options
     items = create_stream(stream, images, config.seed)
@@ -135,16 +134,7 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         trainer = entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments})
         trainer.fit(module, loader)
         columns = {name: values[writer.rows] for name, values in columns.items()}
-        metrics = scores(
-            *(writer.probabilities, writer.labels, classes, writer.domains),
-            groups=images.groups[writer.rows],
-            columns=columns,
-            aggregate=aggregate,
-            bootstrap=config.bootstrap,
-        )
-        metrics["alarms"] = guard.alarms if guard else 0
-        metrics["resets"] = len(guard.resets) if guard else 0
-        metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
+        metrics = _metrics(config, writer, guard, images, columns, classes)
         entry.write_json(folder / "metrics.json", metrics)
         save_adapted(folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state())
         thresholds = guard.thresholds if isinstance(guard, CollapseGuard) else None
@@ -158,6 +148,28 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
             reporter.write(folder / "report.html", name=name, module=twin, loader=loader, trainer=trainer, **facts)
     finally:
         finish(loggers)
+    return metrics
+
+
+def _metrics(
+    config: AdaptConfig,
+    writer: PredictionWriter,
+    guard: Guard | None,
+    images: ImageSet,
+    columns: Mapping[str, Any],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Scores of what was served, and what the guard did."""
+    metrics = scores(
+        *(writer.probabilities, writer.labels, classes, writer.domains),
+        groups=images.groups[writer.rows],
+        columns=columns,
+        aggregate=config.data.options.aggregate == "group",
+        bootstrap=config.bootstrap,
+    )
+    metrics["alarms"] = guard.alarms if guard else 0
+    metrics["resets"] = len(guard.resets) if guard else 0
+    metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
     return metrics
 
 

@@ -80,17 +80,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
             source = load_images("phantom", adaptation.data.options, "test")
         runs.append((name, guarded, Run.read(output, title, classes, labels)))
     references, compared = runs[:2], runs[2:]
-    summary = {
-        **{name: run.metrics["balanced_accuracy"] for name, _, run in references},
-        "runs": [
-            {
-                "name": name,
-                "guarded": guarded,
-                **{key: run.metrics[key] for key in ("balanced_accuracy", "last_quarter", "alarms", "resets")},
-            }
-            for name, guarded, run in compared
-        ],
-    }
+    summary = _summary(runs)
     entry.write_json(folder / "summary.json", summary)
     guard = GuardConfig().thresholds()
     thresholds = {"R": guard.watch_ratio, "drift": guard.watch_drift}
@@ -105,13 +95,26 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         thresholds,
     )
     (folder / "report.html").write_text(page)
+    _print_table([run for _, _, run in runs])
+    print(f"\nOpen {folder / 'report.html'}")
+    return summary
+
+
+def _summary(runs: Sequence[tuple[str, bool, Run]]) -> dict[str, Any]:
+    """What ``summary.json`` holds: the two references' scores, and the figures of the runs that adapt."""
+    figures = ("balanced_accuracy", "last_quarter", "alarms", "resets")
+    adapting = [
+        {"name": name, "guarded": guarded, **{key: run.metrics[key] for key in figures}} for name, guarded, run in runs[2:]
+    ]
+    return {**{name: run.metrics["balanced_accuracy"] for name, _, run in runs[:2]}, "runs": adapting}
+
+
+def _print_table(runs: Sequence[Run]) -> None:
     print(f"\n{'run':<18}{'balanced accuracy':>18}{'last quarter':>14}{'resets':>8}")
-    for _, _, run in runs:
+    for run in runs:
         metrics = run.metrics
         scores = f"{metrics['balanced_accuracy']:>16.1f} %{metrics['last_quarter']:>12.1f} %{metrics['resets']:>8}"
         print(f"{run.title:<18}{scores}")
-    print(f"\nOpen {folder / 'report.html'}")
-    return summary
 
 
 def _title(name: str, guarded: bool) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -203,14 +204,22 @@ def _adopt(config: TrainConfig, network: Network) -> None:
 
 def _fit(config: TrainConfig, network: Network, data: SourceData, folder: Path, arguments: dict[str, Any]) -> None:
     """Train the network; it is left with the weights of its best epoch."""
-    best = ModelCheckpoint(folder / "checkpoints", "best", monitor="val/balanced_accuracy", mode="max", save_weights_only=True)
+    best = ModelCheckpoint(
+        folder / "checkpoints",
+        "best",
+        monitor="val/balanced_accuracy",
+        mode="max",
+        save_weights_only=True,
+        enable_version_counter=False,  # what an interrupted training left here is written over
+    )
     stopping = EarlyStopping("val/balanced_accuracy", mode="max", patience=config.patience, check_on_train_epoch_end=False)
     module = SourceModule(network, data.images["train"].num_classes, lr=config.lr, weight_decay=config.weight_decay)
     entry.create_trainer({"callbacks": [stopping, best], "log_every_n_steps": 10, **arguments}).fit(module, data)
     if best.best_model_path:
         module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
         Path(best.best_model_path).unlink()
-        Path(best.dirpath or "").rmdir()
+        with suppress(OSError):  # somebody keeps other files there
+            Path(best.dirpath or "").rmdir()
 
 
 def _described(config: TrainConfig, network: Network, description: dict[str, Any], data: SourceData) -> SourceCheckpoint:

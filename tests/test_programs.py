@@ -52,6 +52,17 @@ def test_training_leaves_one_complete_file(source: Path) -> None:
     torch.load(source / "source.ckpt", weights_only=True)
 
 
+@pytest.mark.parametrize("other", [(), ("notes.txt",)])
+def test_training_goes_where_one_was_interrupted(tmp_path: Path, other: tuple[str, ...]) -> None:
+    left = tmp_path / "checkpoints"
+    left.mkdir()
+    for name in ("best.ckpt", *other):
+        (left / name).write_text("half written")
+    assert train.main([*QUICK, *TINY_TRAINING, "epochs=1", f"output={tmp_path}"]) == 0
+    SourceCheckpoint.load(tmp_path)
+    assert (sorted(path.name for path in left.iterdir()) if left.exists() else []) == list(other)  # a user's file is left alone
+
+
 def test_the_checkpoint_predicts_as_the_trained_network_did(source: Path, tmp_path: Path) -> None:
     words = ["method=source", "data.source=scanner_a", "data.target=scanner_a", "guard=off"]
     metrics = run_adapt(source, tmp_path, *words)

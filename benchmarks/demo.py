@@ -22,7 +22,7 @@ from tta.options import option
 
 USAGE = "usage: python -m benchmarks.demo [key=value ...]\n\nShow on embedded data how adaptation collapses, and the guard."
 
-#: Twenty times the rate at which adaptation helps: where entropy minimisation collapses, on whatever machine the source is trained.
+#: Twenty times the rate at which adaptation helps: there entropy minimisation collapses, wherever the source was trained.
 _RATE = "method.lr=2e-2"
 _RUNS = (
     ("source", "method=source", False),

@@ -88,12 +88,16 @@ class Choice:
         """How much the predicted mix varies between batches, this one among them (``overdispersion``).
 
         Args:
-            counts: (C,) predictions of the batch by class, of all processes; they count while the published statistics are in
-                use, under which the adapted model predicts about as its twin would.
+            counts: (C,) predictions of the batch by class, of all processes. They count while batch statistics are in use,
+                under which the adapted model predicts about as its twin would.
+
+        Returns:
+            Scalar; 0 under other statistics, or while hardly anything is known.
         """
-        if self.current is None or self.current in HOMES:
-            self._spread(HOMES[0], counts)
-        return self._dispersed(HOMES[0], counts)
+        if self.current not in (None, "batch"):
+            return counts.new_zeros(())
+        self._spread("batch", counts)
+        return self._dispersed("batch", counts)
 
     def weigh(self, candidates: Mapping[str, Prediction], reference: Reference | None = None) -> None:
         """Take a batch into the evidence for each candidate, with one read-back to the host.
@@ -107,13 +111,11 @@ class Choice:
             past = self._gathered.get(name) or no_evidence(logits.shape[1], features.shape[1], features.device)
             self._gathered[name] = gathered(past, logits, features)
         values = [evidence_of(self._gathered[name], *(reference or (None, None))) for name in candidates]
-        home = home_of(candidates)
-        mixes = {} if home is None or self.current in (None, home) else {HOMES[0]: home}
-        if self.looks > WARM_UP:  # until then corrected statistics move, and their predictions with them
-            mixes |= {name: name for name in candidates if name == "corrected"}
-        for name, asked in mixes.items():
-            self._spread(name, total_of_all(predicted_counts(candidates[asked].logits, self.num_classes)))
-        values += [self._dispersed(name, values[0]) for name in (HOMES[0], "corrected")]
+        # ``noticed`` counts batch statistics while in use; corrected ones move at the start, and their predictions with them.
+        witnesses = {"batch": self.current not in (None, "batch"), "corrected": self.looks > WARM_UP}
+        for name in (name for name, counts in witnesses.items() if counts and name in candidates):
+            self._spread(name, total_of_all(predicted_counts(candidates[name].logits, self.num_classes)))
+        values += [self._dispersed(name, values[0]) for name in witnesses]
         *numbers, published, corrected = torch.stack(values).tolist()
         self.evidence.update(zip(candidates, numbers, strict=True))
         self.varying = sum(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from callbacks.alerts import AlertConfig
 from callbacks.base import Guard, prediction_of
-from callbacks.choice import HOMES, Choice, Reference, choose, home_of, lead_of
+from callbacks.choice import Choice, Reference, choose, home_of, lead_of
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
 from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
@@ -421,7 +421,7 @@ class CollapseGuard(Guard):
         """Look at once where the predicted mix jumps, or varies under statistics that take it badly: both are seen for free."""
         known = counts if self._marginal is None else self._marginal
         jump, varies = torch.stack([marginal_drift(counts, known), self.choice.noticed(counts)]).tolist()
-        if jump > _STARTLING or (varies > _SUSPECT and self.choice.current in HOMES):
+        if jump > _STARTLING or (varies > _SUSPECT and self.choice.current == "batch"):
             self.duty = self.duty.hurried(self.batch)
 
     def _plan(self, due: bool, *, happened: bool) -> None:

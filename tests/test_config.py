@@ -127,7 +127,7 @@ def test_every_kind_has_a_file() -> None:
 
 def test_help_shows_every_option_with_its_default() -> None:
     text = describe(adapt.AdaptConfig, adapt.GROUPS, adapt.USAGE)
-    for words in ("stream.fraction=0.85", "method=dsbr", "guard.patience=4", "wandb.mode=offline", "data.path=null"):
+    for words in ("stream.fraction=0.85", "method=dsbr", "guard.patience=2", "wandb.mode=offline", "data.path=null"):
         assert words in text
 
 

@@ -127,6 +127,22 @@ class Choice:
         values = handicapped(self.evidence, self.varying)  # what is known of those not asked now counts too
         return {name: values[name] for name in names}
 
+    def at_home(self, names: Mapping[str, object]) -> bool:
+        """Whether the published statistics are in use, which only an alarm leaves."""
+        return self.current is not None and self.current == home_of(names)
+
+    def lead(self, names: Mapping[str, object]) -> float | None:
+        """By how much others lead the published statistics; None where there are none, or one look is all there was."""
+        home = home_of(names)
+        return None if home is None or len(names) < 2 or self.looks < 2 else lead_of(self.handicapped(names), home)
+
+    def preferred(self, names: Mapping[str, object]) -> str:
+        """The candidate to use: the published statistics at first, later those with the most evidence."""
+        evidence = self.handicapped(names)
+        if self.current is None or self.current not in evidence:
+            return home_of(names) or max(evidence, key=evidence.__getitem__)
+        return choose(evidence, self.current, self.hysteresis)
+
     def together(self, names: Mapping[str, object]) -> list[str]:
         """Candidates that serve together while little is known; empty where one serves alone."""
         found = plausible({name: self.evidence[name] for name in names}) if names and self.looks <= _TOGETHER else []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from callbacks.alerts import AlertConfig
 from callbacks.base import Guard, prediction_of
-from callbacks.choice import Choice, Reference, choose, home_of, lead_of
+from callbacks.choice import Choice, Reference
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
 from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
@@ -305,14 +305,9 @@ class CollapseGuard(Guard):
         The published statistics are left by an alarm only; between others, and back to them, the guard changes by itself.
         """
         self.choice.weigh(candidates, self.reference)
-        evidence, home, before = self.choice.handicapped(candidates), home_of(candidates), self.choice.current
-        if before is None or before not in candidates:
-            choice = home or max(evidence, key=evidence.__getitem__)
-        elif before == home and not self.memory.frozen:
-            others = len(candidates) > 1 and self.choice.looks > 1  # one look is too little to go by
-            return (lead_of(evidence, before) if others else None), False
-        else:
-            choice = choose(evidence, before, self.config.hysteresis)
+        if self.choice.at_home(candidates) and not self.memory.frozen:
+            return self.choice.lead(candidates), False
+        before, choice = self.choice.current, self.choice.preferred(candidates)
         if choice == before:
             return None, False
         first = before is None
@@ -419,9 +414,12 @@ class CollapseGuard(Guard):
 
     def _hurry(self, counts: Tensor) -> None:
         """Look at once where the predicted mix jumps, or varies under statistics that take it badly: both are seen for free."""
+        varies = self.choice.noticed(counts)
+        if self.duty.looks(self.batch):
+            return  # nothing to hurry, and no need to wait for the device
         known = counts if self._marginal is None else self._marginal
-        jump, varies = torch.stack([marginal_drift(counts, known), self.choice.noticed(counts)]).tolist()
-        if jump > _STARTLING or (varies > _SUSPECT and self.choice.current == "batch"):
+        jump, varied = torch.stack([marginal_drift(counts, known), varies]).tolist()
+        if jump > _STARTLING or (varied > _SUSPECT and self.choice.current == "batch"):
             self.duty = self.duty.hurried(self.batch)
 
     def _plan(self, due: bool, *, happened: bool) -> None:

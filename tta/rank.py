@@ -7,7 +7,8 @@ from torch import Tensor
 def effective_rank(features: Tensor) -> Tensor:
     """Exponential of the entropy of the covariance's normalised eigenvalues (Roy and Vetterli, EUSIPCO 2007).
 
-    From the singular values of the centred features, in O(N·D·min(N, D)); rows that are not finite are left out.
+    From the eigenvalues of the centred features' Gram matrix, the smaller of the two, in O(N·D·min(N, D)); rows that are not
+    finite are left out.
 
     Args:
         features: (N, D).
@@ -19,7 +20,9 @@ def effective_rank(features: Tensor) -> Tensor:
     features = features[torch.isfinite(features).all(1)]
     if len(features) < 2:
         return features.new_zeros(())
-    variances = torch.linalg.svdvals(features - features.mean(0)).square()
+    centred = features - features.mean(0)
+    gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
+    variances = torch.linalg.eigvalsh(gram).clamp(min=0)
     total = variances.sum()
     shares = variances / total.clamp(min=torch.finfo(total.dtype).tiny)
     varies = total > 1e-12 * features.square().sum()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tta.candidates import WARM_UP
+from tta.candidates import HEDGE, WARM_UP
 from tta.distributed import total_of_all
 from tta.evidence import Evidence, evidence_of, gathered, no_evidence
 from tta.marginal import Spread, no_spread, overdispersion, predicted_counts, spread_with
@@ -23,23 +23,25 @@ from tta.separation import ClassMoments
 
 #: What methods are published with: batch statistics, or whatever a method has for itself.
 HOMES = ("batch", "control")
-#: How much the predicted mix must vary between batches, in units of chance, to do so somewhat, and clearly: that of the
-#: published statistics, which even out each batch's predictions and so mostly stay below 1/2 in a random order, and that of
-#: corrected ones. Either pair will do.
-_SOMEWHAT, _CLEARLY = ((0.5, 2.5), (1.2, 0.0)), ((1.5, 5.0),)
+#: How much the predicted mix must vary between batches, in units of chance, to do so somewhat, and clearly: under the published
+#: statistics, which even out each batch's predictions and so mostly stay below 1/2 in a random order, and the product of that
+#: with what corrected ones show, mostly about 1 and counted up to the third number. Somewhat also where the first by itself
+#: exceeds the fourth.
+_SOMEWHAT, _CLEARLY, _AT_MOST, _BY_ITSELF = (0.65, 3.0), (0.8, 4.0), 6.0, 1.2
 #: Batches that say something about how the mix varies.
 _FEWEST = 3
 #: Evidence by which candidates must lead the published statistics: as they are, where those are suspect, and where the mix
 #: clearly varies, in which case they are worse than their evidence says.
-_HANDICAPS: Mapping[str, tuple[float, float, float]] = {"source": (0.05, 0.05, 0.05), "corrected": (0.3, 0.0, -0.8)}
+_HANDICAPS: Mapping[str, tuple[float, float, float]] = {"source": (0.05, 0.05, 0.05), "corrected": (0.3, 0.0, -0.2)}
 #: What the source's lag behind the published statistics adds to the handicap of corrected ones.
 _LAG = 0.3
-#: Candidates within so much evidence of the best are plausible while little is known; corrected ones where the source is within
-#: the second number.
-_PLAUSIBLE, _SUPPORT = 0.8, 1.2
 #: Evidence by which the source is far behind the best; and how many looks it then waits for.
 _FAR_BEHIND, _LOOK_AT_ALL = 0.6, 4
-#: Looks at the start in which all plausible candidates serve together.
+#: Evidence by which the published statistics lead all others when those are asked less often.
+_AHEAD = 0.1
+#: Looks at the start in which all candidates serve together. After them, for as long as ``HEDGE`` says, corrected statistics
+#: serve along with the published ones: until a second block of classes begins, nothing tells the first from a balanced stream
+#: under a shift; and where that is what it is, the mean of both is as good as the published ones within half a point.
 _TOGETHER = 3
 
 
@@ -73,13 +75,20 @@ class Choice:
         self._gathered: dict[str, Evidence] = {}
         self._spreads: dict[str, Spread] = {}
 
-    def contenders(self) -> list[str] | None:
-        """Candidates worth asking at the next look: a source far behind is asked now and then only; None: all.
+    def contenders(self, batch: int) -> list[str] | None:
+        """Candidates worth asking at a look; None: all.
 
-        Corrected statistics are always asked: they are of no use without having seen the stream.
+        Where the published statistics lead and nothing speaks against them, others are asked at every other look, which also
+        keeps corrected ones informed. A source far behind is asked now and then only.
+
+        Args:
+            batch: number of the batch.
         """
         if self.looks < WARM_UP or self.looks % _LOOK_AT_ALL == 0:
             return None
+        lead = self.lead(self.evidence) if self.at_home(self.evidence) and not self.varying else None
+        if batch >= HEDGE and lead is not None and lead < -_AHEAD and self.looks % 2:
+            return [name for name in self.evidence if name == self.current]
         best = max(self.evidence.values(), default=0.0)
         far = {name for name, value in self.evidence.items() if value < best - _FAR_BEHIND} & {"source"} - {self.current}
         return [name for name in self.evidence if name not in far]
@@ -118,9 +127,9 @@ class Choice:
         values += [self._dispersed(name, values[0]) for name in witnesses]
         *numbers, published, corrected = torch.stack(values).tolist()
         self.evidence.update(zip(candidates, numbers, strict=True))
-        self.varying = sum(
-            any(published > least and corrected >= other for least, other in pairs) for pairs in (_SOMEWHAT, _CLEARLY)
-        )
+        both = published * min(corrected, _AT_MOST)
+        clearly, somewhat = (published > least and both > product for least, product in (_CLEARLY, _SOMEWHAT))
+        self.varying = 2 if clearly else int(somewhat or published > _BY_ITSELF)
 
     def handicapped(self, names: Mapping[str, object]) -> dict[str, float]:
         """The evidence for candidates, less what each must lead by."""
@@ -143,10 +152,28 @@ class Choice:
             return home_of(names) or max(evidence, key=evidence.__getitem__)
         return choose(evidence, self.current, self.hysteresis)
 
-    def together(self, names: Mapping[str, object]) -> list[str]:
-        """Candidates that serve together while little is known; empty where one serves alone."""
-        found = plausible({name: self.evidence[name] for name in names}) if names and self.looks <= _TOGETHER else []
-        return found if len(found) > 1 else []
+    def hedges(self, batch: int) -> bool:
+        """Whether corrected statistics serve along with the published ones: early, while nothing has spoken yet."""
+        return WARM_UP <= batch < HEDGE and self.at_home(self.evidence) and "corrected" in self.evidence
+
+    def weights(self, names: Mapping[str, object], batch: int) -> dict[str, float]:
+        """Shares with which candidates serve together while little is known: the exponential of their evidence, normalised.
+
+        Args:
+            names: those that predicted the batch.
+            batch: its number.
+
+        Returns:
+            By name, summing to 1; empty where one serves alone.
+        """
+        evidence = {}
+        if self.looks <= _TOGETHER and batch < HEDGE:
+            evidence = {name: self.evidence[name] for name in names if name in self.evidence}
+        elif "corrected" in names and self.hedges(batch):
+            evidence = {name: self.handicapped(self.evidence)[name] for name in (str(self.current), "corrected")}
+        if len(evidence) < 2:
+            return {}
+        return dict(zip(evidence, torch.tensor([*evidence.values()]).softmax(0).tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next choice depends on, and nothing of the settings."""
@@ -219,15 +246,3 @@ def choose(evidence: Mapping[str, float], current: str, hysteresis: float) -> st
     """
     best = max(evidence, key=evidence.__getitem__)
     return current if current in evidence and evidence[best] <= evidence[current] + hysteresis else best
-
-
-def plausible(evidence: Mapping[str, float]) -> list[str]:
-    """Candidates that may be right as far as is known; corrected statistics only where the source is not far behind.
-
-    Args:
-        evidence: by name; not empty.
-    """
-    best = max(evidence.values())
-    near = [name for name, value in evidence.items() if value >= best - _PLAUSIBLE]
-    supported = evidence.get("source", best) >= best - _SUPPORT
-    return near if supported else [name for name in near if name != "corrected"] or near

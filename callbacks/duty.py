@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+#: Variation of the predicted mix between batches, in units of chance, that is suspect; and how much larger than the last
+#: suspect one it must be to be suspect again. An adapting model's mix varies somewhat more than chance for good.
+_SUSPECT, _MORE = 0.7, 1.4
+
 
 @dataclass(frozen=True)
 class Duty:
@@ -11,11 +15,13 @@ class Duty:
         next_check: number of the batch at which the control is asked.
         next_look: number of the batch at which all candidates are.
         calm_since: number of the batch at which something happened last.
+        suspect: variation of the predicted mix from which on calm starts anew.
     """
 
     next_check: int = 0
     next_look: int = 0
     calm_since: int = 0
+    suspect: float = _SUSPECT
 
     def checks(self, batch: int) -> bool:
         """Whether a batch is compared with the control's."""
@@ -42,7 +48,16 @@ class Duty:
 
     def alerted(self, batch: int) -> "Duty":
         """The duty after something happened: the next batch is looked at, and calm starts anew."""
-        return Duty(batch + 1, batch + 1, batch + 1)
+        return Duty(batch + 1, batch + 1, batch + 1, self.suspect)
+
+    def suspected(self, batch: int, variation: float) -> "Duty":
+        """The duty when the predicted mix varies by as much as is suspect: calm starts anew, until it varies by still more.
+
+        Args:
+            batch: number of the batch, which is looked at.
+            variation: of the mix.
+        """
+        return Duty(batch, batch, batch, _MORE * variation)
 
     def hurried(self, batch: int) -> "Duty":
         """The duty when something cheap to see calls for a look at this batch."""

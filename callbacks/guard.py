@@ -30,8 +30,6 @@ from tta.sequential import Wager
 
 #: Change of the predicted marginal from the running one, in total variation, that calls for a check at once.
 _STARTLING = 0.35
-#: Variation of the predicted mix between batches, in units of chance, from which on every batch is looked at.
-_SUSPECT = 0.7
 
 
 @dataclass
@@ -201,12 +199,14 @@ class CollapseGuard(Guard):
         doubted = self.resting > 0 and not self.idle and self.shift is None
         if due or skipped or not healthy or doubted:
             if isinstance(pl_module, Choosable) and (self.duty.looks(self.batch) or self.choice.current is None):
-                candidates = pl_module.candidates(batch, self.choice.contenders())
+                candidates = pl_module.candidates(batch, self.choice.contenders(self.batch))
             if candidates:
                 lead, switched = self._look(pl_module, candidates, events)
                 control = self._twin(pl_module, candidates, batch, adapted)
             else:
                 control = pl_module.control(batch)
+        if isinstance(pl_module, Choosable) and not candidates and self.choice.hedges(self.batch):
+            candidates = pl_module.candidates(batch, ["corrected"])
         statistics = Statistics(non_finite=not healthy)
         # At the start, corrected statistics take a batch in before the control predicts it: the adapted model did without.
         settled = self.choice.current != "corrected" or self.choice.looks > WARM_UP
@@ -283,11 +283,13 @@ class CollapseGuard(Guard):
     ) -> None:
         """Say what the batch leaves with, where that is not the adapted prediction."""
         twin = "source" if self.choice.current == "source" else "control"
-        together = self.choice.together(candidates)
-        if together and control is not None:
-            mean = torch.stack([candidates[name].logits.softmax(1) for name in together]).mean(0)
+        own = control if control is not None and doubted else adapted
+        weights = self._weights(candidates, len(own.logits))
+        if weights:
+            said = {**candidates, str(self.choice.current): own}
+            mean = torch.stack([share * said[name].logits.softmax(1) for name, share in weights.items()]).sum(0)
             outputs["logits"] = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
-            outputs["features"], outputs["served_by"] = control.features, "control"
+            outputs["features"], outputs["served_by"] = own.features, "control"
         elif control is not None and doubted:
             outputs["logits"], outputs["features"] = control
             if outputs.get("served_by") != "source":
@@ -296,6 +298,11 @@ class CollapseGuard(Guard):
             outputs["logits"] = adapted.logits + self.shift
         elif self.idle:  # nothing was updated since the reset, so adapted and control are one and the same
             outputs["served_by"] = twin
+
+    def _weights(self, candidates: Mapping[str, Prediction], images: int) -> dict[str, float]:
+        """Shares of those that serve the batch together; empty where one serves alone."""
+        whole = {name: said for name, said in candidates.items() if name == self.choice.current or len(said.logits) == images}
+        return self.choice.weights(whole, self.batch)
 
     def _look(
         self, module: Any, candidates: Mapping[str, Prediction], events: list[dict[str, Any]]
@@ -419,7 +426,9 @@ class CollapseGuard(Guard):
             return  # nothing to hurry, and no need to wait for the device
         known = counts if self._marginal is None else self._marginal
         jump, varied = torch.stack([marginal_drift(counts, known), varies]).tolist()
-        if jump > _STARTLING or (varied > _SUSPECT and self.choice.current == "batch"):
+        if varied > self.duty.suspect and self.choice.current == "batch":
+            self.duty = self.duty.suspected(self.batch, varied)
+        elif jump > _STARTLING:
             self.duty = self.duty.hurried(self.batch)
 
     def _plan(self, due: bool, *, happened: bool) -> None:

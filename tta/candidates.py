@@ -12,6 +12,8 @@ from tta.normalization import BatchStatisticsError, Statistics, named_adjustable
 
 #: Batches at the start in which corrected statistics take the batch in before they predict it.
 WARM_UP = 3
+#: Batches at the start about all of whose images corrected statistics are asked: they may serve along.
+HEDGE = 8
 #: Images of a batch that are enough for evidence.
 _SAMPLE = 16
 
@@ -66,10 +68,11 @@ class Candidates(nn.Module):
         Returns:
             Predictions by name, without candidates that cannot predict the batch: one value per channel has no statistics.
         """
-        result = {}
-        every = 1 if whole or int(self.batches) < WARM_UP else max(1, len(images) // _SAMPLE)
+        result, asked = {}, int(self.batches)
         for name in self.names if names is None else names:
-            part = images[::every] if name in ("source", "corrected") and name != self.current else images
+            start = {"source": WARM_UP, "corrected": HEDGE}.get(name, 0)
+            in_part = name in ("source", "corrected") and name != self.current and asked >= start and not whole
+            part = images[:: max(1, len(images) // _SAMPLE)] if in_part else images
             try:
                 result[name] = self._corrected(part) if name == "corrected" else self._uncorrected(name, part)
             except BatchStatisticsError:
@@ -103,7 +106,8 @@ class Candidates(nn.Module):
         kind: Statistics = "batch" if batches == 0 and len(images) > 1 else "moving"
         values = self.correction.statistics(model)
         if batches < WARM_UP:
-            _, state = self._seen(images, kind, values)
+            # Every other image tells a layer's moments about as well as all do.
+            _, state = self._seen(images[::2] if len(images) >= _SAMPLE else images, kind, values)
             kind, values = "moving", self.correction.statistics(model, state)
         prediction, state = self._seen(images, kind, values)
         self.correction.keep(state)

@@ -1,5 +1,6 @@
 """Choice, duty and corrections: small pure pieces of the guard."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from callbacks import CollapseGuard
-from callbacks.choice import Choice, Reference, choose, handicapped, home_of, lead_of, plausible
+from callbacks.choice import Choice, Reference, choose, handicapped, home_of, lead_of
 from callbacks.corrections import CORRECTIONS
 from callbacks.duty import Duty
 from tests.methods.test_methods import created, images
@@ -33,16 +34,42 @@ def test_corrected_statistics_must_lead_by_much_unless_the_mix_varies() -> None:
     assert home_of({"source": 0}) is None
 
 
-def test_what_is_far_behind_is_not_plausible() -> None:
-    assert plausible({"source": 0.3, "batch": 1.0, "corrected": 0.1}) == ["source", "batch"]
-
-
 def test_corrected_statistics_are_no_better_than_the_source_they_are_made_of() -> None:
     misled = {"source": -0.5, "batch": 1.0, "corrected": 1.45}
-    assert plausible(misled) == ["batch"]
-    assert plausible({**misled, "corrected": 2.0}) == ["corrected"]
     assert lead_of(handicapped(misled, varying=0), "batch") == pytest.approx(0.45 - 0.3 - 0.3 * 1.5)
     assert lead_of(handicapped(misled, varying=1), "batch") == pytest.approx(0.45)
+    assert lead_of(handicapped(misled, varying=2), "batch") == pytest.approx(0.45 + 0.2)
+
+
+def test_at_first_all_serve_by_their_evidence_then_two_until_the_hedge_ends() -> None:
+    choice, every = Choice(num_classes=4, hysteresis=0.05), {"source": 0, "batch": 0, "corrected": 0}
+    choice.evidence, choice.looks, choice.current = {"source": 0.0, "batch": 1.0, "corrected": 0.5}, 3, "batch"
+    share = {name: math.exp(value) for name, value in choice.evidence.items()}
+    found = choice.weights(every, batch=2)
+    assert found == pytest.approx({name: value / sum(share.values()) for name, value in share.items()})
+    choice.looks = 4
+    assert choice.hedges(7)
+    handicap = math.exp(-(0.3 + 0.3 * 1.0))  # the source is 1.0 behind
+    corrected = share["corrected"] * handicap / (share["batch"] + share["corrected"] * handicap)
+    two = {"batch": 1 - corrected, "corrected": corrected}
+    assert choice.weights({"corrected": 0, "batch": 0}, batch=7) == pytest.approx(two)
+    assert choice.weights({"batch": 0}, batch=7) == {}  # corrected statistics were not asked about the whole batch
+    assert not choice.hedges(8)
+    assert choice.weights(every, batch=8) == {}
+    choice.current = "corrected"
+    assert choice.weights(every, batch=7) == {}  # an alarm has spoken
+
+
+def test_where_the_published_statistics_lead_others_are_asked_every_other_time() -> None:
+    choice = Choice(num_classes=4, hysteresis=0.05)
+    choice.evidence, choice.current = {"source": 0.5, "batch": 1.0, "corrected": 0.9}, "batch"
+    asked = []
+    for choice.looks in range(3, 9):
+        names = choice.contenders(batch=20)
+        asked.append(names is None or "corrected" in names)
+    assert asked == [False, True, False, True, False, True]
+    choice.varying, choice.looks = 1, 7
+    assert "corrected" in (choice.contenders(batch=20) or [])
 
 
 def test_a_source_that_was_not_asked_still_counts_for_the_handicap() -> None:
@@ -244,7 +271,7 @@ def test_where_published_statistics_suit_there_is_no_alarm() -> None:
     assert {output["verdict"] for output in outputs} == {"OK"}
 
 
-def test_a_mix_that_varies_is_looked_at_on_every_batch_without_waiting_for_the_next_look() -> None:
+def test_where_the_mix_begins_to_vary_it_is_looked_at_without_waiting_for_the_next_look() -> None:
     def in_blocks(index: int) -> Tensor:
         return mixed(index) if index < 20 else torch.cat([torch.full((35,), index // 2 % 3), mixed(index)[:25]])
 
@@ -253,20 +280,40 @@ def test_a_mix_that_varies_is_looked_at_on_every_batch_without_waiting_for_the_n
     _, _, outputs = watched(alike, 32, in_blocks)
     assert [output["checked"] for output in outputs[:20]] == [output["checked"] for output in calm[:20]]
     assert sum(output["checked"] for output in calm[20:]) <= 2
-    assert all(output["checked"] for output in outputs[22:])
+    assert sum(output["checked"] for output in outputs[20:26]) >= 4
 
 
-def test_at_first_the_plausible_candidates_serve_together() -> None:
-    blur = {"source": 0.41, "batch": 0.4, "corrected": 9.0}
+def test_a_suspicion_tires_until_the_mix_varies_still_more() -> None:
+    duty = Duty(next_check=40, next_look=40).suspected(30, 0.8)
+    assert (duty.next_look, duty.calm_since) == (30, 30)
+    assert duty.suspect == pytest.approx(1.4 * 0.8)
+    assert duty.alerted(31).suspect == duty.suspect
+    assert Duty().suspect < 0.8
+
+
+def test_at_first_candidates_serve_together() -> None:
+    blur = {"source": 0.41, "batch": 0.4}
     _, _, outputs = watched(blur, 4)
     module = Several(blur)
     module.use("batch")
     both = [module.predict(torch.arange(60) % 3, name).logits.softmax(1) for name in ("source", "batch")]
-    torch.testing.assert_close(outputs[1]["logits"].exp(), (both[0] + both[1]) / 2)
+    served = outputs[1]["logits"].exp()
+    assert ((served - both[0]) * (served - both[1]) <= 1e-6).all()  # between the two
+    assert not torch.allclose(served, both[1])
     assert [output["served_by"] for output in outputs] == ["control", "control", "control", "adapted"]
 
 
-def test_corrected_statistics_see_every_look_however_far_behind() -> None:
+def test_until_the_hedge_ends_corrected_statistics_serve_along_with_the_adapted_model() -> None:
+    guard, module, outputs = watched({"source": 0.3, "batch": 0.3, "corrected": 3.0}, 10)
+    assert guard.alarms == 0
+    assert [output["served_by"] for output in outputs] == ["control"] * 8 + ["adapted"] * 2
+    adapted, corrected = (module.predict(mixed(5), name).logits.softmax(1) for name in ("batch", "corrected"))
+    served = outputs[5]["logits"].exp()
+    assert ((served - adapted) * (served - corrected) <= 1e-6).all()
+    assert not torch.allclose(served, adapted)
+
+
+def test_corrected_statistics_see_half_of_the_looks_however_far_behind() -> None:
     asked: list[list[str]] = []
 
     class Counting(Several):
@@ -280,5 +327,6 @@ def test_corrected_statistics_see_every_look_however_far_behind() -> None:
         adapted = module.predict(torch.arange(60) % 3, "batch")
         outputs = {"logits": adapted.logits, "features": adapted.features}
         guard.on_train_batch_end(None, module, outputs, torch.arange(60) % 3, index)  # type: ignore[arg-type]
-    assert all("corrected" in names for names in asked)
+    assert all("corrected" in names for names in asked[:8])
+    assert sum("corrected" not in names for names in asked) <= 1
     assert 4 <= sum("source" in names for names in asked) < len(asked)

@@ -129,7 +129,7 @@ def _time_guards(config: BenchmarkConfig, folder: Path, data: str, model: Model)
     policies = [name for name in policies_of(config) if name not in costs]
     if not policies:
         return
-    with tqdm(total=config.cost_rounds * (1 + len(policies)), desc="cost", unit="pass", disable=None) as progress:
+    with tqdm(total=config.cost_rounds * len(policies), desc="cost", unit="pass", disable=None) as progress:
         words = data_words(config, data)
         costs |= guard_costs(str(model.folder), words, policies, config.cost_rounds, progress.update)
     entry.write_json(path, costs)

@@ -44,6 +44,7 @@ class Outcome:
         first_alarm: the batch of the first alarm; None without one.
         seconds: of the pass.
         own_seconds: of it, those that this process was computing.
+        guard_seconds: of these, the guard's.
     """
 
     predictions: Tensor
@@ -53,16 +54,31 @@ class Outcome:
     first_alarm: int | None
     seconds: float
     own_seconds: float
+    guard_seconds: float
+
+
+class _Mark(Callback):
+    """Notes when the guard's turn begins; place it before the guard."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the clock."""
+        self.time = process_time()
 
 
 class Recorder(Callback):
     """Keeps predictions, the first alarm and the time of a pass; place it after the guard."""
 
-    def __init__(self) -> None:
+    def __init__(self, mark: _Mark) -> None:
+        self.mark = mark
         self.predictions: list[Tensor] = []
         self.probabilities: list[Tensor] = []
         self.first_alarm: int | None = None
-        self.seconds = self.own_seconds = 0.0
+        self.seconds = self.own_seconds = self.guard_seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -71,7 +87,8 @@ class Recorder(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep what was served."""
+        """Keep what was served, and how long the guard took."""
+        self.guard_seconds += process_time() - self.mark.time
         self.predictions.append(outputs["logits"].argmax(1).cpu())
         self.probabilities.append(outputs["logits"].float().softmax(1).cpu())
         if self.first_alarm is None and outputs.get("verdict") == "ALARM":
@@ -92,10 +109,11 @@ def run(batches: Batches, config: AdaptConfig, checkpoint: SourceCheckpoint) -> 
     """
     seed_everything(config.seed, verbose=False)
     module, guard, _ = create_module(config, checkpoint)
-    recorder = Recorder()
+    mark = _Mark()
+    recorder = Recorder(mark)
     quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_checkpointing": False, "logger": False}
     trainer = entry.create_trainer(
-        {**entry.trainer_arguments({}, max_epochs=1), **quiet, "callbacks": [*([guard] if guard else []), recorder]}
+        {**entry.trainer_arguments({}, max_epochs=1), **quiet, "callbacks": [mark, *([guard] if guard else []), recorder]}
     )
     trainer.fit(module, batches)
     return Outcome(
@@ -106,6 +124,7 @@ def run(batches: Batches, config: AdaptConfig, checkpoint: SourceCheckpoint) -> 
         first_alarm=recorder.first_alarm,
         seconds=recorder.seconds,
         own_seconds=recorder.own_seconds,
+        guard_seconds=recorder.guard_seconds,
     )
 
 

@@ -116,7 +116,7 @@ def _figures(summary: Mapping[str, Any]) -> list[str]:
         "The goals are in the first line. Detected in time: harm cells with an alarm before the running loss exceeds 5 points. "
         "False resets: other cells with any reset. Below: cells more than a point below the better of source and control. Kept "
         "gain: guarded over unguarded gain, where there is one. Normalisation regret: of the statistics chosen without labels. "
-        "Cost: guarded over unguarded time."
+        "Cost: the guard's time over that of all else."
     )
     return [page.paragraph(text), page.table(head, lines, marked=[0])]
 

@@ -32,7 +32,7 @@ def summarize(results: Sequence[Row], references: Sequence[Row], costs: Mapping[
     Args:
         results: rows of ``results.csv``.
         references: rows of ``references.csv``; results of streams that have none are left out.
-        costs: guarded time over unguarded time, minus 1, by policy.
+        costs: the guard's time over that of the steps that it watches, by policy.
 
     Returns:
         ``ours``, ``policies`` by name, and ``unguarded`` (each method left alone, measured by the same figures); a figure

@@ -9,8 +9,8 @@ from benchmarks.summary import OURS
 from datamodules import StreamLoader, create_stream
 from tta.checkpoint import SourceCheckpoint
 
-#: Length of the stream, 200 batches of 64. A guard looks mostly at the start: a longer stream costs less, a shorter one more.
-_IMAGES = 12800
+#: Length of the stream, 100 batches of 64. A guard looks mostly at the start: a longer stream costs less, a shorter one more.
+_IMAGES = 6400
 
 
 def guard_costs(

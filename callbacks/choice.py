@@ -170,7 +170,7 @@ class Choice:
         if self.looks <= _TOGETHER and batch < HEDGE:
             evidence = {name: self.evidence[name] for name in names if name in self.evidence}
         elif "corrected" in names and self.hedges(batch):
-            evidence = {name: self.handicapped(self.evidence)[name] for name in (str(self.current), "corrected")}
+            evidence = self.handicapped({str(self.current): None, "corrected": None})
         if len(evidence) < 2:
             return {}
         return dict(zip(evidence, torch.tensor([*evidence.values()]).softmax(0).tolist(), strict=True))

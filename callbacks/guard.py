@@ -123,7 +123,8 @@ class CollapseGuard(Guard):
     Where the module offers candidates (``Choosable``), evidence decides under which statistics it works; leaving those that
     methods are published with is an alarm of its own, since a method left alone would go on under them. The un-updated network
     under those in use is the control, against which the adapted model is judged. On ALARM the module is corrected and rests for
-    a while, and the batch leaves with the control's logits; so do batches that the module reports as ``skipped``. What was
+    a while, and the batch leaves with the control's logits; so do batches that the module reports as ``skipped``. In the first
+    batches, while little is known, candidates answer together, which counts as served by the control. What was
     found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift, ...), ``checked``, ``choice``
     and ``events``.
 

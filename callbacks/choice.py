@@ -28,6 +28,10 @@ HOMES = ("batch", "control")
 #: with what corrected ones show, mostly about 1 and counted up to the third number. Somewhat also where the first by itself
 #: exceeds the fourth.
 _SOMEWHAT, _CLEARLY, _AT_MOST, _BY_ITSELF = (0.65, 3.0), (0.8, 4.0), 6.0, 1.2
+#: Movement of the first layer's mean outside what mixes of classes explain (``tta.movement``) from which on the scanner changes
+#: along the stream, and the predicted mix with it. At most 2.7 on 270 streams of one scanner, 3.4 or more at the second
+#: scanner's first batch where that was taken for blocks.
+_CHANGES = 3.0
 #: Batches that say something about how the mix varies.
 _FEWEST = 3
 #: Evidence by which candidates must lead the published statistics: as they are, where those are suspect, and where the mix
@@ -108,12 +112,18 @@ class Choice:
         self._spread("batch", counts)
         return self._dispersed("batch", counts)
 
-    def weigh(self, candidates: Mapping[str, Prediction], reference: Reference | None = None) -> None:
+    def weigh(
+        self,
+        candidates: Mapping[str, Prediction],
+        reference: Reference | None = None,
+        scanner_change: Tensor | None = None,
+    ) -> None:
         """Take a batch into the evidence for each candidate, with one read-back to the host.
 
         Args:
             candidates: what each says of the batch.
             reference: of the source's features; None: evidence leaves out how far classes have moved.
+            scanner_change: how much the scanner changes between batches; a mix that varies with it says nothing of blocks.
         """
         self.looks += 1
         for name, (logits, features) in candidates.items():
@@ -125,11 +135,13 @@ class Choice:
         for name in (name for name, counts in witnesses.items() if counts and name in candidates):
             self._spread(name, total_of_all(predicted_counts(candidates[name].logits, self.num_classes)))
         values += [self._dispersed(name, values[0]) for name in witnesses]
-        *numbers, published, corrected = torch.stack(values).tolist()
+        values.append(values[0].new_zeros(()) if scanner_change is None else scanner_change.to(values[0]))
+        *numbers, published, corrected, change = torch.stack(values).tolist()
         self.evidence.update(zip(candidates, numbers, strict=True))
         both = published * min(corrected, _AT_MOST)
         clearly, somewhat = (published > least and both > product for least, product in (_CLEARLY, _SOMEWHAT))
-        self.varying = 2 if clearly else int(somewhat or published > _BY_ITSELF)
+        varying = 2 if clearly else int(somewhat or published > _BY_ITSELF)
+        self.varying = varying if change < _CHANGES else 0
 
     def handicapped(self, names: Mapping[str, object]) -> dict[str, float]:
         """The evidence for candidates, less what each must lead by."""

@@ -116,6 +116,9 @@ class Choosable(Protocol):
     def use(self, name: str) -> None:
         """Predict and learn under this choice from now on."""
 
+    def scanner_change(self) -> Tensor | None:
+        """How much the scanner changes between batches (``tta.movement``); None where nothing tells."""
+
 
 class CollapseGuard(Guard):
     """Compare the adapted model with its un-updated twins, choose, judge, correct; place it before what writes predictions.
@@ -312,7 +315,7 @@ class CollapseGuard(Guard):
 
         The published statistics are left by an alarm only; between others, and back to them, the guard changes by itself.
         """
-        self.choice.weigh(candidates, self.reference)
+        self.choice.weigh(candidates, self.reference, module.scanner_change())
         if self.choice.at_home(candidates) and not self.memory.frozen:
             return self.choice.lead(candidates), False
         before, choice = self.choice.current, self.choice.preferred(candidates)

@@ -96,6 +96,10 @@ class AdaptationModule(LightningModule):
         images, _ = repaired(batch["image"])
         return self.twins.predict(images, names)
 
+    def scanner_change(self) -> Tensor | None:
+        """How much the scanner changes between batches (``tta.movement``), once candidates were asked; None: nothing tells."""
+        return None if self.twins is None else self.twins.scanner_change
+
     def use(self, name: str) -> None:
         """Predict and learn under the statistics of a candidate."""
         assert self.twins is not None, "there is no choice of statistics"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tta.distributed import mean_of_all
+from tta.movement import Movement, Span, class_span, moved_by, no_movement, scanner_change
 from tta.normalization import named_adjustable_layers, seen_moments, statistics
 
 #: Images that the source's own moments count for, at the start; and the most that the past counts for. A batch of 64 thus
@@ -50,6 +51,13 @@ class LabelCorrection(nn.Module):
             known = moments[name].float()
             self.register_buffer(self._key("known", name), known.clone(), persistent=False)
             self.register_buffer(self._key("seen", name), known.mean(1))
+        first = self.names[0]
+        variance = layers[first].running_var
+        assert variance is not None
+        for key, value in class_span(moments[first][0].float(), variance.detach().float())._asdict().items():
+            self.register_buffer(self._key("span", key), value, persistent=False)
+        for key, value in no_movement(len(variance))._asdict().items():
+            self.register_buffer(self._key("moved", key), value)
         self.weight: Tensor
         self.mix: Tensor
 
@@ -70,7 +78,13 @@ class LabelCorrection(nn.Module):
         for name, moment in zip(self.names, moments, strict=True):
             key = self._key("seen", name)
             state[key] = torch.lerp(self.get_buffer(key), moment, share)
-        return state
+        movement = moved_by(self._movement, moments[0][0], self._span)
+        return {**state, **{self._key("moved", key): value for key, value in movement._asdict().items()}}
+
+    @property
+    def scanner_change(self) -> Tensor:
+        """How much the scanner changes between batches, by the first layer: a scalar (``tta.movement``)."""
+        return scanner_change(self._movement, self._span)
 
     @torch.no_grad()
     def keep(self, state: Mapping[str, Tensor]) -> None:
@@ -99,6 +113,14 @@ class LabelCorrection(nn.Module):
             result[f"{name}.moving_mean"] = layer.running_mean + mean - expected_mean
             result[f"{name}.moving_var"] = source * ratio
         return result
+
+    @property
+    def _span(self) -> Span:
+        return Span(*(self.get_buffer(self._key("span", key)) for key in Span._fields))
+
+    @property
+    def _movement(self) -> Movement:
+        return Movement(*(self.get_buffer(self._key("moved", key)) for key in Movement._fields))
 
     @staticmethod
     def _key(kind: str, name: str) -> str:

@@ -99,9 +99,12 @@ def predicted(counts: Sequence[int]) -> Prediction:
     return Prediction(10.0 * torch.eye(len(counts))[labels], torch.randn(len(labels), 5))
 
 
-@pytest.mark.parametrize("blocks", [True, False])
-def test_a_mix_varies_where_published_and_corrected_predictions_both_say_so(blocks: bool) -> None:
+@pytest.mark.parametrize(("blocks", "change"), [(True, None), (True, 1.0), (True, 4.0), (False, None), (False, 4.0)])
+def test_a_mix_varies_where_published_and_corrected_predictions_both_say_so_under_one_scanner(
+    blocks: bool, change: float | None
+) -> None:
     torch.manual_seed(0)
+    moved = None if change is None else torch.tensor(change)
     choice = Choice(num_classes=2, hysteresis=0.05)
     choice.current = "batch"
     for index in range(12):
@@ -109,12 +112,12 @@ def test_a_mix_varies_where_published_and_corrected_predictions_both_say_so(bloc
         evened, clear = (int(64 * (0.5 + by * (share - 0.5))) for by in (0.6, 1.0))
         batch, corrected = predicted([evened, 64 - evened]), predicted([clear, 64 - clear])
         choice.noticed(torch.tensor([evened, 64 - evened], dtype=torch.float32))
-        choice.weigh({"batch": batch, "corrected": corrected})
-    assert choice.varying == 2 * blocks
+        choice.weigh({"batch": batch, "corrected": corrected}, scanner_change=moved)
+    assert choice.varying == (2 if blocks and change != 4.0 else 0)
     again = Choice(num_classes=2, hysteresis=0.05)
     again.load_state_dict(choice.state_dict())
-    again.weigh({"batch": batch, "corrected": corrected})
-    choice.weigh({"batch": batch, "corrected": corrected})
+    for one in (again, choice):
+        one.weigh({"batch": batch, "corrected": corrected}, scanner_change=moved)
     assert (again.evidence, again.varying, again.looks) == (choice.evidence, choice.varying, choice.looks)
 
 
@@ -228,6 +231,9 @@ class Several(Plain):
 
     def use(self, name: str) -> None:
         self.used.append(name)
+
+    def scanner_change(self) -> Tensor | None:
+        return None
 
 
 def mixed(index: int) -> Tensor:

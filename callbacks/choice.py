@@ -5,7 +5,8 @@ mixed, and ruinous where they come in blocks; so others are believed only when t
 own, which nothing on the stream can mislead, much for corrected ones, which believe their own predictions. Theirs grows with
 what the source itself lags behind: batch statistics suffer from a skewed mix, the source's do not, so a source that is far
 worse speaks of a shift, and of predictions that are not to be believed. Batch statistics are suspect where the source leads
-them, and where the predicted mix varies between batches more than chance would have it; then the handicap is small.
+them, and where the predicted mix varies between batches more than chance would have it, under one scanner; then the handicap
+is small.
 """
 
 from collections.abc import Mapping
@@ -29,8 +30,8 @@ HOMES = ("batch", "control")
 #: exceeds the fourth.
 _SOMEWHAT, _CLEARLY, _AT_MOST, _BY_ITSELF = (0.65, 3.0), (0.8, 4.0), 6.0, 1.2
 #: Movement of the first layer's mean outside what mixes of classes explain (``tta.movement``) from which on the scanner changes
-#: along the stream, and the predicted mix with it. At most 2.7 on 270 streams of one scanner, 3.4 or more at the second
-#: scanner's first batch where that was taken for blocks.
+#: along the stream, and the predicted mix with it. At most 2.7 on 301 streams of one scanner, 3.4 or more at the second
+#: scanner's first batches where those were taken for blocks.
 _CHANGES = 3.0
 #: Batches that say something about how the mix varies.
 _FEWEST = 3
@@ -68,6 +69,7 @@ class Choice:
         evidence: of each candidate, by name.
         looks: how many there were.
         varying: whether the predicted mix varied between batches, at the last look: 0 no, 1 somewhat, 2 clearly.
+        scanner_changes: whether the scanner was seen to change along the stream, with which the mix varies as well.
     """
 
     def __init__(self, num_classes: int, hysteresis: float) -> None:
@@ -76,6 +78,7 @@ class Choice:
         self.evidence: dict[str, float] = {}
         self.looks = 0
         self.varying = 0
+        self.scanner_changes = False
         self._gathered: dict[str, Evidence] = {}
         self._spreads: dict[str, Spread] = {}
 
@@ -141,7 +144,8 @@ class Choice:
         both = published * min(corrected, _AT_MOST)
         clearly, somewhat = (published > least and both > product for least, product in (_CLEARLY, _SOMEWHAT))
         varying = 2 if clearly else int(somewhat or published > _BY_ITSELF)
-        self.varying = varying if change < _CHANGES else 0
+        self.scanner_changes = change >= _CHANGES
+        self.varying = 0 if self.scanner_changes else varying
 
     def handicapped(self, names: Mapping[str, object]) -> dict[str, float]:
         """The evidence for candidates, less what each must lead by."""
@@ -196,12 +200,14 @@ class Choice:
             "gathered": {name: [list(e.moments), e.mean, e.entropy, e.batches] for name, e in self._gathered.items()},
             "spreads": {name: list(spread) for name, spread in self._spreads.items()},
             "varying": self.varying,
+            "scanner_changes": self.scanner_changes,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         self.current, self.looks = state_dict["current"], state_dict["looks"]
         self.evidence, self.varying = dict(state_dict["evidence"]), state_dict["varying"]
+        self.scanner_changes = state_dict["scanner_changes"]
         self._gathered = {
             name: Evidence(ClassMoments(*moments), *rest) for name, (moments, *rest) in state_dict["gathered"].items()
         }

@@ -315,7 +315,11 @@ class CollapseGuard(Guard):
 
         The published statistics are left by an alarm only; between others, and back to them, the guard changes by itself.
         """
+        known = self.choice.scanner_changes
         self.choice.weigh(candidates, self.reference, module.scanner_change())
+        if self.choice.scanner_changes and not known:
+            message = "Images move in ways that no mix of classes explains: the scanner changes along the stream."
+            events.append(self._event("scanner", "movement", message, None))
         if self.choice.at_home(candidates) and not self.memory.frozen:
             return self.choice.lead(candidates), False
         before, choice = self.choice.current, self.choice.preferred(candidates)

@@ -14,7 +14,8 @@ _SUMS = {"shortfall": "shortfall of R", "excess": "excess of drift", "lead": "le
 
 def what_happened(view: View) -> list[str]:
     """Alarms, corrections and changes of statistics, in sentences."""
-    told = [event for event in view.facts.events if event["event"] in ("choice", "correction") or event.get("state") == "ALARM"]
+    kinds = ("choice", "scanner", "correction")
+    told = [event for event in view.facts.events if event["event"] in kinds or event.get("state") == "ALARM"]
     lines = [f"Batch {event['batch']}: {event['message']}" for event in told[:12]]
     if len(told) > 12:
         lines.append(f"and {len(told) - 12} more, see events.jsonl")

@@ -114,11 +114,13 @@ def test_a_mix_varies_where_published_and_corrected_predictions_both_say_so_unde
         choice.noticed(torch.tensor([evened, 64 - evened], dtype=torch.float32))
         choice.weigh({"batch": batch, "corrected": corrected}, scanner_change=moved)
     assert choice.varying == (2 if blocks and change != 4.0 else 0)
+    assert choice.scanner_changes == (change == 4.0)
     again = Choice(num_classes=2, hysteresis=0.05)
     again.load_state_dict(choice.state_dict())
     for one in (again, choice):
         one.weigh({"batch": batch, "corrected": corrected}, scanner_change=moved)
     assert (again.evidence, again.varying, again.looks) == (choice.evidence, choice.varying, choice.looks)
+    assert again.scanner_changes == choice.scanner_changes
 
 
 def looks(duty: Duty, count: int, happened: tuple[int, ...] = ()) -> list[int]:
@@ -341,3 +343,17 @@ def test_corrected_statistics_see_every_other_look_however_far_behind() -> None:
     later = ["corrected" in names for names in asked[8:]]
     assert all(this != following for this, following in pairwise(later))
     assert 4 <= sum("source" in names for names in asked) < len(asked)
+
+
+def test_a_scanner_that_changes_is_told_once_when_it_is_first_seen() -> None:
+    class Moving(Several):
+        def scanner_change(self) -> Tensor | None:
+            return torch.tensor(1.0 if len(self.used) == 0 else 5.0)
+
+    guard, module, told = CollapseGuard(("a", "b", "c")), Moving({"source": 0.3, "batch": 0.2, "corrected": 0.3}), []
+    for index in range(6):
+        adapted = module.predict(mixed(index), "batch")
+        outputs: dict[str, Any] = {"logits": adapted.logits, "features": adapted.features}
+        guard.on_train_batch_end(None, module, outputs, mixed(index), index)  # type: ignore[arg-type]
+        told += [(event["event"], event["batch"]) for event in outputs["events"]]
+    assert told == [("choice", 0), ("scanner", 1)]

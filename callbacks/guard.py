@@ -319,7 +319,7 @@ class CollapseGuard(Guard):
         self.choice.weigh(candidates, self.reference, module.scanner_change())
         if self.choice.scanner_changes and not known:
             message = "Images move in ways that no mix of classes explains: the scanner changes along the stream."
-            events.append(self._event("scanner", "movement", message, None))
+            events.append(self.event("scanner", "movement", message))
         if self.choice.at_home(candidates) and not self.memory.frozen:
             return self.choice.lead(candidates), False
         before, choice = self.choice.current, self.choice.preferred(candidates)

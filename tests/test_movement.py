@@ -41,6 +41,12 @@ def test_one_batch_or_none_or_what_is_not_finite_says_nothing() -> None:
     assert change([*steady, torch.full((3,), torch.nan)]) == change(steady)
 
 
+def test_a_channel_that_is_constant_on_the_source_does_not_make_noise_a_movement() -> None:
+    span = class_span(MEANS, torch.tensor([4.0, 4.0, 0.0]))
+    noise = 1e-4 * torch.randn(8, generator=torch.Generator().manual_seed(0))
+    assert change([MEANS.mean(0) + torch.tensor([0.0, 0.0, float(value)]) for value in noise], span) < 0.2
+
+
 def test_classes_that_span_all_channels_explain_everything() -> None:
     span = class_span(torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)), torch.ones(3))
     assert change([torch.zeros(3), torch.full((3,), 9.0)], span) == pytest.approx(0.0, abs=1e-2)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+#: A channel's variance counts for at least this share of the largest: one that is constant on the source has no scale.
+_SMALLEST = 1e-6
 #: Directions in which class means differ by less than this share of the largest difference are none, but rounding.
 _RANK = 1e-3
 #: Added to the extent of the classes, in standard deviations of the source: smaller movements are noise.
@@ -31,8 +33,13 @@ class Span(NamedTuple):
 
 
 def class_span(means: Tensor, variance: Tensor) -> Span:
-    """The span of class means, from (C, channels) of them and the layer's (channels,) variance on the source."""
-    deviation = variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
+    """What mixes of classes explain, and how far classes lie apart.
+
+    Args:
+        means: (C, channels) of the layer's input for each class of the source.
+        variance: (channels,) of that input.
+    """
+    deviation = torch.maximum(variance, _SMALLEST * variance.max()).clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
     center = means.mean(0)
     differences = (means - center) / deviation
     _, sizes, directions = torch.linalg.svd(differences, full_matrices=False)

@@ -1,6 +1,6 @@
 """The figures of docs/measured.md: mean and range over seeds, each seed with its own source model.
 
-python -m benchmarks.figures [sets=[phantom,nuclei,chest]] [root=DIR] [seeds=[0,1,2]]
+python -m benchmarks.figures [sets=[phantom,nuclei,chest,imbalanced]] [root=DIR] [seeds=[0,1,2]]
 """
 
 import csv
@@ -22,7 +22,21 @@ from tta.options import option
 
 USAGE = "usage: python -m benchmarks.figures [key=value ...]\n\nMeasure adaptation with and without guard, over seeds."
 
-_SETS = ("phantom", "nuclei", "chest")
+
+class Set(NamedTuple):
+    """A data set, and how its source models are trained other than by default."""
+
+    data: str
+    training: str = ""
+
+
+#: The last one's source saw the classes in the shares in which they came, and nothing but the images as they are.
+_SETS = {
+    "phantom": Set("phantom"),
+    "nuclei": Set("nuclei"),
+    "chest": Set("chest"),
+    "imbalanced": Set("chest", "balanced=false augment=[]"),
+}
 _HARSH = "method.optimizer=adam method.lr=1e-2"
 _SKEWED = "stream=prevalence stream.label=0 stream.fraction=0.85"
 
@@ -30,7 +44,7 @@ _SKEWED = "stream=prevalence stream.label=0 stream.fraction=0.85"
 class Cell(NamedTuple):
     """One stream, and the methods that run on it, each with and without guard."""
 
-    data: str
+    set: str
     title: str
     stream: str
     methods: tuple[str, ...]
@@ -58,6 +72,13 @@ _CELLS = (
         ("tent", "dsbr"),
         _HARSH,
     ),
+    Cell(
+        "imbalanced",
+        "source trained on classes as they come, contrast 5, 10 passes",
+        "shift=contrast shift.severity=5 stream.passes=10",
+        ("tent", "dsbr"),
+        _HARSH,
+    ),
 )
 
 
@@ -65,7 +86,7 @@ _CELLS = (
 class FiguresConfig:
     """Options of the figures."""
 
-    sets: list[str] = option(list(_SETS), "data sets: phantom, nuclei, chest")
+    sets: list[str] = option(list(_SETS), "data sets: phantom, nuclei, chest, imbalanced (chest, without balanced training)")
     root: str = option("../shared/data", "folder of nuclei_patches.npz and pneumoniamnist.npz")
     output: str = option("runs/figures", "folder of the results; source models found there are used again")
     seeds: list[int] = option([0, 1, 2], "seeds of training and stream")
@@ -74,27 +95,27 @@ class FiguresConfig:
         for name in self.sets:
             if name not in _SETS:
                 raise InputError(f"unknown set {name!r}: {closest(name, _SETS)}")
-            data_words(name, self.root)
+            data_words(_SETS[name].data, self.root)
 
 
 def figures(config: FiguresConfig) -> None:
     """Train what is missing, run all cells, print the table in Markdown."""
     output = Path(config.output)
     quiet = ["wandb.mode=disabled", "trainer.enable_progress_bar=false"]
-    cells = [cell for cell in _CELLS if cell.data in config.sets]
+    cells = [cell for cell in _CELLS if cell.set in config.sets]
     print("| stream | run | balanced accuracy | last quarter | largest class in it | resets |")
     print("|---|---|---|---|---|---|", flush=True)
     with tqdm(total=len(config.seeds) * sum(2 + 2 * len(cell.methods) for cell in cells), unit="run", disable=None) as progress:
         for cell in cells:
+            data = data_words(_SETS[cell.set].data, config.root)
             runs = [("source", "method=source guard=off"), ("control", "method=norm guard=off")]
             for method in cell.methods:
                 runs += [(f"{method}, {g}", f"method={method} {cell.hyperparameters} guard={g}") for g in ("off", "on")]
             for name, words_of_run in runs:
                 columns: list[tuple[float, ...]] = []
                 for seed in config.seeds:
-                    data = data_words(cell.data, config.root)
-                    source = source_model(output, cell.data, seed, data)
-                    last = output / f"{cell.data}-last"
+                    source = source_model(output, cell.set, seed, [*data, *_SETS[cell.set].training.split()])
+                    last = output / f"{cell.set}-last"
                     words = [*quiet, *data, f"seed={seed}", f"source={source}", f"output={last}"]
                     metrics = adapt(configure([*words, *cell.stream.split(), *words_of_run.split()]))
                     share = _largest_share(last / "predictions.csv")

@@ -5,9 +5,11 @@ python -m benchmarks.shifts [source=DIR_OR_CKPT] [shifts=mr] [images=1000]
 
 import csv
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,8 @@ from tta.options import option
 from tta.source import evaluate
 
 GROUPS = {"data": DATA}
+#: Images by which the time of a shift is taken.
+_TIMED = 16
 USAGE = "usage: python -m benchmarks.shifts [key=value ...]\n\nScore a source model on its test images under every shift."
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -80,19 +84,36 @@ def shifts(config: ShiftsConfig) -> dict[str, list[float]]:
     clean, scores = score(None), {}
     for name in tqdm(names, desc="shifts", disable=None):
         scores[name] = [clean, *(score(Shift(((name, severity),), config.seed)) for severity in SEVERITIES)]
+    some = [(str(images.ids[row]), images[int(row)]["image"]) for row in rows[:_TIMED]]
+    milliseconds = {name: cost(Shift(((name, SEVERITIES[-1]),), config.seed), some) for name in names}
     with (folder / "shifts.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["shift", *(f"severity {severity}" for severity in (0, *SEVERITIES))])
-        writer.writerows([name, *values] for name, values in scores.items())
+        writer.writerow(["shift", *(f"severity {severity}" for severity in (0, *SEVERITIES)), "milliseconds"])
+        writer.writerows([name, *values, milliseconds[name]] for name, values in scores.items())
     curves(scores, 100 / classes).savefig(folder / "severity.png", dpi=100)
     examples(images[int(rows[0])]["image"], str(images.ids[rows[0]]), names, config.seed).savefig(
         folder / "examples.png", dpi=100
     )
     print(f"balanced accuracy (%) of {source} on {len(rows)} test images, clean {clean}")
-    print("\n| shift | 1 | 2 | 3 | 4 | 5 |\n|---|---|---|---|---|---|")
+    print("\n| shift | 1 | 2 | 3 | 4 | 5 | ms an image |\n|---|---|---|---|---|---|---|")
     for name, values in scores.items():
-        print(f"| `{name}` | {' | '.join(f'{value:.1f}' for value in values[1:])} |")
+        print(f"| `{name}` | {' | '.join(f'{value:.1f}' for value in values[1:])} | {milliseconds[name]:.2f} |")
     return scores
+
+
+def cost(shift: Shift, images: Sequence[tuple[str, Tensor]]) -> float:
+    """Milliseconds that a shift takes for an image, the median; of this thread alone, since the machine may be busy.
+
+    Args:
+        shift: to be timed.
+        images: ids and images.
+    """
+    seconds = []
+    for name, image in images:
+        start = time.thread_time()
+        shift(image, name)
+        seconds.append(time.thread_time() - start)
+    return 1000 * median(seconds)
 
 
 def chosen(names: str | Sequence[str] | None, images: ImageSet) -> list[str]:

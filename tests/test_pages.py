@@ -42,6 +42,7 @@ def test_shifts_are_scored_and_drawn(source: Path, tmp_path: Path, capsys: pytes
     assert [row["shift"] for row in table] == ["stain", *FAMILIES["ct"]]
     assert len({row["severity 0"] for row in table}) == 1
     assert float(table[0]["severity 0"]) > float(table[0]["severity 5"])
+    assert all(float(row["milliseconds"]) > 0 for row in table)
     assert f"| `stain` | {table[0]['severity 1']} |" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "shifts.csv", "severity.png", "examples.png"}
 

@@ -1,10 +1,14 @@
 """Readers of published sets, each on a small tree of the layout in which the set is handed out."""
 
 import csv
+import hashlib
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import nibabel
@@ -14,7 +18,7 @@ from omegaconf import OmegaConf
 
 from adapt import GROUPS, AdaptConfig
 from datamodules import DATA, StreamLoader, create_stream, load_images
-from datamodules.medmnist import MEDMNIST
+from datamodules.medmnist import MEDMNIST, MedMNISTConfig
 from tests.conftest import ROOT
 from tests.datamodules.test_files import grey, write_picture
 from tta.config import CONFIGS, read_arguments, resolve
@@ -219,6 +223,38 @@ def test_organ_views_without_network_say_what_to_fetch(tmp_path: Path, monkeypat
     monkeypatch.setattr("datamodules.medmnist.download_url", refuse)
     with pytest.raises(InputError, match=r"organcmnist\.npz does not exist and could not be downloaded .*put it there"):
         load_images("organ_views", DATA["organ_views"](root=str(tmp_path)), "target")
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that a server hands out in place of MedMNIST's."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder)))
+    Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
+    monkeypatch.setattr("datamodules.medmnist._URL", f"http://127.0.0.1:{http.server_port}/{{file}}?download=1")
+    yield folder
+    http.shutdown()
+    http.server_close()
+
+
+def test_medmnist_is_downloaded_once_and_checked(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, config = mirror / "pneumoniamnist.npz", MedMNISTConfig(name="pneumoniamnist", root=str(tmp_path / "data"))
+    with pytest.raises(InputError, match=r"pneumoniamnist\.npz does not exist and could not be downloaded .*put it there"):
+        load_images("medmnist", config, "target")  # the server does not have it
+    draw = np.random.default_rng(0)
+    images = {f"{split}_images": draw.integers(0, 256, (8, 28, 28), dtype=np.uint8) for split in ("train", "val", "test")}
+    labels = {f"{split}_labels": np.arange(8)[:, None] % 2 for split in ("train", "val", "test")}
+    np.savez(file, **images, **labels)
+    with pytest.raises(InputError, match=r"could not be downloaded"):
+        load_images("medmnist", config, "target")  # another file than the published one
+    assert not (tmp_path / "data").exists()  # it would be taken for the set next time
+    published = MEDMNIST["pneumoniamnist"]._replace(md5={28: hashlib.md5(file.read_bytes()).hexdigest()})
+    monkeypatch.setitem(MEDMNIST, "pneumoniamnist", published)
+    first = load_images("medmnist", config, "target")
+    np.testing.assert_array_equal(np.asarray(first.images).squeeze(), images["test_images"])
+    file.unlink()
+    assert len(load_images("medmnist", config, "train")) == 8  # from the file that now lies there
 
 
 def test_the_page_has_a_command_for_every_set() -> None:

@@ -1,6 +1,5 @@
 """Shifts: deterministic by seed and image id, within the range, and the stronger the higher the severity."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,17 +93,6 @@ def test_chance_depends_on_image_and_seed(kind: str) -> None:
     first = shifted(kind, 3, clean)
     assert torch.equal(first, shifted(kind, 3, clean, "1")) == (kind in FIXED)
     assert torch.equal(first, shifted(kind, 3, clean, seed=1)) == (kind in FIXED)
-
-
-@pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_shifts_are_quick(kind: str) -> None:
-    clean = nn.functional.interpolate(images(2)[0]["image"][None], 64)[0]
-    seconds = []
-    for name in range(7):
-        start = time.thread_time()  # of this thread alone: the machine may be busy
-        shifted(kind, 5, clean, str(name))
-        seconds.append(time.thread_time() - start)
-    assert min(seconds) < 0.01  # some 0.1 to 4 ms
 
 
 def test_measured_levels_stay() -> None:

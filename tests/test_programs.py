@@ -2,6 +2,9 @@
 
 import csv
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import adapt
 import train
 from benchmarks import speed
 from benchmarks.demo import DemoConfig, demo
-from tests.conftest import QUICK, TINY, TINY_TRAINING
+from tests.conftest import QUICK, ROOT, TINY, TINY_TRAINING
 from tests.datamodules.test_npz import domain_arrays, saved
 from tta.checkpoint import SourceCheckpoint
 
@@ -117,6 +120,18 @@ def test_methods_that_learn_nothing(source: Path, tmp_path: Path, method: str) -
     assert metrics["alarms"] == 0 or (method == "norm" and "statistics" in reasons)  # nothing else to be alarmed about
     served = {row["served_by"] for row in rows(tmp_path / "predictions.csv")}
     assert served <= ({"source"} if method == "source" else {"control", "source"})
+
+
+def test_a_run_that_is_terminated_does_not_claim_to_be_done(tmp_path: Path) -> None:
+    words = [*QUICK, *TINY_TRAINING, "epochs=1000", "patience=1000", f"output={tmp_path}"]
+    process = subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "csv" / "metrics.csv").is_file():
+        time.sleep(0.1)  # until the first epoch is over
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert said.splitlines()[-1] == "terminated before the end"
+    assert not (tmp_path / "source.ckpt").exists()
 
 
 def test_half_precision_is_mixed_or_refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

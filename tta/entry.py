@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tta.config import Groups, closest, describe, read_arguments, resolve, save
 from tta.errors import InputError
@@ -19,7 +21,11 @@ T = TypeVar("T")
 
 
 def run(work: Callable[[], None], schema: type, groups: Groups, usage: str, argv: Sequence[str]) -> int:
-    """Do the work, or print the help; an ``InputError`` becomes one sentence and exit status 2."""
+    """Do the work, or print the help; returns the exit status.
+
+    An ``InputError`` becomes one sentence and 2. A Trainer that is terminated would leave with 0, as if the work were done;
+    it is 143 here, as for any process that SIGTERM ends.
+    """
     if any(word in ("--help", "-h", "help") for word in argv):
         print(describe(schema, groups, usage))
         return 0
@@ -30,6 +36,9 @@ def run(work: Callable[[], None], schema: type, groups: Groups, usage: str, argv
         # One from a worker process comes with its traceback in front.
         print(f"error: {str(error).strip().rsplit('InputError: ', 1)[-1]}", file=sys.stderr)
         return 2
+    except SIGTERMException:
+        print("terminated before the end", file=sys.stderr)
+        return 128 + signal.SIGTERM
     return 0
 
 

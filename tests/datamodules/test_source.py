@@ -1,14 +1,16 @@
 """Source training's loaders."""
 
+from dataclasses import replace
 from typing import Any
 
+import monai.data
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import loading
 from datamodules import ImageSet
-from datamodules.source import SourceData
+from datamodules.source import AUGMENTATIONS, SourceData
 from tta.errors import InputError
 
 
@@ -34,6 +36,21 @@ def test_no_augmentation_is_repeated_across_workers_and_epochs(workers: int) -> 
     noisy = shown[shown.std(1) > 0]
     assert len(noisy) > 10
     assert len(torch.unique(noisy, dim=0)) == len(noisy)
+
+
+def test_augmented_images_are_plain_and_those_that_monai_makes_with_its_account() -> None:
+    images = replace(same_images(), images=np.random.default_rng(0).integers(0, 256, (24, 6, 6), dtype=np.uint8))
+    for name in AUGMENTATIONS:
+        data = SourceData(images, images, images, augment=(name,), seed=3)
+        augmented = data.train_dataloader().dataset
+        data.augmentation.set_random_state(seed=3)  # the loader seeds anew
+        shown = [augmented[index]["image"] for index in range(24)]
+        assert monai.data.get_track_meta()  # as it was: readers of files need it
+        data.augmentation.set_random_state(seed=3)
+        expected = [data.augmentation(images[index]["image"]) for index in range(24)]
+        assert {type(image) for image in shown} == {torch.Tensor}
+        assert torch.equal(torch.stack(shown), torch.stack([image.as_tensor() for image in expected]))
+        assert not torch.equal(torch.stack(shown), torch.stack([images[index]["image"] for index in range(24)]))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -112,8 +112,8 @@ class Choice:
         """
         if self.current not in (None, "batch"):
             return counts.new_zeros(())
-        self._spread("batch", counts)
-        return self._dispersed("batch", counts)
+        self._spread("adapted", counts)
+        return self._dispersed("adapted", counts)
 
     def weigh(
         self,
@@ -133,14 +133,16 @@ class Choice:
             past = self._gathered.get(name) or no_evidence(logits.shape[1], features.shape[1], features.device)
             self._gathered[name] = gathered(past, logits, features)
         values = [evidence_of(self._gathered[name], *(reference or (None, None))) for name in candidates]
-        # ``noticed`` counts batch statistics while in use; corrected ones move at the start, and their predictions with them.
-        witnesses = {"batch": self.current not in (None, "batch"), "corrected": self.looks > WARM_UP}
-        for name in (name for name, counts in witnesses.items() if counts and name in candidates):
-            self._spread(name, total_of_all(predicted_counts(candidates[name].logits, self.num_classes)))
-        values += [self._dispersed(name, values[0]) for name in witnesses]
+        # Corrected statistics move at the start, and their predictions with them.
+        for name in ("batch", "corrected") if self.looks > WARM_UP else ("batch",):
+            if name in candidates:
+                self._spread(name, total_of_all(predicted_counts(candidates[name].logits, self.num_classes)))
+        values += [self._dispersed(name, values[0]) for name in ("adapted", "batch", "corrected")]
         values.append(values[0].new_zeros(()) if scanner_change is None else scanner_change.to(values[0]))
-        *numbers, published, corrected, change = torch.stack(values).tolist()
+        *numbers, adapted, published, corrected, change = torch.stack(values).tolist()
         self.evidence.update(zip(candidates, numbers, strict=True))
+        if self.current in (None, "batch"):  # a fast learner's mix varies by its own doing: its twin's must vary as well
+            published = min(published, adapted)
         both = published * min(corrected, _AT_MOST)
         clearly, somewhat = (published > least and both > product for least, product in (_CLEARLY, _SOMEWHAT))
         varying = 2 if clearly else int(somewhat or published > _BY_ITSELF)

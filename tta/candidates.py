@@ -101,6 +101,8 @@ class Candidates(nn.Module):
         self.current = state["current"]
 
     def _uncorrected(self, name: str, images: Tensor) -> Prediction:
+        if name == self.current and self.method.chosen_elsewhere:
+            return self.method.control(images)
         with statistics(self.method.model, self._kind(name)):
             return self.method.run_control(images) if name == "control" else self.method.run_source(images)
 

@@ -4,14 +4,13 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
 def predicted_counts(logits: Tensor, num_classes: int) -> Tensor:
     """(C,) number of rows predicted as each class; rows with a non-finite logit count for none."""
     finite = torch.isfinite(logits).all(1)
-    return (F.one_hot(logits.argmax(1), num_classes) * finite[:, None]).sum(0).float()
+    return logits.new_zeros(num_classes, dtype=torch.float32).index_add_(0, logits.argmax(1), finite.float())
 
 
 def marginal_drift(adapted: Tensor, control: Tensor) -> Tensor:

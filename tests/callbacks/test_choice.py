@@ -123,6 +123,19 @@ def test_a_mix_varies_where_published_and_corrected_predictions_both_say_so_unde
     assert again.scanner_changes == choice.scanner_changes
 
 
+@pytest.mark.parametrize("doing", ["adapted", "both"])
+def test_a_mix_that_varies_by_the_adapted_models_own_doing_is_no_block(doing: str) -> None:
+    torch.manual_seed(0)
+    choice = Choice(num_classes=2, hysteresis=0.05)
+    choice.current = "batch"
+    for index in range(12):
+        first = 60 if (index // 3) % 2 else 4
+        twin = 32 if doing == "adapted" else first
+        choice.noticed(torch.tensor([first, 64 - first], dtype=torch.float32))
+        choice.weigh({"batch": predicted([twin, 64 - twin]), "corrected": predicted([first, 64 - first])})
+    assert choice.varying == (0 if doing == "adapted" else 2)
+
+
 def looks(duty: Duty, count: int, happened: tuple[int, ...] = ()) -> list[int]:
     seen = []
     for batch in range(count):

@@ -74,7 +74,8 @@ def test_broken_images_are_counted_and_never_spoil_the_numbers(source: Path, bro
 
 
 def test_skewed_classes_call_for_care(source: Path) -> None:
-    found = look(source, "data.target=scanner_a", "stream=prevalence", "stream.prevalence=[.05,.05,.05,.85]", images=120)
+    # Most images are of the class that even a briefly trained source knows.
+    found = look(source, "data.target=scanner_a", "stream=prevalence", "stream.prevalence=[.05,.05,.85,.05]", images=120)
     assert "where the source had 25%: an objective that aims at equal shares" in " ".join(found.reasons)
 
 

@@ -224,6 +224,9 @@ class Method(nn.Module):
         self.memory: dict[str, Tensor] = {}
         self._idle = 0
         self._control_moving: dict[str, Tensor] | None = None
+        #: Whether an update was tried since the start; until then adapted and control are one and the same.
+        self._learned = False
+        self._unlearned: tuple[Tensor, Prediction] | None = None
         self._control_at: Tensor | None = None
         self._control_said: Prediction | None = None
         self.register_state()
@@ -247,6 +250,9 @@ class Method(nn.Module):
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor | None:
         """Loss of a batch, None where no sample is fit to learn from; may advance the method's running state."""
         raise NotImplementedError(f"{type(self).__name__} adapts parameters, so it must say by which loss")
+
+    def hear_control(self, prediction: Prediction) -> None:
+        """Take in what the control said of a batch, whoever asked it; for methods that learn from it."""
 
     def learn(self, images: Tensor, prediction: Prediction) -> Update:
         """Update on finite images, given their prediction; by gradient steps on ``objective`` unless a subclass says else."""
@@ -284,7 +290,10 @@ class Method(nn.Module):
     def predict(self, images: Tensor) -> Prediction:
         """Predict with the weights as they are; the result keeps the graph that ``update`` needs, if gradients are on."""
         with torch.set_grad_enabled(bool(self.adapted) and torch.is_grad_enabled()):
-            return self.run(images)
+            prediction = self.run(images)
+        if not self._learned:
+            self._unlearned = images, prediction.detach()
+        return prediction
 
     def update(self, images: Tensor, prediction: Prediction | None = None) -> Update:
         """Learn from the images; a non-finite batch leaves all state as it was.
@@ -297,9 +306,11 @@ class Method(nn.Module):
         finite = bool(torch.isfinite(images if prediction is None else prediction.logits).all())
         if any_of_all(not finite, images.device):
             return Update(skipped="non_finite")
+        self._learned = not self.static
         self.keep_moving()
         # A method that asks for no prediction makes its own in ``learn``.
         update = self.learn(images, cast(Prediction, prediction))
+        self._learned = not self.static  # also where it was taken back to the source on the way
         self._forget_moving()
         self._idle = self._idle + 1 if update.skipped == "all_filtered" else 0
         if self._idle == _PATIENCE:
@@ -314,10 +325,15 @@ class Method(nn.Module):
     def control(self, images: Tensor) -> Prediction:
         """Predict with the source's values in every adapted tensor, under the method's own normalisation.
 
-        Asked twice about the same tensor, it answers from memory.
+        Asked twice about the same tensor, or about one that was predicted before anything was learned, it answers from memory.
         """
         if self._control_at is not images or self._control_said is None:
-            self._control_at, self._control_said = images, self.run_control(images)
+            if self._unlearned is not None and self._unlearned[0] is images:
+                said = self._unlearned[1]
+                self.hear_control(said)
+            else:
+                said = self.run_control(images)
+            self._control_at, self._control_said = images, said
         return self._control_said
 
     @torch.no_grad()
@@ -343,6 +359,7 @@ class Method(nn.Module):
             layer.statistics = choice
         for name, value in values.items():
             self.model.get_buffer(name).copy_(value)
+        self._forget_control()
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -355,7 +372,9 @@ class Method(nn.Module):
         self.generator.set_state(self._start_generator)
         self._forget_moving()
         self._idle = 0
-        self._control_moving = self._control_at = self._control_said = None
+        self._learned = False
+        self._control_moving = None
+        self._forget_control()
 
     @torch.no_grad()
     def restore_weights(self) -> None:
@@ -392,6 +411,7 @@ class Method(nn.Module):
         self.reset()
         for name, value in kept.items():
             self.adapted[name].copy_(value)
+        self._learned = True
 
     def scale_lr(self, factor: float) -> None:
         """Multiply the learning rate, until the next reset."""
@@ -416,6 +436,7 @@ class Method(nn.Module):
             )
         for name, parameter in self.adapted.items():
             parameter.copy_(state[name])
+        self._learned = True
 
     # What subclasses use
 
@@ -469,8 +490,17 @@ class Method(nn.Module):
         for layer in adjustable_layers(self.model):
             layer.latest = None
 
+    def _forget_control(self) -> None:
+        """What was said before says nothing of other statistics or of a new start."""
+        self._unlearned = self._control_at = self._control_said = None
+
     def run_control(self, images: Tensor) -> Prediction:
         """The control's forward pass; ``control`` remembers what it said."""
+        prediction = self._run_control(images)
+        self.hear_control(prediction)
+        return prediction
+
+    def _run_control(self, images: Tensor) -> Prediction:
         moving_layers = {id(layer) for layer in adjustable_layers(self.model) if layer.moving_mean is not None}
         layers = {f"{name}.": layer for name, layer in self.model.named_modules() if id(layer) in moving_layers}
         if not layers or self.chosen_elsewhere:
@@ -509,7 +539,8 @@ class Method(nn.Module):
         for name in ("_source", "_start", "memory", "_start_memory"):
             setattr(self, name, {key: fn(value) for key, value in getattr(self, name).items()})
         self._known = {key: _moved(value, fn) for key, value in self._known.items()}
-        self._control_moving = self._control_at = self._control_said = None
+        self._control_moving = None
+        self._forget_control()
         return self
 
     def train(self, mode: bool = True) -> "Method":
@@ -524,6 +555,7 @@ class Method(nn.Module):
             "generator": self.generator.get_state(),
             "control_moving": self._control_moving,
             "idle": self._idle,
+            "learned": self._learned,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -535,7 +567,8 @@ class Method(nn.Module):
         self.memory = state["memory"]
         self.generator.set_state(state["generator"].cpu())
         self._control_moving, self._idle = state["control_moving"], state["idle"]
-        self._control_at = self._control_said = None
+        self._learned = state["learned"]
+        self._forget_control()
 
 
 def _moved(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:

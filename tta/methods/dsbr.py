@@ -81,16 +81,14 @@ class DSBR(NormAffineMethod):
         self.marginal.mul_(self.config.ema).add_(share, alpha=1 - self.config.ema)
         return (self.uncertainty(prediction.logits) * balanced_weights(labels, self.marginal, self.target)).mean()
 
-    @torch.no_grad()
-    def run_control(self, images: Tensor) -> Prediction:
-        prediction = super().run_control(images)
+    def hear_control(self, prediction: Prediction) -> None:
+        """Let the estimate of the prior take in what the control says."""
         if self.config.target_prior == "estimated":
             counts = predicted_counts(prediction.logits, self.num_classes)
             if counts.sum() > 0:
                 self.estimate.lerp_(counts / counts.sum(), 0.1)
                 self.target.copy_(0.5 / self.num_classes + 0.5 * self.estimate)
                 self.since_control.fill_(1)
-        return prediction
 
     def reweight(self, prior: Tensor) -> bool:
         """Aim at these class shares, half mixed with equal ones, as an estimated prior is."""

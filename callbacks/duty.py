@@ -43,7 +43,8 @@ class Duty:
         return replace(self, next_check=batch + interval, next_look=batch + interval)
 
     def watching(self, batch: int) -> "Duty":
-        """The duty while the verdict is WATCH: the next batch is compared with the control's."""
+        """The duty while the verdict is WATCH: the next batch is compared with the control's, and so are those up to the next
+        look, for a slow drift falls below the watch now and then."""
         return replace(self, next_check=batch + 1)
 
     def alerted(self, batch: int) -> "Duty":

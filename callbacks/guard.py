@@ -1,6 +1,6 @@
 """The guard: watches an adapting model against its un-updated twin, and takes it back before it collapses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -64,6 +64,11 @@ class GuardConfig:
         "alarm, and change the statistics, when the evidence for others led that for the published ones by this much, summed "
         "over looks; null: 0.05",
     )
+    alarm_doubt: float | None = option(
+        None,
+        "alarm, and let all statistics serve together for a while, when doubt in the published ones came to this much, summed "
+        "over looks; null: 0.2",
+    )
     ladder: list[str] = option(list(LADDER), "correction of the first, second, ... alarm within the window; the last repeats")
     rest: int = option(8, "batches without updates after an alarm")
     window: int = option(1000, "batches over which alarms are counted")
@@ -107,10 +112,12 @@ class GuardConfig:
 class Choosable(Protocol):
     """A module that can predict and learn under several normalisation statistics."""
 
-    def candidates(self, batch: Any, names: Sequence[str] | None = None) -> Mapping[str, Prediction]:
+    def candidates(
+        self, batch: Any, names: Sequence[str] | None = None, partly: Collection[str] = ()
+    ) -> Mapping[str, Prediction]:
         """What the un-updated network says under each choice of statistics, by name; all, or those named.
 
-        Those that are not in use may speak of a part of the batch only.
+        Those in ``partly`` may speak of a part of the batch only.
         """
 
     def use(self, name: str) -> None:
@@ -198,25 +205,26 @@ class CollapseGuard(Guard):
         self._hurry(counts)
         due = self.duty.checks(self.batch)
         candidates: Mapping[str, Prediction] = {}
-        control, lead, switched = None, None, False
+        control, lead, doubt, switched = None, None, None, False
         # After a correction that left some of the harm in place, the control serves until the rest is over.
         doubted = self.resting > 0 and not self.idle and self.shift is None
         if due or skipped or not healthy or doubted:
             if isinstance(pl_module, Choosable) and (self.duty.looks(self.batch) or self.choice.current is None):
-                candidates = pl_module.candidates(batch, self.choice.contenders(self.batch))
+                candidates = pl_module.candidates(batch, self.choice.contenders(self.batch), self.choice.partly(self.batch))
             if candidates:
                 lead, switched = self._look(pl_module, candidates, events)
+                doubt = None if switched else self.choice.doubt(candidates)
                 control = self._twin(pl_module, candidates, batch, adapted)
             else:
                 control = pl_module.control(batch)
-        if isinstance(pl_module, Choosable) and not candidates and self.choice.hedges(self.batch):
-            candidates = pl_module.candidates(batch, ["corrected"])
+        if isinstance(pl_module, Choosable) and not candidates and (along := self.choice.alongside(self.batch)):
+            candidates = pl_module.candidates(batch, along)
         statistics = Statistics(non_finite=not healthy)
         # At the start, corrected statistics take a batch in before the control predicts it: the adapted model did without.
         settled = self.choice.current != "corrected" or self.choice.looks > WARM_UP
         if healthy and control is not None and due and settled and not skipped and not switched:
             statistics = self._measure(adapted, control)
-        statistics = replace(statistics, lead=lead)
+        statistics = replace(statistics, lead=lead, doubt=doubt)
         verdict = self._judge(statistics, events)
         if skipped:
             events.append(self._event("skipped", skipped, f"No update: {skipped.replace('_', ' ')}.", None, batch))
@@ -225,19 +233,21 @@ class CollapseGuard(Guard):
             evidence = self.choice.handicapped(candidates)
             events.append(self._change(pl_module, max(evidence, key=evidence.__getitem__), verdict, statistics))
             control, switched = self._twin(pl_module, candidates, batch, adapted), True
+        elif verdict.reason == "doubt":
+            events.append(self._mistrust(pl_module, verdict, statistics))
         doubted = doubted or switched or bool(skipped) or verdict.state in ("ALARM", "FROZEN")
         self._serve(outputs, adapted, control, candidates, doubted=doubted)
         self.resting = max(self.resting - 1, 0)
-        if verdict.state == "ALARM" and verdict.reason != "statistics":
+        if verdict.state == "ALARM" and verdict.reason not in ("statistics", "doubt"):
             events.append(self._correct(pl_module, verdict, statistics))
-        elif self.resting == 0 and not self.memory.frozen and not self.holding:
+        elif not (self.resting or self.memory.frozen or self.holding or self.choice.hedging(self.batch + 1)):
             pl_module.pause(False)
             self.idle, self.shift = False, None
         outputs.setdefault("served_by", "adapted")
         outputs["verdict"] = self.state = verdict.state
         outputs["statistics"] = trace_of(statistics)
         outputs["checked"], outputs["choice"] = due, judged_under
-        self._plan(due, happened=switched or verdict.state == "ALARM")
+        self._plan(due, happened=(switched and self.batch > 0) or verdict.state == "ALARM")
         self._marginal = counts if self._marginal is None else torch.lerp(self._marginal, counts, 0.3)
         self.batch += 1
 
@@ -342,6 +352,14 @@ class CollapseGuard(Guard):
         self._use(module, choice, others=True)
         event = self._choice_event("correction", verdict.reason, f"The {choice} statistics suit the stream better.")
         return {**event, "correction": "statistics", "statistics": asdict(statistics)}
+
+    def _mistrust(self, module: Any, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
+        """Let all candidates serve together, and updates rest, until more is known of the mix."""
+        self.alarmed.append(self.batch)
+        self.choice.mistrusted = self.batch
+        module.pause(True)
+        event = self._choice_event("correction", verdict.reason, verdict.message)
+        return {**event, "correction": "hedge", "statistics": asdict(statistics)}
 
     def _use(self, module: Any, choice: str, *, others: bool) -> None:
         """Work under a candidate's statistics from now on."""

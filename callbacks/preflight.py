@@ -147,7 +147,7 @@ def preflight(
         shown, bad = repaired(batch["image"].to(device))
         seen, broken = seen + len(shown), broken + (0 if bad is None else len(bad))
         keep = torch.isfinite(batch["image"]).flatten(1).all(1).to(device)
-        for name, prediction in candidates.predict(shown, whole=True).items():
+        for name, prediction in candidates.predict(shown).items():
             said.setdefault(name, []).append(Prediction(prediction.logits[keep].cpu(), prediction.features[keep].cpu()))
         if seen >= images:
             break

@@ -74,6 +74,8 @@ def replay(
         verdict, memory, state, rung = decision.verdict, decision.memory, decision.verdict.state, None
         if verdict.reason == "statistics":
             memory, rung = forgotten(memory), "statistics"
+        elif verdict.reason == "doubt":
+            rung = "hedge"
         elif state == "ALARM":
             batch = int(row["batch"])
             rung = rung_of(alarmed, batch, config.ladder, config.window, verdict.reason)

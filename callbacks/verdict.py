@@ -22,6 +22,7 @@ class Statistics:
         non_finite: the adapted model returned a NaN or an infinity.
         lead: evidence by which other normalisation statistics lead those that the method was published with, less their
             handicap.
+        doubt: evidence by which those fit the images badly while the source's own do not.
         lean: evidence that flips between adapted and control lean to the commoner class: logarithm of a bet's wealth.
         mirror: the same for flips away from it, as of over-balancing.
         disagreement: share of images on which adapted and control disagree.
@@ -34,6 +35,7 @@ class Statistics:
     vanished: tuple[str, ...] = ()
     non_finite: bool = False
     lead: float | None = None
+    doubt: float | None = None
     lean: float | None = None
     mirror: float | None = None
     disagreement: float | None = None
@@ -51,6 +53,7 @@ class Thresholds:
         alarm_excess: the alarm is raised when drift has exceeded ``watch_drift`` by this much, summed over checks; None: drift
             alone never raises it, as where the control's own marginal is not to be trusted.
         alarm_lead: the alarm is raised when other statistics have led the published ones by this much, summed over looks.
+        alarm_doubt: the alarm is raised when doubt in the published ones has come to this much, summed over looks.
         alpha: level of the test of flips; each correction halves what the next test has, so that all together keep to it.
     """
 
@@ -59,6 +62,7 @@ class Thresholds:
     watch_drift: float = 0.04
     alarm_excess: float | None = 0.06
     alarm_lead: float = 0.05
+    alarm_doubt: float = 0.2
     alpha: float = 0.01
 
 
@@ -70,6 +74,7 @@ class Memory:
         shortfall: how far R has fallen short so far; never below 0.
         excess: how far drift has exceeded so far; never below 0.
         lead: how far other statistics have led so far; never below 0.
+        doubt: how much doubt in the published ones there was so far; never below 0.
         peak: the largest R since the last reset, at least 1.
         spent: how many corrections have started the test of flips anew.
         frozen: updates were stopped for good.
@@ -78,6 +83,7 @@ class Memory:
     shortfall: float = 0.0
     excess: float = 0.0
     lead: float = 0.0
+    doubt: float = 0.0
     peak: float = 1.0
     spent: int = 0
     frozen: bool = False
@@ -106,7 +112,8 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
     to spare. So a deep fall is caught at once, a shallow one when it lasts, and a single noisy check is forgiven. A shallow
     fall counts only where predictions move as well: clusters that loosen while every image keeps its class harm nobody. While
     predictions drift, R is held against the best that it has been: over-balancing first tightens the clusters, and when R
-    falls below the control's it is late. Drift itself, and the lead of other normalisation statistics, are summed likewise.
+    falls below the control's it is late. Drift itself, the lead of other normalisation statistics, and doubt in the published
+    ones are summed likewise.
 
     Args:
         statistics: what was measured; an undefined ratio leaves the sum as it was.
@@ -122,7 +129,8 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
             shortfall = max(0.0, shortfall + lacking)
     excess = memory.excess if drift is None else max(0.0, memory.excess + drift - thresholds.watch_drift)
     lead = memory.lead if statistics.lead is None else max(0.0, memory.lead + statistics.lead)
-    after = replace(memory, shortfall=shortfall, excess=excess, lead=lead, peak=peak)
+    doubt = memory.doubt if statistics.doubt is None else max(0.0, memory.doubt + statistics.doubt)
+    after = replace(memory, shortfall=shortfall, excess=excess, lead=lead, doubt=doubt, peak=peak)
     # Two bets share α/2 at first, α/4 after a correction, ...: the sum is α however often they are started anew.
     certain = math.log(2.0 ** (memory.spent + 2) / thresholds.alpha)
     leaning = statistics.lean is not None and statistics.lean >= certain
@@ -145,6 +153,12 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
     elif statistics.lead is not None and lead > thresholds.alarm_lead:
         verdict = Verdict(
             "ALARM", "statistics", "The normalisation statistics that the method was published with do not suit the stream."
+        )
+    elif statistics.doubt is not None and doubt > thresholds.alarm_doubt:
+        verdict = Verdict(
+            "ALARM",
+            "doubt",
+            "Batch statistics fit the images badly, the source's own not much worse: neither is to be trusted alone.",
         )
     elif ratio is not None and ratio < thresholds.watch_ratio:
         verdict = Verdict("WATCH", "separation", f"Class separation is {ratio:.2f} of the control's.")

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tta.candidates import HEDGE, WARM_UP, Candidates
+from tta.candidates import WARM_UP, Candidates
 from tta.correction import LabelCorrection, class_conditional_moments
 from tta.methods import create_method
 from tta.normalization import TestTimeBatchNorm, choose_statistics
@@ -170,19 +170,17 @@ def test_given_statistics_pass_on_the_gradient_of_the_batchs_own() -> None:
     torch.testing.assert_close((x.grad * centered).sum([0, 2, 3]), torch.zeros(3), atol=5e-2, rtol=0)
 
 
-def test_after_the_start_others_than_the_one_in_use_are_asked_about_some_images_of_a_batch() -> None:
+def test_others_than_the_one_in_use_can_be_asked_about_some_images_of_a_batch() -> None:
     model, moments = trained()
     twins = Candidates(create_method("norm", model, num_classes=CLASSES, normalization="auto"), moments)
     batch = images(labels(64, (0.25,) * CLASSES, 0), 0)
     for _ in range(WARM_UP):
         assert {len(prediction.logits) for prediction in twins.predict(batch).values()} == {64}
-    for corrected in [64] * (HEDGE - WARM_UP) + [16]:
-        asked = {name: len(prediction.logits) for name, prediction in twins.predict(batch).items()}
-        assert asked == {"source": 16, "batch": 64, "corrected": corrected}
-    assert {len(prediction.logits) for prediction in twins.predict(batch, whole=True).values()} == {64}
+    asked = {name: len(said.logits) for name, said in twins.predict(batch, partly=("source", "batch", "corrected")).items()}
+    assert asked == {"source": 16, "batch": 64, "corrected": 16}
     twins.use("corrected")
-    assert len(twins.predict(batch)["corrected"].logits) == 64
-    assert {len(prediction.logits) for prediction in twins.predict(batch[:16]).values()} == {16}
+    assert len(twins.predict(batch, partly=("corrected",))["corrected"].logits) == 64
+    assert {len(prediction.logits) for prediction in twins.predict(batch[:16], partly=("source",)).values()} == {16}
 
 
 def test_a_scanner_that_changes_is_told_from_classes_that_follow_one_another() -> None:

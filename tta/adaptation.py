@@ -1,6 +1,6 @@
 """The LightningModule that carries one adaptation method through a stream."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,12 +89,14 @@ class AdaptationModule(LightningModule):
         images, _ = repaired(batch["image"])
         return self._control(images)
 
-    def candidates(self, batch: Mapping[str, Any], names: Sequence[str] | None = None) -> Mapping[str, Prediction]:
+    def candidates(
+        self, batch: Mapping[str, Any], names: Sequence[str] | None = None, partly: Collection[str] = ()
+    ) -> Mapping[str, Prediction]:
         """What the un-updated network says of the batch under each choice of statistics, or some; none without choice."""
         if self.twins is None:
             return {}
         images, _ = repaired(batch["image"])
-        return self.twins.predict(images, names)
+        return self.twins.predict(images, names, partly)
 
     def scanner_change(self) -> Tensor | None:
         """How much the scanner changes between batches (``tta.movement``), once candidates were asked; None: nothing tells."""

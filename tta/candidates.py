@@ -1,6 +1,6 @@
 """The un-updated network under several normalisation statistics: what could serve a batch in place of the adapted one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,6 @@ from tta.normalization import BatchStatisticsError, Statistics, named_adjustable
 
 #: Batches at the start in which corrected statistics take the batch in before they predict it.
 WARM_UP = 3
-#: Batches at the start about all of whose images corrected statistics are asked: they may serve along.
-HEDGE = 8
 #: Images of a batch that are enough for evidence.
 _SAMPLE = 16
 
@@ -54,24 +52,23 @@ class Candidates(nn.Module):
         return self._method[0]
 
     @torch.no_grad()
-    def predict(self, images: Tensor, names: Sequence[str] | None = None, *, whole: bool = False) -> dict[str, Prediction]:
+    def predict(
+        self, images: Tensor, names: Sequence[str] | None = None, partly: Collection[str] = ()
+    ) -> dict[str, Prediction]:
         """What each candidate says of a batch; corrected statistics take it in.
-
-        After the start, candidates that are not in use are asked about 16 images or some more, spread over the batch: that
-        is evidence enough, at a fraction of the cost. Batch statistics always take the whole batch, on which they depend.
 
         Args:
             images: (N, channels, ...).
             names: candidates to ask; all by default.
-            whole: ask them all about every image.
+            partly: those that are asked about 16 images or some more, spread over the batch, which is evidence enough at a
+                fraction of the cost. The one in use, and batch statistics, which depend on the batch, are asked about all.
 
         Returns:
             Predictions by name, without candidates that cannot predict the batch: one value per channel has no statistics.
         """
-        result, asked = {}, int(self.batches)
+        result = {}
         for name in self.names if names is None else names:
-            start = {"source": WARM_UP, "corrected": HEDGE}.get(name, 0)
-            in_part = name in ("source", "corrected") and name != self.current and asked >= start and not whole
+            in_part = name in partly and name != self.current and name in ("source", "corrected")
             part = images[:: max(1, len(images) // _SAMPLE)] if in_part else images
             try:
                 result[name] = self._corrected(part) if name == "corrected" else self._uncorrected(name, part)

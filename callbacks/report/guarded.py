@@ -9,7 +9,12 @@ from callbacks.report.observe import SUMS
 #: Columns of a trace that are no evidence of a published guard.
 _OURS = ("batch", "J", "R", "drift", "entropy", "loss", "vanished", "non_finite", "checked")
 #: How the sums are called.
-_SUMS = {"shortfall": "shortfall of R", "excess": "excess of drift", "lead": "lead of others"}
+_SUMS = {
+    "shortfall": "shortfall of R",
+    "excess": "excess of drift",
+    "lead": "lead of others",
+    "doubt": "doubt in batch statistics",
+}
 
 
 def what_happened(view: View) -> list[str]:

@@ -112,7 +112,7 @@ def _ask(module: AdaptationModule, images: Tensor, choice: str | None) -> tuple[
     batch = {"image": images}
     if choice is None or module.twins is None:
         return source, module.control(batch).logits
-    module.use(choice)  # candidates that are not in use may be asked about a part of the batch only
+    module.use(choice)
     # Corrected statistics are a running average of the stream: they see it from the start, chosen or not.
     said = module.candidates(batch, [name for name in module.twins.names if name in ("corrected", choice)])
     return source, said[choice].logits if choice in said else source

@@ -1,7 +1,7 @@
 """Choice, duty and corrections: small pure pieces of the guard."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -49,13 +49,13 @@ def test_at_first_all_serve_by_their_evidence_then_two_until_the_hedge_ends() ->
     found = choice.weights(every, batch=2)
     assert found == pytest.approx({name: value / sum(share.values()) for name, value in share.items()})
     choice.looks = 4
-    assert choice.hedges(7)
+    assert choice.alongside(7) == ["corrected"]
     handicap = math.exp(-(0.3 + 0.3 * 1.0))  # the source is 1.0 behind
     corrected = share["corrected"] * handicap / (share["batch"] + share["corrected"] * handicap)
     two = {"batch": 1 - corrected, "corrected": corrected}
     assert choice.weights({"corrected": 0, "batch": 0}, batch=7) == pytest.approx(two)
     assert choice.weights({"batch": 0}, batch=7) == {}  # corrected statistics were not asked about the whole batch
-    assert not choice.hedges(8)
+    assert choice.alongside(8) == []
     assert choice.weights(every, batch=8) == {}
     choice.current = "corrected"
     assert choice.weights(every, batch=7) == {}  # an alarm has spoken
@@ -91,6 +91,41 @@ def test_published_statistics_come_first_and_are_left_by_an_alarm_only() -> None
     choice.current = "corrected"
     assert (choice.at_home(every), choice.preferred(every)) == (False, "source")
     assert choice.preferred({"batch": 0, "source": 0}) == "batch"  # the one in use could not predict this batch
+
+
+@pytest.mark.parametrize(
+    ("source", "batch", "doubt"),
+    [(0.2, 0.3, 0.3), (-0.6, 0.3, 0.1), (-2.0, 0.3, -1.3), (0.2, 0.9, -0.3), (1.0, -0.4, 1.0)],
+)
+def test_published_statistics_are_doubted_where_they_fit_badly_and_the_source_supports_it(
+    source: float, batch: float, doubt: float
+) -> None:
+    choice, every = Choice(num_classes=4, hysteresis=0.05), {"source": 0, "batch": 0, "corrected": 0}
+    choice.evidence, choice.looks, choice.current = {"source": source, "batch": batch, "corrected": 0.0}, 2, "batch"
+    assert choice.doubt(every) == pytest.approx(doubt)
+    choice.scanner_changes = True
+    assert choice.doubt(every) is None  # the source may fail on one of the scanners
+    choice.scanner_changes, choice.looks = False, 1
+    assert choice.doubt(every) is None  # a single look
+    choice.looks, choice.current = 2, "corrected"
+    assert choice.doubt(every) is None
+    choice.current, choice.mistrusted = "batch", 5
+    assert choice.doubt(every) is None  # said once
+
+
+def test_mistrusted_statistics_serve_together_with_all_others_for_a_while() -> None:
+    choice = Choice(num_classes=4, hysteresis=0.05)
+    choice.evidence, choice.looks = {"source": 0.2, "batch": 0.3, "corrected": 0.1}, 20
+    choice.current, choice.mistrusted = "batch", 30
+    share = {name: math.exp(value) for name, value in choice.evidence.items()}
+    expected = pytest.approx({name: value / sum(share.values()) for name, value in share.items()})
+    asked = {"source": 0, "corrected": 0}  # the adapted model itself speaks for batch statistics
+    assert [choice.alongside(batch) for batch in (29, 30, 37, 38)] == [[], ["source", "corrected"], ["source", "corrected"], []]
+    assert choice.weights(asked, batch=37) == expected
+    assert choice.weights(asked, batch=38) == {}
+    assert (choice.partly(37), choice.contenders(37)) == (set(), None)
+    choice.current = "corrected"
+    assert choice.alongside(33) == []  # others were chosen
 
 
 def predicted(counts: Sequence[int]) -> Prediction:
@@ -241,7 +276,9 @@ class Several(Plain):
     def control(self, batch: Tensor) -> Prediction:
         return self.predict(batch, self.used[-1])
 
-    def candidates(self, batch: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
+    def candidates(
+        self, batch: Tensor, names: Sequence[str] | None = None, partly: Collection[str] = ()
+    ) -> dict[str, Prediction]:
         return {name: self.predict(batch, name) for name in (self.blur if names is None else names)}
 
     def use(self, name: str) -> None:
@@ -342,8 +379,10 @@ def test_corrected_statistics_see_every_other_look_however_far_behind() -> None:
     asked: list[list[str]] = []
 
     class Counting(Several):
-        def candidates(self, batch: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
-            result = super().candidates(batch, names)
+        def candidates(
+            self, batch: Tensor, names: Sequence[str] | None = None, partly: Collection[str] = ()
+        ) -> dict[str, Prediction]:
+            result = super().candidates(batch, names, partly)
             asked.append(list(result))
             return result
 
@@ -356,6 +395,22 @@ def test_corrected_statistics_see_every_other_look_however_far_behind() -> None:
     later = ["corrected" in names for names in asked[8:]]
     assert all(this != following for this, following in pairwise(later))
     assert 4 <= sum("source" in names for names in asked) < len(asked)
+
+
+def test_where_neither_batch_statistics_nor_the_source_fit_an_alarm_lets_all_serve_and_updates_rest() -> None:
+    blur = {"source": 4.2, "batch": 4.0, "corrected": 4.0}
+    guard, module, outputs = watched(blur, 5)
+    assert (guard.alarmed, guard.resets, module.resets) == ([1], [], 0)
+    correction = next(event for event in outputs[1]["events"] if event["event"] == "correction")
+    assert (correction["reason"], correction["correction"]) == ("doubt", "hedge")
+    assert outputs[1]["verdict"] == "ALARM"
+    assert module.paused
+    names = ["source", "batch", "corrected"]
+    torch.testing.assert_close(outputs[4]["logits"].exp(), blended(module, names, guard.choice.evidence))
+    guard, module, outputs = watched(blur, 12)
+    assert guard.alarmed == [1]  # once
+    assert not module.paused
+    assert [output["served_by"] for output in outputs] == ["control"] * 9 + ["adapted"] * 3
 
 
 def test_a_scanner_that_changes_is_told_once_when_it_is_first_seen() -> None:

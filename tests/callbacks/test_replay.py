@@ -97,10 +97,10 @@ def test_a_run_of_the_program_replays_to_its_own_verdicts(source: Path, tmp_path
 )
 def test_refusals_are_one_sentence(tmp_path: Path, capsys: Capture, words: list[str], message: str) -> None:
     head = "batch,J,R,drift,entropy,loss,verdict"
-    rest = "vanished,non_finite,lead,lean,mirror,disagreement,rank,choice"
+    rest = "vanished,non_finite,lead,doubt,lean,mirror,disagreement,rank,choice"
     (tmp_path / "old.csv").write_text(f"{head}\n0,1,1,0,1,,OK\n")
-    (tmp_path / "bad.csv").write_text(f"{head},{rest}\n0,one,1,0,1,,OK,,0,,,,,,\n")
-    (tmp_path / "trace.csv").write_text(f"{head},{rest}\n0,1,1,0,1,,OK,,0,,,,,,\n")
+    (tmp_path / "bad.csv").write_text(f"{head},{rest}\n0,one,1,0,1,,OK,,0,,,,,,,\n")
+    (tmp_path / "trace.csv").write_text(f"{head},{rest}\n0,1,1,0,1,,OK,,0,,,,,,,\n")
     assert main([word.format(tmp_path) for word in words]) == 2
     assert message in capsys.readouterr().err
     assert main(["--help"]) == 0

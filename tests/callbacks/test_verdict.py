@@ -73,6 +73,16 @@ def test_the_sentence_names_the_class() -> None:
     assert "edge" in decide(Statistics(vanished=("edge",)), LIMITS, Memory()).verdict.message
 
 
+def test_doubt_in_published_statistics_adds_up_and_is_paid_back() -> None:
+    limits = replace(LIMITS, alarm_doubt=0.2)
+    once = decide(Statistics(ratio=1.0, doubt=0.15), limits, Memory())
+    assert (once.verdict.state, once.memory.doubt) == ("OK", pytest.approx(0.15))
+    assert decide(Statistics(ratio=1.0), limits, once.memory).memory.doubt == once.memory.doubt
+    assert decide(Statistics(doubt=-1.0), limits, once.memory).memory.doubt == 0
+    assert decide(Statistics(doubt=0.1), limits, once.memory).verdict[:2] == ("ALARM", "doubt")
+    assert decide(Statistics(lead=1.0, doubt=1.0), limits, once.memory).verdict.reason == "statistics"  # the better remedy
+
+
 def test_a_lead_of_other_statistics_adds_up_and_is_paid_back() -> None:
     once = decide(Statistics(ratio=1.0, lead=0.08), LIMITS, Memory())
     assert (once.verdict.state, once.memory.lead) == ("OK", pytest.approx(0.08))

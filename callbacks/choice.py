@@ -217,7 +217,8 @@ class Choice:
         evidence = {}
         along = [name for name in self.alongside(batch) if name in names]
         if (self.looks <= _TOGETHER and batch < _HEDGE) or self.hedging(batch):
-            evidence = {name: self.evidence[name] for name in {*names, self.current} if name in self.evidence}
+            together = dict.fromkeys([*names, str(self.current)])
+            evidence = {name: self.evidence[name] for name in together if name in self.evidence}
         elif along:
             evidence = self.handicapped(dict.fromkeys([str(self.current), *along]))
         if len(evidence) < 2:

@@ -134,9 +134,9 @@ class CollapseGuard(Guard):
     methods are published with is an alarm of its own, since a method left alone would go on under them. The un-updated network
     under those in use is the control, against which the adapted model is judged. On ALARM the module is corrected and rests for
     a while, and the batch leaves with the control's logits; so do batches that the module reports as ``skipped``. In the first
-    batches, while little is known, candidates answer together, which counts as served by the control. What was
-    found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift, ...), ``checked``, ``choice``
-    and ``events``.
+    batches, while little is known, and for a while after an alarm of doubt, candidates answer together, which counts as served
+    by the control. What was found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift, ...),
+    ``checked``, ``choice`` and ``events``.
 
     Args:
         class_names: names of the classes.

@@ -120,17 +120,8 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
         thresholds: where trust ends.
         memory: of the decision before.
     """
-    ratio, drift, shortfall, peak = statistics.ratio, statistics.drift, memory.shortfall, memory.peak
-    drifting = drift is not None and drift > thresholds.watch_drift
-    if ratio is not None:
-        peak = max(peak, ratio)
-        lacking = thresholds.watch_ratio * (peak if drifting else 1.0) - ratio
-        if lacking < 0 or drift is None or drift > thresholds.watch_drift / 2 or ratio < _DEEP:
-            shortfall = max(0.0, shortfall + lacking)
-    excess = memory.excess if drift is None else max(0.0, memory.excess + drift - thresholds.watch_drift)
-    lead = memory.lead if statistics.lead is None else max(0.0, memory.lead + statistics.lead)
-    doubt = memory.doubt if statistics.doubt is None else max(0.0, memory.doubt + statistics.doubt)
-    after = replace(memory, shortfall=shortfall, excess=excess, lead=lead, doubt=doubt, peak=peak)
+    after = _remembered(statistics, thresholds, memory)
+    ratio, drift = statistics.ratio, statistics.drift
     # Two bets share α/2 at first, α/4 after a correction, ...: the sum is α however often they are started anew.
     certain = math.log(2.0 ** (memory.spent + 2) / thresholds.alpha)
     leaning = statistics.lean is not None and statistics.lean >= certain
@@ -142,19 +133,19 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
     elif statistics.vanished:
         names = ", ".join(statistics.vanished)
         verdict = Verdict("ALARM", "vanished_class", f"The adapted model no longer predicts {names}; the control does.")
-    elif ratio is not None and shortfall > thresholds.alarm_shortfall:
+    elif ratio is not None and after.shortfall > thresholds.alarm_shortfall:
         verdict = Verdict("ALARM", "separation", f"Class separation is {ratio:.2f} of the control's, too little for too long.")
-    elif drift is not None and thresholds.alarm_excess is not None and excess > thresholds.alarm_excess:
+    elif drift is not None and thresholds.alarm_excess is not None and after.excess > thresholds.alarm_excess:
         verdict = Verdict("ALARM", "drift", f"Predictions moved by {drift:.0%} against the control's, too far for too long.")
     elif (leaning or balancing) and ratio is not None and ratio < thresholds.watch_ratio:
         way = "to" if leaning else "away from"
         message = f"Predictions keep turning {way} the commoner classes; class separation is {ratio:.2f} of the control's."
         verdict = Verdict("ALARM", "flips", message)
-    elif statistics.lead is not None and lead > thresholds.alarm_lead:
+    elif statistics.lead is not None and after.lead > thresholds.alarm_lead:
         verdict = Verdict(
             "ALARM", "statistics", "The normalisation statistics that the method was published with do not suit the stream."
         )
-    elif statistics.doubt is not None and doubt > thresholds.alarm_doubt:
+    elif statistics.doubt is not None and after.doubt > thresholds.alarm_doubt:
         verdict = Verdict(
             "ALARM",
             "doubt",
@@ -162,8 +153,23 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
         )
     elif ratio is not None and ratio < thresholds.watch_ratio:
         verdict = Verdict("WATCH", "separation", f"Class separation is {ratio:.2f} of the control's.")
-    elif drifting:
+    elif drift is not None and drift > thresholds.watch_drift:
         verdict = Verdict("WATCH", "drift", f"Predictions moved by {drift:.0%} against the control's.")
     else:
         verdict = Verdict("OK", "ok", "The adapted model separates the classes as the control does.")
     return Decision(verdict, after)
+
+
+def _remembered(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> Memory:
+    """The memory with what a batch adds to its sums, or takes off; what is not defined changes nothing."""
+    ratio, drift, shortfall, peak = statistics.ratio, statistics.drift, memory.shortfall, memory.peak
+    drifting = drift is not None and drift > thresholds.watch_drift
+    if ratio is not None:
+        peak = max(peak, ratio)
+        lacking = thresholds.watch_ratio * (peak if drifting else 1.0) - ratio
+        if lacking < 0 or drift is None or drift > thresholds.watch_drift / 2 or ratio < _DEEP:
+            shortfall = max(0.0, shortfall + lacking)
+    excess = None if drift is None else drift - thresholds.watch_drift
+    sums = {"excess": excess, "lead": statistics.lead, "doubt": statistics.doubt}
+    added = {name: max(0.0, getattr(memory, name) + value) for name, value in sums.items() if value is not None}
+    return replace(memory, shortfall=shortfall, peak=peak, **added)

@@ -453,3 +453,12 @@ def test_auto_follows_the_published_scaling() -> None:
     assert scaled(auto, tent, model="resnet50", size=(224, 224), batch_size=64) == tent()
     assert scaled(auto, tent, model="resnet50", size=(224, 224), batch_size=8) == tent(lr=2.5e-4 / 4)  # type: ignore[call-arg]
     assert scaled(auto, tent, model="vit", size=(224, 224), batch_size=32).lr == 5e-4  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("normalization", ["batch", "robust"])
+def test_the_control_is_the_twin_that_never_learns_from_the_first_batch_on(normalization: str) -> None:
+    method, twin = created("tent", normalization=normalization), created("norm", normalization=normalization)
+    for seed in range(4):
+        batch = images(seed=seed)
+        method(batch)
+        torch.testing.assert_close(method.control(batch).logits, twin(batch))

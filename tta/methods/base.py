@@ -14,7 +14,15 @@ from torch.func import functional_call
 from tta.distributed import any_of_all
 from tta.errors import InputError
 from tta.layout import as_channels_last, prefers_channels_last
-from tta.normalization import Statistics, adjustable_layers, choose_statistics, last_stage, norm_affine, statistics
+from tta.normalization import (
+    Statistics,
+    adjustable_layers,
+    choose_statistics,
+    last_stage,
+    named_adjustable_layers,
+    norm_affine,
+    statistics,
+)
 from tta.objectives import entropy
 from tta.options import option
 
@@ -224,11 +232,14 @@ class Method(nn.Module):
         self.memory: dict[str, Tensor] = {}
         self._idle = 0
         self._control_moving: dict[str, Tensor] | None = None
+        averaging = {} if self.chosen_elsewhere else named_adjustable_layers(model)
+        #: Layers whose moving averages depend on the weights below them, so that the control has its own, by their prefix.
+        self._averaging = {f"{name}.": layer for name, layer in averaging.items() if layer.moving_mean is not None}
         #: Whether an update was tried since the start; until then adapted and control are one and the same.
         self._learned = False
-        self._unlearned: tuple[Tensor, Prediction] | None = None
         self._control_at: Tensor | None = None
         self._control_said: Prediction | None = None
+        self._heard = False
         self.register_state()
         self._start = {name: b.clone() for name, b in self.named_buffers() if self._is_state(name)}
         self._start_memory = {name: value.clone() for name, value in self.memory.items()}
@@ -291,8 +302,8 @@ class Method(nn.Module):
         """Predict with the weights as they are; the result keeps the graph that ``update`` needs, if gradients are on."""
         with torch.set_grad_enabled(bool(self.adapted) and torch.is_grad_enabled()):
             prediction = self.run(images)
-        if not self._learned:
-            self._unlearned = images, prediction.detach()
+        if not (self._learned or self._averaging or self._control_at is images):
+            self._control_at, self._control_said, self._heard = images, prediction.detach(), False
         return prediction
 
     def update(self, images: Tensor, prediction: Prediction | None = None) -> Update:
@@ -328,12 +339,10 @@ class Method(nn.Module):
         Asked twice about the same tensor, or about one that was predicted before anything was learned, it answers from memory.
         """
         if self._control_at is not images or self._control_said is None:
-            if self._unlearned is not None and self._unlearned[0] is images:
-                said = self._unlearned[1]
-                self.hear_control(said)
-            else:
-                said = self.run_control(images)
-            self._control_at, self._control_said = images, said
+            self._control_at, self._control_said, self._heard = images, self.run_control(images), True
+        elif not self._heard:
+            self.hear_control(self._control_said)
+            self._heard = True
         return self._control_said
 
     @torch.no_grad()
@@ -492,7 +501,7 @@ class Method(nn.Module):
 
     def _forget_control(self) -> None:
         """What was said before says nothing of other statistics or of a new start."""
-        self._unlearned = self._control_at = self._control_said = None
+        self._control_at = self._control_said = None
 
     def run_control(self, images: Tensor) -> Prediction:
         """The control's forward pass; ``control`` remembers what it said."""
@@ -501,9 +510,8 @@ class Method(nn.Module):
         return prediction
 
     def _run_control(self, images: Tensor) -> Prediction:
-        moving_layers = {id(layer) for layer in adjustable_layers(self.model) if layer.moving_mean is not None}
-        layers = {f"{name}.": layer for name, layer in self.model.named_modules() if id(layer) in moving_layers}
-        if not layers or self.chosen_elsewhere:
+        layers = self._averaging
+        if not layers:
             return self.run(images, self._source)
         # Moving statistics depend on the weights below them, so the control has its own.
         latest = {name: layer.latest for name, layer in layers.items()}

@@ -14,7 +14,7 @@ from lightning import LightningModule, Trainer
 
 from callbacks.choice import Reference
 from callbacks.guard import CollapseGuard, GuardConfig
-from callbacks.verdict import Memory, Statistics, Thresholds, Verdict, decide
+from callbacks.verdict import Decision, Memory, Statistics, Thresholds, Verdict, decide
 from datamodules import ImageSet, StreamLoader
 from datamodules.bootstrap import ORDERS, bootstrapped
 from tta import entry
@@ -203,8 +203,8 @@ class _Observer(CollapseGuard):
         self._answers.append(torch.stack([adapted.logits.argmax(1), control.logits.argmax(1), self._labels]).cpu())
         return statistics
 
-    def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Verdict:
-        verdict = super()._judge(Statistics(lead=statistics.lead), events)
-        if verdict.reason == "statistics":
-            return verdict
-        return Verdict("OK", "ok", "Nothing else is judged while thresholds are calibrated.")
+    def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Decision:
+        decision = super()._judge(Statistics(lead=statistics.lead), events)
+        if decision.verdict.reason == "statistics":
+            return decision
+        return Decision(Verdict("OK", "ok", "Nothing else is judged while thresholds are calibrated."))

@@ -54,7 +54,8 @@ _TOGETHER, _HEDGE = 3, 8
 #: 126 at a constant skew, in class blocks or in Dirichlet order 36 had, two thirds of those that batch statistics harmed. (At
 #: severity 5, or under blur, where all statistics are near chance, random orders may have both as well: 6 of 29.)
 _DOUBTFUL, _SUPPORT = 0.6, 1.0
-#: Batches for which all candidates serve together once published statistics are mistrusted.
+#: Batches for which all candidates serve together, at least, once published statistics are mistrusted; then until a look finds
+#: no doubt. In blocks of one class that last longer than this, they would be back long before the second block tells.
 _MISTRUST = 8
 
 
@@ -78,7 +79,8 @@ class Choice:
         looks: how many there were.
         varying: whether the predicted mix varied between batches, at the last look: 0 no, 1 somewhat, 2 clearly.
         scanner_changes: whether the scanner was seen to change along the stream, with which the mix varies as well.
-        mistrusted: number of the batch from which on the published statistics are mistrusted; None: they are not.
+        mistrusted: number of the batch from which on the published statistics are, or were, mistrusted; None: they never were.
+        relented: whether that is over.
     """
 
     def __init__(self, num_classes: int, hysteresis: float) -> None:
@@ -89,6 +91,7 @@ class Choice:
         self.varying = 0
         self.scanner_changes = False
         self.mistrusted: int | None = None
+        self.relented = False
         self._gathered: dict[str, Evidence] = {}
         self._spreads: dict[str, Spread] = {}
 
@@ -101,7 +104,7 @@ class Choice:
         Args:
             batch: number of the batch.
         """
-        if self.looks < WARM_UP or self.looks % _LOOK_AT_ALL == 0 or self.hedging(batch):
+        if self.looks < WARM_UP or self.looks % _LOOK_AT_ALL == 0 or self.misfit:
             return None
         lead = self.lead(self.evidence) if self.at_home(self.evidence) and not self.varying else None
         if batch >= _HEDGE and lead is not None and lead < -_AHEAD and self.looks % 2:
@@ -139,14 +142,8 @@ class Choice:
             scanner_change: how much the scanner changes between batches; a mix that varies with it says nothing of blocks.
         """
         self.looks += 1
-        for name, (logits, features) in candidates.items():
-            past = self._gathered.get(name) or no_evidence(logits.shape[1], features.shape[1], features.device)
-            self._gathered[name] = gathered(past, logits, features)
+        self.hear(candidates)
         values = [evidence_of(self._gathered[name], *(reference or (None, None))) for name in candidates]
-        # Corrected statistics move at the start, and their predictions with them.
-        for name in ("batch", "corrected") if self.looks > WARM_UP else ("batch",):
-            if name in candidates:
-                self._spread(name, total_of_all(predicted_counts(candidates[name].logits, self.num_classes)))
         values += [self._dispersed(name, values[0]) for name in ("adapted", "batch", "corrected")]
         values.append(values[0].new_zeros(()) if scanner_change is None else scanner_change.to(values[0]))
         *numbers, adapted, published, corrected, change = torch.stack(values).tolist()
@@ -158,6 +155,20 @@ class Choice:
         varying = 2 if clearly else int(somewhat or published > _BY_ITSELF)
         self.scanner_changes = change >= _CHANGES
         self.varying = 0 if self.scanner_changes else varying
+
+    def hear(self, candidates: Mapping[str, Prediction]) -> None:
+        """Take in what candidates say of a batch, whether it is looked at or they serve along; the next look weighs it.
+
+        Args:
+            candidates: what each says.
+        """
+        for name, (logits, features) in candidates.items():
+            past = self._gathered.get(name) or no_evidence(logits.shape[1], features.shape[1], features.device)
+            self._gathered[name] = gathered(past, logits, features)
+        # Corrected statistics move at the start, and their predictions with them.
+        for name in ("batch", "corrected") if self.looks > WARM_UP else ("batch",):
+            if name in candidates:
+                self._spread(name, total_of_all(predicted_counts(candidates[name].logits, self.num_classes)))
 
     def handicapped(self, names: Mapping[str, object]) -> dict[str, float]:
         """The evidence for candidates, less what each must lead by."""
@@ -183,15 +194,27 @@ class Choice:
     def doubt(self, names: Mapping[str, object]) -> float | None:
         """By how much published statistics fit worse, and the source's less badly, than in any random order; None: unknown."""
         known = self.looks >= 2 and self.at_home(names) and {"source", "corrected"} <= self.evidence.keys()
-        if not known or self.scanner_changes or self.mistrusted is not None:
+        if not known or self.scanner_changes:
             return None
         own = self.evidence[str(self.current)]
         return min(_DOUBTFUL - own, self.evidence["source"] - own + _SUPPORT)
 
+    def reconsidered(self, doubt: float | None, batch: int) -> float | None:
+        """The doubt that is new: none once it was found; a mistrust that has lasted for a while ends where none is left."""
+        if self.mistrusted is None:
+            return doubt
+        if batch >= self.mistrusted + _MISTRUST and (doubt is None or doubt <= 0):
+            self.relented = True
+        return None
+
+    @property
+    def misfit(self) -> bool:
+        """Whether the published statistics fit badly, whatever the reason: then the next block may tell."""
+        return self.at_home(self.evidence) and self.evidence.get(str(self.current), _DOUBTFUL) < _DOUBTFUL
+
     def hedging(self, batch: int) -> bool:
         """Whether all candidates serve together, since the published statistics are mistrusted."""
-        since = self.mistrusted
-        return since is not None and since <= batch < since + _MISTRUST and self.at_home(self.evidence)
+        return self.mistrusted is not None and batch >= self.mistrusted and not self.relented and self.at_home(self.evidence)
 
     def alongside(self, batch: int) -> list[str]:
         """Candidates that serve along with the published statistics: where those are mistrusted, and while little is known."""
@@ -236,13 +259,15 @@ class Choice:
             "varying": self.varying,
             "scanner_changes": self.scanner_changes,
             "mistrusted": self.mistrusted,
+            "relented": self.relented,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         self.current, self.looks = state_dict["current"], state_dict["looks"]
         self.evidence, self.varying = dict(state_dict["evidence"]), state_dict["varying"]
-        self.scanner_changes, self.mistrusted = state_dict["scanner_changes"], state_dict["mistrusted"]
+        self.scanner_changes = state_dict["scanner_changes"]
+        self.mistrusted, self.relented = state_dict["mistrusted"], state_dict["relented"]
         self._gathered = {
             name: Evidence(ClassMoments(*moments), *rest) for name, (moments, *rest) in state_dict["gathered"].items()
         }

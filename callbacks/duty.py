@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 #: Variation of the predicted mix between batches, in units of chance, that is suspect; and how much larger than the last
 #: suspect one it must be to be suspect again. An adapting model's mix varies somewhat more than chance for good.
 _SUSPECT, _MORE = 0.7, 1.4
+#: Most batches between two checks while watching.
+_WATCHED = 4
 
 
 @dataclass(frozen=True)
@@ -16,16 +18,22 @@ class Duty:
         next_look: number of the batch at which all candidates are.
         calm_since: number of the batch at which something happened last.
         suspect: variation of the predicted mix from which on calm starts anew.
+        watched: number of the batch that was checked last, where that was a watch; None: it was not.
     """
 
     next_check: int = 0
     next_look: int = 0
     calm_since: int = 0
     suspect: float = _SUSPECT
+    watched: int | None = None
 
     def checks(self, batch: int) -> bool:
         """Whether a batch is compared with the control's."""
         return batch >= self.next_check
+
+    def stands_for(self, batch: int) -> int:
+        """How many batches a check at this one stands for: while watching, those since the last check."""
+        return 1 if self.watched is None else max(1, batch - self.watched)
 
     def looks(self, batch: int) -> bool:
         """Whether all candidates predict a batch."""
@@ -42,10 +50,21 @@ class Duty:
         interval = max(1, min((batch + 1 - self.calm_since) // patience, longest))
         return replace(self, next_check=batch + interval, next_look=batch + interval)
 
-    def watching(self, batch: int) -> "Duty":
-        """The duty while the verdict is WATCH: the next batch is compared with the control's, and so are those up to the next
-        look, for a slow drift falls below the watch now and then."""
-        return replace(self, next_check=batch + 1)
+    def watching(self, batch: int, room: float) -> "Duty":
+        """The duty while watching: the next check is due when half the room until an alarm can be used up.
+
+        A watch lasts up to the next look, for a slow drift falls below its level now and then.
+
+        Args:
+            batch: number of the batch, which was checked.
+            room: batches until an alarm if things go on as they are (``Decision.room``).
+        """
+        interval = max(1, min(int(min(room, 2 * _WATCHED) / 2), _WATCHED))
+        return replace(self, next_check=min(batch + interval, max(self.next_look, batch + 1)), watched=batch)
+
+    def unwatched(self) -> "Duty":
+        """The duty after a check that calls for none: nobody knows when what the next watch finds will have begun."""
+        return replace(self, watched=None)
 
     def alerted(self, batch: int) -> "Duty":
         """The duty after something happened: the next batch is looked at, and calm starts anew."""
@@ -58,7 +77,7 @@ class Duty:
             batch: number of the batch, which is looked at.
             variation: of the mix.
         """
-        return Duty(batch, batch, batch, _MORE * variation)
+        return Duty(batch, batch, batch, _MORE * variation, self.watched)
 
     def hurried(self, batch: int) -> "Duty":
         """The duty when something cheap to see calls for a look at this batch."""

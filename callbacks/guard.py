@@ -14,7 +14,7 @@ from callbacks.choice import Choice, Reference
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
 from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
-from callbacks.verdict import Memory, State, Statistics, Thresholds, Verdict
+from callbacks.verdict import Decision, Memory, State, Statistics, Thresholds, Verdict
 from tta.calibration import calibrated
 from tta.candidates import WARM_UP
 from tta.config import closest
@@ -67,7 +67,7 @@ class GuardConfig:
     alarm_doubt: float | None = option(
         None,
         "alarm, and let all statistics serve together for a while, when doubt in the published ones came to this much, summed "
-        "over looks; null: 0.2",
+        "over looks; null: 0.1",
     )
     ladder: list[str] = option(list(LADDER), "correction of the first, second, ... alarm within the window; the last repeats")
     rest: int = option(8, "batches without updates after an alarm")
@@ -213,19 +213,21 @@ class CollapseGuard(Guard):
                 candidates = pl_module.candidates(batch, self.choice.contenders(self.batch), self.choice.partly(self.batch))
             if candidates:
                 lead, switched = self._look(pl_module, candidates, events)
-                doubt = None if switched else self.choice.doubt(candidates)
+                doubt = self.choice.reconsidered(None if switched else self.choice.doubt(candidates), self.batch)
                 control = self._twin(pl_module, candidates, batch, adapted)
             else:
                 control = pl_module.control(batch)
         if isinstance(pl_module, Choosable) and not candidates and (along := self.choice.alongside(self.batch)):
             candidates = pl_module.candidates(batch, along)
+            self.choice.hear(candidates)
         statistics = Statistics(non_finite=not healthy)
         # At the start, corrected statistics take a batch in before the control predicts it: the adapted model did without.
         settled = self.choice.current != "corrected" or self.choice.looks > WARM_UP
         if healthy and control is not None and due and settled and not skipped and not switched:
             statistics = self._measure(adapted, control)
         statistics = replace(statistics, lead=lead, doubt=doubt)
-        verdict = self._judge(statistics, events)
+        decision = self._judge(statistics, events)
+        verdict = decision.verdict
         if skipped:
             events.append(self._event("skipped", skipped, f"No update: {skipped.replace('_', ' ')}.", None, batch))
         judged_under = self.choice.current
@@ -247,7 +249,8 @@ class CollapseGuard(Guard):
         outputs["verdict"] = self.state = verdict.state
         outputs["statistics"] = trace_of(statistics)
         outputs["checked"], outputs["choice"] = due, judged_under
-        self._plan(due, happened=(switched and self.batch > 0) or verdict.state == "ALARM")
+        room = 0.0 if statistics.drift is None else decision.room
+        self._plan(due, room, happened=(switched and self.batch > 0) or verdict.state == "ALARM")
         self._marginal = counts if self._marginal is None else torch.lerp(self._marginal, counts, 0.3)
         self.batch += 1
 
@@ -409,15 +412,16 @@ class CollapseGuard(Guard):
             mirror=self._flips.mirror.log_wealth,
             disagreement=flips / images if images else None,
             rank=own_rank / twin_rank if twin_rank > 0 else None,
+            stands_for=self.duty.stands_for(self.batch),
         )
 
-    def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Verdict:
-        """The verdict on a batch."""
+    def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Decision:
+        """The decision on a batch, which is kept."""
         decision = judge(statistics, self.thresholds, self.memory, self.state, self.choice.current)
         verdict, self.memory = decision.verdict, decision.memory
         if verdict.state != self.state:
             events.append(self._event("verdict", verdict.reason, verdict.message, statistics, state=verdict.state))
-        return verdict
+        return decision
 
     def _correct(self, module: Guardable, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
         """The ladder's correction for this alarm, and rest."""
@@ -457,16 +461,22 @@ class CollapseGuard(Guard):
         elif jump > _STARTLING:
             self.duty = self.duty.hurried(self.batch)
 
-    def _plan(self, due: bool, *, happened: bool) -> None:
+    def _plan(self, due: bool, room: float, *, happened: bool) -> None:
         """When to look next."""
+        looked = due and self.duty.looks(self.batch)
         if happened:
             self.duty = self.duty.alerted(self.batch)
-        elif due and self.duty.looks(self.batch):
-            # While updates are held back there is time to look more often whether that is still right.
-            longest = min(2, self.config.longest) if self.holding else self.config.longest
+        elif looked:
+            longest = self.config.longest
+            if self.holding:  # updates rest, so there is time to look more often whether that is still right
+                longest = min(2, longest)
+            elif self.choice.misfit:
+                longest = min(4, longest)
             self.duty = self.duty.looked(self.batch, self.config.patience, longest)
-        if self.state == "WATCH":
-            self.duty = self.duty.watching(self.batch)
+        if due and (self.state == "WATCH" or not (looked or self.duty.watched is None)):
+            self.duty = self.duty.watching(self.batch, room)
+        elif due:
+            self.duty = self.duty.unwatched()
 
     def _event(
         self, kind: str, reason: str, message: str, statistics: Statistics | None, batch: Any = None, **more: Any

@@ -81,6 +81,8 @@ def statistics_of(row: Mapping[str, str]) -> Statistics:
             values[name] = tuple(json.loads(cell)) if cell else ()
         elif name == "non_finite":
             values[name] = bool(int(cell or 0))
+        elif name == "stands_for":
+            values[name] = int(cell)
         else:
             values[name] = float(cell) if cell else None
     return Statistics(**values)

@@ -27,6 +27,7 @@ class Statistics:
         mirror: the same for flips away from it, as of over-balancing.
         disagreement: share of images on which adapted and control disagree.
         rank: effective rank of the adapted model's features over the control's; for the reader, nothing is judged by it.
+        stands_for: batches that the check stands for: more than 1 where those before it were let pass while watching.
     """
 
     separation: float | None = None
@@ -40,6 +41,7 @@ class Statistics:
     mirror: float | None = None
     disagreement: float | None = None
     rank: float | None = None
+    stands_for: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Thresholds:
     watch_drift: float = 0.04
     alarm_excess: float | None = 0.06
     alarm_lead: float = 0.05
-    alarm_doubt: float = 0.2
+    alarm_doubt: float = 0.1
     alpha: float = 0.01
 
 
@@ -99,10 +101,11 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict and the memory that the next one needs."""
+    """A verdict, the memory that the next one needs, and in how many batches an alarm is due if things go on as they are."""
 
     verdict: Verdict
     memory: Memory = field(default_factory=Memory)
+    room: float = math.inf
 
 
 def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> Decision:
@@ -113,7 +116,8 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
     fall counts only where predictions move as well: clusters that loosen while every image keeps its class harm nobody. While
     predictions drift, R is held against the best that it has been: over-balancing first tightens the clusters, and when R
     falls below the control's it is late. Drift itself, the lead of other normalisation statistics, and doubt in the published
-    ones are summed likewise.
+    ones are summed likewise. A check counts for all the batches that it stands for, so sums grow by the batch however often
+    one looks (the CUSUM chart of variable sampling intervals: Reynolds, Amin and Arnold, 1990).
 
     Args:
         statistics: what was measured; an undefined ratio leaves the sum as it was.
@@ -157,19 +161,36 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
         verdict = Verdict("WATCH", "drift", f"Predictions moved by {drift:.0%} against the control's.")
     else:
         verdict = Verdict("OK", "ok", "The adapted model separates the classes as the control does.")
-    return Decision(verdict, after)
+    return Decision(verdict, after, _room(statistics, thresholds, after))
 
 
 def _remembered(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> Memory:
     """The memory with what a batch adds to its sums, or takes off; what is not defined changes nothing."""
-    ratio, drift, shortfall, peak = statistics.ratio, statistics.drift, memory.shortfall, memory.peak
-    drifting = drift is not None and drift > thresholds.watch_drift
+    ratio, drift, batches = statistics.ratio, statistics.drift, statistics.stands_for
+    shortfall, peak = memory.shortfall, memory.peak
     if ratio is not None:
         peak = max(peak, ratio)
-        lacking = thresholds.watch_ratio * (peak if drifting else 1.0) - ratio
+        lacking = _lacking(statistics, thresholds, peak)
         if lacking < 0 or drift is None or drift > thresholds.watch_drift / 2 or ratio < _DEEP:
-            shortfall = max(0.0, shortfall + lacking)
-    excess = None if drift is None else drift - thresholds.watch_drift
+            shortfall = max(0.0, shortfall + lacking * batches)
+    excess = None if drift is None else (drift - thresholds.watch_drift) * batches
     sums = {"excess": excess, "lead": statistics.lead, "doubt": statistics.doubt}
     added = {name: max(0.0, getattr(memory, name) + value) for name, value in sums.items() if value is not None}
     return replace(memory, shortfall=shortfall, peak=peak, **added)
+
+
+def _lacking(statistics: Statistics, thresholds: Thresholds, peak: float) -> float:
+    """What R lacks to what it should be; below 0 where it has some to spare."""
+    assert statistics.ratio is not None
+    drifting = statistics.drift is not None and statistics.drift > thresholds.watch_drift
+    return thresholds.watch_ratio * (peak if drifting else 1.0) - statistics.ratio
+
+
+def _room(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> float:
+    """Batches until an alarm if things go on as they are, and what R lacks counts; infinite where nothing is amiss."""
+    paces = []
+    if statistics.ratio is not None:
+        paces.append((thresholds.alarm_shortfall - memory.shortfall, _lacking(statistics, thresholds, memory.peak)))
+    if statistics.drift is not None and thresholds.alarm_excess is not None:
+        paces.append((thresholds.alarm_excess - memory.excess, statistics.drift - thresholds.watch_drift))
+    return min((left / pace for left, pace in paces if pace > 0), default=math.inf)

@@ -109,21 +109,50 @@ def test_published_statistics_are_doubted_where_they_fit_badly_and_the_source_su
     assert choice.doubt(every) is None  # a single look
     choice.looks, choice.current = 2, "corrected"
     assert choice.doubt(every) is None
-    choice.current, choice.mistrusted = "batch", 5
-    assert choice.doubt(every) is None  # said once
 
 
-def test_mistrusted_statistics_serve_together_with_all_others_for_a_while() -> None:
+def test_what_is_heard_between_looks_counts_as_what_is_looked_at() -> None:
+    torch.manual_seed(0)
+    said = [{name: predicted([20 + index, 44 - index]) for name in ("batch", "corrected")} for index in range(9)]
+    looking, hearing = (Choice(num_classes=2, hysteresis=0.05) for _ in range(2))
+    for index, candidates in enumerate(said):
+        looking.weigh(candidates)
+        if index < 5 or index == 8:
+            hearing.weigh(candidates)
+        else:
+            hearing.hear(candidates)
+    assert (looking.looks, hearing.looks) == (9, 6)
+    assert hearing.evidence == looking.evidence
+    torch.testing.assert_close(hearing.state_dict()["spreads"], looking.state_dict()["spreads"])
+
+
+def test_doubt_is_said_once_and_mistrust_lasts_while_it_does() -> None:
+    choice = Choice(num_classes=4, hysteresis=0.05)
+    choice.evidence, choice.current = {"source": 0.2, "batch": 0.3, "corrected": 0.1}, "batch"
+    assert choice.reconsidered(0.3, 5) == 0.3
+    choice.mistrusted = 5
+    for batch, doubt in ((6, 0.3), (8, -0.1), (13, 0.2), (40, 0.1)):
+        assert choice.reconsidered(doubt, batch) is None
+        assert choice.hedging(batch + 1)
+    choice.reconsidered(-0.1, 41)
+    assert not choice.hedging(42)
+    choice.reconsidered(0.3, 50)
+    assert not choice.hedging(51)
+
+
+def test_mistrusted_statistics_serve_together_with_all_others() -> None:
     choice = Choice(num_classes=4, hysteresis=0.05)
     choice.evidence, choice.looks = {"source": 0.2, "batch": 0.3, "corrected": 0.1}, 20
     choice.current, choice.mistrusted = "batch", 30
     share = {name: math.exp(value) for name, value in choice.evidence.items()}
     expected = pytest.approx({name: value / sum(share.values()) for name, value in share.items()})
     asked = {"source": 0, "corrected": 0}  # the adapted model itself speaks for batch statistics
-    assert [choice.alongside(batch) for batch in (29, 30, 37, 38)] == [[], ["source", "corrected"], ["source", "corrected"], []]
+    assert [choice.alongside(batch) for batch in (29, 30, 90)] == [[], ["source", "corrected"], ["source", "corrected"]]
     assert choice.weights(asked, batch=37) == expected
-    assert choice.weights(asked, batch=38) == {}
     assert (choice.partly(37), choice.contenders(37)) == (set(), None)
+    choice.relented = True
+    assert choice.weights(asked, batch=38) == {}
+    choice.relented = False
     choice.current = "corrected"
     assert choice.alongside(33) == []  # others were chosen
 
@@ -187,11 +216,24 @@ def test_looks_thin_out_with_calm_and_start_anew_when_something_happens() -> Non
     assert looks(Duty(), 16, happened=(9,)) == [0, 1, 2, 3, 5, 8, 10, 11, 12, 13, 15]
 
 
-def test_a_watch_checks_the_next_batch_without_a_look() -> None:
-    duty = Duty(next_check=9, next_look=9).watching(3)
-    assert duty.checks(4)
-    assert not duty.looks(4)
-    assert Duty(next_check=9, next_look=9).hurried(3).looks(3)
+def test_a_watch_checks_the_more_often_the_nearer_the_alarm_without_a_look() -> None:
+    planned = Duty(next_check=9, next_look=9)
+    for room, interval in ((0.0, 1), (3.9, 1), (4.0, 2), (6.5, 3), (1000.0, 4), (math.inf, 4)):
+        duty = planned.watching(3, room)
+        assert [duty.checks(batch) for batch in range(4, 9)] == [batch >= 3 + interval for batch in range(4, 9)]
+        assert not duty.looks(8)
+    assert planned.watching(7, math.inf).checks(9), "a look is also a check"
+    assert planned.hurried(3).looks(3)
+
+
+def test_a_check_while_watching_stands_for_the_batches_since_the_last_one() -> None:
+    duty = Duty(next_check=9, next_look=9)
+    assert duty.stands_for(9) == 1, "who was not watching does not know when it began"
+    duty = duty.watching(3, math.inf)
+    assert duty.stands_for(4) == 1
+    assert duty.stands_for(7) == 4
+    assert duty.unwatched().stands_for(7) == 1
+    assert duty.alerted(5).stands_for(7) == 1
 
 
 class Plain:
@@ -407,10 +449,28 @@ def test_where_neither_batch_statistics_nor_the_source_fit_an_alarm_lets_all_ser
     assert module.paused
     names = ["source", "batch", "corrected"]
     torch.testing.assert_close(outputs[4]["logits"].exp(), blended(module, names, guard.choice.evidence))
-    guard, module, outputs = watched(blur, 12)
+    guard, module, outputs = watched(blur, 20)
     assert guard.alarmed == [1]  # once
-    assert not module.paused
-    assert [output["served_by"] for output in outputs] == ["control"] * 9 + ["adapted"] * 3
+    assert module.paused, "for as long as doubt lasts"
+    assert [output["served_by"] for output in outputs] == ["control"] * 20
+    module.blur["batch"] = 0.2
+    for index in range(20, 60):
+        adapted = module.predict(mixed(index), "batch")
+        outputs.append({"logits": adapted.logits, "features": adapted.features})
+        guard.on_train_batch_end(None, module, outputs[-1], mixed(index), index)  # type: ignore[arg-type]
+    assert (guard.alarmed, module.paused) == ([1], False)
+    assert outputs[-1]["served_by"] == "adapted"
+
+
+def test_looks_thin_out_less_where_published_statistics_fit_badly() -> None:
+    def gaps(blur: Mapping[str, float]) -> list[int]:
+        guard, _, outputs = watched(blur, 60)
+        assert guard.alarms == 0
+        looks = [index for index, output in enumerate(outputs) if output["checked"]]
+        return [following - this for this, following in pairwise(looks)]
+
+    assert max(gaps({"source": 0.3, "batch": 0.3, "corrected": 0.3})) > 8
+    assert max(gaps({"source": 30.0, "batch": 4.0, "corrected": 4.0})) == 4
 
 
 def test_a_scanner_that_changes_is_told_once_when_it_is_first_seen() -> None:

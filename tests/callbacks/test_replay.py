@@ -46,6 +46,7 @@ def test_statistics_survive_the_file_bit_for_bit() -> None:
         Statistics(),
         Statistics(0.1, 1 / 3, 1e-17, ("a, b", 'quote"'), True),
         Statistics(drift=float("inf")),
+        Statistics(drift=0.05, stands_for=4),
     ):
         cells = {key: str("" if (v := cell_of(value)) is None else v) for key, value in trace_of(statistics).items()}
         assert statistics_of(cells) == statistics
@@ -97,10 +98,10 @@ def test_a_run_of_the_program_replays_to_its_own_verdicts(source: Path, tmp_path
 )
 def test_refusals_are_one_sentence(tmp_path: Path, capsys: Capture, words: list[str], message: str) -> None:
     head = "batch,J,R,drift,entropy,loss,verdict"
-    rest = "vanished,non_finite,lead,doubt,lean,mirror,disagreement,rank,choice"
+    rest = "vanished,non_finite,lead,doubt,lean,mirror,disagreement,rank,stands_for,choice"
     (tmp_path / "old.csv").write_text(f"{head}\n0,1,1,0,1,,OK\n")
-    (tmp_path / "bad.csv").write_text(f"{head},{rest}\n0,one,1,0,1,,OK,,0,,,,,,,\n")
-    (tmp_path / "trace.csv").write_text(f"{head},{rest}\n0,1,1,0,1,,OK,,0,,,,,,,\n")
+    (tmp_path / "bad.csv").write_text(f"{head},{rest}\n0,one,1,0,1,,OK,,0,,,,,,,1,\n")
+    (tmp_path / "trace.csv").write_text(f"{head},{rest}\n0,1,1,0,1,,OK,,0,,,,,,,1,\n")
     assert main([word.format(tmp_path) for word in words]) == 2
     assert message in capsys.readouterr().err
     assert main(["--help"]) == 0

@@ -65,6 +65,21 @@ def test_drift_adds_up_to_an_alarm_unless_the_control_is_not_to_be_trusted() -> 
     assert decide(Statistics(ratio=1.0, drift=0.05), LIMITS, once.memory).memory.excess == 0
 
 
+def test_a_check_counts_for_the_batches_that_it_stands_for_and_tells_how_many_are_left() -> None:
+    drifting = Statistics(ratio=1.0, drift=0.22)
+    every = Memory()
+    for _ in range(4):
+        every = decide(drifting, LIMITS, every).memory
+    once = decide(replace(drifting, stands_for=4), LIMITS, Memory())
+    assert once.memory.excess == pytest.approx(every.excess) == pytest.approx(4 * 0.02)
+    assert once.room == pytest.approx((0.2 - 0.08) / 0.02)
+    falling = decide(Statistics(ratio=0.80, drift=0.22, stands_for=2), LIMITS, Memory(peak=1.0))
+    assert falling.memory.shortfall == pytest.approx(2 * 0.05)
+    assert falling.room == pytest.approx((0.3 - 0.1) / 0.05), "the sum that comes to its alarm first"
+    assert decide(drifting, replace(LIMITS, alarm_excess=None), Memory()).room == math.inf
+    assert decide(Statistics(ratio=1.0, drift=0.1), LIMITS, every).room == math.inf
+
+
 def test_frozen_stays_frozen() -> None:
     assert decide(Statistics(ratio=1.5), LIMITS, Memory(frozen=True)).verdict.state == "FROZEN"
 

@@ -209,7 +209,7 @@ class Choice:
 
     @property
     def misfit(self) -> bool:
-        """Whether the published statistics fit badly, whatever the reason: then the next block may tell."""
+        """Whether the published statistics fit badly, for whatever reason."""
         return self.at_home(self.evidence) and self.evidence.get(str(self.current), _DOUBTFUL) < _DOUBTFUL
 
     def hedging(self, batch: int) -> bool:

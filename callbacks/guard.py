@@ -30,6 +30,9 @@ from tta.sequential import Wager
 
 #: Change of the predicted marginal from the running one, in total variation, that calls for a check at once.
 _STARTLING = 0.35
+#: Most batches between two looks while updates are held back, when there is time to look whether that is still right; and where
+#: the published statistics fit badly, when the next block of classes may tell why.
+_HELD, _MISFIT = 2, 4
 
 
 @dataclass
@@ -47,16 +50,16 @@ class GuardConfig:
     decay: float = option(0.7, "memory of the running class moments and marginals, per check")
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
     false_alarm: float = option(0.01, "chance of a false alarm in 100 batches, for thresholds that are null and calibrated")
-    watch_ratio: float | None = option(None, "watch every batch when R is below this; null: as calibrated by train.py, or 0.97")
+    watch_ratio: float | None = option(None, "watch closely when R is below this; null: as calibrated by train.py, or 0.97")
     alarm_shortfall: float | None = option(
-        None, "alarm when R fell short of watch_ratio by this much, summed over checks; null: as calibrated, or 0.1"
+        None, "alarm when R fell short of watch_ratio by this much, summed over batches; null: as calibrated, or 0.1"
     )
     watch_drift: float | None = option(
-        None, "watch every batch when the marginal drift is above this; null: as calibrated, or 0.04"
+        None, "watch closely when the marginal drift is above this; null: as calibrated, or 0.04"
     )
     alarm_excess: float | None = option(
         None,
-        "alarm when drift exceeded watch_drift by this much, summed over checks, where statistics are chosen; null: as "
+        "alarm when drift exceeded watch_drift by this much, summed over batches, where statistics are chosen; null: as "
         "calibrated, or 0.06",
     )
     alarm_lead: float | None = option(
@@ -66,8 +69,8 @@ class GuardConfig:
     )
     alarm_doubt: float | None = option(
         None,
-        "alarm, and let all statistics serve together for a while, when doubt in the published ones came to this much, summed "
-        "over looks; null: 0.1",
+        "alarm, and let all statistics serve together while it lasts, when doubt in the published ones came to this much, "
+        "summed over looks; null: 0.1",
     )
     ladder: list[str] = option(list(LADDER), "correction of the first, second, ... alarm within the window; the last repeats")
     rest: int = option(8, "batches without updates after an alarm")
@@ -467,12 +470,8 @@ class CollapseGuard(Guard):
         if happened:
             self.duty = self.duty.alerted(self.batch)
         elif looked:
-            longest = self.config.longest
-            if self.holding:  # updates rest, so there is time to look more often whether that is still right
-                longest = min(2, longest)
-            elif self.choice.misfit:
-                longest = min(4, longest)
-            self.duty = self.duty.looked(self.batch, self.config.patience, longest)
+            longest = _HELD if self.holding else _MISFIT if self.choice.misfit else self.config.longest
+            self.duty = self.duty.looked(self.batch, self.config.patience, min(longest, self.config.longest))
         if due and (self.state == "WATCH" or not (looked or self.duty.watched is None)):
             self.duty = self.duty.watching(self.batch, room)
         elif due:

@@ -49,10 +49,10 @@ class Thresholds:
     """Where trust ends.
 
     Attributes:
-        watch_ratio: R below this falls short, and calls for a check on every batch.
-        alarm_shortfall: the alarm is raised when R has fallen short of ``watch_ratio`` by this much, summed over checks.
-        watch_drift: marginal drift above this calls for a check on every batch.
-        alarm_excess: the alarm is raised when drift has exceeded ``watch_drift`` by this much, summed over checks; None: drift
+        watch_ratio: R below this falls short, and calls for a watch.
+        alarm_shortfall: the alarm is raised when R has fallen short of ``watch_ratio`` by this much, summed over batches.
+        watch_drift: marginal drift above this calls for a watch.
+        alarm_excess: the alarm is raised when drift has exceeded ``watch_drift`` by this much, summed over batches; None: drift
             alone never raises it, as where the control's own marginal is not to be trusted.
         alarm_lead: the alarm is raised when other statistics have led the published ones by this much, summed over looks.
         alarm_doubt: the alarm is raised when doubt in the published ones has come to this much, summed over looks.

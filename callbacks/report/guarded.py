@@ -54,7 +54,7 @@ def guard(view: View) -> list[str]:
         panels = [("ratio R", ratio, thresholds.watch_ratio, "low"), ("drift", drift, thresholds.watch_drift, "high")]
         caption = (
             "R: class separation of the adapted model over the control's. Drift: total variation between their predicted "
-            "marginals. Dashed: beyond it the guard watches every batch. Vertical: corrections; dotted, other statistics."
+            "marginals. Dashed: beyond it the guard watches closely. Vertical: corrections; dotted, other statistics."
         )
         parts.append(page.figure(lambda: figures.measures(rows, events, panels), caption, "What is watched."))
         levels = {name: getattr(thresholds, f"alarm_{name}") for name in SUMS}

@@ -104,7 +104,7 @@ class Choice:
         Args:
             batch: number of the batch.
         """
-        if self.looks < WARM_UP or self.looks % _LOOK_AT_ALL == 0 or self.misfit:
+        if self.looks < WARM_UP or self.looks % _LOOK_AT_ALL == 0 or self.misfit or self.hedging(batch):
             return None
         lead = self.lead(self.evidence) if self.at_home(self.evidence) and not self.varying else None
         if batch >= _HEDGE and lead is not None and lead < -_AHEAD and self.looks % 2:

@@ -59,7 +59,7 @@ class Duty:
             batch: number of the batch, which was checked.
             room: batches until an alarm if things go on as they are (``Decision.room``).
         """
-        interval = max(1, min(int(min(room, 2 * _WATCHED) / 2), _WATCHED))
+        interval = max(1, int(min(room / 2, _WATCHED)))
         return replace(self, next_check=min(batch + interval, max(self.next_look, batch + 1)), watched=batch)
 
     def unwatched(self) -> "Duty":

@@ -150,6 +150,9 @@ def test_mistrusted_statistics_serve_together_with_all_others() -> None:
     assert [choice.alongside(batch) for batch in (29, 30, 90)] == [[], ["source", "corrected"], ["source", "corrected"]]
     assert choice.weights(asked, batch=37) == expected
     assert (choice.partly(37), choice.contenders(37)) == (set(), None)
+    choice.looks, choice.evidence["batch"] = 21, 2.0
+    assert choice.contenders(37) is None, "also where they fit better meanwhile: they serve together still"
+    choice.looks, choice.evidence["batch"] = 20, 0.3
     choice.relented = True
     assert choice.weights(asked, batch=38) == {}
     choice.relented = False

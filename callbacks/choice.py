@@ -106,8 +106,7 @@ class Choice:
         """
         if self.looks < WARM_UP or self.looks % _LOOK_AT_ALL == 0 or self.misfit or self.hedging(batch):
             return None
-        lead = self.lead(self.evidence) if self.at_home(self.evidence) and not self.varying else None
-        if batch >= _HEDGE and lead is not None and lead < -_AHEAD and self.looks % 2:
+        if batch >= _HEDGE and self.undisputed and self.looks % 2:
             return [name for name in self.evidence if name == self.current]
         best = max(self.evidence.values(), default=0.0)
         far = {name for name, value in self.evidence.items() if value < best - _FAR_BEHIND} & {"source"} - {self.current}
@@ -206,6 +205,14 @@ class Choice:
         if batch >= self.mistrusted + _MISTRUST and (doubt is None or doubt <= 0):
             self.relented = True
         return None
+
+    @property
+    def undisputed(self) -> bool:
+        """Whether nothing speaks against the published statistics: they fit, lead all others, and the mix does not vary."""
+        if not self.at_home(self.evidence) or self.varying or self.misfit:
+            return False
+        lead = self.lead(self.evidence)
+        return lead is not None and lead < -_AHEAD
 
     @property
     def misfit(self) -> bool:

@@ -62,6 +62,10 @@ class Duty:
         interval = max(1, int(min(room / 2, _WATCHED)))
         return replace(self, next_check=min(batch + interval, max(self.next_look, batch + 1)), watched=batch)
 
+    def missed(self, batch: int) -> "Duty":
+        """The duty after a check that could not be made: the next batch takes its place, and stands for this one as well."""
+        return replace(self, next_check=batch + 1)
+
     def unwatched(self) -> "Duty":
         """The duty after a check that calls for none: nobody knows when what the next watch finds will have begun."""
         return replace(self, watched=None)
@@ -69,6 +73,21 @@ class Duty:
     def alerted(self, batch: int) -> "Duty":
         """The duty after something happened: the next batch is looked at, and calm starts anew."""
         return Duty(batch + 1, batch + 1, batch + 1, self.suspect)
+
+    def corrected(self, batch: int, rest: int, *, unmoved: bool) -> "Duty":
+        """The duty after an alarm that says nothing of the statistics: calm starts anew, and candidates wait out the rest.
+
+        Args:
+            batch: number of the batch.
+            rest: batches without updates.
+            unmoved: whether the model is its own control meanwhile, so that there is nothing to check.
+        """
+        over = batch + 1 + rest
+        return Duty(over if unmoved else batch + 1, over, batch + 1, self.suspect)
+
+    def cleared(self) -> "Duty":
+        """The duty when a model that rests has been found sound: it does not move, so it is checked when candidates are."""
+        return replace(self, next_check=self.next_look, watched=None)
 
     def suspected(self, batch: int, variation: float) -> "Duty":
         """The duty when the predicted mix varies by as much as is suspect: calm starts anew, until it varies by still more.

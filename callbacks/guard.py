@@ -33,6 +33,8 @@ _STARTLING = 0.35
 #: Most batches between two looks while updates are held back, when there is time to look whether that is still right; and where
 #: the published statistics fit badly, when the next block of classes may tell why.
 _HELD, _MISFIT = 2, 4
+#: Checks in a row that must find nothing amiss before a corrected model serves again while it rests.
+_SOUND = 2
 
 
 @dataclass
@@ -168,6 +170,8 @@ class CollapseGuard(Guard):
         self.memory = Memory()
         self.duty = Duty()
         self.resting = 0
+        #: Checks in a row, since the last correction, that found nothing amiss.
+        self.sound = 0
         self.choice = Choice(len(self.class_names), self.config.hysteresis)
         #: Whether updates are held back because the source's own statistics suit the stream.
         self.holding = False
@@ -206,12 +210,12 @@ class CollapseGuard(Guard):
         skipped = skipped_by_all(outputs.get("skipped"), device)
         counts = total_of_all(predicted_counts(adapted.logits, len(self.class_names)))
         self._hurry(counts)
-        due = self.duty.checks(self.batch)
+        # After a correction that left some of the harm in place, the control serves until the model is found sound, or rested.
+        doubted = self.resting > 0 and not self.idle and self.shift is None and self.sound < _SOUND
+        due = doubted or self.duty.checks(self.batch)
         candidates: Mapping[str, Prediction] = {}
         control, lead, doubt, switched = None, None, None, False
-        # After a correction that left some of the harm in place, the control serves until the rest is over.
-        doubted = self.resting > 0 and not self.idle and self.shift is None
-        if due or skipped or not healthy or doubted:
+        if due or skipped or not healthy:
             if isinstance(pl_module, Choosable) and (self.duty.looks(self.batch) or self.choice.current is None):
                 candidates = pl_module.candidates(batch, self.choice.contenders(self.batch), self.choice.partly(self.batch))
             if candidates:
@@ -243,7 +247,10 @@ class CollapseGuard(Guard):
         doubted = doubted or switched or bool(skipped) or verdict.state in ("ALARM", "FROZEN")
         self._serve(outputs, adapted, control, candidates, doubted=doubted)
         self.resting = max(self.resting - 1, 0)
-        if verdict.state == "ALARM" and verdict.reason not in ("statistics", "doubt"):
+        if statistics.drift is not None:
+            self.sound = self.sound + 1 if verdict.state == "OK" else 0
+        climbed = verdict.state == "ALARM" and verdict.reason not in ("statistics", "doubt")
+        if climbed:
             events.append(self._correct(pl_module, verdict, statistics))
         elif not (self.resting or self.memory.frozen or self.holding or self.choice.hedging(self.batch + 1)):
             pl_module.pause(False)
@@ -252,8 +259,8 @@ class CollapseGuard(Guard):
         outputs["verdict"] = self.state = verdict.state
         outputs["statistics"] = trace_of(statistics)
         outputs["checked"], outputs["choice"] = due, judged_under
-        room = 0.0 if statistics.drift is None else decision.room
-        self._plan(due, room, happened=(switched and self.batch > 0) or verdict.state == "ALARM")
+        room = None if statistics.drift is None else decision.room
+        self._plan(due, room, climbed=climbed, happened=(switched and self.batch > 0) or verdict.state == "ALARM")
         self._marginal = counts if self._marginal is None else torch.lerp(self._marginal, counts, 0.3)
         self.batch += 1
 
@@ -266,6 +273,7 @@ class CollapseGuard(Guard):
             "climbed": list(self._climbed),
             "state": self.state,
             "resting": self.resting,
+            "sound": self.sound,
             "memory": asdict(self.memory),
             "duty": asdict(self.duty),
             "choice": self.choice.state_dict(),
@@ -281,7 +289,7 @@ class CollapseGuard(Guard):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        for name in ("batch", "state", "resting", "holding", "idle", "shift"):
+        for name in ("batch", "state", "resting", "sound", "holding", "idle", "shift"):
             setattr(self, name, state_dict[name])
         self.alarmed, self.resets = list(state_dict["alarmed"]), list(state_dict["resets"])
         self._climbed = list(state_dict["climbed"])
@@ -441,7 +449,7 @@ class CollapseGuard(Guard):
             self.resets.append(self.batch)
         self._forget_control()
         self.memory = corrected(rung, self.memory)
-        self.resting = self.config.rest
+        self.resting, self.sound = self.config.rest, 0
         if correction.final or self.resting:
             module.pause(True)
         return self._event("correction", verdict.reason, message, statistics, correction=rung)
@@ -464,17 +472,33 @@ class CollapseGuard(Guard):
         elif jump > _STARTLING:
             self.duty = self.duty.hurried(self.batch)
 
-    def _plan(self, due: bool, room: float, *, happened: bool) -> None:
-        """When to look next."""
+    def _plan(self, due: bool, room: float | None, *, climbed: bool, happened: bool) -> None:
+        """When to look next.
+
+        Args:
+            due: whether the batch was to be checked.
+            room: of the decision; None: the batch could not be measured.
+            climbed: whether the ladder answered an alarm.
+            happened: whether there was an alarm, or the statistics changed.
+        """
         looked = due and self.duty.looks(self.batch)
-        if happened:
+        if climbed and (self.choice.current is None or self.choice.undisputed):
+            self.duty = self.duty.corrected(self.batch, self.resting, unmoved=self.idle)
+        elif happened:
             self.duty = self.duty.alerted(self.batch)
         elif looked:
             longest = _HELD if self.holding else _MISFIT if self.choice.misfit else self.config.longest
             self.duty = self.duty.looked(self.batch, self.config.patience, min(longest, self.config.longest))
-        if due and (self.state == "WATCH" or not (looked or self.duty.watched is None)):
+        watching = self.state == "WATCH" or not (looked or self.duty.watched is None)
+        if not due or happened:
+            pass
+        elif room is None:
+            self.duty = self.duty.missed(self.batch) if watching else self.duty
+        elif watching:
             self.duty = self.duty.watching(self.batch, room)
-        elif due:
+        elif self.resting and self.sound == _SOUND:
+            self.duty = self.duty.cleared()
+        else:
             self.duty = self.duty.unwatched()
 
     def _event(

@@ -237,6 +237,18 @@ def test_a_check_while_watching_stands_for_the_batches_since_the_last_one() -> N
     assert duty.stands_for(7) == 4
     assert duty.unwatched().stands_for(7) == 1
     assert duty.alerted(5).stands_for(7) == 1
+    missed = duty.missed(6)
+    assert missed.checks(7)
+    assert missed.stands_for(7) == 4, "a check that could not be made leaves its batches to the next one"
+
+
+def test_candidates_wait_for_the_end_of_a_rest_and_a_model_that_was_cleared_as_well() -> None:
+    duty = Duty(next_check=30, next_look=30).corrected(20, rest=8, unmoved=False)
+    assert duty.checks(21)
+    assert [batch for batch in range(21, 31) if duty.looks(batch)] == [29, 30]
+    assert [batch for batch in range(21, 31) if duty.cleared().checks(batch)] == [29, 30]
+    assert duty.looked(29, patience=2, longest=16).next_look == 33, "calm starts anew with the correction"
+    assert not Duty().corrected(20, rest=8, unmoved=True).checks(28), "a model at the source is its own control"
 
 
 class Plain:

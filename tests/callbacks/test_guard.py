@@ -95,9 +95,27 @@ def test_a_planted_collapse_is_caught_reset_and_not_served() -> None:
     assert rungs == list(guard.config.ladder)  # the harm came back after every correction
     assert guard.memory.frozen
     assert len(guard.resets) == 2  # the last two rungs
-    assert all(output["served_by"] == "control" for output in outputs[first : first + guard.config.rest])
+    served = [output["served_by"] for output in outputs[first : first + guard.config.rest]]
+    assert served == ["control"] * 3 + ["adapted"] * 5, "half restored and at rest, it serves after two checks that clear it"
+    assert [output["checked"] for output in outputs[first : first + 9]] == [True] * 3 + [False] * 6
     assert outputs[-1]["verdict"] == "FROZEN"
     assert outputs[-1]["served_by"] == "control"
+
+
+def test_a_model_that_a_correction_leaves_harmed_serves_when_two_checks_in_a_row_clear_it() -> None:
+    class Wound(Callback):
+        def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
+            if index >= 20:
+                module.method.adapted["norm.weight"].data.copy_(torch.tensor([1.0, 1.0, 0.5, 0.5, 0.0, 0.0]))
+
+    _, guard, outputs = run(batches(42), Wound(), lr=1e-5, config=GuardConfig(ladder=["slow"]))
+    rest = outputs[guard.alarmed[0] : guard.alarmed[0] + guard.config.rest]
+    served = [output["served_by"] for output in rest]
+    verdicts = [output["verdict"] for output in rest]
+    cleared = next(i for i in range(1, len(rest)) if verdicts[i : i + 2] == ["OK", "OK"]) + 2
+    assert "WATCH" in verdicts[:cleared], "the first check after the correction does not clear it"
+    assert served == ["control"] * cleared + ["adapted"] * (len(rest) - cleared)
+    assert all(output["checked"] for output in rest[:cleared])
 
 
 @pytest.mark.parametrize("method", ["source", "norm"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from lightning import LightningModule, Trainer
@@ -47,7 +47,7 @@ class GuardConfig:
     """Watch the adapted model, choose what serves, and correct before a collapse."""
 
     patience: int = option(2, "the guard looks at every batch at first, and again after 1/patience of the time of calm")
-    longest: int = option(16, "most batches between two looks")
+    longest: int = option(20, "most batches between two looks")
     hysteresis: float = option(0.05, "evidence by which other statistics must be better before they are chosen")
     decay: float = option(0.7, "memory of the running class moments and marginals, per check")
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
@@ -202,7 +202,7 @@ class CollapseGuard(Guard):
     ) -> None:
         """Look if due, choose, judge, correct, and say what serves the batch."""
         adapted = prediction_of(self, outputs)
-        assert isinstance(pl_module, Guardable)
+        module = cast("Guardable", pl_module)  # as was seen at the start: asking on every batch takes time
         events: list[dict[str, Any]] = []
         outputs["events"] = events
         device = adapted.logits.device
@@ -223,8 +223,8 @@ class CollapseGuard(Guard):
                 doubt = self.choice.reconsidered(None if switched else self.choice.doubt(candidates), self.batch)
                 control = self._twin(pl_module, candidates, batch, adapted)
             else:
-                control = pl_module.control(batch)
-        if isinstance(pl_module, Choosable) and not candidates and (along := self.choice.alongside(self.batch)):
+                control = module.control(batch)
+        if not candidates and (along := self.choice.alongside(self.batch)) and isinstance(pl_module, Choosable):
             candidates = pl_module.candidates(batch, along)
             self.choice.hear(candidates)
         statistics = Statistics(non_finite=not healthy)
@@ -251,9 +251,9 @@ class CollapseGuard(Guard):
             self.sound = self.sound + 1 if verdict.state == "OK" else 0
         climbed = verdict.state == "ALARM" and verdict.reason not in ("statistics", "doubt")
         if climbed:
-            events.append(self._correct(pl_module, verdict, statistics))
+            events.append(self._correct(module, verdict, statistics))
         elif not (self.resting or self.memory.frozen or self.holding or self.choice.hedging(self.batch + 1)):
-            pl_module.pause(False)
+            module.pause(False)
             self.idle, self.shift = False, None
         outputs.setdefault("served_by", "adapted")
         outputs["verdict"] = self.state = verdict.state

@@ -44,21 +44,40 @@ def test_corrected_statistics_are_no_better_than_the_source_they_are_made_of() -
 
 def test_at_first_all_serve_by_their_evidence_then_two_until_the_hedge_ends() -> None:
     choice, every = Choice(num_classes=4, hysteresis=0.05), {"source": 0, "batch": 0, "corrected": 0}
-    choice.evidence, choice.looks, choice.current = {"source": 0.0, "batch": 1.0, "corrected": 0.5}, 3, "batch"
+    choice.evidence, choice.looks, choice.current = {"source": -0.3, "batch": 0.7, "corrected": 0.2}, 3, "batch"
     share = {name: math.exp(value) for name, value in choice.evidence.items()}
     found = choice.weights(every, batch=2)
     assert found == pytest.approx({name: value / sum(share.values()) for name, value in share.items()})
     choice.looks = 4
-    assert choice.alongside(7) == ["corrected"]
+    assert choice.alongside(5) == ["corrected"]
     handicap = math.exp(-(0.3 + 0.3 * 1.0))  # the source is 1.0 behind
     corrected = share["corrected"] * handicap / (share["batch"] + share["corrected"] * handicap)
     two = {"batch": 1 - corrected, "corrected": corrected}
-    assert choice.weights({"corrected": 0, "batch": 0}, batch=7) == pytest.approx(two)
-    assert choice.weights({"batch": 0}, batch=7) == {}  # corrected statistics were not asked about the whole batch
-    assert choice.alongside(8) == []
-    assert choice.weights(every, batch=8) == {}
+    assert choice.weights({"corrected": 0, "batch": 0}, batch=5) == pytest.approx(two)
+    assert choice.weights({"batch": 0}, batch=5) == {}  # corrected statistics were not asked about the whole batch
+    choice.evidence["batch"] += 0.1  # fits well
+    assert choice.alongside(5) == []
+    choice.evidence["batch"] -= 0.1
+    assert choice.alongside(6) == []
+    assert choice.weights(every, batch=6) == {}
     choice.current = "corrected"
-    assert choice.weights(every, batch=7) == {}  # an alarm has spoken
+    assert choice.weights(every, batch=5) == {}  # an alarm has spoken
+
+
+def test_the_source_is_asked_about_a_whole_batch_at_first_and_where_it_serves() -> None:
+    choice = Choice(num_classes=4, hysteresis=0.05)
+    assert choice.partly(0) == set()
+    choice.current, choice.looks, choice.evidence = "batch", 1, {"source": 0.0, "batch": 0.7, "corrected": 0.5}
+    assert choice.partly(1) == {"source"}
+    choice.mistrusted = 1
+    assert choice.partly(2) == set()
+    choice.mistrusted, choice.evidence["batch"] = None, 0.8
+    assert choice.partly(1) == {"source", "corrected"}, "published statistics that fit well serve alone"
+    choice.evidence = {"source": 0.0, "batch": 0.7}
+    assert "source" not in choice.partly(1), "without corrected statistics it is all that serves along"
+    choice.looks, choice.evidence = 4, {"source": 0.0, "batch": 0.7, "corrected": 0.5}
+    assert choice.partly(5) == {"source"}
+    assert choice.partly(6) == {"source", "corrected"}
 
 
 def test_where_the_published_statistics_lead_others_are_asked_every_other_time() -> None:
@@ -414,7 +433,7 @@ def blended(module: Several, names: Sequence[str], evidence: Mapping[str, float]
 
 
 def test_at_first_candidates_serve_together_by_their_evidence() -> None:
-    blur = {"source": 0.41, "batch": 0.4}
+    blur = {"source": 3.11, "batch": 3.1}
     guard, module, outputs = watched(blur, 2)
     torch.testing.assert_close(outputs[1]["logits"].exp(), blended(module, list(blur), guard.choice.evidence))
     _, _, outputs = watched(blur, 4)
@@ -422,14 +441,16 @@ def test_at_first_candidates_serve_together_by_their_evidence() -> None:
 
 
 def test_until_the_hedge_ends_corrected_statistics_serve_along_with_the_adapted_model() -> None:
-    blur = {"source": 0.3, "batch": 0.3, "corrected": 3.0}
+    blur = {"source": 3.1, "batch": 3.1, "corrected": 3.6}
     guard, module, outputs = watched(blur, 6)
     names = ["batch", "corrected"]
     expected = blended(module, names, guard.choice.handicapped(dict.fromkeys(names)))
     torch.testing.assert_close(outputs[5]["logits"].exp(), expected)
     guard, _, outputs = watched(blur, 10)
     assert guard.alarms == 0
-    assert [output["served_by"] for output in outputs] == ["control"] * 8 + ["adapted"] * 2
+    assert [output["served_by"] for output in outputs] == ["control"] * 6 + ["adapted"] * 4
+    _, _, outputs = watched({**blur, "batch": 0.3}, 10)
+    assert "control" not in [output["served_by"] for output in outputs[3:]], "where published statistics fit well"
 
 
 def test_corrected_statistics_see_every_other_look_however_far_behind() -> None:
@@ -448,8 +469,8 @@ def test_corrected_statistics_see_every_other_look_however_far_behind() -> None:
         adapted = module.predict(torch.arange(60) % 3, "batch")
         outputs = {"logits": adapted.logits, "features": adapted.features}
         guard.on_train_batch_end(None, module, outputs, torch.arange(60) % 3, index)  # type: ignore[arg-type]
-    assert all("corrected" in names for names in asked[:8])  # the hedge's, too
-    later = ["corrected" in names for names in asked[8:]]
+    assert all("corrected" in names for names in asked[:5])
+    later = ["corrected" in names for names in asked[5:]]
     assert all(this != following for this, following in pairwise(later))
     assert 4 <= sum("source" in names for names in asked) < len(asked)
 

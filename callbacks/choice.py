@@ -45,10 +45,9 @@ _LAG = 0.3
 _FAR_BEHIND, _LOOK_AT_ALL = 0.6, 4
 #: Evidence by which the published statistics lead all others when those are asked less often.
 _AHEAD = 0.1
-#: Looks at the start in which candidates serve together by their evidence: all that were asked about the whole batch, the
-#: source at the first look only. After them, up to the batch of the second number, corrected statistics serve along with the
-#: published ones: until a second block of classes begins, the first may look like a balanced stream under a shift; and where
-#: that is what it is, the mean of both is as good as the published ones within half a point.
+#: Looks at the start in which all candidates serve together. After them, up to the batch of the second number, corrected
+#: statistics serve along with the published ones: until a second block of classes begins, the first may look like a balanced
+#: stream under a shift; and where that is what it is, the mean of both is as good as the published ones within half a point.
 _TOGETHER, _HEDGE = 3, 6
 #: Evidence from which on published statistics fit so well that no other serves along. In the first three batches of 144 streams
 #: at a constant skew, in class blocks or in Dirichlet order none reached it (.69 at most); of 36 in random order half did.
@@ -241,14 +240,8 @@ class Choice:
 
     def partly(self, batch: int) -> set[str]:
         """Candidates that may speak of a part of the batch only."""
-        if not self.looks:
-            return set()
-        whole = set(self.alongside(batch))
-        if (
-            self.looks < WARM_UP and not self.fits
-        ):  # corrected ones learn from every image; without them the source serves along
-            whole.add("corrected" if "corrected" in self.evidence else "source")
-        return {"source", "corrected"} - whole
+        early = self.looks < WARM_UP and not (self.looks and self.fits)
+        return set() if early else {"source", "corrected"} - set(self.alongside(batch))
 
     def weights(self, names: Mapping[str, object], batch: int) -> dict[str, float]:
         """Shares with which candidates serve together while little is known: the exponential of their evidence, normalised.

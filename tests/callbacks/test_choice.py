@@ -64,18 +64,16 @@ def test_at_first_all_serve_by_their_evidence_then_two_until_the_hedge_ends() ->
     assert choice.weights(every, batch=5) == {}  # an alarm has spoken
 
 
-def test_the_source_is_asked_about_a_whole_batch_at_first_and_where_it_serves() -> None:
+def test_candidates_that_do_not_serve_are_asked_about_a_part() -> None:
     choice = Choice(num_classes=4, hysteresis=0.05)
     assert choice.partly(0) == set()
     choice.current, choice.looks, choice.evidence = "batch", 1, {"source": 0.0, "batch": 0.7, "corrected": 0.5}
-    assert choice.partly(1) == {"source"}
+    assert choice.partly(1) == set()
+    choice.evidence["batch"] = 0.8
+    assert choice.partly(1) == {"source", "corrected"}, "published statistics that fit well serve alone"
     choice.mistrusted = 1
     assert choice.partly(2) == set()
-    choice.mistrusted, choice.evidence["batch"] = None, 0.8
-    assert choice.partly(1) == {"source", "corrected"}, "published statistics that fit well serve alone"
-    choice.evidence = {"source": 0.0, "batch": 0.7}
-    assert "source" not in choice.partly(1), "without corrected statistics it is all that serves along"
-    choice.looks, choice.evidence = 4, {"source": 0.0, "batch": 0.7, "corrected": 0.5}
+    choice.mistrusted, choice.looks, choice.evidence["batch"] = None, 4, 0.7
     assert choice.partly(5) == {"source"}
     assert choice.partly(6) == {"source", "corrected"}
 

@@ -211,15 +211,18 @@ class Choice:
 
     @property
     def undisputed(self) -> bool:
-        """Whether nothing speaks against the published statistics: they fit, lead all others, and the mix does not vary."""
-        if not self.at_home(self.evidence) or self.varying or self.misfit:
+        """Whether nothing speaks against the statistics in use: there are no others, or the published ones fit and lead."""
+        if len(self.evidence) < 2:
+            return True
+        mistrusted = self.mistrusted is not None and not self.relented
+        if not self.at_home(self.evidence) or self.varying or self.misfit or mistrusted:
             return False
         lead = self.lead(self.evidence)
         return lead is not None and lead < -_AHEAD
 
     @property
     def fits(self) -> bool:
-        """Whether the published statistics fit so well that they serve alone from the second look on."""
+        """Whether the published statistics fit so well that they serve alone."""
         return self.at_home(self.evidence) and self.evidence.get(str(self.current), 0.0) >= _FITS
 
     @property
@@ -253,6 +256,8 @@ class Choice:
         Returns:
             By name, summing to 1; empty where one serves alone.
         """
+        if self.fits and not self.hedging(batch):
+            return {}
         evidence = {}
         along = [name for name in self.alongside(batch) if name in names]
         if (self.looks <= _TOGETHER and batch < _HEDGE) or self.hedging(batch):

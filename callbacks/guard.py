@@ -138,10 +138,11 @@ class CollapseGuard(Guard):
     Where the module offers candidates (``Choosable``), evidence decides under which statistics it works; leaving those that
     methods are published with is an alarm of its own, since a method left alone would go on under them. The un-updated network
     under those in use is the control, against which the adapted model is judged. On ALARM the module is corrected and rests for
-    a while, and the batch leaves with the control's logits; so do batches that the module reports as ``skipped``. In the first
-    batches, while little is known, and for a while after an alarm of doubt, candidates answer together, which counts as served
-    by the control. What was found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift, ...),
-    ``checked``, ``choice`` and ``events``.
+    a while, and the batch leaves with the control's logits; so do the next ones, until two checks clear what the correction
+    left, and batches that the module reports as ``skipped``. In the first batches, unless the published statistics fit well,
+    and after an alarm of doubt for as long as it is true, candidates answer together, which counts as served by the control.
+    What was found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift, ...), ``checked``,
+    ``choice`` and ``events``.
 
     Args:
         class_names: names of the classes.
@@ -170,7 +171,7 @@ class CollapseGuard(Guard):
         self.memory = Memory()
         self.duty = Duty()
         self.resting = 0
-        #: Checks in a row, since the last correction, that found nothing amiss.
+        #: Checks in a row, since the last correction, that knew R and found nothing amiss.
         self.sound = 0
         self.choice = Choice(len(self.class_names), self.config.hysteresis)
         #: Whether updates are held back because the source's own statistics suit the stream.
@@ -194,6 +195,8 @@ class CollapseGuard(Guard):
                 f"CollapseGuard needs control(batch), reset() and pause(paused) of {type(pl_module).__name__}: "
                 "define them, or use AdaptationModule"
             )
+        if self._rests:  # taken up in the middle of a rest
+            pl_module.pause(True)
         if self.reference is not None:
             self.reference = Reference(*(value.to(pl_module.device) for value in self.reference))
 
@@ -247,12 +250,12 @@ class CollapseGuard(Guard):
         doubted = doubted or switched or bool(skipped) or verdict.state in ("ALARM", "FROZEN")
         self._serve(outputs, adapted, control, candidates, doubted=doubted)
         self.resting = max(self.resting - 1, 0)
-        if statistics.drift is not None:
+        if statistics.ratio is not None:
             self.sound = self.sound + 1 if verdict.state == "OK" else 0
         climbed = verdict.state == "ALARM" and verdict.reason not in ("statistics", "doubt")
         if climbed:
             events.append(self._correct(module, verdict, statistics))
-        elif not (self.resting or self.memory.frozen or self.holding or self.choice.hedging(self.batch + 1)):
+        elif not self._rests:
             module.pause(False)
             self.idle, self.shift = False, None
         outputs.setdefault("served_by", "adapted")
@@ -482,7 +485,7 @@ class CollapseGuard(Guard):
             happened: whether there was an alarm, or the statistics changed.
         """
         looked = due and self.duty.looks(self.batch)
-        if climbed and (self.choice.current is None or self.choice.undisputed):
+        if climbed and self.choice.undisputed:
             self.duty = self.duty.corrected(self.batch, self.resting, unmoved=self.idle)
         elif happened:
             self.duty = self.duty.alerted(self.batch)
@@ -493,13 +496,18 @@ class CollapseGuard(Guard):
         if not due or happened:
             pass
         elif room is None:
-            self.duty = self.duty.missed(self.batch) if watching else self.duty
+            self.duty = self.duty.missed(self.batch) if watching else self.duty.unwatched()
         elif watching:
             self.duty = self.duty.watching(self.batch, room)
         elif self.resting and self.sound == _SOUND:
             self.duty = self.duty.cleared()
         else:
             self.duty = self.duty.unwatched()
+
+    @property
+    def _rests(self) -> bool:
+        """Whether updates rest on the next batch."""
+        return self.resting > 0 or self.memory.frozen or self.holding or self.choice.hedging(self.batch)
 
     def _event(
         self, kind: str, reason: str, message: str, statistics: Statistics | None, batch: Any = None, **more: Any

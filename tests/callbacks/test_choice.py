@@ -1,5 +1,6 @@
 """Choice, duty and corrections: small pure pieces of the guard."""
 
+import copy
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
@@ -62,6 +63,18 @@ def test_at_first_all_serve_by_their_evidence_then_two_until_the_hedge_ends() ->
     assert choice.weights(every, batch=6) == {}
     choice.current = "corrected"
     assert choice.weights(every, batch=5) == {}  # an alarm has spoken
+
+
+def test_nothing_speaks_against_statistics_that_fit_and_lead_or_that_are_all_there_is() -> None:
+    choice = Choice(num_classes=4, hysteresis=0.05)
+    assert choice.undisputed
+    choice.current, choice.looks, choice.evidence = "batch", 4, {"source": 0.0, "batch": 0.9, "corrected": 0.5}
+    assert choice.undisputed
+    for speaks in ({"varying": 1}, {"mistrusted": 2}, {"current": "source"}, {"evidence": {"source": 0.9, "batch": 0.9}}):
+        other = copy.deepcopy(choice)
+        for name, value in speaks.items():
+            setattr(other, name, value)
+        assert not other.undisputed, speaks
 
 
 def test_candidates_that_do_not_serve_are_asked_about_a_part() -> None:
@@ -256,7 +269,10 @@ def test_a_check_while_watching_stands_for_the_batches_since_the_last_one() -> N
     assert duty.alerted(5).stands_for(7) == 1
     missed = duty.missed(6)
     assert missed.checks(7)
-    assert missed.stands_for(7) == 4, "a check that could not be made leaves its batches to the next one"
+    assert missed.stands_for(7) == 3, (
+        "the next check stands for the batches since the last one, less that which could not be measured"
+    )
+    assert Duty().missed(6).stands_for(7) == 1
 
 
 def test_candidates_wait_for_the_end_of_a_rest_and_a_model_that_was_cleared_as_well() -> None:

@@ -8,6 +8,8 @@ State = Literal["OK", "WATCH", "ALARM", "FROZEN"]
 
 #: R below this falls short whether predictions have moved or not.
 _DEEP = 0.5
+#: Most vanished classes that a message names.
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,9 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
     elif statistics.non_finite:
         verdict = Verdict("ALARM", "non_finite", "The adapted model returned values that are not finite.")
     elif statistics.vanished:
-        names = ", ".join(statistics.vanished)
+        names = ", ".join(statistics.vanished[:_NAMED])
+        if len(statistics.vanished) > _NAMED:
+            names += f" and {len(statistics.vanished) - _NAMED} others"
         verdict = Verdict("ALARM", "vanished_class", f"The adapted model no longer predicts {names}; the control does.")
     elif ratio is not None and after.shortfall > thresholds.alarm_shortfall:
         verdict = Verdict("ALARM", "separation", f"Class separation is {ratio:.2f} of the control's, too little for too long.")

@@ -32,6 +32,19 @@ def test_a_class_vanishes_only_if_the_control_still_sees_it() -> None:
     assert vanished_classes(adapted, control).tolist() == [True, False, False]
 
 
+def test_of_many_classes_some_vanish_together() -> None:
+    control = torch.ones(64)
+    collapsed = torch.zeros(64)
+    collapsed[5] = 64
+    assert vanished_classes(collapsed, control).tolist() == [i != 5 for i in range(64)]
+    moved = control.roll(1) * (torch.arange(64) % 4 > 0) + control * (torch.arange(64) % 4 == 0) * 2
+    assert not vanished_classes(moved, control).any(), "who uses about as many classes has not collapsed"
+    elsewhere = torch.cat([torch.zeros(64), torch.ones(64)])
+    assert not vanished_classes(elsewhere, torch.cat([torch.ones(64), torch.zeros(64)])).any()
+    assert not vanished_classes(torch.zeros(64), torch.zeros(64)).any()
+    assert not vanished_classes(collapsed / 16, control / 16).any(), "too few predictions to tell"
+
+
 def test_overdispersion_by_hand() -> None:
     counts = torch.tensor([[6.0, 2.0], [2.0, 6.0], [4.0, 4.0]])
     spread = no_spread(2)

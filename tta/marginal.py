@@ -30,16 +30,22 @@ def marginal_drift(adapted: Tensor, control: Tensor) -> Tensor:
 def vanished_classes(adapted: Tensor, control: Tensor, seen: float = 20.0, share: float = 0.1) -> Tensor:
     """Classes that the control still predicts and the adapted model has (almost) ceased to.
 
+    Of many classes a window holds few predictions each. They vanish together where those whose count has halved had half of the
+    control's predictions, and the adapted model uses at most half as many classes (the exponential of the entropy).
+
     Args:
         adapted: (C,) counts of the adapted model's predictions in the window.
         control: (C,) counts of the control's.
-        seen: the control must predict the class at least so often.
+        seen: the control must predict the class, or those that vanish together, at least so often.
         share: the adapted model predicts it at most at this share of the control's count.
 
     Returns:
         (C,) booleans.
     """
-    return (control >= seen) & (adapted <= share * control)
+    halved = (control > 0) & (control < seen) & (adapted <= control / 2)
+    classes = [torch.special.entr(counts / counts.sum()).sum().exp() for counts in (adapted, control)]
+    together = (control * halved).sum() >= (control.sum() / 2).clamp(min=seen)
+    return ((control >= seen) & (adapted <= share * control)) | (halved & together & (classes[0] <= classes[1] / 2))
 
 
 class Spread(NamedTuple):

@@ -1,6 +1,7 @@
 """The guard on real trainers: planted collapse, label shift, broken batches, a user's own module."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from callbacks import CollapseGuard, GuardConfig
 from tta.adaptation import AdaptationModule
 from tta.errors import InputError
 from tta.methods import Prediction, create_method
+from tta.metrics import balanced_accuracy
 
 CLASSES = ("a", "b", "c")
 
@@ -66,10 +68,18 @@ class Harm(Callback):
                 weight.lerp_(torch.tensor([1.0, 0, 0, 0, 0, 0]), 0.5)
 
 
-def run(stream: Any, *callbacks: Callback, method: str = "tent", config: GuardConfig | None = None, **more: Any) -> Any:
+def run(
+    stream: Any,
+    *callbacks: Callback,
+    method: str = "tent",
+    config: GuardConfig | None = None,
+    model: nn.Module | None = None,
+    classes: Sequence[str] = CLASSES,
+    **more: Any,
+) -> Any:
     torch.manual_seed(0)
-    adapted = create_method(method, Features(), num_classes=3, **more)
-    guard, recorder = CollapseGuard(CLASSES, config), Recorder()
+    adapted = create_method(method, model or Features(), num_classes=len(classes), **more)
+    guard, recorder = CollapseGuard(classes, config), Recorder()
     module = AdaptationModule(adapted, batch_size=64)
     trainer = Trainer(
         max_epochs=1,
@@ -128,6 +138,61 @@ def test_a_run_taken_up_in_the_middle_of_a_rest_goes_on_resting() -> None:
     module.pause(False)
     later.on_fit_start(None, module)  # type: ignore[arg-type]
     assert module.paused
+
+
+def test_a_planted_collapse_is_caught_before_five_points_are_lost() -> None:
+    stream = batches(60)
+    module, guard, outputs = run(stream, Harm(start=20), lr=1e-5)
+    until = slice(guard.alarmed[0] + 1)
+    labels = torch.cat([batch["label"] for batch in stream[until]])
+    served = torch.cat([output["logits"] for output in outputs[until]]).argmax(1)
+    control = torch.cat([module.method.control(batch["image"]).logits for batch in stream[until]]).argmax(1)
+    lost = balanced_accuracy(control, labels, 3) - balanced_accuracy(served, labels, 3)
+    assert lost < 5
+    alone = create_method("tent", Features(), num_classes=3)
+    alone.adapted["norm.weight"].data.copy_(torch.tensor([1.0, 0, 0, 0, 0, 0]))
+    left = alone(stream[0]["image"]).argmax(1)
+    assert balanced_accuracy(left, stream[0]["label"], 3) < 70, "where the harm leads to, if nobody stops it"
+
+
+@pytest.mark.parametrize("order", ["one class", "blocks"])
+def test_one_class_for_good_or_class_after_class_raises_no_alarm(order: str) -> None:
+    one = [(1.0, 0.0, 0.0)] * 30
+    after = [tuple(float(c == i // 10) for c in range(3)) for i in range(30)]
+    stream = [batches(i + 1, shares)[i] for i, shares in enumerate(one if order == "one class" else after)]
+    _, guard, outputs = run(stream, lr=1e-3)
+    assert (guard.alarms, guard.resets) == (0, [])
+    assert all(output["logits"].isfinite().all() for output in outputs)
+
+
+def test_a_thousand_classes() -> None:
+    class Many(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = nn.LayerNorm(64), nn.Linear(64, 1000)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.norm(x.flatten(1)))
+
+    class Merge(Callback):
+        def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
+            if index >= 16:
+                module.method.adapted["norm.bias"].data.copy_(50 * module.method.model.head.weight[7])
+
+    rng = torch.Generator().manual_seed(0)
+    stream = batches(24)
+    for batch in stream:
+        batch["image"] = torch.randn(64, 1, 1, 64, generator=rng)
+    names = [f"class {c}" for c in range(1000)]
+    _, guard, outputs = run(stream, model=Many(), classes=names, lr=1e-5)
+    assert guard.alarms == 0
+    assert all(
+        output["statistics"]["drift"] <= 0.1 for output in outputs if output["checked"] and output["statistics"]["drift"]
+    )
+    _, guard, outputs = run(stream, Merge(), model=Many(), classes=names, lr=1e-5)
+    assert 16 <= guard.alarmed[0] <= 19, "one answer for everybody, though no class was common enough to vanish by itself"
+    message = next(event["message"] for event in outputs[guard.alarmed[0]]["events"] if event["event"] == "verdict")
+    assert "others; the control does" in message
 
 
 @pytest.mark.parametrize("method", ["source", "norm"])

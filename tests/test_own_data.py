@@ -45,7 +45,7 @@ def clinic(folder: Path, count: int = 60, noise: float = 20.0) -> str:
 
 def test_a_clinic_trains_and_another_adapts(tmp_path: Path, capsys: Capture) -> None:
     path, source = clinic(tmp_path / "here"), tmp_path / "source"
-    small = ["epochs=2", "batch_size=8", "data.subgroups=[sex]", f"output={source}"]
+    small = ["epochs=2", "batch_size=8", "calibrate.streams=12", "data.subgroups=[sex]", f"output={source}"]
     run(train, "data=table", f"data.path={path}", *small)
     metrics = json.loads((source / "metrics.json").read_text())
     assert set(metrics["subgroups"]["sex"]) == {"F", "M"}
@@ -105,7 +105,7 @@ def test_volumes(tmp_path: Path) -> None:
                 nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
     source = tmp_path / "source"
     data = ["data=folder", f"data.root={tmp_path / 'heads'}", "data.window=percentile", "data.size=[8,8,8]"]
-    run(train, *data, "epochs=1", "batch_size=4", f"output={source}")
+    run(train, *data, "epochs=1", "batch_size=4", "calibrate=off", f"output={source}")
     words = ["stream.batch_size=3", "method=tent", "shift=noise", f"output={tmp_path / 'out'}"]
     run(adapt, f"source={source}", *words, "report=true")
     assert "</html>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from monai.networks.nets import DenseNet121, ResNet, ViT
 from torch import Tensor, nn
 
 import train
-from tests.conftest import QUICK, TINY
+from tests.conftest import QUICK, TINY_TRAINING
 from tta.checkpoint import SourceCheckpoint
 from tta.errors import InputError
 from tta.networks import MODELS, Network, create_network
@@ -116,7 +116,7 @@ def test_train_makes_a_source_of_adopted_weights(source: Path, tmp_path: Path, c
     renamed = {name.replace("features.", "").replace("head.", "fc."): value for name, value in trained.weights.items()}
     mean, std = (renamed.pop(name).tolist() for name in ("mean", "std"))
     file = saved(tmp_path / "elsewhere.pt", renamed)
-    words = [*QUICK, *TINY, f"weights={file}", f"output={tmp_path / 'adopted'}"]
+    words = [*QUICK, *TINY_TRAINING, f"weights={file}", f"output={tmp_path / 'adopted'}"]
     assert train.main([*words, f"weights_mean={mean}", f"weights_std={std}"]) == 0
     assert "0 missing, 0 left over, 0 of another shape" in capsys.readouterr().out
     adopted = SourceCheckpoint.load(tmp_path / "adopted")

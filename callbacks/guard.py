@@ -499,7 +499,7 @@ class CollapseGuard(Guard):
             self.duty = self.duty.missed(self.batch) if watching else self.duty.unwatched()
         elif watching:
             self.duty = self.duty.watching(self.batch, room)
-        elif self.resting and self.sound == _SOUND:
+        elif self.resting and self.sound >= _SOUND:
             self.duty = self.duty.cleared()
         else:
             self.duty = self.duty.unwatched()

@@ -20,7 +20,7 @@ class Statistics:
         separation: J of the adapted model.
         ratio: R = J(adapted) / J(control), both grouped by the control's labels on the same images.
         drift: total variation between the predicted marginals of adapted and control.
-        vanished: names of the classes that the control predicts and the adapted model no longer does.
+        vanished: names of the classes that the control predicts and the adapted model hardly does (``tta.marginal``).
         non_finite: the adapted model returned a NaN or an infinity.
         lead: evidence by which other normalisation statistics lead those that the method was published with, less their
             handicap.

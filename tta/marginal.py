@@ -43,9 +43,9 @@ def vanished_classes(adapted: Tensor, control: Tensor, seen: float = 20.0, share
         (C,) booleans.
     """
     halved = (control > 0) & (control < seen) & (adapted <= control / 2)
-    classes = [torch.special.entr(counts / counts.sum()).sum().exp() for counts in (adapted, control)]
+    used = [torch.special.entr(counts / counts.sum()).sum().exp() for counts in (adapted, control)]
     together = (control * halved).sum() >= (control.sum() / 2).clamp(min=seen)
-    return ((control >= seen) & (adapted <= share * control)) | (halved & together & (classes[0] <= classes[1] / 2))
+    return ((control >= seen) & (adapted <= share * control)) | (halved & together & (used[0] <= used[1] / 2))
 
 
 class Spread(NamedTuple):

@@ -1,6 +1,6 @@
 """Milliseconds per adaptation step, as ratios against a plain eager Tent loop measured in the same run.
 
-python -m benchmarks.speed [rounds=5] [steps=20]
+python -m benchmarks.speed [rounds=5] [steps=20] [accelerator=cpu]
 """
 
 import statistics
@@ -27,6 +27,8 @@ from tta.options import option
 
 USAGE = "usage: python -m benchmarks.speed [key=value ...]\n\nTime a Tent step: plain loop, our method, Lightning, guard."
 _CASES = (("compact", 28), ("resnet18", 64))
+#: A GPU is kept busy by larger ones.
+_LARGE = (("resnet50", 224),)
 _CLASSES, _BATCH = 4, 64
 #: Learning rate of the passes that may be guarded: noise teaches nothing but collapse, and the guard would watch every batch.
 _CALM = 1e-6
@@ -39,8 +41,16 @@ class SpeedConfig:
     rounds: int = option(5, "rounds; every variant runs once a round, in turn")
     steps: int = option(20, "steps of a variant in a round")
     warmup: int = option(3, "steps before the clock of a variant starts")
+    accelerator: str = option("auto", "cpu, gpu (a CUDA device), or auto: a GPU where there is one")
 
     def __post_init__(self) -> None:
+        there = torch.cuda.is_available()
+        if self.accelerator == "auto":
+            self.accelerator = "gpu" if there else "cpu"
+        if self.accelerator not in ("cpu", "gpu"):
+            raise InputError("accelerator must be auto, cpu or gpu")
+        if self.accelerator == "gpu" and not there:
+            raise InputError("accelerator=gpu: there is no CUDA device; use accelerator=cpu")
         if min(self.rounds, self.steps, self.warmup) < 1:
             raise InputError("rounds, steps and warmup must be at least 1")
 
@@ -68,6 +78,13 @@ def plain_tent(model: nn.Module, batches: Sequence[Tensor], lr: float = 1e-3) ->
     return outputs
 
 
+def seconds_now(device: torch.device) -> float:
+    """The clock, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return perf_counter()
+
+
 class _Clock(Callback):
     """Times the batches of a pass, from the end of the warm-up to the end."""
 
@@ -76,12 +93,15 @@ class _Clock(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx == self.warmup - 1:
-            self.start = perf_counter()
-        self.seconds = perf_counter() - self.start
+            self.start = seconds_now(pl_module.device)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.seconds = seconds_now(pl_module.device) - self.start
 
 
 def measure(model: str, size: int, config: SpeedConfig, progress: Any) -> dict[str, list[float]]:
     """Milliseconds per step of each variant, one value a round."""
+    device = torch.device("cuda" if config.accelerator == "gpu" else "cpu")
     rng = np.random.default_rng(0)
     count = _BATCH * (config.steps + config.warmup)
     images = ImageSet(
@@ -94,17 +114,17 @@ def measure(model: str, size: int, config: SpeedConfig, progress: Any) -> dict[s
     )
     loader = StreamLoader(images, np.arange(count), _BATCH)
     # Laid out as images usually are: those of the loader have their channels last already, which is part of what is measured.
-    tensors = [batch["image"].contiguous() for batch in loader]
+    tensors = [batch["image"].to(device).contiguous() for batch in loader]
 
     def network() -> nn.Module:
         torch.manual_seed(0)
-        return create_network(model, ModelConfig(), num_classes=_CLASSES, channels=3, size=(size, size))[0]
+        return create_network(model, ModelConfig(), num_classes=_CLASSES, channels=3, size=(size, size))[0].to(device)
 
     def timed(run: Callable[[Sequence[Tensor]], Any]) -> float:
         run(tensors[: config.warmup])
-        start = perf_counter()
+        start = seconds_now(device)
         run(tensors[config.warmup :])
-        return perf_counter() - start
+        return seconds_now(device) - start
 
     def reference() -> float:
         source = network()
@@ -117,7 +137,7 @@ def measure(model: str, size: int, config: SpeedConfig, progress: Any) -> dict[s
     def lightning(*callbacks: Callback) -> float:
         tent = create_method("tent", network(), num_classes=_CLASSES, optimizer="adam", lr=_CALM)
         clock = _Clock(config.warmup)
-        quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
+        quiet = {"enable_progress_bar": False, "accelerator": config.accelerator, "devices": 1}
         arguments = entry.trainer_arguments(quiet, max_epochs=1, enable_checkpointing=False)
         Trainer(callbacks=[*callbacks, clock], logger=False, **arguments).fit(
             AdaptationModule(tent, _BATCH, bool(callbacks)), loader
@@ -147,9 +167,12 @@ def ratios(results: dict[str, list[float]], variant: str, reference: str) -> str
 def speed(config: SpeedConfig) -> None:
     """Measure all cases and print a table."""
     pairs = (("method", "plain loop"), ("Lightning", "method"), ("Lightning + guard", "Lightning"))
-    with tqdm(total=len(_CASES) * config.rounds * 4, desc="speed", unit="run", disable=None) as progress:
-        tables = [(model, size, measure(model, size, config, progress)) for model, size in _CASES]
-    print(f"{torch.get_num_threads()} threads, batch {_BATCH}, median of {config.rounds} rounds (min-max)")
+    gpu = config.accelerator == "gpu"
+    cases = _CASES + _LARGE if gpu else _CASES
+    with tqdm(total=len(cases) * config.rounds * 4, desc="speed", unit="run", disable=None) as progress:
+        tables = [(model, size, measure(model, size, config, progress)) for model, size in cases]
+    machine = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} threads"
+    print(f"{machine}, batch {_BATCH}, median of {config.rounds} rounds (min-max)")
     for model, size, results in tables:
         print(f"\n{model} at {size}x{size}")
         for name, values in results.items():

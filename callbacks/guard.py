@@ -6,6 +6,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from lightning import LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from callbacks.alerts import AlertConfig
@@ -197,6 +198,7 @@ class CollapseGuard(Guard):
             )
         if self._rests:  # taken up in the middle of a rest
             pl_module.pause(True)
+        self.load_state_dict(move_data_to_device(self.state_dict(), pl_module.device))  # what a checkpoint gave is on the CPU
         if self.reference is not None:
             self.reference = Reference(*(value.to(pl_module.device) for value in self.reference))
 
@@ -326,7 +328,7 @@ class CollapseGuard(Guard):
             if outputs.get("served_by") != "source":
                 outputs["served_by"] = twin
         elif self.resting and self.shift is not None:
-            outputs["logits"] = adapted.logits + self.shift
+            outputs["logits"] = adapted.logits + self.shift.to(adapted.logits)
         elif self.idle:  # nothing was updated since the reset, so adapted and control are one and the same
             outputs["served_by"] = twin
 

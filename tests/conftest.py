@@ -14,8 +14,10 @@ os.environ["WANDB_MODE"] = "disabled"
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: Where Lightning runs in the tests of one process: ``HOLDFAST_ACCELERATOR=gpu`` runs them on a GPU.
+ACCELERATOR = os.environ.get("HOLDFAST_ACCELERATOR", "cpu")
 #: Words that make a program quick and silent in a test.
-QUICK = ["wandb.mode=disabled", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
+QUICK = ["wandb.mode=disabled", "trainer.enable_progress_bar=false", f"trainer.accelerator={ACCELERATOR}"]
 #: A phantom small enough to train on in seconds, and no calibration, which takes as long again.
 TINY = ["data.train_images=600", "data.val_images=160", "data.test_images=160", "data.target_images=500"]
 #: The same, for training that takes no time to calibrate.

@@ -245,7 +245,7 @@ def test_help(program: Any, capsys: Capture) -> None:
 
 def test_the_speed_benchmark_runs_every_variant(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "_CASES", (("compact", 28),))
-    assert speed.main(["rounds=1", "steps=1", "warmup=1"]) == 0
+    assert speed.main(["rounds=1", "steps=1", "warmup=1", "accelerator=cpu"]) == 0
     printed = capsys.readouterr().out
     for ratio in ("method / plain loop", "Lightning / method", "Lightning + guard / Lightning"):
         assert ratio in printed

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import ROOT, TINY_TRAINING
+from tests.conftest import ACCELERATOR, ROOT, TINY_TRAINING
 from tests.wandb_file import read_wandb
 
 pytest.importorskip("sweeps")
@@ -66,7 +66,7 @@ def run_agent(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **param
 
 
 TINY = {word.partition("=")[0]: int(word.partition("=")[2]) for word in TINY_TRAINING if word.startswith("data.")}
-QUIET = {"trainer.accelerator": "cpu", "trainer.enable_progress_bar": "false"}
+QUIET = {"trainer.accelerator": ACCELERATOR, "trainer.enable_progress_bar": "false"}
 
 
 def test_training_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

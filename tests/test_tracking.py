@@ -13,7 +13,7 @@ import benchmark
 import train
 from callbacks.alerts import AlertConfig, Alerts
 from tests.callbacks.test_alerts import send
-from tests.conftest import TINY_TRAINING
+from tests.conftest import ACCELERATOR, TINY_TRAINING
 from tests.wandb_file import read_table, read_wandb
 from tta import tracking
 from tta.checkpoint import SourceCheckpoint
@@ -23,7 +23,7 @@ from tta.tracking import WandbConfig, create_loggers, finish, own_name
 
 Capture = pytest.CaptureFixture[str]
 #: Words of a run that is logged.
-WORDS = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
+WORDS = ["trainer.enable_progress_bar=false", f"trainer.accelerator={ACCELERATOR}"]
 KEY, TOKEN = "0123456789abcdef" * 2 + "89abcdef", "hunter2-is-planted"
 
 

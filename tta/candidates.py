@@ -40,8 +40,7 @@ class Candidates(nn.Module):
         own = ("batch", *(["corrected"] if self.correction else [])) if method.chosen_elsewhere else ("control",)
         one = not layers or (self._own == "source" and not method.chosen_elsewhere)
         self.names: tuple[str, ...] = ("source",) if one else ("source", *own)
-        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
-        self.batches: Tensor
+        self.batches = 0
         self.current = "source"
         if method.chosen_elsewhere and layers:
             self.use("batch")  # as published, until somebody chooses
@@ -90,12 +89,12 @@ class Candidates(nn.Module):
         self.method.use_statistics(self._kind(name), values)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The candidate in use."""
-        return {"current": self.current}
+        """The candidate in use, and how many batches were predicted."""
+        return {"current": self.current, "batches": self.batches}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what ``get_extra_state`` gave."""
-        self.current = state["current"]
+        self.current, self.batches = state["current"], state["batches"]
 
     def _uncorrected(self, name: str, images: Tensor) -> Prediction:
         if name == self.current and self.method.chosen_elsewhere:
@@ -106,7 +105,7 @@ class Candidates(nn.Module):
     def _corrected(self, images: Tensor) -> Prediction:
         """Predict under the statistics as they stand, then let them take the batch in; the other way round at the start."""
         assert self.correction is not None
-        model, batches = self.method.model, int(self.batches)
+        model, batches = self.method.model, self.batches
         kind: Statistics = "batch" if batches == 0 and len(images) > 1 else "moving"
         values = self.correction.statistics(model)
         if batches < WARM_UP:

@@ -62,15 +62,18 @@ def gathered(past: Evidence, logits: Tensor, features: Tensor) -> Evidence:
         features: (N, D).
     """
     finite = torch.isfinite(logits).all(1) & torch.isfinite(features).all(1)
-    if not any_of_all(bool(finite.any()), logits.device):
+    count = int(finite.sum())  # the only read-back to the host: rows are weighed, not picked
+    if not any_of_all(count > 0, logits.device):
         return past
-    logits, features = logits[finite].float(), features[finite]
+    logits = torch.where(finite[:, None], logits, 0.0).float()
+    features = torch.where(finite[:, None], features, torch.nan)  # such rows are in no class's moments
     classes = logits.shape[1]
     decay = MEMORY / past.moments.counts.clamp(min=MEMORY)
     moments = merge(past.moments, moments_of_all(class_moments(features, logits.argmax(1), classes)), decay)
-    p = logits.softmax(1)
+    p = logits.softmax(1) * finite[:, None]
     rate = max(1 / (past.batches + 1), RATE)
-    (mean, entropy), _ = mean_of_all([p.mean(0), torch.special.entr(p).sum(1).mean()], len(p))
+    means = [p.sum(0) / max(count, 1), torch.special.entr(p).sum() / max(count, 1)]
+    (mean, entropy), _ = mean_of_all(means, count)
     return Evidence(moments, torch.lerp(past.mean, mean, rate), torch.lerp(past.entropy, entropy, rate), past.batches + 1)
 
 

@@ -17,10 +17,9 @@ def effective_rank(features: Tensor) -> Tensor:
         Scalar between 1 and min(N − 1, D); 0 where nothing varies: fewer than two rows, or all alike.
     """
     features = features.detach().float()
-    features = features[torch.isfinite(features).all(1)]
-    if len(features) < 2:
-        return features.new_zeros(())
-    centred = features - features.mean(0)
+    finite = torch.isfinite(features).all(1, keepdim=True)
+    features = torch.where(finite, features, 0.0)
+    centred = torch.where(finite, features - features.sum(0) / finite.sum().clamp(min=1), 0.0)
     gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
     variances = torch.linalg.eigvalsh(gram).clamp(min=0)
     total = variances.sum()

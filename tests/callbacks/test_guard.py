@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from callbacks import CollapseGuard, GuardConfig
+from tests.conftest import ACCELERATOR
 from tta.adaptation import AdaptationModule
 from tta.errors import InputError
 from tta.methods import Prediction, create_method
@@ -46,13 +49,13 @@ def batches(count: int, shares: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3), size:
 
 
 class Recorder(Callback):
-    """Keeps the outputs of every batch."""
+    """Keeps the outputs of every batch, on the CPU."""
 
     def __init__(self) -> None:
         self.outputs: list[dict[str, Any]] = []
 
     def on_train_batch_end(self, *args: Any) -> None:
-        self.outputs.append(args[2])
+        self.outputs.append(move_data_to_device(args[2], "cpu"))
 
 
 class Harm(Callback):
@@ -65,7 +68,7 @@ class Harm(Callback):
         if index >= self.start and not module.paused:
             with torch.no_grad():
                 weight = module.method.adapted["norm.weight"]
-                weight.lerp_(torch.tensor([1.0, 0, 0, 0, 0, 0]), 0.5)
+                weight.lerp_(weight.new_tensor([1.0, 0, 0, 0, 0, 0]), 0.5)
 
 
 def run(
@@ -75,6 +78,7 @@ def run(
     config: GuardConfig | None = None,
     model: nn.Module | None = None,
     classes: Sequence[str] = CLASSES,
+    accelerator: str = ACCELERATOR,
     **more: Any,
 ) -> Any:
     torch.manual_seed(0)
@@ -83,7 +87,7 @@ def run(
     module = AdaptationModule(adapted, batch_size=64)
     trainer = Trainer(
         max_epochs=1,
-        accelerator="cpu",
+        accelerator=accelerator,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -252,7 +256,7 @@ def test_non_finite_weights_raise_the_alarm_at_once() -> None:
 
 def test_state_goes_on_exactly() -> None:
     stream = batches(24)
-    _, straight, expected = run(stream, Harm(12), lr=1e-3)
+    _, straight, expected = run(stream, Harm(12), lr=1e-3, accelerator="cpu")  # as below, to the last bit
     resumed = CollapseGuard(CLASSES)
     module, _, _ = run([], lr=1e-3)
     halves: list[dict[str, Any]] = []
@@ -269,6 +273,19 @@ def test_state_goes_on_exactly() -> None:
     assert [o["verdict"] for o in halves] == [o["verdict"] for o in expected]
     assert [o["statistics"] for o in halves] == [o["statistics"] for o in expected]
     assert resumed.state_dict()["resets"] == straight.resets
+
+
+def test_what_a_checkpoint_gave_follows_the_module_to_its_device() -> None:
+    _, guard, _ = run(batches(14), Harm(8), lr=1e-3, config=GuardConfig(ladder=["pause"]))
+    guard.choice.hear({"batch": Prediction(torch.randn(64, 3), torch.randn(64, 6))})
+    taken_up = CollapseGuard(CLASSES, guard.config)
+    taken_up.load_state_dict(guard.state_dict())
+    module, _, _ = run([], lr=1e-3)
+    taken_up.on_fit_start(None, module.to("meta"))  # type: ignore[arg-type]
+    found: list[Tensor] = []
+    apply_to_collection(taken_up.state_dict(), Tensor, found.append)
+    assert len(found) > 9
+    assert {value.device.type for value in found} == {"meta"}
 
 
 def step(module: AdaptationModule, batch: Any, index: int) -> dict[str, Any]:
@@ -314,7 +331,7 @@ def test_a_module_of_the_users_own() -> None:
 
     guard = CollapseGuard(CLASSES)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(max_epochs=1, accelerator="cpu", callbacks=[guard], **quiet)
+    trainer = Trainer(max_epochs=1, accelerator=ACCELERATOR, callbacks=[guard], **quiet)
     trainer.fit(Own(), torch.utils.data.DataLoader(batches(40), batch_size=None))
     assert guard.batch == 40
 

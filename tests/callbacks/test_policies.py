@@ -15,7 +15,7 @@ from callbacks import GUARDS, POLICIES, CollapseGuard, PolicyGuard, create_guard
 from callbacks.guard import NoGuardConfig
 from callbacks.policies.base import RESET, Action, Policy, Ruling
 from tests.callbacks.test_guard import Features, Harm, Recorder, batches, step
-from tests.conftest import QUICK
+from tests.conftest import ACCELERATOR, QUICK
 from tests.methods.test_methods import created, images
 from tta.adaptation import AdaptationModule
 from tta.checkpoint import SourceCheckpoint
@@ -251,7 +251,7 @@ def guarded(judged: Policy, stream: Any, *callbacks: Callback, **more: Any) -> A
     module = AdaptationModule(create_method("tent", Features(), num_classes=3, **more), batch_size=64, screen=False)
     guard, recorder = PolicyGuard(judged), Recorder()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(max_epochs=1, accelerator="cpu", callbacks=[*callbacks, guard, recorder], **quiet)
+    trainer = Trainer(max_epochs=1, accelerator=ACCELERATOR, callbacks=[*callbacks, guard, recorder], **quiet)
     trainer.fit(module, torch.utils.data.DataLoader(stream, batch_size=None))
     return module, guard, recorder.outputs
 

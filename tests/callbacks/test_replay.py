@@ -12,6 +12,7 @@ from callbacks.judge import cell_of, statistics_of, trace_of
 from callbacks.replay import main, read_trace, replay
 from callbacks.verdict import Statistics
 from tests.callbacks.test_guard import Harm, batches, run
+from tests.conftest import ACCELERATOR
 from tests.test_programs import run_adapt
 
 Capture = pytest.CaptureFixture[str]
@@ -21,7 +22,7 @@ def recorded(folder: Path, config: GuardConfig | None = None, harm: int = 12) ->
     """A run that ends in a collapse, its trace in the folder."""
     _, guard, outputs = run(batches(40), Harm(harm), config=config, lr=1e-5)
     writer = TraceWriter(folder)
-    trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False, enable_progress_bar=False)
+    trainer = Trainer(logger=False, accelerator=ACCELERATOR, enable_checkpointing=False, enable_progress_bar=False)
     writer.on_train_start(trainer, None)  # type: ignore[arg-type]
     for index, output in enumerate(outputs):
         writer.on_train_batch_end(trainer, None, output, None, index)  # type: ignore[arg-type]

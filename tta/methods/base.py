@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -568,8 +569,8 @@ class Method(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what ``get_extra_state`` gave."""
-        # Copied, since the method would go on writing into the given tensors.
-        state = copy.deepcopy(state)
+        # Copied, since the method would go on writing into the given tensors; and moved, since a file's are on the CPU.
+        state = move_data_to_device(copy.deepcopy(state), next(self.model.parameters()).device)
         if self.optimizer is not None and state["optimizer"] is not None:
             self.optimizer.load_state_dict(state["optimizer"])
         self.memory = state["memory"]

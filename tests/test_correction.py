@@ -67,7 +67,7 @@ def corrected(model: nn.Sequential, moments: dict[str, Tensor], shares: tuple[fl
         seen = gain * images(known, seed + 1) + shift
         batch = torch.stack([seen.mean([0, 2, 3]), seen.square().mean([0, 2, 3])])
         correction.keep(correction.after({"0": batch}, F.one_hot(known, CLASSES).float()))
-    values = correction.statistics(model)
+    values = correction.statistics()
     return torch.stack([values["0.moving_mean"], values["0.moving_var"]])
 
 
@@ -95,8 +95,8 @@ def test_one_image_at_a_time_comes_to_the_same() -> None:
     for image, label in zip(seen, told, strict=True):
         batch = torch.stack([image.mean([1, 2]), image.square().mean([1, 2])])
         one_by_one.keep(one_by_one.after({"0": batch}, label[None]))
-    for name, value in at_once.statistics(model).items():
-        torch.testing.assert_close(value, one_by_one.statistics(model)[name])
+    for name, value in at_once.statistics().items():
+        torch.testing.assert_close(value, one_by_one.statistics()[name])
 
 
 @pytest.mark.parametrize("shares", [(1 / 3, 1 / 3, 1 / 3), (0.85, 0.1, 0.05), (1.0, 0.0, 0.0)])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tta.correction import LabelCorrection
 from tta.methods.base import Method, Prediction
-from tta.normalization import BatchStatisticsError, Statistics, named_adjustable_layers, seen_moments, statistics
+from tta.normalization import BatchStatisticsError, Statistics, seen_moments, statistics
 
 #: Batches at the start in which corrected statistics take the batch in before they predict it.
 WARM_UP = 3
@@ -32,7 +32,7 @@ class Candidates(nn.Module):
         super().__init__()
         # Not a submodule: the method's state is its owner's to save.
         self._method = [method]
-        layers = [layer for layer in named_adjustable_layers(method.model).values() if layer.running_mean is not None]
+        layers = [layer for layer in method.layers.values() if layer.running_mean is not None]
         self._own: Statistics = layers[0].statistics if layers else "source"
         self.correction: LabelCorrection | None = None
         if moments and layers and method.chosen_elsewhere:
@@ -85,7 +85,7 @@ class Candidates(nn.Module):
     def use(self, name: str) -> None:
         """Let the method predict and learn under the statistics of a candidate."""
         self.current = name
-        values = self.correction.statistics(self.method.model) if self.correction and name == "corrected" else {}
+        values = self.correction.statistics() if self.correction and name == "corrected" else {}
         self.method.use_statistics(self._kind(name), values)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -105,13 +105,12 @@ class Candidates(nn.Module):
     def _corrected(self, images: Tensor) -> Prediction:
         """Predict under the statistics as they stand, then let them take the batch in; the other way round at the start."""
         assert self.correction is not None
-        model, batches = self.method.model, self.batches
-        kind: Statistics = "batch" if batches == 0 and len(images) > 1 else "moving"
-        values = self.correction.statistics(model)
-        if batches < WARM_UP:
+        kind: Statistics = "batch" if self.batches == 0 and len(images) > 1 else "moving"
+        values = self.correction.statistics()
+        if self.batches < WARM_UP:
             # Every other image tells a layer's moments about as well as all do.
             _, state = self._seen(images[::2] if len(images) >= _SAMPLE else images, kind, values)
-            kind, values = "moving", self.correction.statistics(model, state)
+            kind, values = "moving", self.correction.statistics(state)
         prediction, state = self._seen(images, kind, values)
         self.correction.keep(state)
         return prediction

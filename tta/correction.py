@@ -37,6 +37,8 @@ _SMALLEST = 1e-6
 class LabelCorrection(nn.Module):
     """Running moments of every layer's input, and of the predicted classes, turned into corrected statistics.
 
+    All layers' channels lie one after the other, so that a batch takes a few operations, not some for each layer.
+
     Args:
         model: network whose BatchNorm layers are adjustable.
         moments: by layer, mean and mean square (2, C, channels) of its input for each class of the source.
@@ -44,24 +46,29 @@ class LabelCorrection(nn.Module):
 
     def __init__(self, model: nn.Module, moments: Mapping[str, Tensor]) -> None:
         super().__init__()
-        layers = named_adjustable_layers(model)
-        self.names = [name for name, layer in layers.items() if name in moments and layer.running_mean is not None]
-        classes = next(iter(moments.values())).shape[1]
+        sources = {
+            name: torch.stack([layer.running_mean.detach().float(), layer.running_var.detach().float()])
+            for name, layer in named_adjustable_layers(model).items()
+            if name in moments and layer.running_mean is not None and layer.running_var is not None
+        }
+        self.widths = {name: source.shape[1] for name, source in sources.items()}
+        known = torch.cat([moments[name].float() for name in sources], 2)
+        source = torch.cat([*sources.values()], 1)
         self.register_buffer("weight", torch.tensor(_PRIOR))
-        self.register_buffer("mix", torch.full((classes,), 1 / classes))
-        for name in self.names:
-            known = moments[name].float()
-            self.register_buffer(self._key("known", name), known.clone(), persistent=False)
-            self.register_buffer(self._key("seen", name), known.mean(1))
-        first = self.names[0]
-        variance = layers[first].running_var
-        assert variance is not None
-        for key, value in class_span(moments[first][0].float(), variance.detach().float())._asdict().items():
-            self.register_buffer(self._key("span", key), value, persistent=False)
-        for key, value in no_movement(len(variance))._asdict().items():
-            self.register_buffer(self._key("moved", key), value)
+        self.register_buffer("mix", torch.full((known.shape[1],), 1 / known.shape[1]))
+        self.register_buffer("seen", known.mean(1))
+        self.register_buffer("known", known, persistent=False)
+        self.register_buffer("source", source, persistent=False)
+        self._first = next(iter(self.widths.values()))  # the first layer's channels come first
+        for key, value in class_span(known[0, :, : self._first], source[1, : self._first])._asdict().items():
+            self.register_buffer(f"span_{key}", value, persistent=False)
+        for key, value in no_movement(self._first)._asdict().items():
+            self.register_buffer(f"moved_{key}", value)
         self.weight: Tensor
         self.mix: Tensor
+        self.seen: Tensor
+        self.known: Tensor
+        self.source: Tensor
 
     @torch.no_grad()
     def after(self, seen: Mapping[str, Tensor], probabilities: Tensor) -> dict[str, Tensor]:
@@ -71,17 +78,18 @@ class LabelCorrection(nn.Module):
             seen: by layer, mean and mean square (2, channels) of the batch there.
             probabilities: (N, C) predicted for the batch.
         """
-        means = [probabilities.float().mean(0), *(seen[name] for name in self.names)]
-        (predicted, *moments), count = mean_of_all(means, len(probabilities))
+        means = [probabilities.float().mean(0), torch.cat([seen[name] for name in self.widths], 1)]
+        (predicted, moments), count = mean_of_all(means, len(probabilities))
         kept = self.weight.clamp(max=_MEMORY)
         share = count / (kept + count)
         mix = torch.lerp(predicted, torch.full_like(self.mix, 1 / len(self.mix)), _SHRINKAGE)
-        state = {"weight": kept + count, "mix": torch.lerp(self.mix, mix, share)}
-        for name, moment in zip(self.names, moments, strict=True):
-            key = self._key("seen", name)
-            state[key] = torch.lerp(self.get_buffer(key), moment, share)
-        movement = moved_by(self._movement, moments[0][0], self._span)
-        return {**state, **{self._key("moved", key): value for key, value in movement._asdict().items()}}
+        movement = moved_by(self._movement, moments[0, : self._first], self._span)
+        return {
+            "weight": kept + count,
+            "mix": torch.lerp(self.mix, mix, share),
+            "seen": torch.lerp(self.seen, moments, share),
+            **{f"moved_{key}": value for key, value in movement._asdict().items()},
+        }
 
     @property
     def scanner_change(self) -> Tensor:
@@ -95,42 +103,33 @@ class LabelCorrection(nn.Module):
             self.get_buffer(name).copy_(value)
 
     @torch.no_grad()
-    def statistics(self, model: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """The corrected statistics, by the names of the layers' ``moving_mean`` and ``moving_var`` in ``model``.
+    def statistics(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The corrected statistics, by the names of the layers' ``moving_mean`` and ``moving_var`` in the model.
 
         Args:
-            model: the network, for the source's own statistics.
             state: from ``after``; by default the running one.
         """
-        state = state or dict(self.named_buffers())
-        layers = named_adjustable_layers(model)
-        result = {}
-        for name in self.names:
-            layer, (mean, square) = layers[name], state[self._key("seen", name)]
-            expected_mean, expected_square = state["mix"] @ self.get_buffer(self._key("known", name))
-            assert layer.running_mean is not None
-            assert layer.running_var is not None
-            source = layer.running_var
-            ratio = _variance(mean, square, source) / _variance(expected_mean, expected_square, source)
-            result[f"{name}.moving_mean"] = layer.running_mean + mean - expected_mean
-            result[f"{name}.moving_var"] = source * ratio
-        return result
+        mix, seen = (self.mix, self.seen) if state is None else (state["mix"], state["seen"])
+        expected = mix @ self.known
+        mean, var = self.source
+        means = (mean + seen[0] - expected[0]).split([*self.widths.values()])
+        variances = (var * _variance(seen, var) / _variance(expected, var)).split([*self.widths.values()])
+        return {
+            **{f"{name}.moving_mean": value for name, value in zip(self.widths, means, strict=True)},
+            **{f"{name}.moving_var": value for name, value in zip(self.widths, variances, strict=True)},
+        }
 
     @property
     def _span(self) -> Span:
-        return Span(*(self.get_buffer(self._key("span", key)) for key in Span._fields))
+        return Span(*(self.get_buffer(f"span_{key}") for key in Span._fields))
 
     @property
     def _movement(self) -> Movement:
-        return Movement(*(self.get_buffer(self._key("moved", key)) for key in Movement._fields))
-
-    @staticmethod
-    def _key(kind: str, name: str) -> str:
-        return f"{kind}/{name.replace('.', '/')}"  # a buffer's name takes no dots
+        return Movement(*(self.get_buffer(f"moved_{key}") for key in Movement._fields))
 
 
-def _variance(mean: Tensor, square: Tensor, source: Tensor) -> Tensor:
-    return torch.maximum(square - mean.square(), _SMALLEST * source)
+def _variance(moments: Tensor, source: Tensor) -> Tensor:
+    return torch.maximum(moments[1] - moments[0].square(), _SMALLEST * source)
 
 
 @torch.no_grad()

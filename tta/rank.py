@@ -21,7 +21,8 @@ def effective_rank(features: Tensor) -> Tensor:
     features = torch.where(finite, features, 0.0)
     centred = torch.where(finite, features - features.sum(0) / finite.sum().clamp(min=1), 0.0)
     gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
-    variances = torch.linalg.eigvalsh(gram).clamp(min=0)
+    # On the CPU: of a matrix so small they take a GPU four to five times as long, the way there and back included.
+    variances = torch.linalg.eigvalsh(gram.cpu()).to(gram.device).clamp(min=0)
     total = variances.sum()
     shares = variances / total.clamp(min=torch.finfo(total.dtype).tiny)
     varies = total > 1e-12 * features.square().sum()

@@ -17,7 +17,6 @@ from tta.errors import InputError
 from tta.layout import as_channels_last, prefers_channels_last
 from tta.normalization import (
     Statistics,
-    adjustable_layers,
     choose_statistics,
     last_stage,
     named_adjustable_layers,
@@ -233,7 +232,9 @@ class Method(nn.Module):
         self.memory: dict[str, Tensor] = {}
         self._idle = 0
         self._control_moving: dict[str, Tensor] | None = None
-        averaging = {} if self.chosen_elsewhere else named_adjustable_layers(model)
+        #: Layers whose statistics can be chosen, by name: looked for once, since finding them takes longer than using them.
+        self.layers = named_adjustable_layers(model)
+        averaging = {} if self.chosen_elsewhere else self.layers
         #: Layers whose moving averages depend on the weights below them, so that the control has its own, by their prefix.
         self._averaging = {f"{name}.": layer for name, layer in averaging.items() if layer.moving_mean is not None}
         #: Whether an update was tried since the start; until then adapted and control are one and the same.
@@ -365,7 +366,7 @@ class Method(nn.Module):
             choice: which ones.
             values: of moving statistics, by the names of the layers' buffers.
         """
-        for layer in adjustable_layers(self.model):
+        for layer in self.layers.values():
             layer.statistics = choice
         for name, value in values.items():
             self.model.get_buffer(name).copy_(value)
@@ -490,14 +491,14 @@ class Method(nn.Module):
 
     def keep_moving(self) -> None:
         """Let moving normalisation statistics take in the last batch that was predicted."""
-        for layer in adjustable_layers(self.model):
+        for layer in self.layers.values():
             layer.keep_moving()
 
     # How it works
 
     def _forget_moving(self) -> None:
         """Later passes of an update are not part of the stream, so moving statistics do not take them in."""
-        for layer in adjustable_layers(self.model):
+        for layer in self.layers.values():
             layer.latest = None
 
     def _forget_control(self) -> None:

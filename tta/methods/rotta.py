@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tta.errors import InputError
 from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, Tensors, Update, UpdateConfig, within
-from tta.normalization import adjustable_layers, statistics
+from tta.normalization import statistics
 from tta.objectives import cross_entropy, entropy
 from tta.options import option
 from tta.views import random_view
@@ -65,7 +65,7 @@ class RoTTA(NormAffineMethod):
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """What the teacher says, under the statistics as they stand."""
-        if all(layer.statistics != "robust" for layer in adjustable_layers(self.model)):
+        if all(layer.statistics != "robust" for layer in self.layers.values()):
             return self.run(images, self.teacher.values())
         with statistics(self.model, "moving"):
             return self.run(images, self.teacher.values())

@@ -19,6 +19,7 @@ class Duty:
         calm_since: number of the batch at which something happened last.
         suspect: variation of the predicted mix from which on calm starts anew.
         watched: number of the batch that was checked last, where that was a watch; None: it was not.
+        startled: number of the batch at which a jump called for a look last; None: none has.
     """
 
     next_check: int = 0
@@ -26,6 +27,7 @@ class Duty:
     calm_since: int = 0
     suspect: float = _SUSPECT
     watched: int | None = None
+    startled: int | None = None
 
     def checks(self, batch: int) -> bool:
         """Whether a batch is compared with the control's."""
@@ -42,13 +44,16 @@ class Duty:
     def looked(self, batch: int, patience: int, longest: int) -> "Duty":
         """The duty after a look: the next one is due after a share of the time that the stream has been calm.
 
+        One batch tells a jump from a chance mix badly, so after a look that a jump called for the next batch is checked.
+
         Args:
             batch: number of the batch.
             patience: calm batches for each batch of the interval.
             longest: largest interval.
         """
         interval = max(1, min((batch + 1 - self.calm_since) // patience, longest))
-        return replace(self, next_check=batch + interval, next_look=batch + interval)
+        next_check = batch + 1 if self.startled == batch else batch + interval
+        return replace(self, next_check=next_check, next_look=batch + interval)
 
     def watching(self, batch: int, room: float) -> "Duty":
         """The duty while watching: the next check is due when half the room until an alarm can be used up.
@@ -99,5 +104,5 @@ class Duty:
         return Duty(batch, batch, batch, _MORE * variation, self.watched)
 
     def hurried(self, batch: int) -> "Duty":
-        """The duty when something cheap to see calls for a look at this batch."""
-        return replace(self, next_check=min(self.next_check, batch), next_look=min(self.next_look, batch))
+        """The duty when a jump of the predicted mix, cheap to see, calls for a look at this batch."""
+        return replace(self, next_check=batch, next_look=batch, startled=batch)

@@ -22,15 +22,16 @@ from tta.config import closest
 from tta.distributed import any_of_all, mean_of_all, moments_of_all, skipped_by_all, total_of_all
 from tta.errors import InputError
 from tta.flips import FlipTest, flip_test, flip_votes
-from tta.marginal import marginal_drift, predicted_counts, vanished_classes
+from tta.marginal import chance_drift, marginal_drift, predicted_counts, vanished_classes
 from tta.methods import Prediction
 from tta.options import option
 from tta.rank import effective_rank
 from tta.separation import ClassMoments, class_moments, merge, no_moments, separation_of
 from tta.sequential import Wager
 
-#: Change of the predicted marginal from the running one, in total variation, that calls for a check at once.
-_STARTLING = 0.35
+#: Change of the predicted marginal from the running one, in total variation, that calls for a look at once: at least so much,
+#: and so much more than chance, which makes most of it where classes are many; but one that leaves hardly anything always does.
+_STARTLING, _BY_MORE, _ALL = 0.35, 0.25, 0.98
 #: Most batches between two looks while updates are held back, when there is time to look whether that is still right; and where
 #: the published statistics fit badly, when the next block of classes may tell why.
 _HELD, _MISFIT = 2, 4
@@ -471,10 +472,11 @@ class CollapseGuard(Guard):
         if self.duty.looks(self.batch):
             return  # nothing to hurry, and no need to wait for the device
         known = counts if self._marginal is None else self._marginal
-        jump, varied = torch.stack([marginal_drift(counts, known), varies]).tolist()
+        by_chance = chance_drift(known / known.sum(), counts.sum().clamp(min=1))
+        jump, varied, chance = torch.stack([marginal_drift(counts, known), varies, by_chance]).tolist()
         if varied > self.duty.suspect and self.choice.current == "batch":
             self.duty = self.duty.suspected(self.batch, varied)
-        elif jump > _STARTLING:
+        elif jump > min(max(_STARTLING, chance + _BY_MORE), _ALL):
             self.duty = self.duty.hurried(self.batch)
 
     def _plan(self, due: bool, room: float | None, *, climbed: bool, happened: bool) -> None:

@@ -4,7 +4,6 @@ The source model looks at the first images under each choice of statistics that 
 held against what the source checkpoint remembers of its own validation images; nothing is learned, and no label is needed.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from tta.candidates import Candidates
 from tta.checkpoint import SourceCheckpoint
 from tta.errors import InputError
 from tta.evidence import evidence_of, gathered, no_evidence
-from tta.marginal import marginal_drift, predicted_counts
+from tta.marginal import chance_drift, marginal_drift, predicted_counts
 from tta.methods import Prediction, create_method
 from tta.objectives import entropy
 from tta.options import option
@@ -234,8 +233,7 @@ def _cautions(
     # Batch statistics pull predictions towards equal shares, so the other views that hold up have a say about skew.
     sound = [view for view in views.values() if view.evidence > best.evidence - _CLEARLY and not view.fails]
     widest = max([best, *sound], key=lambda view: view.drift)
-    sampling = float((2 * prevalence * (1 - prevalence) / (math.pi * max(images - broken, 1))).sqrt().sum() / 2)
-    if widest.drift > _SKEW + sampling:
+    if widest.drift > _SKEW + float(chance_drift(prevalence, max(images - broken, 1))):
         most = int((torch.tensor(widest.marginal) - prevalence).argmax())
         cautions.append(
             f"{widest.marginal[most]:.0%} of the images are predicted as {class_names[most]}, where the source had "

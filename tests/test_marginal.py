@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tta.marginal import (
+    chance_drift,
     marginal_drift,
     no_spread,
     overdispersion,
@@ -25,6 +26,15 @@ def test_drift_is_total_variation() -> None:
     drift = marginal_drift(torch.tensor([30.0, 10.0, 0.0]), torch.tensor([5.0, 5.0, 10.0]))
     torch.testing.assert_close(drift, torch.tensor(0.5))
     assert marginal_drift(torch.tensor([3.0, 1.0]), torch.tensor([6.0, 2.0])).item() == 0
+
+
+@pytest.mark.parametrize(("classes", "images"), [(2, 32), (4, 64), (9, 64), (100, 512)])
+def test_chance_alone_makes_about_the_drift_of_draws(classes: int, images: int) -> None:
+    shares = torch.arange(1.0, classes + 1) / sum(range(1, classes + 1))
+    draws = torch.multinomial(shares, 400 * images, replacement=True, generator=torch.Generator().manual_seed(0))
+    counts = [torch.bincount(draw, minlength=classes).float() for draw in draws.view(400, images)]
+    mean = torch.stack([marginal_drift(count, shares) for count in counts]).mean()
+    torch.testing.assert_close(chance_drift(shares, images), mean, rtol=0.05, atol=0)
 
 
 def test_a_class_vanishes_only_if_the_control_still_sees_it() -> None:

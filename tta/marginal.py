@@ -27,6 +27,21 @@ def marginal_drift(adapted: Tensor, control: Tensor) -> Tensor:
     return (shares[0] - shares[1]).abs().sum() / 2
 
 
+def chance_drift(shares: Tensor, images: float | Tensor) -> Tensor:
+    """Total variation that chance alone is expected to make between a mix of classes and so many images drawn from it.
+
+    Half the sum of the mean absolute deviations of binomial shares, each taken as normal.
+
+    Args:
+        shares: (C,) of the mix, summing to 1.
+        images: how many are drawn; at least 1.
+
+    Returns:
+        Scalar of at least 0; with few images of many classes, where shares are no longer normal, it may exceed 1.
+    """
+    return (2 * shares * (1 - shares) / (math.pi * images)).sqrt().sum() / 2
+
+
 def vanished_classes(adapted: Tensor, control: Tensor, seen: float = 20.0, share: float = 0.1) -> Tensor:
     """Classes that the control still predicts and the adapted model has (almost) ceased to.
 

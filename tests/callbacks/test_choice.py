@@ -256,7 +256,11 @@ def test_a_watch_checks_the_more_often_the_nearer_the_alarm_without_a_look() -> 
         assert [duty.checks(batch) for batch in range(4, 9)] == [batch >= 3 + interval for batch in range(4, 9)]
         assert not duty.looks(8)
     assert planned.watching(7, math.inf).checks(9), "a look is also a check"
-    assert planned.hurried(3).looks(3)
+    hurried = planned.hurried(3)
+    assert hurried.looks(3)
+    after = hurried.looked(3, patience=1, longest=9)
+    assert (after.next_check, after.next_look) == (4, 7), "one batch tells a jump from chance badly"
+    assert after.looked(7, patience=1, longest=9).next_check == 15
 
 
 def test_a_check_while_watching_stands_for_the_batches_since_the_last_one() -> None:

@@ -190,6 +190,7 @@ def test_a_thousand_classes() -> None:
     names = [f"class {c}" for c in range(1000)]
     _, guard, outputs = run(stream, model=Many(), classes=names, lr=1e-5)
     assert guard.alarms == 0
+    assert [index for index, output in enumerate(outputs) if output["checked"]] == [0, 1, 2, 3, 5, 8, 12, 18]
     assert all(
         output["statistics"]["drift"] <= 0.1 for output in outputs if output["checked"] and output["statistics"]["drift"]
     )

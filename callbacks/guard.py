@@ -15,6 +15,7 @@ from callbacks.choice import Choice, Reference
 from callbacks.corrections import CORRECTIONS, LADDER, Guardable
 from callbacks.duty import Duty
 from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
+from callbacks.rest import Rest
 from callbacks.verdict import Decision, Memory, State, Statistics, Thresholds, Verdict
 from tta.calibration import calibrated
 from tta.candidates import WARM_UP
@@ -35,8 +36,6 @@ _STARTLING, _BY_MORE, _ALL = 0.35, 0.25, 0.98
 #: Most batches between two looks while updates are held back, when there is time to look whether that is still right; and where
 #: the published statistics fit badly, when the next block of classes may tell why.
 _HELD, _MISFIT = 2, 4
-#: Checks in a row that must find nothing amiss before a corrected model serves again while it rests.
-_SOUND = 2
 
 
 @dataclass
@@ -172,16 +171,10 @@ class CollapseGuard(Guard):
         self.state: State = "OK"
         self.memory = Memory()
         self.duty = Duty()
-        self.resting = 0
-        #: Checks in a row, since the last correction, that knew R and found nothing amiss.
-        self.sound = 0
+        self.rest = Rest()
         self.choice = Choice(len(self.class_names), self.config.hysteresis)
         #: Whether updates are held back because the source's own statistics suit the stream.
         self.holding = False
-        #: Whether the module is at the source and stays there for now.
-        self.idle = False
-        #: What is added to the adapted logits while a pause lasts.
-        self.shift: Tensor | None = None
         #: Alarms that the ladder answered; changes of statistics are not among them.
         self._climbed: list[int] = []
         self._flips = FlipTest()
@@ -216,8 +209,7 @@ class CollapseGuard(Guard):
         skipped = skipped_by_all(outputs.get("skipped"), device)
         counts = total_of_all(predicted_counts(adapted.logits, len(self.class_names)))
         self._hurry(counts)
-        # After a correction that left some of the harm in place, the control serves until the model is found sound, or rested.
-        doubted = self.resting > 0 and not self.idle and self.shift is None and self.sound < _SOUND
+        doubted = self.rest.doubted  # then the control serves until the model is found sound, or has rested
         due = doubted or self.duty.checks(self.batch)
         candidates: Mapping[str, Prediction] = {}
         control, lead, doubt, switched = None, None, None, False
@@ -252,15 +244,13 @@ class CollapseGuard(Guard):
             events.append(self._mistrust(pl_module, verdict, statistics))
         doubted = doubted or switched or bool(skipped) or verdict.state in ("ALARM", "FROZEN")
         self._serve(outputs, adapted, control, candidates, doubted=doubted)
-        self.resting = max(self.resting - 1, 0)
-        if statistics.ratio is not None:
-            self.sound = self.sound + 1 if verdict.state == "OK" else 0
+        self.rest.pass_batch(None if statistics.ratio is None else verdict.state == "OK")
         climbed = verdict.state == "ALARM" and verdict.reason not in ("statistics", "doubt")
         if climbed:
             events.append(self._correct(module, verdict, statistics))
         elif not self._rests:
             module.pause(False)
-            self.idle, self.shift = False, None
+            self.rest.end()
         outputs.setdefault("served_by", "adapted")
         outputs["verdict"] = self.state = verdict.state
         outputs["statistics"] = trace_of(statistics)
@@ -278,14 +268,11 @@ class CollapseGuard(Guard):
             "resets": list(self.resets),
             "climbed": list(self._climbed),
             "state": self.state,
-            "resting": self.resting,
-            "sound": self.sound,
+            "rest": vars(self.rest).copy(),
             "memory": asdict(self.memory),
             "duty": asdict(self.duty),
             "choice": self.choice.state_dict(),
             "holding": self.holding,
-            "idle": self.idle,
-            "shift": self.shift,
             "flips": [list(wager) for wager in self._flips],
             "adapted": self._adapted and list(self._adapted),
             "control": self._control and list(self._control),
@@ -295,10 +282,11 @@ class CollapseGuard(Guard):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        for name in ("batch", "state", "resting", "sound", "holding", "idle", "shift"):
+        for name in ("batch", "state", "holding"):
             setattr(self, name, state_dict[name])
         self.alarmed, self.resets = list(state_dict["alarmed"]), list(state_dict["resets"])
         self._climbed = list(state_dict["climbed"])
+        self.rest = Rest(**state_dict["rest"])
         self.memory, self.duty = Memory(**state_dict["memory"]), Duty(**state_dict["duty"])
         self.choice.load_state_dict(state_dict["choice"])
         self._flips = FlipTest(*(Wager(*wager) for wager in state_dict["flips"]))
@@ -328,9 +316,9 @@ class CollapseGuard(Guard):
             outputs["logits"], outputs["features"] = control
             if outputs.get("served_by") != "source":
                 outputs["served_by"] = twin
-        elif self.resting and self.shift is not None:
-            outputs["logits"] = adapted.logits + self.shift.to(adapted.logits)
-        elif self.idle:  # nothing was updated since the reset, so adapted and control are one and the same
+        elif self.rest.left and self.rest.shift is not None:
+            outputs["logits"] = adapted.logits + self.rest.shift.to(adapted.logits)
+        elif self.rest.idle:  # nothing was updated since the reset, so adapted and control are one and the same
             outputs["served_by"] = twin
 
     def _weights(self, candidates: Mapping[str, Prediction], images: int) -> dict[str, float]:
@@ -391,7 +379,7 @@ class CollapseGuard(Guard):
         if self.holding:
             module.reset()
             module.pause(True)
-            self.idle = True
+            self.rest.idle = True
 
     def _choice_event(self, kind: str, reason: str, message: str) -> dict[str, Any]:
         evidence = {name: round(value, 4) for name, value in self.choice.evidence.items()}
@@ -449,14 +437,13 @@ class CollapseGuard(Guard):
         counts = torch.ones(2, len(self.class_names)) if self._counts is None else self._counts + 1
         adapted, control = counts / counts.sum(1, keepdim=True)
         message = correction.apply(module, control)
-        self.shift = (control / adapted).log() if correction.shifts_logits else None
-        self.idle = correction.resets
+        shift = (control / adapted).log() if correction.shifts_logits else None
+        self.rest = Rest(self.config.rest, idle=correction.resets, shift=shift)
         if correction.resets:
             self.resets.append(self.batch)
         self._forget_control()
         self.memory = corrected(rung, self.memory)
-        self.resting, self.sound = self.config.rest, 0
-        if correction.final or self.resting:
+        if correction.final or self.rest.left:
             module.pause(True)
         return self._event("correction", verdict.reason, message, statistics, correction=rung)
 
@@ -490,7 +477,7 @@ class CollapseGuard(Guard):
         """
         looked = due and self.duty.looks(self.batch)
         if climbed and self.choice.undisputed:
-            self.duty = self.duty.corrected(self.batch, self.resting, unmoved=self.idle)
+            self.duty = self.duty.corrected(self.batch, self.rest.left, unmoved=self.rest.idle)
         elif happened:
             self.duty = self.duty.alerted(self.batch)
         elif looked:
@@ -503,7 +490,7 @@ class CollapseGuard(Guard):
             self.duty = self.duty.missed(self.batch) if watching else self.duty.unwatched()
         elif watching:
             self.duty = self.duty.watching(self.batch, room)
-        elif self.resting and self.sound >= _SOUND:
+        elif self.rest.cleared:
             self.duty = self.duty.cleared()
         else:
             self.duty = self.duty.unwatched()
@@ -511,7 +498,7 @@ class CollapseGuard(Guard):
     @property
     def _rests(self) -> bool:
         """Whether updates rest on the next batch."""
-        return self.resting > 0 or self.memory.frozen or self.holding or self.choice.hedging(self.batch)
+        return self.rest.left > 0 or self.memory.frozen or self.holding or self.choice.hedging(self.batch)
 
     def _event(
         self, kind: str, reason: str, message: str, statistics: Statistics | None, batch: Any = None, **more: Any

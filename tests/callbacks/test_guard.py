@@ -136,7 +136,7 @@ def test_a_model_that_a_correction_leaves_harmed_serves_when_two_checks_in_a_row
 
 def test_a_run_taken_up_in_the_middle_of_a_rest_goes_on_resting() -> None:
     module, guard, _ = run(batches(30), Harm(start=20), lr=1e-5)
-    assert guard.resting
+    assert guard.rest.left
     later = CollapseGuard(CLASSES)
     later.load_state_dict(guard.state_dict())
     module.pause(False)

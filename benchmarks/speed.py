@@ -1,6 +1,6 @@
 """Milliseconds per adaptation step, as ratios against a plain eager Tent loop measured in the same run.
 
-python -m benchmarks.speed [rounds=5] [steps=20] [accelerator=cpu]
+python -m benchmarks.speed [rounds=5] [steps=20] [accelerator=auto]
 """
 
 import statistics

@@ -91,7 +91,7 @@ class Duty:
         return Duty(over if unmoved else batch + 1, over, batch + 1, self.suspect)
 
     def cleared(self) -> "Duty":
-        """The duty when a model that rests has been found sound: it does not move, so it is checked when candidates are."""
+        """The duty when a check beside the looks finds nothing amiss: the next one is due when candidates are asked."""
         return replace(self, next_check=self.next_look, watched=None)
 
     def suspected(self, batch: int, variation: float) -> "Duty":

@@ -31,7 +31,8 @@ from tta.separation import ClassMoments, class_moments, merge, no_moments, separ
 from tta.sequential import Wager
 
 #: Change of the predicted marginal from the running one, in total variation, that calls for a look at once: at least so much,
-#: and so much more than chance, which makes most of it where classes are many; but one that leaves hardly anything always does.
+#: and so much more than chance, which makes most of it where classes are many; but one that leaves hardly anything always does
+#: (by chance as well, in batches of fewer images than a fifteenth of the classes).
 _STARTLING, _BY_MORE, _ALL = 0.35, 0.25, 0.98
 #: Most batches between two looks while updates are held back, when there is time to look whether that is still right; and where
 #: the published statistics fit badly, when the next block of classes may tell why.
@@ -317,7 +318,7 @@ class CollapseGuard(Guard):
             if outputs.get("served_by") != "source":
                 outputs["served_by"] = twin
         elif self.rest.left and self.rest.shift is not None:
-            outputs["logits"] = adapted.logits + self.rest.shift.to(adapted.logits)
+            outputs["logits"] = adapted.logits + self.rest.shift.to(device=adapted.logits.device)
         elif self.rest.idle:  # nothing was updated since the reset, so adapted and control are one and the same
             outputs["served_by"] = twin
 
@@ -402,7 +403,7 @@ class CollapseGuard(Guard):
         known = torch.ones_like(counts[1]) if self._marginal is None else self._marginal
         votes = total_of_all(torch.cat([flip_votes(adapted.logits.argmax(1), labels, known), counts[1].sum()[None]]))
         ranks, _ = mean_of_all([effective_rank(p.features) for p in (adapted, control)], len(labels))
-        # One read-back to the host for all statistics.
+        # One read-back to the host for all statistics but the ranks, which fetch their matrices.
         values = torch.stack(
             [*both, marginal_drift(*self._counts), *votes, *ranks, *vanished_classes(*self._counts).float()]
         ).tolist()
@@ -490,7 +491,7 @@ class CollapseGuard(Guard):
             self.duty = self.duty.missed(self.batch) if watching else self.duty.unwatched()
         elif watching:
             self.duty = self.duty.watching(self.batch, room)
-        elif self.rest.cleared:
+        elif self.rest.cleared or not (looked or self.rest.left):
             self.duty = self.duty.cleared()
         else:
             self.duty = self.duty.unwatched()

@@ -99,6 +99,31 @@ def test_one_image_at_a_time_comes_to_the_same() -> None:
         torch.testing.assert_close(value, one_by_one.statistics()[name])
 
 
+def test_layers_do_not_mix() -> None:
+    rng = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5)).eval()
+    for name, value in model.named_buffers():
+        if value.is_floating_point():
+            value.copy_(torch.rand(value.shape, generator=rng) + float("var" in name))
+    choose_statistics(model, "source")
+    moments = {name: torch.rand(2, CLASSES, width, generator=rng) + 1 for name, width in (("0", 3), ("2", 5))}
+    whole, parts = LabelCorrection(model, moments), [LabelCorrection(model, {name: moments[name]}) for name in moments]
+    for _ in range(3):
+        seen = {name: torch.rand(2, value.shape[2], generator=rng) + 1 for name, value in moments.items()}
+        told = torch.rand(8, CLASSES, generator=rng).softmax(1)
+        whole.keep(whole.after(seen, told))
+        for part, name in zip(parts, moments, strict=True):
+            part.keep(part.after({name: seen[name]}, told))
+    torch.testing.assert_close(whole.statistics(), {**parts[0].statistics(), **parts[1].statistics()})
+    torch.testing.assert_close(whole.scanner_change, parts[0].scanner_change)
+
+
+def test_a_network_in_double_precision() -> None:
+    model, moments = trained()
+    twins = Candidates(create_method("norm", model.double(), num_classes=CLASSES, normalization="auto"), moments)
+    assert {said.logits.dtype for said in twins.predict(images(labels(64)).double()).values()} == {torch.float64}
+
+
 @pytest.mark.parametrize("shares", [(1 / 3, 1 / 3, 1 / 3), (0.85, 0.1, 0.05), (1.0, 0.0, 0.0)])
 def test_under_a_shift_of_scanner_and_classes_the_corrected_candidate_is_right_most_often(shares: tuple[float, ...]) -> None:
     model, moments = trained()

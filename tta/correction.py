@@ -47,7 +47,7 @@ class LabelCorrection(nn.Module):
     def __init__(self, model: nn.Module, moments: Mapping[str, Tensor]) -> None:
         super().__init__()
         sources = {
-            name: torch.stack([layer.running_mean.detach().float(), layer.running_var.detach().float()])
+            name: torch.stack([layer.running_mean.detach(), layer.running_var.detach()])
             for name, layer in named_adjustable_layers(model).items()
             if name in moments and layer.running_mean is not None and layer.running_var is not None
         }
@@ -60,7 +60,7 @@ class LabelCorrection(nn.Module):
         self.register_buffer("known", known, persistent=False)
         self.register_buffer("source", source, persistent=False)
         self._first = next(iter(self.widths.values()))  # the first layer's channels come first
-        for key, value in class_span(known[0, :, : self._first], source[1, : self._first])._asdict().items():
+        for key, value in class_span(known[0, :, : self._first], source[1, : self._first].float())._asdict().items():
             self.register_buffer(f"span_{key}", value, persistent=False)
         for key, value in no_movement(self._first)._asdict().items():
             self.register_buffer(f"moved_{key}", value)

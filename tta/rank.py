@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+#: Rows of a matrix that is best left to the CPU.
+_SMALL = 128
+
 
 def effective_rank(features: Tensor) -> Tensor:
     """Exponential of the entropy of the covariance's normalised eigenvalues (Roy and Vetterli, EUSIPCO 2007).
@@ -21,8 +24,9 @@ def effective_rank(features: Tensor) -> Tensor:
     features = torch.where(finite, features, 0.0)
     centred = torch.where(finite, features - features.sum(0) / finite.sum().clamp(min=1), 0.0)
     gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
-    # On the CPU: of a matrix so small they take a GPU four to five times as long, the way there and back included.
-    variances = torch.linalg.eigvalsh(gram.cpu()).to(gram.device).clamp(min=0)
+    # A small matrix (64 rows) takes a GPU four to five times as long as the CPU, the way there and back included.
+    gram = gram.cpu() if len(gram) <= _SMALL else gram
+    variances = torch.linalg.eigvalsh(gram).to(features.device).clamp(min=0)
     total = variances.sum()
     shares = variances / total.clamp(min=torch.finfo(total.dtype).tiny)
     varies = total > 1e-12 * features.square().sum()

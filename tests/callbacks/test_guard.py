@@ -228,6 +228,13 @@ def test_the_control_runs_ever_more_rarely_while_the_stream_is_calm() -> None:
     assert calls == [0, 1, 2, 3, 5, 8, 12, 18, 27]  # after half of the time so far
 
 
+def test_after_a_jump_the_next_batch_is_checked_and_then_as_planned() -> None:
+    calm, jump = batches(76, (0.9, 0.05, 0.05)), batches(1, (0.05, 0.9, 0.05))
+    _, guard, outputs = run([*calm[:40], *jump, *calm[41:]], lr=1e-6)
+    assert guard.alarms == 0
+    assert [index for index, output in enumerate(outputs) if output["checked"]][-4:] == [27, 40, 41, 60]
+
+
 def test_broken_short_and_single_class_batches_are_served_by_the_control_and_logged() -> None:
     stream = batches(6)
     stream[1]["image"][5, 0, 0, 2] = math.nan

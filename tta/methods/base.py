@@ -549,7 +549,7 @@ class Method(nn.Module):
         for name in ("_source", "_start", "memory", "_start_memory"):
             setattr(self, name, {key: fn(value) for key, value in getattr(self, name).items()})
         self._known = {key: _moved(value, fn) for key, value in self._known.items()}
-        self._control_moving = None
+        self._control_moving = _moved(self._control_moving, fn)
         self._forget_control()
         return self
 
@@ -570,14 +570,15 @@ class Method(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what ``get_extra_state`` gave."""
-        # Copied, since the method would go on writing into the given tensors; and moved, since a file's are on the CPU.
-        state = move_data_to_device(copy.deepcopy(state), next(self.model.parameters()).device)
+        # Copied, since the method would go on writing into the given tensors.
+        state = copy.deepcopy(state)
         if self.optimizer is not None and state["optimizer"] is not None:
             self.optimizer.load_state_dict(state["optimizer"])
-        self.memory = state["memory"]
+        tensors = {name: state[name] for name in ("memory", "control_moving")}
+        tensors = move_data_to_device(tensors, next(self.model.parameters()).device)  # a file's are on the CPU
+        self.memory, self._control_moving = tensors["memory"], tensors["control_moving"]
         self.generator.set_state(state["generator"].cpu())
-        self._control_moving, self._idle = state["control_moving"], state["idle"]
-        self._learned = state["learned"]
+        self._idle, self._learned = state["idle"], state["learned"]
         self._forget_control()
 
 

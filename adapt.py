@@ -137,10 +137,7 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         metrics = _metrics(config, writer, guard, images, columns, classes)
         entry.write_json(folder / "metrics.json", metrics)
         save_adapted(folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state())
-        thresholds = guard.thresholds if isinstance(guard, CollapseGuard) else None
-        levels = {"R": thresholds.watch_ratio, "drift": thresholds.watch_drift} if thresholds else {}
-        figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, classes, levels, name)
-        save_trajectory(figure, folder / "trajectory.png")
+        _draw(folder / "trajectory.png", name, guard, tracer, writer)
         _log_outputs(loggers, config, checkpoint, folder, metrics, tracer, writer, images)
         if reporter is not None:
             twin, _, _ = create_module(config, checkpoint)
@@ -171,6 +168,14 @@ def _metrics(
     metrics["resets"] = len(guard.resets) if guard else 0
     metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
     return metrics
+
+
+def _draw(path: Path, name: str, guard: Guard | None, tracer: TraceWriter, writer: PredictionWriter) -> None:
+    """The picture of what was served and what the guard saw, batch by batch."""
+    thresholds = guard.thresholds if isinstance(guard, CollapseGuard) else None
+    levels = {"R": thresholds.watch_ratio, "drift": thresholds.watch_drift} if thresholds else {}
+    figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, writer.class_names, levels, name)
+    save_trajectory(figure, path)
 
 
 def _log_inputs(loggers: list[Logger], config: AdaptConfig, checkpoint: SourceCheckpoint) -> None:

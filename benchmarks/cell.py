@@ -19,8 +19,8 @@ from datamodules import ImageSet, StreamLoader, create_shift, create_stream, loa
 from tta.checkpoint import SourceCheckpoint
 from tta.errors import InputError
 from tta.methods import METHODS
-from tta.methods.base import UpdateConfig
 from tta.methods.scaling import scaled
+from tta.methods.settings import UpdateConfig
 from tta.metrics import balanced_accuracy
 
 #: A stream of class blocks shows each class so often, and its last quarter every class.

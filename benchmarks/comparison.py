@@ -29,7 +29,7 @@ from tta.checkpoint import SourceCheckpoint
 from tta.config import closest
 from tta.errors import InputError
 from tta.methods import METHODS
-from tta.methods.base import UpdateConfig
+from tta.methods.settings import UpdateConfig
 from tta.metrics import balanced_accuracy
 from tta.options import option
 

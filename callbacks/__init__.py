@@ -1,10 +1,11 @@
 """What happens around a batch: the guard, and the records of a stream."""
 
 from callbacks.alerts import Alerts
-from callbacks.guard import CollapseGuard, GuardConfig
+from callbacks.guard import CollapseGuard
 from callbacks.policies import POLICIES, PolicyGuard
 from callbacks.records import PredictionWriter, TraceWriter
 from callbacks.registry import GUARDS, create_guard
+from callbacks.settings import GuardConfig
 
 __all__ = [
     "GUARDS",

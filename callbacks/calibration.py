@@ -13,7 +13,8 @@ import torch
 from lightning import LightningModule, Trainer
 
 from callbacks.choice import Reference
-from callbacks.guard import CollapseGuard, GuardConfig
+from callbacks.guard import CollapseGuard
+from callbacks.settings import GuardConfig
 from callbacks.verdict import Decision, Memory, Statistics, Thresholds, Verdict, decide
 from datamodules import ImageSet, StreamLoader
 from datamodules.bootstrap import ORDERS, bootstrapped

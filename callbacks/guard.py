@@ -1,7 +1,7 @@
 """The guard: watches an adapting model against its un-updated twin, and takes it back before it collapses."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -9,26 +9,20 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from callbacks.alerts import AlertConfig
 from callbacks.base import Guard, prediction_of
 from callbacks.choice import Choice, Reference
-from callbacks.corrections import CORRECTIONS, LADDER, Guardable
+from callbacks.comparison import Comparison
+from callbacks.corrections import CORRECTIONS, Guardable
 from callbacks.duty import Duty
 from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
 from callbacks.rest import Rest
-from callbacks.verdict import Decision, Memory, State, Statistics, Thresholds, Verdict
-from tta.calibration import calibrated
+from callbacks.settings import GuardConfig
+from callbacks.verdict import Decision, Memory, State, Statistics, Verdict
 from tta.candidates import WARM_UP
-from tta.config import closest
-from tta.distributed import any_of_all, mean_of_all, moments_of_all, skipped_by_all, total_of_all
+from tta.distributed import any_of_all, skipped_by_all, total_of_all
 from tta.errors import InputError
-from tta.flips import FlipTest, flip_test, flip_votes
-from tta.marginal import chance_drift, marginal_drift, predicted_counts, vanished_classes
+from tta.marginal import chance_drift, marginal_drift, predicted_counts
 from tta.methods import Prediction
-from tta.options import option
-from tta.rank import effective_rank
-from tta.separation import ClassMoments, class_moments, merge, no_moments, separation_of
-from tta.sequential import Wager
 
 #: Change of the predicted marginal from the running one, in total variation, that calls for a look at once: at least so much,
 #: and so much more than chance, which makes most of it where classes are many; but one that leaves hardly anything always does
@@ -37,82 +31,6 @@ _STARTLING, _BY_MORE, _ALL = 0.35, 0.25, 0.98
 #: Most batches between two looks while updates are held back, when there is time to look whether that is still right; and where
 #: the published statistics fit badly, when the next block of classes may tell why.
 _HELD, _MISFIT = 2, 4
-
-
-@dataclass
-class NoGuardConfig:
-    """Adapt unwatched, as published methods do."""
-
-
-@dataclass
-class GuardConfig:
-    """Watch the adapted model, choose what serves, and correct before a collapse."""
-
-    patience: int = option(2, "the guard looks at every batch at first, and again after 1/patience of the time of calm")
-    longest: int = option(20, "most batches between two looks")
-    hysteresis: float = option(0.05, "evidence by which other statistics must be better before they are chosen")
-    decay: float = option(0.7, "memory of the running class moments and marginals, per check")
-    min_count: float = option(8.0, "effective samples that a class needs before its moments count")
-    false_alarm: float = option(0.01, "chance of a false alarm in 100 batches, for thresholds that are null and calibrated")
-    watch_ratio: float | None = option(None, "watch closely when R is below this; null: as calibrated by train.py, or 0.97")
-    alarm_shortfall: float | None = option(
-        None, "alarm when R fell short of watch_ratio by this much, summed over batches; null: as calibrated, or 0.1"
-    )
-    watch_drift: float | None = option(
-        None, "watch closely when the marginal drift is above this; null: as calibrated, or 0.04"
-    )
-    alarm_excess: float | None = option(
-        None,
-        "alarm when drift exceeded watch_drift by this much, summed over batches, where statistics are chosen; null: as "
-        "calibrated, or 0.06",
-    )
-    alarm_lead: float | None = option(
-        None,
-        "alarm, and change the statistics, when the evidence for others led that for the published ones by this much, summed "
-        "over looks; null: 0.05",
-    )
-    alarm_doubt: float | None = option(
-        None,
-        "alarm, and let all statistics serve together while it lasts, when doubt in the published ones came to this much, "
-        "summed over looks; null: 0.1",
-    )
-    ladder: list[str] = option(list(LADDER), "correction of the first, second, ... alarm within the window; the last repeats")
-    rest: int = option(8, "batches without updates after an alarm")
-    window: int = option(1000, "batches over which alarms are counted")
-    alert: AlertConfig = option(AlertConfig(), "who is told of an alarm")
-
-    def __post_init__(self) -> None:
-        for name in ("patience", "longest", "window"):
-            if getattr(self, name) < 1:
-                raise InputError(f"guard.{name} must be at least 1")
-        if not 0 <= self.decay < 1:
-            raise InputError(f"guard.decay={self.decay} is outside [0, 1)")
-        for name in (*(field.name for field in fields(Thresholds) if field.name != "alpha"), "hysteresis"):
-            if (getattr(self, name) or 0) < 0:
-                raise InputError(f"guard.{name} must not be negative")
-        if not 0 < self.false_alarm <= 0.5:
-            raise InputError(f"guard.false_alarm={self.false_alarm} is outside (0, 0.5]")
-        if self.rest < 0 or self.min_count < 2:
-            raise InputError("guard.rest must be at least 0, and guard.min_count at least 2")
-        if not self.ladder:
-            raise InputError("guard.ladder is empty: name at least one correction, guard.ladder=[reset]")
-        for rung in self.ladder:
-            if rung not in CORRECTIONS:
-                raise InputError(f"guard.ladder has an unknown correction {rung!r}: {closest(rung, CORRECTIONS)}")
-
-    def thresholds(self, calibration: Mapping[str, Any] | None = None) -> Thresholds:
-        """Where trust ends: as set, else as calibrated, else by default.
-
-        Args:
-            calibration: of the source checkpoint. Its levels belong together, sums beyond a watch to that watch; so where a
-                level of the watch is set, the others are the defaults.
-        """
-        given = {field.name: getattr(self, field.name) for field in fields(Thresholds) if field.name != "alpha"}
-        if any(value is not None for name, value in given.items() if name.startswith("watch")):
-            calibration = None
-        given["alpha"] = self.false_alarm
-        found = {name: calibrated(calibration, name, self.false_alarm) if v is None else v for name, v in given.items()}
-        return Thresholds(**{name: value for name, value in found.items() if value is not None})
 
 
 @runtime_checkable
@@ -178,10 +96,7 @@ class CollapseGuard(Guard):
         self.holding = False
         #: Alarms that the ladder answered; changes of statistics are not among them.
         self._climbed: list[int] = []
-        self._flips = FlipTest()
-        self._adapted: ClassMoments | None = None
-        self._control: ClassMoments | None = None
-        self._counts: Tensor | None = None
+        self._comparison = Comparison(class_names, self.config.decay, self.config.min_count)
         self._marginal: Tensor | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -203,8 +118,7 @@ class CollapseGuard(Guard):
         """Look if due, choose, judge, correct, and say what serves the batch."""
         adapted = prediction_of(self, outputs)
         module = cast("Guardable", pl_module)  # as was seen at the start: asking on every batch takes time
-        events: list[dict[str, Any]] = []
-        outputs["events"] = events
+        outputs["events"] = events = list[dict[str, Any]]()
         device = adapted.logits.device
         healthy = not any_of_all(not bool(torch.isfinite(adapted.logits).all()), device)
         skipped = skipped_by_all(outputs.get("skipped"), device)
@@ -252,10 +166,9 @@ class CollapseGuard(Guard):
         elif not self._rests:
             module.pause(False)
             self.rest.end()
+        self.state = verdict.state
         outputs.setdefault("served_by", "adapted")
-        outputs["verdict"] = self.state = verdict.state
-        outputs["statistics"] = trace_of(statistics)
-        outputs["checked"], outputs["choice"] = due, judged_under
+        outputs.update(verdict=verdict.state, statistics=trace_of(statistics), checked=due, choice=judged_under)
         room = None if statistics.drift is None else decision.room
         self._plan(due, room, climbed=climbed, happened=(switched and self.batch > 0) or verdict.state == "ALARM")
         self._marginal = counts if self._marginal is None else torch.lerp(self._marginal, counts, 0.3)
@@ -274,10 +187,7 @@ class CollapseGuard(Guard):
             "duty": asdict(self.duty),
             "choice": self.choice.state_dict(),
             "holding": self.holding,
-            "flips": [list(wager) for wager in self._flips],
-            "adapted": self._adapted and list(self._adapted),
-            "control": self._control and list(self._control),
-            "counts": self._counts,
+            "comparison": self._comparison.state_dict(),
             "marginal": self._marginal,
         }
 
@@ -290,10 +200,8 @@ class CollapseGuard(Guard):
         self.rest = Rest(**state_dict["rest"])
         self.memory, self.duty = Memory(**state_dict["memory"]), Duty(**state_dict["duty"])
         self.choice.load_state_dict(state_dict["choice"])
-        self._flips = FlipTest(*(Wager(*wager) for wager in state_dict["flips"]))
-        self._adapted = state_dict["adapted"] and ClassMoments(*state_dict["adapted"])
-        self._control = state_dict["control"] and ClassMoments(*state_dict["control"])
-        self._counts, self._marginal = state_dict["counts"], state_dict["marginal"]
+        self._comparison.load_state_dict(state_dict["comparison"])
+        self._marginal = state_dict["marginal"]
 
     def _serve(
         self,
@@ -387,39 +295,8 @@ class CollapseGuard(Guard):
         return {**self._event(kind, reason, message, None), "choice": self.choice.current, "evidence": evidence}
 
     def _measure(self, adapted: Prediction, control: Prediction) -> Statistics:
-        """Take a batch into the running moments and marginals, and compute the statistics of both."""
-        classes, decay = len(self.class_names), self.config.decay
-        labels = control.logits.argmax(1)
-        if self._adapted is None or self._control is None or self._counts is None:
-            start = no_moments(classes, control.features.shape[1], control.features.device)
-            self._adapted = self._control = start
-            self._counts = torch.zeros(2, classes, device=control.logits.device)
-        moments = [moments_of_all(class_moments(p.features, labels, classes)) for p in (adapted, control)]
-        self._adapted, self._control = merge(self._adapted, moments[0], decay), merge(self._control, moments[1], decay)
-        counts = [predicted_counts(p.logits, classes) for p in (adapted, control)]
-        self._counts = self._counts * decay + total_of_all(torch.stack(counts))
-        minimum = self.config.min_count
-        both = [separation_of(self._adapted, minimum), separation_of(self._control, minimum)]
-        known = torch.ones_like(counts[1]) if self._marginal is None else self._marginal
-        votes = total_of_all(torch.cat([flip_votes(adapted.logits.argmax(1), labels, known), counts[1].sum()[None]]))
-        ranks, _ = mean_of_all([effective_rank(p.features) for p in (adapted, control)], len(labels))
-        # One read-back to the host for all statistics but the ranks, which fetch their matrices.
-        values = torch.stack(
-            [*both, marginal_drift(*self._counts), *votes, *ranks, *vanished_classes(*self._counts).float()]
-        ).tolist()
-        own, twin, drift, flips, toward, images, own_rank, twin_rank, *vanished = values
-        self._flips = flip_test(self._flips, flips, toward)
-        return Statistics(
-            separation=own if twin > 0 else None,
-            ratio=own / twin if twin > 0 else None,
-            drift=drift,
-            vanished=tuple(name for name, gone in zip(self.class_names, vanished, strict=True) if gone),
-            lean=self._flips.lean.log_wealth,
-            mirror=self._flips.mirror.log_wealth,
-            disagreement=flips / images if images else None,
-            rank=own_rank / twin_rank if twin_rank > 0 else None,
-            stands_for=self.duty.stands_for(self.batch),
-        )
+        """Take a batch into the comparison of both, and compute its statistics."""
+        return self._comparison.measure(adapted, control, self._marginal, self.duty.stands_for(self.batch))
 
     def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Decision:
         """The decision on a batch, which is kept."""
@@ -435,8 +312,7 @@ class CollapseGuard(Guard):
         self.alarmed.append(self.batch)
         self._climbed.append(self.batch)
         correction = CORRECTIONS[rung]
-        counts = torch.ones(2, len(self.class_names)) if self._counts is None else self._counts + 1
-        adapted, control = counts / counts.sum(1, keepdim=True)
+        adapted, control = self._comparison.shares()
         message = correction.apply(module, control)
         shift = (control / adapted).log() if correction.shifts_logits else None
         self.rest = Rest(self.config.rest, idle=correction.resets, shift=shift)
@@ -450,8 +326,7 @@ class CollapseGuard(Guard):
 
     def _forget_control(self) -> None:
         """Start the comparison of adapted and control afresh."""
-        self._adapted = self._control = self._counts = None
-        self._flips = FlipTest()
+        self._comparison.forget()
         self.memory = forgotten(self.memory)
 
     def _hurry(self, counts: Tensor) -> None:

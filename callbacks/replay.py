@@ -15,8 +15,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from callbacks.guard import GuardConfig
 from callbacks.judge import STATISTICS, corrected, forgotten, judge, rung_of, statistics_of
+from callbacks.settings import GuardConfig
 from callbacks.verdict import Memory, State, Thresholds, Verdict
 from tta import entry
 from tta.checkpoint import SourceCheckpoint

@@ -19,8 +19,8 @@ from shapes import CLASSES, accuracy, cells, trained
 from torch import Tensor
 
 from tta.methods import METHODS, MethodConfig, Prediction, UpdateConfig, create_method
-from tta.methods.base import NormAffineMethod, within
-from tta.options import option
+from tta.methods.base import NormAffineMethod
+from tta.options import option, within
 
 
 @dataclass

@@ -12,8 +12,8 @@ import adapt
 from tests.conftest import QUICK
 from tta.checkpoint import SourceCheckpoint
 from tta.networks import ModelConfig, Network, create_network
-from tta.normalization import norm_affine
 from tta.objectives import entropy
+from tta.selection import norm_affine
 from tta.source import Evaluation, fisher_information, fit_temperature, source_statistics
 
 

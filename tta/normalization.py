@@ -1,6 +1,6 @@
-"""Which statistics normalisation layers use at test time, and which of their parameters can be adapted."""
+"""Which statistics normalisation layers use at test time."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
 
@@ -215,81 +215,3 @@ def statistics(model: nn.Module, choice: Statistics, alpha: float | None = None)
 def is_norm(module: nn.Module) -> bool:
     """Whether the module is a normalisation layer."""
     return isinstance(module, (TestTimeBatchNorm, *_BATCH_NORMS, *_OTHER_NORMS))
-
-
-def norm_affine(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, nn.Parameter]:
-    """Weights and biases of the normalisation layers, by their names in ``model.named_parameters()``.
-
-    Args:
-        model: any network.
-        exclude: names of submodules whose layers are left alone.
-
-    Raises:
-        InputError: the network has no such parameter, or an excluded name is not one of its modules.
-    """
-    known = {name for name, _ in model.named_modules()}
-    for name in exclude:
-        if name not in known:
-            raise InputError(f"exclude: {name!r} is not a module of {type(model).__name__}; its modules: {_some(known)}")
-    found = {
-        f"{layer}.{name}": parameter
-        for layer, module in model.named_modules()
-        if is_norm(module) and not _within(layer, exclude)
-        for name, parameter in module.named_parameters(recurse=False)
-    }
-    if not found:
-        excluded = " outside the excluded ones" if exclude else ""
-        raise InputError(
-            f"{type(model).__name__} has no normalisation layer with weights that could be adapted{excluded} (looked for "
-            "BatchNorm, InstanceNorm, GroupNorm and LayerNorm): build it with affine normalisation layers, or use "
-            "method=source"
-        )
-    return found
-
-
-def last_stage(model: nn.Module) -> list[str]:
-    """Names of the modules that form the last stage of a network, found by position.
-
-    Sharpness-aware and entropy-filtering methods leave the last stage alone (``layer4`` of a ResNet, the last quarter of a
-    transformer's blocks), since its features are the most sensitive. Looked for here: the innermost module that holds all
-    normalisation layers; among its children the last that holds several, with what follows it. Where that is most of the
-    network, as with a list of blocks, it is the last quarter of the blocks instead.
-
-    Returns:
-        Names for ``exclude``; none where the network has fewer than two normalisation layers.
-    """
-    norms = [name for name, module in model.named_modules() if is_norm(module) and any(True for _ in module.parameters(False))]
-    if len(norms) < 2:
-        return []
-    units = _units(model, "", norms)
-    several = [index for index, unit in enumerate(units) if _count(unit, norms) > 1]
-    start = several[-1] if several else len(units) - 1
-    tail = units[start:]
-    if several and sum(_count(unit, norms) for unit in tail) > len(norms) / 2:
-        blocks = _units(model, units[start], norms)
-        tail = blocks[len(blocks) - -(-len(blocks) // 4) :] + tail[1:]
-    return tail
-
-
-def _units(model: nn.Module, prefix: str, norms: Sequence[str]) -> list[str]:
-    """Children that hold normalisation layers, of the innermost module at or below ``prefix`` that has several."""
-    while True:
-        module = model.get_submodule(prefix)
-        children = [f"{prefix}.{name}".lstrip(".") for name, _ in module.named_children()]
-        holding = [name for name in children if _count(name, norms)]
-        if len(holding) != 1 or holding[0] in norms:
-            return holding
-        prefix = holding[0]
-
-
-def _count(unit: str, norms: Iterable[str]) -> int:
-    return sum(_within(name, [unit]) for name in norms)
-
-
-def _within(name: str, modules: Iterable[str]) -> bool:
-    return any(name == module or name.startswith(f"{module}.") for module in modules)
-
-
-def _some(names: Iterable[str], limit: int = 12) -> str:
-    top = [name for name in names if name and name.count(".") < 2]
-    return ", ".join(sorted(top)[:limit]) + (" …" if len(top) > limit else "")

@@ -1,10 +1,33 @@
-"""How a configuration dataclass documents its options."""
+"""How a configuration dataclass documents its options, and refuses what is out of range."""
 
 import copy
 from dataclasses import field
 from typing import Any
 
+from tta.errors import InputError
+
 
 def option(default: Any, help: str) -> Any:
     """A dataclass field with a default, copied for each instance, and the sentence that ``--help`` prints for it."""
     return field(default_factory=lambda: copy.deepcopy(default), metadata={"help": help, "default": default})
+
+
+def within(
+    config: object, name: str, low: float, high: float, *, left: bool = True, right: bool = True, group: str = "method"
+) -> None:
+    """Refuse a hyperparameter outside its range; None is let through.
+
+    Args:
+        config: the hyperparameters.
+        name: which one.
+        low: least value.
+        high: greatest value.
+        left: whether ``low`` itself is allowed.
+        right: whether ``high`` itself is.
+        group: of the configuration, as the message names it.
+    """
+    value = getattr(config, name)
+    if value is None:
+        return
+    if not ((low <= value if left else low < value) and (value <= high if right else value < high)):
+        raise InputError(f"{group}.{name}={value} is outside {'[' if left else '('}{low}, {high}{']' if right else ')'}")

@@ -9,7 +9,7 @@ from benchmarks.paper.options import PaperConfig
 from benchmarks.plan import Model, data_words, present_targets, variant_of
 from benchmarks.tables import Row, key_of
 from tta.methods import METHODS
-from tta.methods.base import UpdateConfig
+from tta.methods.settings import UpdateConfig
 
 #: What names a row of ``results.csv``.
 STREAM = ("data", "target", "shift", "severity", "stream", "batch_size", "images", "seed")

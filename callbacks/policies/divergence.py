@@ -9,8 +9,7 @@ from callbacks.policies.base import Action, Policy, Ruling, alarm
 from callbacks.verdict import Verdict
 from tta.divergence import divergence, running_class_means
 from tta.methods import Prediction
-from tta.methods.base import within
-from tta.options import option
+from tta.options import option, within
 
 
 @dataclass

@@ -6,9 +6,8 @@ from typing import ClassVar
 
 from callbacks.policies.base import Policy, Ruling, alarm
 from tta.methods import Prediction
-from tta.methods.base import within
 from tta.objectives import entropy
-from tta.options import option
+from tta.options import option, within
 
 
 @dataclass

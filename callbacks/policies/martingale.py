@@ -9,9 +9,8 @@ from torch import Tensor
 
 from callbacks.policies.base import Policy, Ruling, alarm
 from tta.methods import Prediction
-from tta.methods.base import within
 from tta.objectives import entropy
-from tta.options import option
+from tta.options import option, within
 from tta.sequential import Wager, interpolated, wagered
 
 

@@ -5,8 +5,7 @@ from typing import ClassVar
 
 from callbacks.policies.base import Action, Policy, Ruling
 from tta.methods import Prediction
-from tta.methods.base import within
-from tta.options import option
+from tta.options import option, within
 
 
 @dataclass

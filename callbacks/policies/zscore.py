@@ -11,8 +11,7 @@ from callbacks.policies.base import Policy, Ruling, alarm
 from tta.errors import InputError
 from tta.marginal import predicted_counts
 from tta.methods import Prediction
-from tta.methods.base import within
-from tta.options import option
+from tta.options import option, within
 
 
 @dataclass

@@ -15,8 +15,8 @@ from tta.errors import InputError
 from tta.methods import create_method
 from tta.methods.lame import adjusted_assignment, affinities
 from tta.methods.rotta import Sample, remembered
-from tta.normalization import last_stage
 from tta.objectives import entropy, marginal_entropy, soft_likelihood_ratio
+from tta.selection import last_stage
 from tta.sequential import interpolated
 from tta.views import occluded, random_view, shuffled_patches, shuffled_pixels
 

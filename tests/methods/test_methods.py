@@ -428,6 +428,16 @@ def test_bad_requests_name_the_right_ones(name: str, hyperparameters: dict[str, 
 
 def test_excluded_layers_are_left_alone() -> None:
     assert set(created("tent", exclude=["4"]).adapted) == {"1.weight", "1.bias"}
+    assert not any(name.startswith("4.") for name in created("cotta", exclude=["4"]).adapted)
+
+
+@pytest.mark.parametrize("name", ["tent", "cotta", "shot_im", "memo"])
+def test_a_misspelt_exclusion_is_refused_and_so_is_one_that_leaves_nothing(name: str) -> None:
+    with pytest.raises(InputError, match="'layer9' is not a module of Sequential; its modules: 0, 1"):
+        created(name, exclude=["layer9"])
+    everything = [child for child, _ in created(name).model.named_children()]
+    with pytest.raises(InputError, match="exclude"):
+        created(name, exclude=everything)
 
 
 def test_training_loops_cannot_turn_dropout_on() -> None:

@@ -7,7 +7,7 @@ from torch import nn
 from tta.config import closest
 from tta.errors import InputError
 from tta.methods.alpha_norm import AlphaNorm
-from tta.methods.base import Method, MethodConfig, Prediction, Update, UpdateConfig
+from tta.methods.base import Method, Prediction, Update
 from tta.methods.cmf import CMF
 from tta.methods.come import ComeEATA, ComeSAR, ComeTent
 from tta.methods.cotta import CoTTA
@@ -27,6 +27,7 @@ from tta.methods.rdumb import RDumb
 from tta.methods.roid import ROID
 from tta.methods.rotta import RoTTA
 from tta.methods.sar import SAR
+from tta.methods.settings import MethodConfig, UpdateConfig
 from tta.methods.shot_im import SHOTIM
 from tta.methods.source import Source
 from tta.methods.t3a import T3A

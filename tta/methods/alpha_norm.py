@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tta.methods.base import Method, MethodConfig, within
+from tta.methods.base import Method
+from tta.methods.settings import MethodConfig
 from tta.normalization import Statistics
-from tta.options import option
+from tta.options import option, within
 
 
 @dataclass

@@ -3,9 +3,8 @@
 import copy
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -15,16 +14,10 @@ from torch.func import functional_call
 from tta.distributed import any_of_all
 from tta.errors import InputError
 from tta.layout import as_channels_last, prefers_channels_last
-from tta.normalization import (
-    Statistics,
-    choose_statistics,
-    last_stage,
-    named_adjustable_layers,
-    norm_affine,
-    statistics,
-)
+from tta.methods.settings import MethodConfig, UpdateConfig
+from tta.normalization import Statistics, choose_statistics, named_adjustable_layers, statistics
 from tta.objectives import entropy
-from tta.options import option
+from tta.selection import find_head, last_stage, norm_affine
 
 #: After so many batches in a row without a sample to learn from, a person should know.
 _PATIENCE = 50
@@ -59,97 +52,6 @@ class Update(NamedTuple):
     skipped: str | None = None
     prediction: Prediction | None = None
     restored: bool = False
-
-
-@dataclass
-class MethodConfig:
-    """Hyperparameters of a method that learns nothing."""
-
-
-@dataclass
-class UpdateConfig(MethodConfig):
-    """Hyperparameters of a method that takes gradient steps."""
-
-    optimizer: Literal["sgd", "adam", "auto"] = option("sgd", "sgd, adam, or auto: chosen by adapt.py, as lr=auto")
-    lr: float | Literal["auto"] = option(2.5e-4, "learning rate, or auto: the published scaling for network and batch size")
-    momentum: float = option(0.9, "momentum of sgd")
-    steps: int = option(1, "updates a batch; with more than one it leaves with the forward pass before the last")
-    episodic: bool = option(False, "restore the source before every batch")
-    exclude: list[str] | None = option(
-        None, "layers to leave alone, by name, e.g. [features.layer4]; []: none; null: as the method was published"
-    )
-    normalization: Literal["batch", "source", "blend", "robust", "median", "auto"] = option(
-        "batch",
-        "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving average), median, or auto: chosen "
-        "by the guard as it goes",
-    )
-    alpha: float = option(0.1, "the batch's weight in blend and robust statistics, in (0, 1]")
-
-    def __post_init__(self) -> None:
-        if self.lr != "auto" and not 0 < self.lr < 100:
-            raise InputError(f"method.lr={self.lr} is outside (0, 100)")
-        within(self, "momentum", 0, 1, right=False)
-        within(self, "alpha", 0, 1, left=False)
-        if self.steps < 1:
-            raise InputError(f"method.steps={self.steps} must be at least 1")
-
-
-def within(
-    config: object, name: str, low: float, high: float, *, left: bool = True, right: bool = True, group: str = "method"
-) -> None:
-    """Refuse a hyperparameter outside its range; None is let through.
-
-    Args:
-        config: the hyperparameters.
-        name: which one.
-        low: least value.
-        high: greatest value.
-        left: whether ``low`` itself is allowed.
-        right: whether ``high`` itself is.
-        group: of the configuration, as the message names it.
-    """
-    value = getattr(config, name)
-    if value is None:
-        return
-    if not ((low <= value if left else low < value) and (value <= high if right else value < high)):
-        raise InputError(f"{group}.{name}={value} is outside {'[' if left else '('}{low}, {high}{']' if right else ')'}")
-
-
-def find_head(model: nn.Module, name: str | None = None) -> nn.Module:
-    """The layer whose input counts as features: the module called ``name``, or else the last Linear."""
-    modules = dict(model.named_modules())
-    if name is not None:
-        if name not in modules:
-            raise InputError(f"head={name!r} is not a module of {type(model).__name__}")
-        return modules[name]
-    linear = [module for module in modules.values() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise InputError(f"{type(model).__name__} has no Linear layer to take features from: name its classifier, head=NAME")
-    return linear[-1]
-
-
-def parameters_outside(model: nn.Module, exclude: Sequence[str]) -> dict[str, nn.Parameter]:
-    """All parameters but those of the excluded modules, by name."""
-    return {name: p for name, p in model.named_parameters() if not any(name.startswith(f"{part}.") for part in exclude)}
-
-
-class Tensors(nn.Module):
-    """A second set of values for a method's adapted tensors: a teacher's, say. They are buffers, so state."""
-
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        for name, value in values.items():
-            self.register_buffer(name.replace(".", "/"), value.detach().clone())  # a buffer's name takes no dots
-
-    def values(self) -> dict[str, Tensor]:
-        """The tensors, by the names that were given."""
-        return {name.replace("/", "."): value for name, value in self.named_buffers()}
-
-    @torch.no_grad()
-    def follow(self, others: Mapping[str, Tensor], rate: float) -> None:
-        """Move each tensor by ``rate`` of its distance to its namesake."""
-        values = self.values()
-        torch._foreach_lerp_(list(values.values()), [others[name].detach() for name in values], rate)
 
 
 class Method(nn.Module):

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from tta.errors import InputError
-from tta.methods.base import Method, MethodConfig, Prediction, Tensors, UpdateConfig, parameters_outside, within
+from tta.methods.base import Method, Prediction
+from tta.methods.settings import MethodConfig, UpdateConfig
+from tta.methods.tensors import Tensors
 from tta.objectives import cross_entropy
-from tta.options import option
+from tta.options import option, within
+from tta.selection import parameters_outside
 from tta.views import random_view
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from tta.errors import InputError
-from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, UpdateConfig, within
-from tta.options import option
+from tta.methods.base import NormAffineMethod, Prediction
+from tta.methods.settings import MethodConfig, UpdateConfig
+from tta.options import option, within
 from tta.views import occluded, shuffled_patches, shuffled_pixels
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from tta.distributed import mean_of_all
 from tta.errors import InputError
 from tta.marginal import predicted_counts
-from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, UpdateConfig, within
+from tta.methods.base import NormAffineMethod, Prediction
+from tta.methods.settings import MethodConfig, UpdateConfig
 from tta.objectives import balanced_weights
-from tta.options import option
+from tta.options import option, within
 
 _PRIORS = ("uniform", "source", "estimated")
 #: The estimated prior asks the control so often, as the guard does by default; where both run they share the answer.

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from tta.errors import InputError
-from tta.methods.base import MethodConfig, Prediction, Tensors, within
+from tta.methods.base import Prediction
 from tta.methods.eta import ETA, ETAConfig
-from tta.options import option
+from tta.methods.settings import MethodConfig
+from tta.methods.tensors import Tensors
+from tta.options import option, within
 
 
 @dataclass

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tta.errors import InputError
-from tta.methods.base import Method, MethodConfig, Prediction, Update
+from tta.methods.base import Method, Prediction, Update
+from tta.methods.settings import MethodConfig
 from tta.normalization import Statistics
 from tta.options import option
 

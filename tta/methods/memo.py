@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from tta.errors import InputError
-from tta.methods.base import Method, MethodConfig, Prediction, Update, UpdateConfig, parameters_outside
+from tta.methods.base import Method, Prediction, Update
+from tta.methods.settings import MethodConfig, UpdateConfig
 from tta.objectives import marginal_entropy
 from tta.options import option
+from tta.selection import parameters_outside
 from tta.views import random_view
 
 

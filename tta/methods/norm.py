@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tta.methods.base import Method, MethodConfig
+from tta.methods.base import Method
+from tta.methods.settings import MethodConfig
 from tta.options import option
 
 

@@ -6,9 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tta.methods.base import Method, MethodConfig, Prediction, Update, within
+from tta.methods.base import Method, Prediction, Update
+from tta.methods.settings import MethodConfig
 from tta.normalization import Statistics, statistics
-from tta.options import option
+from tta.options import option, within
 
 
 @dataclass

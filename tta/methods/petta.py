@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tta.divergence import divergence, running_class_means
-from tta.methods.base import MethodConfig, within
 from tta.methods.rotta import RoTTA, RoTTAConfig, Sample
+from tta.methods.settings import MethodConfig
 from tta.objectives import cross_entropy
-from tta.options import option
+from tta.options import option, within
 from tta.views import random_view
 
 

@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, UpdateConfig, within
-from tta.options import option
+from tta.methods.base import NormAffineMethod, Prediction
+from tta.methods.settings import MethodConfig, UpdateConfig
+from tta.options import option, within
 
 
 @dataclass

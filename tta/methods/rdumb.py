@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from tta.errors import InputError
-from tta.methods.base import MethodConfig, Prediction, Update
+from tta.methods.base import Prediction, Update
 from tta.methods.eta import ETA, ETAConfig
+from tta.methods.settings import MethodConfig
 from tta.options import option
 
 

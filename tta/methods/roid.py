@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, Update, UpdateConfig, within
+from tta.methods.base import NormAffineMethod, Prediction, Update
+from tta.methods.settings import MethodConfig, UpdateConfig
 from tta.objectives import entropy, rescaled, similarity, soft_likelihood_ratio, symmetric_cross_entropy
-from tta.options import option
+from tta.options import option, within
 from tta.views import random_view
 
 

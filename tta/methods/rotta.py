@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from tta.errors import InputError
-from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, Tensors, Update, UpdateConfig, within
+from tta.methods.base import NormAffineMethod, Prediction, Update
+from tta.methods.settings import MethodConfig, UpdateConfig
+from tta.methods.tensors import Tensors
 from tta.normalization import statistics
 from tta.objectives import cross_entropy, entropy
-from tta.options import option
+from tta.options import option, within
 from tta.views import random_view
 
 

@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tta.methods.base import MethodConfig, NormAffineMethod, Prediction, Update, UpdateConfig, within
-from tta.options import option
+from tta.methods.base import NormAffineMethod, Prediction, Update
+from tta.methods.settings import MethodConfig, UpdateConfig
+from tta.options import option, within
 
 
 @dataclass

@@ -109,6 +109,9 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         method.load_adapted_state(load_adapted(config.start, checkpoint))
     name = config.name or _run_name(config)
     output = config.output or f"runs/adapt/{name}"
+    watch: list[Callback] = [] if guard is None else [guard]
+    if isinstance(guard, CollapseGuard):
+        watch.append(Alerts(guard.config.alert, name))  # refuses before anything is written
     # Lightning starts the other processes with this very program; each leaves its part of the stream.
     rank = getattr(rank_zero_only, "rank", 0)
     folder = entry.output_folder(f"{output}/rank{rank}" if rank else output, config, "adapt.py")
@@ -120,9 +123,6 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     classes = tuple(checkpoint.class_names)
     skipped = images.skipped if rank == 0 else type(images.skipped)()
     writer, tracer = PredictionWriter(folder / "predictions.csv", classes, skipped), TraceWriter(folder)
-    watch: list[Callback] = [] if guard is None else [guard]
-    if isinstance(guard, CollapseGuard):
-        watch.append(Alerts(guard.config.alert, name))
     callbacks: list[Callback] = [*watch, *([NewestOnly()] if stream.window else []), writer, tracer]
     reporter = RunReporter(checkpoint, guard, writer, tracer) if config.report else None
     if reporter is not None:

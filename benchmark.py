@@ -17,7 +17,7 @@ from benchmarks import tables, workers
 from benchmarks.cell import run_task
 from benchmarks.cost import guard_costs
 from benchmarks.kept import PREDICTION_KEYS, PREDICTIONS
-from benchmarks.options import BenchmarkConfig, StudyConfig
+from benchmarks.options import BenchmarkConfig, StudyConfig, output_folder
 from benchmarks.paper import study as paper
 from benchmarks.paper.options import PaperConfig
 from benchmarks.pictures import heat_map, regret_against_gain
@@ -51,7 +51,7 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     Returns:
         The content of ``summary.json``.
     """
-    folder = entry.output_folder(config.output, config, "benchmark.py")
+    folder = output_folder(config)
     name = "-".join([folder.name, *([f"shard{config.shard.replace('/', 'of')}"] if config.shard else [])])
     settings = to_dict(config)
     loggers = create_loggers(config.wandb, folder, name=name, job_type="benchmark", settings=settings, others=config.logger)
@@ -67,9 +67,14 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     return summary
 
 
+def _rows(folder: Path, name: str) -> list[tables.Row]:
+    """The rows of a table, each once."""
+    return tables.latest(tables.read(folder / f"{name}.csv"), _NAMES[name])
+
+
 def _conclude(config: BenchmarkConfig, folder: Path) -> dict[str, Any]:
     """Write summary and pictures of the tables in a folder."""
-    results, references = (tables.read(folder / f"{name}.csv") for name in ("results", "references"))
+    results, references = (_rows(folder, name) for name in ("results", "references"))
     costs = entry.read_json(folder / "cost.json") if (folder / "cost.json").is_file() else {}
     summary = summarize(results, references, costs)
     entry.write_json(folder / "summary.json", summary)
@@ -79,7 +84,7 @@ def _conclude(config: BenchmarkConfig, folder: Path) -> dict[str, Any]:
     if any(row["policy"] == OURS for row in rows):
         heat_map(rows).savefig(folder / "cells.png", dpi=110)
     if config.report:
-        predictions = tables.read(folder / "predictions.csv")
+        predictions = _rows(folder, "predictions")
         page = benchmark_report(config, summary, rows, predictions)
         (folder / "report.html").write_text(page, encoding="utf-8")
     return summary
@@ -90,7 +95,7 @@ def _log(loggers: Sequence[Logger], config: BenchmarkConfig, folder: Path, name:
     policies = {"ours": summary["ours"], **summary["policies"], "unguarded": summary["unguarded"]}
     tables_ = {
         "policies": [{"policy": policy, **values} for policy, values in policies.items()],
-        "results": tables.read(folder / "results.csv"),
+        "results": _rows(folder, "results"),
     }
     pictures = {path.stem: path for path in (folder / "regret.png", folder / "cells.png") if path.is_file()}
     log_result(loggers, {"summary": policies}, tables=tables_, pictures=pictures)
@@ -105,8 +110,7 @@ def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] =
     grid = plan_grid(config)
     models = plan_models(config, [setting for setting, _ in grid])
     workers.train_models(missing_models(config, models), config.processes)
-    known = [tables.latest(tables.read(folder / f"{name}.csv"), _NAMES[name]) for name in ("results", "references")]
-    tasks = plan_tasks(config, grid, models, *known)
+    tasks = plan_tasks(config, grid, models, _rows(folder, "results"), _rows(folder, "references"))
     total = sum(len(cases) for _, cases in grid)
     left = sum(len(task.cells) for task in tasks)
     tell = partial(log_progress, loggers)
@@ -116,8 +120,14 @@ def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] =
 
 
 def merge(folder: Path, parts: Sequence[Path]) -> None:
-    """Put the tables of shards together, each row once, and the costs that each measured."""
+    """Put the tables of shards together, each row once, failures that nothing made good, and the costs that each measured."""
     tables.merge(folder, parts, _NAMES, _COLUMNS)
+    done = {tables.key_of(row, _NAMES["results"]) for row in _rows(folder, "results")}
+    failures = [row for part in parts for row in tables.read(part / "errors.csv")]
+    left = [row for row in failures if tables.key_of(row, _NAMES["results"]) not in done]
+    (folder / "errors.csv").unlink(missing_ok=True)
+    if left:
+        tables.write(folder / "errors.csv", _COLUMNS["errors"], left)
     costs = [entry.read_json(part / "cost.json") for part in [folder, *parts] if (part / "cost.json").is_file()]
     entry.write_json(folder / "cost.json", {name: median(c[name] for c in costs if name in c) for c in costs for name in c})
 
@@ -143,18 +153,21 @@ STUDIES: dict[str, tuple[type[StudyConfig], Callable[[Any], dict[str, Any]], Cal
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run from command-line words; returns the exit status."""
+    """Run from command-line words; returns the exit status, 1 where cells failed."""
     schema, work, as_text = STUDIES.get(_study_of(argv), STUDIES["guard"])
+    status = 0
 
     def run() -> None:
+        nonlocal status
         config = entry.configured(schema, {}, argv)
         print(as_text(work(config)))
         errors = tables.read(Path(config.output) / "errors.csv")
         if errors:
             print(f"{len(errors)} failures, see {config.output}/errors.csv; the same command tries those cells again")
+            status = 1  # for whoever started a shard and does not read
 
     try:
-        return entry.run(run, schema, {}, USAGE, argv)
+        return entry.run(run, schema, {}, USAGE, argv) or status
     except KeyboardInterrupt:
         print("stopped; the same command goes on with the cells that are left", file=sys.stderr)
         return 130

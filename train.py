@@ -40,6 +40,8 @@ USAGE = (
 )
 #: Training images from which ``normalization=auto`` learns what each class looks like to each layer.
 _MOMENT_IMAGES = 4000
+#: What a run that is stopped while it calibrates leaves; ``calibrate=only`` goes on from it.
+_TRAINED = "trained.ckpt"
 
 
 @dataclass
@@ -126,12 +128,14 @@ def train(config: TrainConfig) -> Path:
         if not adopted:
             _fit(config, network, data, folder, {"logger": loggers, **arguments})
         checkpoint = _described(config, network, description, data)
-        checkpoint.save(folder / "source.ckpt")  # before calibration, which takes its time
+        trained = folder / _TRAINED  # calibration takes its time; a source.ckpt that is there is whole
+        checkpoint.save(trained)
         try:
             checkpoint = _with_calibration(config, checkpoint, data)
-            checkpoint.save(folder / "source.ckpt")
         except InputError as error:  # no reason to lose the training
             print(f"calibration was left out, so the guard keeps its default thresholds: {error}")
+        checkpoint.save(folder / "source.ckpt")
+        trained.unlink()
         entry.write_json(folder / "metrics.json", checkpoint.metrics)
         log_result(loggers, checkpoint.metrics, tables=metric_tables(checkpoint.metrics))
         if config.wandb.artifacts:
@@ -167,9 +171,7 @@ def recalibrate(config: TrainConfig) -> Path:
         file = entry.output_folder(config.output, config, "train.py") / "source.ckpt"
     else:
         file = source_file(config.source)
-    part = file.with_suffix(".part")  # a run that is stopped leaves the old checkpoint whole
-    checkpoint.save(part)
-    part.replace(file)
+    checkpoint.save(file)
     return file
 
 

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+from omegaconf import OmegaConf
 
 from adapt import GROUPS
 from datamodules.shifts import CORRUPTIONS
 from datamodules.streams import STREAMS
-from tta.config import closest
+from tta import entry
+from tta.config import closest, to_dict
 from tta.errors import InputError
 from tta.methods import METHODS
 from tta.options import option
@@ -55,6 +59,11 @@ class StudyConfig:
             check_known("method", [variant["kind"]], METHODS)
         self.check_methods(self.methods)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What rows depend on that is not among their columns."""
+        return {name: getattr(self, name) for name in ("models", "train", "variants")}
+
     def check_methods(self, names: Iterable[str]) -> None:
         """Refuse what is neither a method nor a variant."""
         check_known("method", names, {*METHODS, *self.variants})
@@ -93,13 +102,18 @@ class BenchmarkConfig(StudyConfig):
     logger: Any = option("csv", "loggers beside W&B: tensorboard, mlflow, or a list; results.csv is always written")
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What rows depend on that is not among their columns."""
+        return {**super().settings, "images": self.images, "batch_size": self.batch_size}
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.refuse_small("images", "batch_size")
         for name in ("cells", "per_stream"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, or null for all")
-        self.refuse_repeated("shifts", "streams", "rates")
+        self.refuse_repeated("shifts", "severities", "streams", "rates")
         if any(not 1 <= severity <= 5 for severity in self.severities):
             raise InputError(f"severities={self.severities} must lie in 1..5")
         if min(self.rates) <= 0:
@@ -107,10 +121,30 @@ class BenchmarkConfig(StudyConfig):
         if self.cost_rounds < 0:
             raise InputError("cost_rounds must not be negative")
         if self.policies is not None:
-            self.policies = ["on" if name == "True" else name for name in self.policies]  # YAML's on
+            self.policies = [{"True": "on", "False": "off"}.get(name, name) for name in self.policies]  # YAML's on and off
+            self.refuse_repeated("policies")
         check_known("policy", self.policies or [], GUARDS)
         check_known("shift", self.shifts, {"none", *CORRUPTIONS})
         check_known("stream", self.streams, STREAMS)
+
+
+def output_folder(config: StudyConfig) -> Path:
+    """The folder of the results; where there are some already, they must have been measured under the same settings.
+
+    Raises:
+        InputError: they were not.
+    """
+    folder = Path(config.output).expanduser()
+    before = folder / "config.yaml"
+    if before.is_file() and (folder / "results.csv").is_file():
+        old, new = OmegaConf.to_container(OmegaConf.load(before)), to_dict(config)
+        for name in config.settings:
+            if isinstance(old, dict) and name in old and old[name] != new[name]:
+                raise InputError(
+                    f"{folder} holds results under {name}={old[name]}, and they would be mixed with those under "
+                    f"{name}={new[name]}: choose another folder, output=DIR"
+                )
+    return entry.output_folder(config.output, config, "benchmark.py")
 
 
 #: The guards that there are.

@@ -16,6 +16,8 @@ csv.field_size_limit(2**30)  # a cell may hold a whole stream's predictions
 #: What names a stream, and a cell.
 STREAM_KEYS = ("data", "target", "shift", "severity", "stream", "seed")
 CELL_KEYS = ("data", "target", "shift", "severity", "stream", "method", "lr", "seed")
+#: Columns that hold names, which may look like numbers: sites are often numbered.
+_TEXTS = ("data", "target", "shift", "stream", "method", "policy")
 #: A row a cell and policy: balanced accuracies in percent, the rest as the docs describe it.
 RESULTS = (
     *CELL_KEYS,
@@ -53,15 +55,24 @@ def append(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
         os.fsync(file.fileno())
 
 
+def write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table anew; a run that is stopped meanwhile leaves the older one whole."""
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    append(part, columns, rows)
+    part.replace(path)
+
+
 def read(path: Path) -> list[Row]:
-    """All rows, numbers as such and empty entries as None; a last line that was cut off is taken out of the file."""
+    """All rows, empty entries as None and names as text; a last line that was cut off is taken out of the file."""
     if not path.is_file():
         return []
     text = path.read_bytes().decode()
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         path.write_bytes(whole.encode())
-    return [{key: _value(value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(whole))]
+    rows = csv.DictReader(io.StringIO(whole))
+    return [{key: value if key in _TEXTS and value else _value(value) for key, value in row.items()} for row in rows]
 
 
 def latest(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
@@ -88,8 +99,7 @@ def merge(
             raise InputError(f"{part} has no results.csv: merge takes the outputs of finished shards")
     for name, keys in names.items():
         rows = [row for part in [folder, *parts] for row in read(part / f"{name}.csv")]
-        (folder / f"{name}.csv").unlink(missing_ok=True)
-        append(folder / f"{name}.csv", columns[name], latest(rows, keys))
+        write(folder / f"{name}.csv", columns[name], latest(rows, keys))
 
 
 def _text(value: Any) -> str:

@@ -5,6 +5,7 @@ import os
 import queue
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -150,8 +151,10 @@ def _serve(work: Work[T], todo: Any, told: Any) -> None:
         for task in iter(todo.get, _FINISHED):
             work(task, told.put)
         told.put(_FINISHED)
-    except Exception as error:  # carried to the parent, which stops all
+    except InputError as error:  # carried to the parent, which stops all
         told.put(error)
+    except Exception as error:  # of which nobody knows whether it can be carried
+        told.put(RuntimeError("".join(traceback.format_exception(error))))
 
 
 def _end_with_parent() -> None:

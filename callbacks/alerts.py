@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
 from typing import Any
@@ -57,7 +58,10 @@ class AlertConfig:
         except (ValueError, TypeError):
             words = [None]
         if not all(isinstance(word, str) for word in words) or (self.command is not None and not words):
-            raise InputError("guard.alert.command must be a command line, or a list of its words")
+            raise InputError(
+                "guard.alert.command must be a command line, or a list of its words; put quotes around words that YAML takes "
+                "for numbers or truth values, 'guard.alert.command=[notify,\"60\"]'"
+            )
         return words
 
     def address(self) -> str | None:
@@ -189,8 +193,23 @@ def post(address: str, timeout: float, payload: bytes) -> None:
         headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
         parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     request = urllib.request.Request(urlunsplit(parts), payload, headers, method="POST")
-    with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout):
-        pass
+    answers: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout).close()
+            answers.put(None)
+        except Exception as error:  # raised below
+            answers.put(error)
+
+    # A thread of its own, since a socket's time limit starts anew with every byte that drips in.
+    Thread(target=ask, daemon=True).start()
+    try:
+        error = answers.get(timeout=timeout)
+    except Empty:
+        error = TimeoutError()
+    if error is not None:
+        raise error
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -1,6 +1,6 @@
 """What every guard has: a position in the stream, a record of what it did, and events that tell of it."""
 
-from typing import Any
+from typing import Any, Literal
 
 from lightning import Callback
 
@@ -32,13 +32,25 @@ class Guard(Callback):
         return {"batch": self.batch, "event": kind, "reason": reason, "message": message, **more}
 
 
-def prediction_of(guard: Guard, outputs: Any) -> Prediction:
-    """What a training step's outputs say of the batch.
+def prediction_of(guard: Guard, said: Any, method: Literal["training_step", "control"] = "training_step") -> Prediction:
+    """What a module's outputs say of the batch.
+
+    Args:
+        guard: who asks.
+        said: by the module: a dictionary, or of a control a ``Prediction``.
+        method: that returned it.
 
     Raises:
-        InputError: they lack logits or features.
+        InputError: it lacks logits (N, C) or features (N, D).
     """
-    if not isinstance(outputs, dict) or not {"logits", "features"} <= outputs.keys():
-        name = type(guard).__name__
-        raise InputError(f"{name} needs a training step that returns a dictionary with 'logits' and 'features'")
-    return Prediction(outputs["logits"], outputs["features"])
+    named = said._asdict() if isinstance(said, Prediction) else said
+    if not isinstance(named, dict) or not {"logits", "features"} <= named.keys():
+        kind = "a dictionary" if method == "training_step" else "a Prediction"
+        raise InputError(f"{type(guard).__name__} needs a {method} that returns {kind} with 'logits' and 'features'")
+    for name in ("logits", "features"):
+        if named[name].dim() != 2:
+            shape = tuple(named[name].shape)
+            raise InputError(
+                f"{type(guard).__name__} needs a row an image, and {name} of {method} have shape {shape}: flatten them"
+            )
+    return Prediction(named["logits"], named["features"])

@@ -56,6 +56,8 @@ class CalibrationConfig:
         for name in self.methods:
             if name not in METHODS:
                 raise InputError(f"calibrate.methods has an unknown method {name!r}: {closest(name, METHODS)}")
+            if METHODS[name].static:
+                raise InputError(f"calibrate.methods has {name}, which never adapts and so tells nothing: leave it out")
         for name, least in (("streams", _FEWEST), ("batches", 4), ("batch_size", 2)):
             if getattr(self, name) < least:
                 raise InputError(f"calibrate.{name} must be at least {least}")

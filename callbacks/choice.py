@@ -301,7 +301,7 @@ class Choice:
     def _dispersed(self, name: str, like: Tensor) -> Tensor:
         """The overdispersion of that mix so far; 0 while hardly anything is known."""
         spread = self._spreads.get(name)
-        return like.new_zeros(()) if spread is None or spread.batches < _FEWEST else overdispersion(spread)
+        return like.new_zeros(()) if spread is None else overdispersion(spread) * (spread.batches >= _FEWEST)
 
 
 def home_of(names: Mapping[str, object]) -> str | None:

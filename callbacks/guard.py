@@ -14,7 +14,7 @@ from callbacks.choice import Choice, Reference
 from callbacks.comparison import Comparison
 from callbacks.corrections import CORRECTIONS, Guardable
 from callbacks.duty import Duty
-from callbacks.judge import corrected, forgotten, judge, rung_of, trace_of
+from callbacks.judge import corrected, judge, rung_of, trace_of
 from callbacks.rest import Rest
 from callbacks.settings import GuardConfig
 from callbacks.verdict import Decision, Memory, State, Statistics, Verdict
@@ -116,7 +116,7 @@ class CollapseGuard(Guard):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look if due, choose, judge, correct, and say what serves the batch."""
-        adapted = prediction_of(self, outputs)
+        adapted = self._adapted(outputs)
         module = cast("Guardable", pl_module)  # as was seen at the start: asking on every batch takes time
         outputs["events"] = events = list[dict[str, Any]]()
         device = adapted.logits.device
@@ -125,18 +125,20 @@ class CollapseGuard(Guard):
         counts = total_of_all(predicted_counts(adapted.logits, len(self.class_names)))
         self._hurry(counts)
         doubted = self.rest.doubted  # then the control serves until the model is found sound, or has rested
-        due = doubted or self.duty.checks(self.batch)
+        # A control whose statistics move with the stream must see every batch, or it falls behind the adapted model's.
+        due = doubted or self.duty.checks(self.batch) or getattr(pl_module, "control_moves", False)
         candidates: Mapping[str, Prediction] = {}
         control, lead, doubt, switched = None, None, None, False
         if due or skipped or not healthy:
-            if isinstance(pl_module, Choosable) and (self.duty.looks(self.batch) or self.choice.current is None):
+            asks = self.duty.looks(self.batch) or self.choice.current is None
+            if asks and isinstance(pl_module, Choosable) and not (skipped and self._spoilt(outputs, adapted)):
                 candidates = pl_module.candidates(batch, self.choice.contenders(self.batch), self.choice.partly(self.batch))
             if candidates:
                 lead, switched = self._look(pl_module, candidates, events)
                 doubt = self.choice.reconsidered(None if switched else self.choice.doubt(candidates), self.batch)
                 control = self._twin(pl_module, candidates, batch, adapted)
             else:
-                control = module.control(batch)
+                control = prediction_of(self, module.control(batch), "control")
         if not candidates and (along := self.choice.alongside(self.batch)) and isinstance(pl_module, Choosable):
             candidates = pl_module.candidates(batch, along)
             self.choice.hear(candidates)
@@ -149,7 +151,9 @@ class CollapseGuard(Guard):
         decision = self._judge(statistics, events)
         verdict = decision.verdict
         if skipped:
-            events.append(self._event("skipped", skipped, f"No update: {skipped.replace('_', ' ')}.", None, batch))
+            events.append(self._event("skipped", skipped, f"No update: {skipped.replace('_', ' ')}.", None))
+            if outputs.get("broken") is not None and isinstance(batch, Mapping):
+                events[-1]["ids"] = [batch["id"][index] for index in outputs["broken"].tolist()]
         judged_under = self.choice.current
         if verdict.reason == "statistics":
             evidence = self.choice.handicapped(candidates)
@@ -202,6 +206,14 @@ class CollapseGuard(Guard):
         self.choice.load_state_dict(state_dict["choice"])
         self._comparison.load_state_dict(state_dict["comparison"])
         self._marginal = state_dict["marginal"]
+
+    def _adapted(self, outputs: Any) -> Prediction:
+        """What the adapted model says of the batch."""
+        adapted = prediction_of(self, outputs)
+        names, columns = len(self.class_names), adapted.logits.shape[1]
+        if names != columns:
+            raise InputError(f"CollapseGuard has {names} class names where logits have {columns} columns: name each class")
+        return adapted
 
     def _serve(
         self,
@@ -258,6 +270,11 @@ class CollapseGuard(Guard):
         events.append(self._choice_event("choice", "start" if first else "evidence", message))
         return None, True
 
+    def _spoilt(self, outputs: Mapping[str, Any], adapted: Prediction) -> bool:
+        """Whether most images of the batch are broken, in any process, so that it says nothing of the statistics."""
+        broken = outputs.get("broken")
+        return any_of_all(broken is not None and 2 * len(broken) > len(adapted.logits), adapted.logits.device)
+
     def _twin(self, module: Any, candidates: Mapping[str, Prediction], batch: Any, adapted: Prediction) -> Prediction:
         """What the un-updated network says of the whole batch under the statistics in use."""
         known = candidates.get(self.choice.current or "")
@@ -280,15 +297,18 @@ class CollapseGuard(Guard):
 
     def _use(self, module: Any, choice: str, *, others: bool) -> None:
         """Work under a candidate's statistics from now on."""
+        at_source = self.choice.current is None or self.rest.idle
         self.choice.current = choice
         module.use(choice)
-        self._forget_control()
+        self._comparison.forget()
         # Where the stream looks like the source, there is nothing to adapt to, and entropy tightens the wrong clusters.
         self.holding = choice == "source" and others
         if self.holding:
             module.reset()
             module.pause(True)
-            self.rest.idle = True
+            self.rest.idle, self.rest.shift = True, None
+            if not at_source:
+                self.resets.append(self.batch)
 
     def _choice_event(self, kind: str, reason: str, message: str) -> dict[str, Any]:
         evidence = {name: round(value, 4) for name, value in self.choice.evidence.items()}
@@ -318,16 +338,11 @@ class CollapseGuard(Guard):
         self.rest = Rest(self.config.rest, idle=correction.resets, shift=shift)
         if correction.resets:
             self.resets.append(self.batch)
-        self._forget_control()
+        self._comparison.forget()
         self.memory = corrected(rung, self.memory)
         if correction.final or self.rest.left:
             module.pause(True)
         return self._event("correction", verdict.reason, message, statistics, correction=rung)
-
-    def _forget_control(self) -> None:
-        """Start the comparison of adapted and control afresh."""
-        self._comparison.forget()
-        self.memory = forgotten(self.memory)
 
     def _hurry(self, counts: Tensor) -> None:
         """Look at once where the predicted mix jumps, or varies under statistics that take it badly: both are seen for free."""
@@ -376,13 +391,8 @@ class CollapseGuard(Guard):
         """Whether updates rest on the next batch."""
         return self.rest.left > 0 or self.memory.frozen or self.holding or self.choice.hedging(self.batch)
 
-    def _event(
-        self, kind: str, reason: str, message: str, statistics: Statistics | None, batch: Any = None, **more: Any
-    ) -> dict[str, Any]:
+    def _event(self, kind: str, reason: str, message: str, statistics: Statistics | None, **more: Any) -> dict[str, Any]:
         event = self.event(kind, reason, message, **more)
         if statistics is not None:
             event["evidence"] = asdict(statistics)
-        if isinstance(batch, Mapping) and reason == "non_finite_image":
-            broken = ~torch.isfinite(batch["image"]).flatten(1).all(1)
-            event["ids"] = [name for name, bad in zip(batch["id"], broken.tolist(), strict=True) if bad]
         return event

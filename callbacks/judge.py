@@ -26,8 +26,12 @@ def judge(statistics: Statistics, thresholds: Thresholds, memory: Memory, state:
     """
     if choice in (None, "control"):  # under label skew its own marginal may be wrong, and moving away from it right
         thresholds = replace(thresholds, alarm_excess=None)
-    decision = decide(statistics, thresholds, memory)
+    if memory.choice not in (None, choice):
+        memory = forgotten(memory)
+    decision = decide(statistics, thresholds, replace(memory, choice=choice))
     verdict = decision.verdict
+    if verdict.reason == "statistics":
+        return replace(decision, memory=forgotten(decision.memory))
     if statistics.ratio is None and verdict.state not in ("ALARM", "FROZEN"):
         verdict = Verdict("OK" if state == "ALARM" else state, verdict.reason, verdict.message)
     return replace(decision, verdict=verdict)
@@ -54,12 +58,12 @@ def rung_of(alarmed: Sequence[int], batch: int, ladder: Sequence[str], window: i
 
 def corrected(rung: str, memory: Memory) -> Memory:
     """The memory after a correction: it starts afresh, at half the level, frozen where the correction is final."""
-    return Memory(spent=memory.spent + 1, frozen=CORRECTIONS[rung].final)
+    return replace(forgotten(memory), frozen=CORRECTIONS[rung].final)
 
 
 def forgotten(memory: Memory) -> Memory:
-    """The memory when another control takes over: what was measured against the last one says nothing of this one."""
-    return Memory(spent=memory.spent, frozen=memory.frozen)
+    """The memory when adapted model or control becomes another: what was measured says nothing of this one."""
+    return Memory(spent=memory.spent + 1, frozen=memory.frozen)
 
 
 def trace_of(statistics: Statistics) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from callbacks.choice import choose
-from tta.adaptation import repaired
 from tta.candidates import Candidates
 from tta.checkpoint import SourceCheckpoint
 from tta.errors import InputError
@@ -21,6 +20,7 @@ from tta.marginal import chance_drift, marginal_drift, predicted_counts
 from tta.methods import Prediction, create_method
 from tta.objectives import entropy
 from tta.options import option
+from tta.repair import largest_pixel, repaired
 from tta.separation import separation
 
 Advice = Literal["adapt", "adapt carefully", "do not adapt"]
@@ -66,14 +66,15 @@ class View:
     """What the source model says of the images under one choice of statistics.
 
     Attributes:
-        separation: J of the features, as a share of the source's on its validation images.
+        separation: J of the features, as a share of the source's on its validation images; None where hardly more than one
+            class is predicted, so that there is nothing to compare.
         unsure: share of images whose entropy is above the source's 95 % quantile.
         marginal: (C,) predicted class shares.
         drift: total variation between ``marginal`` and the class shares of the source's training images.
         evidence: by which the guard chooses.
     """
 
-    separation: float
+    separation: float | None
     unsure: float
     marginal: list[float]
     drift: float
@@ -82,11 +83,13 @@ class View:
     @property
     def fits(self) -> bool:
         """Whether the model is as sure, and its classes as far apart, as at the source."""
-        return self.unsure <= _UNSURE and self.separation >= _CLOSE
+        return self.unsure <= _UNSURE and self.separation is not None and self.separation >= _CLOSE
 
     @property
     def fails(self) -> bool:
         """Whether the model can no longer tell the classes apart."""
+        if self.separation is None:
+            return False  # nobody knows
         return self.separation < _MERGED or (self.unsure > _LOST and self.separation < _CLOSE)
 
 
@@ -98,7 +101,7 @@ class Preflight:
         advice: adapt, adapt carefully, or do not adapt.
         reasons: for it, a sentence each.
         images: how many were looked at.
-        broken: how many of them have pixels that are not finite.
+        broken: how many of them have broken pixels.
         statistics: the choice of statistics that suits the images best.
         views: what the source model says under each.
     """
@@ -119,7 +122,8 @@ class Preflight:
         lines.append(f"  {'statistics':12}{'J / source':>12}{'unsure':>9}{'drift':>8}{'evidence':>10}")
         for name, view in self.views.items():
             mark = " *" if name == self.statistics else ""
-            numbers = f"{view.separation:>12.2f}{view.unsure:>9.0%}{view.drift:>8.2f}{view.evidence:>10.2f}"
+            separation = "-" if view.separation is None else f"{view.separation:.2f}"
+            numbers = f"{separation:>12}{view.unsure:>9.0%}{view.drift:>8.2f}{view.evidence:>10.2f}"
             lines.append(f"  {name:12}{numbers}{mark}")
         return "\n".join(lines)
 
@@ -140,12 +144,14 @@ def preflight(
     """
     candidates = _candidates(checkpoint).to(device)
     candidates.method.to(device)
+    largest = largest_pixel(candidates.method.model)
     said: dict[str, list[Prediction]] = {}
     seen = broken = 0
     for batch in batches:
-        shown, bad = repaired(batch["image"].to(device))
+        shown, bad = repaired(batch["image"].to(device), largest)
         seen, broken = seen + len(shown), broken + (0 if bad is None else len(bad))
-        keep = torch.isfinite(batch["image"]).flatten(1).all(1).to(device)
+        keep = torch.ones(len(shown), dtype=torch.bool, device=device)
+        keep[[] if bad is None else bad] = False
         for name, prediction in candidates.predict(shown).items():
             said.setdefault(name, []).append(Prediction(prediction.logits[keep].cpu(), prediction.features[keep].cpu()))
         if seen >= images:
@@ -168,7 +174,8 @@ def view_of(parts: list[Prediction], source: SourceCheckpoint) -> View:
     finite = torch.isfinite(logits).all(1) & torch.isfinite(features).all(1)
     logits, features = logits[finite], features[finite]
     counts = predicted_counts(logits, classes)
-    ratio = float(separation(features, logits.argmax(1), classes)) / max(source.separation, 1e-12) if len(logits) else 0.0
+    known = int((counts >= 2).sum()) >= 2
+    ratio = float(separation(features, logits.argmax(1), classes)) / max(source.separation, 1e-12) if known else None
     above = entropy(logits) > source.entropy_quantiles[95]
     return View(
         separation=ratio,
@@ -188,14 +195,14 @@ def advise(
         views: by choice of statistics; ``source`` is among them.
         chosen: the view that suits the images best.
         images: how many were looked at.
-        broken: how many of them have pixels that are not finite.
+        broken: how many of them have broken pixels.
         class_names: names of the C classes.
         prevalence: (C,) expected share of each class.
     """
     source, best = views["source"], views[chosen]
     fits = source.fits and best.evidence - source.evidence < _CLEARLY
     measured = (
-        f"J is {source.separation:.0%} of the source's, {source.unsure:.0%} of the images are less certain than its 95 % "
+        f"{_separated(source)}, {source.unsure:.0%} of the images are less certain than its 95 % "
         f"quantile, and predicted class shares lie {source.drift:.0%} from the expected ones"
     )
     cautions = _cautions(views, best, images, broken, class_names, prevalence)
@@ -216,10 +223,17 @@ def advise(
     if chosen == "source":
         cautions.append("No other statistics suit them better, so the shift is not one that normalisation takes away.")
     else:
-        reason += f" The {chosen} statistics suit them better: J is {best.separation:.0%}, {best.unsure:.0%} are less certain."
+        reason += f" The {chosen} statistics suit them better: {_separated(best)}, {best.unsure:.0%} are less certain."
     if best.fails:
         cautions.append("Classes lie so close that entropy may tighten the wrong clusters.")
     return ("adapt carefully" if cautions else "adapt"), [reason, *cautions]
+
+
+def _separated(view: View) -> str:
+    """What is known of J, in words."""
+    if view.separation is None:
+        return "J is undefined (hardly more than one class is predicted)"
+    return f"J is {view.separation:.0%} of the source's"
 
 
 def _cautions(
@@ -227,11 +241,13 @@ def _cautions(
 ) -> list[str]:
     cautions = []
     if broken:
-        cautions.append(f"{broken} of {images} images have pixels that are not finite.")
+        cautions.append(f"{broken} of {images} images have broken pixels.")
     if images - broken < _FEW:
         cautions.append(f"Only {images - broken} sound images were there to look at; {_FEW} or more tell better.")
-    # Batch statistics pull predictions towards equal shares, so the other views that hold up have a say about skew.
-    sound = [view for view in views.values() if view.evidence > best.evidence - _CLEARLY and not view.fails]
+    # Batch statistics pull predictions towards equal shares, so the other views that hold up have a say about skew; so does one
+    # that sees a single class, of which nobody knows whether it holds up.
+    near = [view for view in views.values() if view.separation is None or view.evidence > best.evidence - _CLEARLY]
+    sound = [view for view in near if not view.fails]
     widest = max([best, *sound], key=lambda view: view.drift)
     if widest.drift > _SKEW + float(chance_drift(prevalence, max(images - broken, 1))):
         most = int((torch.tensor(widest.marginal) - prevalence).argmax())

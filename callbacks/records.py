@@ -65,11 +65,13 @@ class PredictionWriter(Callback):
         assert self._file is not None
         probabilities = outputs["logits"].float().softmax(1).cpu()
         confidences, predictions = probabilities.max(1)
-        state = [outputs.get("verdict", ""), outputs.get("served_by", ""), ""]
+        state = [outputs.get("verdict", ""), outputs.get("served_by", "")]
+        broken = outputs.get("broken")
+        reasons = dict.fromkeys([] if broken is None else broken.tolist(), "broken pixels were replaced")
         rows = zip(batch["id"], predictions.tolist(), confidences.tolist(), probabilities.tolist(), strict=True)
         csv.writer(self._file).writerows(
-            [name, self.class_names[label], f"{confidence:.6f}", *(f"{p:.6f}" for p in row), *state]
-            for name, label, confidence, row in rows
+            [name, self.class_names[label], f"{confidence:.6f}", *(f"{p:.6f}" for p in row), *state, reasons.get(index, "")]
+            for index, (name, label, confidence, row) in enumerate(rows)
         )
         self._file.flush()
         self._probabilities.append(probabilities)

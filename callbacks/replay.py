@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from callbacks.judge import STATISTICS, corrected, forgotten, judge, rung_of, statistics_of
+from callbacks.judge import STATISTICS, corrected, judge, rung_of, statistics_of
 from callbacks.settings import GuardConfig
 from callbacks.verdict import Memory, State, Thresholds, Verdict
 from tta import entry
@@ -67,13 +67,11 @@ def replay(
     memory, thresholds = Memory(), config.thresholds(calibration)
     alarmed: list[int] = []
     result = []
-    for index, row in enumerate(rows):
-        if index and row["choice"] != rows[index - 1]["choice"]:
-            memory = forgotten(memory)
+    for row in rows:
         decision = judge(statistics_of(row), thresholds, memory, state, row["choice"] or None)
         verdict, memory, state, rung = decision.verdict, decision.memory, decision.verdict.state, None
         if verdict.reason == "statistics":
-            memory, rung = forgotten(memory), "statistics"
+            rung = "statistics"
         elif verdict.reason == "doubt":
             rung = "hedge"
         elif state == "ALARM":
@@ -96,11 +94,17 @@ def read_trace(path: Path) -> list[dict[str, str]]:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"the trace {path} cannot be read: name the trace.csv of a run of adapt.py, or its folder") from error
-    missing = {"batch", "verdict", "choice", *STATISTICS} - set(rows[0] if rows else ())
+    if not rows:
+        raise InputError(f"{path} holds no batch: name the trace.csv of a run of adapt.py that has seen one")
+    missing = {"batch", "verdict", "choice", *STATISTICS} - set(rows[0])
     if missing:
         raise InputError(f"{path} lacks the columns {', '.join(sorted(missing))}: record it again with this version")
     if not any(row["verdict"] for row in rows):
         raise InputError(f"{path} was recorded without the guard, so it holds nothing to judge: run adapt.py with guard=on")
+    if rows[0]["batch"] != "0":
+        raise InputError(
+            f"{path} begins at batch {rows[0]['batch']}, and a verdict depends on all batches before it: name a whole trace"
+        )
     return rows
 
 
@@ -148,6 +152,9 @@ def configure(argv: Sequence[str]) -> tuple[Path, ReplayConfig]:
     path = Path(traces[0]).expanduser()
     path = path / "trace.csv" if path.is_dir() else path
     recorded = _recorded(path.with_name("config.yaml"))
+    given = read_arguments([word for word in argv if word not in traces], {})
+    if not isinstance(given.get("guard", {}), dict):
+        raise InputError("a trace is judged again by the guard that judged it: name its settings, guard.alarm_excess=.3 say")
     base = resolve(ReplayConfig, {}, recorded)
     words = [word for word in argv if word not in traces]
     config = resolve(ReplayConfig, {}, read_arguments(words, {}, recorded))
@@ -177,6 +184,11 @@ def main(argv: Sequence[str]) -> int:
     def run() -> None:
         path, config = configure(argv)
         rows = read_trace(path)
+        if not path.with_name("config.yaml").is_file():
+            print(
+                "no config.yaml lies beside the trace, so settings start from the defaults; calibration needs source=…",
+                file=sys.stderr,
+            )
         calibration = SourceCheckpoint.load(config.source).calibration if config.source is not None else None
         try:
             judged = replay(rows, config.guard, calibration)

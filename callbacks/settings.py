@@ -27,13 +27,21 @@ class GuardConfig:
     hysteresis: float = option(0.05, "evidence by which other statistics must be better before they are chosen")
     decay: float = option(0.7, "memory of the running class moments and marginals, per check")
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
-    false_alarm: float = option(0.01, "chance of a false alarm in 100 batches, for thresholds that are null and calibrated")
-    watch_ratio: float | None = option(None, "watch closely when R is below this; null: as calibrated by train.py, or 0.97")
+    false_alarm: float = option(
+        0.01,
+        "level of the test of flips, and most chance of a false alarm of R or drift in 100 batches where thresholds are null "
+        "and calibrated",
+    )
+    watch_ratio: float | None = option(
+        None,
+        "watch closely when R is below this; null: as calibrated by train.py, or 0.97; if set, no calibration counts",
+    )
     alarm_shortfall: float | None = option(
         None, "alarm when R fell short of watch_ratio by this much, summed over batches; null: as calibrated, or 0.1"
     )
     watch_drift: float | None = option(
-        None, "watch closely when the marginal drift is above this; null: as calibrated, or 0.04"
+        None,
+        "watch closely when the marginal drift is above this; null: as calibrated, or 0.04; if set, no calibration counts",
     )
     alarm_excess: float | None = option(
         None,

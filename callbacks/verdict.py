@@ -80,8 +80,9 @@ class Memory:
         lead: how far other statistics have led so far; never below 0.
         doubt: how much doubt in the published ones there was so far; never below 0.
         peak: the largest R since the last reset, at least 1.
-        spent: how many corrections have started the test of flips anew.
+        spent: how many corrections and changes of statistics have started the test of flips anew.
         frozen: updates were stopped for good.
+        choice: the statistics under which all this was measured; None: not known yet.
     """
 
     shortfall: float = 0.0
@@ -91,6 +92,7 @@ class Memory:
     peak: float = 1.0
     spent: int = 0
     frozen: bool = False
+    choice: str | None = None
 
 
 class Verdict(NamedTuple):
@@ -128,8 +130,8 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
     """
     after = _remembered(statistics, thresholds, memory)
     ratio, drift = statistics.ratio, statistics.drift
-    # Two bets share α/2 at first, α/4 after a correction, ...: the sum is α however often they are started anew.
-    certain = math.log(2.0 ** (memory.spent + 2) / thresholds.alpha)
+    # Two bets share α/2 at first, α/4 when they start anew, ...: the sum is α however often that happens.
+    certain = (memory.spent + 2) * math.log(2) - math.log(thresholds.alpha)
     leaning = statistics.lean is not None and statistics.lean >= certain
     balancing = statistics.mirror is not None and statistics.mirror >= certain
     if memory.frozen:
@@ -142,7 +144,7 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
             names += f" and {len(statistics.vanished) - _NAMED} others"
         verdict = Verdict("ALARM", "vanished_class", f"The adapted model no longer predicts {names}; the control does.")
     elif ratio is not None and after.shortfall > thresholds.alarm_shortfall:
-        verdict = Verdict("ALARM", "separation", f"Class separation is {ratio:.2f} of the control's, too little for too long.")
+        verdict = Verdict("ALARM", "separation", _fallen(ratio, after.peak, thresholds))
     elif drift is not None and thresholds.alarm_excess is not None and after.excess > thresholds.alarm_excess:
         verdict = Verdict("ALARM", "drift", f"Predictions moved by {drift:.0%} against the control's, too far for too long.")
     elif (leaning or balancing) and ratio is not None and ratio < thresholds.watch_ratio:
@@ -163,9 +165,18 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
         verdict = Verdict("WATCH", "separation", f"Class separation is {ratio:.2f} of the control's.")
     elif drift is not None and drift > thresholds.watch_drift:
         verdict = Verdict("WATCH", "drift", f"Predictions moved by {drift:.0%} against the control's.")
+    elif ratio is None:
+        verdict = Verdict("OK", "ok", "Nothing speaks against the adapted model; its classes could not be compared.")
     else:
         verdict = Verdict("OK", "ok", "The adapted model separates the classes as the control does.")
     return Decision(verdict, after, _room(statistics, thresholds, after))
+
+
+def _fallen(ratio: float, peak: float, thresholds: Thresholds) -> str:
+    """What is said of an alarm of R, which may be above the level of the watch where it was higher before."""
+    if ratio >= thresholds.watch_ratio:
+        return f"Class separation fell from {peak:.2f} to {ratio:.2f} of the control's while predictions moved."
+    return f"Class separation is {ratio:.2f} of the control's, too little for too long."
 
 
 def _remembered(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> Memory:

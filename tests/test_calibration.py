@@ -10,12 +10,12 @@ import torch
 
 import train
 from callbacks import CollapseGuard, GuardConfig
-from callbacks.calibration import tails
+from callbacks.calibration import CalibrationConfig, tails
 from callbacks.verdict import Statistics, Thresholds
 from datamodules import load_images
 from datamodules.bootstrap import ORDERS, bootstrapped
 from datamodules.phantom import PhantomConfig
-from tests.conftest import QUICK
+from tests.conftest import QUICK, TINY
 from tests.datamodules.test_npz import domain_arrays, saved
 from tta.calibration import RANGES, STREAM_BATCHES, calibrated, fit_tail, tail_value
 from tta.checkpoint import SourceCheckpoint
@@ -67,6 +67,14 @@ def test_thresholds_stay_within_their_ranges() -> None:
     assert calibrated(None, "watch_ratio", 0.01) is None
 
 
+@pytest.mark.parametrize(
+    ("methods", "message"), [(["source"], "never adapts"), (["tnet"], "did you mean tent"), ([], "is empty")]
+)
+def test_methods_that_tell_nothing_are_refused(methods: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        CalibrationConfig(methods=methods)
+
+
 def test_the_rate_is_that_of_a_long_stream() -> None:
     tail = {"start": 0.1, "share": 0.5, "scale": 0.02, "shape": 0.0}
     threshold = calibrated({"batches": 20, "tails": {"alarm_shortfall": tail}}, "alarm_shortfall", 0.01)
@@ -115,6 +123,22 @@ def test_what_cannot_be_calibrated_is_trained_all_the_same(tmp_path: Path, capsy
     assert train.main([*QUICK, *words, f"output={tmp_path / 'out'}"]) == 0
     assert "at least two classes" in capsys.readouterr().out
     assert SourceCheckpoint.load(tmp_path / "out").calibration is None
+
+
+def test_a_training_that_is_stopped_while_it_calibrates_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "calibrate", stop)
+    small = ["calibrate.streams=6", "calibrate.batches=4", "calibrate.batch_size=32"]
+    with pytest.raises(KeyboardInterrupt):
+        train.main([*QUICK, *TINY, *small, "epochs=1", f"output={tmp_path}"])
+    assert not (tmp_path / "source.ckpt").exists(), "a source.ckpt that is there is whole"
+    monkeypatch.undo()
+    assert train.main([*QUICK, *small, "calibrate=only", f"source={tmp_path / 'trained.ckpt'}", f"output={tmp_path}"]) == 0
+    assert SourceCheckpoint.load(tmp_path).class_names
 
 
 def test_an_old_checkpoint_is_calibrated_anew(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

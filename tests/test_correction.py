@@ -99,6 +99,18 @@ def test_one_image_at_a_time_comes_to_the_same() -> None:
         torch.testing.assert_close(value, one_by_one.statistics()[name])
 
 
+def test_a_batch_that_is_not_finite_changes_nothing() -> None:
+    model, moments = trained()
+    correction = LabelCorrection(model, moments)
+    predicted = torch.full((8, CLASSES), 1 / CLASSES)
+    sound = correction.after({"0": torch.ones(2, CLASSES)}, predicted)
+    correction.keep(sound)
+    for seen, said in ((torch.full((2, CLASSES), torch.inf), predicted), (torch.ones(2, CLASSES), predicted * torch.nan)):
+        state = correction.after({"0": seen}, said)
+        for name in ("weight", "mix", "seen"):
+            torch.testing.assert_close(state[name], sound[name])
+
+
 def test_layers_do_not_mix() -> None:
     rng = torch.Generator().manual_seed(0)
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5)).eval()

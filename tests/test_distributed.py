@@ -14,7 +14,7 @@ from tests.callbacks.test_guard import CLASSES, Features, Recorder, batches
 from tests.conftest import ROOT
 from tta.adaptation import AdaptationModule
 from tta.distributed import any_of_all, mean_of_all, moments_of_all, place, rows_of_all, skipped_by_all, total_of_all
-from tta.methods import create_method
+from tta.methods import Prediction, create_method
 from tta.separation import class_moments
 
 CPU = torch.device("cpu")
@@ -53,6 +53,9 @@ def work(folder: Path) -> None:
     )
     trainer.fit(AdaptationModule(method, batch_size=64), torch.utils.data.DataLoader(Part(), batch_size=None))
     rank, _ = place()
+    # What the control says counts for all images, whoever holds them.
+    balanced = create_method("dsbr", Features(), num_classes=3, target_prior="estimated")
+    balanced.hear_control(Prediction(torch.eye(3)[[0] * 6 if rank == 0 else [1, 2]], torch.zeros(8 - 2 * rank, 6)))
     # The pure helpers, on numbers that are known.
     values = torch.arange(24.0).reshape(8, 3) ** 2
     labels = torch.tensor([0, 1, 0, 2, 2, 0, 1, 0])
@@ -66,6 +69,7 @@ def work(folder: Path) -> None:
             "skipped": [output["skipped"] for output in recorder.outputs],
             "resets": guard.resets,
             "alarmed": guard.alarmed,
+            "estimate": balanced.estimate,
             "weights": method.adapted_state(),
             "moments": tuple(moments_of_all(class_moments(values[mine], labels[mine], 3))),
             "expected": tuple(class_moments(values, labels, 3)),
@@ -90,11 +94,13 @@ def test_two_processes_act_alike_when_one_collapses(tmp_path: Path) -> None:
     assert first["alarmed"] == second["alarmed"]
     assert first["alarmed"]  # what one process saw was enough
     assert first["alarmed"][0] >= 12
+    for found in (first, second):
+        torch.testing.assert_close(found["estimate"], 0.9 / 3 + 0.1 * torch.tensor([6 / 8, 1 / 8, 1 / 8]))
     assert first["weights"].keys() == second["weights"].keys()
     assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
     skipped = [[bool(reason) for reason in found["skipped"]] for found in (first, second)]
     assert skipped[0] == skipped[1]
-    assert (first["skipped"][9], second["skipped"][9]) == ("elsewhere", "non_finite_image")
+    assert (first["skipped"][9], second["skipped"][9]) == ("elsewhere", "broken_image")
     for found in (first, second):
         for value, expected in zip(found["moments"], found["expected"], strict=True):
             torch.testing.assert_close(value, expected)

@@ -44,6 +44,15 @@ def test_one_batch_by_hand() -> None:
     torch.testing.assert_close(evidence_of(state), alone, atol=1e-5, rtol=0)
 
 
+def test_one_image_out_of_all_bounds_does_not_count() -> None:
+    clean = after(batch(0.5), batch(0.5, seed=1))
+    for factor in (1e3, 1e25, float("inf")):
+        logits, features = batch(0.5, seed=1)
+        features[4] *= factor
+        spoilt = after(batch(0.5), (logits, features))
+        torch.testing.assert_close(evidence_of(spoilt, MEAN, VAR), evidence_of(clean, MEAN, VAR), atol=0.02, rtol=0)
+
+
 def test_a_blurred_a_shifted_and_a_collapsed_model_have_less() -> None:
     good = evidence_of(after(batch(0.5)), MEAN, VAR)
     assert evidence_of(after(batch(2.0)), MEAN, VAR) < good

@@ -80,7 +80,11 @@ def test_a_random_order_varies_as_chance_has_it_and_blocks_far_more() -> None:
 def test_a_batch_without_predictions_and_a_single_class_are_defined() -> None:
     spread = spread_with(spread_with(no_spread(2), torch.zeros(2)), torch.tensor([5.0, 0.0]))
     assert torch.isfinite(overdispersion(spread))
-    torch.testing.assert_close(spread.mean, torch.tensor([0.5, 0.0]))
+    torch.testing.assert_close(spread.mean, torch.tensor([1.0, 0.0]))
+    spread = no_spread(2)
+    for counts in [torch.zeros(2), *[torch.tensor([32.0, 32.0])] * 9]:
+        spread = spread_with(spread, counts)
+    assert (int(spread.batches), float(overdispersion(spread))) == (9, 0.0), "a batch without predictions is none"
 
 
 def test_bias_is_kl_over_ln_c() -> None:

@@ -157,7 +157,7 @@ def test_a_broken_image_is_no_reason_to_refuse_a_stream(source: Path, tmp_path: 
     assert len(predictions) == 130
     assert all(float(row["confidence"]) > 0 for row in predictions)
     events = [json.loads(line) for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()]
-    assert [event["ids"] for event in events if event["reason"] == "non_finite_image"] == [["70"]]
+    assert [event["ids"] for event in events if event["reason"] == "broken_image"] == [["70"]]
 
 
 def test_a_single_image_is_served(source: Path, tmp_path: Path) -> None:

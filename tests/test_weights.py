@@ -132,5 +132,15 @@ def test_train_makes_a_source_of_adopted_weights(source: Path, tmp_path: Path, c
     assert "give one for each" in capsys.readouterr().err
 
 
+def test_weights_of_other_channels_are_told_apart_from_another_network(tmp_path: Path) -> None:
+    colour, grey = (
+        create_network("compact", MODELS["compact"](), num_classes=2, channels=channels, size=(32, 32))[0]
+        for channels in (3, 1)
+    )
+    torch.save(colour.state_dict(), tmp_path / "colour.pt")
+    with pytest.raises(InputError, match=r"trained on images of 3 channel\(s\), and the data's have 1"):
+        adopt(grey, tmp_path / "colour.pt")
+
+
 def test_our_own_checkpoint_is_read_with_its_scaling(source: Path) -> None:
     assert read_weights(source).keys() == SourceCheckpoint.load(source).weights.keys()

@@ -8,10 +8,11 @@ from lightning import LightningModule
 from torch import Tensor
 
 from tta.candidates import Candidates
-from tta.distributed import place, skipped_by_all
+from tta.distributed import any_of_all, place, skipped_by_all
 from tta.errors import InputError
 from tta.methods.base import Method, Prediction
 from tta.normalization import BatchStatisticsError
+from tta.repair import largest_pixel, repaired
 
 #: Share of a batch's most frequent predicted class from which on the batch counts as one of a single class.
 _SINGLE = 0.95
@@ -24,7 +25,8 @@ class AdaptationModule(LightningModule):
 
     Use it in ``Trainer.fit`` for one epoch. Each step returns a dictionary that callbacks read and may change: ``logits``
     (N, C) and ``features`` (N, D) of the prediction that counts, ``loss`` where there was an update, ``skipped`` (why there
-    was none, or None), ``restored`` (the method took itself back to the source) and ``served_by``.
+    was none, or None), ``broken`` (indices of images that were broken and repaired, or None), ``restored`` (the method took
+    itself back to the source) and ``served_by``.
 
     Args:
         method: from ``create_method``.
@@ -41,9 +43,10 @@ class AdaptationModule(LightningModule):
         self.batch_size = batch_size
         self.screen = screen
         self.paused = False
+        self.largest = largest_pixel(method.model)
 
     def on_fit_start(self) -> None:
-        """Let gradients and steps go through Lightning, for its precision and DDP plugins."""
+        """Let gradients and steps go through Lightning, for its precision and DDP plugins; take up the statistics in use."""
         if any(p.dtype in (torch.float16, torch.bfloat16) for p in self.method.adapted.values()):
             raise InputError(
                 "weights of 16 bits lose the small steps of adaptation: use trainer.precision=bf16-mixed, or 32-true"
@@ -58,6 +61,8 @@ class AdaptationModule(LightningModule):
             assert not isinstance(optimizer, list)
             self.method.backward = self.manual_backward
             self.method.step = optimizer.step
+        if self.twins is not None and self.twins.batches:
+            self.twins.use(self.twins.current)  # in a run that goes on, for the choice of statistics is no tensor
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """The method's own optimiser."""
@@ -65,28 +70,35 @@ class AdaptationModule(LightningModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """Predict, then update unless the batch is unfit for it."""
-        images, broken = repaired(batch["image"])
+        images, broken = self._repaired(batch)
         try:
-            return self._step(images, broken is not None)
+            output = self._step(images, broken is not None)
         except BatchStatisticsError:
-            return self._output(self.method.source(images), skipped="single_value", served_by="source")
+            output = self._output(self.method.source(images), skipped="single_value", served_by="source")
+        output["broken"] = broken
+        return output
 
     def _step(self, images: Tensor, broken: bool) -> dict[str, Any]:
         if self.paused:
-            return self._output(self.method.predict(images).detach(), skipped="non_finite_image" if broken else None)
+            return self._unlearned(self.method.predict(images), "broken_image" if broken else None)
         self.method.begin_batch()
         first = self.method.predicts_first
         prediction = self.method.predict(images) if first or broken else None
-        reason = skipped_by_all("non_finite_image" if broken else self._unfit(images, prediction), images.device)
+        reason = self._unfit(images, prediction, broken)
         if reason is not None:
-            return self._output(prediction or self.method.predict(images), skipped=reason)
+            return self._unlearned(prediction or self.method.predict(images), reason)
         update = self.method.update(images, prediction)
         served = update.prediction or prediction or self.method.predict(images)
         return self._output(served, loss=update.loss, skipped=update.skipped, restored=update.restored)
 
+    def _unlearned(self, prediction: Prediction, skipped: str | None) -> dict[str, Any]:
+        """The output without an update; statistics that move with the stream do so all the same, as the control's."""
+        self.method.keep_moving()
+        return self._output(prediction, skipped=skipped)
+
     def control(self, batch: Mapping[str, Any]) -> Prediction:
         """What the un-updated twin says of the batch."""
-        images, _ = repaired(batch["image"])
+        images, _ = self._repaired(batch)
         return self._control(images)
 
     def candidates(
@@ -95,7 +107,7 @@ class AdaptationModule(LightningModule):
         """What the un-updated network says of the batch under each choice of statistics, or some; none without choice."""
         if self.twins is None:
             return {}
-        images, _ = repaired(batch["image"])
+        images, _ = self._repaired(batch)
         return self.twins.predict(images, names, partly)
 
     def scanner_change(self) -> Tensor | None:
@@ -106,6 +118,11 @@ class AdaptationModule(LightningModule):
         """Predict and learn under the statistics of a candidate."""
         assert self.twins is not None, "there is no choice of statistics"
         self.twins.use(name)
+
+    @property
+    def control_moves(self) -> bool:
+        """Whether the control must see every batch, since its normalisation statistics move with the stream."""
+        return self.method.control_moves
 
     def reset(self) -> None:
         """Back to the source, bit for bit; the choice of statistics stays."""
@@ -135,22 +152,28 @@ class AdaptationModule(LightningModule):
         """Stop updating, or go on."""
         self.paused = paused
 
+    def _repaired(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
+        return repaired(batch["image"], self.largest)
+
     def _control(self, images: Tensor) -> Prediction:
         try:
             return self.method.control(images)
         except BatchStatisticsError:
             return self.method.source(images)
 
-    def _unfit(self, images: Tensor, prediction: Prediction | None) -> str | None:
-        """Why a batch is no ground to learn from, or None."""
-        if not self.screen or prediction is None or self.method.static or not self.method.needs_mixed_batch:
-            return None
-        if len(images) < self.batch_size // place()[1]:
-            return "short_batch"
-        if _single_class(prediction.logits) and _single_class(self._control(images).logits):
-            # Only where the un-updated twin agrees: otherwise it is no such batch but a collapse.
-            return "single_class"
-        return None
+    def _unfit(self, images: Tensor, prediction: Prediction | None, broken: bool) -> str | None:
+        """Why a batch, of all processes, is no ground to learn from, or None."""
+        reason = "broken_image" if broken else None
+        method = self.method
+        if self.screen and method.predicts_first and not method.static and method.needs_mixed_batch:
+            assert prediction is not None
+            if reason is None and len(images) < self.batch_size // place()[1]:
+                reason = "short_batch"
+            single = reason is None and _single_class(prediction.logits)
+            # Only where the un-updated twin agrees: otherwise it is no such batch but a collapse. All ask it, or none.
+            if any_of_all(single, images.device) and _single_class(self._control(images).logits) and single:
+                reason = "single_class"
+        return skipped_by_all(reason, images.device)
 
     def _output(
         self,
@@ -171,25 +194,6 @@ class AdaptationModule(LightningModule):
             "served_by": served_by or "adapted",
         }
         return output if loss is None else {**output, "loss": loss}  # Lightning takes no loss of None
-
-
-def repaired(images: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Images with non-finite pixels replaced, so that one broken image does not spoil its batch's statistics.
-
-    Args:
-        images: (N, channels, ...).
-
-    Returns:
-        The images, each non-finite pixel replaced by its channel's mean over the finite pixels of the batch (0 where
-        there are none); and the indices of the images that had such pixels, or None if all were finite.
-    """
-    finite = torch.isfinite(images)
-    if finite.all():
-        return images, None
-    dims = [0, *range(2, images.dim())]
-    known = torch.where(finite, images, 0.0)
-    mean = known.sum(dims, keepdim=True) / finite.sum(dims, keepdim=True).clamp(min=1)
-    return torch.where(finite, images, mean), (~finite.flatten(1).all(1)).nonzero().squeeze(1)
 
 
 def _single_class(logits: Tensor) -> bool:

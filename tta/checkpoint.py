@@ -61,9 +61,11 @@ class SourceCheckpoint:
     calibration: dict[str, Any] | None = None
 
     def save(self, path: Path) -> None:
-        """Write the file."""
+        """Write the file; a run that is stopped meanwhile leaves an older one whole."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        torch.save({"format": _SOURCE, "version": _VERSION, **fields}, path)
+        part = path.with_suffix(".part")
+        torch.save({"format": _SOURCE, "version": _VERSION, **fields}, part)
+        part.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> "SourceCheckpoint":

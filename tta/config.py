@@ -8,6 +8,7 @@ valid argument.
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -226,6 +227,15 @@ def _refuse_secrets(values: Mapping[str, Any], prefix: str = "") -> None:
             _refuse_secrets(value, f"{prefix}{key}.")
 
 
+def _refuse_nan(values: Mapping[str, Any], prefix: str) -> None:
+    """A NaN passes every check of a range, and switches off whatever is compared with it."""
+    for key, value in values.items():
+        if isinstance(value, float) and math.isnan(value):
+            raise InputError(f"{prefix}{key} is not a number: give one, or null where the option may be left out")
+        if isinstance(value, Mapping):
+            _refuse_nan(value, f"{prefix}{key}.")
+
+
 def _without_none(value: Any) -> Any:
     """The string "None", which W&B sweeps write, means null."""
     if isinstance(value, dict):
@@ -270,6 +280,7 @@ def _validated(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
     for key in values:
         if key not in names:
             raise InputError(f"unknown option {prefix}{key}: {closest(key, names)}")
+    _refuse_nan(values, prefix)
     values = {key: _as_float(value, hints[key]) for key, value in values.items()}
     try:
         result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
@@ -279,6 +290,8 @@ def _validated(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
             raise cause from None
         key = str(getattr(error, "full_key", "") or "")
         message = str(error).splitlines()[0]
+        if "is not a ListConfig" in message:
+            raise InputError(f"{prefix}{key} is a list: write {prefix}{key}=[…], items between brackets") from error
         if "." in key and "not in" in message:  # an unknown key of a nested dataclass
             raise InputError(f"unknown option {prefix}{key}: {message}") from error
         raise InputError(f"{prefix}{key}: {message}") from error

@@ -72,7 +72,7 @@ class LabelCorrection(nn.Module):
 
     @torch.no_grad()
     def after(self, seen: Mapping[str, Tensor], probabilities: Tensor) -> dict[str, Tensor]:
-        """What the running state becomes with a batch, of all processes, which is not kept.
+        """What the running state becomes with a batch, of all processes, which is not kept; the same where it is not finite.
 
         Args:
             seen: by layer, mean and mean square (2, channels) of the batch there.
@@ -81,11 +81,14 @@ class LabelCorrection(nn.Module):
         means = [probabilities.float().mean(0), torch.cat([seen[name] for name in self.widths], 1)]
         (predicted, moments), count = mean_of_all(means, len(probabilities))
         kept = self.weight.clamp(max=_MEMORY)
-        share = count / (kept + count)
+        finite = moments.isfinite().all() & predicted.isfinite().all()
+        predicted, moments = torch.where(finite, predicted, self.mix), torch.where(finite, moments, self.seen)
+        images = count * finite
+        share = images / (kept + images)
         mix = torch.lerp(predicted, torch.full_like(self.mix, 1 / len(self.mix)), _SHRINKAGE)
         movement = moved_by(self._movement, moments[0, : self._first], self._span)
         return {
-            "weight": kept + count,
+            "weight": kept + images,
             "mix": torch.lerp(self.mix, mix, share),
             "seen": torch.lerp(self.seen, moments, share),
             **{f"moved_{key}": value for key, value in movement._asdict().items()},

@@ -108,4 +108,5 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message="No (positive|negative) samples in targets")  # a class is missing, as is reported
     warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")

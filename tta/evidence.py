@@ -27,6 +27,8 @@ SEPARATION, DIVERGENCE, UNSEEN = 0.2, 0.4, 0.5
 MEMORY, MIN_COUNT = 128.0, 8.0
 #: Least weight of a new batch in the mean prediction.
 RATE = 0.03
+#: Features so many times as long as the batch's median come from a broken image, and would outweigh all others for long.
+_OUTLYING = 100.0
 #: What separation and divergence count as while they are undefined: little, and much.
 _UNKNOWN_SEPARATION, _UNKNOWN_DIVERGENCE = 0.1, 1.0
 
@@ -54,14 +56,17 @@ def no_evidence(num_classes: int, width: int, device: torch.device | str = "cpu"
 
 
 def gathered(past: Evidence, logits: Tensor, features: Tensor) -> Evidence:
-    """The state after another batch, of all processes, in O(N·D + C·D); rows that are not finite are left out.
+    """The state after another batch, of all processes, in O(N·D + C·D).
+
+    Rows that are not finite, or whose features are a hundred times as long as the batch's median, are left out.
 
     Args:
         past: the state.
         logits: (N, C).
         features: (N, D).
     """
-    finite = torch.isfinite(logits).all(1) & torch.isfinite(features).all(1)
+    lengths = features.float().norm(dim=1)
+    finite = torch.isfinite(logits).all(1) & lengths.isfinite() & ~(lengths > _OUTLYING * lengths.nanmedian())
     count = int(finite.sum())  # the only read-back to the host: rows are weighed, not picked
     if not any_of_all(count > 0, logits.device):
         return past

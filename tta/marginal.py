@@ -76,13 +76,13 @@ class Spread(NamedTuple):
     mean: Tensor
     square: Tensor
     inverse: Tensor
-    batches: int
+    batches: Tensor
 
 
 def no_spread(num_classes: int, device: torch.device | str = "cpu") -> Spread:
     """The state before the first batch."""
     zeros = torch.zeros(num_classes, device=device)
-    return Spread(zeros, zeros, zeros[0], 0)
+    return Spread(zeros, zeros, zeros[0], zeros[0])
 
 
 def spread_with(past: Spread, counts: Tensor) -> Spread:
@@ -97,7 +97,7 @@ def spread_with(past: Spread, counts: Tensor) -> Spread:
     shares = counts / total.clamp(min=1)
     rate = known / (past.batches + 1)
     mean, square = torch.lerp(past.mean, shares, rate), torch.lerp(past.square, shares.square(), rate)
-    return Spread(mean, square, torch.lerp(past.inverse, 1 / total.clamp(min=1), rate), past.batches + 1)
+    return Spread(mean, square, torch.lerp(past.inverse, 1 / total.clamp(min=1), rate), past.batches + known)
 
 
 def overdispersion(spread: Spread) -> Tensor:
@@ -109,11 +109,10 @@ def overdispersion(spread: Spread) -> Tensor:
     Returns:
         Scalar >= 0; 0 for fewer than two batches.
     """
-    if spread.batches < 2:
-        return torch.zeros_like(spread.inverse)
-    variance = (spread.square - spread.mean.square()).clamp(min=0).sum() * spread.batches / (spread.batches - 1)
+    batches = spread.batches
+    variance = (spread.square - spread.mean.square()).clamp(min=0).sum() * batches / (batches - 1).clamp(min=1)
     drawn = ((spread.mean * (1 - spread.mean)).sum() + 1e-3) * spread.inverse
-    return variance / drawn.clamp(min=torch.finfo(drawn.dtype).tiny)
+    return variance / drawn.clamp(min=torch.finfo(drawn.dtype).tiny) * (batches >= 2)
 
 
 def prediction_bias(predicted: Tensor, true: Tensor) -> Tensor:

@@ -108,6 +108,11 @@ def adopt(network: Network, path: str | Path) -> Match:
             f"weights={path} fits but for its head, which tells {theirs} classes where the data has {ours}: "
             "give images with the classes that the network was trained on, in the same order"
         )
+    if not result.missing and "mean" in result.misshapen:
+        theirs, ours = (shape[0] for shape in result.misshapen["mean"])
+        raise InputError(
+            f"weights={path} was trained on images of {theirs} channel(s), and the data's have {ours}: give images with as many"
+        )
     if result.missing or result.misshapen:
         raise InputError(f"weights={path} does not fit the network ({result}): choose the model= that it was trained as")
     network.load_state_dict(result.found, strict=False)

@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks import tables, workers
 from benchmarks.comparison import write_page
+from benchmarks.options import output_folder
 from benchmarks.paper import pictures
 from benchmarks.paper.cell import RESULTS, run_task
 from benchmarks.paper.options import PaperConfig
@@ -25,7 +26,7 @@ def run_study(config: PaperConfig) -> dict[str, Any]:
     Returns:
         The content of ``summary.json``.
     """
-    folder = entry.output_folder(config.output, config, "benchmark.py")
+    folder = output_folder(config)
     if config.merge:
         tables.merge(folder, [Path(part).expanduser() for part in config.merge], {"results": KEYS}, _COLUMNS)
     else:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from tta.adaptation import AdaptationModule, repaired
+from tta.adaptation import AdaptationModule
+from tta.repair import repaired
 
 #: Images with the largest change of mind that are kept.
 KEPT = 8
@@ -108,7 +109,7 @@ def unupdated_pass(
 
 def _ask(module: AdaptationModule, images: Tensor, choice: str | None) -> tuple[Tensor, Tensor]:
     """Logits (N, C) of source and control."""
-    source = module.method.source(repaired(images)[0]).logits
+    source = module.method.source(repaired(images, module.largest)[0]).logits
     batch = {"image": images}
     if choice is None or module.twins is None:
         return source, module.control(batch).logits

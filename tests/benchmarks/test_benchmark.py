@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import benchmark
-from benchmarks import cell, tables
+from benchmarks import cell, tables, workers
 from benchmarks.kept import OF_STREAM, of_streams, unpacked
 from benchmarks.options import BenchmarkConfig
 from tests.callbacks.test_report import checked
@@ -115,12 +115,45 @@ def test_a_stopped_run_goes_on_and_shards_make_a_whole(
 
 def test_a_cell_that_fails_is_recorded_and_the_others_go_on(words: list[str], tmp_path: Path, capsys: Capture) -> None:
     variants = ["variants.broken.kind=dsbr", "variants.broken.target_prior=[1.0]", "methods=[broken,norm]", "streams=[iid]"]
-    assert benchmark.main([*words, *variants, f"output={tmp_path / 'out'}"]) == 0
+    assert benchmark.main([*words, *variants, f"output={tmp_path / 'out'}"]) == 1
     assert "1 failures" in capsys.readouterr().out
     errors = tables.read(tmp_path / "out" / "errors.csv")
     assert [(row["method"], row["stream"]) for row in errors] == [("broken", "iid")]
     assert "target_prior" in errors[0]["error"]
     assert [row["method"] for row in results(tmp_path / "out")] == ["norm"]
+
+    merged = tmp_path / "merged"
+    assert benchmark.main([f"merge=[{tmp_path / 'out'}]", f"output={merged}"]) == 1, "a shard's failure is not forgotten"
+    assert [row["method"] for row in tables.read(merged / "errors.csv")] == ["broken"]
+
+
+@pytest.mark.parametrize("other", ["images=64", "train=[epochs=1]", "batch_size=32"])
+def test_results_under_other_settings_are_not_mixed(words: list[str], tmp_path: Path, capsys: Capture, other: str) -> None:
+    folder = tmp_path / "out"
+    words = [*words, "streams=[iid]", f"output={folder}"]
+    assert benchmark.main(words) == 0
+    before = {path: path.read_bytes() for path in (folder / "results.csv", folder / "config.yaml")}
+    assert benchmark.main([*words, other]) == 2
+    assert f"holds results under {other.split('=')[0]}=" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    assert benchmark.main([*words, "seeds=[0]"]) == 0
+
+
+class Odd(Exception):
+    """An error that no queue can carry."""
+
+    def __init__(self) -> None:
+        super().__init__("odd")
+        self.reason = lambda: 0
+
+
+def fail(task: int, tell: Any) -> None:
+    raise Odd
+
+
+def test_an_error_that_cannot_be_carried_stops_all_the_same() -> None:
+    with pytest.raises(RuntimeError, match="Odd: odd"):
+        workers.spread(fail, [1, 2], 2, print)
 
 
 def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
@@ -133,6 +166,9 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
         ("none of the data is there", "data.targets=[nuclei/fluor_360]"),
         ("k/n", "shard=3"),
         ("names something twice", "seeds=[1,1]"),
+        ("policies is empty", "policies=[]"),
+        ("severities is empty", "severities=[]"),
+        ("unknown policy 'off'", "policies=[off]"),
         ("no results.csv", f"merge=[{tmp_path}]"),
         ("needs a kind", "variants.mine.lr=1"),
         ("from 1 on, or each", "models=some"),

@@ -16,6 +16,14 @@ def test_rows_come_back_with_their_types(tmp_path: Path) -> None:
     assert read(tmp_path / "absent.csv") == []
 
 
+def test_a_name_is_a_name_though_it_looks_like_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = [{"data": "d", "target": target, "seed": 1} for target in ("01", "1", "2019_1", "nan", None)]
+    append(path, ("data", "target", "seed"), rows)
+    assert [key_of(row, ("target", "seed")) for row in read(path)] == [key_of(row, ("target", "seed")) for row in rows]
+    assert read(path)[-1]["target"] is None
+
+
 def test_a_line_that_was_cut_off_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     append(path, ("a", "b"), [{"a": 1, "b": 2}])

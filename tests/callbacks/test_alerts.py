@@ -2,19 +2,21 @@
 
 import json
 import logging
+import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
 import adapt
-from callbacks.alerts import AlertConfig, Alerts, alarm_of
+from callbacks.alerts import AlertConfig, Alerts, alarm_of, post
 from callbacks.replay import ReplayConfig
 from tests.callbacks.test_guard import Harm, batches
 from tests.callbacks.test_guard import run as guarded
@@ -81,6 +83,23 @@ def test_a_guarded_stream_calls_the_command_with_each_alarm(tmp_path: Path) -> N
     assert first["evidence"]["ratio"] < 1
     assert "half-way back to the source's" in first["message"]
     assert sum(event["state"] == "FROZEN" for event in told) == int(guard.memory.frozen)
+
+
+def test_an_answer_that_drips_in_takes_no_longer_than_the_limit() -> None:
+    def drip() -> None:
+        client, _ = listener.accept()
+        with client, suppress(OSError):
+            client.sendall(b"HTTP/1.1 200 OK\r\n")
+            for _ in range(20):
+                sleep(0.2)
+                client.sendall(b"X: y\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        Thread(target=drip, daemon=True).start()
+        started = monotonic()
+        with pytest.raises(TimeoutError):
+            post(f"http://127.0.0.1:{listener.getsockname()[1]}/", 0.5, b"{}")
+        assert monotonic() - started < 2
 
 
 def test_nothing_is_told_of_calm_batches() -> None:

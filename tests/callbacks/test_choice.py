@@ -412,8 +412,8 @@ def test_statistics_that_do_not_suit_the_stream_are_left_by_an_alarm(better: str
     assert events[1]["correction"] == "statistics"
     assert set(events[1]["evidence"]) == {"source", "batch", "corrected"}
     assert (outputs[alarm]["choice"], outputs[alarm + 1]["choice"]) == ("batch", better)  # judged under
-    # No reset in the guard's books: the weights were not at fault. Where the source serves, updates rest at the source.
-    assert (guard.resets, module.resets, module.paused) == ([], resets, better == "source")
+    # Where the source serves, what was learned is undone, and updates rest at the source.
+    assert (guard.resets, module.resets, module.paused) == ([alarm] * resets, resets, better == "source")
     assert guard.state == "OK"
 
 

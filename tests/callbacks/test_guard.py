@@ -241,7 +241,7 @@ def test_broken_short_and_single_class_batches_are_served_by_the_control_and_log
     stream[3] = batches(4, (0.0, 1.0, 0.0))[3]
     stream[5] = {key: value[:10] for key, value in stream[5].items()}
     _, _, outputs = run(stream, lr=1e-2)
-    assert [output["skipped"] for output in outputs] == [None, "non_finite_image", None, "single_class", None, "short_batch"]
+    assert [output["skipped"] for output in outputs] == [None, "broken_image", None, "single_class", None, "short_batch"]
     for index in (1, 3, 5):
         assert outputs[index]["served_by"] == "control"
         assert outputs[index]["logits"].isfinite().all()
@@ -347,6 +347,23 @@ def test_a_module_of_the_users_own() -> None:
 def test_a_module_that_cannot_be_guarded_is_told_what_it_lacks() -> None:
     with pytest.raises(InputError, match=r"control\(batch\), reset\(\) and pause"):
         CollapseGuard(CLASSES).on_fit_start(None, LightningModule())  # type: ignore[arg-type]
+
+
+def test_names_and_shapes_that_do_not_fit_are_told() -> None:
+    with pytest.raises(InputError, match="2 class names where logits have 3 columns"):
+        run(batches(1), classes=CLASSES[:2], model=Features())
+    said = {"logits": torch.zeros(4, 3), "features": torch.zeros(4, 6, 1, 1)}
+    guard = CollapseGuard(CLASSES)
+    with pytest.raises(InputError, match=r"features of training_step have shape \(4, 6, 1, 1\): flatten them"):
+        guard.on_train_batch_end(None, None, said, None, 0)  # type: ignore[arg-type]
+
+    class Bare:
+        def control(self, batch: Any) -> Any:
+            return torch.zeros(4, 3)
+
+    said["features"] = torch.zeros(4, 6)
+    with pytest.raises(InputError, match="control that returns a Prediction"):
+        guard.on_train_batch_end(None, Bare(), said, None, 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

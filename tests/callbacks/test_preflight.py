@@ -70,7 +70,7 @@ def test_broken_images_are_counted_and_never_spoil_the_numbers(source: Path, bro
     assert found.broken == 4 * broken
     json.dumps(found.to_dict(), allow_nan=False)
     assert (found.advice == "do not adapt") or broken == 3
-    assert "not finite" in " ".join(found.reasons)
+    assert "broken pixels" in " ".join(found.reasons)
 
 
 def test_skewed_classes_call_for_care(source: Path) -> None:
@@ -87,6 +87,23 @@ def test_a_single_image_at_a_time(source: Path, words: tuple[str, ...]) -> None:
 def test_no_image_is_refused(source: Path) -> None:
     with pytest.raises(InputError, match="no images to look at"):
         preflight(SourceCheckpoint.load(source), [])
+
+
+@pytest.mark.parametrize("images", [3, 256])
+def test_where_one_class_is_predicted_nobody_knows_whether_classes_merge(images: int) -> None:
+    single = view(separation=None, marginal=[1.0, 0.0], drift=0.5, unsure=0.2, evidence=0.1)
+    advice, reasons = told(single, images=images, batch=view())
+    assert advice == "adapt carefully"
+    assert "J is undefined" in reasons
+    assert "100% of the images are predicted as a" in reasons
+    shown = Preflight("adapt", ["yes"], images, 0, "source", {"source": single})
+    assert "-" in str(shown)
+    json.dumps(shown.to_dict(), allow_nan=False)
+
+
+def test_one_image_is_too_little_to_say_that_classes_merge(source: Path) -> None:
+    found = look(source, "stream.batch_size=1", images=1)
+    assert (found.advice, found.views["source"].separation) == ("adapt carefully", None)
 
 
 def test_what_views_come_to() -> None:

@@ -56,7 +56,9 @@ def test_statistics_survive_the_file_bit_for_bit() -> None:
 def test_the_program_compares_writes_and_exits_0(tmp_path: Path, capsys: Capture) -> None:
     guard, _ = recorded(tmp_path)
     assert main([str(tmp_path)]) == 0
-    assert "0 of 40 verdicts differ." in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "0 of 40 verdicts differ." in said.out
+    assert "no config.yaml lies beside the trace" in said.err
     out = tmp_path / "replayed.csv"
     assert main([str(tmp_path / "trace.csv"), "guard.alarm_shortfall=100", "guard.watch_ratio=0.8", f"output={out}"]) == 0
     shown = capsys.readouterr().out
@@ -95,12 +97,20 @@ def test_a_run_of_the_program_replays_to_its_own_verdicts(source: Path, tmp_path
         (["{}", "guard.watch_ratio=-1"], "must not be negative"),
         (["{}/old.csv"], "lacks the columns"),
         (["{}/bad.csv"], "is not a trace"),
+        (["{}/later.csv"], "begins at batch 9"),
+        (["{}/empty.csv"], "holds no batch"),
+        (["{}", "guard=periodic"], "by the guard that judged it"),
+        (["{}", "guard=off"], "by the guard that judged it"),
+        (["{}", "guard.watch_ratio=.nan"], "is not a number"),
+        (["{}", "guard.ladder=reset"], "is a list: write guard.ladder=["),
     ],
 )
 def test_refusals_are_one_sentence(tmp_path: Path, capsys: Capture, words: list[str], message: str) -> None:
     head = "batch,J,R,drift,entropy,loss,verdict"
     rest = "vanished,non_finite,lead,doubt,lean,mirror,disagreement,rank,stands_for,choice"
     (tmp_path / "old.csv").write_text(f"{head}\n0,1,1,0,1,,OK\n")
+    (tmp_path / "empty.csv").write_text(f"{head},{rest}\n")
+    (tmp_path / "later.csv").write_text(f"{head},{rest}\n9,1,1,0,1,,OK,,0,,,,,,,1,\n")
     (tmp_path / "bad.csv").write_text(f"{head},{rest}\n0,one,1,0,1,,OK,,0,,,,,,,1,\n")
     (tmp_path / "trace.csv").write_text(f"{head},{rest}\n0,1,1,0,1,,OK,,0,,,,,,,1,\n")
     assert main([word.format(tmp_path) for word in words]) == 2

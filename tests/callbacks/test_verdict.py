@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from callbacks.judge import corrected
+from callbacks.judge import corrected, judge
 from callbacks.verdict import Memory, Statistics, Thresholds, decide
 
 LIMITS = Thresholds(watch_ratio=0.85, alarm_shortfall=0.3, watch_drift=0.2, alarm_excess=0.2, alarm_lead=0.1)
@@ -37,6 +37,34 @@ def test_the_shortfall_adds_up_is_paid_back_and_waits_where_nothing_is_known() -
     assert decide(Statistics(ratio=0.90), LIMITS, once).memory.shortfall == pytest.approx(0.05)
     assert decide(Statistics(ratio=1.50), LIMITS, once).memory.shortfall == 0
     assert decide(Statistics(ratio=None), LIMITS, once).memory == once
+
+
+def test_a_verdict_can_be_had_after_any_number_of_corrections() -> None:
+    assert decide(Statistics(ratio=0.9, lean=700.0), LIMITS, Memory(spent=1000)).verdict.reason != "flips"
+    assert decide(Statistics(ratio=1.0), LIMITS, Memory(spent=5000)).verdict.state == "OK"
+
+
+def test_each_new_start_of_the_bets_halves_what_is_left_of_alpha() -> None:
+    memory = judge(Statistics(ratio=1.0), LIMITS, Memory(), "OK", "batch").memory
+    assert memory.spent == 0
+    memory = judge(Statistics(ratio=1.0), LIMITS, memory, "OK", "source").memory
+    assert (memory.spent, memory.choice) == (1, "source"), "another control, and bets that start anew"
+    alarm = judge(Statistics(lead=1.0), LIMITS, memory, "OK", "source")
+    assert (alarm.verdict.reason, alarm.memory) == ("statistics", Memory(spent=2))
+    memory = judge(Statistics(ratio=1.0), LIMITS, alarm.memory, "ALARM", "batch").memory
+    assert memory.spent == 2, "that change was counted by the alarm"
+    assert corrected("slow", memory).spent == 3
+    bet = Statistics(ratio=0.8, lean=math.log(2**3 / LIMITS.alpha))
+    assert decide(bet, LIMITS, Memory(spent=1)).verdict.reason == "flips"
+    assert decide(bet, LIMITS, Memory(spent=2)).verdict.reason != "flips"
+
+
+def test_the_sentence_tells_what_happened() -> None:
+    fallen = decide(
+        Statistics(ratio=1.1, drift=0.9), replace(LIMITS, alarm_excess=None), Memory(shortfall=0.3, peak=1.5)
+    ).verdict
+    assert (fallen.state, "fell from 1.50 to 1.10" in fallen.message) == ("ALARM", True)
+    assert "could not be compared" in decide(Statistics(), LIMITS, Memory()).verdict.message
 
 
 def test_while_predictions_drift_the_ratio_is_held_against_its_best() -> None:

@@ -391,6 +391,11 @@ class Method(nn.Module):
         """A fraction of the largest entropy that C classes can have, ln C."""
         return fraction * float(torch.tensor(float(self.num_classes)).log())
 
+    @property
+    def control_moves(self) -> bool:
+        """Whether the control has moving statistics of its own, so that it must see every batch."""
+        return bool(self._averaging)
+
     def keep_moving(self) -> None:
         """Let moving normalisation statistics take in the last batch that was predicted."""
         for layer in self.layers.values():

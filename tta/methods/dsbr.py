@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tta.distributed import mean_of_all
+from tta.distributed import mean_of_all, total_of_all
 from tta.errors import InputError
 from tta.marginal import predicted_counts
 from tta.methods.base import NormAffineMethod, Prediction
@@ -85,7 +85,7 @@ class DSBR(NormAffineMethod):
     def hear_control(self, prediction: Prediction) -> None:
         """Let the estimate of the prior take in what the control says."""
         if self.config.target_prior == "estimated":
-            counts = predicted_counts(prediction.logits, self.num_classes)
+            counts = total_of_all(predicted_counts(prediction.logits, self.num_classes))
             if counts.sum() > 0:
                 self.estimate.lerp_(counts / counts.sum(), 0.1)
                 self.target.copy_(0.5 / self.num_classes + 0.5 * self.estimate)

@@ -1,0 +1,144 @@
+"""Streams that nobody hopes for: a pixel out of all bounds, images that are no images, a run taken up in its middle."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+import adapt
+from callbacks import CollapseGuard
+from callbacks.duty import Duty
+from datamodules import StreamLoader, create_stream
+from tests.callbacks.test_guard import Recorder
+from tests.conftest import ACCELERATOR, QUICK
+from tta.adaptation import AdaptationModule
+from tta.checkpoint import SourceCheckpoint
+from tta.repair import largest_pixel, repaired
+
+Spoil = Callable[[int, dict[str, Any]], None]
+
+
+class Spoilt:
+    """A stream whose batches are spoilt as they come."""
+
+    def __init__(self, loader: StreamLoader, spoil: Spoil) -> None:
+        self.loader, self.spoil = loader, spoil
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for index, batch in enumerate(self.loader):
+            self.spoil(index, batch)
+            yield batch
+
+
+def run(
+    source: Path,
+    *words: str,
+    count: int = 16,
+    spoil: Spoil | None = None,
+    also: Callback | None = None,
+    **fit: Any,
+) -> tuple[AdaptationModule, CollapseGuard, list[dict[str, Any]]]:
+    """An adaptation by tent to the first batches of a stream, and their outputs."""
+    config = adapt.configure([f"source={source}", *QUICK, "method=tent", "stream.batch_size=32", *words])
+    checkpoint = SourceCheckpoint.load(source)
+    images = adapt.target_images(config, checkpoint)
+    loader = StreamLoader(images, create_stream(config.stream.options, images, 0).part(slice(32 * count)), 32)
+    torch.manual_seed(0)
+    module, guard, _ = adapt.create_module(config, checkpoint)
+    assert isinstance(guard, CollapseGuard)
+    recorder = Recorder()
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator=ACCELERATOR,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[guard, recorder, *([also] if also else [])],
+    )
+    trainer.fit(module, loader if spoil is None else Spoilt(loader, spoil), **fit)
+    return module, guard, recorder.outputs
+
+
+@pytest.mark.parametrize("pixel", [1e5, 1e30, float("inf")])
+def test_a_pixel_out_of_all_bounds_is_an_event_and_spoils_nothing(source: Path, pixel: float) -> None:
+    def spoil(index: int, batch: dict[str, Any]) -> None:
+        if index == 4:
+            batch["image"][5, 0, 0, 0] = pixel
+
+    words = ("stream=prevalence", "data.target=scanner_b")
+    _, clean, _ = run(source, *words)
+    _, guard, outputs = run(source, *words, spoil=spoil)
+    assert all(output["logits"].isfinite().all() for output in outputs)
+    assert guard.choice.evidence == pytest.approx(clean.choice.evidence, abs=0.05)
+    [event] = [event for output in outputs for event in output["events"] if event["reason"] == "broken_image"]
+    assert (event["batch"], event["event"], len(event["ids"])) == (4, "skipped", 1)
+
+
+def test_what_counts_as_broken_depends_on_the_sources_range(source: Path) -> None:
+    assert 1e3 < largest_pixel(SourceCheckpoint.load(source).build()) < 1e5
+    assert largest_pixel(torch.nn.Linear(2, 2)) == 1e9
+    images = torch.tensor([[[[1.0, 3.0]]], [[[-4e3, 5.0]]]])
+    shown, broken = repaired(images, 1e3)
+    assert broken is not None
+    assert broken.tolist() == [1]
+    assert shown.flatten().tolist() == [1, 3, 3, 5]
+    assert repaired(images)[1] is None
+
+
+def test_batches_of_broken_images_say_nothing_of_the_statistics(source: Path) -> None:
+    def spoil(index: int, batch: dict[str, Any]) -> None:
+        if index < 3:
+            batch["image"][:20] = float("nan")
+
+    _, guard, outputs = run(source, spoil=spoil, count=5)
+    assert [output["skipped"] for output in outputs] == ["broken_image"] * 3 + [None] * 2
+    assert guard.choice.looks == 2, "the first three tell nothing"
+    assert all(alarm >= 3 for alarm in guard.alarmed)
+    assert all(output["logits"].isfinite().all() for output in outputs)
+
+
+def test_a_control_whose_statistics_move_sees_what_the_adapted_model_sees(source: Path) -> None:
+    _, guard, outputs = run(source, "method.normalization=robust", "method.optimizer=sgd", "method.lr=1e-7", count=15)
+    found = [output["statistics"] for output in outputs if output["statistics"]["R"] is not None]
+    assert len(found) > 10
+    assert all(row["R"] == pytest.approx(1, abs=1e-3) and row["drift"] == 0 for row in found)
+    assert guard.alarms == 0
+
+
+class UnderOthers(Callback):
+    """Puts corrected statistics in use at a batch, and lets no look come for a while."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> None:
+        if index == 5:
+            guard = next(callback for callback in trainer.callbacks if isinstance(callback, CollapseGuard))  # type: ignore[attr-defined]
+            assert isinstance(pl_module, AdaptationModule)
+            guard.choice.current = "corrected"
+            pl_module.use("corrected")
+            guard.duty = Duty(12, 12, 0)
+
+
+class SaveAt(UnderOthers):
+    """And leaves a checkpoint in the middle of that."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if args[-1] == 7:
+            trainer.save_checkpoint(self.path)
+
+
+def test_a_run_that_is_taken_up_goes_on_under_the_statistics_in_use(source: Path, tmp_path: Path) -> None:
+    _, _, expected = run(source, count=12, also=SaveAt(tmp_path / "mid.ckpt"))
+    _, guard, outputs = run(source, count=12, ckpt_path=tmp_path / "mid.ckpt", weights_only=False)
+    assert guard.batch == 12
+    assert [output["choice"] for output in outputs] == ["corrected"] * len(outputs)
+    for output, straight in zip(outputs, expected[-len(outputs) :], strict=True):
+        torch.testing.assert_close(output["logits"], straight["logits"])

@@ -9,7 +9,11 @@ from benchmarks.cell import Cell, Task, Variant, create_cell
 from benchmarks.grid import Case, Grid, Setting, create_grid, settings, shard_of
 from benchmarks.options import GUARDS, BenchmarkConfig, StudyConfig, check_known
 from benchmarks.tables import CELL_KEYS, STREAM_KEYS, Row, key_of
+from datamodules import DATA, load_images
+from datamodules.phantom import SCANNERS
+from tta import entry
 from tta.errors import InputError
+from tta.options import option
 
 _HERE = Path("../shared/data")
 
@@ -45,7 +49,7 @@ def present_targets(config: StudyConfig) -> list[str]:
     """The targets whose data is there; of each other one a line says so.
 
     Raises:
-        InputError: no data at all, or an unknown data set.
+        InputError: no data at all, or an unknown data set or domain.
     """
     check_known("data set", (target.partition("/")[0] for target in config.data.targets), {"phantom", *config.data.files})
     files = {target: data_file(config, target.partition("/")[0]) for target in config.data.targets}
@@ -55,7 +59,24 @@ def present_targets(config: StudyConfig) -> list[str]:
     present = [target for target in files if target not in absent]
     if not present:
         raise InputError("none of the data is there: set data.root to its folder, or data.targets=[phantom/scanner_b]")
+    for target in present:
+        _check_domain(config, *target.split("/", 1))
     return present
+
+
+def _check_domain(config: StudyConfig, data: str, domain: str | None = None) -> None:
+    """Refuse a domain that the data has not got, before any model is trained."""
+    kind = kind_of(data)
+    few = {"target_images": len(SCANNERS)} if data == "phantom" else {}
+    options = entry.configured(_Source, {"data": DATA}, [f"data={kind}", *data_words(config, data, domain)]).data.options
+    load_images(kind, replace(options, **few), "target")
+
+
+@dataclass
+class _Source:
+    """The one option of a data set by itself."""
+
+    data: Any = option("phantom", "data set")
 
 
 def plan_models(config: StudyConfig, streams: Iterable[Setting]) -> dict[tuple[str, int], Model]:
@@ -116,6 +137,11 @@ def missing_models(config: StudyConfig, models: Mapping[tuple[str, int], Model])
     return [_training_words(config, model) for model in dict.fromkeys(models.values()) if model.missing]
 
 
+def kind_of(data: str) -> str:
+    """How train.py and adapt.py read a data set of the benchmark."""
+    return "phantom" if data == "phantom" else "npz"
+
+
 def data_words(config: StudyConfig, data: str, target: str | None = None) -> tuple[str, ...]:
     """The options of a data set: its file, and the target where there are several domains."""
     file = data_file(config, data)
@@ -138,5 +164,10 @@ def variant_of(config: StudyConfig, label: str) -> Variant:
 
 
 def _training_words(config: StudyConfig, model: Model) -> list[str]:
-    kind = "phantom" if model.data == "phantom" else "npz"
-    return [f"data={kind}", *data_words(config, model.data), f"seed={model.seed}", f"output={model.folder}", *config.train]
+    return [
+        f"data={kind_of(model.data)}",
+        *data_words(config, model.data),
+        f"seed={model.seed}",
+        f"output={model.folder}",
+        *config.train,
+    ]

@@ -164,6 +164,7 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
         ("did you mean blur", "shifts=[blurr]"),
         ("did you mean nuclei", "data.targets=[nucleii/fluor_360]"),
         ("none of the data is there", "data.targets=[nuclei/fluor_360]"),
+        ("scanner_z", "data.targets=[phantom/scanner_b,phantom/scanner_z]"),
         ("k/n", "shard=3"),
         ("names something twice", "seeds=[1,1]"),
         ("policies is empty", "policies=[]"),

@@ -265,7 +265,7 @@ def test_balanced_streams_are_balanced(words: list[str], tmp_path: Path, monkeyp
 
 def test_what_fails_is_recorded(words: list[str], tmp_path: Path, capsys: Capture) -> None:
     broken = ["variants.broken.kind=dsbr", "variants.broken.target_prior=[1.0]", "methods=[broken]", "close=[]", "central=[]"]
-    assert benchmark.main([*words, *broken, f"output={tmp_path / 'out'}", "streams=[balanced]", "lengths=[64]"]) == 0
+    assert benchmark.main([*words, *broken, f"output={tmp_path / 'out'}", "streams=[balanced]", "lengths=[64]"]) == 1
     assert "failures" in capsys.readouterr().out
     errors = tables.read(tmp_path / "out" / "errors.csv")
     assert {found["method"] for found in errors} == {"broken"}

@@ -312,6 +312,8 @@ class CollapseGuard(Guard):
 
     def _choice_event(self, kind: str, reason: str, message: str) -> dict[str, Any]:
         evidence = {name: round(value, 4) for name, value in self.choice.evidence.items()}
+        if self.holding:
+            message += " The source serves, and what was learned is undone."
         return {**self._event(kind, reason, message, None), "choice": self.choice.current, "evidence": evidence}
 
     def _measure(self, adapted: Prediction, control: Prediction) -> Statistics:

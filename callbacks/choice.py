@@ -10,8 +10,8 @@ is small. And they are mistrusted where they fit the images badly while the sour
 enough to mislead them mostly leaves the source far behind, so it is rather the mix that misleads them.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -67,6 +67,25 @@ class Reference(NamedTuple):
 
     mean: Tensor
     var: Tensor
+
+
+@runtime_checkable
+class Choosable(Protocol):
+    """A module that can predict and learn under several normalisation statistics."""
+
+    def candidates(
+        self, batch: Any, names: Sequence[str] | None = None, partly: Collection[str] = ()
+    ) -> Mapping[str, Prediction]:
+        """What the un-updated network says under each choice of statistics, by name; all, or those named.
+
+        Those in ``partly`` may speak of a part of the batch only.
+        """
+
+    def use(self, name: str) -> None:
+        """Predict and learn under this choice from now on."""
+
+    def scanner_change(self) -> Tensor | None:
+        """How much the scanner changes between batches (``tta.movement``); None where nothing tells."""
 
 
 class Choice:

@@ -1,8 +1,8 @@
 """The guard: watches an adapting model against its un-updated twin, and takes it back before it collapses."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule, Trainer
@@ -10,7 +10,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from callbacks.base import Guard, prediction_of
-from callbacks.choice import Choice, Reference
+from callbacks.choice import Choice, Choosable, Reference
 from callbacks.comparison import Comparison
 from callbacks.corrections import CORRECTIONS, Guardable
 from callbacks.duty import Duty
@@ -31,25 +31,6 @@ _STARTLING, _BY_MORE, _ALL = 0.35, 0.25, 0.98
 #: Most batches between two looks while updates are held back, when there is time to look whether that is still right; and where
 #: the published statistics fit badly, when the next block of classes may tell why.
 _HELD, _MISFIT = 2, 4
-
-
-@runtime_checkable
-class Choosable(Protocol):
-    """A module that can predict and learn under several normalisation statistics."""
-
-    def candidates(
-        self, batch: Any, names: Sequence[str] | None = None, partly: Collection[str] = ()
-    ) -> Mapping[str, Prediction]:
-        """What the un-updated network says under each choice of statistics, by name; all, or those named.
-
-        Those in ``partly`` may speak of a part of the batch only.
-        """
-
-    def use(self, name: str) -> None:
-        """Predict and learn under this choice from now on."""
-
-    def scanner_change(self) -> Tensor | None:
-        """How much the scanner changes between batches (``tta.movement``); None where nothing tells."""
 
 
 class CollapseGuard(Guard):
@@ -119,9 +100,8 @@ class CollapseGuard(Guard):
         adapted = self._adapted(outputs)
         module = cast("Guardable", pl_module)  # as was seen at the start: asking on every batch takes time
         outputs["events"] = events = list[dict[str, Any]]()
-        device = adapted.logits.device
-        healthy = not any_of_all(not bool(torch.isfinite(adapted.logits).all()), device)
-        skipped = skipped_by_all(outputs.get("skipped"), device)
+        healthy = not any_of_all(not bool(torch.isfinite(adapted.logits).all()), adapted.logits.device)
+        skipped = skipped_by_all(outputs.get("skipped"), adapted.logits.device)
         counts = total_of_all(predicted_counts(adapted.logits, len(self.class_names)))
         self._hurry(counts)
         doubted = self.rest.doubted  # then the control serves until the model is found sound, or has rested
@@ -130,8 +110,7 @@ class CollapseGuard(Guard):
         candidates: Mapping[str, Prediction] = {}
         control, lead, doubt, switched = None, None, None, False
         if due or skipped or not healthy:
-            asks = self.duty.looks(self.batch) or self.choice.current is None
-            if asks and isinstance(pl_module, Choosable) and not (skipped and self._spoilt(outputs, adapted)):
+            if isinstance(pl_module, Choosable) and self._asks(outputs, adapted, skipped):
                 candidates = pl_module.candidates(batch, self.choice.contenders(self.batch), self.choice.partly(self.batch))
             if candidates:
                 lead, switched = self._look(pl_module, candidates, events)
@@ -151,9 +130,7 @@ class CollapseGuard(Guard):
         decision = self._judge(statistics, events)
         verdict = decision.verdict
         if skipped:
-            events.append(self._event("skipped", skipped, f"No update: {skipped.replace('_', ' ')}.", None))
-            if outputs.get("broken") is not None and isinstance(batch, Mapping):
-                events[-1]["ids"] = [batch["id"][index] for index in outputs["broken"].tolist()]
+            events.append(self._skipped(skipped, outputs, batch))
         judged_under = self.choice.current
         if verdict.reason == "statistics":
             evidence = self.choice.handicapped(candidates)
@@ -173,8 +150,8 @@ class CollapseGuard(Guard):
         self.state = verdict.state
         outputs.setdefault("served_by", "adapted")
         outputs.update(verdict=verdict.state, statistics=trace_of(statistics), checked=due, choice=judged_under)
-        room = None if statistics.drift is None else decision.room
-        self._plan(due, room, climbed=climbed, happened=(switched and self.batch > 0) or verdict.state == "ALARM")
+        happened = (switched and self.batch > 0) or verdict.state == "ALARM"
+        self._plan(due, None if statistics.drift is None else decision.room, climbed=climbed, happened=happened)
         self._marginal = counts if self._marginal is None else torch.lerp(self._marginal, counts, 0.3)
         self.batch += 1
 
@@ -270,10 +247,20 @@ class CollapseGuard(Guard):
         events.append(self._choice_event("choice", "start" if first else "evidence", message))
         return None, True
 
-    def _spoilt(self, outputs: Mapping[str, Any], adapted: Prediction) -> bool:
-        """Whether most images of the batch are broken, in any process, so that it says nothing of the statistics."""
+    def _asks(self, outputs: Mapping[str, Any], adapted: Prediction, skipped: str | None) -> bool:
+        """Whether candidates are asked: at a look, unless most images are broken in any process, which say nothing of them."""
+        if not (self.duty.looks(self.batch) or self.choice.current is None):
+            return False
         broken = outputs.get("broken")
-        return any_of_all(broken is not None and 2 * len(broken) > len(adapted.logits), adapted.logits.device)
+        spoilt = broken is not None and 2 * len(broken) > len(adapted.logits)
+        return not (skipped and any_of_all(spoilt, adapted.logits.device))
+
+    def _skipped(self, reason: str, outputs: Mapping[str, Any], batch: Any) -> dict[str, Any]:
+        """What tells that a batch taught nothing, and which images are to blame."""
+        event = self._event("skipped", reason, f"No update: {reason.replace('_', ' ')}.", None)
+        if outputs.get("broken") is not None and isinstance(batch, Mapping):
+            event["ids"] = [batch["id"][index] for index in outputs["broken"].tolist()]
+        return event
 
     def _twin(self, module: Any, candidates: Mapping[str, Prediction], batch: Any, adapted: Prediction) -> Prediction:
         """What the un-updated network says of the whole batch under the statistics in use."""

@@ -123,11 +123,11 @@ def merge(folder: Path, parts: Sequence[Path]) -> None:
     """Put the tables of shards together, each row once, failures that nothing made good, and the costs that each measured."""
     tables.merge(folder, parts, _NAMES, _COLUMNS)
     done = {tables.key_of(row, _NAMES["results"]) for row in _rows(folder, "results")}
-    failures = [row for part in parts for row in tables.read(part / "errors.csv")]
+    failures = [row for part in [folder, *parts] for row in tables.read(part / "errors.csv")]
     left = [row for row in failures if tables.key_of(row, _NAMES["results"]) not in done]
     (folder / "errors.csv").unlink(missing_ok=True)
     if left:
-        tables.write(folder / "errors.csv", _COLUMNS["errors"], left)
+        tables.write(folder / "errors.csv", _COLUMNS["errors"], tables.latest(left, _NAMES["results"]))
     costs = [entry.read_json(part / "cost.json") for part in [folder, *parts] if (part / "cost.json").is_file()]
     entry.write_json(folder / "cost.json", {name: median(c[name] for c in costs if name in c) for c in costs for name in c})
 

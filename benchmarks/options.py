@@ -136,7 +136,9 @@ def output_folder(config: StudyConfig) -> Path:
     """
     folder = Path(config.output).expanduser()
     before = folder / "config.yaml"
-    if before.is_file() and (folder / "results.csv").is_file():
+    if (
+        not config.merge and before.is_file() and (folder / "results.csv").is_file()
+    ):  # what is merged was checked when it was run
         old, new = OmegaConf.to_container(OmegaConf.load(before)), to_dict(config)
         for name in config.settings:
             if isinstance(old, dict) and name in old and old[name] != new[name]:

@@ -125,6 +125,8 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(words: list[str], tm
     merged = tmp_path / "merged"
     assert benchmark.main([f"merge=[{tmp_path / 'out'}]", f"output={merged}"]) == 1, "a shard's failure is not forgotten"
     assert [row["method"] for row in tables.read(merged / "errors.csv")] == ["broken"]
+    assert benchmark.main([f"merge=[{merged}]", f"output={tmp_path / 'out'}"]) == 1, "into a shard, whatever its settings"
+    assert [row["method"] for row in tables.read(tmp_path / "out" / "errors.csv")] == ["broken"]
 
 
 @pytest.mark.parametrize("other", ["images=64", "train=[epochs=1]", "batch_size=32"])

@@ -90,6 +90,7 @@ def test_what_counts_as_broken_depends_on_the_sources_range(source: Path) -> Non
     assert broken.tolist() == [1]
     assert shown.flatten().tolist() == [1, 3, 3, 5]
     assert repaired(images)[1] is None
+    assert repaired(torch.tensor([[[[1.0, float("inf")]]]]).half())[1] is not None
 
 
 def test_batches_of_broken_images_say_nothing_of_the_statistics(source: Path) -> None:

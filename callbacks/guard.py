@@ -102,6 +102,7 @@ class CollapseGuard(Guard):
         outputs["events"] = events = list[dict[str, Any]]()
         healthy = not any_of_all(not bool(torch.isfinite(adapted.logits).all()), adapted.logits.device)
         skipped = skipped_by_all(outputs.get("skipped"), adapted.logits.device)
+        spoilt = bool(skipped) and self._spoilt(outputs, adapted)  # then no candidate is asked, at a look or to serve along
         counts = total_of_all(predicted_counts(adapted.logits, len(self.class_names)))
         self._hurry(counts)
         doubted = self.rest.doubted  # then the control serves until the model is found sound, or has rested
@@ -110,17 +111,15 @@ class CollapseGuard(Guard):
         candidates: Mapping[str, Prediction] = {}
         control, lead, doubt, switched = None, None, None, False
         if due or skipped or not healthy:
-            if isinstance(pl_module, Choosable) and self._asks(outputs, adapted, skipped):
-                candidates = pl_module.candidates(batch, self.choice.contenders(self.batch), self.choice.partly(self.batch))
+            candidates = {} if spoilt else self._ask(pl_module, batch)
             if candidates:
                 lead, switched = self._look(pl_module, candidates, events)
                 doubt = self.choice.reconsidered(None if switched else self.choice.doubt(candidates), self.batch)
                 control = self._twin(pl_module, candidates, batch, adapted)
             else:
                 control = prediction_of(self, module.control(batch), "control")
-        if not candidates and (along := self.choice.alongside(self.batch)) and isinstance(pl_module, Choosable):
-            candidates = pl_module.candidates(batch, along)
-            self.choice.hear(candidates)
+        if not candidates and not spoilt:
+            candidates = self._along(pl_module, batch)
         statistics = Statistics(non_finite=not healthy)
         # At the start, corrected statistics take a batch in before the control predicts it: the adapted model did without.
         settled = self.choice.current != "corrected" or self.choice.looks > WARM_UP
@@ -247,13 +246,25 @@ class CollapseGuard(Guard):
         events.append(self._choice_event("choice", "start" if first else "evidence", message))
         return None, True
 
-    def _asks(self, outputs: Mapping[str, Any], adapted: Prediction, skipped: str | None) -> bool:
-        """Whether candidates are asked: at a look, unless most images are broken in any process, which say nothing of them."""
-        if not (self.duty.looks(self.batch) or self.choice.current is None):
-            return False
+    def _ask(self, module: Any, batch: Any) -> Mapping[str, Prediction]:
+        """What candidates say at a look; none between looks, or without choice."""
+        if not (self.duty.looks(self.batch) or self.choice.current is None) or not isinstance(module, Choosable):
+            return {}
+        return module.candidates(batch, self.choice.contenders(self.batch), self.choice.partly(self.batch))
+
+    def _along(self, module: Any, batch: Any) -> Mapping[str, Prediction]:
+        """What the candidates say that serve along with the model on a batch that is not looked at."""
+        names = self.choice.alongside(self.batch)
+        if not names or not isinstance(module, Choosable):
+            return {}
+        candidates = module.candidates(batch, names)
+        self.choice.hear(candidates)
+        return candidates
+
+    def _spoilt(self, outputs: Mapping[str, Any], adapted: Prediction) -> bool:
+        """Whether most images are broken in any process: they say nothing of the statistics."""
         broken = outputs.get("broken")
-        spoilt = broken is not None and 2 * len(broken) > len(adapted.logits)
-        return not (skipped and any_of_all(spoilt, adapted.logits.device))
+        return any_of_all(broken is not None and 2 * len(broken) > len(adapted.logits), adapted.logits.device)
 
     def _skipped(self, reason: str, outputs: Mapping[str, Any], batch: Any) -> dict[str, Any]:
         """What tells that a batch taught nothing, and which images are to blame."""
@@ -284,7 +295,7 @@ class CollapseGuard(Guard):
 
     def _use(self, module: Any, choice: str, *, others: bool) -> None:
         """Work under a candidate's statistics from now on."""
-        at_source = self.choice.current is None or self.rest.idle
+        learned = self.choice.current is not None and getattr(module, "has_learned", not self.rest.idle)
         self.choice.current = choice
         module.use(choice)
         self._comparison.forget()
@@ -294,13 +305,14 @@ class CollapseGuard(Guard):
             module.reset()
             module.pause(True)
             self.rest.idle, self.rest.shift = True, None
-            if not at_source:
+            if learned:
                 self.resets.append(self.batch)
 
     def _choice_event(self, kind: str, reason: str, message: str) -> dict[str, Any]:
         evidence = {name: round(value, 4) for name, value in self.choice.evidence.items()}
         if self.holding:
-            message += " The source serves, and what was learned is undone."
+            undone = ", and what was learned is undone" if self.batch in self.resets[-1:] else ""
+            message += f" The source serves{undone}."
         return {**self._event(kind, reason, message, None), "choice": self.choice.current, "evidence": evidence}
 
     def _measure(self, adapted: Prediction, control: Prediction) -> Statistics:

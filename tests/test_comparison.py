@@ -25,7 +25,8 @@ from tta.errors import InputError
 @pytest.mark.parametrize("method", ["tent", "lame"])
 def test_a_figure_is_what_adapt_says_unguarded(source: Path, tmp_path: Path, method: str) -> None:
     words = [*TINY, "stream=prevalence", "seed=1", f"method={method}", "guard=off"]
-    expected = run_adapt(source, tmp_path, *words)
+    # Where images are alike, LAME's neighbours are a matter of rounding: both on the CPU, where the comparison runs.
+    expected = run_adapt(source, tmp_path, *words, "trainer.accelerator=cpu")
     words = [f"source={source}", *words, *QUICK]
     images, score, speed = measured(words, stream_batches(words))
     assert images == 500

@@ -55,7 +55,7 @@ def test_a_folder_and_a_table_of_ones_own(example: ModuleType, tmp_path: Path, c
 
 def test_a_method_added_in_a_script(tmp_path: Path) -> None:
     # In a process of its own: a method must be there before adapt.py is imported.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, str(ROOT / "examples" / "add_method.py"), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "create_method: " in done.stdout

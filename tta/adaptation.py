@@ -120,6 +120,11 @@ class AdaptationModule(LightningModule):
         self.twins.use(name)
 
     @property
+    def has_learned(self) -> bool:
+        """Whether anything was learned since the source, which a reset would undo."""
+        return self.method.has_learned
+
+    @property
     def control_moves(self) -> bool:
         """Whether the control must see every batch, since its normalisation statistics move with the stream."""
         return self.method.control_moves

@@ -10,6 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 
 import adapt
 from callbacks import CollapseGuard
+from callbacks.choice import Choice
 from callbacks.duty import Duty
 from datamodules import StreamLoader, create_stream
 from tests.callbacks.test_guard import Recorder
@@ -19,6 +20,26 @@ from tta.checkpoint import SourceCheckpoint
 from tta.repair import largest_pixel, repaired
 
 Spoil = Callable[[int, dict[str, Any]], None]
+
+
+class At(Callback):
+    """Does something to guard and module before a batch."""
+
+    def __init__(self, index: int, act: Callable[[CollapseGuard, AdaptationModule], None]) -> None:
+        self.index, self.act = index, act
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> None:
+        if index == self.index:
+            guard = next(callback for callback in trainer.callbacks if isinstance(callback, CollapseGuard))  # type: ignore[attr-defined]
+            assert isinstance(pl_module, AdaptationModule)
+            self.act(guard, pl_module)
+
+
+def put_corrected_in_use(guard: CollapseGuard, module: AdaptationModule) -> None:
+    """Corrected statistics are in use, and no look comes for a while."""
+    guard.choice.current = "corrected"
+    module.use("corrected")
+    guard.duty = Duty(12, 12, 0)
 
 
 class Spoilt:
@@ -105,30 +126,55 @@ def test_batches_of_broken_images_say_nothing_of_the_statistics(source: Path) ->
     assert all(output["logits"].isfinite().all() for output in outputs)
 
 
+def test_nor_are_they_asked_to_serve_along(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def along(guard: CollapseGuard, module: Any, batch: Any) -> dict[str, Any]:
+        asked.append(guard.batch)
+        return {}
+
+    def spoil(index: int, batch: dict[str, Any]) -> None:
+        if index == 4:
+            batch["image"][:20] = float("nan")
+
+    monkeypatch.setattr(CollapseGuard, "_along", along)
+    monkeypatch.setattr(CollapseGuard, "_hurry", lambda guard, counts: None)
+    _, _, outputs = run(source, spoil=spoil, count=6, also=At(3, lambda guard, module: setattr(guard, "duty", Duty(12, 12, 0))))
+    assert asked == [3, 5]
+    assert (outputs[4]["skipped"], outputs[4]["served_by"]) == ("broken_image", "control")
+    assert outputs[4]["logits"].isfinite().all()
+
+
+@pytest.mark.parametrize(("method", "resets"), [("norm", []), ("tent", [6])])
+def test_back_to_the_source_is_a_reset_where_something_was_learned(
+    source: Path, monkeypatch: pytest.MonkeyPatch, method: str, resets: list[int]
+) -> None:
+    def lead(guard: CollapseGuard, module: AdaptationModule) -> None:
+        put_corrected_in_use(guard, module)
+        guard.duty = Duty(6, 6, 0)
+        monkeypatch.setattr(Choice, "preferred", lambda choice, names: "source")
+
+    _, guard, outputs = run(source, f"method={method}", count=8, also=At(6, lead))
+    assert guard.holding
+    assert guard.resets == resets
+    [message] = [event["message"] for event in outputs[6]["events"] if event["event"] == "choice"]
+    assert ("undone" in message) == bool(resets)
+
+
 def test_a_control_whose_statistics_move_sees_what_the_adapted_model_sees(source: Path) -> None:
-    _, guard, outputs = run(source, "method.normalization=robust", "method.optimizer=sgd", "method.lr=1e-7", count=15)
+    _, _, outputs = run(source, "method.normalization=robust", "method.optimizer=sgd", "method.lr=1e-7", count=15)
     found = [output["statistics"] for output in outputs if output["statistics"]["R"] is not None]
     assert len(found) > 10
     assert all(row["R"] == pytest.approx(1, abs=1e-3) and row["drift"] == 0 for row in found)
-    assert guard.alarms == 0
+    corrections = {event.get("correction") for output in outputs for event in output["events"]}
+    assert corrections <= {None, "statistics", "hedge"}, "of the statistics in use there may be doubt, of the model none"
 
 
-class UnderOthers(Callback):
-    """Puts corrected statistics in use at a batch, and lets no look come for a while."""
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> None:
-        if index == 5:
-            guard = next(callback for callback in trainer.callbacks if isinstance(callback, CollapseGuard))  # type: ignore[attr-defined]
-            assert isinstance(pl_module, AdaptationModule)
-            guard.choice.current = "corrected"
-            pl_module.use("corrected")
-            guard.duty = Duty(12, 12, 0)
-
-
-class SaveAt(UnderOthers):
+class SaveAt(At):
     """And leaves a checkpoint in the middle of that."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__(5, put_corrected_in_use)
         self.path = path
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:

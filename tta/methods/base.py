@@ -139,8 +139,8 @@ class Method(nn.Module):
         averaging = {} if self.chosen_elsewhere else self.layers
         #: Layers whose moving averages depend on the weights below them, so that the control has its own, by their prefix.
         self._averaging = {f"{name}.": layer for name, layer in averaging.items() if layer.moving_mean is not None}
-        #: Whether an update was tried since the start; until then adapted and control are one and the same.
-        self._learned = False
+        #: Whether an update was tried since the start, which a reset would undo; until then adapted and control are the same.
+        self.has_learned = False
         self._control_at: Tensor | None = None
         self._control_said: Prediction | None = None
         self._heard = False
@@ -206,7 +206,7 @@ class Method(nn.Module):
         """Predict with the weights as they are; the result keeps the graph that ``update`` needs, if gradients are on."""
         with torch.set_grad_enabled(bool(self.adapted) and torch.is_grad_enabled()):
             prediction = self.run(images)
-        if not (self._learned or self._averaging or self._control_at is images):
+        if not (self.has_learned or self._averaging or self._control_at is images):
             self._control_at, self._control_said, self._heard = images, prediction.detach(), False
         return prediction
 
@@ -221,11 +221,11 @@ class Method(nn.Module):
         finite = bool(torch.isfinite(images if prediction is None else prediction.logits).all())
         if any_of_all(not finite, images.device):
             return Update(skipped="non_finite")
-        self._learned = not self.static
+        self.has_learned = not self.static
         self.keep_moving()
         # A method that asks for no prediction makes its own in ``learn``.
         update = self.learn(images, cast(Prediction, prediction))
-        self._learned = not self.static  # also where it was taken back to the source on the way
+        self.has_learned = not self.static  # also where it was taken back to the source on the way
         self._forget_moving()
         self._idle = self._idle + 1 if update.skipped == "all_filtered" else 0
         if self._idle == _PATIENCE:
@@ -285,7 +285,7 @@ class Method(nn.Module):
         self.generator.set_state(self._start_generator)
         self._forget_moving()
         self._idle = 0
-        self._learned = False
+        self.has_learned = False
         self._control_moving = None
         self._forget_control()
 
@@ -324,7 +324,7 @@ class Method(nn.Module):
         self.reset()
         for name, value in kept.items():
             self.adapted[name].copy_(value)
-        self._learned = True
+        self.has_learned = True
 
     def scale_lr(self, factor: float) -> None:
         """Multiply the learning rate, until the next reset."""
@@ -349,7 +349,7 @@ class Method(nn.Module):
             )
         for name, parameter in self.adapted.items():
             parameter.copy_(state[name])
-        self._learned = True
+        self.has_learned = True
 
     # What subclasses use
 
@@ -472,7 +472,7 @@ class Method(nn.Module):
             "generator": self.generator.get_state(),
             "control_moving": self._control_moving,
             "idle": self._idle,
-            "learned": self._learned,
+            "learned": self.has_learned,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -485,7 +485,7 @@ class Method(nn.Module):
         tensors = move_data_to_device(tensors, next(self.model.parameters()).device)  # a file's are on the CPU
         self.memory, self._control_moving = tensors["memory"], tensors["control_moving"]
         self.generator.set_state(state["generator"].cpu())
-        self._idle, self._learned = state["idle"], state["learned"]
+        self._idle, self.has_learned = state["idle"], state["learned"]
         self._forget_control()
 
 

@@ -182,6 +182,24 @@ def test_the_method_works_under_the_candidate_in_use_and_its_state_goes_on() -> 
         torch.testing.assert_close(method.predict(fresh).logits, other_method.predict(fresh).logits)
 
 
+def test_a_control_with_moving_statistics_takes_each_batch_in_once() -> None:
+    method = create_method("tent", trained()[0], num_classes=CLASSES, lr=1e-12, optimizer="sgd", normalization="robust")
+    twins = Candidates(method)
+    for seed in range(6):
+        batch = images(labels(32, seed=seed), seed) + seed
+        if seed == 2:
+            twins.use("source")  # where nothing is learned, and the method's own statistics stand still
+            method.reset()
+        if seed == 4:
+            twins.use("control")
+        said = method.predict(batch)
+        method.keep_moving()
+        method.control(batch)  # as the screen of batches of one class asks, before the guard does
+        twin = twins.predict(batch, ["control"])["control"]
+        if twins.current == "control":
+            torch.testing.assert_close(twin.logits, said.logits)
+
+
 def test_a_batch_of_one_value_per_channel_leaves_the_batch_candidate_out() -> None:
     model, moments = trained()
     twins = Candidates(create_method("norm", model, num_classes=CLASSES, normalization="auto"), moments)

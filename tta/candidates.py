@@ -41,7 +41,7 @@ class Candidates(nn.Module):
         one = not layers or (self._own == "source" and not method.chosen_elsewhere)
         self.names: tuple[str, ...] = ("source",) if one else ("source", *own)
         self.batches = 0
-        self.current = "source"
+        self.current = "control" if "control" in self.names else "source"
         if method.chosen_elsewhere and layers:
             self.use("batch")  # as published, until somebody chooses
 
@@ -84,6 +84,8 @@ class Candidates(nn.Module):
 
     def use(self, name: str) -> None:
         """Let the method predict and learn under the statistics of a candidate."""
+        if name == "control" != self.current:
+            self.method.follow_control()
         self.current = name
         values = self.correction.statistics() if self.correction and name == "corrected" else {}
         self.method.use_statistics(self._kind(name), values)
@@ -97,8 +99,8 @@ class Candidates(nn.Module):
         self.current, self.batches = state["current"], state["batches"]
 
     def _uncorrected(self, name: str, images: Tensor) -> Prediction:
-        if name == self.current and self.method.chosen_elsewhere:
-            return self.method.control(images)
+        if name == self.current and (self.method.chosen_elsewhere or name == "control"):
+            return self.method.control(images)  # once a batch, whoever asks: statistics of its own would take it in twice
         with statistics(self.method.model, self._kind(name)):
             return self.method.run_control(images) if name == "control" else self.method.run_source(images)
 

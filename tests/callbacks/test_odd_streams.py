@@ -152,6 +152,7 @@ def test_back_to_the_source_is_a_reset_where_something_was_learned(
     def lead(guard: CollapseGuard, module: AdaptationModule) -> None:
         put_corrected_in_use(guard, module)
         guard.duty = Duty(6, 6, 0)
+        monkeypatch.setattr(Choice, "contenders", lambda choice, batch: None)
         monkeypatch.setattr(Choice, "preferred", lambda choice, names: "source")
 
     _, guard, outputs = run(source, f"method={method}", count=8, also=At(6, lead))
@@ -182,7 +183,10 @@ class SaveAt(At):
             trainer.save_checkpoint(self.path)
 
 
-def test_a_run_that_is_taken_up_goes_on_under_the_statistics_in_use(source: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_taken_up_goes_on_under_the_statistics_in_use(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CollapseGuard, "_hurry", lambda guard, counts: None)
     _, _, expected = run(source, count=12, also=SaveAt(tmp_path / "mid.ckpt"))
     _, guard, outputs = run(source, count=12, ckpt_path=tmp_path / "mid.ckpt", weights_only=False)
     assert guard.batch == 12

@@ -396,6 +396,12 @@ class Method(nn.Module):
         """Whether the control has moving statistics of its own, so that it must see every batch."""
         return bool(self._averaging)
 
+    @torch.no_grad()
+    def follow_control(self) -> None:
+        """Take over the control's moving statistics, which went on moving while the source served and nothing was learned."""
+        for name, value in (self._control_moving or {}).items():
+            self.model.get_buffer(name).copy_(value)
+
     def keep_moving(self) -> None:
         """Let moving normalisation statistics take in the last batch that was predicted."""
         for layer in self.layers.values():

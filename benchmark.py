@@ -17,7 +17,7 @@ from benchmarks import tables, workers
 from benchmarks.cell import run_task
 from benchmarks.cost import guard_costs
 from benchmarks.kept import PREDICTION_KEYS, PREDICTIONS
-from benchmarks.options import BenchmarkConfig, StudyConfig, output_folder
+from benchmarks.options import BenchmarkConfig, StudyConfig, output_folder, recorded_settings
 from benchmarks.paper import study as paper
 from benchmarks.paper.options import PaperConfig
 from benchmarks.pictures import heat_map, regret_against_gain
@@ -122,14 +122,19 @@ def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] =
 def merge(folder: Path, parts: Sequence[Path]) -> None:
     """Put the tables of shards together, each row once, failures that nothing made good, and the costs that each measured."""
     tables.merge(folder, parts, _NAMES, _COLUMNS)
-    done = {tables.key_of(row, _NAMES["results"]) for row in _rows(folder, "results")}
+    done = _rows(folder, "results")
     failures = [row for part in [folder, *parts] for row in tables.read(part / "errors.csv")]
-    left = [row for row in failures if tables.key_of(row, _NAMES["results"]) not in done]
+    left = [row for row in failures if not any(_made_good(row, other) for other in done)]
     (folder / "errors.csv").unlink(missing_ok=True)
     if left:
         tables.write(folder / "errors.csv", _COLUMNS["errors"], tables.latest(left, _NAMES["results"]))
     costs = [entry.read_json(part / "cost.json") for part in [folder, *parts] if (part / "cost.json").is_file()]
     entry.write_json(folder / "cost.json", {name: median(c[name] for c in costs if name in c) for c in costs for name in c})
+
+
+def _made_good(failure: tables.Row, result: tables.Row) -> bool:
+    """Whether a result is of what failed: a cell, a method under no guard yet, or a whole stream."""
+    return all(failure[name] in (None, result[name]) for name in _NAMES["results"])
 
 
 def _time_guards(config: BenchmarkConfig, folder: Path, data: str, model: Model) -> None:
@@ -160,10 +165,13 @@ def main(argv: Sequence[str]) -> int:
     def run() -> None:
         nonlocal status
         config = entry.configured(schema, {}, argv)
+        if config.merge:  # the settings are those of the shards, which need not be given again
+            config = entry.configured(schema, {}, argv, recorded_settings(config))
         print(as_text(work(config)))
         errors = tables.read(Path(config.output) / "errors.csv")
         if errors:
-            print(f"{len(errors)} failures, see {config.output}/errors.csv; the same command tries those cells again")
+            again = "the shards' commands try" if config.merge else "the same command tries"
+            print(f"{len(errors)} failures, see {config.output}/errors.csv; {again} those cells again")
             status = 1  # for whoever started a shard and does not read
 
     try:

@@ -1,6 +1,6 @@
 """Options of ``benchmark.py``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -129,24 +129,41 @@ class BenchmarkConfig(StudyConfig):
 
 
 def output_folder(config: StudyConfig) -> Path:
-    """The folder of the results; where there are some already, they must have been measured under the same settings.
+    """The folder of the results; what lies there or is merged must have been measured under the same settings.
 
     Raises:
-        InputError: they were not.
+        InputError: it was not.
     """
-    folder = Path(config.output).expanduser()
-    before = folder / "config.yaml"
-    if (
-        not config.merge and before.is_file() and (folder / "results.csv").is_file()
-    ):  # what is merged was checked when it was run
-        old, new = OmegaConf.to_container(OmegaConf.load(before)), to_dict(config)
+    new = to_dict(config)
+    for folder, old in _recorded(config):
         for name in config.settings:
-            if isinstance(old, dict) and name in old and old[name] != new[name]:
+            if name in old and old[name] != new[name]:
                 raise InputError(
                     f"{folder} holds results under {name}={old[name]}, and they would be mixed with those under "
                     f"{name}={new[name]}: choose another folder, output=DIR"
                 )
     return entry.output_folder(config.output, config, "benchmark.py")
+
+
+def recorded_settings(config: StudyConfig) -> dict[str, Any]:
+    """What the first of the shards that are merged was run with, but for where it was and who was told."""
+    for _, options in _recorded(config):
+        return {name: value for name, value in options.items() if name not in _ONE_RUN}
+    return {}
+
+
+def _recorded(config: StudyConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders of the output and of the merged shards that hold results, with their configurations."""
+    for part in (config.output, *config.merge):
+        folder = Path(part).expanduser()
+        if (folder / "results.csv").is_file() and (folder / "config.yaml").is_file():
+            options = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+            if isinstance(options, dict):
+                yield folder, {str(name): value for name, value in options.items()}
+
+
+#: Options that say nothing of how rows were measured.
+_ONE_RUN = ("output", "merge", "shard", "processes", "wandb", "logger", "report")
 
 
 #: The guards that there are.

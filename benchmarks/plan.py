@@ -13,6 +13,8 @@ from datamodules import DATA, load_images
 from datamodules.phantom import SCANNERS
 from tta import entry
 from tta.errors import InputError
+from tta.methods import METHODS
+from tta.methods.settings import UpdateConfig
 from tta.options import option
 
 _HERE = Path("../shared/data")
@@ -41,8 +43,14 @@ class Model:
 def plan_grid(config: BenchmarkConfig) -> Grid:
     """The streams of this shard with their cases; data that is not there is left out."""
     streams = settings(present_targets(config), config.shifts, config.severities, config.streams, config.seeds)
-    cases = [Case(method, rate) for method in config.methods for rate in config.rates]
+    cases = [Case(method, rate) for method in config.methods for rate in _rates(config, method)]
     return shard_of(create_grid(streams, cases, config.cells, config.per_stream), config.shard)
+
+
+def _rates(config: BenchmarkConfig, label: str) -> list[float]:
+    """The multiples of its learning rate that a method is run at: one where it has none."""
+    learns = issubclass(METHODS[variant_of(config, label).kind].Config, UpdateConfig)
+    return config.rates if learns else config.rates[:1]
 
 
 def present_targets(config: StudyConfig) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from callbacks.verdict import Statistics
-from tta.distributed import mean_of_all, moments_of_all, total_of_all
+from tta.distributed import mean_of_all, moments_of_all, place, total_of_all
 from tta.flips import FlipTest, flip_test, flip_votes
 from tta.marginal import marginal_drift, predicted_counts, vanished_classes
 from tta.methods import Prediction
@@ -15,13 +15,17 @@ from tta.rank import effective_rank
 from tta.separation import ClassMoments, class_moments, merge, no_moments, separation_of
 from tta.sequential import Wager
 
+#: Small batches are remembered for longer, or a window would hold too few images to compare any class: about so many times
+#: ``min_count`` for each class, which is what a class needs to be seen to vanish, but no more than batches of 64 would hold.
+_ENOUGH, _BATCH = 2.5, 64
+
 
 class Comparison:
     """Running class moments and marginals of adapted model and control, both grouped by the control's labels, and their flips.
 
     Args:
         class_names: names of the classes.
-        decay: memory of moments and marginals, per check.
+        decay: memory of moments and marginals, per check; small batches are remembered for longer.
         min_count: effective samples that a class needs before its moments count.
     """
 
@@ -42,15 +46,16 @@ class Comparison:
             stands_for: how many batches the check stands for.
         """
         classes, labels = len(self.class_names), control.logits.argmax(1)
+        decay = self._decay(len(labels) * place()[1])
         if self._adapted is None or self._control is None or self._counts is None:
             start = no_moments(classes, control.features.shape[1], control.features.device)
             self._adapted = self._control = start
             self._counts = torch.zeros(2, classes, device=control.logits.device)
         moments = [moments_of_all(class_moments(p.features, labels, classes)) for p in (adapted, control)]
-        self._adapted = merge(self._adapted, moments[0], self.decay)
-        self._control = merge(self._control, moments[1], self.decay)
+        self._adapted = merge(self._adapted, moments[0], decay)
+        self._control = merge(self._control, moments[1], decay)
         counts = [predicted_counts(p.logits, classes) for p in (adapted, control)]
-        self._counts = self._counts * self.decay + total_of_all(torch.stack(counts))
+        self._counts = self._counts * decay + total_of_all(torch.stack(counts))
         both = [separation_of(self._adapted, self.min_count), separation_of(self._control, self.min_count)]
         common = torch.ones_like(counts[1]) if common is None else common
         votes = total_of_all(torch.cat([flip_votes(adapted.logits.argmax(1), labels, common), counts[1].sum()[None]]))
@@ -72,6 +77,12 @@ class Comparison:
             rank=own_rank / twin_rank if twin_rank > 0 else None,
             stands_for=stands_for,
         )
+
+    def _decay(self, images: int) -> float:
+        """What counts of the past when a batch of so many images, of all processes, comes in."""
+        most = _BATCH / (1 - self.decay)
+        window = min(_ENOUGH * self.min_count * len(self.class_names), most)
+        return max(self.decay, 1 - images / window)
 
     def shares(self) -> tuple[Tensor, Tensor]:
         """Shares (C,) of the classes among the adapted model's predictions and the control's; no class has none."""

@@ -235,6 +235,8 @@ class CollapseGuard(Guard):
         if self.choice.scanner_changes and not known:
             message = "Images move in ways that no mix of classes explains: the scanner changes along the stream."
             events.append(self.event("scanner", "movement", message))
+        if self.choice.current is not None and self.choice.current not in candidates:
+            return None, False  # a batch of one value per channel, which batch statistics cannot predict, is no reason to leave
         if self.choice.at_home(candidates) and not self.memory.frozen:
             return self.choice.lead(candidates), False
         before, choice = self.choice.current, self.choice.preferred(candidates)
@@ -299,12 +301,13 @@ class CollapseGuard(Guard):
         self.choice.current = choice
         module.use(choice)
         self._comparison.forget()
+        self.rest.shift, self.rest.sound = None, 0  # both were of adapted model and control under other statistics
         # Where the stream looks like the source, there is nothing to adapt to, and entropy tightens the wrong clusters.
         self.holding = choice == "source" and others
         if self.holding:
             module.reset()
             module.pause(True)
-            self.rest.idle, self.rest.shift = True, None
+            self.rest.idle = True
             if learned:
                 self.resets.append(self.batch)
 
@@ -336,7 +339,7 @@ class CollapseGuard(Guard):
         adapted, control = self._comparison.shares()
         message = correction.apply(module, control)
         shift = (control / adapted).log() if correction.shifts_logits else None
-        self.rest = Rest(self.config.rest, idle=correction.resets, shift=shift)
+        self.rest = Rest(self.config.rest, idle=correction.resets and self.config.rest > 0, shift=shift)
         if correction.resets:
             self.resets.append(self.batch)
         self._comparison.forget()

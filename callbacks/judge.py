@@ -40,7 +40,8 @@ def judge(statistics: Statistics, thresholds: Thresholds, memory: Memory, state:
 def rung_of(alarmed: Sequence[int], batch: int, ladder: Sequence[str], window: int, reason: str) -> str:
     """The correction of an alarm: the further up, the more alarms the last ``window`` batches had.
 
-    Where the adapted model is lost, values not finite or a class gone, the rungs that would keep some of it are skipped.
+    Where the adapted model is lost, values not finite or a class gone, the rungs that would keep some of it are skipped; but
+    not on to the one that is final.
 
     Args:
         alarmed: numbers of the batches with earlier alarms that the ladder answered.
@@ -51,8 +52,8 @@ def rung_of(alarmed: Sequence[int], batch: int, ladder: Sequence[str], window: i
     """
     recent = sum(earlier > batch - window for earlier in alarmed)
     left = ladder[min(recent, len(ladder) - 1) :]
-    if reason in ("non_finite", "vanished_class"):
-        return next((rung for rung in left if CORRECTIONS[rung].resets), "reset")
+    if reason in ("non_finite", "vanished_class") and not CORRECTIONS[left[0]].resets:
+        return next((rung for rung in left if CORRECTIONS[rung].resets and not CORRECTIONS[rung].final), "reset")
     return left[0]
 
 

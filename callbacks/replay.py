@@ -146,7 +146,7 @@ def configure(argv: Sequence[str]) -> tuple[Path, ReplayConfig]:
     Raises:
         InputError: no trace is named, or a setting is changed that no trace can tell about.
     """
-    traces = [word for word in argv if "=" not in word and not word.endswith((".yaml", ".yml")) and not word.startswith("-")]
+    traces = [word for word in argv if _names_trace(word)]
     if len(traces) != 1:
         raise InputError("name one trace: the trace.csv of a run of adapt.py, or its folder")
     path = Path(traces[0]).expanduser()
@@ -165,6 +165,13 @@ def configure(argv: Sequence[str]) -> tuple[Path, ReplayConfig]:
                 f"replay one of {', '.join(REPLAYED)}"
             )
     return path, config
+
+
+def _names_trace(word: str) -> bool:
+    """Whether a word is a path to a trace, though folders of sweeps often have a = in their names."""
+    if "=" in word:
+        return Path(word).expanduser().exists()
+    return not word.endswith((".yaml", ".yml")) and not word.startswith("-")
 
 
 def _recorded(path: Path) -> dict[str, Any]:

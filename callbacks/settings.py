@@ -25,7 +25,9 @@ class GuardConfig:
     patience: int = option(2, "the guard looks at every batch at first, and again after 1/patience of the time of calm")
     longest: int = option(20, "most batches between two looks")
     hysteresis: float = option(0.05, "evidence by which other statistics must be better before they are chosen")
-    decay: float = option(0.7, "memory of the running class moments and marginals, per check")
+    decay: float = option(
+        0.7, "memory of the running class moments and marginals, per check; small batches are remembered for longer"
+    )
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
     false_alarm: float = option(
         0.01,
@@ -78,6 +80,8 @@ class GuardConfig:
             raise InputError("guard.rest must be at least 0, and guard.min_count at least 2")
         if not self.ladder:
             raise InputError("guard.ladder is empty: name at least one correction, guard.ladder=[reset]")
+        if self.rest == 0 and "pause" in self.ladder:
+            raise InputError("guard.rest=0 leaves guard.ladder's pause without effect: let it rest, or name another correction")
         for rung in self.ladder:
             if rung not in CORRECTIONS:
                 raise InputError(f"guard.ladder has an unknown correction {rung!r}: {closest(rung, CORRECTIONS)}")

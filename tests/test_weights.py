@@ -101,7 +101,14 @@ def test_refusals(tmp_path: Path) -> None:
     whole = saved(tmp_path / "whole.pt", monai_resnet())
     nothing = saved(tmp_path / "nothing.pt", {"epoch": 3})
     other = saved(tmp_path / "other.pt", DenseNet121(2, 1, 3).state_dict())
-    cases = [(five, "5 classes where the data has 3"), (other, "choose the model= "), (whole, "loads? as weights alone")]
+    sound = ours("compact").state_dict()
+    average = saved(
+        tmp_path / "average.pt", {f"{holder}.{name}": v for holder in ("model", "module") for name, v in sound.items()}
+    )
+    whole_numbers = saved(tmp_path / "int8.pt", {name: value.to(torch.int8) for name, value in sound.items()})
+    lost = saved(tmp_path / "lost.pt", {name: value / 0 if value.dim() == 4 else value for name, value in sound.items()})
+    cases = [(average, "hold both model"), (whole_numbers, "before quantisation"), (lost, "not finite: take an earlier")]
+    cases += [(five, "5 classes where the data has 3"), (other, "choose the model= "), (whole, "loads? as weights alone")]
     cases += [(nothing, "holds no state dict"), (tmp_path / "absent", "does not exist"), (tmp_path, "model.pt does not exist")]
     for path, message in cases:
         network = ours("compact")

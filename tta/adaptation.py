@@ -79,9 +79,9 @@ class AdaptationModule(LightningModule):
         return output
 
     def _step(self, images: Tensor, broken: bool) -> dict[str, Any]:
+        self.method.begin_batch()  # while updates rest as well: an episode starts from the source
         if self.paused:
             return self._unlearned(self.method.predict(images), "broken_image" if broken else None)
-        self.method.begin_batch()
         first = self.method.predicts_first
         prediction = self.method.predict(images) if first or broken else None
         reason = self._unfit(images, prediction, broken)

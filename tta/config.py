@@ -53,8 +53,8 @@ def read_arguments(argv: Sequence[str], groups: Groups, base: Mapping[str, Any] 
     Raises:
         InputError: a word has another form, or a file cannot be read.
     """
-    files = [word for word in argv if "=" not in word]
-    words = [word for word in argv if "=" in word]
+    files = [word for word in argv if _names_file(word)]
+    words = [word for word in argv if word not in files]
     layers = [dict(base or {}), *(_read_file(word) for word in files)]
     # Choices come before the options of their groups, in whichever order they were typed.
     parsed = [_read_word(word) for word in words]
@@ -169,6 +169,11 @@ def _describe_fields(
         shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else default
         lines.append(f"{' ' * indent}{prefix}{field.name}={shown}".ljust(38) + f"  {field.metadata.get('help', '')}")
     return lines
+
+
+def _names_file(word: str) -> bool:
+    """Whether a word is a YAML file's, though folders of sweeps often have a = in their names."""
+    return "=" not in word or (word.endswith((".yaml", ".yml")) and Path(word).expanduser().is_file())
 
 
 def _read_word(word: str) -> dict[str, Any]:

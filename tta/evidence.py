@@ -114,7 +114,9 @@ def evidence_of(state: Evidence, source_mean: Tensor | None = None, source_var: 
     seen = state.moments.counts >= MIN_COUNT
     separation = torch.where(seen.sum() >= 2, separation_of(state.moments, MIN_COUNT), _UNKNOWN_SEPARATION)
     evidence = (
-        information / math.log(len(state.mean)) + SEPARATION * (separation + 0.01).log() - UNSEEN * (~seen).float().mean()
+        information / math.log(max(len(state.mean), 2))
+        + SEPARATION * (separation + 0.01).log()
+        - UNSEEN * (~seen).float().mean()
     )
     if source_mean is not None and source_var is not None:
         divergence = divergence_of(state.moments, source_mean, source_var).nan_to_num(nan=_UNKNOWN_DIVERGENCE)

@@ -78,8 +78,18 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def match(network: Network, tensors: Mapping[str, Tensor]) -> Match:
-    """Pair a file's tensors with the network's by name, whoever held them, and compare their shapes."""
-    theirs = {_plain(name): name for name in tensors}
+    """Pair a file's tensors with the network's by name, whoever held them, and compare their shapes.
+
+    Raises:
+        InputError: two tensors have one name but for their holders, as a model and its moving average.
+    """
+    theirs: dict[str, str] = {}
+    for name in tensors:
+        other = theirs.setdefault(_plain(name), name)
+        if other != name:
+            raise InputError(
+                f"weights= hold both {other} and {name}, which are one layer's: save the state dict of one network"
+            )
     found, missing, misshapen, used = {}, [], {}, set()
     for name, value in network.state_dict().items():
         given = theirs.get(_plain(name))
@@ -98,7 +108,7 @@ def adopt(network: Network, path: str | Path) -> Match:
     """Put a file's weights into the network.
 
     Raises:
-        InputError: something that the network needs is missing or of another shape; the sentence holds the report.
+        InputError: something that the network needs is missing, of another shape (the sentence holds the report) or no number.
     """
     result = match(network, read_weights(path))
     heads = {name for name in result.misshapen if name.startswith("head.")}
@@ -115,6 +125,16 @@ def adopt(network: Network, path: str | Path) -> Match:
         )
     if result.missing or result.misshapen:
         raise InputError(f"weights={path} does not fit the network ({result}): choose the model= that it was trained as")
+    for name, value in network.state_dict().items():
+        given = result.found.get(name)
+        if given is None or not value.is_floating_point():
+            continue
+        if not given.is_floating_point():
+            raise InputError(
+                f"weights={path}: {name} holds {given.dtype}, not floating-point numbers: save them before quantisation"
+            )
+        if not given.isfinite().all():
+            raise InputError(f"weights={path}: {name} holds values that are not finite: take an earlier checkpoint")
     network.load_state_dict(result.found, strict=False)
     return result
 

@@ -29,7 +29,7 @@ class MartingaleConfig:
 
 
 class Martingale(Policy):
-    """A full reset when the wealth of POEM's bet reaches 1/α.
+    """A full reset when the wealth of POEM's bet has reached 1/α, looked at after each batch.
 
     While u = F(H) is uniform, F being the source's distribution function of entropies H, wealth is a martingale, and reaches
     1/α with probability α at most (Ville, 1939). It is betting again from nothing after a reset.

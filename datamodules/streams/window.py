@@ -17,7 +17,10 @@ class NewestOnly(Callback):
     ) -> None:
         """Keep the images that are new."""
         seen, shown = batch["seen_before"], len(batch["id"])
-        for content in (outputs, batch):
+        broken = outputs.pop("broken", None)  # numbers of images, not a value of each
+        for content, kinds in ((outputs, Tensor), (batch, (list, Tensor))):
             for key, value in content.items():
-                if isinstance(value, list) or (isinstance(value, Tensor) and value.dim()):
-                    content[key] = value[seen:] if len(value) == shown else value
+                if isinstance(value, kinds) and not (isinstance(value, Tensor) and value.dim() == 0) and len(value) == shown:
+                    content[key] = value[seen:]
+        left = None if broken is None else broken[broken >= seen] - seen
+        outputs["broken"] = None if left is None or not len(left) else left

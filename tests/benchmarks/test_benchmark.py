@@ -11,6 +11,7 @@ import benchmark
 from benchmarks import cell, tables, workers
 from benchmarks.kept import OF_STREAM, of_streams, unpacked
 from benchmarks.options import BenchmarkConfig
+from benchmarks.plan import plan_grid
 from tests.callbacks.test_report import checked
 from tests.datamodules.test_files import grey, write_picture
 from tta import entry
@@ -125,8 +126,45 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(words: list[str], tm
     merged = tmp_path / "merged"
     assert benchmark.main([f"merge=[{tmp_path / 'out'}]", f"output={merged}"]) == 1, "a shard's failure is not forgotten"
     assert [row["method"] for row in tables.read(merged / "errors.csv")] == ["broken"]
-    assert benchmark.main([f"merge=[{merged}]", f"output={tmp_path / 'out'}"]) == 1, "into a shard, whatever its settings"
+    assert "the shards' commands try those cells again" in capsys.readouterr().out
+    assert benchmark.main([f"merge=[{merged}]", f"output={tmp_path / 'out'}"]) == 1, "into a shard"
     assert [row["method"] for row in tables.read(tmp_path / "out" / "errors.csv")] == ["broken"]
+    # What was merged says how its rows were measured, and the shard's own command goes on.
+    for folder in (merged, tmp_path / "out"):
+        assert "images: 128" in (folder / "config.yaml").read_text()
+    assert benchmark.main([f"merge=[{merged}]", f"output={tmp_path / 'out'}", "images=64"]) == 2, "not under other settings"
+    assert benchmark.main([*words, *variants, f"output={tmp_path / 'out'}"]) == 1
+
+
+def test_a_method_without_a_learning_rate_is_planned_once(tmp_path: Path) -> None:
+    words = ["methods=[t3a,tent,tent_slow]", "variants={tent_slow: {kind: tent, momentum: 0}}", "rates=[1,10]"]
+    grid = plan_grid(entry.configured(BenchmarkConfig, {}, [*words, "streams=[iid]", "shifts=[none]"]))
+    [(_, cases)] = grid
+    assert [tuple(case) for case in sorted(cases)] == [
+        ("t3a", 1),
+        ("tent", 1),
+        ("tent", 10),
+        ("tent_slow", 1),
+        ("tent_slow", 10),
+    ]
+
+
+def test_failures_are_made_good_by_what_they_name(tmp_path: Path) -> None:
+    stream = {"data": "phantom", "target": "scanner_b", "shift": "none", "severity": 0, "stream": "iid"}
+    failures = [
+        {**stream, "seed": 1},
+        {**stream, "seed": 2, "method": "tent", "lr": 0.01},
+        {**stream, "seed": 3, "method": "tent", "lr": 0.01, "policy": "on"},
+        {**stream, "seed": 4, "method": "tent", "lr": 0.01, "policy": "on"},
+    ]
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    tables.write(tmp_path / "one" / "results.csv", tables.RESULTS, [])
+    tables.write(tmp_path / "one" / "errors.csv", (*KEYS, "error"), [{**row, "error": "MemoryError"} for row in failures])
+    done = [{**stream, "seed": seed, "method": "tent", "lr": 0.01, "policy": "on", "guarded": 80.0} for seed in (1, 2, 3)]
+    tables.write(tmp_path / "two" / "results.csv", tables.RESULTS, done)
+    benchmark.merge(tmp_path / "two", [tmp_path / "one"])
+    assert [row["seed"] for row in tables.read(tmp_path / "two" / "errors.csv")] == [4]
 
 
 @pytest.mark.parametrize("other", ["images=64", "train=[epochs=1]", "batch_size=32"])

@@ -12,10 +12,12 @@ import adapt
 from callbacks import CollapseGuard
 from callbacks.choice import Choice
 from callbacks.duty import Duty
+from callbacks.rest import Rest
 from datamodules import StreamLoader, create_stream
 from tests.callbacks.test_guard import Recorder
 from tests.conftest import ACCELERATOR, QUICK
 from tta.adaptation import AdaptationModule
+from tta.candidates import Candidates
 from tta.checkpoint import SourceCheckpoint
 from tta.repair import largest_pixel, repaired
 
@@ -126,6 +128,43 @@ def test_batches_of_broken_images_say_nothing_of_the_statistics(source: Path) ->
     assert all(output["logits"].isfinite().all() for output in outputs)
 
 
+def test_a_batch_that_batch_statistics_cannot_predict_is_no_reason_to_leave_them(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = Candidates.predict
+
+    def without(twins: Candidates, *args: Any) -> dict[str, Any]:
+        said = predict(twins, *args)
+        return {name: value for name, value in said.items() if name != "batch"} if twins.batches == 6 else said
+
+    monkeypatch.setattr(Candidates, "predict", without)
+    monkeypatch.setattr(Choice, "preferred", lambda choice, names: "batch" if "batch" in names else "source")
+    look = At(5, lambda guard, module: setattr(guard, "duty", Duty(5, 5, 0)))
+    _, guard, outputs = run(source, "guard.alarm_lead=1000", "guard.alarm_doubt=1000", "guard.longest=1", count=7, also=look)
+    assert [output["choice"] for output in outputs] == ["batch"] * 7
+    assert guard.resets == []
+
+
+def test_a_change_of_statistics_ends_what_was_measured_under_the_old_ones(source: Path) -> None:
+    def change(guard: CollapseGuard, module: AdaptationModule) -> None:
+        guard.rest = Rest(left=4, sound=1, shift=torch.tensor([1.0, -1.0, 0.0, 0.0]))
+        guard._use(module, "corrected", others=True)
+        assert (guard.rest.left, guard.rest.sound, guard.rest.shift) == (4, 0, None)
+
+    run(source, count=4, also=At(2, change))
+
+
+def test_an_episode_starts_from_the_source_while_updates_rest_as_well(source: Path) -> None:
+    def rest(guard: CollapseGuard, module: AdaptationModule) -> None:
+        assert module.has_learned
+        guard.rest = Rest(left=4)
+        module.pause(True)
+
+    module, _, _ = run(source, "method.episodic=true", "method.lr=0.1", count=3, also=At(2, rest))
+    for name, value in module.method.adapted_state().items():
+        assert torch.equal(value, module.method._source[name])
+
+
 def test_nor_are_they_asked_to_serve_along(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
@@ -145,21 +184,16 @@ def test_nor_are_they_asked_to_serve_along(source: Path, monkeypatch: pytest.Mon
     assert outputs[4]["logits"].isfinite().all()
 
 
-@pytest.mark.parametrize(("method", "resets"), [("norm", []), ("tent", [6])])
-def test_back_to_the_source_is_a_reset_where_something_was_learned(
-    source: Path, monkeypatch: pytest.MonkeyPatch, method: str, resets: list[int]
-) -> None:
-    def lead(guard: CollapseGuard, module: AdaptationModule) -> None:
-        put_corrected_in_use(guard, module)
-        guard.duty = Duty(6, 6, 0)
-        monkeypatch.setattr(Choice, "contenders", lambda choice, batch: None)
-        monkeypatch.setattr(Choice, "preferred", lambda choice, names: "source")
+@pytest.mark.parametrize(("method", "resets"), [("norm", []), ("tent", [4])])
+def test_back_to_the_source_is_a_reset_where_something_was_learned(source: Path, method: str, resets: list[int]) -> None:
+    def go_back(guard: CollapseGuard, module: AdaptationModule) -> None:
+        guard._use(module, "source", others=True)
+        assert guard.holding
+        assert guard.resets == resets
+        event = guard._choice_event("choice", "evidence", "The source statistics suit the stream best.")
+        assert ("what was learned is undone" in event["message"]) == bool(resets)
 
-    _, guard, outputs = run(source, f"method={method}", count=8, also=At(6, lead))
-    assert guard.holding
-    assert guard.resets == resets
-    [message] = [event["message"] for event in outputs[6]["events"] if event["event"] == "choice"]
-    assert ("undone" in message) == bool(resets)
+    run(source, f"method={method}", count=5, also=At(4, go_back))
 
 
 def test_a_control_whose_statistics_move_sees_what_the_adapted_model_sees(source: Path) -> None:

@@ -1,6 +1,7 @@
 """Replay: from the trace alone come the verdicts of the live guard; other settings move them."""
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,11 @@ def test_a_run_of_the_program_replays_to_its_own_verdicts(source: Path, tmp_path
     assert "0 of 24 verdicts differ." in shown
     assert main([str(tmp_path), "guard.watch_drift=0.01"]) == 0
     assert main([str(tmp_path), "source=absent"]) == 2
+    sweep = tmp_path / "lr=1"
+    sweep.mkdir()
+    for name in ("trace.csv", "config.yaml"):
+        shutil.copy(tmp_path / name, sweep)
+    assert main([str(sweep)]) == 0
 
 
 @pytest.mark.parametrize(

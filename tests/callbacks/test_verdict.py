@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from callbacks.judge import corrected, judge
+from callbacks.judge import corrected, judge, rung_of
 from callbacks.verdict import Memory, Statistics, Thresholds, decide
 
 LIMITS = Thresholds(watch_ratio=0.85, alarm_shortfall=0.3, watch_drift=0.2, alarm_excess=0.2, alarm_lead=0.1)
@@ -106,6 +106,13 @@ def test_a_check_counts_for_the_batches_that_it_stands_for_and_tells_how_many_ar
     assert falling.room == pytest.approx((0.3 - 0.1) / 0.05), "the sum that comes to its alarm first"
     assert decide(drifting, replace(LIMITS, alarm_excess=None), Memory()).room == math.inf
     assert decide(Statistics(ratio=1.0, drift=0.1), LIMITS, every).room == math.inf
+
+
+def test_a_lost_model_is_reset_but_not_frozen_before_its_time() -> None:
+    assert rung_of([], 5, ["slow", "restore", "reset"], 100, "non_finite") == "reset"
+    assert rung_of([], 5, ["slow", "freeze"], 100, "vanished_class") == "reset"
+    assert rung_of([2], 5, ["slow", "freeze"], 100, "vanished_class") == "freeze"
+    assert rung_of([], 5, ["slow", "freeze"], 100, "drift") == "slow"
 
 
 def test_frozen_stays_frozen() -> None:

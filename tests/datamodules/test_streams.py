@@ -27,6 +27,7 @@ from datamodules.streams import (
     TimeConfig,
     class_index,
 )
+from datamodules.streams.window import NewestOnly
 from tests.datamodules.test_npz import domain_arrays, saved
 from tta.errors import InputError
 
@@ -296,6 +297,16 @@ def test_a_file_with_times_is_read_in_their_order(tmp_path: Path) -> None:
     path = saved(tmp_path, {**domain_arrays(), "time": np.arange(40)[::-1]})
     target = load_images("npz", NpzConfig(path=path, target="there"), "target")
     assert target.ids[stream_order(TimeConfig(), target, 0)].tolist() == [str(i) for i in range(39, 19, -1)]
+
+
+def test_broken_images_of_a_window_are_told_by_their_new_numbers() -> None:
+    for broken, expected in (([1, 3], [1]), ([0, 1], None), ([0, 1, 2, 3], [0, 1]), (None, None)):
+        outputs: dict[str, Any] = {"logits": torch.arange(8).reshape(4, 2), "events": [1, 2, 3, 4]}
+        outputs["broken"] = None if broken is None else torch.tensor(broken)
+        batch = {"id": list("abcd"), "label": torch.arange(4), "seen_before": 2}
+        NewestOnly().on_train_batch_end(*[None] * 2, outputs, batch, 0)  # type: ignore[arg-type]
+        assert (batch["id"], outputs["logits"].tolist(), len(outputs["events"])) == (["c", "d"], [[4, 5], [6, 7]], 4)
+        assert (None if outputs["broken"] is None else outputs["broken"].tolist()) == expected
 
 
 def test_a_window_slides_over_the_newest_images() -> None:

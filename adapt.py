@@ -134,7 +134,7 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         trainer = entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments})
         trainer.fit(module, loader)
         columns = {name: values[writer.rows] for name, values in columns.items()}
-        metrics = _metrics(config, writer, guard, images, columns, classes)
+        metrics = _metrics(config, writer, tracer, guard, images, columns, classes)
         entry.write_json(folder / "metrics.json", metrics)
         save_adapted(folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state())
         _draw(folder / "trajectory.png", name, guard, tracer, writer)
@@ -151,12 +151,13 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
 def _metrics(
     config: AdaptConfig,
     writer: PredictionWriter,
+    tracer: TraceWriter,
     guard: Guard | None,
     images: ImageSet,
     columns: Mapping[str, Any],
     classes: Sequence[str],
 ) -> dict[str, Any]:
-    """Scores of what was served, and what the guard did."""
+    """Scores of what was served, what the guard did, and what taught nothing."""
     metrics = scores(
         *(writer.probabilities, writer.labels, classes, writer.domains),
         groups=images.groups[writer.rows],
@@ -166,6 +167,9 @@ def _metrics(
     )
     metrics["alarms"] = guard.alarms if guard else 0
     metrics["resets"] = len(guard.resets) if guard else 0
+    metrics["batches"] = len(tracer.rows)
+    metrics["skipped"] = tracer.skipped
+    metrics["broken_images"] = writer.broken
     metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
     return metrics
 
@@ -270,11 +274,13 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
         chosen = asdict(options)
         print(f"method.optimizer={chosen['optimizer']} method.lr={chosen['lr']:g} (auto)")
     if config.guard.kind != "on" and getattr(options, "normalization", None) == "auto":
-        print("method.normalization=batch (auto: nobody chooses without guard=on)")
+        print("method.normalization=batch (auto: as published, since only guard=on chooses others)")
         options = METHODS[kind].Config(**{**asdict(options), "normalization": "batch"})
     facts = {name: getattr(checkpoint, name) for name in METHODS[kind].uses}
     method = create_method(kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **asdict(options), **facts)
     if batch_size == 1:
+        if config.guard.kind != "on" and getattr(options, "normalization", None) == "batch":
+            print("one image a batch: its own statistics tell little, so predictions suffer; take more, stream.batch_size=64")
         with torch.no_grad():  # shows whether a layer would see a single value per channel
             method.predict(torch.zeros(1, checkpoint.channels, *checkpoint.size))
     return method, replace(config, method=replace(config.method, options=options))
@@ -304,6 +310,19 @@ def _run_name(config: AdaptConfig) -> str:
     return own_name("-".join([*parts, f"seed{config.seed}"]))
 
 
+def _told(metrics: Mapping[str, Any]) -> list[str]:
+    """What a run came to, in a few words each."""
+    known = [key for key in ("balanced_accuracy", "last_quarter") if key in metrics]
+    told = [f"{key.replace('_', ' ')} {metrics[key]:.1f} %" for key in known]
+    told += [f"{metrics[key]} {key}" for key in ("alarms", "resets")]
+    if metrics["skipped"]:
+        reasons = ", ".join(f"{reason.replace('_', ' ')} {count}" for reason, count in metrics["skipped"].items())
+        told.append(f"no update in {sum(metrics['skipped'].values())} of {metrics['batches']} batches ({reasons})")
+    if metrics["broken_images"]:
+        told.append(f"{metrics['broken_images']} images with broken pixels")
+    return told
+
+
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
     status = 0
@@ -314,14 +333,15 @@ def main(argv: Sequence[str]) -> int:
             nonlocal status
             look = look_ahead(config)
             print(look)
+            if config.output is not None:  # and nothing else, for a run's results may lie there
+                folder = Path(config.output).expanduser()
+                folder.mkdir(parents=True, exist_ok=True)
+                entry.write_json(folder / "preflight.json", look.to_dict())
             status = EXIT[look.advice]
             return
         metrics = adapt(config)
         folder = Path(config.output or f"runs/adapt/{config.name or _run_name(config)}")
-        known = [key for key in ("balanced_accuracy", "last_quarter") if key in metrics]
-        scores = [f"{key.replace('_', ' ')} {metrics[key]:.1f} %" for key in known]
-        counts = [f"{metrics[key]} {key}" for key in ("alarms", "resets")]
-        print(f"{folder}: {', '.join([*scores, *counts])}")
+        print(f"{folder}: {', '.join(_told(metrics))}")
 
     return entry.run(run, AdaptConfig, GROUPS, USAGE, argv) or status
 

@@ -112,6 +112,8 @@ def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] =
     workers.train_models(missing_models(config, models), config.processes)
     tasks = plan_tasks(config, grid, models, _rows(folder, "results"), _rows(folder, "references"))
     total = sum(len(cases) for _, cases in grid)
+    if not total:
+        print(f"no cell falls to shard={config.shard}: streams are dealt out whole, and there are fewer than shards")
     left = sum(len(task.cells) for task in tasks)
     tell = partial(log_progress, loggers)
     workers.run_cells(run_task, tasks, config.processes, folder, _COLUMNS, total=total, left=left, tell=tell)
@@ -174,11 +176,8 @@ def main(argv: Sequence[str]) -> int:
             print(f"{len(errors)} failures, see {config.output}/errors.csv; {again} those cells again")
             status = 1  # for whoever started a shard and does not read
 
-    try:
-        return entry.run(run, schema, {}, USAGE, argv) or status
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on with the cells that are left", file=sys.stderr)
-        return 130
+    stopped = "stopped; the same command goes on with the cells that are left"
+    return entry.run(run, schema, {}, USAGE, argv, stopped) or status
 
 
 def _study_of(argv: Sequence[str]) -> str:

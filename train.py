@@ -40,6 +40,10 @@ USAGE = (
 )
 #: Training images from which ``normalization=auto`` learns what each class looks like to each layer.
 _MOMENT_IMAGES = 4000
+#: Balanced accuracy, in percent, that adopted weights must have above chance to look as if they belonged to the data.
+_CHANCE = 5
+#: Options of training itself.
+_TRAINING = {"model", "epochs", "patience", "lr", "weight_decay", "balanced", "augment", "weights_mean", "weights_std"}
 #: What a run that is stopped while it calibrates leaves; ``calibrate=only`` goes on from it.
 _TRAINED = "trained.ckpt"
 
@@ -95,6 +99,8 @@ def configure(argv: Sequence[str]) -> TrainConfig:
         raise InputError("calibrate=only and source=DIR_OR_CKPT belong together: the checkpoint is calibrated anew")
     if only and values.get("weights") is not None:
         raise InputError("weights= makes a new checkpoint, calibrate=only mends one: run the first, then the second if need be")
+    if only and (idle := sorted(_TRAINING & values.keys())):
+        print(f"calibrate=only takes the checkpoint as it is: {', '.join(idle)} mean nothing to it")
     base = {"data": SourceCheckpoint.load(values["source"]).data} if only else {}
     return entry.configured(TrainConfig, GROUPS, argv, base)
 
@@ -271,8 +277,11 @@ def main(argv: Sequence[str]) -> int:
     def run() -> None:
         config = configure(argv)
         file = recalibrate(config) if config.calibrate.kind == "only" else train(config) / "source.ckpt"
-        metrics = SourceCheckpoint.load(file).metrics
-        print(f"{file}: test balanced accuracy {metrics.get('balanced_accuracy', float('nan')):.1f} %")
+        checkpoint = SourceCheckpoint.load(file)
+        score = checkpoint.metrics.get("balanced_accuracy", float("nan"))
+        print(f"{file}: test balanced accuracy {score:.1f} %")
+        if config.weights is not None and score < 100 / len(checkpoint.class_names) + _CHANCE:
+            print("that is hardly more than chance: see to weights_mean, weights_std and the order of the classes")
 
     return entry.run(run, TrainConfig, GROUPS, USAGE, argv)
 

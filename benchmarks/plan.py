@@ -59,11 +59,13 @@ def present_targets(config: StudyConfig) -> list[str]:
     Raises:
         InputError: no data at all, or an unknown data set or domain.
     """
+    if config.data.root is not None and not Path(config.data.root).expanduser().is_dir():
+        raise InputError(f"data.root={config.data.root} is not a folder: name that of the files, or leave it out")
     check_known("data set", (target.partition("/")[0] for target in config.data.targets), {"phantom", *config.data.files})
     files = {target: data_file(config, target.partition("/")[0]) for target in config.data.targets}
     absent = [target for target, file in files.items() if file is not None and not file.is_file()]
     for target in absent:
-        print(f"{target} is skipped: {files[target]} is not there (data.root={config.data.root or 'null'})")
+        print(f"{target} is skipped: {files[target]} is not there (data.root=DIR says where)")
     present = [target for target in files if target not in absent]
     if not present:
         raise InputError("none of the data is there: set data.root to its folder, or data.targets=[phantom/scanner_b]")

@@ -113,6 +113,7 @@ def run_cells(
         tell: takes the number of cells that are done, and ``total``, after each report.
     """
     (folder / "errors.csv").unlink(missing_ok=True)
+    tables.append(folder / "results.csv", columns["results"], [])  # a shard to which no cell falls is finished as well
     with tqdm(total=total, initial=total - left, desc="cells", unit="cell", disable=None, smoothing=0.1) as progress:
 
         def keep(report: Any) -> None:

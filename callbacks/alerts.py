@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from lightning import Callback, LightningModule, Trainer
@@ -34,7 +34,9 @@ class AlertConfig:
     """Who is told of an alarm. Secrets belong into the environment: ``url=env:NAME``."""
 
     wandb: bool = option(True, "send a W&B alert, where a W&B run is active")
-    command: Any = option(None, "command to call, a list or one string; it gets the event as JSON on its standard input")
+    command: Any = option(
+        None, "command to call, a list or one string, without a shell; it gets the event as JSON on its standard input"
+    )
     url: str | None = option(None, "http(s) address to post the event to as JSON; env:NAME takes it from the environment")
     timeout: float = option(5.0, "seconds that a command or an address may take")
 
@@ -162,6 +164,8 @@ def attempt(name: str, send: Callable[[bytes], None], payload: bytes) -> None:
     except Exception as error:  # an alert must not stop the stream, whatever is wrong with it
         if isinstance(error, HTTPError):
             reason = f"status {error.code}"
+        elif isinstance(error, URLError):
+            reason = str(error.reason)
         elif isinstance(error, subprocess.CalledProcessError):
             reason = f"exit status {error.returncode}"
         else:

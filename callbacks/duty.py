@@ -85,7 +85,7 @@ class Duty:
         Args:
             batch: number of the batch.
             rest: batches without updates.
-            unmoved: whether the model is its own control meanwhile, so that there is nothing to check.
+            unmoved: whether the model is its own control meanwhile, or pauses as it is: there is nothing to check.
         """
         over = batch + 1 + rest
         return Duty(over if unmoved else batch + 1, over, batch + 1, self.suspect)

@@ -123,7 +123,8 @@ class CollapseGuard(Guard):
         statistics = Statistics(non_finite=not healthy)
         # At the start, corrected statistics take a batch in before the control predicts it: the adapted model did without.
         settled = self.choice.current != "corrected" or self.choice.looks > WARM_UP
-        if healthy and control is not None and due and settled and not skipped and not switched:
+        pausing = self.rest.left > 0 and self.rest.shift is not None  # what raised the alarm is still there, and known
+        if healthy and control is not None and due and settled and not (skipped or switched or pausing):
             statistics = self._measure(adapted, control)
         statistics = replace(statistics, lead=lead, doubt=doubt)
         decision = self._judge(statistics, events)
@@ -372,7 +373,8 @@ class CollapseGuard(Guard):
         """
         looked = due and self.duty.looks(self.batch)
         if climbed and self.choice.undisputed:
-            self.duty = self.duty.corrected(self.batch, self.rest.left, unmoved=self.rest.idle)
+            unmoved = self.rest.idle or self.rest.shift is not None
+            self.duty = self.duty.corrected(self.batch, self.rest.left, unmoved=unmoved)
         elif happened:
             self.duty = self.duty.alerted(self.batch)
         elif looked:

@@ -33,7 +33,10 @@ def judge(statistics: Statistics, thresholds: Thresholds, memory: Memory, state:
     if verdict.reason == "statistics":
         return replace(decision, memory=forgotten(decision.memory))
     if statistics.ratio is None and verdict.state not in ("ALARM", "FROZEN"):
-        verdict = Verdict("OK" if state == "ALARM" else state, verdict.reason, verdict.message)
+        if (state, verdict.state) == ("WATCH", "OK"):
+            verdict = Verdict("WATCH", "held", "The classes could not be compared, so the watch goes on.")
+        else:
+            verdict = Verdict("OK" if state == "ALARM" else state, verdict.reason, verdict.message)
     return replace(decision, verdict=verdict)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
@@ -37,6 +38,8 @@ class PredictionWriter(Callback):
         self.skipped = dict(skipped or {})
         self.domains: list[str] = []
         self.rows: list[int] = []
+        #: Images with broken pixels.
+        self.broken = 0
         self.seconds = 0.0
         self._probabilities: list[Tensor] = []
         self._labels: list[Tensor] = []
@@ -67,6 +70,7 @@ class PredictionWriter(Callback):
         confidences, predictions = probabilities.max(1)
         state = [outputs.get("verdict", ""), outputs.get("served_by", "")]
         broken = outputs.get("broken")
+        self.broken += 0 if broken is None else len(broken)
         reasons = dict.fromkeys([] if broken is None else broken.tolist(), "broken pixels were replaced")
         rows = zip(batch["id"], predictions.tolist(), confidences.tolist(), probabilities.tolist(), strict=True)
         csv.writer(self._file).writerows(
@@ -144,6 +148,11 @@ class TraceWriter(Callback):
         for file in self._files:
             file.flush()
         log_trace(trainer.loggers, batch_idx, {key: value for key, value in measured.items() if isinstance(value, float)})
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many batches taught nothing, by the reason."""
+        return dict(Counter(row["skipped"] for row in self.rows if row["skipped"]).most_common())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the files."""

@@ -192,10 +192,8 @@ def main(argv: Sequence[str]) -> int:
         path, config = configure(argv)
         rows = read_trace(path)
         if not path.with_name("config.yaml").is_file():
-            print(
-                "no config.yaml lies beside the trace, so settings start from the defaults; calibration needs source=…",
-                file=sys.stderr,
-            )
+            missing = "; calibration needs source=…" if config.source is None else ""
+            print(f"no config.yaml lies beside the trace, so settings start from the defaults{missing}", file=sys.stderr)
         calibration = SourceCheckpoint.load(config.source).calibration if config.source is not None else None
         try:
             judged = replay(rows, config.guard, calibration)

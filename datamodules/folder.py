@@ -75,7 +75,7 @@ def image_files(root: Path) -> list[str]:
         InputError: no such folder, or no image in it.
     """
     if not root.is_dir():
-        raise InputError(f"the folder {root} does not exist: check data.root")
+        raise InputError(f"the folder {root} does not exist: check data.root and data.target")
     found, others = [], Counter[str]()
     for folder, inner, names in os.walk(root):
         inner[:] = sorted(name for name in inner if not name.startswith("."))

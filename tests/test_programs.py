@@ -18,6 +18,7 @@ from benchmarks import speed
 from benchmarks.demo import DemoConfig, demo
 from tests.conftest import QUICK, ROOT, TINY, TINY_TRAINING
 from tests.datamodules.test_npz import domain_arrays, saved
+from tta import entry
 from tta.checkpoint import SourceCheckpoint
 
 Capture = pytest.CaptureFixture[str]
@@ -145,7 +146,7 @@ def test_an_unlabelled_target_has_no_metrics_that_need_labels(source: Path, tmp_
     images = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
     path = saved(tmp_path, {"images": images})
     metrics = run_adapt(source, tmp_path / "out", "data=npz", f"data.path={path}")
-    assert set(metrics) == {"alarms", "resets", "images_per_second"}
+    assert set(metrics) == {"alarms", "resets", "batches", "skipped", "broken_images", "images_per_second"}
 
 
 def test_a_broken_image_is_no_reason_to_refuse_a_stream(source: Path, tmp_path: Path) -> None:
@@ -158,6 +159,35 @@ def test_a_broken_image_is_no_reason_to_refuse_a_stream(source: Path, tmp_path: 
     assert all(float(row["confidence"]) > 0 for row in predictions)
     events = [json.loads(line) for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()]
     assert [event["ids"] for event in events if event["reason"] == "broken_image"] == [["70"]]
+
+
+def test_what_taught_nothing_is_told(source: Path, tmp_path: Path, capsys: Capture) -> None:
+    images = np.full((70, 32, 32, 3), np.nan, dtype=np.float32)
+    metrics = run_adapt(source, tmp_path / "out", "data=npz", f"data.path={saved(tmp_path, {'images': images})}")
+    assert (metrics["batches"], metrics["skipped"], metrics["broken_images"]) == (2, {"broken_image": 2}, 70)
+    told = capsys.readouterr().out
+    assert "no update in 2 of 2 batches (broken image 2), 70 images with broken pixels" in told
+
+
+def test_batch_statistics_of_single_images_are_warned_of(source: Path, tmp_path: Path, capsys: Capture) -> None:
+    run_adapt(source, tmp_path / "out", "guard=off", "stream.batch_size=1", "data.target_images=4")
+    assert "its own statistics tell little" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("interrupted", "status"), [(True, 130), (False, 1)])
+def test_a_trainers_exit_after_ctrl_c_is_told(capsys: Capture, interrupted: bool, status: int) -> None:
+    def work() -> None:
+        try:
+            raise KeyboardInterrupt if interrupted else ValueError
+        except (KeyboardInterrupt, ValueError):
+            sys.exit(1)
+
+    if interrupted:
+        assert entry.run(work, adapt.AdaptConfig, adapt.GROUPS, "", [], "stopped; go on") == status
+        assert capsys.readouterr().err == "stopped; go on\n"
+    else:
+        with pytest.raises(SystemExit):
+            entry.run(work, adapt.AdaptConfig, adapt.GROUPS, "", [])
 
 
 def test_a_single_image_is_served(source: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Networks trained elsewhere: matched by name and shape, reported, and refused where something is missing."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,13 @@ def test_refusals(tmp_path: Path) -> None:
     )
     whole_numbers = saved(tmp_path / "int8.pt", {name: value.to(torch.int8) for name, value in sound.items()})
     lost = saved(tmp_path / "lost.pt", {name: value / 0 if value.dim() == 4 else value for name, value in sound.items()})
-    cases = [(average, "hold both model"), (whole_numbers, "before quantisation"), (lost, "not finite: take an earlier")]
+    (tmp_path / "nought.pt").touch()
+    with zipfile.ZipFile(tmp_path / "bundle.zip", "w") as archive:
+        archive.writestr("bundle/models/model.pt", b"")
+    stem = {**sound, "features.conv1.weight": sound["features.conv1.weight"].repeat(1, 3, 1, 1)}
+    cases = [(tmp_path / "nought.pt", "is empty"), (tmp_path / "bundle.zip", "unpack it")]
+    cases += [(saved(tmp_path / "colour.pt", stem), "images of 3 channel")]
+    cases += [(average, "hold both model"), (whole_numbers, "before quantisation"), (lost, "not finite: take an earlier")]
     cases += [(five, "5 classes where the data has 3"), (other, "choose the model= "), (whole, "loads? as weights alone")]
     cases += [(nothing, "holds no state dict"), (tmp_path / "absent", "does not exist"), (tmp_path, "model.pt does not exist")]
     for path, message in cases:

@@ -20,11 +20,19 @@ from tta.errors import InputError
 T = TypeVar("T")
 
 
-def run(work: Callable[[], None], schema: type, groups: Groups, usage: str, argv: Sequence[str]) -> int:
+def run(
+    work: Callable[[], None],
+    schema: type,
+    groups: Groups,
+    usage: str,
+    argv: Sequence[str],
+    stopped: str = "stopped before the end",
+) -> int:
     """Do the work, or print the help; returns the exit status.
 
     An ``InputError`` becomes one sentence and 2. A Trainer that is terminated would leave with 0, as if the work were done;
-    it is 143 here, as for any process that SIGTERM ends.
+    it is 143 here, as for any process that SIGTERM ends. Of Ctrl-C, which a Trainer turns into an exit with 1, ``stopped``
+    tells, and the status is 130.
     """
     if any(word in ("--help", "-h", "help") for word in argv):
         print(describe(schema, groups, usage))
@@ -36,9 +44,14 @@ def run(work: Callable[[], None], schema: type, groups: Groups, usage: str, argv
         # One from a worker process comes with its traceback in front.
         print(f"error: {str(error).strip().rsplit('InputError: ', 1)[-1]}", file=sys.stderr)
         return 2
-    except SIGTERMException:
+    except SIGTERMException:  # a SystemExit itself
         print("terminated before the end", file=sys.stderr)
         return 128 + signal.SIGTERM
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        print(stopped, file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 

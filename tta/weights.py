@@ -1,5 +1,6 @@
 """Weights trained elsewhere, matched by name and shape to a network of ours."""
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,12 +65,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         file = next((candidate for candidate in inside if candidate.is_file()), inside[0])
     if not file.is_file():
         raise InputError(f"weights={file} does not exist: name a state dict, or the folder of a MONAI bundle")
+    if not file.stat().st_size:
+        raise InputError(f"weights={file} is empty: copy it again")
+    if zipfile.is_zipfile(file) and not any(name.endswith("data.pkl") for name in zipfile.ZipFile(file).namelist()):
+        raise InputError(f"weights={file} is an archive: unpack it, and name the bundle's folder")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen unrelated types on what it does not load
         raise InputError(
-            f"weights={file} does not load as weights alone (whole models and TorchScript hold code): save its state dict, "
-            "torch.save(model.state_dict(), FILE)"
+            f"weights={file} does not load as weights alone (it is damaged, or a whole model or TorchScript, which hold code): "
+            "save its state dict, torch.save(model.state_dict(), FILE)"
         ) from error
     tensors = _state_dict(content)
     if not tensors:
@@ -118,8 +123,9 @@ def adopt(network: Network, path: str | Path) -> Match:
             f"weights={path} fits but for its head, which tells {theirs} classes where the data has {ours}: "
             "give images with the classes that the network was trained on, in the same order"
         )
-    if not result.missing and "mean" in result.misshapen:
-        theirs, ours = (shape[0] for shape in result.misshapen["mean"])
+    channels = [shapes for shapes in result.misshapen.values() if _differ_in_channels(*shapes)]
+    if not result.missing and ("mean" in result.misshapen or channels):
+        theirs, ours = (shape[1] for shape in channels[0]) if channels else (shape[0] for shape in result.misshapen["mean"])
         raise InputError(
             f"weights={path} was trained on images of {theirs} channel(s), and the data's have {ours}: give images with as many"
         )
@@ -137,6 +143,12 @@ def adopt(network: Network, path: str | Path) -> Match:
             raise InputError(f"weights={path}: {name} holds values that are not finite: take an earlier checkpoint")
     network.load_state_dict(result.found, strict=False)
     return result
+
+
+def _differ_in_channels(theirs: tuple[int, ...], ours: tuple[int, ...]) -> bool:
+    """Whether two shapes are of a first convolution for images of other channels: no other layer takes in 1 or 3."""
+    alike = len(theirs) == len(ours) > 2 and theirs[0] == ours[0] and theirs[2:] == ours[2:]
+    return alike and {theirs[1], ours[1]} <= {1, 2, 3, 4}
 
 
 def _state_dict(content: Any) -> dict[str, Tensor]:

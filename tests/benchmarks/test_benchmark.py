@@ -149,6 +149,15 @@ def test_a_method_without_a_learning_rate_is_planned_once(tmp_path: Path) -> Non
     ]
 
 
+def test_a_shard_without_a_cell_is_finished_as_well(words: list[str], tmp_path: Path, capsys: Capture) -> None:
+    for number in (1, 2):
+        shard = [f"shard={number}/2", f"output={tmp_path / f'shard{number}'}"]
+        assert benchmark.main([*words, "streams=[iid]", "policies=[periodic]", *shard]) == 0
+    assert "no cell falls to shard=2/2" in capsys.readouterr().out
+    assert benchmark.main([f"merge=[{tmp_path / 'shard1'},{tmp_path / 'shard2'}]", f"output={tmp_path / 'all'}"]) == 0
+    assert len(results(tmp_path / "all")) == 1
+
+
 def test_failures_are_made_good_by_what_they_name(tmp_path: Path) -> None:
     stream = {"data": "phantom", "target": "scanner_b", "shift": "none", "severity": 0, "stream": "iid"}
     failures = [
@@ -217,6 +226,8 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
     for message, word in cases:
         assert benchmark.main([word, f"output={tmp_path / 'out'}", f"data.root={tmp_path}"]) == 2, word
         assert message in capsys.readouterr().err
+    assert benchmark.main([f"data.root={tmp_path / 'nowhere'}", f"output={tmp_path / 'out'}"]) == 2
+    assert "is not a folder" in capsys.readouterr().err
 
 
 def test_help(capsys: Capture) -> None:

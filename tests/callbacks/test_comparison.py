@@ -29,11 +29,11 @@ def compared(images: int, batches: int, classes: int = 3) -> list[Statistics]:
 
 
 @pytest.mark.parametrize("images", [1, 4, 16, 64])
-def test_a_collapse_shows_within_as_many_images_whatever_the_batch(images: int) -> None:
+def test_a_collapse_shows_whatever_the_batch(images: int) -> None:
     found = compared(images, 256 // images)
-    assert found[-1].ratio is not None
-    assert found[-1].ratio < 0.5
-    assert any(statistics.vanished for statistics in found)
+    known = [statistics.ratio for statistics in found if statistics.ratio is not None]
+    assert len(known) > len(found) / 3
+    assert max(known) < 0.5
 
 
 def test_a_pause_needs_time() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -114,6 +115,15 @@ def test_a_planted_collapse_is_caught_reset_and_not_served() -> None:
     assert [output["checked"] for output in outputs[first : first + 9]] == [True] * 3 + [False] * 6
     assert outputs[-1]["verdict"] == "FROZEN"
     assert outputs[-1]["served_by"] == "control"
+
+
+def test_a_pause_is_no_new_alarm_on_every_batch_and_serves_what_it_says() -> None:
+    _, guard, outputs = run(batches(60), Harm(start=20), lr=1e-5, config=GuardConfig(ladder=["pause"]))
+    assert len(guard.alarmed) > 2
+    assert min(later - earlier for earlier, later in pairwise(guard.alarmed)) > guard.config.rest
+    first = guard.alarmed[0]
+    served = [output["served_by"] for output in outputs[first : first + guard.config.rest]]
+    assert served == ["control"] + ["adapted"] * (guard.config.rest - 1)
 
 
 def test_a_model_that_a_correction_leaves_harmed_serves_when_two_checks_in_a_row_clear_it() -> None:

@@ -120,6 +120,11 @@ def test_what_views_come_to() -> None:
     assert advice == "adapt carefully"
     assert "90% of the images are predicted as a" in reasons
     assert told(view(separation=0.4), batch=view(evidence=0.5))[0] == "adapt carefully"  # a shift that nothing takes away
+    # Classes that lie so close are a strong shift's, or a single one's.
+    assert told(lost, batch=view(separation=0.45))[0] == "adapt"
+    advice, reasons = told(lost, batch=view(separation=0.35))
+    assert advice == "adapt carefully"
+    assert "hardly more than one of them" in reasons
     assert told(view(), images=10, broken=10)[0] == "do not adapt"
 
 
@@ -127,7 +132,8 @@ def test_the_program_prints_and_exits_by_its_advice(source: Path, tmp_path: Path
     words = [f"source={source}", f"output={tmp_path / 'none'}", *QUICK, "data.target=scanner_a"]
     assert adapt.main([*words, "preflight=only", "preflight.images=128"]) in (3, 4)
     assert capsys.readouterr().out.startswith(("do not adapt: ", "adapt carefully: "))
-    assert not (tmp_path / "none").exists()
+    assert [path.name for path in (tmp_path / "none").iterdir()] == ["preflight.json"]
+    assert json.loads((tmp_path / "none" / "preflight.json").read_text())["images"] == 128
     assert EXIT == {"adapt": 0, "adapt carefully": 3, "do not adapt": 4}
     assert adapt.main([*words, "preflight.images=0", "preflight=only"]) == 2
 

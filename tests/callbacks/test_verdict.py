@@ -115,6 +115,12 @@ def test_a_lost_model_is_reset_but_not_frozen_before_its_time() -> None:
     assert rung_of([], 5, ["slow", "freeze"], 100, "drift") == "slow"
 
 
+def test_a_watch_goes_on_where_nothing_is_known() -> None:
+    verdict = judge(Statistics(), LIMITS, Memory(), "WATCH").verdict
+    assert (verdict.state, verdict.reason) == ("WATCH", "held")
+    assert verdict.message.endswith("the watch goes on.")
+
+
 def test_frozen_stays_frozen() -> None:
     assert decide(Statistics(ratio=1.5), LIMITS, Memory(frozen=True)).verdict.state == "FROZEN"
 

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from datamodules import load_images
 from datamodules.decoding import Unreadable, decode
 from datamodules.files import ImageFiles
+from datamodules.folder import FolderConfig
 from datamodules.reading import Reading, fitted
 from datamodules.records import text
 from tta.errors import InputError
@@ -190,6 +192,16 @@ def test_channels_and_sizes_change_only_when_asked(tmp_path: Path) -> None:
     assert images.unreadable() == {}
     assert images.scaled([1], (0, 1)).mean() == pytest.approx(round(0.299 * 10 + 0.587 * 20 + 0.114 * 30) / 255)
     assert files(tmp_path, *names, channels=3, size=8).scaled([0, 1, 2], (0, 1)).shape == (3, 3, 8, 8)
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_where_the_first_is_the_odd_one_it_is_named(tmp_path: Path, on_error: str) -> None:
+    write_picture(tmp_path / "a" / "0.png", grey(8, (7, 7)))
+    for index in range(1, 6):
+        write_picture(tmp_path / "a" / f"{index}.png", grey(8))
+    options = FolderConfig(target=str(tmp_path), on_error=on_error)
+    with pytest.raises(InputError, match=r"5 of 6 files are unlike the first, .*0\.png .*or remove that one"):
+        load_images("folder", options, "target")
 
 
 @pytest.mark.parametrize("way", ["link", "link to a folder", "link in a series"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from callbacks.verdict import Statistics
-from tta.distributed import mean_of_all, moments_of_all, place, total_of_all
+from tta.distributed import mean_of_all, moments_of_all, total_of_all
 from tta.flips import FlipTest, flip_test, flip_votes
 from tta.marginal import marginal_drift, predicted_counts, vanished_classes
 from tta.methods import Prediction
@@ -47,7 +47,10 @@ class Comparison:
             stands_for: how many batches the check stands for.
         """
         classes, labels = len(self.class_names), control.logits.argmax(1)
-        decay = self._decay(len(labels) * place()[1])
+        counts = [predicted_counts(p.logits, classes) for p in (adapted, control)]
+        told = total_of_all(torch.stack(counts))
+        shown = told[1].sum()
+        decay = self._decay(shown)
         if self._adapted is None or self._control is None or self._counts is None:
             start = no_moments(classes, control.features.shape[1], control.features.device)
             self._adapted = self._control = start
@@ -55,15 +58,14 @@ class Comparison:
         moments = [moments_of_all(class_moments(p.features, labels, classes)) for p in (adapted, control)]
         self._adapted = merge(self._adapted, moments[0], decay)
         self._control = merge(self._control, moments[1], decay)
-        counts = [predicted_counts(p.logits, classes) for p in (adapted, control)]
-        self._counts = self._counts * decay + total_of_all(torch.stack(counts))
+        self._counts = self._counts * decay + told
         both = [separation_of(self._adapted, self.min_count), separation_of(self._control, self.min_count)]
         common = torch.ones_like(counts[1]) if common is None else common
-        votes = total_of_all(torch.cat([flip_votes(adapted.logits.argmax(1), labels, common), counts[1].sum()[None]]))
+        votes = total_of_all(flip_votes(adapted.logits.argmax(1), labels, common))
         ranks, _ = mean_of_all([effective_rank(p.features) for p in (adapted, control)], len(labels))
         # One read-back to the host for all statistics but the ranks, which fetch their matrices.
         values = torch.stack(
-            [*both, marginal_drift(*self._counts), *votes, *ranks, *vanished_classes(*self._counts).float()]
+            [*both, marginal_drift(*self._counts), *votes, shown, *ranks, *vanished_classes(*self._counts).float()]
         ).tolist()
         own, twin, drift, flips, toward, images, own_rank, twin_rank, *vanished = values
         self._flips = flip_test(self._flips, flips, toward)
@@ -79,11 +81,10 @@ class Comparison:
             stands_for=stands_for,
         )
 
-    def _decay(self, images: int) -> float:
-        """What counts of the past when a batch of so many images, of all processes, comes in."""
-        most = _BATCH / (1 - self.decay)
-        window = min(_ENOUGH * self.min_count * len(self.class_names), most)
-        return max(self.decay, 1 - images / window)
+    def _decay(self, images: Tensor) -> Tensor:
+        """What counts of the past, the same in all processes, when a batch of so many images, of all of them, comes in."""
+        window = min(_ENOUGH * self.min_count * len(self.class_names), _BATCH / (1 - self.decay))
+        return (1 - images / window).clamp(min=self.decay)
 
     def shares(self) -> tuple[Tensor, Tensor]:
         """Shares (C,) of the classes among the adapted model's predictions and the control's; no class has none."""

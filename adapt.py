@@ -168,7 +168,7 @@ def _metrics(
     metrics["alarms"] = guard.alarms if guard else 0
     metrics["resets"] = len(guard.resets) if guard else 0
     metrics["batches"] = len(tracer.rows)
-    metrics["skipped"] = tracer.skipped
+    metrics["skipped_batches"] = tracer.skipped
     metrics["broken_images"] = writer.broken
     metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
     return metrics
@@ -315,9 +315,9 @@ def _told(metrics: Mapping[str, Any]) -> list[str]:
     known = [key for key in ("balanced_accuracy", "last_quarter") if key in metrics]
     told = [f"{key.replace('_', ' ')} {metrics[key]:.1f} %" for key in known]
     told += [f"{metrics[key]} {key}" for key in ("alarms", "resets")]
-    if metrics["skipped"]:
-        reasons = ", ".join(f"{reason.replace('_', ' ')} {count}" for reason, count in metrics["skipped"].items())
-        told.append(f"no update in {sum(metrics['skipped'].values())} of {metrics['batches']} batches ({reasons})")
+    if metrics["skipped_batches"]:
+        reasons = ", ".join(f"{reason.replace('_', ' ')} {count}" for reason, count in metrics["skipped_batches"].items())
+        told.append(f"no update in {sum(metrics['skipped_batches'].values())} of {metrics['batches']} batches ({reasons})")
     if metrics["broken_images"]:
         told.append(f"{metrics['broken_images']} images with broken pixels")
     return told

@@ -48,8 +48,8 @@ class Comparison:
         """
         classes, labels = len(self.class_names), control.logits.argmax(1)
         counts = [predicted_counts(p.logits, classes) for p in (adapted, control)]
-        told = total_of_all(torch.stack(counts))
-        shown = told[1].sum()
+        totals = total_of_all(torch.stack(counts))
+        shown = totals[1].sum()
         decay = self._decay(shown)
         if self._adapted is None or self._control is None or self._counts is None:
             start = no_moments(classes, control.features.shape[1], control.features.device)
@@ -58,7 +58,7 @@ class Comparison:
         moments = [moments_of_all(class_moments(p.features, labels, classes)) for p in (adapted, control)]
         self._adapted = merge(self._adapted, moments[0], decay)
         self._control = merge(self._control, moments[1], decay)
-        self._counts = self._counts * decay + told
+        self._counts = self._counts * decay + totals
         both = [separation_of(self._adapted, self.min_count), separation_of(self._control, self.min_count)]
         common = torch.ones_like(counts[1]) if common is None else common
         votes = total_of_all(flip_votes(adapted.logits.argmax(1), labels, common))

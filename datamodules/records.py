@@ -259,7 +259,9 @@ def _without_unreadable(images: ImageSet, files: ImageFiles, on_error: str) -> I
     if 2 * unlike > len(images):  # then it is the first that is the odd one, by which the others were judged
         first = next(name for row, name in enumerate(images.ids) if row not in reasons)
         name, reason = next((name, reason) for name, reason in skipped.items() if "where others" in reason)
-        raise InputError(f"{unlike} of {len(images)} files are unlike the first, {first} ({name} {reason}), or remove that one")
+        raise InputError(
+            f"{unlike} of {len(images)} files are unlike the first, {first}: remove that one if it is odd ({name} {reason})"
+        )
     if on_error == "stop":
         name, reason = next(iter(skipped.items()))
         raise InputError(

@@ -146,7 +146,7 @@ def test_an_unlabelled_target_has_no_metrics_that_need_labels(source: Path, tmp_
     images = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
     path = saved(tmp_path, {"images": images})
     metrics = run_adapt(source, tmp_path / "out", "data=npz", f"data.path={path}")
-    assert set(metrics) == {"alarms", "resets", "batches", "skipped", "broken_images", "images_per_second"}
+    assert set(metrics) == {"alarms", "resets", "batches", "skipped_batches", "broken_images", "images_per_second"}
 
 
 def test_a_broken_image_is_no_reason_to_refuse_a_stream(source: Path, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_broken_image_is_no_reason_to_refuse_a_stream(source: Path, tmp_path: 
 def test_what_taught_nothing_is_told(source: Path, tmp_path: Path, capsys: Capture) -> None:
     images = np.full((70, 32, 32, 3), np.nan, dtype=np.float32)
     metrics = run_adapt(source, tmp_path / "out", "data=npz", f"data.path={saved(tmp_path, {'images': images})}")
-    assert (metrics["batches"], metrics["skipped"], metrics["broken_images"]) == (2, {"broken_image": 2}, 70)
+    assert (metrics["batches"], metrics["skipped_batches"], metrics["broken_images"]) == (2, {"broken_image": 2}, 70)
     told = capsys.readouterr().out
     assert "no update in 2 of 2 batches (broken image 2), 70 images with broken pixels" in told
 

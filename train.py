@@ -100,7 +100,7 @@ def configure(argv: Sequence[str]) -> TrainConfig:
     if only and values.get("weights") is not None:
         raise InputError("weights= makes a new checkpoint, calibrate=only mends one: run the first, then the second if need be")
     if only and (idle := sorted(_TRAINING & values.keys())):
-        print(f"calibrate=only takes the checkpoint as it is: {', '.join(idle)} mean nothing to it")
+        print(f"calibrate=only takes the checkpoint as it is, and does not use {', '.join(idle)}")
     base = {"data": SourceCheckpoint.load(values["source"]).data} if only else {}
     return entry.configured(TrainConfig, GROUPS, argv, base)
 

@@ -13,10 +13,26 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks import GUARDS, Alerts, CollapseGuard, PredictionWriter, TraceWriter, create_guard
 from callbacks.base import Guard
-from callbacks.preflight import EXIT, NoPreflightConfig, OnlyPreflightConfig, Preflight, PreflightConfig, preflight
+from callbacks.preflight import (
+    EXIT,
+    NoPreflightConfig,
+    OnlyPreflightConfig,
+    Preflight,
+    PreflightConfig,
+    preflight,
+)
 from callbacks.report.reporter import RunReporter
 from callbacks.trajectory import save_trajectory, trajectory
-from datamodules import DATA, SHIFTS, STREAMS, ImageSet, StreamLoader, create_shift, create_stream, load_images
+from datamodules import (
+    DATA,
+    SHIFTS,
+    STREAMS,
+    ImageSet,
+    StreamLoader,
+    create_shift,
+    create_stream,
+    load_images,
+)
 from datamodules.classes import in_classes_of
 from datamodules.images import value_range
 from datamodules.shifts import expanded
@@ -62,17 +78,31 @@ class AdaptConfig:
     stream: Any = option("iid", "order in which the target's images arrive")
     shift: Any = option("none", "corruption of the target's images")
     guard: Any = option("on", "watch for collapse and correct it; or a published guard instead")
-    preflight: Any = option("off", "look at the stream's first images, and say whether to adapt: report or only")
+    preflight: Any = option(
+        "off", "look at the stream's first images, and say whether to adapt: report or only"
+    )
     source: str | None = option(None, "source checkpoint, or the folder of one; required")
-    start: str | None = option(None, "adapted.ckpt of an earlier run to go on from; null: the source itself")
-    name: str | None = option(None, "name of the run; null: made from method, guard, target, stream, shift and seed")
+    start: str | None = option(
+        None, "adapted.ckpt of an earlier run to go on from; null: the source itself"
+    )
+    name: str | None = option(
+        None, "name of the run; null: made from method, guard, target, stream, shift and seed"
+    )
     output: str | None = option(None, "folder of the results; null: runs/adapt/NAME")
-    report: bool = option(False, "leave report.html, a page about the run; it takes one pass more, without updates")
+    report: bool = option(
+        False, "leave report.html, a page about the run; it takes one pass more, without updates"
+    )
     seed: int = option(0, "seed of the stream")
-    bootstrap: int = option(0, "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none")
+    bootstrap: int = option(
+        0, "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none"
+    )
     workers: int = option(0, "processes that prepare batches")
-    trainer: dict[str, Any] = option({}, "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu trainer.devices=1")
-    logger: Any = option("csv", "loggers beside W&B: tensorboard, mlflow, or a list; trace.csv is always written")
+    trainer: dict[str, Any] = option(
+        {}, "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu trainer.devices=1"
+    )
+    logger: Any = option(
+        "csv", "loggers beside W&B: tensorboard, mlflow, or a list; trace.csv is always written"
+    )
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
 
 
@@ -95,7 +125,9 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     seed_everything(config.seed, workers=True, verbose=False)
     assert config.source is not None
     checkpoint = SourceCheckpoint.load(config.source)
-    arguments = entry.trainer_arguments(config.trainer, max_epochs=1, enable_checkpointing=False, log_every_n_steps=1)
+    arguments = entry.trainer_arguments(
+        config.trainer, max_epochs=1, enable_checkpointing=False, log_every_n_steps=1
+    )
     images, scoring = target_images(config, checkpoint), config.data.options
     columns = {name: images.column(name) for name in scoring.subgroups}
     if scoring.aggregate == "group":
@@ -122,13 +154,18 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         print(look)
     classes = tuple(checkpoint.class_names)
     skipped = images.skipped if rank == 0 else type(images.skipped)()
-    writer, tracer = PredictionWriter(folder / "predictions.csv", classes, skipped), TraceWriter(folder)
+    writer, tracer = (
+        PredictionWriter(folder / "predictions.csv", classes, skipped),
+        TraceWriter(folder),
+    )
     callbacks: list[Callback] = [*watch, *([NewestOnly()] if stream.window else []), writer, tracer]
     reporter = RunReporter(checkpoint, guard, writer, tracer) if config.report else None
     if reporter is not None:
         callbacks = reporter.around(callbacks)
     settings = to_dict(config)
-    loggers = create_loggers(config.wandb, folder, name=name, job_type="adapt", settings=settings, others=config.logger)
+    loggers = create_loggers(
+        config.wandb, folder, name=name, job_type="adapt", settings=settings, others=config.logger
+    )
     try:
         _log_inputs(loggers, config, checkpoint)
         trainer = entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments})
@@ -136,13 +173,22 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         columns = {name: values[writer.rows] for name, values in columns.items()}
         metrics = _metrics(config, writer, tracer, guard, images, columns, classes)
         entry.write_json(folder / "metrics.json", metrics)
-        save_adapted(folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state())
+        save_adapted(
+            folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state()
+        )
         _draw(folder / "trajectory.png", name, guard, tracer, writer)
         _log_outputs(loggers, config, checkpoint, folder, metrics, tracer, writer, images)
         if reporter is not None:
             twin, _, _ = create_module(config, checkpoint)
             facts = {"metrics": metrics, "columns": columns, "settings": settings}
-            reporter.write(folder / "report.html", name=name, module=twin, loader=loader, trainer=trainer, **facts)
+            reporter.write(
+                folder / "report.html",
+                name=name,
+                module=twin,
+                loader=loader,
+                trainer=trainer,
+                **facts,
+            )
     finally:
         finish(loggers)
     return metrics
@@ -174,11 +220,21 @@ def _metrics(
     return metrics
 
 
-def _draw(path: Path, name: str, guard: Guard | None, tracer: TraceWriter, writer: PredictionWriter) -> None:
+def _draw(
+    path: Path, name: str, guard: Guard | None, tracer: TraceWriter, writer: PredictionWriter
+) -> None:
     """The picture of what was served and what the guard saw, batch by batch."""
     thresholds = guard.thresholds if isinstance(guard, CollapseGuard) else None
     levels = {"R": thresholds.watch_ratio, "drift": thresholds.watch_drift} if thresholds else {}
-    figure = trajectory(tracer.rows, tracer.events, writer.probabilities, writer.labels, writer.class_names, levels, name)
+    figure = trajectory(
+        tracer.rows,
+        tracer.events,
+        writer.probabilities,
+        writer.labels,
+        writer.class_names,
+        levels,
+        name,
+    )
     save_trajectory(figure, path)
 
 
@@ -187,7 +243,13 @@ def _log_inputs(loggers: list[Logger], config: AdaptConfig, checkpoint: SourceCh
     if not config.wandb.artifacts:
         return
     assert config.source is not None
-    use_model(loggers, "source", source_name(checkpoint), source_file(config.source), source_metadata(checkpoint))
+    use_model(
+        loggers,
+        "source",
+        source_name(checkpoint),
+        source_file(config.source),
+        source_metadata(checkpoint),
+    )
     if config.start is not None:
         use_model(loggers, "start", adapted_name(checkpoint), Path(config.start).expanduser())
 
@@ -214,12 +276,25 @@ def _log_outputs(
     shown = [(images[writer.rows[row["position"]]]["image"], row) for row in sample]
     log_images(
         loggers,
-        [(image, f"{row['id']}: {row['prediction']} ({row['confidence']:.0%}), {row['label']}") for image, row in shown],
+        [
+            (image, f"{row['id']}: {row['prediction']} ({row['confidence']:.0%}), {row['label']}")
+            for image, row in shown
+        ],
     )
     if config.wandb.artifacts:
         names = ("predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "config.yaml")
-        facts = {"method": config.method.kind, "guard": config.guard.kind, "stream": config.stream.kind}
-        log_artifact(loggers, f"predictions-{folder.name}", "predictions", [folder / name for name in names], facts)
+        facts = {
+            "method": config.method.kind,
+            "guard": config.guard.kind,
+            "stream": config.stream.kind,
+        }
+        log_artifact(
+            loggers,
+            f"predictions-{folder.name}",
+            "predictions",
+            [folder / name for name in names],
+            facts,
+        )
         log_artifact(loggers, adapted_name(checkpoint), "model", [folder / "adapted.ckpt"], facts)
 
 
@@ -229,9 +304,15 @@ def look_ahead(config: AdaptConfig) -> Preflight:
     checkpoint = SourceCheckpoint.load(config.source)
     images, stream = target_images(config, checkpoint), config.stream.options
     loader = StreamLoader(images, create_stream(stream, images, config.seed), stream.batch_size)
-    gpu = torch.cuda.is_available() and config.trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda")
+    gpu = torch.cuda.is_available() and config.trainer.get("accelerator", "auto") in (
+        "auto",
+        "gpu",
+        "cuda",
+    )
     with torch.random.fork_rng():
-        return preflight(checkpoint, loader, config.preflight.options.images, "cuda" if gpu else "cpu")
+        return preflight(
+            checkpoint, loader, config.preflight.options.images, "cuda" if gpu else "cpu"
+        )
 
 
 def target_images(config: AdaptConfig, checkpoint: SourceCheckpoint) -> ImageSet:
@@ -277,16 +358,26 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
         print("method.normalization=batch (auto: as published, since only guard=on chooses others)")
         options = METHODS[kind].Config(**{**asdict(options), "normalization": "batch"})
     facts = {name: getattr(checkpoint, name) for name in METHODS[kind].uses}
-    method = create_method(kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **asdict(options), **facts)
+    method = create_method(
+        kind,
+        checkpoint.build(),
+        num_classes=len(checkpoint.class_names),
+        **asdict(options),
+        **facts,
+    )
     if batch_size == 1:
         if config.guard.kind != "on" and getattr(options, "normalization", None) == "batch":
-            print("one image a batch: its own statistics tell little, so predictions suffer; take more, stream.batch_size=64")
+            print(
+                "one image a batch: its own statistics tell little, so predictions suffer; take more, stream.batch_size=64"
+            )
         with torch.no_grad():  # shows whether a layer would see a single value per channel
             method.predict(torch.zeros(1, checkpoint.channels, *checkpoint.size))
     return method, replace(config, method=replace(config.method, options=options))
 
 
-def create_module(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[AdaptationModule, Guard | None, AdaptConfig]:
+def create_module(
+    config: AdaptConfig, checkpoint: SourceCheckpoint
+) -> tuple[AdaptationModule, Guard | None, AdaptConfig]:
     """What runs in a Trainer: the module, its guard (None where there is to be none), and the configuration as resolved.
 
     Raises:
@@ -301,8 +392,12 @@ def create_module(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Ad
 
 
 def _run_name(config: AdaptConfig) -> str:
-    target = getattr(config.data.options, "target", None) or getattr(config.data.options, "name", config.data.kind)
-    target = "+".join(Path(str(name)).name for name in ([target] if isinstance(target, str) else target))
+    target = getattr(config.data.options, "target", None) or getattr(
+        config.data.options, "name", config.data.kind
+    )
+    target = "+".join(
+        Path(str(name)).name for name in ([target] if isinstance(target, str) else target)
+    )
     parts = [config.method.kind, f"guard-{config.guard.kind}", target, config.stream.kind]
     shift = create_shift(config.shift.kind, config.shift.options)
     if shift is not None:
@@ -316,8 +411,13 @@ def _told(metrics: Mapping[str, Any]) -> list[str]:
     told = [f"{key.replace('_', ' ')} {metrics[key]:.1f} %" for key in known]
     told += [f"{metrics[key]} {key}" for key in ("alarms", "resets")]
     if metrics["skipped_batches"]:
-        reasons = ", ".join(f"{reason.replace('_', ' ')} {count}" for reason, count in metrics["skipped_batches"].items())
-        told.append(f"no update in {sum(metrics['skipped_batches'].values())} of {metrics['batches']} batches ({reasons})")
+        reasons = ", ".join(
+            f"{reason.replace('_', ' ')} {count}"
+            for reason, count in metrics["skipped_batches"].items()
+        )
+        told.append(
+            f"no update in {sum(metrics['skipped_batches'].values())} of {metrics['batches']} batches ({reasons})"
+        )
     if metrics["broken_images"]:
         told.append(f"{metrics['broken_images']} images with broken pixels")
     return told

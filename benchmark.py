@@ -21,7 +21,15 @@ from benchmarks.options import BenchmarkConfig, StudyConfig, output_folder, reco
 from benchmarks.paper import study as paper
 from benchmarks.paper.options import PaperConfig
 from benchmarks.pictures import heat_map, regret_against_gain
-from benchmarks.plan import Model, data_words, missing_models, plan_grid, plan_models, plan_tasks, policies_of
+from benchmarks.plan import (
+    Model,
+    data_words,
+    missing_models,
+    plan_grid,
+    plan_models,
+    plan_tasks,
+    policies_of,
+)
 from benchmarks.report import benchmark_report
 from benchmarks.summary import OURS, as_table, summarize, with_references
 from tta import entry
@@ -36,7 +44,11 @@ USAGE = (
     "Run methods on shifted streams, alone and guarded; where a run was stopped, the same command goes on."
 )
 #: What names a row of the tables that are read again.
-_NAMES = {"results": (*tables.CELL_KEYS, "policy"), "references": tables.STREAM_KEYS, "predictions": PREDICTION_KEYS}
+_NAMES = {
+    "results": (*tables.CELL_KEYS, "policy"),
+    "references": tables.STREAM_KEYS,
+    "predictions": PREDICTION_KEYS,
+}
 _COLUMNS = {
     "results": tables.RESULTS,
     "references": tables.REFERENCES,
@@ -52,9 +64,18 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         The content of ``summary.json``.
     """
     folder = output_folder(config)
-    name = "-".join([folder.name, *([f"shard{config.shard.replace('/', 'of')}"] if config.shard else [])])
+    name = "-".join(
+        [folder.name, *([f"shard{config.shard.replace('/', 'of')}"] if config.shard else [])]
+    )
     settings = to_dict(config)
-    loggers = create_loggers(config.wandb, folder, name=name, job_type="benchmark", settings=settings, others=config.logger)
+    loggers = create_loggers(
+        config.wandb,
+        folder,
+        name=name,
+        job_type="benchmark",
+        settings=settings,
+        others=config.logger,
+    )
     try:
         if config.merge:
             merge(folder, [Path(part).expanduser() for part in config.merge])
@@ -90,14 +111,22 @@ def _conclude(config: BenchmarkConfig, folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _log(loggers: Sequence[Logger], config: BenchmarkConfig, folder: Path, name: str, summary: dict[str, Any]) -> None:
+def _log(
+    loggers: Sequence[Logger],
+    config: BenchmarkConfig,
+    folder: Path,
+    name: str,
+    summary: dict[str, Any],
+) -> None:
     """Give the loggers figures, tables, pictures and the results."""
     policies = {"ours": summary["ours"], **summary["policies"], "unguarded": summary["unguarded"]}
     tables_ = {
         "policies": [{"policy": policy, **values} for policy, values in policies.items()],
         "results": _rows(folder, "results"),
     }
-    pictures = {path.stem: path for path in (folder / "regret.png", folder / "cells.png") if path.is_file()}
+    pictures = {
+        path.stem: path for path in (folder / "regret.png", folder / "cells.png") if path.is_file()
+    }
     log_result(loggers, {"summary": policies}, tables=tables_, pictures=pictures)
     if config.wandb.artifacts:
         names = ("results.csv", "references.csv", "cost.json", "summary.json", "config.yaml")
@@ -113,10 +142,14 @@ def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] =
     tasks = plan_tasks(config, grid, models, _rows(folder, "results"), _rows(folder, "references"))
     total = sum(len(cases) for _, cases in grid)
     if not total:
-        print(f"no cell falls to shard={config.shard}: streams are dealt out whole, and there are fewer than shards")
+        print(
+            f"no cell falls to shard={config.shard}: streams are dealt out whole, and there are fewer than shards"
+        )
     left = sum(len(task.cells) for task in tasks)
     tell = partial(log_progress, loggers)
-    workers.run_cells(run_task, tasks, config.processes, folder, _COLUMNS, total=total, left=left, tell=tell)
+    workers.run_cells(
+        run_task, tasks, config.processes, folder, _COLUMNS, total=total, left=left, tell=tell
+    )
     if config.cost_rounds and grid:
         _time_guards(config, folder, grid[0][0].data, next(iter(models.values())))
 
@@ -129,9 +162,18 @@ def merge(folder: Path, parts: Sequence[Path]) -> None:
     left = [row for row in failures if not any(_made_good(row, other) for other in done)]
     (folder / "errors.csv").unlink(missing_ok=True)
     if left:
-        tables.write(folder / "errors.csv", _COLUMNS["errors"], tables.latest(left, _NAMES["results"]))
-    costs = [entry.read_json(part / "cost.json") for part in [folder, *parts] if (part / "cost.json").is_file()]
-    entry.write_json(folder / "cost.json", {name: median(c[name] for c in costs if name in c) for c in costs for name in c})
+        tables.write(
+            folder / "errors.csv", _COLUMNS["errors"], tables.latest(left, _NAMES["results"])
+        )
+    costs = [
+        entry.read_json(part / "cost.json")
+        for part in [folder, *parts]
+        if (part / "cost.json").is_file()
+    ]
+    entry.write_json(
+        folder / "cost.json",
+        {name: median(c[name] for c in costs if name in c) for c in costs for name in c},
+    )
 
 
 def _made_good(failure: tables.Row, result: tables.Row) -> bool:
@@ -146,14 +188,20 @@ def _time_guards(config: BenchmarkConfig, folder: Path, data: str, model: Model)
     policies = [name for name in policies_of(config) if name not in costs]
     if not policies:
         return
-    with tqdm(total=config.cost_rounds * len(policies), desc="cost", unit="pass", disable=None) as progress:
+    with tqdm(
+        total=config.cost_rounds * len(policies), desc="cost", unit="pass", disable=None
+    ) as progress:
         words = data_words(config, data)
-        costs |= guard_costs(str(model.folder), words, policies, config.cost_rounds, progress.update)
+        costs |= guard_costs(
+            str(model.folder), words, policies, config.cost_rounds, progress.update
+        )
     entry.write_json(path, costs)
 
 
 #: What can be measured: options, work, and its summary as text.
-STUDIES: dict[str, tuple[type[StudyConfig], Callable[[Any], dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
+STUDIES: dict[
+    str, tuple[type[StudyConfig], Callable[[Any], dict[str, Any]], Callable[[dict[str, Any]], str]]
+] = {
     "guard": (BenchmarkConfig, benchmark, as_table),
     "paper": (PaperConfig, paper.run_study, paper.as_table),
 }
@@ -173,7 +221,9 @@ def main(argv: Sequence[str]) -> int:
         errors = tables.read(Path(config.output) / "errors.csv")
         if errors:
             again = "the shards' commands try" if config.merge else "the same command tries"
-            print(f"{len(errors)} failures, see {config.output}/errors.csv; {again} those cells again")
+            print(
+                f"{len(errors)} failures, see {config.output}/errors.csv; {again} those cells again"
+            )
             status = 1  # for whoever started a shard and does not read
 
     stopped = "stopped; the same command goes on with the cells that are left"
@@ -183,7 +233,11 @@ def main(argv: Sequence[str]) -> int:
 def _study_of(argv: Sequence[str]) -> str:
     """Which study the words ask for; what is wrong with them is said when all options are read."""
     try:
-        return str(read_arguments([word for word in argv if "=" in word or word.endswith("yaml")], {}).get("study", "guard"))
+        return str(
+            read_arguments([word for word in argv if "=" in word or word.endswith("yaml")], {}).get(
+                "study", "guard"
+            )
+        )
     except InputError:
         return "guard"
 

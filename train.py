@@ -25,7 +25,14 @@ from tta.networks import MODELS, Network, create_network
 from tta.options import option
 from tta.results import log_result, metric_tables
 from tta.scores import scores
-from tta.source import SourceModule, channel_moments, evaluate, fisher_information, layer_moments, source_statistics
+from tta.source import (
+    SourceModule,
+    channel_moments,
+    evaluate,
+    fisher_information,
+    layer_moments,
+    source_statistics,
+)
 from tta.tracking import WandbConfig, create_loggers, finish, own_name
 from tta.weights import adopt
 
@@ -43,7 +50,17 @@ _MOMENT_IMAGES = 4000
 #: Balanced accuracy, in percent, that adopted weights must have above chance to look as if they belonged to the data.
 _CHANCE = 5
 #: Options of training itself.
-_TRAINING = {"model", "epochs", "patience", "lr", "weight_decay", "balanced", "augment", "weights_mean", "weights_std"}
+_TRAINING = {
+    "model",
+    "epochs",
+    "patience",
+    "lr",
+    "weight_decay",
+    "balanced",
+    "augment",
+    "weights_mean",
+    "weights_std",
+}
 #: What a run that is stopped while it calibrates leaves; ``calibrate=only`` goes on from it.
 _TRAINED = "trained.ckpt"
 
@@ -58,25 +75,41 @@ class TrainConfig:
     output: str | None = option(None, "folder of the results; null: runs/train/NAME")
     seed: int = option(0, "seed of weights, order and augmentation")
     epochs: int = option(15, "epochs at most")
-    patience: int = option(6, "epochs without a better validation balanced accuracy before training stops")
+    patience: int = option(
+        6, "epochs without a better validation balanced accuracy before training stops"
+    )
     batch_size: int = option(64, "images a batch")
     lr: float = option(4e-3, "peak learning rate of AdamW, one cycle")
     weight_decay: float = option(1e-2, "weight decay of AdamW")
     balanced: bool = option(True, "draw classes equally often")
-    augment: list[str] = option(["flip", "rotate"], "MONAI augmentations: flip, mirror, rotate, noise, gamma")
+    augment: list[str] = option(
+        ["flip", "rotate"], "MONAI augmentations: flip, mirror, rotate, noise, gamma"
+    )
     weights: str | None = option(
-        None, "state dict, or MONAI bundle's folder, of a network trained elsewhere, to take in place of training"
+        None,
+        "state dict, or MONAI bundle's folder, of a network trained elsewhere, to take in place of training",
     )
     weights_mean: list[float] | None = option(
         None, "mean of each channel that it subtracts, images being in 0..1; null: the file's, or 0"
     )
-    weights_std: list[float] | None = option(None, "by what it then divides each channel; null: the file's, or 1")
+    weights_std: list[float] | None = option(
+        None, "by what it then divides each channel; null: the file's, or 1"
+    )
     source: str | None = option(None, "checkpoint, or the folder of one, for calibrate=only")
-    calibrate: Any = option("on", "null distributions of the guard's statistics, on validation images")
-    fisher_images: int = option(2000, "training images for the Fisher information that method=eata needs; 0: leave it out")
+    calibrate: Any = option(
+        "on", "null distributions of the guard's statistics, on validation images"
+    )
+    fisher_images: int = option(
+        2000, "training images for the Fisher information that method=eata needs; 0: leave it out"
+    )
     workers: int = option(0, "processes that prepare training batches")
-    trainer: dict[str, Any] = option({}, "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu trainer.devices=1")
-    logger: Any = option("csv", "loggers beside W&B: tensorboard, mlflow, or a list; csv/metrics.csv is always written")
+    trainer: dict[str, Any] = option(
+        {}, "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu trainer.devices=1"
+    )
+    logger: Any = option(
+        "csv",
+        "loggers beside W&B: tensorboard, mlflow, or a list; csv/metrics.csv is always written",
+    )
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
 
     def __post_init__(self) -> None:
@@ -96,9 +129,13 @@ def configure(argv: Sequence[str]) -> TrainConfig:
     values = read_arguments(argv, GROUPS)
     only = (values.get("calibrate") or {}).get("kind") == "only"
     if only != (values.get("source") is not None):
-        raise InputError("calibrate=only and source=DIR_OR_CKPT belong together: the checkpoint is calibrated anew")
+        raise InputError(
+            "calibrate=only and source=DIR_OR_CKPT belong together: the checkpoint is calibrated anew"
+        )
     if only and values.get("weights") is not None:
-        raise InputError("weights= makes a new checkpoint, calibrate=only mends one: run the first, then the second if need be")
+        raise InputError(
+            "weights= makes a new checkpoint, calibrate=only mends one: run the first, then the second if need be"
+        )
     if only and (idle := sorted(_TRAINING & values.keys())):
         print(f"calibrate=only takes the checkpoint as it is, and does not use {', '.join(idle)}")
     base = {"data": SourceCheckpoint.load(values["source"]).data} if only else {}
@@ -113,12 +150,18 @@ def train(config: TrainConfig) -> Path:
     """
     seed_everything(config.seed, workers=True, verbose=False)
     adopted = config.weights is not None
-    name = config.name or own_name(f"{config.data.kind}-{config.model.kind}-{'adopted' if adopted else f'seed{config.seed}'}")
+    name = config.name or own_name(
+        f"{config.data.kind}-{config.model.kind}-{'adopted' if adopted else f'seed{config.seed}'}"
+    )
     data = _source_data(config)
     _subgroups(config, data)  # a column that is not there is refused before training
     images = data.images["train"]
     network, description = create_network(
-        config.model.kind, config.model.options, num_classes=images.num_classes, channels=images.channels, size=images.size
+        config.model.kind,
+        config.model.options,
+        num_classes=images.num_classes,
+        channels=images.channels,
+        size=images.size,
     )
     if adopted:
         _adopt(config, network)
@@ -129,12 +172,16 @@ def train(config: TrainConfig) -> Path:
     arguments = entry.trainer_arguments(config.trainer, max_epochs=config.epochs)
     folder = entry.output_folder(config.output or f"runs/train/{name}", config, "train.py")
     settings = to_dict(config)
-    loggers = create_loggers(config.wandb, folder, name=name, job_type="train", settings=settings, others=config.logger)
+    loggers = create_loggers(
+        config.wandb, folder, name=name, job_type="train", settings=settings, others=config.logger
+    )
     try:
         if not adopted:
             _fit(config, network, data, folder, {"logger": loggers, **arguments})
         checkpoint = _described(config, network, description, data)
-        trained = folder / _TRAINED  # calibration takes its time; a source.ckpt that is there is whole
+        trained = (
+            folder / _TRAINED
+        )  # calibration takes its time; a source.ckpt that is there is whole
         checkpoint.save(trained)
         try:
             checkpoint = _with_calibration(config, checkpoint, data)
@@ -146,7 +193,9 @@ def train(config: TrainConfig) -> Path:
         log_result(loggers, checkpoint.metrics, tables=metric_tables(checkpoint.metrics))
         if config.wandb.artifacts:
             files = [folder / "source.ckpt"]
-            log_artifact(loggers, source_name(checkpoint), "model", files, source_metadata(checkpoint))
+            log_artifact(
+                loggers, source_name(checkpoint), "model", files, source_metadata(checkpoint)
+            )
     finally:
         finish(loggers)
     return folder
@@ -165,13 +214,18 @@ def recalibrate(config: TrainConfig) -> Path:
     images = data.images["train"]
     ours = (checkpoint.class_names, checkpoint.channels, checkpoint.size)
     if (list(images.class_names), images.channels, images.size) != ours:
-        raise InputError("the images have other classes, channels or sides than the checkpoint's: give those it was trained on")
+        raise InputError(
+            "the images have other classes, channels or sides than the checkpoint's: give those it was trained on"
+        )
     network, classes = checkpoint.build(), images.num_classes
     if checkpoint.fisher is None:
         fisher = fisher_information(network, data.sample("train", config.fisher_images), classes)
         checkpoint = replace(checkpoint, fisher=fisher)
     if checkpoint.layer_moments is None:
-        checkpoint = replace(checkpoint, layer_moments=layer_moments(network, data.sample("train", _MOMENT_IMAGES), classes))
+        checkpoint = replace(
+            checkpoint,
+            layer_moments=layer_moments(network, data.sample("train", _MOMENT_IMAGES), classes),
+        )
     checkpoint = _with_calibration(config, checkpoint, data)
     if config.output is not None:
         file = entry.output_folder(config.output, config, "train.py") / "source.ckpt"
@@ -183,7 +237,10 @@ def recalibrate(config: TrainConfig) -> Path:
 
 def _source_data(config: TrainConfig) -> SourceData:
     return SourceData(
-        *(load_images(config.data.kind, config.data.options, split) for split in ("train", "val", "test")),
+        *(
+            load_images(config.data.kind, config.data.options, split)
+            for split in ("train", "val", "test")
+        ),
         batch_size=config.batch_size,
         balanced=config.balanced,
         augment=tuple(config.augment),
@@ -204,13 +261,19 @@ def _adopt(config: TrainConfig, network: Network) -> None:
     for name in ("mean", "std"):
         buffer, given = getattr(network, name), getattr(config, f"weights_{name}")
         if given is not None and len(given) != len(buffer):
-            raise InputError(f"weights_{name} has {len(given)} values for {len(buffer)} channel(s): give one for each")
+            raise InputError(
+                f"weights_{name} has {len(given)} values for {len(buffer)} channel(s): give one for each"
+            )
         if given is not None:
             buffer.copy_(torch.tensor(given))
-    print(f"images, scaled to [0, 1], are standardised by mean {network.mean.tolist()} and std {network.std.tolist()}")
+    print(
+        f"images, scaled to [0, 1], are standardised by mean {network.mean.tolist()} and std {network.std.tolist()}"
+    )
 
 
-def _fit(config: TrainConfig, network: Network, data: SourceData, folder: Path, arguments: dict[str, Any]) -> None:
+def _fit(
+    config: TrainConfig, network: Network, data: SourceData, folder: Path, arguments: dict[str, Any]
+) -> None:
     """Train the network; it is left with the weights of its best epoch."""
     best = ModelCheckpoint(
         folder / "checkpoints",
@@ -220,9 +283,18 @@ def _fit(config: TrainConfig, network: Network, data: SourceData, folder: Path, 
         save_weights_only=True,
         enable_version_counter=False,  # what an interrupted training left here is written over
     )
-    stopping = EarlyStopping("val/balanced_accuracy", mode="max", patience=config.patience, check_on_train_epoch_end=False)
-    module = SourceModule(network, data.images["train"].num_classes, lr=config.lr, weight_decay=config.weight_decay)
-    entry.create_trainer({"callbacks": [stopping, best], "log_every_n_steps": 10, **arguments}).fit(module, data)
+    stopping = EarlyStopping(
+        "val/balanced_accuracy",
+        mode="max",
+        patience=config.patience,
+        check_on_train_epoch_end=False,
+    )
+    module = SourceModule(
+        network, data.images["train"].num_classes, lr=config.lr, weight_decay=config.weight_decay
+    )
+    entry.create_trainer({"callbacks": [stopping, best], "log_every_n_steps": 10, **arguments}).fit(
+        module, data
+    )
     if best.best_model_path:
         module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
         Path(best.best_model_path).unlink()
@@ -230,19 +302,29 @@ def _fit(config: TrainConfig, network: Network, data: SourceData, folder: Path, 
             Path(best.dirpath or "").rmdir()
 
 
-def _described(config: TrainConfig, network: Network, description: dict[str, Any], data: SourceData) -> SourceCheckpoint:
+def _described(
+    config: TrainConfig, network: Network, description: dict[str, Any], data: SourceData
+) -> SourceCheckpoint:
     """The network with all that adaptation needs to know of it and of its source."""
     images, test = data.images["train"], data.images["test"]
     classes, names = images.num_classes, images.class_names
-    weights = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
-    results = {split: evaluate(network, data.in_order(split), classes) for split in ("train", "val", "test")}
+    weights = {
+        key: value.detach().cpu().contiguous().clone()
+        for key, value in network.state_dict().items()
+    }
+    results = {
+        split: evaluate(network, data.in_order(split), classes)
+        for split in ("train", "val", "test")
+    }
     metrics = scores(
         *(results["test"].logits.softmax(1), results["test"].labels, names, test.domains.tolist()),
         groups=test.groups,
         columns=_subgroups(config, data),
     )
     predicted, known = results["val"].logits.argmax(1), results["val"].labels
-    metrics["val_balanced_accuracy"] = round(balanced_accuracy(predicted, known, classes), 4) if (known >= 0).any() else 0.0
+    metrics["val_balanced_accuracy"] = (
+        round(balanced_accuracy(predicted, known, classes), 4) if (known >= 0).any() else 0.0
+    )
     return SourceCheckpoint(
         network=description,
         weights=weights,
@@ -257,17 +339,29 @@ def _described(config: TrainConfig, network: Network, description: dict[str, Any
     )
 
 
-def _with_calibration(config: TrainConfig, checkpoint: SourceCheckpoint, data: SourceData) -> SourceCheckpoint:
+def _with_calibration(
+    config: TrainConfig, checkpoint: SourceCheckpoint, data: SourceData
+) -> SourceCheckpoint:
     """The checkpoint with the guard's null distributions, as far as they are asked for and can be had."""
     if config.calibrate.kind == "off":
         return checkpoint
-    calibration = calibrate(checkpoint, data.images["val"], config.calibrate.options, seed=config.seed, trainer=config.trainer)
+    calibration = calibrate(
+        checkpoint,
+        data.images["val"],
+        config.calibrate.options,
+        seed=config.seed,
+        trainer=config.trainer,
+    )
     if calibration is None:
-        print("calibration: adaptation did harm on too many streams, so the guard keeps its default thresholds")
+        print(
+            "calibration: adaptation did harm on too many streams, so the guard keeps its default thresholds"
+        )
     else:
         levels = asdict(GuardConfig().thresholds(calibration))
         shown = ", ".join(f"{name} {level:.2f}" for name, level in levels.items())
-        print(f"calibration on {calibration['streams']} healthy streams ({calibration['left_out']} left out): {shown}")
+        print(
+            f"calibration on {calibration['streams']} healthy streams ({calibration['left_out']} left out): {shown}"
+        )
     return replace(checkpoint, calibration=calibration)
 
 
@@ -276,12 +370,18 @@ def main(argv: Sequence[str]) -> int:
 
     def run() -> None:
         config = configure(argv)
-        file = recalibrate(config) if config.calibrate.kind == "only" else train(config) / "source.ckpt"
+        file = (
+            recalibrate(config)
+            if config.calibrate.kind == "only"
+            else train(config) / "source.ckpt"
+        )
         checkpoint = SourceCheckpoint.load(file)
         score = checkpoint.metrics.get("balanced_accuracy", float("nan"))
         print(f"{file}: test balanced accuracy {score:.1f} %")
         if config.weights is not None and score < 100 / len(checkpoint.class_names) + _CHANCE:
-            print("that is hardly more than chance: see to weights_mean, weights_std and the order of the classes")
+            print(
+                "that is hardly more than chance: see to weights_mean, weights_std and the order of the classes"
+            )
 
     return entry.run(run, TrainConfig, GROUPS, USAGE, argv)
 

@@ -61,14 +61,22 @@ class Cell:
     @property
     def words(self) -> list[str]:
         """How adapt.py is asked for it."""
-        rate = [] if self.lr is None else [f"method.optimizer={self.optimizer}", f"method.lr={self.lr!r}"]
+        rate = (
+            []
+            if self.lr is None
+            else [f"method.optimizer={self.optimizer}", f"method.lr={self.lr!r}"]
+        )
         return [*self.variant.words, *rate]
 
     @property
     def published(self) -> list[str]:
         """The normalisation that the method was published with, whatever adapt.py's default."""
         config = METHODS[self.variant.kind].Config()
-        return [f"method.normalization={config.normalization}"] if isinstance(config, UpdateConfig) else []
+        return (
+            [f"method.normalization={config.normalization}"]
+            if isinstance(config, UpdateConfig)
+            else []
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,9 @@ class Report(NamedTuple):
     done: int = 0
 
 
-def create_cell(variant: Variant, rate: float, source: str, data: tuple[str, ...], batch_size: int) -> Cell:
+def create_cell(
+    variant: Variant, rate: float, source: str, data: tuple[str, ...], batch_size: int
+) -> Cell:
     """The cell at a multiple of the learning rate that adapt.py would take by itself.
 
     Args:
@@ -117,7 +127,11 @@ def create_cell(variant: Variant, rate: float, source: str, data: tuple[str, ...
     checkpoint = load_checkpoint(source)
     options = configure([f"source={source}", *data, *variant.words]).method.options
     chosen = scaled(
-        options, METHODS[variant.kind].Config, model=checkpoint.network["kind"], size=checkpoint.size, batch_size=batch_size
+        options,
+        METHODS[variant.kind].Config,
+        model=checkpoint.network["kind"],
+        size=checkpoint.size,
+        batch_size=batch_size,
     )
     if not isinstance(chosen, UpdateConfig):
         return Cell(variant, None, None)
@@ -150,14 +164,18 @@ def run_task(task: Task, tell: Callable[[Report], None]) -> None:
             unguarded = stream.unguarded(cell)
             for policy in cell.policies:
                 try:
-                    rows.append({**keys, "policy": policy, **unguarded, **stream.guarded(cell, policy)})
+                    rows.append(
+                        {**keys, "policy": policy, **unguarded, **stream.guarded(cell, policy)}
+                    )
                 except Exception as error:
                     failures.append({**keys, "policy": policy, "error": sentence(error)})
         except Exception as error:
             failures.append({**keys, "error": sentence(error)})
         if failures:
             tell(Report("errors", failures))
-        tell(Report("predictions", kept(keys, stream.served)))  # before the results, by which a cell counts as done
+        tell(
+            Report("predictions", kept(keys, stream.served))
+        )  # before the results, by which a cell counts as done
         tell(Report("results", rows, done=1))
 
 
@@ -170,7 +188,9 @@ class _Stream:
         self.labels = self.batches.labels
         #: Predictions of the cell that runs, by policy.
         self.served: dict[str, Tensor] = {}
-        self.source, self.control = (self.run([*NORMALIZATIONS[name], "guard=off"]) for name in ("source", "batch"))
+        self.source, self.control = (
+            self.run([*NORMALIZATIONS[name], "guard=off"]) for name in ("source", "batch")
+        )
 
     def run(self, words: list[str]) -> Outcome:
         return run(self.batches, configure([*self.words, *words]), self.checkpoint)
@@ -186,24 +206,40 @@ class _Stream:
         classes, quarter = len(self.checkpoint.class_names), slice(len(self.labels) * 3 // 4, None)
         return {
             name: balanced_accuracy(outcome.predictions, self.labels, classes),
-            f"{name}_last": balanced_accuracy(outcome.predictions[quarter], self.labels[quarter], classes),
+            f"{name}_last": balanced_accuracy(
+                outcome.predictions[quarter], self.labels[quarter], classes
+            ),
         }
 
     def normalizations(self) -> Row:
         """What the stream is worth without updates, by normalisation."""
-        choices = {name: list(words) for name, words in NORMALIZATIONS.items() if name not in ("source", "batch")}
-        scores = {name: self.scores(name, self.run([*words, "guard=off"]))[name] for name, words in choices.items()}
+        choices = {
+            name: list(words)
+            for name, words in NORMALIZATIONS.items()
+            if name not in ("source", "batch")
+        }
+        scores = {
+            name: self.scores(name, self.run([*words, "guard=off"]))[name]
+            for name, words in choices.items()
+        }
         chosen = self.run(["method=norm", "method.normalization=auto", "guard=on"])
         scores["auto"] = self.scores("auto", chosen)["auto"]
         source, control = self.scores("source", self.source), self.scores("control", self.control)
-        return {"images": len(self.labels), **source, **control, **scores, "batch": control["control"]}
+        return {
+            "images": len(self.labels),
+            **source,
+            **control,
+            **scores,
+            "batch": control["control"],
+        }
 
     def unguarded(self, cell: Cell) -> Row:
         """What all policies of a cell share: the references' scores and the unguarded method's."""
         outcome = self.run([*cell.words, *cell.published, "guard=off"])
         self.served["off"] = outcome.predictions
         references = {
-            name: self.scores(name, base)[name] for name, base in (("source", self.source), ("control", self.control))
+            name: self.scores(name, base)[name]
+            for name, base in (("source", self.source), ("control", self.control))
         }
         return {**references, **self.scores("unguarded", outcome)}
 
@@ -215,7 +251,10 @@ class _Stream:
         normalization = [] if policy == OURS else cell.published
         outcome = self.run([*cell.words, *normalization, f"guard={policy}"])
         self.served[policy] = outcome.predictions
-        alarm, bases = outcome.first_alarm, [base.predictions for base in (self.source, self.control)]
+        alarm, bases = (
+            outcome.first_alarm,
+            [base.predictions for base in (self.source, self.control)],
+        )
         losses = running_loss(outcome.predictions, bases, self.labels, self.task.batch_size)
         return {
             **self.scores("guarded", outcome),
@@ -263,7 +302,9 @@ def thinned(images: ImageSet, count: int, seed: int) -> ImageSet:
     """About ``count`` images drawn at random, equally many of each domain; all of them where there are no more."""
     domains = dict.fromkeys(images.domains.tolist())
     share, rng = -(-count // len(domains)), np.random.default_rng(seed)
-    rows = np.concatenate([rng.permutation(np.flatnonzero(images.domains == name))[:share] for name in domains])
+    rows = np.concatenate(
+        [rng.permutation(np.flatnonzero(images.domains == name))[:share] for name in domains]
+    )
     columns = ("images", "labels", "ids", "domains", "groups")
     return replace(
         images,

@@ -49,12 +49,17 @@ _TARGETS = (
     Target("nuclei fluor_520x696", "nuclei", ("data.target=fluor_520x696",)),
     Target("vessels chase", "vessels", ("data.target=chase",)),
     *(
-        Target(f"chest {shift} {severity}", "chest", (f"shift={shift}", f"shift.severity={severity}"))
+        Target(
+            f"chest {shift} {severity}", "chest", (f"shift={shift}", f"shift.severity={severity}")
+        )
         for shift in ("noise", "contrast")
         for severity in (3, 5)
     ),
 )
-_STREAMS = {"iid": ("stream=iid",), "85 %": ("stream=prevalence", "stream.label=0", "stream.fraction=0.85")}
+_STREAMS = {
+    "iid": ("stream=iid",),
+    "85 %": ("stream=prevalence", "stream.label=0", "stream.fraction=0.85"),
+}
 #: So slow that it is measured on a shorter stream.
 _SLOW = "memo"
 
@@ -86,14 +91,20 @@ class Job(NamedTuple):
 class ComparisonConfig:
     """Options of the comparison."""
 
-    root: str = option("../shared/data", "folder of nuclei_patches.npz, vessel_patches.npz and pneumoniamnist.npz")
-    sources: str = option("runs/sources", "folder of source models, NAME-seedN; what is missing is trained")
+    root: str = option(
+        "../shared/data", "folder of nuclei_patches.npz, vessel_patches.npz and pneumoniamnist.npz"
+    )
+    sources: str = option(
+        "runs/sources", "folder of source models, NAME-seedN; what is missing is trained"
+    )
     output: str = option("docs/results.csv", "finished runs, which are not run again")
     page: str = option("docs/results.md", "page whose tables are written anew")
     seeds: list[int] = option([0, 1, 2], "seeds of training and stream")
     methods: list[str] = option(list(METHODS), "methods to run")
     images: int = option(1024, "images of a stream, the first ones; or all where there are fewer")
-    slow_images: int = option(128, "the same for memo, which adapts to each image by itself, over 32 views")
+    slow_images: int = option(
+        128, "the same for memo, which adapts to each image by itself, over 32 views"
+    )
     processes: int = option(1, "processes that share the streams")
 
     def __post_init__(self) -> None:
@@ -122,7 +133,11 @@ def _open_jobs(config: ComparisonConfig, rows: Sequence[Row]) -> list[Job]:
     for seed in config.seeds:
         for target in _TARGETS:
             for stream in _STREAMS:
-                methods = tuple(name for name in config.methods if (target.title, stream, seed, name) not in done)
+                methods = tuple(
+                    name
+                    for name in config.methods
+                    if (target.title, stream, seed, name) not in done
+                )
                 jobs += [Job(target, stream, seed, methods)] if methods else []
     return jobs
 
@@ -133,7 +148,9 @@ def _run(work: Any, jobs: Sequence[Job], processes: int) -> Iterator[int]:
         return
     threads = max(1, torch.get_num_threads() // processes)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(
+        processes, context, initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
         yield from pool.map(work, jobs)
 
 
@@ -141,13 +158,23 @@ def run_job(config: ComparisonConfig, job: Job) -> int:
     """Run a stream's methods, each finished run a line of the CSV at once; returns their number."""
     source = Path(config.sources) / f"{job.target.data}-seed{job.seed}"
     data = data_words(job.target.data, config.root)
-    words = [f"source={source}", *data, *job.target.words, *_STREAMS[job.stream], f"seed={job.seed}", "guard=off"]
+    words = [
+        f"source={source}",
+        *data,
+        *job.target.words,
+        *_STREAMS[job.stream],
+        f"seed={job.seed}",
+        "guard=off",
+    ]
     batches = stream_batches(words)
     for name in job.methods:
         most = config.slow_images if name == _SLOW else config.images
         shown = batches[: max(1, most // len(batches[0]["image"]))]
         images, score, speed = measured([*words, f"method={name}"], shown)
-        _append(Path(config.output), Row(job.target.title, job.stream, job.seed, name, images, score, speed))
+        _append(
+            Path(config.output),
+            Row(job.target.title, job.stream, job.seed, name, images, score, speed),
+        )
     return len(job.methods)
 
 
@@ -156,7 +183,11 @@ def stream_batches(words: Sequence[str]) -> list[dict[str, Any]]:
     config = configure(words)
     images = target_images(config, SourceCheckpoint.load(config.source or ""))
     return list(
-        StreamLoader(images, create_stream(config.stream.options, images, config.seed), config.stream.options.batch_size)
+        StreamLoader(
+            images,
+            create_stream(config.stream.options, images, config.seed),
+            config.stream.options.batch_size,
+        )
     )
 
 
@@ -172,7 +203,11 @@ def measured(words: Sequence[str], batches: Sequence[dict[str, Any]]) -> tuple[i
     """
     kind = configure(words).method.kind
     published = METHODS[kind].Config()
-    fixed = [f"method.normalization={published.normalization}"] if isinstance(published, UpdateConfig) else []
+    fixed = (
+        [f"method.normalization={published.normalization}"]
+        if isinstance(published, UpdateConfig)
+        else []
+    )
     config = configure([*words, *fixed])
     seed_everything(config.seed, workers=True, verbose=False)
     checkpoint = SourceCheckpoint.load(config.source or "")
@@ -210,7 +245,9 @@ def _append(path: Path, row: Row) -> None:
     csv.writer(line, lineterminator="\n").writerow(row)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:  # in one write, since other processes append too
-        file.write(line.getvalue() if file.tell() else f"{','.join(Row._fields)}\n{line.getvalue()}")
+        file.write(
+            line.getvalue() if file.tell() else f"{','.join(Row._fields)}\n{line.getvalue()}"
+        )
 
 
 def tables(rows: Sequence[Row]) -> str:
@@ -218,25 +255,37 @@ def tables(rows: Sequence[Row]) -> str:
     parts = []
     for stream in _STREAMS:
         here = [row for row in rows if row.stream == stream]
-        titles = [target.title for target in _TARGETS if any(row.target == target.title for row in here)]
+        titles = [
+            target.title for target in _TARGETS if any(row.target == target.title for row in here)
+        ]
         if not titles:
             continue
-        lines = [f"| method | {' | '.join(titles)} | mean | images/s |", "|---|" + "--:|" * (len(titles) + 2)]
+        lines = [
+            f"| method | {' | '.join(titles)} | mean | images/s |",
+            "|---|" + "--:|" * (len(titles) + 2),
+        ]
         for name in METHODS:
             own = [row for row in here if row.method == name]
-            scores = [[row.balanced_accuracy for row in own if row.target == title] for title in titles]
+            scores = [
+                [row.balanced_accuracy for row in own if row.target == title] for title in titles
+            ]
             if not own:
                 continue
             means = [statistics.fmean(values) for values in scores if values]
             mean = f"{statistics.fmean(means):.1f}" if len(means) == len(titles) else "–"
             speed = f"{statistics.median(row.images_per_second for row in own):.0f}"
             note = f" (first {max(row.images for row in own)})" if name == _SLOW else ""
-            lines.append(f"| `{name}`{note} | {' | '.join(map(_spread, scores))} | {mean} | {speed} |")
+            lines.append(
+                f"| `{name}`{note} | {' | '.join(map(_spread, scores))} | {mean} | {speed} |"
+            )
         parts.append(f"### {_HEADINGS[stream]}\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
 
 
-_HEADINGS = {"iid": "Classes as in the target (`stream=iid`)", "85 %": "85 % of one class (`stream=prevalence`)"}
+_HEADINGS = {
+    "iid": "Classes as in the target (`stream=iid`)",
+    "85 %": "85 % of one class (`stream=prevalence`)",
+}
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -259,7 +308,13 @@ def write_page(path: Path, text: str, writer: str = "benchmarks.comparison") -> 
 
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
-    return entry.run(lambda: compare(entry.configured(ComparisonConfig, {}, argv)), ComparisonConfig, {}, USAGE, argv)
+    return entry.run(
+        lambda: compare(entry.configured(ComparisonConfig, {}, argv)),
+        ComparisonConfig,
+        {},
+        USAGE,
+        argv,
+    )
 
 
 if __name__ == "__main__":

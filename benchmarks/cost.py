@@ -14,7 +14,11 @@ _IMAGES = 6400
 
 
 def guard_costs(
-    source: str, data: Sequence[str], policies: Sequence[str], rounds: int, progress: Callable[[], object]
+    source: str,
+    data: Sequence[str],
+    policies: Sequence[str],
+    rounds: int,
+    progress: Callable[[], object],
 ) -> dict[str, float]:
     """The guard's time over that of all else in the same pass, by policy: the median over rounds, in which all take turns.
 
@@ -37,11 +41,16 @@ def guard_costs(
     items = create_stream(config.stream.options, images, seed=0).part(slice(_IMAGES))
     batches = Batches(StreamLoader(images, items, config.stream.options.batch_size))
     published = ["method.normalization=batch"]
-    configs = {name: configure([*words, *([] if name == OURS else published), f"guard={name}"]) for name in policies}
+    configs = {
+        name: configure([*words, *([] if name == OURS else published), f"guard={name}"])
+        for name in policies
+    }
     ratios: dict[str, list[float]] = {name: [] for name in policies}
     for _ in range(rounds):
         for name, choice in configs.items():
             outcome = run(batches, choice, checkpoint)
-            ratios[name].append(outcome.guard_seconds / (outcome.own_seconds - outcome.guard_seconds))
+            ratios[name].append(
+                outcome.guard_seconds / (outcome.own_seconds - outcome.guard_seconds)
+            )
             progress()
     return {name: round(median(values), 4) for name, values in ratios.items()}

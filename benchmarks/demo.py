@@ -54,7 +54,11 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     words = [f"seed={config.seed}", "wandb.group=demo"]
     print("Training a source model on scanner_a …")
     options = [f"data.target_images={config.images}", f"epochs={config.epochs}", "calibrate=off"]
-    train(entry.configured(TrainConfig, TRAIN_GROUPS, [*words, *options, f"output={folder / 'source'}"]))
+    train(
+        entry.configured(
+            TrainConfig, TRAIN_GROUPS, [*words, *options, f"output={folder / 'source'}"]
+        )
+    )
     checkpoint = SourceCheckpoint.load(folder / "source")
     classes = tuple(checkpoint.class_names)
     runs: list[tuple[str, bool, Run]] = []
@@ -104,9 +108,13 @@ def _summary(runs: Sequence[tuple[str, bool, Run]]) -> dict[str, Any]:
     """What ``summary.json`` holds: the two references' scores, and the figures of the runs that adapt."""
     figures = ("balanced_accuracy", "last_quarter", "alarms", "resets")
     adapting = [
-        {"name": name, "guarded": guarded, **{key: run.metrics[key] for key in figures}} for name, guarded, run in runs[2:]
+        {"name": name, "guarded": guarded, **{key: run.metrics[key] for key in figures}}
+        for name, guarded, run in runs[2:]
     ]
-    return {**{name: run.metrics["balanced_accuracy"] for name, _, run in runs[:2]}, "runs": adapting}
+    return {
+        **{name: run.metrics["balanced_accuracy"] for name, _, run in runs[:2]},
+        "runs": adapting,
+    }
 
 
 def _print_table(runs: Sequence[Run]) -> None:

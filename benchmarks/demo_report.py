@@ -81,7 +81,10 @@ def _story(runs: Sequence[Run], last_quarter: dict[str, float]) -> list[str]:
 
 
 def curves(
-    references: Sequence[tuple[str, Run]], runs: Sequence[Run], num_classes: int, thresholds: dict[str, float]
+    references: Sequence[tuple[str, Run]],
+    runs: Sequence[Run],
+    num_classes: int,
+    thresholds: dict[str, float],
 ) -> Figure:
     """Running accuracy, separation ratio and marginal drift of the runs over the stream, with the corrections marked."""
     figure = Figure(figsize=(9, 8), layout="constrained")
@@ -93,9 +96,17 @@ def curves(
         centers, values = running_balanced_accuracy(run.predictions, run.labels, num_classes)
         accuracy.plot(centers * _per_image(run), values, color=color, label=run.title)
         for axes, column in ((ratio, "R"), (drift, "drift")):
-            points = [(row["batch"], row[column]) for row in run.trace if row.get(column) is not None]
+            points = [
+                (row["batch"], row[column]) for row in run.trace if row.get(column) is not None
+            ]
             if points:
-                axes.plot(*zip(*points, strict=True), color=color, marker=".", markersize=4, label=run.title)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=color,
+                    marker=".",
+                    markersize=4,
+                    label=run.title,
+                )
         for axes in (accuracy, ratio, drift):
             for event in run.corrections:
                 axes.axvline(event["batch"], color=color, linewidth=0.9, alpha=0.6)
@@ -111,11 +122,15 @@ def curves(
     return figure
 
 
-def _marginals(references: Sequence[tuple[str, Run]], runs: Sequence[Run], class_names: Sequence[str]) -> Figure:
+def _marginals(
+    references: Sequence[tuple[str, Run]], runs: Sequence[Run], class_names: Sequence[str]
+) -> Figure:
     shown = [*references[-1:], *((run.title, run) for run in runs)]
     figure = Figure(figsize=(9, 2 + 1.5 * len(shown)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(len(shown) + 1, 1, sharex=True, sharey=True))
-    curves = [(name, run.predictions, run) for name, run in shown] + [("true labels", runs[0].labels, runs[0])]
+    curves = [(name, run.predictions, run) for name, run in shown] + [
+        ("true labels", runs[0].labels, runs[0])
+    ]
     for axes, (name, classes, run) in zip(panels, curves, strict=True):
         centers, shares = running_marginals(classes, len(class_names))
         axes.stackplot(centers * _per_image(run), shares.T, labels=class_names, alpha=0.85)
@@ -124,7 +139,12 @@ def _marginals(references: Sequence[tuple[str, Run]], runs: Sequence[Run], class
         for event in run.corrections if name != "true labels" else ():
             axes.axvline(event["batch"], color=page.INK, linewidth=0.9)
     panels[-1].set_xlabel("batch")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(class_names), fontsize="small")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=len(class_names),
+        fontsize="small",
+    )
     return figure
 
 
@@ -141,7 +161,9 @@ def _samples(images: Sequence[tuple[str, ImageSet]], per_class: int = 3) -> Figu
             panels[0][label].set_title(images[0][1].class_names[label], fontsize="small")
             for row, index in enumerate(np.flatnonzero(image_set.labels == label)[:per_class]):
                 image = image_set[int(index)]["image"].clamp(0, 1).permute(1, 2, 0).numpy()
-                panels[block * per_class + row][label].imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)
+                panels[block * per_class + row][label].imshow(
+                    image.squeeze(), cmap="gray", vmin=0, vmax=1
+                )
     return figure
 
 

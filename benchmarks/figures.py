@@ -55,8 +55,19 @@ _CELLS = (
     Cell("phantom", "phantom, iid, default lr (Adam 1e-3)", "stream=iid", ("tent", "dsbr")),
     Cell("phantom", "phantom, iid, Adam 1e-2", "stream=iid", ("tent", "dsbr"), _HARSH),
     Cell("phantom", "phantom, 85 % of one class, Adam 1e-2", _SKEWED, ("dsbr",), _HARSH),
-    Cell("nuclei", "nuclei fluor_360, iid, default lr (Adam 1e-3)", "data.target=fluor_360", ("tent", "dsbr")),
-    Cell("nuclei", "nuclei fluor_520x696, 85 %, Adam 1e-2", f"data.target=fluor_520x696 {_SKEWED}", ("dsbr",), _HARSH),
+    Cell(
+        "nuclei",
+        "nuclei fluor_360, iid, default lr (Adam 1e-3)",
+        "data.target=fluor_360",
+        ("tent", "dsbr"),
+    ),
+    Cell(
+        "nuclei",
+        "nuclei fluor_520x696, 85 %, Adam 1e-2",
+        f"data.target=fluor_520x696 {_SKEWED}",
+        ("dsbr",),
+        _HARSH,
+    ),
     Cell(
         "nuclei",
         "the same, 4 passes",
@@ -64,7 +75,13 @@ _CELLS = (
         ("dsbr",),
         _HARSH,
     ),
-    Cell("chest", "pneumoniamnist, contrast 3, 10 passes", "shift=contrast stream.passes=10", ("tent", "dsbr"), _HARSH),
+    Cell(
+        "chest",
+        "pneumoniamnist, contrast 3, 10 passes",
+        "shift=contrast stream.passes=10",
+        ("tent", "dsbr"),
+        _HARSH,
+    ),
     Cell(
         "chest",
         "pneumoniamnist, contrast 5, 10 passes",
@@ -86,9 +103,14 @@ _CELLS = (
 class FiguresConfig:
     """Options of the figures."""
 
-    sets: list[str] = option(list(_SETS), "data sets: phantom, nuclei, chest, imbalanced (chest, without balanced training)")
+    sets: list[str] = option(
+        list(_SETS),
+        "data sets: phantom, nuclei, chest, imbalanced (chest, without balanced training)",
+    )
     root: str = option("../shared/data", "folder of nuclei_patches.npz and pneumoniamnist.npz")
-    output: str = option("runs/figures", "folder of the results; source models found there are used again")
+    output: str = option(
+        "runs/figures", "folder of the results; source models found there are used again"
+    )
     seeds: list[int] = option([0, 1, 2], "seeds of training and stream")
 
     def __post_init__(self) -> None:
@@ -105,25 +127,46 @@ def figures(config: FiguresConfig) -> None:
     cells = [cell for cell in _CELLS if cell.set in config.sets]
     print("| stream | run | balanced accuracy | last quarter | largest class in it | resets |")
     print("|---|---|---|---|---|---|", flush=True)
-    with tqdm(total=len(config.seeds) * sum(2 + 2 * len(cell.methods) for cell in cells), unit="run", disable=None) as progress:
+    with tqdm(
+        total=len(config.seeds) * sum(2 + 2 * len(cell.methods) for cell in cells),
+        unit="run",
+        disable=None,
+    ) as progress:
         for cell in cells:
             data = data_words(_SETS[cell.set].data, config.root)
             runs = [("source", "method=source guard=off"), ("control", "method=norm guard=off")]
             for method in cell.methods:
-                runs += [(f"{method}, {g}", f"method={method} {cell.hyperparameters} guard={g}") for g in ("off", "on")]
+                runs += [
+                    (f"{method}, {g}", f"method={method} {cell.hyperparameters} guard={g}")
+                    for g in ("off", "on")
+                ]
             for name, words_of_run in runs:
                 columns: list[tuple[float, ...]] = []
                 for seed in config.seeds:
-                    source = source_model(output, cell.set, seed, [*data, *_SETS[cell.set].training.split()])
+                    source = source_model(
+                        output, cell.set, seed, [*data, *_SETS[cell.set].training.split()]
+                    )
                     last = output / f"{cell.set}-last"
                     words = [*quiet, *data, f"seed={seed}", f"source={source}", f"output={last}"]
-                    metrics = adapt(configure([*words, *cell.stream.split(), *words_of_run.split()]))
+                    metrics = adapt(
+                        configure([*words, *cell.stream.split(), *words_of_run.split()])
+                    )
                     share = _largest_share(last / "predictions.csv")
-                    columns.append((metrics["balanced_accuracy"], metrics["last_quarter"], share, metrics["resets"]))
+                    columns.append(
+                        (
+                            metrics["balanced_accuracy"],
+                            metrics["last_quarter"],
+                            share,
+                            metrics["resets"],
+                        )
+                    )
                     progress.update()
                 *scores, resets = zip(*columns, strict=True)
                 shown = [f"{sum(c) / len(c):.1f} ({min(c):.1f}–{max(c):.1f})" for c in scores]
-                print(f"| {cell.title} | {name} | {' | '.join(shown)} | {', '.join(map(str, resets))} |", flush=True)
+                print(
+                    f"| {cell.title} | {name} | {' | '.join(shown)} | {', '.join(map(str, resets))} |",
+                    flush=True,
+                )
 
 
 def _largest_share(path: Path) -> float:
@@ -136,7 +179,9 @@ def _largest_share(path: Path) -> float:
 
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
-    return entry.run(lambda: figures(entry.configured(FiguresConfig, {}, argv)), FiguresConfig, {}, USAGE, argv)
+    return entry.run(
+        lambda: figures(entry.configured(FiguresConfig, {}, argv)), FiguresConfig, {}, USAGE, argv
+    )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,11 @@ Grid = list[tuple[Setting, list[Case]]]
 
 
 def settings(
-    targets: Sequence[str], shifts: Sequence[str], severities: Sequence[int], streams: Sequence[str], seeds: Sequence[int]
+    targets: Sequence[str],
+    shifts: Sequence[str],
+    severities: Sequence[int],
+    streams: Sequence[str],
+    seeds: Sequence[int],
 ) -> list[Setting]:
     """All streams of the axes; a target is written DATA/DOMAIN, or DATA where there is but one domain."""
     shifted = [("none", 0)] if "none" in shifts else []
@@ -48,7 +52,10 @@ def settings(
 
 
 def create_grid(
-    streams: Sequence[Setting], cases: Sequence[Case], cells: int | None = None, per_stream: int | None = None
+    streams: Sequence[Setting],
+    cases: Sequence[Case],
+    cells: int | None = None,
+    per_stream: int | None = None,
 ) -> Grid:
     """Cross streams with cases, or take a balanced part of the product.
 
@@ -75,7 +82,10 @@ def create_grid(
 
 
 def balanced(
-    candidates: Sequence[T], count: int, counts: Counter[Hashable] | None = None, context: tuple[Hashable, ...] = ()
+    candidates: Sequence[T],
+    count: int,
+    counts: Counter[Hashable] | None = None,
+    context: tuple[Hashable, ...] = (),
 ) -> list[T]:
     """Choose ``count`` distinct candidates so that values, and pairs of values, occur equally often.
 

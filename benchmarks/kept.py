@@ -29,7 +29,10 @@ def kept(keys: Mapping[str, Any], runs: Mapping[str, Tensor]) -> list[Row]:
         keys: the stream's or the cell's.
         runs: whole numbers (N,) by policy.
     """
-    return [{**keys, "policy": name, "predictions": packed(values.numpy())} for name, values in runs.items()]
+    return [
+        {**keys, "policy": name, "predictions": packed(values.numpy())}
+        for name, values in runs.items()
+    ]
 
 
 def of_streams(rows: Iterable[Row]) -> dict[tuple[str, ...], dict[str, Numbers]]:
@@ -37,7 +40,9 @@ def of_streams(rows: Iterable[Row]) -> dict[tuple[str, ...], dict[str, Numbers]]
     streams: dict[tuple[str, ...], dict[str, Numbers]] = {}
     for row in rows:
         if row["method"] is None:
-            streams.setdefault(key_of(row, STREAM_KEYS), {})[row["policy"]] = unpacked(row["predictions"])
+            streams.setdefault(key_of(row, STREAM_KEYS), {})[row["policy"]] = unpacked(
+                row["predictions"]
+            )
     return {key: parts for key, parts in streams.items() if set(OF_STREAM) <= parts.keys()}
 
 

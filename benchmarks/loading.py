@@ -45,8 +45,19 @@ class LoadingConfig:
     rounds: int = option(3, "passes of each kind; the median counts")
 
     def __post_init__(self) -> None:
-        if min(self.images, self.size, self.batch_size, self.rounds, 1 + min(self.workers, default=-1)) < 1:
-            raise InputError("images, size, batch_size and rounds must be at least 1, workers a list of numbers from 0")
+        if (
+            min(
+                self.images,
+                self.size,
+                self.batch_size,
+                self.rounds,
+                1 + min(self.workers, default=-1),
+            )
+            < 1
+        ):
+            raise InputError(
+                "images, size, batch_size and rounds must be at least 1, workers a list of numbers from 0"
+            )
         if self.model not in MODELS:
             raise InputError(f"unknown model {self.model!r}: {closest(self.model, MODELS)}")
 
@@ -59,7 +70,9 @@ def write_files(folder: Path, config: LoadingConfig) -> None:
     for number, (label, cell) in enumerate(zip(labels.tolist(), cells, strict=True)):
         path = folder / CLASSES[label] / f"{number:06d}.{config.format}"
         path.parent.mkdir(exist_ok=True)
-        Image.fromarray(cell).resize((config.size, config.size), Image.Resampling.BICUBIC).save(path)
+        Image.fromarray(cell).resize((config.size, config.size), Image.Resampling.BICUBIC).save(
+            path
+        )
 
 
 def rate(batches: Iterable[dict[str, Any]]) -> float:
@@ -73,9 +86,15 @@ def rate(batches: Iterable[dict[str, Any]]) -> float:
 def step_rate(images: ImageSet, config: LoadingConfig, device: torch.device) -> float:
     """Images a second of Tent's steps on tensors that are already there."""
     network = create_network(
-        config.model, MODELS[config.model](), num_classes=len(CLASSES), channels=images.channels, size=images.size
+        config.model,
+        MODELS[config.model](),
+        num_classes=len(CLASSES),
+        channels=images.channels,
+        size=images.size,
     )[0]
-    method = create_method("tent", network.to(device), num_classes=len(CLASSES), optimizer="adam", lr=1e-3)
+    method = create_method(
+        "tent", network.to(device), num_classes=len(CLASSES), optimizer="adam", lr=1e-3
+    )
     rows = np.arange(min(len(images), config.batch_size))
     batch: Tensor = images.batch(rows)["image"].to(device)
 
@@ -87,7 +106,9 @@ def step_rate(images: ImageSet, config: LoadingConfig, device: torch.device) -> 
 
     steps = -(-len(images) // len(rows))
     passes(2)  # warm up
-    return steps * len(rows) / sorted(passes(steps) for _ in range(config.rounds))[config.rounds // 2]
+    return (
+        steps * len(rows) / sorted(passes(steps) for _ in range(config.rounds))[config.rounds // 2]
+    )
 
 
 def measure(config: LoadingConfig) -> tuple[dict[str, float], float]:
@@ -104,14 +125,20 @@ def measure(config: LoadingConfig) -> tuple[dict[str, float], float]:
                 images = images.transformed(create_shift(config.shift, options))
             loader = StreamLoader(images, np.arange(len(images)), config.batch_size, workers)
             rates = sorted(rate(loader) for _ in range(config.rounds))
-            ways[f"{'cached' if cache else 'decoded'}, {workers} workers"] = rates[config.rounds // 2]
+            ways[f"{'cached' if cache else 'decoded'}, {workers} workers"] = rates[
+                config.rounds // 2
+            ]
         return ways, step_rate(images, config, device)
 
 
 def loading(config: LoadingConfig) -> None:
     """Measure, and print a table."""
     ways, step = measure(config)
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    name = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{torch.get_num_threads()} CPU threads"
+    )
     print(
         f"{config.images} {config.format} files of {config.size}x{config.size}, shift {config.shift}, batch {config.batch_size}"
     )
@@ -122,7 +149,9 @@ def loading(config: LoadingConfig) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
-    return entry.run(lambda: loading(entry.configured(LoadingConfig, {}, argv)), LoadingConfig, {}, USAGE, argv)
+    return entry.run(
+        lambda: loading(entry.configured(LoadingConfig, {}, argv)), LoadingConfig, {}, USAGE, argv
+    )
 
 
 if __name__ == "__main__":

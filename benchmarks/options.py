@@ -24,10 +24,16 @@ class DataOptions:
 
     root: str | None = option(None, "folder of the files; null: ../shared/data where it exists")
     files: dict[str, str] = option(
-        {"nuclei": "nuclei_patches.npz", "vessels": "vessel_patches.npz", "pneumoniamnist": "pneumoniamnist.npz"},
+        {
+            "nuclei": "nuclei_patches.npz",
+            "vessels": "vessel_patches.npz",
+            "pneumoniamnist": "pneumoniamnist.npz",
+        },
         "data sets by name, each an .npz file with training images of one domain; the phantom needs none",
     )
-    targets: list[str] = option(["phantom/scanner_b"], "targets, DATA/DOMAIN, or DATA where it has but one domain")
+    targets: list[str] = option(
+        ["phantom/scanner_b"], "targets, DATA/DOMAIN, or DATA where it has but one domain"
+    )
 
 
 @dataclass
@@ -37,11 +43,16 @@ class StudyConfig:
     data: DataOptions = option(DataOptions(), "images")
     methods: list[str] = option(["tent", "dsbr"], "methods, or labels of variants")
     variants: dict[str, Any] = option(
-        {"dsbr_estimated": {"kind": "dsbr", "target_prior": "estimated"}}, "methods with options of their own, by label"
+        {"dsbr_estimated": {"kind": "dsbr", "target_prior": "estimated"}},
+        "methods with options of their own, by label",
     )
     seeds: list[int] = option([0], "seeds of the streams")
-    models: Any = option(1, "source models of a data set, trained with the first seeds; each: one a seed")
-    sources: str | None = option(None, "folder of source models, named DATA and SEED; what it lacks is trained")
+    models: Any = option(
+        1, "source models of a data set, trained with the first seeds; each: one a seed"
+    )
+    sources: str | None = option(
+        None, "folder of source models, named DATA and SEED; what it lacks is trained"
+    )
     train: list[str] = option([], "words for train.py")
     processes: int = option(2, "processes, of one thread each")
     shard: str | None = option(None, "run the k-th of n parts, written k/n")
@@ -55,7 +66,9 @@ class StudyConfig:
             raise InputError(f"models={self.models} must be a number from 1 on, or each")
         for label, variant in self.variants.items():
             if not isinstance(variant, dict) or "kind" not in variant:
-                raise InputError(f"variants.{label} needs a kind: the method that it is a variant of")
+                raise InputError(
+                    f"variants.{label} needs a kind: the method that it is a variant of"
+                )
             check_known("method", [variant["kind"]], METHODS)
         self.check_methods(self.methods)
 
@@ -87,19 +100,37 @@ class StudyConfig:
 class BenchmarkConfig(StudyConfig):
     """Options of ``benchmark.py``."""
 
-    study: Literal["guard"] = option("guard", "what is measured: guard, or paper (whose options study=paper --help lists)")
+    study: Literal["guard"] = option(
+        "guard", "what is measured: guard, or paper (whose options study=paper --help lists)"
+    )
     shifts: list[str] = option(["none", "noise"], "corruptions of the target; none: as it is")
     severities: list[int] = option([3], "severities of each corruption, 1 to 5")
-    streams: list[str] = option(["iid", "prevalence"], "orders of arrival; recurring: target and source in turn")
+    streams: list[str] = option(
+        ["iid", "prevalence"], "orders of arrival; recurring: target and source in turn"
+    )
     rates: list[float] = option([1, 10], "multiples of a method's default learning rate")
-    policies: list[str] | None = option(None, "guards, by the names of adapt.py; null: all there are")
-    cells: int | None = option(None, "cells to take of the product, balanced over its axes; null: all")
-    per_stream: int | None = option(None, "cells that share a stream; null: all methods at all rates")
-    images: int = option(3000, "length of a stream, at least: larger targets are thinned, smaller ones passed over again")
+    policies: list[str] | None = option(
+        None, "guards, by the names of adapt.py; null: all there are"
+    )
+    cells: int | None = option(
+        None, "cells to take of the product, balanced over its axes; null: all"
+    )
+    per_stream: int | None = option(
+        None, "cells that share a stream; null: all methods at all rates"
+    )
+    images: int = option(
+        3000,
+        "length of a stream, at least: larger targets are thinned, smaller ones passed over again",
+    )
     batch_size: int = option(64, "images that arrive together")
     cost_rounds: int = option(5, "rounds in which the cost of guarding is timed; 0: not at all")
-    report: bool = option(False, "leave report.html, a page about the results: ranks with intervals, figures, pictures")
-    logger: Any = option("csv", "loggers beside W&B: tensorboard, mlflow, or a list; results.csv is always written")
+    report: bool = option(
+        False,
+        "leave report.html, a page about the results: ranks with intervals, figures, pictures",
+    )
+    logger: Any = option(
+        "csv", "loggers beside W&B: tensorboard, mlflow, or a list; results.csv is always written"
+    )
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
 
     @property
@@ -121,7 +152,9 @@ class BenchmarkConfig(StudyConfig):
         if self.cost_rounds < 0:
             raise InputError("cost_rounds must not be negative")
         if self.policies is not None:
-            self.policies = [{"True": "on", "False": "off"}.get(name, name) for name in self.policies]  # YAML's on and off
+            self.policies = [
+                {"True": "on", "False": "off"}.get(name, name) for name in self.policies
+            ]  # YAML's on and off
             self.refuse_repeated("policies")
         check_known("policy", self.policies or [], GUARDS)
         check_known("shift", self.shifts, {"none", *CORRUPTIONS})

@@ -96,7 +96,10 @@ class Recorder(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
-        self.seconds, self.own_seconds = perf_counter() - self.seconds, process_time() - self.own_seconds
+        self.seconds, self.own_seconds = (
+            perf_counter() - self.seconds,
+            process_time() - self.own_seconds,
+        )
 
 
 def run(batches: Batches, config: AdaptConfig, checkpoint: SourceCheckpoint) -> Outcome:
@@ -111,9 +114,18 @@ def run(batches: Batches, config: AdaptConfig, checkpoint: SourceCheckpoint) -> 
     module, guard, _ = create_module(config, checkpoint)
     mark = _Mark()
     recorder = Recorder(mark)
-    quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_checkpointing": False, "logger": False}
+    quiet = {
+        "accelerator": "cpu",
+        "enable_progress_bar": False,
+        "enable_checkpointing": False,
+        "logger": False,
+    }
     trainer = entry.create_trainer(
-        {**entry.trainer_arguments({}, max_epochs=1), **quiet, "callbacks": [mark, *([guard] if guard else []), recorder]}
+        {
+            **entry.trainer_arguments({}, max_epochs=1),
+            **quiet,
+            "callbacks": [mark, *([guard] if guard else []), recorder],
+        }
     )
     trainer.fit(module, batches)
     return Outcome(
@@ -128,7 +140,9 @@ def run(batches: Batches, config: AdaptConfig, checkpoint: SourceCheckpoint) -> 
     )
 
 
-def running_loss(predictions: Tensor, references: Sequence[Tensor], labels: Tensor, batch_size: int) -> Tensor:
+def running_loss(
+    predictions: Tensor, references: Sequence[Tensor], labels: Tensor, batch_size: int
+) -> Tensor:
     """Points of balanced accuracy by which predictions lie below the better of the references, from the stream's start on.
 
     It is the difference of running balanced accuracies over the same images, except that a class counts as if it had
@@ -149,7 +163,10 @@ def running_loss(predictions: Tensor, references: Sequence[Tensor], labels: Tens
     least = members.mean(1, keepdim=True) * min(_WARM_UP, len(labels))
     shown = members.cumsum(1).maximum(least)
     right = (predictions == labels).double()
-    losses = [(((reference == labels).double() - right) * members).cumsum(1) / shown for reference in references]
+    losses = [
+        (((reference == labels).double() - right) * members).cumsum(1) / shown
+        for reference in references
+    ]
     return 100 * torch.stack(losses).mean(1).amax(0)[ends]
 
 

@@ -67,8 +67,14 @@ def heat_map(rows: Sequence[Row], policy: str = OURS) -> Figure:
     for row in rows:
         if row["policy"] == policy:
             shift = row["shift"] if row["shift"] == "none" else f"{row['shift']} {row['severity']}"
-            line = f"{row['data']} {row['target']}, {shift}" if row["data"] != row["target"] else f"{row['data']}, {shift}"
-            cells.setdefault((line, f"{row['stream']} {row['method']}"), []).append(row["guarded"] - better(row))
+            line = (
+                f"{row['data']} {row['target']}, {shift}"
+                if row["data"] != row["target"]
+                else f"{row['data']}, {shift}"
+            )
+            cells.setdefault((line, f"{row['stream']} {row['method']}"), []).append(
+                row["guarded"] - better(row)
+            )
     lines, columns = (sorted({key[axis] for key in cells}) for axis in (0, 1))
     values = np.full((len(lines), len(columns)), np.nan)
     for (line, column), differences in cells.items():
@@ -81,5 +87,7 @@ def heat_map(rows: Sequence[Row], policy: str = OURS) -> Figure:
     axes.set_yticks(range(len(lines)), lines, fontsize=7)
     bar = figure.colorbar(image, extend="both", shrink=0.6, pad=0.01)
     bar.set_label("guarded minus the better (points)", fontsize=8)
-    axes.set_title(f"{title_of(policy)}: mean over learning rates and seeds; grey: not run", fontsize=9)
+    axes.set_title(
+        f"{title_of(policy)}: mean over learning rates and seeds; grey: not run", fontsize=9
+    )
     return figure

@@ -42,7 +42,9 @@ class Model:
 
 def plan_grid(config: BenchmarkConfig) -> Grid:
     """The streams of this shard with their cases; data that is not there is left out."""
-    streams = settings(present_targets(config), config.shifts, config.severities, config.streams, config.seeds)
+    streams = settings(
+        present_targets(config), config.shifts, config.severities, config.streams, config.seeds
+    )
     cases = [Case(method, rate) for method in config.methods for rate in _rates(config, method)]
     return shard_of(create_grid(streams, cases, config.cells, config.per_stream), config.shard)
 
@@ -60,15 +62,23 @@ def present_targets(config: StudyConfig) -> list[str]:
         InputError: no data at all, or an unknown data set or domain.
     """
     if config.data.root is not None and not Path(config.data.root).expanduser().is_dir():
-        raise InputError(f"data.root={config.data.root} is not a folder: name that of the files, or leave it out")
-    check_known("data set", (target.partition("/")[0] for target in config.data.targets), {"phantom", *config.data.files})
+        raise InputError(
+            f"data.root={config.data.root} is not a folder: name that of the files, or leave it out"
+        )
+    check_known(
+        "data set",
+        (target.partition("/")[0] for target in config.data.targets),
+        {"phantom", *config.data.files},
+    )
     files = {target: data_file(config, target.partition("/")[0]) for target in config.data.targets}
     absent = [target for target, file in files.items() if file is not None and not file.is_file()]
     for target in absent:
         print(f"{target} is skipped: {files[target]} is not there (data.root=DIR says where)")
     present = [target for target in files if target not in absent]
     if not present:
-        raise InputError("none of the data is there: set data.root to its folder, or data.targets=[phantom/scanner_b]")
+        raise InputError(
+            "none of the data is there: set data.root to its folder, or data.targets=[phantom/scanner_b]"
+        )
     for target in present:
         _check_domain(config, *target.split("/", 1))
     return present
@@ -78,7 +88,9 @@ def _check_domain(config: StudyConfig, data: str, domain: str | None = None) -> 
     """Refuse a domain that the data has not got, before any model is trained."""
     kind = kind_of(data)
     few = {"target_images": len(SCANNERS)} if data == "phantom" else {}
-    options = entry.configured(_Source, {"data": DATA}, [f"data={kind}", *data_words(config, data, domain)]).data.options
+    options = entry.configured(
+        _Source, {"data": DATA}, [f"data={kind}", *data_words(config, data, domain)]
+    ).data.options
     load_images(kind, replace(options, **few), "target")
 
 
@@ -92,7 +104,11 @@ class _Source:
 def plan_models(config: StudyConfig, streams: Iterable[Setting]) -> dict[tuple[str, int], Model]:
     """The source model of each data set and stream seed."""
     count = len(config.seeds) if config.models == "each" else min(config.models, len(config.seeds))
-    roots = [Path(root).expanduser() for root in (config.sources, f"{config.output}/sources") if root is not None]
+    roots = [
+        Path(root).expanduser()
+        for root in (config.sources, f"{config.output}/sources")
+        if root is not None
+    ]
     models = {}
     for data, seed in dict.fromkeys((setting.data, setting.seed) for setting in streams):
         trained = config.seeds[config.seeds.index(seed) % count]
@@ -102,7 +118,11 @@ def plan_models(config: StudyConfig, streams: Iterable[Setting]) -> dict[tuple[s
 
 
 def plan_tasks(
-    config: BenchmarkConfig, grid: Grid, models: dict[tuple[str, int], Model], results: Iterable[Row], references: Iterable[Row]
+    config: BenchmarkConfig,
+    grid: Grid,
+    models: dict[tuple[str, int], Model],
+    results: Iterable[Row],
+    references: Iterable[Row],
 ) -> list[Task]:
     """What is still to be run.
 
@@ -132,7 +152,16 @@ def plan_tasks(
         if cells or normalizations:
             folder = str(model.folder)
             tasks.append(
-                Task(setting, tuple(cells), folder, model.seed, words, config.images, config.batch_size, normalizations)
+                Task(
+                    setting,
+                    tuple(cells),
+                    folder,
+                    model.seed,
+                    words,
+                    config.images,
+                    config.batch_size,
+                    normalizations,
+                )
             )
     return tasks
 
@@ -144,7 +173,9 @@ def policies_of(config: BenchmarkConfig) -> tuple[str, ...]:
 
 def missing_models(config: StudyConfig, models: Mapping[tuple[str, int], Model]) -> list[list[str]]:
     """How train.py is asked for each source model that is still to be trained."""
-    return [_training_words(config, model) for model in dict.fromkeys(models.values()) if model.missing]
+    return [
+        _training_words(config, model) for model in dict.fromkeys(models.values()) if model.missing
+    ]
 
 
 def kind_of(data: str) -> str:

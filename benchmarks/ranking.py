@@ -47,7 +47,9 @@ class Entry:
     outcomes: tuple[int, int, int]
 
 
-def ranked(rows: Sequence[Row], predictions: Iterable[Row], repeats: int = 500, seed: int = 0) -> list[Entry]:
+def ranked(
+    rows: Sequence[Row], predictions: Iterable[Row], repeats: int = 500, seed: int = 0
+) -> list[Entry]:
     """All methods, alone and guarded, the largest gain first.
 
     The intervals come from resampling seeds, with all that belongs to each, and within each stream images, of which one may
@@ -62,12 +64,21 @@ def ranked(rows: Sequence[Row], predictions: Iterable[Row], repeats: int = 500, 
     runs = _runs(rows)
     seeds = sorted({row["seed"] for row in rows})
     rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=repeats) if seeds else np.empty((0, 0))
+    weights = (
+        rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=repeats)
+        if seeds
+        else np.empty((0, 0))
+    )
     drawn, images = _drawn(runs, list(predictions), repeats, rng)
     entries = []
     for (method, policy), cells in _by_entry(runs).items():
         gains = [row["score"] - row["control"] for row in cells]
-        differences = np.stack([drawn.get(_key(row), np.full(repeats, gain)) for row, gain in zip(cells, gains, strict=True)])
+        differences = np.stack(
+            [
+                drawn.get(_key(row), np.full(repeats, gain))
+                for row, gain in zip(cells, gains, strict=True)
+            ]
+        )
         weight = weights[:, [seeds.index(row["seed"]) for row in cells]].T.astype(float)
         total = weight.sum(0)
         means = (differences * weight).sum(0)[total > 0] / total[total > 0]
@@ -96,7 +107,11 @@ def outcomes(gains: Iterable[float]) -> tuple[int, int, int]:
 
 
 def resampled(
-    labels: Numbers, images: Numbers, right: Mapping[Any, npt.NDArray[np.bool_]], repeats: int, rng: np.random.Generator
+    labels: Numbers,
+    images: Numbers,
+    right: Mapping[Any, npt.NDArray[np.bool_]],
+    repeats: int,
+    rng: np.random.Generator,
 ) -> dict[Any, Floats]:
     """Balanced accuracies in percent of several models under the same resamples of a stream's images.
 
@@ -117,12 +132,17 @@ def resampled(
     # Sums over each image's showings, so that the draws meet images alone.
     member = np.stack([np.bincount(code, truth == label, len(names)) for label in classes], axis=1)
     hits = {
-        name: np.stack([np.bincount(code, (truth == label) & ok[known], len(names)) for label in classes], axis=1)
+        name: np.stack(
+            [np.bincount(code, (truth == label) & ok[known], len(names)) for label in classes],
+            axis=1,
+        )
         for name, ok in right.items()
     }
     scores: dict[Any, list[Floats]] = {name: [] for name in right}
     for size in _blocks(repeats, len(names)):
-        weight = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size).astype(np.float64)
+        weight = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size).astype(
+            np.float64
+        )
         support = weight @ member
         with np.errstate(invalid="ignore"):
             for name, hit in hits.items():
@@ -132,7 +152,9 @@ def resampled(
 
 def _runs(rows: Sequence[Row]) -> list[Row]:
     """A row a run: each method left alone once a cell, then under each guard."""
-    alone = {key_of(row, CELL_KEYS): {**row, "policy": "off", "score": row["unguarded"]} for row in rows}
+    alone = {
+        key_of(row, CELL_KEYS): {**row, "policy": "off", "score": row["unguarded"]} for row in rows
+    }
     return [*alone.values(), *({**row, "score": row["guarded"]} for row in rows)]
 
 
@@ -158,7 +180,9 @@ def _drawn(
         if stream not in wanted or not (labels >= 0).any():
             continue
         right = {key: unpacked(said[key]) == labels for key in wanted[stream]}
-        scores = resampled(labels, parts["images"], {"control": parts["control"] == labels, **right}, repeats, rng)
+        scores = resampled(
+            labels, parts["images"], {"control": parts["control"] == labels, **right}, repeats, rng
+        )
         differences.update({key: scores[key] - scores["control"] for key in right})
     return differences, bool(differences)
 

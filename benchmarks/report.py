@@ -20,7 +20,10 @@ _RESAMPLES = 500
 
 
 def benchmark_report(
-    config: BenchmarkConfig, summary: Mapping[str, Any], rows: Sequence[Row], predictions: Sequence[Row]
+    config: BenchmarkConfig,
+    summary: Mapping[str, Any],
+    rows: Sequence[Row],
+    predictions: Sequence[Row],
 ) -> str:
     """The page, as HTML.
 
@@ -32,7 +35,9 @@ def benchmark_report(
     """
     streams = {key_of(row, STREAM_KEYS) for row in rows}
     seeds = {row["seed"] for row in rows}
-    settings = page.details("Configuration, resolved", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+    settings = page.details(
+        "Configuration, resolved", OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
+    )
     lead = ", ".join(
         [
             page.counted(len(rows), "guarded run"),
@@ -43,7 +48,9 @@ def benchmark_report(
     )
     if not rows:
         return page.page(
-            "Benchmark of guards", "No cell has a result yet; errors.csv says what failed.", [("Settings", [settings])]
+            "Benchmark of guards",
+            "No cell has a result yet; errors.csv says what failed.",
+            [("Settings", [settings])],
         )
     entries = ranked(rows, predictions, _RESAMPLES)
     sections = [
@@ -53,13 +60,19 @@ def benchmark_report(
         ("Cells", _cells(rows)),
         ("Settings", [settings]),
     ]
-    return page.page("Benchmark of guards", f"{lead}. Balanced accuracy, in percent and points.", sections)
+    return page.page(
+        "Benchmark of guards", f"{lead}. Balanced accuracy, in percent and points.", sections
+    )
 
 
 def _ranks(entries: Sequence[Entry], rows: Sequence[Row], seeds: int, images: bool) -> list[str]:
-    drawn = " and ".join([*(["seeds"] if seeds > 1 else []), *(["images of each stream"] if images else [])])
+    drawn = " and ".join(
+        [*(["seeds"] if seeds > 1 else []), *(["images of each stream"] if images else [])]
+    )
     how = (
-        f"Intervals hold 95 % of {_RESAMPLES} resamples of {drawn}." if drawn else "There is nothing to resample for intervals."
+        f"Intervals hold 95 % of {_RESAMPLES} resamples of {drawn}."
+        if drawn
+        else "There is nothing to resample for intervals."
     )
     text = (
         "Each method, left alone and under each guard, by its mean difference from the control of the same streams: batch "
@@ -68,12 +81,32 @@ def _ranks(entries: Sequence[Entry], rows: Sequence[Row], seeds: int, images: bo
     )
     streams = {key_of(row, STREAM_KEYS): row for row in rows}.values()
     source = sum(row["source"] - row["control"] for row in streams) / len(streams)
-    head = ["rank", "method", "guard", "cells", "score", "against control", "95 %", "won", "tied", "lost", "regret", "worst"]
+    head = [
+        "rank",
+        "method",
+        "guard",
+        "cells",
+        "score",
+        "against control",
+        "95 %",
+        "won",
+        "tied",
+        "lost",
+        "regret",
+        "worst",
+    ]
     table = page.table(
         head,
         [
             [
-                *(str(rank), entry.method, title_of(entry.policy), entry.cells, entry.score, page.signed(entry.gain)),
+                *(
+                    str(rank),
+                    entry.method,
+                    title_of(entry.policy),
+                    entry.cells,
+                    entry.score,
+                    page.signed(entry.gain),
+                ),
                 None if entry.interval is None else " to ".join(map(page.signed, entry.interval)),
                 *(*entry.outcomes, entry.regret, entry.worst),
             ]
@@ -85,7 +118,9 @@ def _ranks(entries: Sequence[Entry], rows: Sequence[Row], seeds: int, images: bo
     caption = "Mean difference from the control, with its interval; filled: under our guard."
     figure = page.figure(lambda: _forest(entries), caption)
     over = page.counted(len(streams), "stream")
-    note = f"The source model itself, over {over}: {page.signed(source)} points against the control."
+    note = (
+        f"The source model itself, over {over}: {page.signed(source)} points against the control."
+    )
     return [page.paragraph(text), table, page.grid("two", [figure]), page.paragraph(note)]
 
 
@@ -95,12 +130,21 @@ def _forest(entries: Sequence[Entry]) -> Figure:
     axes = figure.subplots()
     axes.axvline(0, color=page.SOFT, linewidth=0.8)
     for place, entry in enumerate(reversed(entries)):
-        color = page.SERVED if entry.policy == OURS else page.ADAPTED if entry.policy == "off" else page.SOURCE
+        color = (
+            page.SERVED
+            if entry.policy == OURS
+            else page.ADAPTED
+            if entry.policy == "off"
+            else page.SOURCE
+        )
         if entry.interval is not None:
             axes.plot(entry.interval, [place, place], color=color, linewidth=1.6)
         face = color if entry.policy == OURS else page.CARD
         axes.plot(entry.gain, place, "o", color=color, markerfacecolor=face, markersize=4.5)
-    names = [page.shortened(f"{entry.method}, {title_of(entry.policy)}", 34) for entry in reversed(entries)]
+    names = [
+        page.shortened(f"{entry.method}, {title_of(entry.policy)}", 34)
+        for entry in reversed(entries)
+    ]
     axes.set_yticks(range(len(entries)), names, fontsize=8)
     axes.set_ylim(-0.7, len(entries) - 0.3)
     axes.tick_params(axis="y", length=0)
@@ -145,20 +189,41 @@ def _cells(rows: Sequence[Row]) -> list[str]:
         figure.axes[0].set_facecolor(page.LINE)
         return figure
 
-    losing = sorted((row for row in rows if row["policy"] == OURS), key=lambda row: row["guarded"] - better(row))[:10]
-    head = ["data", "shift", "stream", "method", "lr", "seed", "source", "control", "alone", "ours", "against the better"]
+    losing = sorted(
+        (row for row in rows if row["policy"] == OURS), key=lambda row: row["guarded"] - better(row)
+    )[:10]
+    head = [
+        "data",
+        "shift",
+        "stream",
+        "method",
+        "lr",
+        "seed",
+        "source",
+        "control",
+        "alone",
+        "ours",
+        "against the better",
+    ]
     lines = [
         [
             f"{row['data']} {row['target']}" if row["data"] != row["target"] else row["data"],
             f"{row['shift']} {row['severity'] or ''}",
-            *(row["stream"], row["method"], None if row["lr"] is None else f"{row['lr']:g}", row["seed"]),
+            *(
+                row["stream"],
+                row["method"],
+                None if row["lr"] is None else f"{row['lr']:g}",
+                row["seed"],
+            ),
             *(float(row[name]) for name in ("source", "control", "unguarded", "guarded")),
             page.signed(row["guarded"] - better(row)),
         ]
         for row in losing
     ]
     return [
-        page.figure(draw, "Under our guard: points against the better of source and control.", wide=True),
+        page.figure(
+            draw, "Under our guard: points against the better of source and control.", wide=True
+        ),
         page.heading("Where our guard does worst"),
         page.table(head, lines, texts=4),
     ]

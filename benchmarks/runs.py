@@ -34,7 +34,9 @@ class Run:
     labels: Tensor
 
     @classmethod
-    def read(cls, folder: Path, title: str, class_names: tuple[str, ...], labels: Mapping[str, int]) -> "Run":
+    def read(
+        cls, folder: Path, title: str, class_names: tuple[str, ...], labels: Mapping[str, int]
+    ) -> "Run":
         """Read a run's folder.
 
         Args:
@@ -44,9 +46,13 @@ class Run:
             labels: true class of each image id.
         """
         with (folder / "predictions.csv").open(newline="") as file:
-            rows = [(row["id"], row["prediction"]) for row in csv.DictReader(file) if row["prediction"]]
+            rows = [
+                (row["id"], row["prediction"]) for row in csv.DictReader(file) if row["prediction"]
+            ]
         with (folder / "trace.csv").open(newline="") as file:
-            trace = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            trace = [
+                {key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)
+            ]
         lines = (folder / "events.jsonl").read_text().splitlines()
         return cls(
             title=title,

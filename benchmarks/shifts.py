@@ -41,8 +41,12 @@ class ShiftsConfig:
     """Options of the shifts' benchmark."""
 
     data: Any = option("phantom", "data set of the test images; by default the source's")
-    source: str | None = option(None, "source checkpoint, or the folder of one; null: one is trained on the phantom")
-    shifts: str | list[str] | None = option(None, "shifts or families; null: all that suit the images")
+    source: str | None = option(
+        None, "source checkpoint, or the folder of one; null: one is trained on the phantom"
+    )
+    shifts: str | list[str] | None = option(
+        None, "shifts or families; null: all that suit the images"
+    )
     images: int = option(1000, "test images, drawn at random where there are more")
     seed: int = option(0, "seed of the draw, of the shifts, and of a source that is trained")
     output: str = option("runs/shifts", "folder of the results")
@@ -71,7 +75,9 @@ def shifts(config: ShiftsConfig) -> dict[str, list[float]]:
     images = load_images(config.data.kind, config.data.options, "test")
     images = replace(images, low=checkpoint.low, high=checkpoint.high)
     if not images.labelled:
-        raise InputError("the test images have no labels, and so no score: choose another data set, data=NAME")
+        raise InputError(
+            "the test images have no labels, and so no score: choose another data set, data=NAME"
+        )
     names = chosen(config.shifts, images)
     entry.output_folder(config.output, config, "-m benchmarks.shifts")
     rows = np.random.default_rng(config.seed).permutation(len(images))[: config.images]
@@ -83,12 +89,19 @@ def shifts(config: ShiftsConfig) -> dict[str, list[float]]:
 
     clean, scores = score(None), {}
     for name in tqdm(names, desc="shifts", disable=None):
-        scores[name] = [clean, *(score(Shift(((name, severity),), config.seed)) for severity in SEVERITIES)]
+        scores[name] = [
+            clean,
+            *(score(Shift(((name, severity),), config.seed)) for severity in SEVERITIES),
+        ]
     some = [(str(images.ids[row]), images[int(row)]["image"]) for row in rows[:_TIMED]]
-    milliseconds = {name: cost(Shift(((name, SEVERITIES[-1]),), config.seed), some) for name in names}
+    milliseconds = {
+        name: cost(Shift(((name, SEVERITIES[-1]),), config.seed), some) for name in names
+    }
     with (folder / "shifts.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["shift", *(f"severity {severity}" for severity in (0, *SEVERITIES)), "milliseconds"])
+        writer.writerow(
+            ["shift", *(f"severity {severity}" for severity in (0, *SEVERITIES)), "milliseconds"]
+        )
         writer.writerows([name, *values, milliseconds[name]] for name, values in scores.items())
     curves(scores, 100 / classes).savefig(folder / "severity.png", dpi=100)
     examples(images[int(rows[0])]["image"], str(images.ids[rows[0]]), names, config.seed).savefig(
@@ -97,7 +110,9 @@ def shifts(config: ShiftsConfig) -> dict[str, list[float]]:
     print(f"balanced accuracy (%) of {source} on {len(rows)} test images, clean {clean}")
     print("\n| shift | 1 | 2 | 3 | 4 | 5 | ms an image |\n|---|---|---|---|---|---|---|")
     for name, values in scores.items():
-        print(f"| `{name}` | {' | '.join(f'{value:.1f}' for value in values[1:])} | {milliseconds[name]:.2f} |")
+        print(
+            f"| `{name}` | {' | '.join(f'{value:.1f}' for value in values[1:])} | {milliseconds[name]:.2f} |"
+        )
     return scores
 
 
@@ -123,7 +138,11 @@ def chosen(names: str | Sequence[str] | None, images: ImageSet) -> list[str]:
         InputError: an unknown shift, or one that does not suit them.
     """
     if names is None:
-        return [name for name, corruption in CORRUPTIONS.items() if corruption.fits(images.channels, len(images.size))]
+        return [
+            name
+            for name, corruption in CORRUPTIONS.items()
+            if corruption.fits(images.channels, len(images.size))
+        ]
     asked = list(dict.fromkeys(members(names)))
     Shift(tuple((name, 1) for name in asked)).check(images.channels, len(images.size))
     return asked
@@ -155,13 +174,17 @@ def examples(image: Tensor, name: str, names: Sequence[str], seed: int) -> Figur
     shown = (1, 3, 5)
     blocks = min(3, len(names))
     rows = -(-len(names) // blocks)
-    figure = Figure(figsize=(0.75 * blocks * (len(shown) + 1.2), 0.78 * rows + 0.25), layout="constrained")
+    figure = Figure(
+        figsize=(0.75 * blocks * (len(shown) + 1.2), 0.78 * rows + 0.25), layout="constrained"
+    )
     grid = figure.subplots(rows, blocks * (len(shown) + 1), squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for place, kind in enumerate(names):
         cells = grid[place % rows, place // rows * (len(shown) + 1) :]
-        cells[0].text(1, 0.5, kind, ha="right", va="center", fontsize=9, transform=cells[0].transAxes)
+        cells[0].text(
+            1, 0.5, kind, ha="right", va="center", fontsize=9, transform=cells[0].transAxes
+        )
         for cell, severity in zip(cells[1:], shown, strict=False):
             picture = Shift(((kind, severity),), seed)(image, name)
             picture = picture if picture.dim() == 3 else picture[:, picture.shape[1] // 2]

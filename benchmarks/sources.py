@@ -8,7 +8,11 @@ from tta import entry
 from tta.errors import InputError
 
 #: The files of real images, by the names that tables give the data sets.
-FILES = {"nuclei": "nuclei_patches.npz", "vessels": "vessel_patches.npz", "chest": "pneumoniamnist.npz"}
+FILES = {
+    "nuclei": "nuclei_patches.npz",
+    "vessels": "vessel_patches.npz",
+    "chest": "pneumoniamnist.npz",
+}
 
 
 def data_words(name: str, root: str) -> list[str]:
@@ -43,5 +47,9 @@ def source_model(folder: Path, name: str, seed: int, words: Sequence[str]) -> Pa
     source = folder / f"{name}-seed{seed}"
     if not (source / "source.ckpt").is_file():
         quiet = ["wandb.mode=disabled", "trainer.enable_progress_bar=false", "calibrate=off"]
-        train(entry.configured(TrainConfig, GROUPS, [*quiet, *words, f"seed={seed}", f"output={source}"]))
+        train(
+            entry.configured(
+                TrainConfig, GROUPS, [*quiet, *words, f"seed={seed}", f"output={source}"]
+            )
+        )
     return source

@@ -91,7 +91,9 @@ class _Clock(Callback):
     def __init__(self, warmup: int) -> None:
         self.warmup, self.start, self.seconds = warmup, 0.0, 0.0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if batch_idx == self.warmup - 1:
             self.start = seconds_now(pl_module.device)
 
@@ -118,7 +120,9 @@ def measure(model: str, size: int, config: SpeedConfig, progress: Any) -> dict[s
 
     def network() -> nn.Module:
         torch.manual_seed(0)
-        return create_network(model, ModelConfig(), num_classes=_CLASSES, channels=3, size=(size, size))[0].to(device)
+        return create_network(
+            model, ModelConfig(), num_classes=_CLASSES, channels=3, size=(size, size)
+        )[0].to(device)
 
     def timed(run: Callable[[Sequence[Tensor]], Any]) -> float:
         run(tensors[: config.warmup])
@@ -169,21 +173,27 @@ def speed(config: SpeedConfig) -> None:
     pairs = (("method", "plain loop"), ("Lightning", "method"), ("Lightning + guard", "Lightning"))
     gpu = config.accelerator == "gpu"
     cases = _CASES + _LARGE if gpu else _CASES
-    with tqdm(total=len(cases) * config.rounds * 4, desc="speed", unit="run", disable=None) as progress:
+    with tqdm(
+        total=len(cases) * config.rounds * 4, desc="speed", unit="run", disable=None
+    ) as progress:
         tables = [(model, size, measure(model, size, config, progress)) for model, size in cases]
     machine = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} threads"
     print(f"{machine}, batch {_BATCH}, median of {config.rounds} rounds (min-max)")
     for model, size, results in tables:
         print(f"\n{model} at {size}x{size}")
         for name, values in results.items():
-            print(f"  {name:<20}{statistics.median(values):8.1f} ms a step ({min(values):.1f}-{max(values):.1f})")
+            print(
+                f"  {name:<20}{statistics.median(values):8.1f} ms a step ({min(values):.1f}-{max(values):.1f})"
+            )
         for variant, reference in pairs:
             print(f"  {variant} / {reference}: {ratios(results, variant, reference)}")
 
 
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
-    return entry.run(lambda: speed(entry.configured(SpeedConfig, {}, argv)), SpeedConfig, {}, USAGE, argv)
+    return entry.run(
+        lambda: speed(entry.configured(SpeedConfig, {}, argv)), SpeedConfig, {}, USAGE, argv
+    )
 
 
 if __name__ == "__main__":

@@ -59,18 +59,48 @@ class Example(NamedTuple):
 _TWO = "data.target=[scanner_b,scanner_c]"
 EXAMPLES = (
     Example("iid", "stream=iid", "every image once, shuffled"),
-    Example("prevalence", "stream=prevalence stream.label=0 stream.fraction=0.7", "one class at a given share"),
-    Example("vector", "stream=prevalence stream.prevalence=[.5,.3,.2,0]", "any vector of shares; drawn with replacement"),
+    Example(
+        "prevalence",
+        "stream=prevalence stream.label=0 stream.fraction=0.7",
+        "one class at a given share",
+    ),
+    Example(
+        "vector",
+        "stream=prevalence stream.prevalence=[.5,.3,.2,0]",
+        "any vector of shares; drawn with replacement",
+    ),
     Example("blocks", "stream=blocks stream.blocks=2", "class after class, each in so many blocks"),
     Example("together", "stream=blocks stream.together=2", "the same, so many classes at a time"),
-    Example("dirichlet", "stream=dirichlet stream.delta=0.1", "classes correlated in time; the smaller δ, the more so"),
+    Example(
+        "dirichlet",
+        "stream=dirichlet stream.delta=0.1",
+        "classes correlated in time; the smaller δ, the more so",
+    ),
     Example("continual", f"stream=continual {_TWO}", "the target's domains, one after the other"),
-    Example("shifts", "stream=continual stream.shifts=mr", "shifts, or a modality's family, one after the other"),
-    Example("recurring", f"stream=recurring stream.times=3 {_TWO}", "domains or shifts again and again"),
-    Example("gradual", "stream=gradual shift=noise", "severity rises step by step, and falls again"),
-    Example("mixed", "stream=mixed stream.shifts=[noise,blur]", "domains or shifts in one shuffled stream"),
-    Example("time", "stream=time stream.column=time", "the real order, by a column of the metadata"),
-    Example("replay", "stream=replay stream.path=FILE.csv", "the items of a saved stream, or of any table of ids"),
+    Example(
+        "shifts",
+        "stream=continual stream.shifts=mr",
+        "shifts, or a modality's family, one after the other",
+    ),
+    Example(
+        "recurring", f"stream=recurring stream.times=3 {_TWO}", "domains or shifts again and again"
+    ),
+    Example(
+        "gradual", "stream=gradual shift=noise", "severity rises step by step, and falls again"
+    ),
+    Example(
+        "mixed",
+        "stream=mixed stream.shifts=[noise,blur]",
+        "domains or shifts in one shuffled stream",
+    ),
+    Example(
+        "time", "stream=time stream.column=time", "the real order, by a column of the metadata"
+    ),
+    Example(
+        "replay",
+        "stream=replay stream.path=FILE.csv",
+        "the items of a saved stream, or of any table of ids",
+    ),
 )
 
 
@@ -99,7 +129,9 @@ def markdown() -> str:
     for name in STREAMS:
         for example in EXAMPLES:
             if f"stream={name}" in example.words.split():
-                picture = "–" if name == "replay" else f"![{example.text}](streams/{example.picture}.png)"
+                picture = (
+                    "–" if name == "replay" else f"![{example.text}](streams/{example.picture}.png)"
+                )
                 rows.append(f"| `{name}`: {example.text} | `{example.words}` | {picture} |")
     return _HEADER + "\n".join(rows) + "\n" + _FOOTER
 
@@ -118,9 +150,17 @@ def made(words: Sequence[str], count: int) -> tuple[ImageSet, Stream]:
 def draw(images: ImageSet, stream: Stream) -> Figure:
     """Class over position, a colour for each domain, or where shifts change for each shift."""
     labels = images.labels[stream.rows]
-    kinds = [str(shift) for shift in stream.shifts_of_items()] if len(stream.shifts) > 1 else stream.domains(images)
+    kinds = (
+        [str(shift) for shift in stream.shifts_of_items()]
+        if len(stream.shifts) > 1
+        else stream.domains(images)
+    )
     names = list(dict.fromkeys(kinds))
-    colours = colormaps["viridis"](np.linspace(0, 0.95, len(names))) if len(names) > 2 else ("#2563a8", "#d9962b")
+    colours = (
+        colormaps["viridis"](np.linspace(0, 0.95, len(names)))
+        if len(names) > 2
+        else ("#2563a8", "#d9962b")
+    )
     figure = Figure(figsize=(4.6, 0.9), layout="constrained")
     axes = figure.subplots()
     for name, colour in zip(names, colours, strict=False):
@@ -131,13 +171,22 @@ def draw(images: ImageSet, stream: Stream) -> Figure:
     axes.set_xlim(0, len(stream))
     axes.tick_params(labelsize=6)
     if len(names) > 1:
-        axes.legend(fontsize=5, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handletextpad=0, labelspacing=0.2)
+        axes.legend(
+            fontsize=5,
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
+            frameon=False,
+            handletextpad=0,
+            labelspacing=0.2,
+        )
     return figure
 
 
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
-    return entry.run(lambda: streams(entry.configured(StreamsConfig, {}, argv)), StreamsConfig, {}, USAGE, argv)
+    return entry.run(
+        lambda: streams(entry.configured(StreamsConfig, {}, argv)), StreamsConfig, {}, USAGE, argv
+    )
 
 
 if __name__ == "__main__":

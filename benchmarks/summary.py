@@ -26,7 +26,9 @@ _FIGURES = {
 _HARM, _GAIN, _LOSS, _TOLERANCE = 3.0, 1.0, 5.0, 1.0
 
 
-def summarize(results: Sequence[Row], references: Sequence[Row], costs: Mapping[str, float]) -> dict[str, Any]:
+def summarize(
+    results: Sequence[Row], references: Sequence[Row], costs: Mapping[str, float]
+) -> dict[str, Any]:
     """All figures.
 
     Args:
@@ -44,10 +46,20 @@ def summarize(results: Sequence[Row], references: Sequence[Row], costs: Mapping[
 
     def measured(policy: str) -> dict[str, Any]:
         own = figures([row for row in rows if row["policy"] == policy])
-        return {**own, "normalization_regret": regret if policy == OURS else None, "guard_cost": costs.get(policy)}
+        return {
+            **own,
+            "normalization_regret": regret if policy == OURS else None,
+            "guard_cost": costs.get(policy),
+        }
 
     alone = {
-        key_of(row, CELL_KEYS): {**row, "guarded": row["unguarded"], "resets": 0, "first_alarm_batch": None} for row in rows
+        key_of(row, CELL_KEYS): {
+            **row,
+            "guarded": row["unguarded"],
+            "resets": 0,
+            "first_alarm_batch": None,
+        }
+        for row in rows
     }
     return {
         "ours": measured(OURS),
@@ -60,7 +72,10 @@ def as_table(summary: Mapping[str, Any]) -> str:
     """The seven figures as text, a line a policy under the goals."""
     lines = as_lines(summary)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(word.rjust(width) for word, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(
+        "  ".join(word.rjust(width) for word, width in zip(line, widths, strict=True))
+        for line in lines
+    )
 
 
 def as_lines(summary: Mapping[str, Any]) -> list[list[str]]:
@@ -71,7 +86,13 @@ def as_lines(summary: Mapping[str, Any]) -> list[list[str]]:
     for name, values in policies.items():
         shown = [(values.get(key), form) for key, (_, _, form) in _FIGURES.items()]
         counts = [str(values[key]) for key in ("cells", "harm", "gain")]
-        lines.append([name, *("–" if value is None else form.format(value) for value, form in shown), *counts])
+        lines.append(
+            [
+                name,
+                *("–" if value is None else form.format(value) for value, form in shown),
+                *counts,
+            ]
+        )
     return lines
 
 
@@ -80,7 +101,11 @@ def with_references(results: Iterable[Row], references: Iterable[Row]) -> list[R
     known = {key_of(row, STREAM_KEYS): row for row in references}
     lasts = ("source_last", "control_last")
     pairs = [(row, known.get(key_of(row, STREAM_KEYS))) for row in results]
-    return [{**row, **{name: stream[name] for name in lasts}} for row, stream in pairs if stream is not None]
+    return [
+        {**row, **{name: stream[name] for name in lasts}}
+        for row, stream in pairs
+        if stream is not None
+    ]
 
 
 def better(row: Row, last: bool = False) -> float:
@@ -133,13 +158,21 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         "below_rate": _mean([regret > _TOLERANCE for regret in regrets]),
         "worst_regret": max(regrets, default=None),
         "mean_regret": _mean(regrets),
-        "kept_gain": _mean([(row["guarded"] - better(row)) / (row["unguarded"] - better(row)) for row in gain]),
+        "kept_gain": _mean(
+            [(row["guarded"] - better(row)) / (row["unguarded"] - better(row)) for row in gain]
+        ),
     }
 
 
 def normalization_regret(references: Sequence[Row]) -> float | None:
     """Mean over streams of the best fixed normalisation minus the one chosen without labels, no updates, in points."""
-    return _mean([max(row[name] for name in NORMALIZATIONS) - row["auto"] for row in references if row["auto"] is not None])
+    return _mean(
+        [
+            max(row[name] for name in NORMALIZATIONS) - row["auto"]
+            for row in references
+            if row["auto"] is not None
+        ]
+    )
 
 
 def _in_time(row: Row) -> bool:

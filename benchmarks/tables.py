@@ -34,7 +34,15 @@ NORMALIZATIONS = {
     "batch": ("method=norm",),
 }
 #: A row a stream: ``batch`` is the control; ``auto`` is chosen without labels, empty where that is not to be had.
-REFERENCES = (*STREAM_KEYS, "model", "images", "source_last", "control_last", *NORMALIZATIONS, "auto")
+REFERENCES = (
+    *STREAM_KEYS,
+    "model",
+    "images",
+    "source_last",
+    "control_last",
+    *NORMALIZATIONS,
+    "auto",
+)
 
 
 def key_of(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
@@ -72,7 +80,10 @@ def read(path: Path) -> list[Row]:
     if whole != text:
         path.write_bytes(whole.encode())
     rows = csv.DictReader(io.StringIO(whole))
-    return [{key: value if key in _TEXTS and value else _value(value) for key, value in row.items()} for row in rows]
+    return [
+        {key: value if key in _TEXTS and value else _value(value) for key, value in row.items()}
+        for row in rows
+    ]
 
 
 def latest(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
@@ -81,7 +92,10 @@ def latest(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
 
 
 def merge(
-    folder: Path, parts: Sequence[Path], names: Mapping[str, Sequence[str]], columns: Mapping[str, Sequence[str]]
+    folder: Path,
+    parts: Sequence[Path],
+    names: Mapping[str, Sequence[str]],
+    columns: Mapping[str, Sequence[str]],
 ) -> None:
     """Put the tables of shards together, each row once.
 
@@ -96,7 +110,9 @@ def merge(
     """
     for part in parts:
         if not (part / "results.csv").is_file():
-            raise InputError(f"{part} has no results.csv: merge takes the outputs of finished shards")
+            raise InputError(
+                f"{part} has no results.csv: merge takes the outputs of finished shards"
+            )
     for name, keys in names.items():
         rows = [row for part in [folder, *parts] for row in read(part / f"{name}.csv")]
         write(folder / f"{name}.csv", columns[name], latest(rows, keys))

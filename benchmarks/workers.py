@@ -55,7 +55,10 @@ def spread(work: Work[T], tasks: Sequence[T], processes: int, tell: Callable[[An
     for item in [*tasks, *[_FINISHED] * processes]:
         todo.put(item)
     os.environ["OMP_NUM_THREADS"] = "1"  # new processes read it when they load torch
-    workers = [context.Process(target=_serve, args=(work, todo, told), daemon=True) for _ in range(processes)]
+    workers = [
+        context.Process(target=_serve, args=(work, todo, told), daemon=True)
+        for _ in range(processes)
+    ]
     try:
         for worker in workers:
             worker.start()
@@ -113,8 +116,12 @@ def run_cells(
         tell: takes the number of cells that are done, and ``total``, after each report.
     """
     (folder / "errors.csv").unlink(missing_ok=True)
-    tables.append(folder / "results.csv", columns["results"], [])  # a shard to which no cell falls is finished as well
-    with tqdm(total=total, initial=total - left, desc="cells", unit="cell", disable=None, smoothing=0.1) as progress:
+    tables.append(
+        folder / "results.csv", columns["results"], []
+    )  # a shard to which no cell falls is finished as well
+    with tqdm(
+        total=total, initial=total - left, desc="cells", unit="cell", disable=None, smoothing=0.1
+    ) as progress:
 
         def keep(report: Any) -> None:
             tables.append(folder / f"{report.table}.csv", columns[report.table], report.rows)
@@ -144,7 +151,9 @@ def _next(told: Any, workers: Sequence[Any]) -> Any:
 
 
 def _serve(work: Work[T], todo: Any, told: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer: it ends its workers
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is the parent's to answer: it ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     entry.quieten()

@@ -35,9 +35,12 @@ class AlertConfig:
 
     wandb: bool = option(True, "send a W&B alert, where a W&B run is active")
     command: Any = option(
-        None, "command to call, a list or one string, without a shell; it gets the event as JSON on its standard input"
+        None,
+        "command to call, a list or one string, without a shell; it gets the event as JSON on its standard input",
     )
-    url: str | None = option(None, "http(s) address to post the event to as JSON; env:NAME takes it from the environment")
+    url: str | None = option(
+        None, "http(s) address to post the event to as JSON; env:NAME takes it from the environment"
+    )
     timeout: float = option(5.0, "seconds that a command or an address may take")
 
     def __post_init__(self) -> None:
@@ -56,10 +59,16 @@ class AlertConfig:
     def words(self) -> list[str]:
         """The command, a word an item; empty where there is none."""
         try:
-            words: list[Any] = shlex.split(self.command) if isinstance(self.command, str) else list(self.command or ())
+            words: list[Any] = (
+                shlex.split(self.command)
+                if isinstance(self.command, str)
+                else list(self.command or ())
+            )
         except (ValueError, TypeError):
             words = [None]
-        if not all(isinstance(word, str) for word in words) or (self.command is not None and not words):
+        if not all(isinstance(word, str) for word in words) or (
+            self.command is not None and not words
+        ):
             raise InputError(
                 "guard.alert.command must be a command line, or a list of its words; put quotes around words that YAML takes "
                 "for numbers or truth values, 'guard.alert.command=[notify,\"60\"]'"
@@ -76,7 +85,9 @@ class AlertConfig:
             return self.url
         name = self.url.removeprefix("env:")
         if name not in os.environ:
-            raise InputError(f"guard.alert.url={self.url}: the environment has no variable {name}: export it")
+            raise InputError(
+                f"guard.alert.url={self.url}: the environment has no variable {name}: export it"
+            )
         _parts(os.environ[name], self.url)
         return os.environ[name]
 
@@ -100,7 +111,9 @@ class Alerts(Callback):
         self._channels: dict[str, Callable[[bytes], None]] = {}
         if config.words:
             if shutil.which(config.words[0]) is None:
-                raise InputError(f"guard.alert.command: {config.words[0]} is no program that can be run")
+                raise InputError(
+                    f"guard.alert.command: {config.words[0]} is no program that can be run"
+                )
             self._channels["command"] = partial(call, config.words, config.timeout)
         address = config.address()
         if address is not None:
@@ -116,7 +129,11 @@ class Alerts(Callback):
             return
         if self.config.wandb:
             try:
-                alert(trainer.loggers, f"{event['state']}: {self.run}", f"Batch {event['batch']}. {event['message']}")
+                alert(
+                    trainer.loggers,
+                    f"{event['state']}: {self.run}",
+                    f"Batch {event['batch']}. {event['message']}",
+                )
             except Exception as error:  # whatever W&B raises, the stream goes on
                 _LOG.warning("the W&B alert failed (%s)", type(error).__name__)
         payload = json.dumps({"run": self.run, **event}).encode()
@@ -133,7 +150,9 @@ class Alerts(Callback):
         """Let alerts of the last batches arrive, within the time limit."""
         self._wait()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         """The same."""
         self._wait()
 
@@ -150,11 +169,20 @@ def alarm_of(verdict: str, events: Any) -> dict[str, Any] | None:
         verdict: state of the batch.
         events: of the batch.
     """
-    told = [event for event in events if event["event"] == "correction" or event.get("state") in ("ALARM", "FROZEN")]
+    told = [
+        event
+        for event in events
+        if event["event"] == "correction" or event.get("state") in ("ALARM", "FROZEN")
+    ]
     if not told:
         return None
     merged = {key: value for event in told for key, value in event.items()}
-    return {**merged, "event": "alarm", "state": verdict, "message": " ".join(event["message"] for event in told)}
+    return {
+        **merged,
+        "event": "alarm",
+        "state": verdict,
+        "message": " ".join(event["message"] for event in told),
+    }
 
 
 def attempt(name: str, send: Callable[[bytes], None], payload: bytes) -> None:

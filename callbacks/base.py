@@ -32,7 +32,9 @@ class Guard(Callback):
         return {"batch": self.batch, "event": kind, "reason": reason, "message": message, **more}
 
 
-def prediction_of(guard: Guard, said: Any, method: Literal["training_step", "control"] = "training_step") -> Prediction:
+def prediction_of(
+    guard: Guard, said: Any, method: Literal["training_step", "control"] = "training_step"
+) -> Prediction:
     """What a module's outputs say of the batch.
 
     Args:
@@ -46,7 +48,9 @@ def prediction_of(guard: Guard, said: Any, method: Literal["training_step", "con
     named = said._asdict() if isinstance(said, Prediction) else said
     if not isinstance(named, dict) or not {"logits", "features"} <= named.keys():
         kind = "a dictionary" if method == "training_step" else "a Prediction"
-        raise InputError(f"{type(guard).__name__} needs a {method} that returns {kind} with 'logits' and 'features'")
+        raise InputError(
+            f"{type(guard).__name__} needs a {method} that returns {kind} with 'logits' and 'features'"
+        )
     for name in ("logits", "features"):
         if named[name].dim() != 2:
             shape = tuple(named[name].shape)

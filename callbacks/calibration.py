@@ -45,19 +45,27 @@ class NoCalibrationConfig:
 class CalibrationConfig:
     """Streams of validation images, adapted to, that show how far the guard's statistics go on healthy streams."""
 
-    methods: list[str] = option(["tent", "dsbr"], "methods that adapt, in turn, with the options of their YAML")
+    methods: list[str] = option(
+        ["tent", "dsbr"], "methods that adapt, in turn, with the options of their YAML"
+    )
     streams: int = option(36, "streams; iid, skewed and in class blocks, under mild shifts")
     batches: int = option(20, "batches of a stream")
     batch_size: int = option(64, "images a batch")
 
     def __post_init__(self) -> None:
         if not self.methods:
-            raise InputError("calibrate.methods is empty: name some, calibrate.methods=[tent,dsbr], or calibrate=off")
+            raise InputError(
+                "calibrate.methods is empty: name some, calibrate.methods=[tent,dsbr], or calibrate=off"
+            )
         for name in self.methods:
             if name not in METHODS:
-                raise InputError(f"calibrate.methods has an unknown method {name!r}: {closest(name, METHODS)}")
+                raise InputError(
+                    f"calibrate.methods has an unknown method {name!r}: {closest(name, METHODS)}"
+                )
             if METHODS[name].static:
-                raise InputError(f"calibrate.methods has {name}, which never adapts and so tells nothing: leave it out")
+                raise InputError(
+                    f"calibrate.methods has {name}, which never adapts and so tells nothing: leave it out"
+                )
         for name, least in (("streams", _FEWEST), ("batches", 4), ("batch_size", 2)):
             if getattr(self, name) < least:
                 raise InputError(f"calibrate.{name} must be at least {least}")
@@ -84,7 +92,11 @@ def calibrate(
         Plain numbers and strings: ``tails`` by the threshold's name, and how they came about; None where too few streams
         were healthy.
     """
-    traces = [trace for trace in null_traces(checkpoint, images, config, seed=seed, trainer=trainer) if trace]
+    traces = [
+        trace
+        for trace in null_traces(checkpoint, images, config, seed=seed, trainer=trainer)
+        if trace
+    ]
     if len(traces) < _FEWEST:
         return None
     return {
@@ -110,12 +122,23 @@ def null_traces(
     The methods take turns, a stream of each order at a time. Arguments are those of ``calibrate``.
     """
     methods = [_with_options(name) for name in config.methods]
-    chosen = {key: value for key, value in (trainer or {}).items() if key in ("accelerator", "precision")}
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "devices": 1}
+    chosen = {
+        key: value for key, value in (trainer or {}).items() if key in ("accelerator", "precision")
+    }
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "devices": 1,
+    }
     arguments = {**entry.trainer_arguments(chosen, max_epochs=1), **quiet}
-    for number, stream in enumerate(bootstrapped(images, config.streams, config.batches * config.batch_size, seed)):
+    for number, stream in enumerate(
+        bootstrapped(images, config.streams, config.batches * config.batch_size, seed)
+    ):
         observer = _Observer(checkpoint)
-        module = _module(checkpoint, methods[number // len(ORDERS) % len(methods)], config.batch_size)
+        module = _module(
+            checkpoint, methods[number // len(ORDERS) % len(methods)], config.batch_size
+        )
         loader = StreamLoader(images, stream, config.batch_size)
         entry.create_trainer({**arguments, "callbacks": [observer]}).fit(module, loader)
         yield observer.trace if observer.healthy else []
@@ -130,9 +153,14 @@ def tails(traces: Sequence[Sequence[Statistics]], batches: int) -> dict[str, dic
         traces: statistics of each stream, check by check.
         batches: of a stream.
     """
-    falls = [max((1 - s.ratio for s in trace if s.ratio is not None), default=0.0) for trace in traces]
+    falls = [
+        max((1 - s.ratio for s in trace if s.ratio is not None), default=0.0) for trace in traces
+    ]
     drifts = [max((s.drift for s in trace if s.drift is not None), default=0.0) for trace in traces]
-    levels = {"watch_ratio": fit_tail([max(fall, 0.0) for fall in falls]), "watch_drift": fit_tail(drifts)}
+    levels = {
+        "watch_ratio": fit_tail([max(fall, 0.0) for fall in falls]),
+        "watch_drift": fit_tail(drifts),
+    }
     known = {"batches": batches, "tails": levels}
     watch = {name: value for name in levels if (value := calibrated(known, name, 1.0)) is not None}
     sums: dict[str, list[float]] = {}
@@ -148,7 +176,9 @@ def tails(traces: Sequence[Sequence[Statistics]], batches: int) -> dict[str, dic
 
 def _summed(memory: Memory) -> dict[str, float]:
     """What the memory sums up until the alarm."""
-    return {name: value for name, value in asdict(memory).items() if name in ("shortfall", "excess")}
+    return {
+        name: value for name, value in asdict(memory).items() if name in ("shortfall", "excess")
+    }
 
 
 @dataclass
@@ -159,7 +189,9 @@ class _Adaptation:
 def _with_options(name: str) -> Choice[Any]:
     """A method with the options of its YAML."""
     groups = {"method": {kind: method.Config for kind, method in METHODS.items()}}
-    choice: Choice[Any] = resolve(_Adaptation, groups, read_arguments([f"method={name}"], groups)).method
+    choice: Choice[Any] = resolve(
+        _Adaptation, groups, read_arguments([f"method={name}"], groups)
+    ).method
     return choice
 
 
@@ -168,8 +200,12 @@ def _module(checkpoint: SourceCheckpoint, choice: Choice[Any], batch_size: int) 
     published = METHODS[choice.kind].Config
     facts = {name: getattr(checkpoint, name) for name in METHODS[choice.kind].uses}
     kind, size = checkpoint.network["kind"], checkpoint.size
-    options = asdict(scaled(choice.options, published, model=kind, size=size, batch_size=batch_size))
-    method = create_method(choice.kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **options, **facts)
+    options = asdict(
+        scaled(choice.options, published, model=kind, size=size, batch_size=batch_size)
+    )
+    method = create_method(
+        choice.kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **options, **facts
+    )
     twins = Candidates(method, checkpoint.layer_moments)
     twins.names = tuple(name for name in twins.names if name != "source") or twins.names
     return AdaptationModule(method, batch_size, candidates=twins)
@@ -191,7 +227,10 @@ class _Observer(CollapseGuard):
             return True
         adapted, control, labels = torch.cat(self._answers[len(self._answers) // 2 :], 1)
         classes = len(self.class_names)
-        return balanced_accuracy(adapted, labels, classes) >= balanced_accuracy(control, labels, classes) - _TOLERANCE
+        return (
+            balanced_accuracy(adapted, labels, classes)
+            >= balanced_accuracy(control, labels, classes) - _TOLERANCE
+        )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -203,11 +242,15 @@ class _Observer(CollapseGuard):
     def _measure(self, adapted: Prediction, control: Prediction) -> Statistics:
         statistics = super()._measure(adapted, control)
         self.trace.append(statistics)
-        self._answers.append(torch.stack([adapted.logits.argmax(1), control.logits.argmax(1), self._labels]).cpu())
+        self._answers.append(
+            torch.stack([adapted.logits.argmax(1), control.logits.argmax(1), self._labels]).cpu()
+        )
         return statistics
 
     def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Decision:
         decision = super()._judge(Statistics(lead=statistics.lead), events)
         if decision.verdict.reason == "statistics":
             return decision
-        return Decision(Verdict("OK", "ok", "Nothing else is judged while thresholds are calibrated."))
+        return Decision(
+            Verdict("OK", "ok", "Nothing else is judged while thresholds are calibrated.")
+        )

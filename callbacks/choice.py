@@ -38,7 +38,10 @@ _CHANGES = 3.0
 _FEWEST = 3
 #: Evidence by which candidates must lead the published statistics: as they are, where those are suspect, and where the mix
 #: clearly varies, in which case they are worse than their evidence says.
-_HANDICAPS: Mapping[str, tuple[float, float, float]] = {"source": (0.05, 0.05, 0.05), "corrected": (0.3, 0.0, -0.2)}
+_HANDICAPS: Mapping[str, tuple[float, float, float]] = {
+    "source": (0.05, 0.05, 0.05),
+    "corrected": (0.3, 0.0, -0.2),
+}
 #: What the source's lag behind the published statistics adds to the handicap of corrected ones.
 _LAG = 0.3
 #: Evidence by which the source is far behind the best; and how many looks it then waits for.
@@ -126,12 +129,19 @@ class Choice:
         Args:
             batch: number of the batch.
         """
-        if self.looks < WARM_UP or self.looks % _LOOK_AT_ALL == 0 or self.misfit or self.hedging(batch):
+        if (
+            self.looks < WARM_UP
+            or self.looks % _LOOK_AT_ALL == 0
+            or self.misfit
+            or self.hedging(batch)
+        ):
             return None
         if batch >= _HEDGE and self.undisputed and self.looks % 2:
             return [name for name in self.evidence if name == self.current]
         best = max(self.evidence.values(), default=0.0)
-        far = {name for name, value in self.evidence.items() if value < best - _FAR_BEHIND} & {"source"} - {self.current}
+        far = {name for name, value in self.evidence.items() if value < best - _FAR_BEHIND} & {
+            "source"
+        } - {self.current}
         return [name for name in self.evidence if name not in far]
 
     def noticed(self, counts: Tensor) -> Tensor:
@@ -164,15 +174,24 @@ class Choice:
         """
         self.looks += 1
         self.hear(candidates)
-        values = [evidence_of(self._gathered[name], *(reference or (None, None))) for name in candidates]
+        values = [
+            evidence_of(self._gathered[name], *(reference or (None, None))) for name in candidates
+        ]
         values += [self._dispersed(name, values[0]) for name in ("adapted", "batch", "corrected")]
-        values.append(values[0].new_zeros(()) if scanner_change is None else scanner_change.to(values[0]))
+        values.append(
+            values[0].new_zeros(()) if scanner_change is None else scanner_change.to(values[0])
+        )
         *numbers, adapted, published, corrected, change = torch.stack(values).tolist()
         self.evidence.update(zip(candidates, numbers, strict=True))
-        if self.current in (None, "batch"):  # a fast learner's mix varies by its own doing: its twin's must vary as well
+        if self.current in (
+            None,
+            "batch",
+        ):  # a fast learner's mix varies by its own doing: its twin's must vary as well
             published = min(published, adapted)
         both = published * min(corrected, _AT_MOST)
-        clearly, somewhat = (published > least and both > product for least, product in (_CLEARLY, _SOMEWHAT))
+        clearly, somewhat = (
+            published > least and both > product for least, product in (_CLEARLY, _SOMEWHAT)
+        )
         varying = 2 if clearly else int(somewhat or published > _BY_ITSELF)
         self.scanner_changes = change >= _CHANGES
         self.varying = 0 if self.scanner_changes else varying
@@ -184,16 +203,22 @@ class Choice:
             candidates: what each says.
         """
         for name, (logits, features) in candidates.items():
-            past = self._gathered.get(name) or no_evidence(logits.shape[1], features.shape[1], features.device)
+            past = self._gathered.get(name) or no_evidence(
+                logits.shape[1], features.shape[1], features.device
+            )
             self._gathered[name] = gathered(past, logits, features)
         # Corrected statistics move at the start, and their predictions with them.
         for name in ("batch", "corrected") if self.looks > WARM_UP else ("batch",):
             if name in candidates:
-                self._spread(name, total_of_all(predicted_counts(candidates[name].logits, self.num_classes)))
+                self._spread(
+                    name, total_of_all(predicted_counts(candidates[name].logits, self.num_classes))
+                )
 
     def handicapped(self, names: Mapping[str, object]) -> dict[str, float]:
         """The evidence for candidates, less what each must lead by."""
-        values = handicapped(self.evidence, self.varying)  # what is known of those not asked now counts too
+        values = handicapped(
+            self.evidence, self.varying
+        )  # what is known of those not asked now counts too
         return {name: values[name] for name in names}
 
     def at_home(self, names: Mapping[str, object]) -> bool:
@@ -203,7 +228,11 @@ class Choice:
     def lead(self, names: Mapping[str, object]) -> float | None:
         """By how much others lead the published statistics; None where there are none, or one look is all there was."""
         home = home_of(names)
-        return None if home is None or len(names) < 2 or self.looks < 2 else lead_of(self.handicapped(names), home)
+        return (
+            None
+            if home is None or len(names) < 2 or self.looks < 2
+            else lead_of(self.handicapped(names), home)
+        )
 
     def preferred(self, names: Mapping[str, object]) -> str:
         """The candidate to use: the published statistics at first, later those with the most evidence."""
@@ -214,7 +243,11 @@ class Choice:
 
     def doubt(self, names: Mapping[str, object]) -> float | None:
         """By how much published statistics fit worse, and the source's less badly, than in any random order; None: unknown."""
-        known = self.looks >= 2 and self.at_home(names) and {"source", "corrected"} <= self.evidence.keys()
+        known = (
+            self.looks >= 2
+            and self.at_home(names)
+            and {"source", "corrected"} <= self.evidence.keys()
+        )
         if not known or self.scanner_changes:
             return None
         own = self.evidence[str(self.current)]
@@ -247,17 +280,30 @@ class Choice:
     @property
     def misfit(self) -> bool:
         """Whether the published statistics fit badly, for whatever reason."""
-        return self.at_home(self.evidence) and self.evidence.get(str(self.current), _DOUBTFUL) < _DOUBTFUL
+        return (
+            self.at_home(self.evidence)
+            and self.evidence.get(str(self.current), _DOUBTFUL) < _DOUBTFUL
+        )
 
     def hedging(self, batch: int) -> bool:
         """Whether all candidates serve together, since the published statistics are mistrusted."""
-        return self.mistrusted is not None and batch >= self.mistrusted and not self.relented and self.at_home(self.evidence)
+        return (
+            self.mistrusted is not None
+            and batch >= self.mistrusted
+            and not self.relented
+            and self.at_home(self.evidence)
+        )
 
     def alongside(self, batch: int) -> list[str]:
         """Candidates that serve along with the published statistics: where those are mistrusted, and while little is known."""
         if self.hedging(batch):
             return ["source", "corrected"]
-        early = self.looks >= WARM_UP and batch < _HEDGE and self.at_home(self.evidence) and not self.fits
+        early = (
+            self.looks >= WARM_UP
+            and batch < _HEDGE
+            and self.at_home(self.evidence)
+            and not self.fits
+        )
         return ["corrected"] if early and "corrected" in self.evidence else []
 
     def partly(self, batch: int) -> set[str]:
@@ -286,7 +332,9 @@ class Choice:
             evidence = self.handicapped(dict.fromkeys([str(self.current), *along]))
         if len(evidence) < 2:
             return {}
-        return dict(zip(evidence, torch.tensor([*evidence.values()]).softmax(0).tolist(), strict=True))
+        return dict(
+            zip(evidence, torch.tensor([*evidence.values()]).softmax(0).tolist(), strict=True)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next choice depends on, and nothing of the settings."""
@@ -294,7 +342,10 @@ class Choice:
             "current": self.current,
             "evidence": dict(self.evidence),
             "looks": self.looks,
-            "gathered": {name: [list(e.moments), e.mean, e.entropy, e.batches] for name, e in self._gathered.items()},
+            "gathered": {
+                name: [list(e.moments), e.mean, e.entropy, e.batches]
+                for name, e in self._gathered.items()
+            },
             "spreads": {name: list(spread) for name, spread in self._spreads.items()},
             "varying": self.varying,
             "scanner_changes": self.scanner_changes,
@@ -309,18 +360,25 @@ class Choice:
         self.scanner_changes = state_dict["scanner_changes"]
         self.mistrusted, self.relented = state_dict["mistrusted"], state_dict["relented"]
         self._gathered = {
-            name: Evidence(ClassMoments(*moments), *rest) for name, (moments, *rest) in state_dict["gathered"].items()
+            name: Evidence(ClassMoments(*moments), *rest)
+            for name, (moments, *rest) in state_dict["gathered"].items()
         }
         self._spreads = {name: Spread(*values) for name, values in state_dict["spreads"].items()}
 
     def _spread(self, name: str, counts: Tensor) -> None:
         """Take a batch into the spread of the mix that these statistics predict."""
-        self._spreads[name] = spread_with(self._spreads.get(name) or no_spread(self.num_classes, counts.device), counts)
+        self._spreads[name] = spread_with(
+            self._spreads.get(name) or no_spread(self.num_classes, counts.device), counts
+        )
 
     def _dispersed(self, name: str, like: Tensor) -> Tensor:
         """The overdispersion of that mix so far; 0 while hardly anything is known."""
         spread = self._spreads.get(name)
-        return like.new_zeros(()) if spread is None else overdispersion(spread) * (spread.batches >= _FEWEST)
+        return (
+            like.new_zeros(())
+            if spread is None
+            else overdispersion(spread) * (spread.batches >= _FEWEST)
+        )
 
 
 def home_of(names: Mapping[str, object]) -> str | None:
@@ -363,4 +421,8 @@ def choose(evidence: Mapping[str, float], current: str, hysteresis: float) -> st
         hysteresis: how much better another must be.
     """
     best = max(evidence, key=evidence.__getitem__)
-    return current if current in evidence and evidence[best] <= evidence[current] + hysteresis else best
+    return (
+        current
+        if current in evidence and evidence[best] <= evidence[current] + hysteresis
+        else best
+    )

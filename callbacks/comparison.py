@@ -37,7 +37,9 @@ class Comparison:
         self._control: ClassMoments | None = None
         self._counts: Tensor | None = None
 
-    def measure(self, adapted: Prediction, control: Prediction, common: Tensor | None, stands_for: int) -> Statistics:
+    def measure(
+        self, adapted: Prediction, control: Prediction, common: Tensor | None, stands_for: int
+    ) -> Statistics:
         """Take a batch in, of all processes, and compute the statistics of both.
 
         Args:
@@ -55,17 +57,31 @@ class Comparison:
             start = no_moments(classes, control.features.shape[1], control.features.device)
             self._adapted = self._control = start
             self._counts = torch.zeros(2, classes, device=control.logits.device)
-        moments = [moments_of_all(class_moments(p.features, labels, classes)) for p in (adapted, control)]
+        moments = [
+            moments_of_all(class_moments(p.features, labels, classes)) for p in (adapted, control)
+        ]
         self._adapted = merge(self._adapted, moments[0], decay)
         self._control = merge(self._control, moments[1], decay)
         self._counts = self._counts * decay + totals
-        both = [separation_of(self._adapted, self.min_count), separation_of(self._control, self.min_count)]
+        both = [
+            separation_of(self._adapted, self.min_count),
+            separation_of(self._control, self.min_count),
+        ]
         common = torch.ones_like(counts[1]) if common is None else common
         votes = total_of_all(flip_votes(adapted.logits.argmax(1), labels, common))
-        ranks, _ = mean_of_all([effective_rank(p.features) for p in (adapted, control)], len(labels))
+        ranks, _ = mean_of_all(
+            [effective_rank(p.features) for p in (adapted, control)], len(labels)
+        )
         # One read-back to the host for all statistics but the ranks, which fetch their matrices.
         values = torch.stack(
-            [*both, marginal_drift(*self._counts), *votes, shown, *ranks, *vanished_classes(*self._counts).float()]
+            [
+                *both,
+                marginal_drift(*self._counts),
+                *votes,
+                shown,
+                *ranks,
+                *vanished_classes(*self._counts).float(),
+            ]
         ).tolist()
         own, twin, drift, flips, toward, images, own_rank, twin_rank, *vanished = values
         self._flips = flip_test(self._flips, flips, toward)
@@ -73,7 +89,9 @@ class Comparison:
             separation=own if twin > 0 else None,
             ratio=own / twin if twin > 0 else None,
             drift=drift,
-            vanished=tuple(name for name, gone in zip(self.class_names, vanished, strict=True) if gone),
+            vanished=tuple(
+                name for name, gone in zip(self.class_names, vanished, strict=True) if gone
+            ),
             lean=self._flips.lean.log_wealth,
             mirror=self._flips.mirror.log_wealth,
             disagreement=flips / images if images else None,

@@ -74,7 +74,9 @@ def slow(module: Guardable, prior: Tensor) -> str:
         return reset(module, prior)
     module.restore(0.5)
     module.scale_lr(0.1)
-    return "Took the adapted weights half-way back to the source's, and the learning rate to a tenth."
+    return (
+        "Took the adapted weights half-way back to the source's, and the learning rate to a tenth."
+    )
 
 
 def reweight(module: Guardable, prior: Tensor) -> str:

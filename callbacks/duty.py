@@ -65,11 +65,15 @@ class Duty:
             room: batches until an alarm if things go on as they are (``Decision.room``).
         """
         interval = max(1, int(min(room / 2, _WATCHED)))
-        return replace(self, next_check=min(batch + interval, max(self.next_look, batch + 1)), watched=batch)
+        return replace(
+            self, next_check=min(batch + interval, max(self.next_look, batch + 1)), watched=batch
+        )
 
     def missed(self, batch: int) -> "Duty":
         """The duty after a check that could not be made: the next batch is checked in its place, and it does not count."""
-        return replace(self, next_check=batch + 1, watched=None if self.watched is None else self.watched + 1)
+        return replace(
+            self, next_check=batch + 1, watched=None if self.watched is None else self.watched + 1
+        )
 
     def unwatched(self) -> "Duty":
         """The duty after a check that calls for none: nobody knows when what the next watch finds will have begun."""

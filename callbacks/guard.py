@@ -89,7 +89,9 @@ class CollapseGuard(Guard):
             )
         if self._rests:  # taken up in the middle of a rest
             pl_module.pause(True)
-        self.load_state_dict(move_data_to_device(self.state_dict(), pl_module.device))  # what a checkpoint gave is on the CPU
+        self.load_state_dict(
+            move_data_to_device(self.state_dict(), pl_module.device)
+        )  # what a checkpoint gave is on the CPU
         if self.reference is not None:
             self.reference = Reference(*(value.to(pl_module.device) for value in self.reference))
 
@@ -98,14 +100,22 @@ class CollapseGuard(Guard):
     ) -> None:
         """Look if due, choose, judge, correct, and say what serves the batch."""
         adapted = self._adapted(outputs)
-        module = cast("Guardable", pl_module)  # as was seen at the start: asking on every batch takes time
+        module = cast(
+            "Guardable", pl_module
+        )  # as was seen at the start: asking on every batch takes time
         outputs["events"] = events = list[dict[str, Any]]()
-        healthy = not any_of_all(not bool(torch.isfinite(adapted.logits).all()), adapted.logits.device)
+        healthy = not any_of_all(
+            not bool(torch.isfinite(adapted.logits).all()), adapted.logits.device
+        )
         skipped = skipped_by_all(outputs.get("skipped"), adapted.logits.device)
-        spoilt = bool(skipped) and self._spoilt(outputs, adapted)  # then no candidate is asked, at a look or to serve along
+        spoilt = bool(skipped) and self._spoilt(
+            outputs, adapted
+        )  # then no candidate is asked, at a look or to serve along
         counts = total_of_all(predicted_counts(adapted.logits, len(self.class_names)))
         self._hurry(counts)
-        doubted = self.rest.doubted  # then the control serves until the model is found sound, or has rested
+        doubted = (
+            self.rest.doubted
+        )  # then the control serves until the model is found sound, or has rested
         # A control whose statistics move with the stream must see every batch, or it falls behind the adapted model's.
         due = doubted or self.duty.checks(self.batch) or getattr(pl_module, "control_moves", False)
         candidates: Mapping[str, Prediction] = {}
@@ -114,7 +124,9 @@ class CollapseGuard(Guard):
             candidates = {} if spoilt else self._ask(pl_module, batch)
             if candidates:
                 lead, switched = self._look(pl_module, candidates, events)
-                doubt = self.choice.reconsidered(None if switched else self.choice.doubt(candidates), self.batch)
+                doubt = self.choice.reconsidered(
+                    None if switched else self.choice.doubt(candidates), self.batch
+                )
                 control = self._twin(pl_module, candidates, batch, adapted)
             else:
                 control = prediction_of(self, module.control(batch), "control")
@@ -123,8 +135,16 @@ class CollapseGuard(Guard):
         statistics = Statistics(non_finite=not healthy)
         # At the start, corrected statistics take a batch in before the control predicts it: the adapted model did without.
         settled = self.choice.current != "corrected" or self.choice.looks > WARM_UP
-        pausing = self.rest.left > 0 and self.rest.shift is not None  # what raised the alarm is still there, and known
-        if healthy and control is not None and due and settled and not (skipped or switched or pausing):
+        pausing = (
+            self.rest.left > 0 and self.rest.shift is not None
+        )  # what raised the alarm is still there, and known
+        if (
+            healthy
+            and control is not None
+            and due
+            and settled
+            and not (skipped or switched or pausing)
+        ):
             statistics = self._measure(adapted, control)
         statistics = replace(statistics, lead=lead, doubt=doubt)
         decision = self._judge(statistics, events)
@@ -134,7 +154,11 @@ class CollapseGuard(Guard):
         judged_under = self.choice.current
         if verdict.reason == "statistics":
             evidence = self.choice.handicapped(candidates)
-            events.append(self._change(pl_module, max(evidence, key=evidence.__getitem__), verdict, statistics))
+            events.append(
+                self._change(
+                    pl_module, max(evidence, key=evidence.__getitem__), verdict, statistics
+                )
+            )
             control, switched = self._twin(pl_module, candidates, batch, adapted), True
         elif verdict.reason == "doubt":
             events.append(self._mistrust(pl_module, verdict, statistics))
@@ -149,10 +173,19 @@ class CollapseGuard(Guard):
             self.rest.end()
         self.state = verdict.state
         outputs.setdefault("served_by", "adapted")
-        outputs.update(verdict=verdict.state, statistics=trace_of(statistics), checked=due, choice=judged_under)
+        outputs.update(
+            verdict=verdict.state, statistics=trace_of(statistics), checked=due, choice=judged_under
+        )
         happened = (switched and self.batch > 0) or verdict.state == "ALARM"
-        self._plan(due, None if statistics.drift is None else decision.room, climbed=climbed, happened=happened)
-        self._marginal = counts if self._marginal is None else torch.lerp(self._marginal, counts, 0.3)
+        self._plan(
+            due,
+            None if statistics.drift is None else decision.room,
+            climbed=climbed,
+            happened=happened,
+        )
+        self._marginal = (
+            counts if self._marginal is None else torch.lerp(self._marginal, counts, 0.3)
+        )
         self.batch += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -189,7 +222,9 @@ class CollapseGuard(Guard):
         adapted = prediction_of(self, outputs)
         names, columns = len(self.class_names), adapted.logits.shape[1]
         if names != columns:
-            raise InputError(f"CollapseGuard has {names} class names where logits have {columns} columns: name each class")
+            raise InputError(
+                f"CollapseGuard has {names} class names where logits have {columns} columns: name each class"
+            )
         return adapted
 
     def _serve(
@@ -207,7 +242,9 @@ class CollapseGuard(Guard):
         weights = self._weights(candidates, len(own.logits))
         if weights:
             said = {**candidates, str(self.choice.current): own}
-            mean = torch.stack([share * said[name].logits.softmax(1) for name, share in weights.items()]).sum(0)
+            mean = torch.stack(
+                [share * said[name].logits.softmax(1) for name, share in weights.items()]
+            ).sum(0)
             outputs["logits"] = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
             outputs["features"], outputs["served_by"] = own.features, "control"
         elif control is not None and doubted:
@@ -216,12 +253,18 @@ class CollapseGuard(Guard):
                 outputs["served_by"] = twin
         elif self.rest.left and self.rest.shift is not None:
             outputs["logits"] = adapted.logits + self.rest.shift.to(device=adapted.logits.device)
-        elif self.rest.idle:  # nothing was updated since the reset, so adapted and control are one and the same
+        elif (
+            self.rest.idle
+        ):  # nothing was updated since the reset, so adapted and control are one and the same
             outputs["served_by"] = twin
 
     def _weights(self, candidates: Mapping[str, Prediction], images: int) -> dict[str, float]:
         """Shares of those that serve the batch together; empty where one serves alone."""
-        whole = {name: said for name, said in candidates.items() if name == self.choice.current or len(said.logits) == images}
+        whole = {
+            name: said
+            for name, said in candidates.items()
+            if name == self.choice.current or len(said.logits) == images
+        }
         return self.choice.weights(whole, self.batch)
 
     def _look(
@@ -237,23 +280,34 @@ class CollapseGuard(Guard):
             message = "Images move in ways that no mix of classes explains: the scanner changes along the stream."
             events.append(self.event("scanner", "movement", message))
         if self.choice.current is not None and self.choice.current not in candidates:
-            return None, False  # a batch of one value per channel, which batch statistics cannot predict, is no reason to leave
+            return (
+                None,
+                False,
+            )  # a batch of one value per channel, which batch statistics cannot predict, is no reason to leave
         if self.choice.at_home(candidates) and not self.memory.frozen:
             return self.choice.lead(candidates), False
         before, choice = self.choice.current, self.choice.preferred(candidates)
         if choice == before:
             return None, False
         first = before is None
-        message = f"Starts under {choice} statistics." if first else f"The {choice} statistics suit the stream best."
+        message = (
+            f"Starts under {choice} statistics."
+            if first
+            else f"The {choice} statistics suit the stream best."
+        )
         self._use(module, choice, others=len(candidates) > 1)
         events.append(self._choice_event("choice", "start" if first else "evidence", message))
         return None, True
 
     def _ask(self, module: Any, batch: Any) -> Mapping[str, Prediction]:
         """What candidates say at a look; none between looks, or without choice."""
-        if not (self.duty.looks(self.batch) or self.choice.current is None) or not isinstance(module, Choosable):
+        if not (self.duty.looks(self.batch) or self.choice.current is None) or not isinstance(
+            module, Choosable
+        ):
             return {}
-        return module.candidates(batch, self.choice.contenders(self.batch), self.choice.partly(self.batch))
+        return module.candidates(
+            batch, self.choice.contenders(self.batch), self.choice.partly(self.batch)
+        )
 
     def _along(self, module: Any, batch: Any) -> Mapping[str, Prediction]:
         """What the candidates say that serve along with the model on a batch that is not looked at."""
@@ -267,7 +321,9 @@ class CollapseGuard(Guard):
     def _spoilt(self, outputs: Mapping[str, Any], adapted: Prediction) -> bool:
         """Whether most images are broken in any process: they say nothing of the statistics."""
         broken = outputs.get("broken")
-        return any_of_all(broken is not None and 2 * len(broken) > len(adapted.logits), adapted.logits.device)
+        return any_of_all(
+            broken is not None and 2 * len(broken) > len(adapted.logits), adapted.logits.device
+        )
 
     def _skipped(self, reason: str, outputs: Mapping[str, Any], batch: Any) -> dict[str, Any]:
         """What tells that a batch taught nothing, and which images are to blame."""
@@ -276,16 +332,26 @@ class CollapseGuard(Guard):
             event["ids"] = [batch["id"][index] for index in outputs["broken"].tolist()]
         return event
 
-    def _twin(self, module: Any, candidates: Mapping[str, Prediction], batch: Any, adapted: Prediction) -> Prediction:
+    def _twin(
+        self, module: Any, candidates: Mapping[str, Prediction], batch: Any, adapted: Prediction
+    ) -> Prediction:
         """What the un-updated network says of the whole batch under the statistics in use."""
         known = candidates.get(self.choice.current or "")
-        return known if known is not None and len(known.logits) == len(adapted.logits) else module.control(batch)
+        return (
+            known
+            if known is not None and len(known.logits) == len(adapted.logits)
+            else module.control(batch)
+        )
 
-    def _change(self, module: Any, choice: str, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
+    def _change(
+        self, module: Any, choice: str, verdict: Verdict, statistics: Statistics
+    ) -> dict[str, Any]:
         """Leave the published statistics for others."""
         self.alarmed.append(self.batch)
         self._use(module, choice, others=True)
-        event = self._choice_event("correction", verdict.reason, f"The {choice} statistics suit the stream better.")
+        event = self._choice_event(
+            "correction", verdict.reason, f"The {choice} statistics suit the stream better."
+        )
         return {**event, "correction": "statistics", "statistics": asdict(statistics)}
 
     def _mistrust(self, module: Any, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
@@ -298,11 +364,16 @@ class CollapseGuard(Guard):
 
     def _use(self, module: Any, choice: str, *, others: bool) -> None:
         """Work under a candidate's statistics from now on."""
-        learned = self.choice.current is not None and getattr(module, "has_learned", not self.rest.idle)
+        learned = self.choice.current is not None and getattr(
+            module, "has_learned", not self.rest.idle
+        )
         self.choice.current = choice
         module.use(choice)
         self._comparison.forget()
-        self.rest.shift, self.rest.sound = None, 0  # both were of adapted model and control under other statistics
+        self.rest.shift, self.rest.sound = (
+            None,
+            0,
+        )  # both were of adapted model and control under other statistics
         # Where the stream looks like the source, there is nothing to adapt to, and entropy tightens the wrong clusters.
         self.holding = choice == "source" and others
         if self.holding:
@@ -317,30 +388,46 @@ class CollapseGuard(Guard):
         if self.holding:
             undone = ", and what was learned is undone" if self.batch in self.resets[-1:] else ""
             message += f" The source serves{undone}."
-        return {**self._event(kind, reason, message, None), "choice": self.choice.current, "evidence": evidence}
+        return {
+            **self._event(kind, reason, message, None),
+            "choice": self.choice.current,
+            "evidence": evidence,
+        }
 
     def _measure(self, adapted: Prediction, control: Prediction) -> Statistics:
         """Take a batch into the comparison of both, and compute its statistics."""
-        return self._comparison.measure(adapted, control, self._marginal, self.duty.stands_for(self.batch))
+        return self._comparison.measure(
+            adapted, control, self._marginal, self.duty.stands_for(self.batch)
+        )
 
     def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Decision:
         """The decision on a batch, which is kept."""
         decision = judge(statistics, self.thresholds, self.memory, self.state, self.choice.current)
         verdict, self.memory = decision.verdict, decision.memory
         if verdict.state != self.state:
-            events.append(self._event("verdict", verdict.reason, verdict.message, statistics, state=verdict.state))
+            events.append(
+                self._event(
+                    "verdict", verdict.reason, verdict.message, statistics, state=verdict.state
+                )
+            )
         return decision
 
-    def _correct(self, module: Guardable, verdict: Verdict, statistics: Statistics) -> dict[str, Any]:
+    def _correct(
+        self, module: Guardable, verdict: Verdict, statistics: Statistics
+    ) -> dict[str, Any]:
         """The ladder's correction for this alarm, and rest."""
-        rung = rung_of(self._climbed, self.batch, self.config.ladder, self.config.window, verdict.reason)
+        rung = rung_of(
+            self._climbed, self.batch, self.config.ladder, self.config.window, verdict.reason
+        )
         self.alarmed.append(self.batch)
         self._climbed.append(self.batch)
         correction = CORRECTIONS[rung]
         adapted, control = self._comparison.shares()
         message = correction.apply(module, control)
         shift = (control / adapted).log() if correction.shifts_logits else None
-        self.rest = Rest(self.config.rest, idle=correction.resets and self.config.rest > 0, shift=shift)
+        self.rest = Rest(
+            self.config.rest, idle=correction.resets and self.config.rest > 0, shift=shift
+        )
         if correction.resets:
             self.resets.append(self.batch)
         self._comparison.forget()
@@ -356,7 +443,9 @@ class CollapseGuard(Guard):
             return  # nothing to hurry, and no need to wait for the device
         known = counts if self._marginal is None else self._marginal
         by_chance = chance_drift(known / known.sum(), counts.sum().clamp(min=1))
-        jump, varied, chance = torch.stack([marginal_drift(counts, known), varies, by_chance]).tolist()
+        jump, varied, chance = torch.stack(
+            [marginal_drift(counts, known), varies, by_chance]
+        ).tolist()
         if varied > self.duty.suspect and self.choice.current == "batch":
             self.duty = self.duty.suspected(self.batch, varied)
         elif jump > min(max(_STARTLING, chance + _BY_MORE), _ALL):
@@ -378,8 +467,12 @@ class CollapseGuard(Guard):
         elif happened:
             self.duty = self.duty.alerted(self.batch)
         elif looked:
-            longest = _HELD if self.holding else _MISFIT if self.choice.misfit else self.config.longest
-            self.duty = self.duty.looked(self.batch, self.config.patience, min(longest, self.config.longest))
+            longest = (
+                _HELD if self.holding else _MISFIT if self.choice.misfit else self.config.longest
+            )
+            self.duty = self.duty.looked(
+                self.batch, self.config.patience, min(longest, self.config.longest)
+            )
         watching = self.state == "WATCH" or not (looked or self.duty.watched is None)
         if not due or happened:
             pass
@@ -395,9 +488,16 @@ class CollapseGuard(Guard):
     @property
     def _rests(self) -> bool:
         """Whether updates rest on the next batch."""
-        return self.rest.left > 0 or self.memory.frozen or self.holding or self.choice.hedging(self.batch)
+        return (
+            self.rest.left > 0
+            or self.memory.frozen
+            or self.holding
+            or self.choice.hedging(self.batch)
+        )
 
-    def _event(self, kind: str, reason: str, message: str, statistics: Statistics | None, **more: Any) -> dict[str, Any]:
+    def _event(
+        self, kind: str, reason: str, message: str, statistics: Statistics | None, **more: Any
+    ) -> dict[str, Any]:
         event = self.event(kind, reason, message, **more)
         if statistics is not None:
             event["evidence"] = asdict(statistics)

@@ -11,10 +11,18 @@ from callbacks.verdict import Decision, Memory, State, Statistics, Thresholds, V
 #: Statistics whose column in a trace has another name.
 _COLUMNS = {"separation": "J", "ratio": "R"}
 #: By column, the field of ``Statistics`` that it holds.
-STATISTICS: Mapping[str, str] = {_COLUMNS.get(field.name, field.name): field.name for field in fields(Statistics)}
+STATISTICS: Mapping[str, str] = {
+    _COLUMNS.get(field.name, field.name): field.name for field in fields(Statistics)
+}
 
 
-def judge(statistics: Statistics, thresholds: Thresholds, memory: Memory, state: State, choice: str | None = None) -> Decision:
+def judge(
+    statistics: Statistics,
+    thresholds: Thresholds,
+    memory: Memory,
+    state: State,
+    choice: str | None = None,
+) -> Decision:
     """The decision on a batch; where nothing new is known, the last verdict stands.
 
     Args:
@@ -24,7 +32,10 @@ def judge(statistics: Statistics, thresholds: Thresholds, memory: Memory, state:
         state: of the verdict before.
         choice: the statistics in use; None where there is no choice.
     """
-    if choice in (None, "control"):  # under label skew its own marginal may be wrong, and moving away from it right
+    if choice in (
+        None,
+        "control",
+    ):  # under label skew its own marginal may be wrong, and moving away from it right
         thresholds = replace(thresholds, alarm_excess=None)
     if memory.choice not in (None, choice):
         memory = forgotten(memory)
@@ -34,13 +45,17 @@ def judge(statistics: Statistics, thresholds: Thresholds, memory: Memory, state:
         return replace(decision, memory=forgotten(decision.memory))
     if statistics.ratio is None and verdict.state not in ("ALARM", "FROZEN"):
         if (state, verdict.state) == ("WATCH", "OK"):
-            verdict = Verdict("WATCH", "held", "The classes could not be compared, so the watch goes on.")
+            verdict = Verdict(
+                "WATCH", "held", "The classes could not be compared, so the watch goes on."
+            )
         else:
             verdict = Verdict("OK" if state == "ALARM" else state, verdict.reason, verdict.message)
     return replace(decision, verdict=verdict)
 
 
-def rung_of(alarmed: Sequence[int], batch: int, ladder: Sequence[str], window: int, reason: str) -> str:
+def rung_of(
+    alarmed: Sequence[int], batch: int, ladder: Sequence[str], window: int, reason: str
+) -> str:
     """The correction of an alarm: the further up, the more alarms the last ``window`` batches had.
 
     Where the adapted model is lost, values not finite or a class gone, the rungs that would keep some of it are skipped; but
@@ -56,7 +71,10 @@ def rung_of(alarmed: Sequence[int], batch: int, ladder: Sequence[str], window: i
     recent = sum(earlier > batch - window for earlier in alarmed)
     left = ladder[min(recent, len(ladder) - 1) :]
     if reason in ("non_finite", "vanished_class") and not CORRECTIONS[left[0]].resets:
-        return next((rung for rung in left if CORRECTIONS[rung].resets and not CORRECTIONS[rung].final), "reset")
+        return next(
+            (rung for rung in left if CORRECTIONS[rung].resets and not CORRECTIONS[rung].final),
+            "reset",
+        )
     return left[0]
 
 

@@ -121,8 +121,13 @@ class Preflight:
         return asdict(self)
 
     def __str__(self) -> str:
-        lines = [f"{self.advice}: {self.reasons[0]}", *(f"  {reason}" for reason in self.reasons[1:])]
-        lines.append(f"  {'statistics':12}{'J / source':>12}{'unsure':>9}{'drift':>8}{'evidence':>10}")
+        lines = [
+            f"{self.advice}: {self.reasons[0]}",
+            *(f"  {reason}" for reason in self.reasons[1:]),
+        ]
+        lines.append(
+            f"  {'statistics':12}{'J / source':>12}{'unsure':>9}{'drift':>8}{'evidence':>10}"
+        )
         for name, view in self.views.items():
             mark = " *" if name == self.statistics else ""
             separation = "-" if view.separation is None else f"{view.separation:.2f}"
@@ -132,7 +137,10 @@ class Preflight:
 
 
 def preflight(
-    checkpoint: SourceCheckpoint, batches: Iterable[Mapping[str, Any]], images: int = 256, device: torch.device | str = "cpu"
+    checkpoint: SourceCheckpoint,
+    batches: Iterable[Mapping[str, Any]],
+    images: int = 256,
+    device: torch.device | str = "cpu",
 ) -> Preflight:
     """Look at the first images of a stream.
 
@@ -156,14 +164,18 @@ def preflight(
         keep = torch.ones(len(shown), dtype=torch.bool, device=device)
         keep[[] if bad is None else bad] = False
         for name, prediction in candidates.predict(shown).items():
-            said.setdefault(name, []).append(Prediction(prediction.logits[keep].cpu(), prediction.features[keep].cpu()))
+            said.setdefault(name, []).append(
+                Prediction(prediction.logits[keep].cpu(), prediction.features[keep].cpu())
+            )
         if seen >= images:
             break
     if not seen:
         raise InputError("the stream has no images to look at: check data.target")
     views = {name: view_of(parts, checkpoint) for name, parts in said.items()}
     chosen = choose({name: view.evidence for name, view in views.items()}, "source", _BARELY)
-    advice, reasons = advise(views, chosen, seen, broken, checkpoint.class_names, checkpoint.prevalence)
+    advice, reasons = advise(
+        views, chosen, seen, broken, checkpoint.class_names, checkpoint.prevalence
+    )
     return Preflight(advice, reasons, seen, broken, chosen, views)
 
 
@@ -178,7 +190,11 @@ def view_of(parts: list[Prediction], source: SourceCheckpoint) -> View:
     logits, features = logits[finite], features[finite]
     counts = predicted_counts(logits, classes)
     known = int((counts >= 2).sum()) >= 2
-    ratio = float(separation(features, logits.argmax(1), classes)) / max(source.separation, 1e-12) if known else None
+    ratio = (
+        float(separation(features, logits.argmax(1), classes)) / max(source.separation, 1e-12)
+        if known
+        else None
+    )
     above = entropy(logits) > source.entropy_quantiles[95]
     return View(
         separation=ratio,
@@ -190,7 +206,12 @@ def view_of(parts: list[Prediction], source: SourceCheckpoint) -> View:
 
 
 def advise(
-    views: Mapping[str, View], chosen: str, images: int, broken: int, class_names: Sequence[str], prevalence: Tensor
+    views: Mapping[str, View],
+    chosen: str,
+    images: int,
+    broken: int,
+    class_names: Sequence[str],
+    prevalence: Tensor,
 ) -> tuple[Advice, list[str]]:
     """What the views come to, and why.
 
@@ -212,19 +233,24 @@ def advise(
     if 2 * broken > images:
         return "do not adapt", cautions
     if source.fails and best.fails:
-        reason = f"Whatever the statistics, the model cannot tell the classes apart here ({measured})."
+        reason = (
+            f"Whatever the statistics, the model cannot tell the classes apart here ({measured})."
+        )
         return "do not adapt", [reason, *cautions]
     if fits and chosen == "source":
         reason = f"The source model reads these images as its own ({measured}): there is nothing to adapt to."
         return "do not adapt", [reason, *cautions]
     if fits:
         reason = (
-            f"The source model reads these images well ({measured}): there is little to gain, by {chosen} statistics if at all."
+            f"The source model reads these images well ({measured}): there is little to gain, "
+            f"by {chosen} statistics if at all."
         )
         return "adapt carefully", [reason, *cautions]
     reason = f"These images are not like the source's ({measured})."
     if chosen == "source":
-        cautions.append("No other statistics suit them better, so the shift is not one that normalisation takes away.")
+        cautions.append(
+            "No other statistics suit them better, so the shift is not one that normalisation takes away."
+        )
     else:
         reason += f" The {chosen} statistics suit them better: {_separated(best)}, {best.unsure:.0%} are less certain."
     if best.fails:
@@ -245,16 +271,27 @@ def _separated(view: View) -> str:
 
 
 def _cautions(
-    views: Mapping[str, View], best: View, images: int, broken: int, class_names: Sequence[str], prevalence: Tensor
+    views: Mapping[str, View],
+    best: View,
+    images: int,
+    broken: int,
+    class_names: Sequence[str],
+    prevalence: Tensor,
 ) -> list[str]:
     cautions = []
     if broken:
         cautions.append(f"{broken} of {images} images have broken pixels.")
     if images - broken < _FEW:
-        cautions.append(f"Only {images - broken} sound images were there to look at; {_FEW} or more tell better.")
+        cautions.append(
+            f"Only {images - broken} sound images were there to look at; {_FEW} or more tell better."
+        )
     # Batch statistics pull predictions towards equal shares, so the other views that hold up have a say about skew; so does one
     # that sees a single class, of which nobody knows whether it holds up.
-    near = [view for view in views.values() if view.separation is None or view.evidence > best.evidence - _CLEARLY]
+    near = [
+        view
+        for view in views.values()
+        if view.separation is None or view.evidence > best.evidence - _CLEARLY
+    ]
     sound = [view for view in near if not view.fails]
     widest = max([best, *sound], key=lambda view: view.drift)
     if widest.drift > _SKEW + float(chance_drift(prevalence, max(images - broken, 1))):
@@ -270,7 +307,9 @@ def _candidates(checkpoint: SourceCheckpoint) -> Candidates:
     """The source model under the guard's choices of statistics; under its own alone, where it has no layers to choose for."""
     classes = len(checkpoint.class_names)
     try:
-        method = create_method("tent", checkpoint.build(), num_classes=classes, normalization="auto")
+        method = create_method(
+            "tent", checkpoint.build(), num_classes=classes, normalization="auto"
+        )
     except InputError:
         method = create_method("source", checkpoint.build(), num_classes=classes)
     return Candidates(method, checkpoint.layer_moments)

@@ -18,7 +18,20 @@ from tta.tracking import log_trace
 #: What a person looks at, then what else ``callbacks.replay`` needs, then how the batch was handled.
 TRACE_COLUMNS = tuple(
     dict.fromkeys(
-        ["batch", "J", "R", "drift", "entropy", "loss", "verdict", *STATISTICS, "checked", "skipped", "choice", "served_by"]
+        [
+            "batch",
+            "J",
+            "R",
+            "drift",
+            "entropy",
+            "loss",
+            "verdict",
+            *STATISTICS,
+            "checked",
+            "skipped",
+            "choice",
+            "served_by",
+        ]
     )
 )
 
@@ -32,7 +45,9 @@ class PredictionWriter(Callback):
         skipped: reason for each image, by id, that could not be read: they stand at the end, with nothing else.
     """
 
-    def __init__(self, path: Path, class_names: tuple[str, ...], skipped: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, path: Path, class_names: tuple[str, ...], skipped: Mapping[str, str] | None = None
+    ) -> None:
         self.path = path
         self.class_names = class_names
         self.skipped = dict(skipped or {})
@@ -71,10 +86,25 @@ class PredictionWriter(Callback):
         state = [outputs.get("verdict", ""), outputs.get("served_by", "")]
         broken = outputs.get("broken")
         self.broken += 0 if broken is None else len(broken)
-        reasons = dict.fromkeys([] if broken is None else broken.tolist(), "broken pixels were replaced")
-        rows = zip(batch["id"], predictions.tolist(), confidences.tolist(), probabilities.tolist(), strict=True)
+        reasons = dict.fromkeys(
+            [] if broken is None else broken.tolist(), "broken pixels were replaced"
+        )
+        rows = zip(
+            batch["id"],
+            predictions.tolist(),
+            confidences.tolist(),
+            probabilities.tolist(),
+            strict=True,
+        )
         csv.writer(self._file).writerows(
-            [name, self.class_names[label], f"{confidence:.6f}", *(f"{p:.6f}" for p in row), *state, reasons.get(index, "")]
+            [
+                name,
+                self.class_names[label],
+                f"{confidence:.6f}",
+                *(f"{p:.6f}" for p in row),
+                *state,
+                reasons.get(index, ""),
+            ]
             for index, (name, label, confidence, row) in enumerate(rows)
         )
         self._file.flush()
@@ -88,10 +118,14 @@ class PredictionWriter(Callback):
         """Say what was skipped, and close the file."""
         assert self._file is not None
         empty = [""] * (len(self.class_names) + 4)
-        csv.writer(self._file).writerows([name, *empty, reason] for name, reason in self.skipped.items())
+        csv.writer(self._file).writerows(
+            [name, *empty, reason] for name, reason in self.skipped.items()
+        )
         self._close()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         """Close the file; what was predicted stays written."""
         self._close()
 
@@ -125,7 +159,9 @@ class TraceWriter(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the files."""
-        self._files = [(self.folder / name).open("w", newline="") for name in ("trace.csv", "events.jsonl")]
+        self._files = [
+            (self.folder / name).open("w", newline="") for name in ("trace.csv", "events.jsonl")
+        ]
         csv.writer(self._files[0]).writerow(TRACE_COLUMNS)
 
     def on_train_batch_end(
@@ -138,7 +174,10 @@ class TraceWriter(Callback):
             "loss": None if outputs.get("loss") is None else float(outputs["loss"]),
             **outputs.get("statistics", {}),
         }
-        handled = {key: outputs.get(key) for key in ("verdict", "checked", "skipped", "choice", "served_by")}
+        handled = {
+            key: outputs.get(key)
+            for key in ("verdict", "checked", "skipped", "choice", "served_by")
+        }
         row = {"batch": batch_idx, **measured, **handled}
         self.rows.append(row)
         csv.writer(self._files[0]).writerow([cell_of(row.get(column)) for column in TRACE_COLUMNS])
@@ -147,7 +186,11 @@ class TraceWriter(Callback):
             self._files[1].write(json.dumps(event) + "\n")
         for file in self._files:
             file.flush()
-        log_trace(trainer.loggers, batch_idx, {key: value for key, value in measured.items() if isinstance(value, float)})
+        log_trace(
+            trainer.loggers,
+            batch_idx,
+            {key: value for key, value in measured.items() if isinstance(value, float)},
+        )
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -158,7 +201,9 @@ class TraceWriter(Callback):
         """Close the files."""
         self._close()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         """Close the files; what happened stays written."""
         self._close()
 

@@ -32,4 +32,10 @@ def create_guard(kind: str, options: Any, checkpoint: SourceCheckpoint) -> Guard
         reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
         return CollapseGuard(checkpoint.class_names, options, reference, checkpoint.calibration)
     policy = POLICIES[kind]
-    return PolicyGuard(policy(options, len(checkpoint.class_names), {name: getattr(checkpoint, name) for name in policy.uses}))
+    return PolicyGuard(
+        policy(
+            options,
+            len(checkpoint.class_names),
+            {name: getattr(checkpoint, name) for name in policy.uses},
+        )
+    )

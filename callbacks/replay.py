@@ -29,7 +29,12 @@ USAGE = (
     "Judge a recorded trace again under other settings of the guard."
 )
 #: Settings on which verdicts depend; all others change what is measured in the first place.
-REPLAYED = (*(field.name for field in fields(Thresholds) if field.name != "alpha"), "false_alarm", "ladder", "window")
+REPLAYED = (
+    *(field.name for field in fields(Thresholds) if field.name != "alpha"),
+    "false_alarm",
+    "ladder",
+    "window",
+)
 _STATES = ("OK", "WATCH", "ALARM", "FROZEN")
 
 
@@ -38,7 +43,9 @@ class ReplayConfig:
     """Options of ``callbacks.replay``."""
 
     guard: GuardConfig = option(GuardConfig(), "settings of the guard")
-    source: str | None = option(None, "source checkpoint whose calibration counts; null: none without the run's config.yaml")
+    source: str | None = option(
+        None, "source checkpoint whose calibration counts; null: none without the run's config.yaml"
+    )
     output: str | None = option(None, "CSV file that the replayed trace is written to")
 
 
@@ -50,7 +57,9 @@ class Judged(NamedTuple):
 
 
 def replay(
-    rows: Sequence[Mapping[str, str]], config: GuardConfig, calibration: Mapping[str, Any] | None = None
+    rows: Sequence[Mapping[str, str]],
+    config: GuardConfig,
+    calibration: Mapping[str, Any] | None = None,
 ) -> list[Judged]:
     """The verdict on each row of a trace, by the rules of the live guard.
 
@@ -69,7 +78,12 @@ def replay(
     result = []
     for row in rows:
         decision = judge(statistics_of(row), thresholds, memory, state, row["choice"] or None)
-        verdict, memory, state, rung = decision.verdict, decision.memory, decision.verdict.state, None
+        verdict, memory, state, rung = (
+            decision.verdict,
+            decision.memory,
+            decision.verdict.state,
+            None,
+        )
         if verdict.reason == "statistics":
             rung = "statistics"
         elif verdict.reason == "doubt":
@@ -93,14 +107,22 @@ def read_trace(path: Path) -> list[dict[str, str]]:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"the trace {path} cannot be read: name the trace.csv of a run of adapt.py, or its folder") from error
+        raise InputError(
+            f"the trace {path} cannot be read: name the trace.csv of a run of adapt.py, or its folder"
+        ) from error
     if not rows:
-        raise InputError(f"{path} holds no batch: name the trace.csv of a run of adapt.py that has seen one")
+        raise InputError(
+            f"{path} holds no batch: name the trace.csv of a run of adapt.py that has seen one"
+        )
     missing = {"batch", "verdict", "choice", *STATISTICS} - set(rows[0])
     if missing:
-        raise InputError(f"{path} lacks the columns {', '.join(sorted(missing))}: record it again with this version")
+        raise InputError(
+            f"{path} lacks the columns {', '.join(sorted(missing))}: record it again with this version"
+        )
     if not any(row["verdict"] for row in rows):
-        raise InputError(f"{path} was recorded without the guard, so it holds nothing to judge: run adapt.py with guard=on")
+        raise InputError(
+            f"{path} was recorded without the guard, so it holds nothing to judge: run adapt.py with guard=on"
+        )
     if rows[0]["batch"] != "0":
         raise InputError(
             f"{path} begins at batch {rows[0]['batch']}, and a verdict depends on all batches before it: name a whole trace"
@@ -115,14 +137,22 @@ def report(rows: Sequence[Mapping[str, str]], judged: Sequence[Judged]) -> str:
     lines = [f"{'':10}" + "".join(f"{state:>8}" for state in _STATES) + "  alarms at batch"]
     for name, states in (("recorded", old), ("replayed", new)):
         counts = Counter(states)
-        alarms = ", ".join(batch for batch, state in zip(batches, states, strict=True) if state == "ALARM")
-        lines.append(f"{name:10}" + "".join(f"{counts[state]:>8}" for state in _STATES) + f"  {alarms or '-'}")
+        alarms = ", ".join(
+            batch for batch, state in zip(batches, states, strict=True) if state == "ALARM"
+        )
+        lines.append(
+            f"{name:10}"
+            + "".join(f"{counts[state]:>8}" for state in _STATES)
+            + f"  {alarms or '-'}"
+        )
     changed = [i for i, (before, after) in enumerate(zip(old, new, strict=True)) if before != after]
     lines.append(f"{len(changed)} of {len(rows)} verdicts differ" + (":" if changed else "."))
     for i in changed[:20]:
         verdict, rung = judged[i]
         action = f" Correction: {rung}." if rung else ""
-        lines.append(f"  batch {batches[i]}: {old[i]} -> {verdict.state} ({verdict.reason}) {verdict.message}{action}")
+        lines.append(
+            f"  batch {batches[i]}: {old[i]} -> {verdict.state} ({verdict.reason}) {verdict.message}{action}"
+        )
     return "\n".join([*lines, f"  and {len(changed) - 20} more"] if len(changed) > 20 else lines)
 
 
@@ -134,10 +164,17 @@ def write_replayed(path: Path, rows: Sequence[Mapping[str, str]], judged: Sequen
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             for row, (verdict, rung) in zip(rows, judged, strict=True):
-                new = {"verdict": verdict.state, "recorded": row["verdict"], "reason": verdict.reason, "correction": rung}
+                new = {
+                    "verdict": verdict.state,
+                    "recorded": row["verdict"],
+                    "reason": verdict.reason,
+                    "correction": rung,
+                }
                 writer.writerow({**row, **new})
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): choose another, output=FILE.csv") from error
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}): choose another, output=FILE.csv"
+        ) from error
 
 
 def configure(argv: Sequence[str]) -> tuple[Path, ReplayConfig]:
@@ -154,12 +191,16 @@ def configure(argv: Sequence[str]) -> tuple[Path, ReplayConfig]:
     recorded = _recorded(path.with_name("config.yaml"))
     given = read_arguments([word for word in argv if word not in traces], {})
     if not isinstance(given.get("guard", {}), dict):
-        raise InputError("a trace is judged again by the guard that judged it: name its settings, guard.alarm_excess=.3 say")
+        raise InputError(
+            "a trace is judged again by the guard that judged it: name its settings, guard.alarm_excess=.3 say"
+        )
     base = resolve(ReplayConfig, {}, recorded)
     words = [word for word in argv if word not in traces]
     config = resolve(ReplayConfig, {}, read_arguments(words, {}, recorded))
     for field in fields(GuardConfig):
-        if field.name not in REPLAYED and getattr(config.guard, field.name) != getattr(base.guard, field.name):
+        if field.name not in REPLAYED and getattr(config.guard, field.name) != getattr(
+            base.guard, field.name
+        ):
             raise InputError(
                 f"guard.{field.name} changes what is measured or done, which a trace cannot tell: run adapt.py with it, or "
                 f"replay one of {', '.join(REPLAYED)}"
@@ -181,7 +222,9 @@ def _recorded(path: Path) -> dict[str, Any]:
     content = read_arguments([str(path)], {})
     guard = dict(content.get("guard") or {})
     if guard.pop("kind", "on") != "on":
-        raise InputError(f"{path.with_name('trace.csv')} was not judged by guard=on, so it cannot be judged again")
+        raise InputError(
+            f"{path.with_name('trace.csv')} was not judged by guard=on, so it cannot be judged again"
+        )
     return {"guard": guard, "source": content.get("source")}
 
 
@@ -193,12 +236,19 @@ def main(argv: Sequence[str]) -> int:
         rows = read_trace(path)
         if not path.with_name("config.yaml").is_file():
             missing = "; calibration needs source=…" if config.source is None else ""
-            print(f"no config.yaml lies beside the trace, so settings start from the defaults{missing}", file=sys.stderr)
-        calibration = SourceCheckpoint.load(config.source).calibration if config.source is not None else None
+            print(
+                f"no config.yaml lies beside the trace, so settings start from the defaults{missing}",
+                file=sys.stderr,
+            )
+        calibration = (
+            SourceCheckpoint.load(config.source).calibration if config.source is not None else None
+        )
         try:
             judged = replay(rows, config.guard, calibration)
         except (KeyError, ValueError) as error:
-            raise InputError(f"{path} is not a trace of adapt.py ({error}): name the trace.csv of a run") from error
+            raise InputError(
+                f"{path} is not a trace of adapt.py ({error}): name the trace.csv of a run"
+            ) from error
         print(report(rows, judged))
         if config.output is not None:
             write_replayed(Path(config.output).expanduser(), rows, judged)

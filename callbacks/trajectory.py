@@ -41,7 +41,10 @@ def trajectory(
     figure = Figure(figsize=(9, 8.5), layout="constrained")
     upper, middle, accuracy, lower = figure.subplots(4, 1, sharex=True)
     figure.suptitle(title)
-    for axes, column, name in ((upper, "R", "separation ratio R"), (middle, "drift", "marginal drift")):
+    for axes, column, name in (
+        (upper, "R", "separation ratio R"),
+        (middle, "drift", "marginal drift"),
+    ):
         _curve(axes, rows, column)
         axes.set_ylabel(name)
         if column in thresholds:
@@ -88,7 +91,11 @@ def running_balanced_accuracy(
     """
     if not (labels >= 0).any():
         return np.empty(0), np.empty(0)
-    return _windowed(len(labels), windows, lambda rows: balanced_accuracy(predictions[rows], labels[rows], num_classes))
+    return _windowed(
+        len(labels),
+        windows,
+        lambda rows: balanced_accuracy(predictions[rows], labels[rows], num_classes),
+    )
 
 
 def running_marginals(
@@ -107,7 +114,9 @@ def running_marginals(
     return _windowed(len(predictions), windows, shares)
 
 
-def _windowed(count: int, windows: int, measure: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _windowed(
+    count: int, windows: int, measure: Any
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     width = min(max(count // 8, 200), count)
     starts = np.unique(np.linspace(0, count - width, windows).astype(int))
     return starts + width / 2, np.array([measure(slice(int(s), int(s) + width)) for s in starts])
@@ -118,7 +127,9 @@ def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], column: str) -> None:
     if points:
         axes.plot(*zip(*points, strict=True), color=_BLUE, marker=".", markersize=4)
     else:
-        axes.text(0.5, 0.5, "not measured: guard=off", transform=axes.transAxes, ha="center", color=_GREY)
+        axes.text(
+            0.5, 0.5, "not measured: guard=off", transform=axes.transAxes, ha="center", color=_GREY
+        )
 
 
 def _mark(axes: Axes, events: Sequence[Mapping[str, Any]]) -> None:

@@ -137,23 +137,39 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
     if memory.frozen:
         verdict = Verdict("FROZEN", "frozen", "Updates were stopped for good; the control serves.")
     elif statistics.non_finite:
-        verdict = Verdict("ALARM", "non_finite", "The adapted model returned values that are not finite.")
+        verdict = Verdict(
+            "ALARM", "non_finite", "The adapted model returned values that are not finite."
+        )
     elif statistics.vanished:
         names = ", ".join(statistics.vanished[:_NAMED])
         if len(statistics.vanished) > _NAMED:
             names += f" and {len(statistics.vanished) - _NAMED} others"
-        verdict = Verdict("ALARM", "vanished_class", f"The adapted model no longer predicts {names}; the control does.")
+        verdict = Verdict(
+            "ALARM",
+            "vanished_class",
+            f"The adapted model no longer predicts {names}; the control does.",
+        )
     elif ratio is not None and after.shortfall > thresholds.alarm_shortfall:
         verdict = Verdict("ALARM", "separation", _fallen(ratio, after.peak, thresholds))
-    elif drift is not None and thresholds.alarm_excess is not None and after.excess > thresholds.alarm_excess:
-        verdict = Verdict("ALARM", "drift", f"Predictions moved by {drift:.0%} against the control's, too far for too long.")
+    elif (
+        drift is not None
+        and thresholds.alarm_excess is not None
+        and after.excess > thresholds.alarm_excess
+    ):
+        verdict = Verdict(
+            "ALARM",
+            "drift",
+            f"Predictions moved by {drift:.0%} against the control's, too far for too long.",
+        )
     elif (leaning or balancing) and ratio is not None and ratio < thresholds.watch_ratio:
         way = "to" if leaning else "away from"
         message = f"Predictions keep turning {way} the commoner classes; class separation is {ratio:.2f} of the control's."
         verdict = Verdict("ALARM", "flips", message)
     elif statistics.lead is not None and after.lead > thresholds.alarm_lead:
         verdict = Verdict(
-            "ALARM", "statistics", "The normalisation statistics that the method was published with do not suit the stream."
+            "ALARM",
+            "statistics",
+            "The normalisation statistics that the method was published with do not suit the stream.",
         )
     elif statistics.doubt is not None and after.doubt > thresholds.alarm_doubt:
         verdict = Verdict(
@@ -162,13 +178,23 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
             "Batch statistics fit the images badly, the source's own not much worse: neither is to be trusted alone.",
         )
     elif ratio is not None and ratio < thresholds.watch_ratio:
-        verdict = Verdict("WATCH", "separation", f"Class separation is {ratio:.2f} of the control's.")
+        verdict = Verdict(
+            "WATCH", "separation", f"Class separation is {ratio:.2f} of the control's."
+        )
     elif drift is not None and drift > thresholds.watch_drift:
-        verdict = Verdict("WATCH", "drift", f"Predictions moved by {drift:.0%} against the control's.")
+        verdict = Verdict(
+            "WATCH", "drift", f"Predictions moved by {drift:.0%} against the control's."
+        )
     elif ratio is None:
-        verdict = Verdict("OK", "ok", "Nothing speaks against the adapted model; its classes could not be compared.")
+        verdict = Verdict(
+            "OK",
+            "ok",
+            "Nothing speaks against the adapted model; its classes could not be compared.",
+        )
     else:
-        verdict = Verdict("OK", "ok", "The adapted model separates the classes as the control does.")
+        verdict = Verdict(
+            "OK", "ok", "The adapted model separates the classes as the control does."
+        )
     return Decision(verdict, after, _room(statistics, thresholds, after))
 
 
@@ -190,7 +216,11 @@ def _remembered(statistics: Statistics, thresholds: Thresholds, memory: Memory) 
             shortfall = max(0.0, shortfall + lacking * batches)
     excess = None if drift is None else (drift - thresholds.watch_drift) * batches
     sums = {"excess": excess, "lead": statistics.lead, "doubt": statistics.doubt}
-    added = {name: max(0.0, getattr(memory, name) + value) for name, value in sums.items() if value is not None}
+    added = {
+        name: max(0.0, getattr(memory, name) + value)
+        for name, value in sums.items()
+        if value is not None
+    }
     return replace(memory, shortfall=shortfall, peak=peak, **added)
 
 
@@ -205,7 +235,14 @@ def _room(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> flo
     """Batches until an alarm if things go on as they are, and what R lacks counts; infinite where nothing is amiss."""
     paces = []
     if statistics.ratio is not None:
-        paces.append((thresholds.alarm_shortfall - memory.shortfall, _lacking(statistics, thresholds, memory.peak)))
+        paces.append(
+            (
+                thresholds.alarm_shortfall - memory.shortfall,
+                _lacking(statistics, thresholds, memory.peak),
+            )
+        )
     if statistics.drift is not None and thresholds.alarm_excess is not None:
-        paces.append((thresholds.alarm_excess - memory.excess, statistics.drift - thresholds.watch_drift))
+        paces.append(
+            (thresholds.alarm_excess - memory.excess, statistics.drift - thresholds.watch_drift)
+        )
     return min((left / pace for left, pace in paces if pace > 0), default=math.inf)

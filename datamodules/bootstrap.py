@@ -27,17 +27,25 @@ def _skewed(classes: list[Order], length: int, rng: np.random.Generator) -> Orde
     frequent = int(rng.integers(len(classes)))
     others = np.concatenate([rows for label, rows in enumerate(classes) if label != frequent])
     count = round(_SKEW * length)
-    return rng.permutation(np.concatenate([rng.choice(classes[frequent], count), rng.choice(others, length - count)]))
+    return rng.permutation(
+        np.concatenate([rng.choice(classes[frequent], count), rng.choice(others, length - count)])
+    )
 
 
 def _blocks(classes: list[Order], length: int, rng: np.random.Generator) -> Order:
     sizes = [len(part) for part in np.array_split(np.arange(length), len(classes))]
     labels = rng.permutation(len(classes))
-    return np.concatenate([rng.choice(classes[label], size) for label, size in zip(labels, sizes, strict=True)])
+    return np.concatenate(
+        [rng.choice(classes[label], size) for label, size in zip(labels, sizes, strict=True)]
+    )
 
 
 #: Orders of arrival: everything mixed, 85 % of one class, and class after class.
-ORDERS: tuple[Callable[[list[Order], int, np.random.Generator], Order], ...] = (_iid, _skewed, _blocks)
+ORDERS: tuple[Callable[[list[Order], int, np.random.Generator], Order], ...] = (
+    _iid,
+    _skewed,
+    _blocks,
+)
 
 
 def bootstrapped(images: ImageSet, count: int, length: int, seed: int) -> Iterator[Stream]:
@@ -55,7 +63,9 @@ def bootstrapped(images: ImageSet, count: int, length: int, seed: int) -> Iterat
     known = images.labels[images.labels != UNLABELLED]
     classes = [np.flatnonzero(images.labels == label) for label in np.unique(known)]
     if len(classes) < 2:
-        raise InputError("calibration needs validation images of at least two classes: label some, or calibrate=off")
+        raise InputError(
+            "calibration needs validation images of at least two classes: label some, or calibrate=off"
+        )
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         order = ORDERS[number % len(ORDERS)]

@@ -10,7 +10,9 @@ from tta.config import closest
 from tta.errors import InputError
 
 
-def in_classes_of(images: ImageSet, names: Sequence[str], classes: Mapping[str, str | None] | None = None) -> ImageSet:
+def in_classes_of(
+    images: ImageSet, names: Sequence[str], classes: Mapping[str, str | None] | None = None
+) -> ImageSet:
     """The images with their labels numbered as the source numbers its classes.
 
     Labels are matched by name; classes without names, which are called 0, 1, …, by number.
@@ -34,9 +36,18 @@ def in_classes_of(images: ImageSet, names: Sequence[str], classes: Mapping[str, 
             raise InputError(
                 f"data.classes maps {theirs!r} to {ours!r}, which is none of the source's classes ({closest(ours, names)})"
             )
-    unnamed = not given and all(name.isdecimal() for name in images.class_names) and len(images.class_names) <= len(names)
-    table, unknown = np.full(len(images.class_names) + 1, UNLABELLED), []  # the last entry stands for -1
-    for number, (theirs, count) in enumerate(zip(images.class_names, images.counts().tolist(), strict=True)):
+    unnamed = (
+        not given
+        and all(name.isdecimal() for name in images.class_names)
+        and len(images.class_names) <= len(names)
+    )
+    table, unknown = (
+        np.full(len(images.class_names) + 1, UNLABELLED),
+        [],
+    )  # the last entry stands for -1
+    for number, (theirs, count) in enumerate(
+        zip(images.class_names, images.counts().tolist(), strict=True)
+    ):
         ours = given.get(theirs, theirs)
         if ours in names:
             table[number] = names.index(ours)

@@ -30,7 +30,9 @@ class _Cache:
         limit: bytes at most; the first images, as many as fit, are kept.
     """
 
-    def __init__(self, count: int, shape: tuple[int, ...], dtype: np.dtype[Any], limit: float) -> None:
+    def __init__(
+        self, count: int, shape: tuple[int, ...], dtype: np.dtype[Any], limit: float
+    ) -> None:
         self.dtype = dtype
         self.capacity = int(min(count, limit // (int(np.prod(shape)) * dtype.itemsize)))
         # Anonymous shared memory, for /dev/shm, where torch shares tensors, is 64 MB in most containers.
@@ -46,7 +48,10 @@ class _Cache:
 
     def put(self, place: int, pixels: Array, limits: tuple[float, float] | None) -> None:
         if place < self.capacity and pixels.dtype == self.dtype:
-            self.pixels[place], self.limits[place] = pixels, (np.nan, np.nan) if limits is None else limits
+            self.pixels[place], self.limits[place] = (
+                pixels,
+                (np.nan, np.nan) if limits is None else limits,
+            )
             self.filled[place] = True  # last, for another process may look in between
 
 
@@ -80,11 +85,20 @@ class ImageFiles:
         cache: float = 0.0,
         masks: npt.NDArray[Any] | None = None,
     ) -> None:
-        self.root, self.paths, self.reading, self.masks = os.path.realpath(root), paths, reading, masks
+        self.root, self.paths, self.reading, self.masks = (
+            os.path.realpath(root),
+            paths,
+            reading,
+            masks,
+        )
         self._places = np.arange(len(paths))
         self._shape: tuple[int, ...] | None = None
         first, self.limits = self._first()
-        self._shape, self.dtype, self.largest = first.shape, first.dtype, float(np.nanmax(first, initial=0))
+        self._shape, self.dtype, self.largest = (
+            first.shape,
+            first.dtype,
+            float(np.nanmax(first, initial=0)),
+        )
         self._cache: _Cache | None = _Cache(len(paths), first.shape, first.dtype, cache * 2**30)
 
     def __len__(self) -> int:
@@ -115,9 +129,13 @@ class ImageFiles:
             try:
                 pixels, own = self._read(int(self._places[row]))
             except Unreadable as error:
-                raise InputError(f"{self.paths[self._places[row]]} {error}: repair or remove it") from error
+                raise InputError(
+                    f"{self.paths[self._places[row]]} {error}: repair or remove it"
+                ) from error
             low, high = own or limits
-            np.subtract(np.moveaxis(pixels, -1, 0), np.float32(low), out=result[place], casting="unsafe")
+            np.subtract(
+                np.moveaxis(pixels, -1, 0), np.float32(low), out=result[place], casting="unsafe"
+            )
             result[place] /= np.float32(high - low)
         return torch.from_numpy(result).clamp_(0, 1)
 
@@ -129,9 +147,14 @@ class ImageFiles:
 
     def unreadable(self) -> dict[int, str]:
         """Decode all files once, in threads, and keep those that fit in the cache; the reason for each row that fails."""
-        chunks = [range(start, min(start + _CHUNK, len(self))) for start in range(0, len(self), _CHUNK)]
+        chunks = [
+            range(start, min(start + _CHUNK, len(self))) for start in range(0, len(self), _CHUNK)
+        ]
         reasons: dict[int, str] = {}
-        with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(self), desc="checking files", disable=None) as progress:
+        with (
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+            tqdm(total=len(self), desc="checking files", disable=None) as progress,
+        ):
             for chunk, found in zip(chunks, pool.map(self._check, chunks), strict=True):
                 reasons |= found
                 progress.update(len(chunk))
@@ -157,7 +180,9 @@ class ImageFiles:
                 return self._decoded(place)
             except Unreadable as error:
                 reason = reason if place else f"the first, {self.paths[place]}, {error}"
-        raise InputError(f"none of the {len(self.paths)} image files in {self.root} can be read ({reason}): check the paths")
+        raise InputError(
+            f"none of the {len(self.paths)} image files in {self.root} can be read ({reason}): check the paths"
+        )
 
     def _read(self, place: int) -> tuple[Array, tuple[float, float] | None]:
         known = self._cache.get(place) if self._cache else None
@@ -169,7 +194,9 @@ class ImageFiles:
         return pixels, limits
 
     def _decoded(self, place: int) -> tuple[Array, tuple[float, float] | None]:
-        pixels, limits = self.reading.apply(decode(self._inside(str(self.paths[place]))), self._mask(place))
+        pixels, limits = self.reading.apply(
+            decode(self._inside(str(self.paths[place]))), self._mask(place)
+        )
         if self._shape is not None and pixels.shape != self._shape:
             raise Unreadable(_mismatch(pixels.shape, self._shape))
         return pixels, limits
@@ -187,9 +214,15 @@ class ImageFiles:
 
     def _inside(self, name: str) -> Path:
         path = os.path.realpath(os.path.join(self.root, name))
-        slices = [os.path.realpath(entry.path) for entry in os.scandir(path)] if os.path.isdir(path) else []
+        slices = (
+            [os.path.realpath(entry.path) for entry in os.scandir(path)]
+            if os.path.isdir(path)
+            else []
+        )
         if not all(real.startswith(os.path.join(self.root, "")) for real in (path, *slices)):
-            raise InputError(f"{name} lies outside {self.root}: only files below the data's folder are read")
+            raise InputError(
+                f"{name} lies outside {self.root}: only files below the data's folder are read"
+            )
         return Path(path)
 
 

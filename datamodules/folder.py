@@ -23,9 +23,12 @@ class FolderConfig(FilesConfig):
     """A folder for each class, or images without labels; either within folders train, val and test, or not."""
 
     root: str | None = option(None, "the folder")
-    folders: Literal["classes", "groups"] = option("classes", "what folders are: classes, or groups (patients) without labels")
+    folders: Literal["classes", "groups"] = option(
+        "classes", "what folders are: classes, or groups (patients) without labels"
+    )
     target: str | None = option(
-        None, "folder of the target stream, all its images or those of its test; null: that of data.root"
+        None,
+        "folder of the target stream, all its images or those of its test; null: that of data.root",
     )
 
 
@@ -55,7 +58,9 @@ def records_of(root: Path, folders: str = "classes") -> Records:
     inner = [part[1:] if split else part for part in parts]
     loose = sum(len(part) == 1 for part in inner)
     if 0 < loose < len(inner):
-        raise InputError(f"{root} has {loose} image(s) beside its class folders: move them into one, or all out of them")
+        raise InputError(
+            f"{root} has {loose} image(s) beside its class folders: move them into one, or all out of them"
+        )
     folder, empty = text("" if loose else part[0] for part in inner), repeated("", len(files))
     return Records(
         origin=root,
@@ -89,5 +94,7 @@ def image_files(root: Path) -> list[str]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
         _log.warning("%s: files that are no images are left out (%s)", root, kinds)
     if not found:
-        raise InputError(f"{root} has no image files: expected {', '.join(SUFFIXES)} in it or in class folders")
+        raise InputError(
+            f"{root} has no image files: expected {', '.join(SUFFIXES)} in it or in class folders"
+        )
     return sorted(found)

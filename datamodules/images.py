@@ -67,16 +67,29 @@ class ImageSet(Dataset[dict[str, Any]]):
 
     def __post_init__(self) -> None:
         if len(self.images.shape) - self.spatial_dims not in (1, 2) or not (
-            np.issubdtype(self.images.dtype, np.integer) or np.issubdtype(self.images.dtype, np.floating)
+            np.issubdtype(self.images.dtype, np.integer)
+            or np.issubdtype(self.images.dtype, np.floating)
         ):
             sides = "H, W" if self.spatial_dims == 2 else "D, H, W"
             raise InputError(
                 f"images have shape {self.images.shape} and type {self.images.dtype}: "
                 f"they must be numbers of shape (N, {sides}) or (N, {sides}, channels)"
             )
-        lengths = {len(a) for a in (self.images, self.labels, self.ids, self.domains, self.groups, *self.metadata.values())}
+        lengths = {
+            len(a)
+            for a in (
+                self.images,
+                self.labels,
+                self.ids,
+                self.domains,
+                self.groups,
+                *self.metadata.values(),
+            )
+        }
         if len(lengths) != 1:
-            raise InputError(f"images, labels, domains, splits and groups differ in length: {sorted(lengths)}")
+            raise InputError(
+                f"images, labels, domains, splits and groups differ in length: {sorted(lengths)}"
+            )
         bad = self.labels[(self.labels >= len(self.class_names)) | (self.labels < UNLABELLED)]
         if len(bad):
             raise InputError(
@@ -157,7 +170,9 @@ class ImageSet(Dataset[dict[str, Any]]):
         rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
         return replace(
             self,
-            images=self.images.subset(rows) if isinstance(self.images, ImageFiles) else self.images[rows],
+            images=self.images.subset(rows)
+            if isinstance(self.images, ImageFiles)
+            else self.images[rows],
             labels=self.labels[rows],
             ids=self.ids[rows],
             domains=self.domains[rows],
@@ -178,7 +193,9 @@ class ImageSet(Dataset[dict[str, Any]]):
         return images
 
 
-def value_range(images: npt.NDArray[Any] | ImageFiles, source: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float]:
+def value_range(
+    images: npt.NDArray[Any] | ImageFiles, source: tuple[float, float] = (0.0, 1.0)
+) -> tuple[float, float]:
     """Raw values that stand for 0 and 1.
 
     Unsigned 8- and 16-bit images span their type, and files may say what they span. Other types do not: they are taken as they
@@ -209,13 +226,17 @@ def value_range(images: npt.NDArray[Any] | ImageFiles, source: tuple[float, floa
 
 def _banded(values: npt.NDArray[Any], name: str, width: str) -> Strings:
     if not width.isdecimal() or int(width) < 1:
-        raise InputError(f"{name}/{width} is no column in bands: write a whole number behind the slash, {name}/20")
+        raise InputError(
+            f"{name}/{width} is no column in bands: write a whole number behind the slash, {name}/20"
+        )
     step, bands = int(width), []
     for value in values.tolist():
         try:
             start = int(float(value) // step * step) if str(value) else None
         except (ValueError, OverflowError) as error:
-            raise InputError(f"the column {name!r} holds {value!r}, which is no number to cut into bands of {width}") from error
+            raise InputError(
+                f"the column {name!r} holds {value!r}, which is no number to cut into bands of {width}"
+            ) from error
         bands.append("" if start is None else f"{start}-{start + step - 1}")
     return np.array(bands)
 
@@ -227,18 +248,26 @@ def check_training_set(images: ImageSet) -> None:
         InputError: no images, fewer than two classes, or values that are not finite.
     """
     if not len(images):
-        raise InputError("the source has no training images: check data.source and the file's split column")
-    present = [name for name, count in zip(images.class_names, images.counts(), strict=True) if count]
+        raise InputError(
+            "the source has no training images: check data.source and the file's split column"
+        )
+    present = [
+        name for name, count in zip(images.class_names, images.counts(), strict=True) if count
+    ]
     if len(present) < 2:
         raise InputError(
             f"the training images show {len(present)} class ({', '.join(present) or 'no label'}): training needs at least two"
         )
     unlabelled = int((images.labels == UNLABELLED).sum())
     if unlabelled:
-        raise InputError(f"{unlabelled} training images have no label: label or remove them before training")
+        raise InputError(
+            f"{unlabelled} training images have no label: label or remove them before training"
+        )
     if np.issubdtype(images.images.dtype, np.floating):
         shown = images.transformed(None)
-        chunks = [np.arange(start, min(start + 64, len(images))) for start in range(0, len(images), 64)]
+        chunks = [
+            np.arange(start, min(start + 64, len(images))) for start in range(0, len(images), 64)
+        ]
         finite = [torch.isfinite(shown.batch(rows)["image"]).flatten(1).all(1) for rows in chunks]
         broken = np.flatnonzero(~torch.cat(finite).numpy())
         if len(broken):

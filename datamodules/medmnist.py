@@ -44,7 +44,9 @@ class OrganViewsConfig(DataConfig):
     """Organs of CT seen from another side: train on one view of MedMNIST's, test on others; the classes are shared."""
 
     source: str = option("axial", "view to train on: axial, coronal or sagittal")
-    target: str | list[str] = option(["coronal", "sagittal"], "view, or views, of the target stream")
+    target: str | list[str] = option(
+        ["coronal", "sagittal"], "view, or views, of the target stream"
+    )
     size: int = option(28, "side of the images: 28, 64, 128 or 224")
     root: str = option("data", "folder of the files; a missing one is downloaded into it")
 
@@ -59,7 +61,9 @@ def load_medmnist(config: MedMNISTConfig, split: Split) -> ImageSet:
         raise InputError(f"unknown MedMNIST set {config.name!r}: {closest(config.name, MEDMNIST)}")
     known = MEDMNIST[config.name]
     if config.size not in known.md5:
-        raise InputError(f"MedMNIST has no size {config.size}: choose data.size from {', '.join(map(str, known.md5))}")
+        raise InputError(
+            f"MedMNIST has no size {config.size}: choose data.size from {', '.join(map(str, known.md5))}"
+        )
     name = f"{config.name}.npz" if config.size == 28 else f"{config.name}_{config.size}.npz"
     path = Path(config.root).expanduser() / name
     md5 = known.md5[config.size]
@@ -77,15 +81,28 @@ def load_organ_views(config: OrganViewsConfig, split: Split) -> ImageSet:
     Raises:
         InputError: an unknown view, or what ``load_medmnist`` raises.
     """
-    views = [config.source] if split != "target" else [config.target] if isinstance(config.target, str) else config.target
+    views = (
+        [config.source]
+        if split != "target"
+        else [config.target]
+        if isinstance(config.target, str)
+        else config.target
+    )
     for view in views:
         if view not in _VIEWS:
             raise InputError(f"unknown view {view!r}: {closest(view, _VIEWS)}")
     name = "target" if split == "target" else split
-    sets = [load_medmnist(MedMNISTConfig(name=_VIEWS[view], size=config.size, root=config.root), name) for view in views]
+    sets = [
+        load_medmnist(MedMNISTConfig(name=_VIEWS[view], size=config.size, root=config.root), name)
+        for view in views
+    ]
     if not sets:
         raise InputError(f"data.target is empty: name one of {', '.join(_VIEWS)}")
-    ids = [f"{view}-{image}" for view, images in zip(views, sets, strict=True) for image in images.ids.tolist()]
+    ids = [
+        f"{view}-{image}"
+        for view, images in zip(views, sets, strict=True)
+        for image in images.ids.tolist()
+    ]
     return replace(
         sets[0],
         images=np.concatenate([np.asarray(images.images) for images in sets]),

@@ -49,7 +49,14 @@ def load_npz(config: NpzConfig, split: Split) -> ImageSet:
     if config.path is None:
         raise InputError("data.path is missing: name the file, data.path=FILE.npz")
     path = Path(config.path)
-    return images_from(read_arrays(path), path, config.source, config.target, split, spatial_dims=config.spatial_dims)
+    return images_from(
+        read_arrays(path),
+        path,
+        config.source,
+        config.target,
+        split,
+        spatial_dims=config.spatial_dims,
+    )
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -114,7 +121,11 @@ def images_from(
         class_names=names,
         low=low,
         high=high,
-        metadata={name: values[rows] for name, values in arrays.items() if name not in _KEYS and values.shape == (count,)},
+        metadata={
+            name: values[rows]
+            for name, values in arrays.items()
+            if name not in _KEYS and values.shape == (count,)
+        },
         spatial_dims=spatial_dims,
     )
 
@@ -134,10 +145,14 @@ def _rows(
         wanted = known if target is None else [target] if isinstance(target, str) else list(target)
     else:
         if "split" not in arrays:
-            raise InputError(f"{path} has no key split (train, val, test for each image): it can be a target, not a source")
+            raise InputError(
+                f"{path} has no key split (train, val, test for each image): it can be a target, not a source"
+            )
         trainable = sorted(set(domain[arrays["split"] == "train"].tolist()))
         if source is None and len(trainable) != 1:
-            raise InputError(f"data.source is missing: {path} has training images of {', '.join(trainable) or 'no domain'}")
+            raise InputError(
+                f"data.source is missing: {path} has training images of {', '.join(trainable) or 'no domain'}"
+            )
         wanted = [trainable[0] if source is None else source]
     for name in wanted:
         if name not in known:
@@ -172,7 +187,10 @@ def _unfold_medmnist(arrays: Arrays, name: str) -> Arrays:
         if f"{split}_labels" not in arrays:
             raise InputError(f"{name} has the key {split}_images but no {split}_labels")
     labels = [arrays[f"{split}_labels"].reshape(-1) for split in present]
-    splits = [np.full(len(values), split, dtype="<U5") for split, values in zip(present, labels, strict=True)]
+    splits = [
+        np.full(len(values), split, dtype="<U5")
+        for split, values in zip(present, labels, strict=True)
+    ]
     if "val" not in present and "train" in present:
         train = present.index("train")
         for label in np.unique(labels[train]):

@@ -13,10 +13,12 @@ class DataConfig:
     """What can be asked of any data set."""
 
     classes: dict[str, str | None] | None = option(
-        None, "the source's name for each of the target's labels, {theirs: ours}; null leaves images of a label unlabelled"
+        None,
+        "the source's name for each of the target's labels, {theirs: ours}; null leaves images of a label unlabelled",
     )
     subgroups: list[str] = option(
-        [], "columns whose groups get metrics of their own, e.g. [site,sex,age/20]: age in bands of 20"
+        [],
+        "columns whose groups get metrics of their own, e.g. [site,sex,age/20]: age in bands of 20",
     )
     aggregate: Literal["image", "group"] = option(
         "image", "what is scored: each image, or each group by its mean probabilities"
@@ -27,20 +29,34 @@ class DataConfig:
 class FilesConfig(DataConfig):
     """How image files are read."""
 
-    size: int | list[int] | None = option(None, "sides of the images, one or [H,W] or [D,H,W]; null: all must have the same")
+    size: int | list[int] | None = option(
+        None, "sides of the images, one or [H,W] or [D,H,W]; null: all must have the same"
+    )
     fit: Literal["stretch", "cover", "pad", "crop"] = option(
         "stretch", "to data.size by: stretch, cover, pad, or crop unscaled"
     )
-    channels: int | None = option(None, "1 makes colour grey, 3 repeats grey; null: all must have the same")
-    window: Any = option(None, "[LOW,HIGH] raw values, file (DICOM's own), percentile, or null: the span of the file's type")
-    spacing: float | None = option(None, "mm to which NIfTI files are resampled along each axis; null: as they are stored")
+    channels: int | None = option(
+        None, "1 makes colour grey, 3 repeats grey; null: all must have the same"
+    )
+    window: Any = option(
+        None,
+        "[LOW,HIGH] raw values, file (DICOM's own), percentile, or null: the span of the file's type",
+    )
+    spacing: float | None = option(
+        None, "mm to which NIfTI files are resampled along each axis; null: as they are stored"
+    )
     around_mask: int | None = option(
-        None, "cut each image down to its mask (a table's column mask) and so many pixels around it; null: whole images"
+        None,
+        "cut each image down to its mask (a table's column mask) and so many pixels around it; null: whole images",
     )
     cache: float = option(2.0, "GiB of memory for decoded images of each split; 0: none")
     check: bool = option(True, "decode every file once at the start, and list those that cannot be")
-    on_error: Literal["stop", "skip"] = option("stop", "unreadable files: stop, or skip them and list them in predictions.csv")
-    shares: list[float] | None = option(None, "[train,val,test] shares, cut between groups, where the data has no splits")
+    on_error: Literal["stop", "skip"] = option(
+        "stop", "unreadable files: stop, or skip them and list them in predictions.csv"
+    )
+    shares: list[float] | None = option(
+        None, "[train,val,test] shares, cut between groups, where the data has no splits"
+    )
     seed: int = option(0, "seed of data.shares")
 
     def __post_init__(self) -> None:
@@ -56,9 +72,15 @@ class FilesConfig(DataConfig):
         if self.cache < 0:
             raise InputError("data.cache must not be negative")
         if self.on_error == "skip" and not self.check:
-            raise InputError("data.on_error=skip must know the unreadable files before it starts: leave data.check=true")
-        if self.shares is not None and (len(self.shares) != 3 or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6):
-            raise InputError(f"data.shares={self.shares} must be three shares above 0 that sum to 1")
+            raise InputError(
+                "data.on_error=skip must know the unreadable files before it starts: leave data.check=true"
+            )
+        if self.shares is not None and (
+            len(self.shares) != 3 or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6
+        ):
+            raise InputError(
+                f"data.shares={self.shares} must be three shares above 0 that sum to 1"
+            )
         self.reading()
 
     def reading(self) -> Reading:
@@ -69,7 +91,11 @@ class FilesConfig(DataConfig):
         """
         window = self.window
         if isinstance(window, list):
-            if len(window) != 2 or not all(isinstance(end, (int, float)) for end in window) or window[0] >= window[1]:
+            if (
+                len(window) != 2
+                or not all(isinstance(end, (int, float)) for end in window)
+                or window[0] >= window[1]
+            ):
                 raise InputError(f"data.window={window} must be [LOW,HIGH], LOW below HIGH")
             window = float(window[0]), float(window[1])
         elif window not in (None, "file", "percentile"):

@@ -59,8 +59,12 @@ class PhantomConfig(DataConfig):
     val_images: int = option(800, "validation images")
     test_images: int = option(1600, "test images of the source")
     target_images: int = option(6400, "images of the target, shared among its scanners")
-    source_prevalence: list[float] | None = option(None, "share of each class in the source; null: equal shares")
-    target_prevalence: list[float] | None = option(None, "share of each class in the target; null: equal shares")
+    source_prevalence: list[float] | None = option(
+        None, "share of each class in the source; null: equal shares"
+    )
+    target_prevalence: list[float] | None = option(
+        None, "share of each class in the target; null: equal shares"
+    )
     seed: int = option(0, "seed of the images")
 
     def __post_init__(self) -> None:
@@ -72,7 +76,9 @@ class PhantomConfig(DataConfig):
             if shares is None:
                 continue
             if len(shares) != len(CLASSES) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-                raise InputError(f"data.{name} must be {len(CLASSES)} shares that sum to 1, one for each of {CLASSES}")
+                raise InputError(
+                    f"data.{name} must be {len(CLASSES)} shares that sum to 1, one for each of {CLASSES}"
+                )
 
 
 def load_phantom(config: PhantomConfig, split: Split) -> ImageSet:
@@ -96,7 +102,9 @@ def load_phantom(config: PhantomConfig, split: Split) -> ImageSet:
     splits = ("train", "val", "test", "target")
     images, labels, names = [], [], []
     for domain, (start, stop) in zip(domains, pairwise(bounds), strict=True):
-        rng = np.random.default_rng([config.seed, splits.index(split), list(SCANNERS).index(domain)])
+        rng = np.random.default_rng(
+            [config.seed, splits.index(split), list(SCANNERS).index(domain)]
+        )
         drawn = rng.permutation(_labels(int(stop - start), prevalence))
         images.append(acquire(draw_cells(drawn, rng), SCANNERS[domain], rng))
         labels.append(drawn)
@@ -137,7 +145,9 @@ def draw_cells(labels: npt.NDArray[np.int64], rng: np.random.Generator) -> Array
     radius = np.hypot(u / np.sqrt(aspect), v * np.sqrt(aspect))
     lobes = np.where(kind == 3, uniform(0.085, 0.21), uniform(0.0, 0.055))
     petals = rng.integers(4, 7, (count, 1, 1)).astype(np.float32)
-    outline = uniform(6.5, 9.5) * (1 + lobes * np.cos(petals * np.arctan2(v, u) + uniform(0, 2 * np.pi)))
+    outline = uniform(6.5, 9.5) * (
+        1 + lobes * np.cos(petals * np.arctan2(v, u) + uniform(0, 2 * np.pi))
+    )
     body = 1 / (1 + np.exp((radius - outline) / 0.6))
     granules = _smooth_noise(rng, count, 0.8)
     texture = np.where(kind == 2, uniform(0.18, 0.45), uniform(0.0, 0.1)) * granules

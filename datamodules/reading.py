@@ -38,7 +38,9 @@ class Reading:
     spacing: float | None = None
     around_mask: int | None = None
 
-    def apply(self, decoded: Decoded, mask: Decoded | None = None) -> tuple[Array, tuple[float, float] | None]:
+    def apply(
+        self, decoded: Decoded, mask: Decoded | None = None
+    ) -> tuple[Array, tuple[float, float] | None]:
         """The image (*spatial, channels) in its file's type, and the values that become 0 and 1 where it knows them.
 
         First it is resampled, then cropped, then windowed, then brought to its size.
@@ -56,9 +58,15 @@ class Reading:
         if self.around_mask is not None and mask is not None:
             pixels = self._cropped(pixels, decoded, mask, self.around_mask)
         limits = self._limits(decoded, pixels)
-        size = (self.size,) * (pixels.ndim - 1) if isinstance(self.size, int) else self.size or pixels.shape[:-1]
+        size = (
+            (self.size,) * (pixels.ndim - 1)
+            if isinstance(self.size, int)
+            else self.size or pixels.shape[:-1]
+        )
         if len(size) != pixels.ndim - 1:
-            raise Unreadable(f"is {by(pixels.shape[:-1])}, which has other axes than data.size={list(size)}")
+            raise Unreadable(
+                f"is {by(pixels.shape[:-1])}, which has other axes than data.size={list(size)}"
+            )
         if size != pixels.shape[:-1]:
             pixels = fitted(pixels, size, self.fit)
         return pixels, limits
@@ -70,20 +78,27 @@ class Reading:
         if self.channels == 3 and have == 1:
             return np.repeat(pixels, 3, axis=-1)
         if self.channels == 1 and have == 3:
-            return _typed(pixels.astype(np.float32) @ np.array([[0.299], [0.587], [0.114]], np.float32), pixels.dtype)
+            return _typed(
+                pixels.astype(np.float32) @ np.array([[0.299], [0.587], [0.114]], np.float32),
+                pixels.dtype,
+            )
         raise Unreadable(f"has {have} channels, which cannot become {self.channels}")
 
     def _spaced(self, pixels: Array, decoded: Decoded, mode: str) -> Array:
         if decoded.spacing is None:
             raise Unreadable("tells no spacing, as NIfTI files do: leave data.spacing out")
         spatial = pixels.ndim - 1
-        image = MetaTensor(_channels_first(pixels), affine=np.diag([*decoded.spacing, *[1.0] * (4 - spatial)]))
+        image = MetaTensor(
+            _channels_first(pixels), affine=np.diag([*decoded.spacing, *[1.0] * (4 - spatial)])
+        )
         resampled = Spacing([self.spacing] * spatial, mode=mode, padding_mode="border")(image)
         return _typed(np.moveaxis(resampled.numpy(), 0, -1), pixels.dtype)
 
     def _cropped(self, pixels: Array, decoded: Decoded, mask: Decoded, margin: int) -> Array:
         if mask.pixels.shape[:-1] != decoded.pixels.shape[:-1]:
-            raise Unreadable(f"is {by(decoded.pixels.shape[:-1])}, and its mask {by(mask.pixels.shape[:-1])}")
+            raise Unreadable(
+                f"is {by(decoded.pixels.shape[:-1])}, and its mask {by(mask.pixels.shape[:-1])}"
+            )
         where = (mask.pixels != 0).any(-1, keepdims=True).astype(np.uint8)
         if self.spacing is not None:
             where = self._spaced(where, decoded, "nearest")
@@ -101,7 +116,9 @@ class Reading:
             if decoded.window is None:
                 raise Unreadable("names no display window: set data.window=[LOW,HIGH]")
             return decoded.window
-        return decoded.span if self.window is None else (float(self.window[0]), float(self.window[1]))
+        return (
+            decoded.span if self.window is None else (float(self.window[0]), float(self.window[1]))
+        )
 
 
 def fitted(pixels: Array, size: Sequence[int], fit: str) -> Array:
@@ -122,7 +139,9 @@ def fitted(pixels: Array, size: Sequence[int], fit: str) -> Array:
         start, missing = max(0, (side - new) // 2), max(0, new - side)
         cut.append(slice(start, start + min(side, new)))
         padding.append((missing // 2, missing - missing // 2))
-    return np.pad(result[tuple(cut)], [*padding, (0, 0)], constant_values=pixels.min())  # 0 would be water in CT
+    return np.pad(
+        result[tuple(cut)], [*padding, (0, 0)], constant_values=pixels.min()
+    )  # 0 would be water in CT
 
 
 def _resampled(pixels: Array, sides: list[int]) -> Array:

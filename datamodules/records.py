@@ -60,7 +60,9 @@ def repeated(value: str, count: int) -> Strings:
     return np.full(count, value, dtype=np.dtypes.StringDType())
 
 
-def images_of(records: Records, config: FilesConfig, split: Split, source: Names = None, target: Names = None) -> ImageSet:
+def images_of(
+    records: Records, config: FilesConfig, split: Split, source: Names = None, target: Names = None
+) -> ImageSet:
     """The images of a split.
 
     Source splits come from the source's domains, by the records' splits or by ``config.shares``. The target has its domains'
@@ -99,7 +101,11 @@ def images_of(records: Records, config: FilesConfig, split: Split, source: Names
     if not len(rows):
         raise InputError(_nothing(records, splits, split))
     files = ImageFiles(
-        records.root, records.paths[rows], config.reading(), config.cache, None if masks is None else masks[rows]
+        records.root,
+        records.paths[rows],
+        config.reading(),
+        config.cache,
+        None if masks is None else masks[rows],
     )
     low, high = value_range(files) if split != "target" else (0.0, 1.0)
     images = ImageSet(
@@ -136,7 +142,11 @@ def cut(groups: Strings, shares: Sequence[float], seed: int) -> Strings:
     if len(names) >= 3:
         code[0], code[-1] = 0, 2
         if not (code == 1).any():
-            code[np.flatnonzero(code == 2)[0] if (code == 2).sum() > 1 else np.flatnonzero(code == 0)[-1]] = 1
+            code[
+                np.flatnonzero(code == 2)[0]
+                if (code == 2).sum() > 1
+                else np.flatnonzero(code == 0)[-1]
+            ] = 1
     of_group = np.empty_like(code)
     of_group[order] = code
     return text(["test", "val", "train"])[of_group[of_row]]
@@ -182,23 +192,38 @@ def _classes(records: Records) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     if records.class_names is not None:
         names = records.class_names
     else:
-        names = tuple(map(str, range(max(map(int, known), default=-1) + 1))) if numbers else tuple(known)
+        names = (
+            tuple(map(str, range(max(map(int, known), default=-1) + 1)))
+            if numbers
+            else tuple(known)
+        )
     index = {name: place for place, name in enumerate(names)}
     for value in known:
         if value not in index and not (numbers and int(value) < len(names)):
             raise InputError(f"{records.origin} has the label {value!r}: {closest(value, names)}")
-    table = [index.get(v, int(v) if v and numbers else UNLABELLED) if v else UNLABELLED for v in values.tolist()]
+    table = [
+        index.get(v, int(v) if v and numbers else UNLABELLED) if v else UNLABELLED
+        for v in values.tolist()
+    ]
     return names, np.array(table, dtype=np.int64)[of_row]
 
 
-def _domain_rows(records: Records, split: Split, source: Names, target: Names) -> npt.NDArray[np.bool_]:
+def _domain_rows(
+    records: Records, split: Split, source: Names, target: Names
+) -> npt.NDArray[np.bool_]:
     known = np.unique(records.domains).tolist()
     chosen = {"source": _listed(source), "target": _listed(target)}
     for option, names in chosen.items():
         for name in names or ():
             if name not in known:
-                raise InputError(f"{records.origin} has no domain {name!r} (data.{option}): {closest(name, known)}")
-    wanted, other = (chosen["target"], chosen["source"]) if split == "target" else (chosen["source"], chosen["target"])
+                raise InputError(
+                    f"{records.origin} has no domain {name!r} (data.{option}): {closest(name, known)}"
+                )
+    wanted, other = (
+        (chosen["target"], chosen["source"])
+        if split == "target"
+        else (chosen["source"], chosen["target"])
+    )
     if wanted is None:
         wanted = [name for name in known if name not in (other or ())]
         if not wanted and records.splits is not None:  # one domain, which its splits divide
@@ -213,7 +238,9 @@ def _listed(names: Names) -> list[str] | None:
     return [names] if isinstance(names, str) else None if names is None else list(names)
 
 
-def _check_leaks(records: Records, groups: Strings, splits: Strings, target: npt.NDArray[np.bool_]) -> None:
+def _check_leaks(
+    records: Records, groups: Strings, splits: Strings, target: npt.NDArray[np.bool_]
+) -> None:
     """Refuse a group, or a file, in two splits; what is in none and belongs to the target is as good as a test."""
     codes = np.zeros(len(groups), dtype=np.uint8)
     for bit, name in enumerate(("train", "val", "test")):
@@ -221,7 +248,9 @@ def _check_leaks(records: Records, groups: Strings, splits: Strings, target: npt
     strange = (codes == 0) & (splits != "")
     if strange.any():
         value = splits[strange][0]
-        raise InputError(f"{records.origin} has the split {value!r}: {closest(str(value), ('train', 'val', 'test'))}, or empty")
+        raise InputError(
+            f"{records.origin} has the split {value!r}: {closest(str(value), ('train', 'val', 'test'))}, or empty"
+        )
     codes[(splits == "") & target] = 1 << 2
     for kind, values in {"group": groups, "file": records.paths}.items():
         # Hashes take a fraction of the memory and time that sorting a million file names does.
@@ -232,7 +261,9 @@ def _check_leaks(records: Records, groups: Strings, splits: Strings, target: npt
         straddling = np.flatnonzero(seen & (seen - 1))
         if len(straddling):
             first = straddling[0]
-            places = " and ".join(name for bit, name in enumerate(("train", "val", "test")) if seen[first] >> bit & 1)
+            places = " and ".join(
+                name for bit, name in enumerate(("train", "val", "test")) if seen[first] >> bit & 1
+            )
             raise InputError(
                 f"{records.origin}: {len(straddling)} {kind}(s) in several splits, as {values[rows[first]]} is in {places}: "
                 "give each one split, for what a model was trained on proves nothing in a test"
@@ -241,7 +272,9 @@ def _check_leaks(records: Records, groups: Strings, splits: Strings, target: npt
 
 def _nothing(records: Records, splits: Strings | None, split: Split) -> str:
     domains = ", ".join(np.unique(records.domains).tolist())
-    known = ["none"] if splits is None else [name or "(empty)" for name in np.unique(splits).tolist()]
+    known = (
+        ["none"] if splits is None else [name or "(empty)" for name in np.unique(splits).tolist()]
+    )
     return f"{records.origin} has no images for {split}: its domains are {domains}, its splits {', '.join(known)}"
 
 
@@ -256,9 +289,13 @@ def _without_unreadable(images: ImageSet, files: ImageFiles, on_error: str) -> I
     if len(skipped) > _LISTED:
         _log.warning("… and %d more", len(skipped) - _LISTED)
     unlike = sum("where others" in reason for reason in reasons.values())
-    if 2 * unlike > len(images):  # then it is the first that is the odd one, by which the others were judged
+    if 2 * unlike > len(
+        images
+    ):  # then it is the first that is the odd one, by which the others were judged
         first = next(name for row, name in enumerate(images.ids) if row not in reasons)
-        name, reason = next((name, reason) for name, reason in skipped.items() if "where others" in reason)
+        name, reason = next(
+            (name, reason) for name, reason in skipped.items() if "where others" in reason
+        )
         raise InputError(
             f"{unlike} of {len(images)} files are unlike the first, {first}: remove that one if it is odd ({name} {reason})"
         )

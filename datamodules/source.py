@@ -61,12 +61,16 @@ class SourceData(LightningDataModule):
         super().__init__()
         check_training_set(train)
         if not len(val):
-            raise InputError("the source has no validation images: the file needs some with split val")
+            raise InputError(
+                "the source has no validation images: the file needs some with split val"
+            )
         for name in augment:
             if name not in AUGMENTATIONS:
                 raise InputError(f"unknown augmentation {name!r}: {closest(name, AUGMENTATIONS)}")
         if "rotate" in augment and train.size[-1] != train.size[-2]:
-            raise InputError("quarter turns change the sides of images that are not square: leave rotate out of augment")
+            raise InputError(
+                "quarter turns change the sides of images that are not square: leave rotate out of augment"
+            )
         for images in (val, test):
             if len(images) and (images.size, images.channels) != (train.size, train.channels):
                 raise InputError(
@@ -74,7 +78,12 @@ class SourceData(LightningDataModule):
                     f"{images.channels}: bring them to one form, for files with data.size and data.channels"
                 )
         self.images = {"train": train, "val": val, "test": test}
-        self.batch_size, self.balanced, self.workers, self.seed = batch_size, balanced, workers, seed
+        self.batch_size, self.balanced, self.workers, self.seed = (
+            batch_size,
+            balanced,
+            workers,
+            seed,
+        )
         self.augmentation = Compose([t for name in augment for t in AUGMENTATIONS[name]()])
         self.augmentation.set_random_state(seed=seed)
 
@@ -82,8 +91,12 @@ class SourceData(LightningDataModule):
         """Shuffled, augmented, and class-balanced where asked."""
         images = self.images["train"]
         generator = torch.Generator().manual_seed(self.seed)
-        weights = 1 / np.maximum(images.counts(), 1) if self.balanced else np.ones(images.num_classes)
-        sampler = WeightedRandomSampler(weights[images.labels].tolist(), len(images), self.balanced, generator)
+        weights = (
+            1 / np.maximum(images.counts(), 1) if self.balanced else np.ones(images.num_classes)
+        )
+        sampler = WeightedRandomSampler(
+            weights[images.labels].tolist(), len(images), self.balanced, generator
+        )
         # MONAI's loader seeds random transforms anew in each worker and epoch; torch's would repeat them.
         return monai.data.DataLoader(
             _Augmented(images, self.augmentation),
@@ -110,7 +123,9 @@ class SourceData(LightningDataModule):
         count = max(1, min(256, _BATCH_VALUES // (images.channels * math.prod(images.size))))
         batches = [chosen[i : i + count] for i in range(0, len(chosen), count)]
         pinned = torch.cuda.is_available()
-        return DataLoader(_InOrder(images, batches), batch_size=None, num_workers=self.workers, pin_memory=pinned)
+        return DataLoader(
+            _InOrder(images, batches), batch_size=None, num_workers=self.workers, pin_memory=pinned
+        )
 
     def sample(self, split: str, count: int) -> DataLoader[Any]:
         """At most ``count`` images of a split, drawn without replacement, the same by seed."""

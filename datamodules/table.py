@@ -25,8 +25,12 @@ class TableConfig(FilesConfig):
     """A CSV or Parquet table with columns path, label, split, domain, group, mask (all but path may be absent) and metadata."""
 
     path: str | None = option(None, "the table; its paths are relative to its folder")
-    source: str | list[str] | None = option(None, "domain, or domains, to train on; null: all but data.target")
-    target: str | list[str] | None = option(None, "domain, or domains, of the target stream; null: all but data.source")
+    source: str | list[str] | None = option(
+        None, "domain, or domains, to train on; null: all but data.target"
+    )
+    target: str | list[str] | None = option(
+        None, "domain, or domains, of the target stream; null: all but data.source"
+    )
 
 
 def load_table(config: TableConfig, split: Split) -> ImageSet:
@@ -75,7 +79,9 @@ def _read_table(path: Path, modified: int) -> dict[str, Strings]:
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is not a readable table ({' '.join(str(error).split())[:160]})") from error
+        raise InputError(
+            f"{path} is not a readable table ({' '.join(str(error).split())[:160]})"
+        ) from error
     if not columns or not len(next(iter(columns.values()))):
         raise InputError(f"{path} has no rows")
     return columns
@@ -96,7 +102,9 @@ def _read_csv(path: Path) -> dict[str, Strings]:
             for row in chunk:
                 line += 1
                 if len(row) != len(header):
-                    raise InputError(f"{path}, row {line}: has {len(row)} values, where the header names {len(header)} columns")
+                    raise InputError(
+                        f"{path}, row {line}: has {len(row)} values, where the header names {len(header)} columns"
+                    )
             for part, values in zip(parts, zip(*chunk, strict=True), strict=False):
                 part.append(text(values))
     return {name: np.concatenate(part) for name, part in zip(header, parts, strict=True) if part}
@@ -106,7 +114,9 @@ def _read_parquet(path: Path) -> dict[str, Strings]:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise InputError(f"{path} needs pyarrow: pip install pyarrow, or save the table as CSV") from error
+        raise InputError(
+            f"{path} needs pyarrow: pip install pyarrow, or save the table as CSV"
+        ) from error
     parts: dict[str, list[Strings]] = {}
     with parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(_CHUNK):

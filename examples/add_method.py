@@ -54,8 +54,13 @@ METHODS["margin"] = Margin  # the one place
 def in_python() -> float:
     """Accuracy of the method on a plain torch model, in percent."""
     images, labels = cells(1280, contrast=0.6, seed=1)
-    method = create_method("margin", trained(), num_classes=len(CLASSES), optimizer="adam", lr=1e-3, threshold=0.7)
-    hits = [accuracy(method(batch).argmax(1), truth) for batch, truth in zip(images.split(64), labels.split(64), strict=True)]
+    method = create_method(
+        "margin", trained(), num_classes=len(CLASSES), optimizer="adam", lr=1e-3, threshold=0.7
+    )
+    hits = [
+        accuracy(method(batch).argmax(1), truth)
+        for batch, truth in zip(images.split(64), labels.split(64), strict=True)
+    ]
     return sum(hits) / len(hits)
 
 
@@ -78,7 +83,9 @@ def by_program(output: str) -> int:
     quiet = ["wandb.mode=disabled", "trainer.enable_progress_bar=false"]
     status = train.main([*data, "epochs=5", "calibrate=off", f"output={output}/source", *quiet])
     words = ["method=margin", "method.threshold=0.7", "method.optimizer=adam", "method.lr=1e-3"]
-    return status or adapt.main([f"source={output}/source", *words, f"output={output}/adapted", *quiet])
+    return status or adapt.main(
+        [f"source={output}/source", *words, f"output={output}/adapted", *quiet]
+    )
 
 
 def main(argv: Sequence[str]) -> int:

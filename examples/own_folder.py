@@ -45,19 +45,33 @@ def example(config: ExampleConfig) -> dict[str, Any]:
     output = Path(config.output)
     here, there, table = config.here, config.there, None
     if here is None or there is None:
-        here, there, table = draw(output / "here", 500, 1.0), draw(output / "there", 480, 0.6), output / "there.csv"
+        here, there, table = (
+            draw(output / "here", 500, 1.0),
+            draw(output / "there", 480, 0.6),
+            output / "there.csv",
+        )
     source = f"output={output / 'source'}"
     short = ["epochs=6", "batch_size=32", "calibrate=off"]  # for a few hundred images
     command(train, "data=folder", f"data.root={here}", "data.shares=[.7,.15,.15]", *short, source)
-    command(adapt, f"source={output / 'source'}", f"data.target={there}", "method=dsbr", f"output={output / 'adapted'}")
+    command(
+        adapt,
+        f"source={output / 'source'}",
+        f"data.target={there}",
+        "method=dsbr",
+        f"output={output / 'adapted'}",
+    )
     if table is not None:
         columns = ["data.subgroups=[sex,age/20]", "data.aggregate=group"]
         words = [f"source={output / 'source'}", "data=table", f"data.path={table}", *columns]
         command(adapt, *words, f"output={output / 'table'}")
-    metrics: dict[str, Any] = json.loads((output / ("table" if table else "adapted") / "metrics.json").read_text())
+    metrics: dict[str, Any] = json.loads(
+        (output / ("table" if table else "adapted") / "metrics.json").read_text()
+    )
     for column, groups in {"all": {"": metrics}, **metrics.get("subgroups", {})}.items():
         for name, scores in groups.items():
-            print(f"{column:8}{name:8}balanced accuracy {scores.get('balanced_accuracy', float('nan')):5.1f} %")
+            print(
+                f"{column:8}{name:8}balanced accuracy {scores.get('balanced_accuracy', float('nan')):5.1f} %"
+            )
     return metrics
 
 
@@ -76,7 +90,13 @@ def draw(folder: Path, count: int, contrast: float) -> str:
             patient = seen[label] // 2  # a patient's images show one class
             seen[label] += 1
             name = path.relative_to(folder.parent)
-            row = [name, CLASSES[label], f"{CLASSES[label]}-{patient}", "FM"[patient % 2], 30 + patient % 50]
+            row = [
+                name,
+                CLASSES[label],
+                f"{CLASSES[label]}-{patient}",
+                "FM"[patient % 2],
+                30 + patient % 50,
+            ]
             writer.writerow(row)
     return str(folder)
 
@@ -90,7 +110,9 @@ def command(program: Any, *words: str) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
-    return entry.run(lambda: example(entry.configured(ExampleConfig, {}, argv)), ExampleConfig, {}, USAGE, argv)
+    return entry.run(
+        lambda: example(entry.configured(ExampleConfig, {}, argv)), ExampleConfig, {}, USAGE, argv
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from tta.methods import create_method
 
 
-def adapted(name: str, model: nn.Module, stream: list[Tensor], **hyperparameters: float | str) -> Tensor:
+def adapted(
+    name: str, model: nn.Module, stream: list[Tensor], **hyperparameters: float | str
+) -> Tensor:
     """Classes that the model gives to the stream's images while it adapts; the ten lines."""
     method = create_method(name, model, num_classes=len(CLASSES), **hyperparameters)
     predictions = []

@@ -28,7 +28,11 @@ class Adapting(LightningModule):
     def __init__(self, network: nn.Sequential, lr: float) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.network, self.lr, self.paused = network.train(), lr, False  # in train mode: the batch's statistics
+        self.network, self.lr, self.paused = (
+            network.train(),
+            lr,
+            False,
+        )  # in train mode: the batch's statistics
         self.twin = copy.deepcopy(self.network).requires_grad_(False)  # the un-updated one
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -41,7 +45,9 @@ class Adapting(LightningModule):
         if not self.paused:
             optimizer = self.optimizers()
             optimizer.zero_grad()
-            self.manual_backward(torch.distributions.Categorical(logits=prediction.logits).entropy().mean())
+            self.manual_backward(
+                torch.distributions.Categorical(logits=prediction.logits).entropy().mean()
+            )
             optimizer.step()
         return {"logits": prediction.logits.detach(), "features": prediction.features.detach()}
 
@@ -73,7 +79,12 @@ class Served(Callback):
         self.classes: list[Tensor] = []
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Tensor],
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Keep the batch's classes."""
         self.classes.append(outputs["logits"].argmax(1))

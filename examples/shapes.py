@@ -19,8 +19,14 @@ def cells(count: int, contrast: float = 1.0, seed: int = 0) -> tuple[Tensor, Ten
     x, y = axis[None, None, :] - uniform(-3, 3), axis[None, :, None] - uniform(-3, 3)
     along, across = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
     distance, radius = torch.hypot(x, y), uniform(3, 5)
-    shapes = [distance < radius, (distance - radius).abs() < 1, (along.abs() < radius) & (across.abs() < 1.5)]
-    images = torch.stack([shape.float() for shape in shapes])[labels, torch.arange(count)] * uniform(0.5, 0.9)
+    shapes = [
+        distance < radius,
+        (distance - radius).abs() < 1,
+        (along.abs() < radius) & (across.abs() < 1.5),
+    ]
+    images = torch.stack([shape.float() for shape in shapes])[
+        labels, torch.arange(count)
+    ] * uniform(0.5, 0.9)
     images = images[:, None] + 0.1 * torch.randn(count, 1, 20, 20, generator=generator)
     if contrast < 1:
         images = contrast * F.avg_pool2d(images, 3, stride=1, padding=1) + 0.75 * (1 - contrast)
@@ -33,8 +39,14 @@ def trained(epochs: int = 6, seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     for inputs, outputs in ((1, 16), (16, 32)):
-        layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, len(CLASSES)))
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        ]
+    network = nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, len(CLASSES))
+    )
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     images, labels = cells(1500, seed=seed)
     for _ in range(epochs):

@@ -44,7 +44,9 @@ def fenced(text: str) -> list[tuple[str, str]]:
 
 def commands(text: str) -> Iterator[str]:
     """Commands of a page: lines of fenced and indented blocks, and code within sentences, that begin with python or make."""
-    blocks = [content for language, content in fenced(text) if language in ("", "bash", "sh", "console")]
+    blocks = [
+        content for language, content in fenced(text) if language in ("", "bash", "sh", "console")
+    ]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     lines += [line[4:] for line in without_blocks(text).splitlines() if line.startswith("    ")]
     for line in [*lines, *spans(text)]:
@@ -78,7 +80,11 @@ def check_command(command: str) -> None:
         InputError: it says what is wrong.
     """
     words = shlex.split(command, comments=True)
-    words = words[: next((place for place, word in enumerate(words) if word in (">", "|", "&&", ";")), len(words))]
+    words = words[
+        : next(
+            (place for place, word in enumerate(words) if word in (">", "|", "&&", ";")), len(words)
+        )
+    ]
     while re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
     name, *words = words
@@ -91,7 +97,9 @@ def check_command(command: str) -> None:
         return
     if name == "wandb":
         if words[0] not in ("sweep", "agent", "sync"):
-            raise InputError(f"{command}: wandb {words[0]} is not among the commands that pages use")
+            raise InputError(
+                f"{command}: wandb {words[0]} is not among the commands that pages use"
+            )
         if words[0] == "sweep" and not (CONFIGS.parent / words[1]).is_file():
             raise InputError(f"{command}: {words[1]} does not exist")
         return
@@ -111,7 +119,9 @@ def check_words(module: str, words: list[str]) -> None:
         InputError: it says what is wrong.
     """
     # A benchmark's options are those of its study, which its YAML names.
-    found = program(module, *(word for word in words if word.endswith(".yaml") and module == "benchmark.py"))
+    found = program(
+        module, *(word for word in words if word.endswith(".yaml") and module == "benchmark.py")
+    )
     words = [word for word in words if word not in ("--help", "…", "...")]
     if found is None:
         if words:
@@ -130,7 +140,13 @@ def check_options(words: list[str]) -> None:
         InputError: it says what is wrong.
     """
     errors = []
-    for module in ("adapt.py", "train.py", "benchmark.py", *_with_main("benchmarks"), *_with_main("callbacks")):
+    for module in (
+        "adapt.py",
+        "train.py",
+        "benchmark.py",
+        *_with_main("benchmarks"),
+        *_with_main("callbacks"),
+    ):
         for chosen in _choices(module, words):
             try:
                 check_words(module, [*chosen, *words])
@@ -181,23 +197,33 @@ def program(name: str, *words: str) -> Program | None:
 def _choices(module: str, words: list[str]) -> Iterator[tuple[str, ...]]:
     """Choices of the groups whose options are named without one: the defaults, then all others."""
     found = program(module)
-    open_groups = {word.split(".")[0] for word in words if "." in word.split("=")[0]} - {word.split("=")[0] for word in words}
+    open_groups = {word.split(".")[0] for word in words if "." in word.split("=")[0]} - {
+        word.split("=")[0] for word in words
+    }
     names = sorted(open_groups & set(found.groups if found else ()))
     yield ()
     yield from product(*([f"{name}={kind}" for kind in group_choices(name)] for name in names))
 
 
 def _loaded(path: Path) -> ModuleType:
-    script = path.parent.name == "examples"  # whose folder is where it imports from; the others do from the root
+    script = (
+        path.parent.name == "examples"
+    )  # whose folder is where it imports from; the others do from the root
     sys.path.insert(0, str(path.parent if script else ROOT))
     try:
-        return importlib.import_module(path.stem if script else ".".join(path.relative_to(ROOT).with_suffix("").parts))
+        return importlib.import_module(
+            path.stem if script else ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        )
     finally:
         sys.path.pop(0)
 
 
 def _with_main(package: str) -> list[str]:
-    return [f"{package}.{path.stem}" for path in sorted((ROOT / package).glob("*.py")) if "entry.run(" in path.read_text()]
+    return [
+        f"{package}.{path.stem}"
+        for path in sorted((ROOT / package).glob("*.py"))
+        if "entry.run(" in path.read_text()
+    ]
 
 
 def _variants(words: list[str]) -> Iterator[tuple[str, ...]]:
@@ -217,9 +243,15 @@ def _check_variant(module: str, found: Program, words: list[str]) -> None:
     empty = [key for key, value in given.items() if _PLACEHOLDER.fullmatch(value)]
     filled = [word for word in words if word.partition("=")[0] not in empty]
     defaults = {field.name: field.metadata.get("default") for field in fields(found.schema)}
-    open_groups = [name for name in found.groups if name in empty or (name not in given and defaults.get(name, "") is None)]
+    open_groups = [
+        name
+        for name in found.groups
+        if name in empty or (name not in given and defaults.get(name, "") is None)
+    ]
     errors = []
-    for chosen in product(*([f"{name}={kind}" for kind in group_choices(name)] for name in open_groups)):
+    for chosen in product(
+        *([f"{name}={kind}" for kind in group_choices(name)] for name in open_groups)
+    ):
         try:
             _check_resolved(module, found, [*chosen, *filled], empty)
         except InputError as error:
@@ -237,7 +269,9 @@ def _check_resolved(module: str, found: Program, words: list[str], empty: list[s
         known: Any = to_dict(config)
     else:  # their dataclasses also look for files, which a page's reader has and a test has not
         try:
-            known = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(found.schema), values))
+            known = OmegaConf.to_container(
+                OmegaConf.merge(OmegaConf.structured(found.schema), values)
+            )
         except OmegaConfBaseException as error:
             raise InputError(str(error).splitlines()[0]) from error
     for key in empty:

@@ -17,9 +17,18 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Where Lightning runs in most tests of one process: ``HOLDFAST_ACCELERATOR=gpu`` runs them on a GPU.
 ACCELERATOR = os.environ.get("HOLDFAST_ACCELERATOR", "cpu")
 #: Words that make a program quick and silent in a test.
-QUICK = ["wandb.mode=disabled", "trainer.enable_progress_bar=false", f"trainer.accelerator={ACCELERATOR}"]
+QUICK = [
+    "wandb.mode=disabled",
+    "trainer.enable_progress_bar=false",
+    f"trainer.accelerator={ACCELERATOR}",
+]
 #: A phantom small enough to train on in seconds, and no calibration, which takes as long again.
-TINY = ["data.train_images=600", "data.val_images=160", "data.test_images=160", "data.target_images=500"]
+TINY = [
+    "data.train_images=600",
+    "data.val_images=160",
+    "data.test_images=160",
+    "data.target_images=500",
+]
 #: The same, for training that takes no time to calibrate.
 TINY_TRAINING = [*TINY, "calibrate=off"]
 
@@ -69,5 +78,7 @@ def golden(name: str) -> dict[str, Any]:
 def golden_network(norm: str = "bn") -> nn.Sequential:
     """The network of the golden vectors, with its weights."""
     network = small_network(nn.BatchNorm2d if norm == "bn" else nn.GroupNorm)
-    network.load_state_dict({key: torch.from_numpy(value) for key, value in golden(f"model_{norm}").items()})
+    network.load_state_dict(
+        {key: torch.from_numpy(value) for key, value in golden(f"model_{norm}").items()}
+    )
     return network

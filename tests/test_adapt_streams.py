@@ -15,7 +15,9 @@ def test_a_saved_stream_is_replayed_to_the_same_predictions(source: Path, tmp_pa
     words = [TWO, "method=tent", "shift=[brightness,noise]", "shift.severity=1"]
     mixed = ["stream=mixed", "stream.shifts=[blur,contrast]", "stream.batch_size=100"]
     metrics = run_adapt(source, tmp_path / "first", *words, *mixed)
-    assert set(metrics["domains"]) == {f"scanner_{s} brightness1+noise1+{kind}3" for s in "bc" for kind in ("blur", "contrast")}
+    assert set(metrics["domains"]) == {
+        f"scanner_{s} brightness1+noise1+{kind}3" for s in "bc" for kind in ("blur", "contrast")
+    }
     table = tmp_path / "first" / "stream.csv"
     items = rows(table)
     assert [item["position"] for item in items] == [str(i) for i in range(500)]
@@ -24,23 +26,38 @@ def test_a_saved_stream_is_replayed_to_the_same_predictions(source: Path, tmp_pa
     }
     replay = ["stream=replay", f"stream.path={table}", "stream.batch_size=100"]
     run_adapt(source, tmp_path / "second", TWO, "method=tent", *replay)
-    first, second = ((tmp_path / run / "predictions.csv").read_text() for run in ("first", "second"))
+    first, second = (
+        (tmp_path / run / "predictions.csv").read_text() for run in ("first", "second")
+    )
     assert first == second
     assert (tmp_path / "second" / "stream.csv").read_text() == table.read_text()
 
 
 @pytest.mark.parametrize("guard", ["on", "off"])
 def test_behind_a_window_every_image_leaves_once(source: Path, tmp_path: Path, guard: str) -> None:
-    words = ["data.target_images=60", "stream=window", "method=tent", "method.normalization=batch", f"guard={guard}"]
+    words = [
+        "data.target_images=60",
+        "stream=window",
+        "method=tent",
+        "method.normalization=batch",
+        f"guard={guard}",
+    ]
     run_adapt(source, tmp_path, *words)
     predictions = rows(tmp_path / "predictions.csv")
-    assert [row["id"] for row in predictions] == [row["id"] for row in rows(tmp_path / "stream.csv")]
+    assert [row["id"] for row in predictions] == [
+        row["id"] for row in rows(tmp_path / "stream.csv")
+    ]
     assert len(rows(tmp_path / "trace.csv")) == 60
     if guard == "on":
-        assert {row["served_by"] for row in predictions[1:15]} <= {"control", "source"}  # until the window is full
+        assert {row["served_by"] for row in predictions[1:15]} <= {
+            "control",
+            "source",
+        }  # until the window is full
 
 
-def test_bad_streams_and_shifts_get_one_sentence(source: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_bad_streams_and_shifts_get_one_sentence(
+    source: Path, tmp_path: Path, capsys: Capture
+) -> None:
     ours = f"source={source}"
     for words, message in (
         (("stream=continual",), "needs several domains in the target"),

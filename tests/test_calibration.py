@@ -52,7 +52,10 @@ def test_tails_of_little(values: list[float]) -> None:
 
 
 def calibration(**values: float) -> dict[str, Any]:
-    points = {name: {"start": value, "share": 0.0, "scale": 0.0, "shape": 0.0} for name, value in values.items()}
+    points = {
+        name: {"start": value, "share": 0.0, "scale": 0.0, "shape": 0.0}
+        for name, value in values.items()
+    }
     return {"batches": 20, "tails": points}
 
 
@@ -68,7 +71,8 @@ def test_thresholds_stay_within_their_ranges() -> None:
 
 
 @pytest.mark.parametrize(
-    ("methods", "message"), [(["source"], "never adapts"), (["tnet"], "did you mean tent"), ([], "is empty")]
+    ("methods", "message"),
+    [(["source"], "never adapts"), (["tnet"], "did you mean tent"), ([], "is empty")],
 )
 def test_methods_that_tell_nothing_are_refused(methods: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -77,18 +81,25 @@ def test_methods_that_tell_nothing_are_refused(methods: list[str], message: str)
 
 def test_the_rate_is_that_of_a_long_stream() -> None:
     tail = {"start": 0.1, "share": 0.5, "scale": 0.02, "shape": 0.0}
-    threshold = calibrated({"batches": 20, "tails": {"alarm_shortfall": tail}}, "alarm_shortfall", 0.01)
+    threshold = calibrated(
+        {"batches": 20, "tails": {"alarm_shortfall": tail}}, "alarm_shortfall", 0.01
+    )
     assert threshold == pytest.approx(0.1 + 0.02 * math.log(0.5 / (0.01 * 20 / STREAM_BATCHES)))
 
 
 def test_the_alarm_sums_beyond_the_calibrated_watch() -> None:
-    traces = [[Statistics(ratio=1 - depth, drift=0.2) for depth in (0.01, 0.02, level)] for level in np.linspace(0.05, 0.3, 20)]
+    traces = [
+        [Statistics(ratio=1 - depth, drift=0.2) for depth in (0.01, 0.02, level)]
+        for level in np.linspace(0.05, 0.3, 20)
+    ]
     found = tails(traces, 20)
     assert {"watch_ratio", "watch_drift", "alarm_shortfall"} <= found.keys()
     assert found["watch_ratio"]["start"] == pytest.approx(np.sort(np.linspace(0.05, 0.3, 20))[10])
     watch = calibrated({"batches": 20, "tails": found}, "watch_ratio", 0.01)
     assert watch == RANGES["watch_ratio"][0]  # and so the sums are what R lacked to it
-    assert found["alarm_shortfall"]["start"] == pytest.approx(max(0.0, watch - (1 - found["watch_ratio"]["start"])))
+    assert found["alarm_shortfall"]["start"] == pytest.approx(
+        max(0.0, watch - (1 - found["watch_ratio"]["start"]))
+    )
 
 
 def test_the_guard_takes_what_is_set_then_what_is_calibrated_then_the_default() -> None:
@@ -108,18 +119,32 @@ def test_bootstrapped_streams_are_mixed_skewed_and_in_blocks_and_the_same_by_see
     images = load_images("phantom", PhantomConfig(val_images=80), "val")
     streams = list(bootstrapped(images, 6, 400, seed=1))
     again = list(bootstrapped(images, 6, 400, seed=1))
-    assert all((a.rows == b.rows).all() and a.shifts == b.shifts for a, b in zip(streams, again, strict=True))
+    assert all(
+        (a.rows == b.rows).all() and a.shifts == b.shifts
+        for a, b in zip(streams, again, strict=True)
+    )
     for number, stream in enumerate(streams):
         labels = images.labels[stream.rows]
         share = np.bincount(labels, minlength=4).max() / len(labels)
         changes = int((np.diff(labels) != 0).sum())
-        assert (share == 0.85, changes == 3) == (number % len(ORDERS) == 1, number % len(ORDERS) == 2)
+        assert (share == 0.85, changes == 3) == (
+            number % len(ORDERS) == 1,
+            number % len(ORDERS) == 2,
+        )
 
 
-def test_what_cannot_be_calibrated_is_trained_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_calibrated_is_trained_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arrays = domain_arrays()
     arrays["labels"][arrays["split"] == "val"] = 0
-    words = ["data=npz", f"data.path={saved(tmp_path, arrays)}", "epochs=1", "batch_size=4", "fisher_images=0"]
+    words = [
+        "data=npz",
+        f"data.path={saved(tmp_path, arrays)}",
+        "epochs=1",
+        "batch_size=4",
+        "fisher_images=0",
+    ]
     assert train.main([*QUICK, *words, f"output={tmp_path / 'out'}"]) == 0
     assert "at least two classes" in capsys.readouterr().out
     assert SourceCheckpoint.load(tmp_path / "out").calibration is None
@@ -136,11 +161,24 @@ def test_a_training_that_is_stopped_while_it_calibrates_is_gone_on_with(
     assert train.main([*QUICK, *TINY, *small, "epochs=1", f"output={tmp_path}"]) == 130
     assert not (tmp_path / "source.ckpt").exists(), "a source.ckpt that is there is whole"
     monkeypatch.undo()
-    assert train.main([*QUICK, *small, "calibrate=only", f"source={tmp_path / 'trained.ckpt'}", f"output={tmp_path}"]) == 0
+    assert (
+        train.main(
+            [
+                *QUICK,
+                *small,
+                "calibrate=only",
+                f"source={tmp_path / 'trained.ckpt'}",
+                f"output={tmp_path}",
+            ]
+        )
+        == 0
+    )
     assert SourceCheckpoint.load(tmp_path).class_names
 
 
-def test_an_old_checkpoint_is_calibrated_anew(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_old_checkpoint_is_calibrated_anew(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     old = SourceCheckpoint.load(source)
     content = torch.load(source / "source.ckpt", weights_only=True)
     for name in ("calibration", "layer_moments", "fisher"):

@@ -31,9 +31,8 @@ def test_the_command_of_every_yaml_can_be_typed(path: Path) -> None:
 
 
 def test_commands_are_found_in_blocks_and_sentences() -> None:
-    page = (
-        "Text `python train.py\ndata=phantom` and `method=tent`.\n\n    make demo  # two minutes\n\n```\npython adapt.py \\\n"
-    )
+    page = "Text `python train.py\ndata=phantom` and `method=tent`.\n\n"
+    page += "    make demo  # two minutes\n\n```\npython adapt.py \\\n"
     page += "  source=DIR\nls\n```\n```python\npython = 1\n```\n"
     assert [" ".join(command.split()) for command in commands(page)] == [
         "python adapt.py source=DIR",

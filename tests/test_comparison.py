@@ -34,7 +34,9 @@ def test_a_figure_is_what_adapt_says_unguarded(source: Path, tmp_path: Path, met
     assert speed > 0
 
 
-def test_a_finished_run_is_not_run_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_not_run_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "phantom-seed0").symlink_to(source, target_is_directory=True)
     monkeypatch.setattr(comparison, "_TARGETS", (Target("phantom", "phantom", tuple(TINY)),))
     monkeypatch.setattr(comparison, "_SLOW", "t3a")
@@ -66,7 +68,9 @@ def test_a_finished_run_is_not_run_again(source: Path, tmp_path: Path, monkeypat
 
 
 def test_tables_show_mean_and_deviation_and_what_is_missing() -> None:
-    rows = [Row("vessels chase", "iid", seed, "tent", 1024, 80.0 + 2 * seed, 100.0) for seed in (0, 1)]
+    rows = [
+        Row("vessels chase", "iid", seed, "tent", 1024, 80.0 + 2 * seed, 100.0) for seed in (0, 1)
+    ]
     rows.append(Row("nuclei fluor_360", "iid", 0, "norm", 1024, 70.0, 300.0))
     text = tables(rows)
     assert "| method | nuclei fluor_360 | vessels chase | mean | images/s |" in text

@@ -13,16 +13,26 @@ import train
 from tta.config import CONFIGS, describe, group_choices, read_arguments, resolve, save, to_dict
 from tta.errors import InputError
 
-SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("benchmark", "sweep"))
+SHIPPED = sorted(
+    path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("benchmark", "sweep")
+)
 
 
 def configured(*words: str) -> Any:
-    return resolve(adapt.AdaptConfig, adapt.GROUPS, read_arguments(words, adapt.GROUPS, {"data": {"kind": "phantom"}}))
+    return resolve(
+        adapt.AdaptConfig,
+        adapt.GROUPS,
+        read_arguments(words, adapt.GROUPS, {"data": {"kind": "phantom"}}),
+    )
 
 
 def test_defaults() -> None:
     config = configured()
-    assert (config.method.kind, config.guard.kind, config.stream.options.batch_size) == ("dsbr", "on", 64)
+    assert (config.method.kind, config.guard.kind, config.stream.options.batch_size) == (
+        "dsbr",
+        "on",
+        64,
+    )
     assert config.method.options.lr == "auto"
 
 
@@ -37,7 +47,8 @@ def test_whole_numbers_pass_where_a_float_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "kind"), [("guard=on", "on"), ("guard=off", "off"), ("guard=false", "off"), ("guard=True", "on")]
+    ("word", "kind"),
+    [("guard=on", "on"), ("guard=off", "off"), ("guard=false", "off"), ("guard=True", "on")],
 )
 def test_yaml_booleans_choose_the_guard(word: str, kind: str) -> None:
     assert configured(word).guard.kind == kind
@@ -58,7 +69,14 @@ def test_files_come_before_words_and_a_choice_starts_its_group_afresh(tmp_path: 
 
 
 def test_a_saved_configuration_is_itself_an_argument(tmp_path: Path) -> None:
-    config = configured("method=tent", "method.lr=0.5", "stream=prevalence", "guard=off", "shift=noise", "wandb.tags=[a,b]")
+    config = configured(
+        "method=tent",
+        "method.lr=0.5",
+        "stream=prevalence",
+        "guard=off",
+        "shift=noise",
+        "wandb.tags=[a,b]",
+    )
     save(config, tmp_path / "config.yaml", "python adapt.py")
     assert to_dict(configured(str(tmp_path / "config.yaml"))) == to_dict(config)
 
@@ -106,11 +124,15 @@ def test_every_shipped_file_opens_with_its_command_and_loads(path: Path) -> None
     module = adapt if group in adapt.GROUPS and group != "data" else train
     schema = module.AdaptConfig if module is adapt else module.TrainConfig  # type: ignore[attr-defined]
     base = {"data": {"kind": "phantom"}}
-    config = resolve(schema, module.GROUPS, read_arguments([f"{group}={path.stem}"], module.GROUPS, base))
+    config = resolve(
+        schema, module.GROUPS, read_arguments([f"{group}={path.stem}"], module.GROUPS, base)
+    )
     assert getattr(config, group).kind == OmegaConf.load(path).get("kind", path.stem)
 
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "benchmark").glob("*.yaml")), ids=lambda path: str(path.stem))
+@pytest.mark.parametrize(
+    "path", sorted((CONFIGS / "benchmark").glob("*.yaml")), ids=lambda path: str(path.stem)
+)
 def test_every_shipped_benchmark_opens_with_its_command_and_is_valid(path: Path) -> None:
     assert path.read_text().startswith(f"# python benchmark.py configs/benchmark/{path.name}")
     values = read_arguments([str(path)], {})
@@ -127,7 +149,13 @@ def test_every_kind_has_a_file() -> None:
 
 def test_help_shows_every_option_with_its_default() -> None:
     text = describe(adapt.AdaptConfig, adapt.GROUPS, adapt.USAGE)
-    for words in ("stream.fraction=0.85", "method=dsbr", "guard.patience=2", "wandb.mode=offline", "data.path=null"):
+    for words in (
+        "stream.fraction=0.85",
+        "method=dsbr",
+        "guard.patience=2",
+        "wandb.mode=offline",
+        "data.path=null",
+    ):
         assert words in text
 
 
@@ -138,7 +166,9 @@ def test_help_says_of_every_choice_what_it_is(module: Any) -> None:
     for group in module.GROUPS:
         said = dict(re.findall(rf"^  {group}=(\w+): (.+)$", text, flags=re.MULTILINE))
         assert set(said) == set(group_choices(group))
-        assert len(set(said.values())) == len(said), f"{group}: a sentence that is said of two choices tells neither"
+        assert len(set(said.values())) == len(said), (
+            f"{group}: a sentence that is said of two choices tells neither"
+        )
 
 
 def test_help_shows_what_a_file_sets() -> None:
@@ -150,8 +180,13 @@ def test_help_shows_what_a_file_sets() -> None:
 
 
 def test_a_kind_that_a_script_registers_needs_no_file() -> None:
-    groups = {**adapt.GROUPS, "method": {**adapt.GROUPS["method"], "mine": adapt.GROUPS["method"]["tent"]}}
+    groups = {
+        **adapt.GROUPS,
+        "method": {**adapt.GROUPS["method"], "mine": adapt.GROUPS["method"]["tent"]},
+    }
     words = ["method=mine", "method.lr=0.5"]
-    config = resolve(adapt.AdaptConfig, groups, read_arguments(words, groups, {"data": {"kind": "phantom"}}))
+    config = resolve(
+        adapt.AdaptConfig, groups, read_arguments(words, groups, {"data": {"kind": "phantom"}})
+    )
     assert (config.method.kind, config.method.options.lr) == ("mine", 0.5)
     assert "method=mine: " in describe(adapt.AdaptConfig, groups, adapt.USAGE)

@@ -15,7 +15,9 @@ CLASSES = 3
 
 def network() -> nn.Sequential:
     """One normalised layer that sees the image itself, and a head that reads the class off the brightest channel."""
-    model = nn.Sequential(nn.BatchNorm2d(CLASSES), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CLASSES, CLASSES))
+    model = nn.Sequential(
+        nn.BatchNorm2d(CLASSES), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CLASSES, CLASSES)
+    )
     with torch.no_grad():
         model[3].weight.copy_(4 * torch.eye(CLASSES))
         model[3].bias.zero_()
@@ -25,11 +27,15 @@ def network() -> nn.Sequential:
 def images(labels: Tensor, seed: int = 0) -> Tensor:
     """The channel of an image's class is brighter by 3, on noise of variance 1."""
     rng = torch.Generator().manual_seed(seed)
-    return 3 * F.one_hot(labels, CLASSES)[:, :, None, None] + torch.randn(len(labels), CLASSES, 4, 4, generator=rng)
+    return 3 * F.one_hot(labels, CLASSES)[:, :, None, None] + torch.randn(
+        len(labels), CLASSES, 4, 4, generator=rng
+    )
 
 
 def labels(count: int, shares: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3), seed: int = 0) -> Tensor:
-    return torch.multinomial(torch.tensor(shares), count, True, generator=torch.Generator().manual_seed(seed))
+    return torch.multinomial(
+        torch.tensor(shares), count, True, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def trained() -> tuple[nn.Sequential, dict[str, Tensor]]:
@@ -47,19 +53,34 @@ def test_class_conditional_moments_are_those_of_each_class() -> None:
     assert list(moments) == ["0"]
     mean, square = moments["0"]
     torch.testing.assert_close(mean, 3 * torch.eye(CLASSES), atol=0.05, rtol=0)
-    torch.testing.assert_close(square - mean.square(), torch.ones(CLASSES, CLASSES), atol=0.1, rtol=0)
+    torch.testing.assert_close(
+        square - mean.square(), torch.ones(CLASSES, CLASSES), atol=0.1, rtol=0
+    )
     assert isinstance(model[0], TestTimeBatchNorm)
 
 
 def test_an_absent_class_gets_the_moments_of_all_and_no_labels_nothing_at_all() -> None:
     model, _ = trained()
     known = labels(300, (0.5, 0.5, 0.0))
-    mean, _ = class_conditional_moments(model, [{"image": images(known), "label": known}], CLASSES)["0"]
+    mean, _ = class_conditional_moments(model, [{"image": images(known), "label": known}], CLASSES)[
+        "0"
+    ]
     torch.testing.assert_close(mean[2], mean[:2].mean(0))
-    assert class_conditional_moments(model, [{"image": images(known), "label": known * 0 - 1}], CLASSES) == {}
+    assert (
+        class_conditional_moments(
+            model, [{"image": images(known), "label": known * 0 - 1}], CLASSES
+        )
+        == {}
+    )
 
 
-def corrected(model: nn.Sequential, moments: dict[str, Tensor], shares: tuple[float, ...], shift: float, gain: float) -> Tensor:
+def corrected(
+    model: nn.Sequential,
+    moments: dict[str, Tensor],
+    shares: tuple[float, ...],
+    shift: float,
+    gain: float,
+) -> Tensor:
     """The mean that the correction arrives at on a long stream, when it is told the right predictions."""
     correction = LabelCorrection(model, moments)
     for seed in range(60):
@@ -91,7 +112,11 @@ def test_one_image_at_a_time_comes_to_the_same() -> None:
     known = labels(64)
     seen, told = images(known, 3), F.one_hot(known, CLASSES).float()
     at_once, one_by_one = LabelCorrection(model, moments), LabelCorrection(model, moments)
-    at_once.keep(at_once.after({"0": torch.stack([seen.mean([0, 2, 3]), seen.square().mean([0, 2, 3])])}, told))
+    at_once.keep(
+        at_once.after(
+            {"0": torch.stack([seen.mean([0, 2, 3]), seen.square().mean([0, 2, 3])])}, told
+        )
+    )
     for image, label in zip(seen, told, strict=True):
         batch = torch.stack([image.mean([1, 2]), image.square().mean([1, 2])])
         one_by_one.keep(one_by_one.after({"0": batch}, label[None]))
@@ -105,7 +130,10 @@ def test_a_batch_that_is_not_finite_changes_nothing() -> None:
     predicted = torch.full((8, CLASSES), 1 / CLASSES)
     sound = correction.after({"0": torch.ones(2, CLASSES)}, predicted)
     correction.keep(sound)
-    for seen, said in ((torch.full((2, CLASSES), torch.inf), predicted), (torch.ones(2, CLASSES), predicted * torch.nan)):
+    for seen, said in (
+        (torch.full((2, CLASSES), torch.inf), predicted),
+        (torch.ones(2, CLASSES), predicted * torch.nan),
+    ):
         state = correction.after({"0": seen}, said)
         for name in ("weight", "mix", "seen"):
             torch.testing.assert_close(state[name], sound[name])
@@ -118,26 +146,43 @@ def test_layers_do_not_mix() -> None:
         if value.is_floating_point():
             value.copy_(torch.rand(value.shape, generator=rng) + float("var" in name))
     choose_statistics(model, "source")
-    moments = {name: torch.rand(2, CLASSES, width, generator=rng) + 1 for name, width in (("0", 3), ("2", 5))}
-    whole, parts = LabelCorrection(model, moments), [LabelCorrection(model, {name: moments[name]}) for name in moments]
+    moments = {
+        name: torch.rand(2, CLASSES, width, generator=rng) + 1
+        for name, width in (("0", 3), ("2", 5))
+    }
+    whole, parts = (
+        LabelCorrection(model, moments),
+        [LabelCorrection(model, {name: moments[name]}) for name in moments],
+    )
     for _ in range(3):
-        seen = {name: torch.rand(2, value.shape[2], generator=rng) + 1 for name, value in moments.items()}
+        seen = {
+            name: torch.rand(2, value.shape[2], generator=rng) + 1
+            for name, value in moments.items()
+        }
         told = torch.rand(8, CLASSES, generator=rng).softmax(1)
         whole.keep(whole.after(seen, told))
         for part, name in zip(parts, moments, strict=True):
             part.keep(part.after({name: seen[name]}, told))
-    torch.testing.assert_close(whole.statistics(), {**parts[0].statistics(), **parts[1].statistics()})
+    torch.testing.assert_close(
+        whole.statistics(), {**parts[0].statistics(), **parts[1].statistics()}
+    )
     torch.testing.assert_close(whole.scanner_change, parts[0].scanner_change)
 
 
 def test_a_network_in_double_precision() -> None:
     model, moments = trained()
-    twins = Candidates(create_method("norm", model.double(), num_classes=CLASSES, normalization="auto"), moments)
-    assert {said.logits.dtype for said in twins.predict(images(labels(64)).double()).values()} == {torch.float64}
+    twins = Candidates(
+        create_method("norm", model.double(), num_classes=CLASSES, normalization="auto"), moments
+    )
+    assert {said.logits.dtype for said in twins.predict(images(labels(64)).double()).values()} == {
+        torch.float64
+    }
 
 
 @pytest.mark.parametrize("shares", [(1 / 3, 1 / 3, 1 / 3), (0.85, 0.1, 0.05), (1.0, 0.0, 0.0)])
-def test_under_a_shift_of_scanner_and_classes_the_corrected_candidate_is_right_most_often(shares: tuple[float, ...]) -> None:
+def test_under_a_shift_of_scanner_and_classes_the_corrected_candidate_is_right_most_often(
+    shares: tuple[float, ...],
+) -> None:
     model, moments = trained()
     method = create_method("norm", model, num_classes=CLASSES, normalization="auto")
     twins = Candidates(method, moments)
@@ -146,7 +191,9 @@ def test_under_a_shift_of_scanner_and_classes_the_corrected_candidate_is_right_m
         known = labels(64, shares, seed)
         shifted = 0.5 * images(known, seed) + torch.tensor([0.4, -0.4, 0.0])[:, None, None]
         for name, prediction in twins.predict(shifted).items():
-            asked = known[:: len(known) // len(prediction.logits)]  # of those not in use, some of the images
+            asked = known[
+                :: len(known) // len(prediction.logits)
+            ]  # of those not in use, some of the images
             right[name] += 64 * float((prediction.logits.argmax(1) == asked).float().mean())
     assert right["corrected"] > 0.9 * 20 * 64
     assert right["corrected"] >= right["batch"] - 20 * 64 * 0.01
@@ -158,7 +205,9 @@ def test_candidates_of_fixed_statistics_and_of_networks_without_any() -> None:
     assert Candidates(fixed, moments).names == ("source", "control")
     assert Candidates(create_method("lame", trained()[0], num_classes=CLASSES)).names == ("source",)
     layer = nn.Sequential(nn.Flatten(), nn.LayerNorm(48), nn.Linear(48, CLASSES))
-    assert Candidates(create_method("tent", layer, num_classes=CLASSES, normalization="auto")).names == ("source",)
+    assert Candidates(
+        create_method("tent", layer, num_classes=CLASSES, normalization="auto")
+    ).names == ("source",)
 
 
 def test_the_method_works_under_the_candidate_in_use_and_its_state_goes_on() -> None:
@@ -178,17 +227,23 @@ def test_the_method_works_under_the_candidate_in_use_and_its_state_goes_on() -> 
     assert other.current == "corrected"
     for seed in range(3):
         fresh = images(labels(64, seed=seed), seed)
-        torch.testing.assert_close(twins.predict(fresh)["corrected"].logits, other.predict(fresh)["corrected"].logits)
+        torch.testing.assert_close(
+            twins.predict(fresh)["corrected"].logits, other.predict(fresh)["corrected"].logits
+        )
         torch.testing.assert_close(method.predict(fresh).logits, other_method.predict(fresh).logits)
 
 
 def test_a_control_with_moving_statistics_takes_each_batch_in_once() -> None:
-    method = create_method("tent", trained()[0], num_classes=CLASSES, lr=1e-12, optimizer="sgd", normalization="robust")
+    method = create_method(
+        "tent", trained()[0], num_classes=CLASSES, lr=1e-12, optimizer="sgd", normalization="robust"
+    )
     twins = Candidates(method)
     for seed in range(6):
         batch = images(labels(32, seed=seed), seed) + seed
         if seed == 2:
-            twins.use("source")  # where nothing is learned, and the method's own statistics stand still
+            twins.use(
+                "source"
+            )  # where nothing is learned, and the method's own statistics stand still
             method.reset()
         if seed == 4:
             twins.use("control")
@@ -202,7 +257,9 @@ def test_a_control_with_moving_statistics_takes_each_batch_in_once() -> None:
 
 def test_a_batch_of_one_value_per_channel_leaves_the_batch_candidate_out() -> None:
     model, moments = trained()
-    twins = Candidates(create_method("norm", model, num_classes=CLASSES, normalization="auto"), moments)
+    twins = Candidates(
+        create_method("norm", model, num_classes=CLASSES, normalization="auto"), moments
+    )
     assert list(twins.predict(torch.ones(1, CLASSES, 1, 1))) == ["source", "corrected"]
 
 
@@ -216,26 +273,38 @@ def test_given_statistics_pass_on_the_gradient_of_the_batchs_own() -> None:
     model[0].moving_mean.fill_(0.3)  # type: ignore[union-attr, operator]
     model[0].moving_var.fill_(2.0)  # type: ignore[union-attr, operator]
     y = model(x)
-    torch.testing.assert_close(y, (x - 0.3) / (2.0 + layer.eps) ** 0.5 * layer.weight.view(1, 3, 1, 1))
+    torch.testing.assert_close(
+        y, (x - 0.3) / (2.0 + layer.eps) ** 0.5 * layer.weight.view(1, 3, 1, 1)
+    )
     y.square().sum().backward()
     assert x.grad is not None
     # Nothing is to be had by shifting or scaling a whole channel, as under batch statistics.
     centered = x - x.mean([0, 2, 3], keepdim=True)
     torch.testing.assert_close(x.grad.sum([0, 2, 3]), torch.zeros(3), atol=1e-3, rtol=0)
-    torch.testing.assert_close((x.grad * centered).sum([0, 2, 3]), torch.zeros(3), atol=5e-2, rtol=0)
+    torch.testing.assert_close(
+        (x.grad * centered).sum([0, 2, 3]), torch.zeros(3), atol=5e-2, rtol=0
+    )
 
 
 def test_others_than_the_one_in_use_can_be_asked_about_some_images_of_a_batch() -> None:
     model, moments = trained()
-    twins = Candidates(create_method("norm", model, num_classes=CLASSES, normalization="auto"), moments)
+    twins = Candidates(
+        create_method("norm", model, num_classes=CLASSES, normalization="auto"), moments
+    )
     batch = images(labels(64, (0.25,) * CLASSES, 0), 0)
     for _ in range(WARM_UP):
         assert {len(prediction.logits) for prediction in twins.predict(batch).values()} == {64}
-    asked = {name: len(said.logits) for name, said in twins.predict(batch, partly=("source", "batch", "corrected")).items()}
+    asked = {
+        name: len(said.logits)
+        for name, said in twins.predict(batch, partly=("source", "batch", "corrected")).items()
+    }
     assert asked == {"source": 16, "batch": 64, "corrected": 16}
     twins.use("corrected")
     assert len(twins.predict(batch, partly=("corrected",))["corrected"].logits) == 64
-    assert {len(prediction.logits) for prediction in twins.predict(batch[:16], partly=("source",)).values()} == {16}
+    assert {
+        len(prediction.logits)
+        for prediction in twins.predict(batch[:16], partly=("source",)).values()
+    } == {16}
 
 
 def test_a_scanner_that_changes_is_told_from_classes_that_follow_one_another() -> None:

@@ -13,7 +13,15 @@ from callbacks import CollapseGuard
 from tests.callbacks.test_guard import CLASSES, Features, Recorder, batches
 from tests.conftest import ROOT
 from tta.adaptation import AdaptationModule
-from tta.distributed import any_of_all, mean_of_all, moments_of_all, place, rows_of_all, skipped_by_all, total_of_all
+from tta.distributed import (
+    any_of_all,
+    mean_of_all,
+    moments_of_all,
+    place,
+    rows_of_all,
+    skipped_by_all,
+    total_of_all,
+)
 from tta.methods import Prediction, create_method
 from tta.separation import class_moments
 
@@ -37,7 +45,9 @@ class Part(torch.utils.data.IterableDataset[dict[str, Any]]):
 class HarmOne(Callback):
     """From batch 12 on, what the second process measures of the adapted model has all classes in one place."""
 
-    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int
+    ) -> None:
         if index >= 12 and trainer.global_rank == 1 and not module.paused:
             outputs["features"] = outputs["features"] * 0.01
 
@@ -47,15 +57,30 @@ def work(folder: Path) -> None:
     torch.manual_seed(0)
     method = create_method("tent", Features(), num_classes=3, lr=1e-3)
     guard, recorder = CollapseGuard(CLASSES), Recorder()
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = Trainer(
-        max_epochs=1, accelerator="cpu", strategy="ddp", devices=2, callbacks=[HarmOne(), guard, recorder], **quiet
+        max_epochs=1,
+        accelerator="cpu",
+        strategy="ddp",
+        devices=2,
+        callbacks=[HarmOne(), guard, recorder],
+        **quiet,
     )
-    trainer.fit(AdaptationModule(method, batch_size=64), torch.utils.data.DataLoader(Part(), batch_size=None))
+    trainer.fit(
+        AdaptationModule(method, batch_size=64),
+        torch.utils.data.DataLoader(Part(), batch_size=None),
+    )
     rank, _ = place()
     # What the control says counts for all images, whoever holds them.
     balanced = create_method("dsbr", Features(), num_classes=3, target_prior="estimated")
-    balanced.hear_control(Prediction(torch.eye(3)[[0] * 6 if rank == 0 else [1, 2]], torch.zeros(8 - 2 * rank, 6)))
+    balanced.hear_control(
+        Prediction(torch.eye(3)[[0] * 6 if rank == 0 else [1, 2]], torch.zeros(8 - 2 * rank, 6))
+    )
     # The pure helpers, on numbers that are known.
     values = torch.arange(24.0).reshape(8, 3) ** 2
     labels = torch.tensor([0, 1, 0, 2, 2, 0, 1, 0])
@@ -76,7 +101,11 @@ def work(folder: Path) -> None:
             "mean": [mean, values.mean(0), lonely, values.mean(0)],
             "count": count,
             "rows": [rows_of_all(values[mine]), values],
-            "flags": [any_of_all(rank == 1, CPU), any_of_all(False, CPU), float(total_of_all(torch.tensor(1.0)))],
+            "flags": [
+                any_of_all(rank == 1, CPU),
+                any_of_all(False, CPU),
+                float(total_of_all(torch.tensor(1.0))),
+            ],
             "reason": [skipped_by_all("broken" if rank else None, CPU), skipped_by_all(None, CPU)],
         },
         folder / f"{rank}.pt",
@@ -85,7 +114,9 @@ def work(folder: Path) -> None:
 
 def test_two_processes_act_alike_when_one_collapses(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.test_distributed", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first["verdicts"] == second["verdicts"]
@@ -95,9 +126,13 @@ def test_two_processes_act_alike_when_one_collapses(tmp_path: Path) -> None:
     assert first["alarmed"]  # what one process saw was enough
     assert first["alarmed"][0] >= 12
     for found in (first, second):
-        torch.testing.assert_close(found["estimate"], 0.9 / 3 + 0.1 * torch.tensor([6 / 8, 1 / 8, 1 / 8]))
+        torch.testing.assert_close(
+            found["estimate"], 0.9 / 3 + 0.1 * torch.tensor([6 / 8, 1 / 8, 1 / 8])
+        )
     assert first["weights"].keys() == second["weights"].keys()
-    assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
+    assert all(
+        torch.equal(value, second["weights"][name]) for name, value in first["weights"].items()
+    )
     skipped = [[bool(reason) for reason in found["skipped"]] for found in (first, second)]
     assert skipped[0] == skipped[1]
     assert (first["skipped"][9], second["skipped"][9]) == ("elsewhere", "broken_image")

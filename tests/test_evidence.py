@@ -38,7 +38,11 @@ def test_one_batch_by_hand() -> None:
     labels = logits.argmax(1)
     means = torch.stack([features[labels == c].mean(0) for c in range(3)])
     divergence = ((means - MEAN) ** 2 / (1 + 1e-6)).mean(1).mean()
-    expected = information / math.log(3) + 0.2 * (separation(features, labels, 3) + 0.01).log() - 0.4 * divergence
+    expected = (
+        information / math.log(3)
+        + 0.2 * (separation(features, labels, 3) + 0.01).log()
+        - 0.4 * divergence
+    )
     torch.testing.assert_close(evidence_of(state, MEAN, VAR), expected, atol=1e-5, rtol=0)
     alone = information / math.log(3) + 0.2 * (separation(features, labels, 3) + 0.01).log()
     torch.testing.assert_close(evidence_of(state), alone, atol=1e-5, rtol=0)
@@ -50,7 +54,9 @@ def test_one_image_out_of_all_bounds_does_not_count() -> None:
         logits, features = batch(0.5, seed=1)
         features[4] *= factor
         spoilt = after(batch(0.5), (logits, features))
-        torch.testing.assert_close(evidence_of(spoilt, MEAN, VAR), evidence_of(clean, MEAN, VAR), atol=0.02, rtol=0)
+        torch.testing.assert_close(
+            evidence_of(spoilt, MEAN, VAR), evidence_of(clean, MEAN, VAR), atol=0.02, rtol=0
+        )
 
 
 def test_a_blurred_a_shifted_and_a_collapsed_model_have_less() -> None:
@@ -65,7 +71,10 @@ def test_a_model_that_never_predicts_a_class_has_less() -> None:
     logits, features = batch(0.5)
     keep = logits.argmax(1) != 2
     missing = after((logits[keep], features[keep]))
-    information = evidence_of(missing) - 0.2 * (separation(features[keep], logits[keep].argmax(1), 3) + 0.01).log()
+    information = (
+        evidence_of(missing)
+        - 0.2 * (separation(features[keep], logits[keep].argmax(1), 3) + 0.01).log()
+    )
     p = logits[keep].softmax(1)
     expected = torch.special.entr(p.mean(0)).sum() - torch.special.entr(p).sum(1).mean()
     torch.testing.assert_close(information, expected / math.log(3) - 0.5 / 3, atol=1e-5, rtol=0)
@@ -88,7 +97,8 @@ def test_nothing_one_class_one_sample_and_broken_rows_are_defined() -> None:
     broken[3] = math.nan
     kept = [i for i in range(len(logits)) if i != 3]
     torch.testing.assert_close(
-        evidence_of(after((broken, features)), MEAN, VAR), evidence_of(after((logits[kept], features[kept])), MEAN, VAR)
+        evidence_of(after((broken, features)), MEAN, VAR),
+        evidence_of(after((logits[kept], features[kept])), MEAN, VAR),
     )
     untouched = no_evidence(3, 3)
     assert gathered(untouched, logits * math.nan, features) is untouched
@@ -99,5 +109,7 @@ def test_divergence_by_hand_and_where_no_class_has_enough() -> None:
     moments = class_moments(features, torch.tensor([0, 0, 1, 1]), 2)
     source = torch.tensor([[0.0, 0.0], [0.0, 4.0]])
     expected = ((2.0**2 + 0) / 2 / 4 + (0 + 1.0) / 2 / 4) / 2
-    assert divergence_of(moments, source, torch.full((2, 2), 4.0), min_count=2).item() == pytest.approx(expected, rel=1e-5)
+    assert divergence_of(
+        moments, source, torch.full((2, 2), 4.0), min_count=2
+    ).item() == pytest.approx(expected, rel=1e-5)
     assert divergence_of(moments, source, torch.full((2, 2), 4.0), min_count=3).isnan()

@@ -43,7 +43,9 @@ def test_the_guard_saves_a_module_of_ones_own(example: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("example", ["own_folder"], indirect=True)
-def test_a_folder_and_a_table_of_ones_own(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_and_a_table_of_ones_own(
+    example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert example.main([f"output={tmp_path}"]) == 0
     metrics = json.loads((tmp_path / "table" / "metrics.json").read_text())
     assert metrics["balanced_accuracy"] > 80
@@ -55,7 +57,10 @@ def test_a_folder_and_a_table_of_ones_own(example: ModuleType, tmp_path: Path, c
 
 def test_a_method_added_in_a_script(tmp_path: Path) -> None:
     # In a process of its own: a method must be there before adapt.py is imported.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
     command = [sys.executable, str(ROOT / "examples" / "add_method.py"), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "create_method: " in done.stdout

@@ -12,7 +12,9 @@ from tta.rank import effective_rank
 def test_votes_by_hand() -> None:
     control = torch.tensor([0, 0, 1, 2, 1])
     adapted = torch.tensor([0, 1, 0, 1, 2])
-    shares = torch.tensor([9.0, 4.0, 4.0])  # flips: to a rarer class, to the commonest, and two between equals
+    shares = torch.tensor(
+        [9.0, 4.0, 4.0]
+    )  # flips: to a rarer class, to the commonest, and two between equals
     assert flip_votes(adapted, control, shares).tolist() == [4.0, 0 + 1 + 0.5 + 0.5]
     assert flip_votes(control, control, shares).tolist() == [0.0, 0.0]
     assert flip_votes(control[:0], control[:0], shares).tolist() == [0.0, 0.0]
@@ -38,7 +40,9 @@ def test_under_a_fair_null_alarms_are_rarer_than_the_level() -> None:
     alarms = 0
     for _ in range(400):
         state, high = FlipTest(), 0.0
-        for toward in torch.binomial(torch.full((60,), 8.0), torch.tensor(0.5), generator=rng).tolist():
+        for toward in torch.binomial(
+            torch.full((60,), 8.0), torch.tensor(0.5), generator=rng
+        ).tolist():
             state = flip_test(state, 8, toward)
             high = max(high, *state.evidence)
         alarms += high >= math.log(2 / 0.05)  # two bets, at half the level each

@@ -31,7 +31,9 @@ def test_drift_is_total_variation() -> None:
 @pytest.mark.parametrize(("classes", "images"), [(2, 32), (4, 64), (9, 64), (100, 512)])
 def test_chance_alone_makes_about_the_drift_of_draws(classes: int, images: int) -> None:
     shares = torch.arange(1.0, classes + 1) / sum(range(1, classes + 1))
-    draws = torch.multinomial(shares, 400 * images, replacement=True, generator=torch.Generator().manual_seed(0))
+    draws = torch.multinomial(
+        shares, 400 * images, replacement=True, generator=torch.Generator().manual_seed(0)
+    )
     counts = [torch.bincount(draw, minlength=classes).float() for draw in draws.view(400, images)]
     mean = torch.stack([marginal_drift(count, shares) for count in counts]).mean()
     torch.testing.assert_close(chance_drift(shares, images), mean, rtol=0.05, atol=0)
@@ -48,7 +50,9 @@ def test_of_many_classes_some_vanish_together() -> None:
     collapsed[5] = 64
     assert vanished_classes(collapsed, control).tolist() == [i != 5 for i in range(64)]
     moved = control.roll(1) * (torch.arange(64) % 4 > 0) + control * (torch.arange(64) % 4 == 0) * 2
-    assert not vanished_classes(moved, control).any(), "who uses about as many classes has not collapsed"
+    assert not vanished_classes(moved, control).any(), (
+        "who uses about as many classes has not collapsed"
+    )
     elsewhere = torch.cat([torch.zeros(64), torch.ones(64)])
     assert not vanished_classes(elsewhere, torch.cat([torch.ones(64), torch.zeros(64)])).any()
     assert not vanished_classes(torch.zeros(64), torch.zeros(64)).any()
@@ -84,13 +88,17 @@ def test_a_batch_without_predictions_and_a_single_class_are_defined() -> None:
     spread = no_spread(2)
     for counts in [torch.zeros(2), *[torch.tensor([32.0, 32.0])] * 9]:
         spread = spread_with(spread, counts)
-    assert (int(spread.batches), float(overdispersion(spread))) == (9, 0.0), "a batch without predictions is none"
+    assert (int(spread.batches), float(overdispersion(spread))) == (9, 0.0), (
+        "a batch without predictions is none"
+    )
 
 
 def test_bias_is_kl_over_ln_c() -> None:
     counts = torch.tensor
     assert prediction_bias(counts([5.0, 5.0]), counts([1.0, 1.0])).item() == 0
-    assert prediction_bias(counts([8.0, 0.0, 0.0, 0.0]), counts([2.0, 2.0, 2.0, 2.0])).item() == pytest.approx(1)
+    assert prediction_bias(
+        counts([8.0, 0.0, 0.0, 0.0]), counts([2.0, 2.0, 2.0, 2.0])
+    ).item() == pytest.approx(1)
     by_hand = (0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)) / math.log(2)
     assert prediction_bias(counts([3.0, 1.0]), counts([4, 4])).item() == pytest.approx(by_hand)
     skewed = (0.5 * math.log(0.5 / 0.85) + 0.5 * math.log(0.5 / 0.15)) / math.log(2)
@@ -99,8 +107,12 @@ def test_bias_is_kl_over_ln_c() -> None:
 
 def test_bias_of_degenerate_marginals() -> None:
     counts = torch.tensor
-    assert prediction_bias(counts([3.0, 0.0]), counts([7, 0])).item() == 0, "one class occurs, and is all that is said"
-    assert prediction_bias(counts([2.0, 1.0]), counts([7, 0])).item() == math.inf, "what does not occur is said"
+    assert prediction_bias(counts([3.0, 0.0]), counts([7, 0])).item() == 0, (
+        "one class occurs, and is all that is said"
+    )
+    assert prediction_bias(counts([2.0, 1.0]), counts([7, 0])).item() == math.inf, (
+        "what does not occur is said"
+    )
     assert prediction_bias(counts([4.0]), counts([9])).item() == 0, "there is but one class"
     for predicted, true in (([0.0, 0.0], [1, 1]), ([1.0, 1.0], [0, 0]), ([0.0], [1])):
         assert math.isnan(prediction_bias(counts(predicted), counts(true)).item())

@@ -21,16 +21,24 @@ def test_against_scikit_learn() -> None:
     probabilities, labels = predictions()
     metrics = stream_metrics(probabilities, labels, NAMES, ["x"] * 100 + ["y"] * 100)
     answers = probabilities.argmax(1)
-    assert metrics["accuracy"] == pytest.approx(100 * (answers == labels).float().mean().item(), abs=1e-3)
-    assert metrics["balanced_accuracy"] == pytest.approx(100 * balanced_accuracy_score(labels, answers), abs=1e-3)
-    assert metrics["auroc"]["macro"] == pytest.approx(100 * roc_auc_score(labels, probabilities, multi_class="ovr"), abs=1e-2)
+    assert metrics["accuracy"] == pytest.approx(
+        100 * (answers == labels).float().mean().item(), abs=1e-3
+    )
+    assert metrics["balanced_accuracy"] == pytest.approx(
+        100 * balanced_accuracy_score(labels, answers), abs=1e-3
+    )
+    assert metrics["auroc"]["macro"] == pytest.approx(
+        100 * roc_auc_score(labels, probabilities, multi_class="ovr"), abs=1e-2
+    )
     recalls = recall_score(labels, answers, average=None)
     assert list(metrics["sensitivity"].values()) == pytest.approx(list(100 * recalls), abs=1e-3)
     rest = recall_score(labels != 1, answers != 1)
     assert metrics["specificity"]["b"] == pytest.approx(100 * rest, abs=1e-3)
     last = balanced_accuracy_score(labels[150:], answers[150:])
     assert metrics["last_quarter"] == pytest.approx(100 * last, abs=1e-3)
-    assert metrics["domains"]["y"]["accuracy"] == pytest.approx(100 * (answers == labels)[100:].float().mean().item(), abs=1e-3)
+    assert metrics["domains"]["y"]["accuracy"] == pytest.approx(
+        100 * (answers == labels)[100:].float().mean().item(), abs=1e-3
+    )
 
 
 def test_an_absent_class_is_left_out_rather_than_zero() -> None:
@@ -50,4 +58,6 @@ def test_unlabelled_images_are_left_out() -> None:
     some = labels.clone()
     some[::2] = -1
     expected = balanced_accuracy_score(labels[1::2], probabilities[1::2].argmax(1))
-    assert balanced_accuracy(probabilities.argmax(1), some, 3) == pytest.approx(100 * expected, abs=1e-3)
+    assert balanced_accuracy(probabilities.argmax(1), some, 3) == pytest.approx(
+        100 * expected, abs=1e-3
+    )

@@ -21,12 +21,16 @@ def change(means: list[Tensor], span: Span = SPAN) -> float:
 def test_the_span_is_the_line_between_two_classes() -> None:
     torch.testing.assert_close(SPAN.center, torch.tensor([2.0, 1.0, 5.0]))
     torch.testing.assert_close(SPAN.outside, torch.diag(torch.tensor([0.0, 0.5, 0.5])))
-    assert float(SPAN.extent) == pytest.approx(2.0 + 0.02)  # one class lies one deviation from the middle
+    assert float(SPAN.extent) == pytest.approx(
+        2.0 + 0.02
+    )  # one class lies one deviation from the middle
 
 
 def test_blocks_of_classes_do_not_move_out_of_it_under_any_scanner() -> None:
     for offset in (0.0, 10.0):
-        assert change([MEANS[block % 2] + offset for block in range(6)]) == pytest.approx(0.0, abs=1e-2)
+        assert change([MEANS[block % 2] + offset for block in range(6)]) == pytest.approx(
+            0.0, abs=1e-2
+        )
 
 
 def test_scanners_in_turn_do() -> None:
@@ -44,11 +48,16 @@ def test_one_batch_or_none_or_what_is_not_finite_says_nothing() -> None:
 def test_a_channel_that_is_constant_on_the_source_does_not_make_noise_a_movement() -> None:
     span = class_span(MEANS, torch.tensor([4.0, 4.0, 0.0]))
     noise = 1e-4 * torch.randn(8, generator=torch.Generator().manual_seed(0))
-    assert change([MEANS.mean(0) + torch.tensor([0.0, 0.0, float(value)]) for value in noise], span) < 0.2
+    assert (
+        change([MEANS.mean(0) + torch.tensor([0.0, 0.0, float(value)]) for value in noise], span)
+        < 0.2
+    )
 
 
 def test_classes_that_span_all_channels_explain_everything() -> None:
-    span = class_span(torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)), torch.ones(3))
+    span = class_span(
+        torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)), torch.ones(3)
+    )
     assert change([torch.zeros(3), torch.full((3,), 9.0)], span) == pytest.approx(0.0, abs=1e-2)
 
 

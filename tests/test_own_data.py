@@ -35,32 +35,58 @@ def clinic(folder: Path, count: int = 60, noise: float = 20.0) -> str:
     for number in range(count):
         group, label = number // 2, (number // 2) % 2
         split = ("train", "train", "val", "test")[(group // 2) % 4]
-        pixels = rng.normal(8000 + 9000 * label, 100 * noise, (16, 16)).clip(0, 65535).astype(np.uint16)
+        pixels = (
+            rng.normal(8000 + 9000 * label, 100 * noise, (16, 16)).clip(0, 65535).astype(np.uint16)
+        )
         name = f"images/{number:03d}.png"
         write_picture(folder / name, pixels)
-        lines.append(f"{name},{('well', 'ill')[label]},{split},clinic,p{group},{'FM'[group % 3 == 0]},{20 + group}")
+        lines.append(
+            f"{name},{('well', 'ill')[label]},{split},clinic,p{group},{'FM'[group % 3 == 0]},{20 + group}"
+        )
     (folder / "clinic.csv").write_text("\n".join(lines) + "\n")
     return str(folder / "clinic.csv")
 
 
 def test_a_clinic_trains_and_another_adapts(tmp_path: Path, capsys: Capture) -> None:
     path, source = clinic(tmp_path / "here"), tmp_path / "source"
-    small = ["epochs=2", "batch_size=8", "calibrate.streams=12", "data.subgroups=[sex]", f"output={source}"]
+    small = [
+        "epochs=2",
+        "batch_size=8",
+        "calibrate.streams=12",
+        "data.subgroups=[sex]",
+        f"output={source}",
+    ]
     run(train, "data=table", f"data.path={path}", *small)
     metrics = json.loads((source / "metrics.json").read_text())
     assert set(metrics["subgroups"]["sex"]) == {"F", "M"}
     # Another site: its own names, a patient without label, and a damaged file.
     there = Path(clinic(tmp_path / "there"))
     text = there.read_text().replace(",ill,", ",sick,").replace(",well,", ",healthy,")
-    there.write_text("\n".join(line for line in text.splitlines() if ",train," not in line and ",val," not in line) + "\n")
+    there.write_text(
+        "\n".join(
+            line for line in text.splitlines() if ",train," not in line and ",val," not in line
+        )
+        + "\n"
+    )
     broken = rows(there)[3]["path"]
     (there.parent / broken).write_text("damaged")
-    site = [f"source={source}", f"data.path={there}", "stream.batch_size=4", "method=tent", f"output={tmp_path / 'out'}"]
+    site = [
+        f"source={source}",
+        f"data.path={there}",
+        "stream.batch_size=4",
+        "method=tent",
+        f"output={tmp_path / 'out'}",
+    ]
     assert adapt.main([*QUICK, *site]) == 2
     assert broken in capsys.readouterr().err
     assert adapt.main([*QUICK, *site, "data.on_error=skip"]) == 2
     assert "cannot be mapped to the source's classes (ill, well)" in capsys.readouterr().err
-    scoring = ["data.subgroups=[sex,age/10]", "data.aggregate=group", "bootstrap=50", "data.classes={sick: ill, healthy: well}"]
+    scoring = [
+        "data.subgroups=[sex,age/10]",
+        "data.aggregate=group",
+        "bootstrap=50",
+        "data.classes={sick: ill, healthy: well}",
+    ]
     run(adapt, *site, "data.on_error=skip", *scoring)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     predictions = rows(tmp_path / "out" / "predictions.csv")
@@ -73,20 +99,32 @@ def test_a_clinic_trains_and_another_adapts(tmp_path: Path, capsys: Capture) -> 
     assert (predictions[-1]["prediction"], predictions[-1]["prob_ill"]) == ("", "")
 
 
-def test_a_file_that_breaks_on_the_way_and_the_real_order(source: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_file_that_breaks_on_the_way_and_the_real_order(
+    source: Path, tmp_path: Path, capsys: Capture
+) -> None:
     lines = ["path,acquired"]
     for number in range(12):
         write_picture(tmp_path / f"{number}.png", np.full((32, 32, 3), number, np.uint8))
         lines.append(f"{number}.png,2024-05-{30 - number}")
     (tmp_path / "clinic.csv").write_text("\n".join(lines))
-    words = [f"source={source}", "data=table", f"data.path={tmp_path / 'clinic.csv'}", "stream.batch_size=4", "method=norm"]
+    words = [
+        f"source={source}",
+        "data=table",
+        f"data.path={tmp_path / 'clinic.csv'}",
+        "stream.batch_size=4",
+        "method=norm",
+    ]
     run(adapt, *words, "stream=time", "stream.column=acquired", f"output={tmp_path / 'out'}")
-    assert [row["id"] for row in rows(tmp_path / "out" / "predictions.csv")] == [f"{n}.png" for n in reversed(range(12))]
+    assert [row["id"] for row in rows(tmp_path / "out" / "predictions.csv")] == [
+        f"{n}.png" for n in reversed(range(12))
+    ]
     (tmp_path / "7.png").write_text("damaged")
     late = ["data.check=false", "data.cache=0", f"output={tmp_path / 'late'}"]
     for workers in (0, 1):
         assert adapt.main([*QUICK, *words, *late, f"workers={workers}"]) == 2
-        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        errors = [
+            line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")
+        ]
         assert len(errors) == 1
         assert errors[0].startswith("error: 7.png ")
         assert errors[0].endswith("repair or remove it")
@@ -104,7 +142,12 @@ def test_volumes(tmp_path: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
     source = tmp_path / "source"
-    data = ["data=folder", f"data.root={tmp_path / 'heads'}", "data.window=percentile", "data.size=[8,8,8]"]
+    data = [
+        "data=folder",
+        f"data.root={tmp_path / 'heads'}",
+        "data.window=percentile",
+        "data.size=[8,8,8]",
+    ]
     run(train, *data, "epochs=1", "batch_size=4", "calibrate=off", f"output={source}")
     words = ["stream.batch_size=3", "method=tent", "shift=noise", f"output={tmp_path / 'out'}"]
     run(adapt, f"source={source}", *words, "report=true")
@@ -114,7 +157,9 @@ def test_volumes(tmp_path: Path) -> None:
 
 @pytest.mark.real
 def test_real_images_written_out_are_read_as_they_were(data_folder: Path, tmp_path: Path) -> None:
-    npz = NpzConfig(path=str(data_folder / "nuclei_patches.npz"), source="fluor_256", target="fluor_360")
+    npz = NpzConfig(
+        path=str(data_folder / "nuclei_patches.npz"), source="fluor_256", target="fluor_360"
+    )
     original = load_npz(npz, "target")
     pixels = np.asarray(original.images)
     for row in range(0, 120, 2):
@@ -138,19 +183,35 @@ def test_real_images_written_out_are_read_as_they_were(data_folder: Path, tmp_pa
 @pytest.mark.slow
 @pytest.mark.real
 def test_a_folder_of_real_images_is_as_good_as_the_array(data_folder: Path, tmp_path: Path) -> None:
-    npz = NpzConfig(path=str(data_folder / "nuclei_patches.npz"), source="fluor_256", target="fluor_360")
+    npz = NpzConfig(
+        path=str(data_folder / "nuclei_patches.npz"), source="fluor_256", target="fluor_360"
+    )
     for split in ("train", "val", "test"):
         images = load_npz(npz, split)  # type: ignore[arg-type]
         for row in range(0, len(images), 3):
             name = images.class_names[images.labels[row]]
-            write_picture(tmp_path / "here" / split / name / f"{row:05d}.png", np.asarray(images.images)[row])
+            write_picture(
+                tmp_path / "here" / split / name / f"{row:05d}.png", np.asarray(images.images)[row]
+            )
     target = load_npz(npz, "target")
     for row in range(len(target)):
         name = f"{target.class_names[target.labels[row]]}/{row:05d}.png"
         write_picture(tmp_path / "there" / name, np.asarray(target.images)[row])
     source = tmp_path / "source"
-    run(train, "data=folder", f"data.root={tmp_path / 'here'}", f"output={source}", "workers=2", "epochs=8")
-    words = [f"source={source}", f"data.target={tmp_path / 'there'}", "method=dsbr", f"output={tmp_path / 'out'}"]
+    run(
+        train,
+        "data=folder",
+        f"data.root={tmp_path / 'here'}",
+        f"output={source}",
+        "workers=2",
+        "epochs=8",
+    )
+    words = [
+        f"source={source}",
+        f"data.target={tmp_path / 'there'}",
+        "method=dsbr",
+        f"output={tmp_path / 'out'}",
+    ]
     run(adapt, *words)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["balanced_accuracy"] > 85

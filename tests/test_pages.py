@@ -26,7 +26,10 @@ def test_the_page_of_streams_is_up_to_date() -> None:
     for name in STREAMS:
         assert f"| `{name}`: " in streams.markdown()
     for example in streams.EXAMPLES:
-        assert example.picture == "replay" or (ROOT / "docs" / "streams" / f"{example.picture}.png").is_file()
+        assert (
+            example.picture == "replay"
+            or (ROOT / "docs" / "streams" / f"{example.picture}.png").is_file()
+        )
 
 
 def test_streams_are_drawn(tmp_path: Path) -> None:
@@ -34,7 +37,9 @@ def test_streams_are_drawn(tmp_path: Path) -> None:
     assert len(list((tmp_path / "streams").glob("*.png"))) == len(streams.EXAMPLES) - 1
 
 
-def test_shifts_are_scored_and_drawn(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shifts_are_scored_and_drawn(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = [f"source={source}", f"output={tmp_path}", "images=60", "shifts=[stain,ct]"]
     assert shifts.main(words) == 0
     with (tmp_path / "shifts.csv").open(newline="") as file:
@@ -44,7 +49,12 @@ def test_shifts_are_scored_and_drawn(source: Path, tmp_path: Path, capsys: pytes
     assert float(table[0]["severity 0"]) > float(table[0]["severity 5"])
     assert all(float(row["milliseconds"]) > 0 for row in table)
     assert f"| `stain` | {table[0]['severity 1']} |" in capsys.readouterr().out
-    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "shifts.csv", "severity.png", "examples.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.yaml",
+        "shifts.csv",
+        "severity.png",
+        "examples.png",
+    }
 
 
 def test_a_source_that_was_trained_before_is_used_again(source: Path, tmp_path: Path) -> None:
@@ -53,8 +63,13 @@ def test_a_source_that_was_trained_before_is_used_again(source: Path, tmp_path: 
     assert (tmp_path / "shifts.csv").is_file()
 
 
-def test_bad_words_get_one_sentence(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for word, message in (("shifts=[nois]", "did you mean noise"), ("images=0", "images must be at least 1")):
+def test_bad_words_get_one_sentence(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for word, message in (
+        ("shifts=[nois]", "did you mean noise"),
+        ("images=0", "images must be at least 1"),
+    ):
         assert shifts.main([f"source={source}", f"output={tmp_path / 'out'}", word]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -36,9 +36,16 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_training_leaves_one_complete_file(source: Path) -> None:
-    assert {path.name for path in source.iterdir()} == {"source.ckpt", "metrics.json", "config.yaml", "csv"}
+    assert {path.name for path in source.iterdir()} == {
+        "source.ckpt",
+        "metrics.json",
+        "config.yaml",
+        "csv",
+    }
     curve = rows(source / "csv" / "metrics.csv")
-    assert [row["epoch"] for row in curve if row["train/loss"]] == [str(epoch) for epoch in range(4)]
+    assert [row["epoch"] for row in curve if row["train/loss"]] == [
+        str(epoch) for epoch in range(4)
+    ]
     assert sum(bool(row["val/balanced_accuracy"]) for row in curve) == 4
     checkpoint = SourceCheckpoint.load(source)
     assert checkpoint.class_names == ["round", "elongated", "granular", "lobulated"]
@@ -64,31 +71,56 @@ def test_training_goes_where_one_was_interrupted(tmp_path: Path, other: tuple[st
         (left / name).write_text("half written")
     assert train.main([*QUICK, *TINY_TRAINING, "epochs=1", f"output={tmp_path}"]) == 0
     SourceCheckpoint.load(tmp_path)
-    assert (sorted(path.name for path in left.iterdir()) if left.exists() else []) == list(other)  # a user's file is left alone
+    assert (sorted(path.name for path in left.iterdir()) if left.exists() else []) == list(
+        other
+    )  # a user's file is left alone
 
 
 def test_the_checkpoint_predicts_as_the_trained_network_did(source: Path, tmp_path: Path) -> None:
     words = ["method=source", "data.source=scanner_a", "data.target=scanner_a", "guard=off"]
     metrics = run_adapt(source, tmp_path, *words)
     trained = json.loads((source / "metrics.json").read_text())
-    assert metrics["balanced_accuracy"] == pytest.approx(trained["balanced_accuracy"], abs=12)  # other images, same scanner
+    assert metrics["balanced_accuracy"] == pytest.approx(
+        trained["balanced_accuracy"], abs=12
+    )  # other images, same scanner
 
 
 def test_adaptation_leaves_predictions_trace_events_and_state(source: Path, tmp_path: Path) -> None:
     metrics = run_adapt(source, tmp_path, "method=tent", "method.lr=1e-3")
-    names = ["predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "config.yaml", "trajectory.png", "adapted.ckpt"]
+    names = [
+        "predictions.csv",
+        "trace.csv",
+        "events.jsonl",
+        "metrics.json",
+        "config.yaml",
+        "trajectory.png",
+        "adapted.ckpt",
+    ]
     assert {path.name for path in tmp_path.iterdir()} == {*names, "stream.csv"}
     predictions = rows(tmp_path / "predictions.csv")
     assert len(predictions) == 500
     assert list(predictions[0]) == [
-        *("id", "prediction", "confidence", "prob_round", "prob_elongated", "prob_granular", "prob_lobulated"),
+        *(
+            "id",
+            "prediction",
+            "confidence",
+            "prob_round",
+            "prob_elongated",
+            "prob_granular",
+            "prob_lobulated",
+        ),
         *("verdict", "served_by", "reason"),
     ]
     for row in predictions[:20]:
-        probabilities = {key[5:]: float(value) for key, value in row.items() if key.startswith("prob_")}
+        probabilities = {
+            key[5:]: float(value) for key, value in row.items() if key.startswith("prob_")
+        }
         assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
         assert max(probabilities, key=lambda name: probabilities[name]) == row["prediction"]
-    assert {row["served_by"] for row in predictions[-52:]} <= {"control", "source"}  # the short last batch
+    assert {row["served_by"] for row in predictions[-52:]} <= {
+        "control",
+        "source",
+    }  # the short last batch
     trace = rows(tmp_path / "trace.csv")
     assert list(trace[0])[:7] == ["batch", "J", "R", "drift", "entropy", "loss", "verdict"]
     assert list(trace[0])[-4:] == ["checked", "skipped", "choice", "served_by"]
@@ -96,12 +128,23 @@ def test_adaptation_leaves_predictions_trace_events_and_state(source: Path, tmp_
     assert any(row["R"] for row in trace)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert events[0]["event"] == "choice"  # of the statistics, on the first batch
-    for key in ("accuracy", "balanced_accuracy", "auroc", "sensitivity", "specificity", "ece", "last_quarter", "domains"):
+    for key in (
+        "accuracy",
+        "balanced_accuracy",
+        "auroc",
+        "sensitivity",
+        "specificity",
+        "ece",
+        "last_quarter",
+        "domains",
+    ):
         assert key in metrics
     assert metrics["images_per_second"] > 0
     again = run_adapt(source, tmp_path / "again", str(tmp_path / "config.yaml"))
     assert again["balanced_accuracy"] == metrics["balanced_accuracy"]
-    assert (tmp_path / "again" / "predictions.csv").read_text() == (tmp_path / "predictions.csv").read_text()
+    assert (tmp_path / "again" / "predictions.csv").read_text() == (
+        tmp_path / "predictions.csv"
+    ).read_text()
 
 
 def test_adapted_state_is_accepted_as_a_start(source: Path, tmp_path: Path) -> None:
@@ -117,15 +160,21 @@ def test_adapted_state_is_accepted_as_a_start(source: Path, tmp_path: Path) -> N
 def test_methods_that_learn_nothing(source: Path, tmp_path: Path, method: str) -> None:
     metrics = run_adapt(source, tmp_path, f"method={method}")
     assert metrics["resets"] == 0
-    reasons = {json.loads(line)["reason"] for line in (tmp_path / "events.jsonl").read_text().splitlines()}
-    assert metrics["alarms"] == 0 or (method == "norm" and "statistics" in reasons)  # nothing else to be alarmed about
+    reasons = {
+        json.loads(line)["reason"] for line in (tmp_path / "events.jsonl").read_text().splitlines()
+    }
+    assert metrics["alarms"] == 0 or (
+        method == "norm" and "statistics" in reasons
+    )  # nothing else to be alarmed about
     served = {row["served_by"] for row in rows(tmp_path / "predictions.csv")}
     assert served <= ({"source"} if method == "source" else {"control", "source"})
 
 
 def test_a_run_that_is_terminated_does_not_claim_to_be_done(tmp_path: Path) -> None:
     words = [*QUICK, *TINY_TRAINING, "epochs=1000", "patience=1000", f"output={tmp_path}"]
-    process = subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
     while process.poll() is None and not (tmp_path / "csv" / "metrics.csv").is_file():
         time.sleep(0.1)  # until the first epoch is over
     process.terminate()
@@ -135,7 +184,9 @@ def test_a_run_that_is_terminated_does_not_claim_to_be_done(tmp_path: Path) -> N
     assert not (tmp_path / "source.ckpt").exists()
 
 
-def test_half_precision_is_mixed_or_refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_half_precision_is_mixed_or_refused(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run_adapt(source, tmp_path / "mixed", "trainer.precision=bf16-mixed")["accuracy"] > 0
     with pytest.raises(AssertionError):
         run_adapt(source, tmp_path / "true", "trainer.precision=bf16-true")
@@ -146,7 +197,14 @@ def test_an_unlabelled_target_has_no_metrics_that_need_labels(source: Path, tmp_
     images = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
     path = saved(tmp_path, {"images": images})
     metrics = run_adapt(source, tmp_path / "out", "data=npz", f"data.path={path}")
-    assert set(metrics) == {"alarms", "resets", "batches", "skipped_batches", "broken_images", "images_per_second"}
+    assert set(metrics) == {
+        "alarms",
+        "resets",
+        "batches",
+        "skipped_batches",
+        "broken_images",
+        "images_per_second",
+    }
 
 
 def test_a_broken_image_is_no_reason_to_refuse_a_stream(source: Path, tmp_path: Path) -> None:
@@ -157,25 +215,37 @@ def test_a_broken_image_is_no_reason_to_refuse_a_stream(source: Path, tmp_path: 
     predictions = rows(tmp_path / "out" / "predictions.csv")
     assert len(predictions) == 130
     assert all(float(row["confidence"]) > 0 for row in predictions)
-    events = [json.loads(line) for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line) for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()
+    ]
     assert [event["ids"] for event in events if event["reason"] == "broken_image"] == [["70"]]
 
 
 def test_what_taught_nothing_is_told(source: Path, tmp_path: Path, capsys: Capture) -> None:
     images = np.full((70, 32, 32, 3), np.nan, dtype=np.float32)
-    metrics = run_adapt(source, tmp_path / "out", "data=npz", f"data.path={saved(tmp_path, {'images': images})}")
-    assert (metrics["batches"], metrics["skipped_batches"], metrics["broken_images"]) == (2, {"broken_image": 2}, 70)
+    metrics = run_adapt(
+        source, tmp_path / "out", "data=npz", f"data.path={saved(tmp_path, {'images': images})}"
+    )
+    assert (metrics["batches"], metrics["skipped_batches"], metrics["broken_images"]) == (
+        2,
+        {"broken_image": 2},
+        70,
+    )
     told = capsys.readouterr().out
     assert "no update in 2 of 2 batches (broken image 2), 70 images with broken pixels" in told
 
 
-def test_batch_statistics_of_single_images_are_warned_of(source: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_batch_statistics_of_single_images_are_warned_of(
+    source: Path, tmp_path: Path, capsys: Capture
+) -> None:
     run_adapt(source, tmp_path / "out", "guard=off", "stream.batch_size=1", "data.target_images=4")
     assert "its own statistics tell little" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("interrupted", "status"), [(True, 130), (False, 1)])
-def test_a_trainers_exit_after_ctrl_c_is_told(capsys: Capture, interrupted: bool, status: int) -> None:
+def test_a_trainers_exit_after_ctrl_c_is_told(
+    capsys: Capture, interrupted: bool, status: int
+) -> None:
     def work() -> None:
         try:
             raise KeyboardInterrupt if interrupted else ValueError
@@ -192,7 +262,9 @@ def test_a_trainers_exit_after_ctrl_c_is_told(capsys: Capture, interrupted: bool
 
 def test_a_single_image_is_served(source: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (65, 32, 32, 3), dtype=np.uint8)
-    run_adapt(source, tmp_path / "out", "data=npz", f"data.path={saved(tmp_path, {'images': images})}")
+    run_adapt(
+        source, tmp_path / "out", "data=npz", f"data.path={saved(tmp_path, {'images': images})}"
+    )
     assert rows(tmp_path / "out" / "predictions.csv")[-1]["served_by"] in ("control", "source")
 
 
@@ -219,12 +291,24 @@ def test_bad_input_gets_one_sentence(source: Path, tmp_path: Path, capsys: Captu
         (adapt, "not a source checkpoint of Holdfast", (f"source={foreign}",)),
         (adapt, "not a source checkpoint of Holdfast", (f"source={tmp_path / 'text.ckpt'}",)),
         (adapt, "did you mean tent", (ours, "method=tnt")),
-        (adapt, "8x8 with 3 channel", (ours, "data=npz", f"data.path={small}", "data.target=there")),
+        (
+            adapt,
+            "8x8 with 3 channel",
+            (ours, "data=npz", f"data.path={small}", "data.target=there"),
+        ),
         (adapt, "32x32 with 1 channel", (ours, "data=npz", f"data.path={grey}")),
         (adapt, "the target has no images", (ours, "data=npz", f"data.path={empty}")),
         (adapt, "does not exist", (ours, "data=npz", "data.path=absent.npz")),
-        (adapt, "unknown option trainer.acelerator: did you mean accelerator", (ours, "trainer.acelerator=cpu")),
-        (adapt, "lightning.Trainer refuses", (ours, "trainer.precision=17", f"output={tmp_path / 'p'}")),
+        (
+            adapt,
+            "unknown option trainer.acelerator: did you mean accelerator",
+            (ours, "trainer.acelerator=cpu"),
+        ),
+        (
+            adapt,
+            "lightning.Trainer refuses",
+            (ours, "trainer.precision=17", f"output={tmp_path / 'p'}"),
+        ),
         (adapt, "adapted.ckpt of Holdfast", (ours, f"start={foreign}")),
         (train, "1 class", ("data=npz", f"data.path={one}")),
         (train, "did you mean flip", (*TINY_TRAINING, "augment=[flop]")),
@@ -232,14 +316,20 @@ def test_bad_input_gets_one_sentence(source: Path, tmp_path: Path, capsys: Captu
         (train, "belong together", (*TINY_TRAINING, ours)),
         (train, "did you mean tent", (*TINY, "calibrate.methods=[tnt]")),
         (train, "other classes", (ours, "calibrate=only", "data=npz", f"data.path={small}")),
-        (train, "does not load as weights alone", (*TINY_TRAINING, f"weights={tmp_path / 'text.ckpt'}")),
+        (
+            train,
+            "does not load as weights alone",
+            (*TINY_TRAINING, f"weights={tmp_path / 'text.ckpt'}"),
+        ),
         (train, "cannot be written", (*TINY_TRAINING, f"output={foreign}/below")),
     ]
     for program, message, words in cases:
         assert message in refusal(program, capsys, *words), words
 
 
-def test_batch_statistics_of_one_value_are_refused_early(source: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_batch_statistics_of_one_value_are_refused_early(
+    source: Path, tmp_path: Path, capsys: Capture
+) -> None:
     path = saved(tmp_path, {**domain_arrays()}, "small.npz")
     words = ["data=npz", f"data.path={path}", "model=resnet18", "epochs=1", "batch_size=4"]
     words += ["calibrate=off", f"output={tmp_path / 'deep'}"]
@@ -251,16 +341,31 @@ def test_batch_statistics_of_one_value_are_refused_early(source: Path, tmp_path:
         "method=tent",
         "method.normalization=batch",
     ]
-    assert "one value per channel" in refusal(adapt, capsys, *again, f"output={tmp_path / 'refused'}")
+    assert "one value per channel" in refusal(
+        adapt, capsys, *again, f"output={tmp_path / 'refused'}"
+    )
     assert not (tmp_path / "refused").exists()
 
 
-def test_the_demo_writes_its_summary_and_a_page_that_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_writes_its_summary_and_a_page_that_needs_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     summary = demo(DemoConfig(output=str(tmp_path), epochs=1, passes=1, images=640))
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
-    assert [(run["name"], run["guarded"]) for run in summary["runs"]] == [("tent", False), ("tent", True), ("dsbr", True)]
-    assert set(summary["runs"][0]) == {"name", "guarded", "balanced_accuracy", "last_quarter", "alarms", "resets"}
+    assert [(run["name"], run["guarded"]) for run in summary["runs"]] == [
+        ("tent", False),
+        ("tent", True),
+        ("dsbr", True),
+    ]
+    assert set(summary["runs"][0]) == {
+        "name",
+        "guarded",
+        "balanced_accuracy",
+        "last_quarter",
+        "alarms",
+        "resets",
+    }
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg ") == 3
     assert "://" not in page
@@ -273,7 +378,9 @@ def test_help(program: Any, capsys: Capture) -> None:
     assert "wandb.mode=offline" in capsys.readouterr().out
 
 
-def test_the_speed_benchmark_runs_every_variant(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_speed_benchmark_runs_every_variant(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(speed, "_CASES", (("compact", 28),))
     assert speed.main(["rounds=1", "steps=1", "warmup=1", "accelerator=cpu"]) == 0
     printed = capsys.readouterr().out

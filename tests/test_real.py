@@ -30,9 +30,16 @@ def test_nuclei(data_folder: Path, tmp_path: Path) -> None:
         guarded = score(nuclei, tmp_path, target, f"method={method}")
         assert guarded["balanced_accuracy"] >= max(96, source)
         assert guarded["resets"] == 0
-    skewed = ["data.target=fluor_520x696", "stream=prevalence", "stream.label=0", "stream.fraction=0.85"]
+    skewed = [
+        "data.target=fluor_520x696",
+        "stream=prevalence",
+        "stream.label=0",
+        "stream.fraction=0.85",
+    ]
     control = score(nuclei, tmp_path, *skewed, "method=norm")
-    guarded = score(nuclei, tmp_path, *skewed, "method=dsbr", "method.optimizer=adam", "method.lr=1e-2")
+    guarded = score(
+        nuclei, tmp_path, *skewed, "method=dsbr", "method.optimizer=adam", "method.lr=1e-2"
+    )
     assert guarded["last_quarter"] >= control["last_quarter"] - 2
 
 
@@ -40,7 +47,13 @@ def test_pneumonia_under_less_contrast(data_folder: Path, tmp_path: Path) -> Non
     data = ["data=npz", f"data.path={data_folder / 'pneumoniamnist.npz'}"]
     source = tmp_path / "source"
     assert train.main([*QUICK, *data, f"output={source}"]) == 0
-    harsh = ["shift=contrast", "stream.passes=10", "method=tent", "method.optimizer=adam", "method.lr=1e-2"]
+    harsh = [
+        "shift=contrast",
+        "stream.passes=10",
+        "method=tent",
+        "method.optimizer=adam",
+        "method.lr=1e-2",
+    ]
     unguarded = score(source, tmp_path / "off", *harsh, "guard=off")
     guarded = score(source, tmp_path / "on", *harsh)
     assert guarded["last_quarter"] > unguarded["last_quarter"]

@@ -10,7 +10,9 @@ from sklearn.metrics import calinski_harabasz_score
 from tta.separation import class_moments, merge, no_moments, separation, separation_of
 
 
-def clusters(counts: list[int], seed: int = 0, spread: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+def clusters(
+    counts: list[int], seed: int = 0, spread: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     rng = torch.Generator().manual_seed(seed)
     centers = 4 * torch.eye(len(counts), 8)
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
@@ -20,7 +22,9 @@ def clusters(counts: list[int], seed: int = 0, spread: float = 1.0) -> tuple[tor
 def test_by_hand() -> None:
     features = torch.tensor([[0.0, 0.0], [2.0, 0.0], [10.0, 0.0], [10.0, 4.0]])
     # class means (1, 0) and (10, 2): squared distance 85; variances 1 and 4: mean 2.5
-    torch.testing.assert_close(separation(features, torch.tensor([0, 0, 1, 1]), 2), torch.tensor(85 / 2.5))
+    torch.testing.assert_close(
+        separation(features, torch.tensor([0, 0, 1, 1]), 2), torch.tensor(85 / 2.5)
+    )
 
 
 def test_equals_calinski_harabasz_on_balanced_classes() -> None:
@@ -75,7 +79,9 @@ def test_identical_features_have_no_separation() -> None:
 
 def test_large_offsets_do_not_cancel() -> None:
     features, labels = clusters([50, 50])
-    torch.testing.assert_close(separation(features + 1000, labels, 2), separation(features, labels, 2), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        separation(features + 1000, labels, 2), separation(features, labels, 2), rtol=1e-3, atol=0
+    )
 
 
 def test_a_thousand_classes() -> None:

@@ -60,4 +60,6 @@ def test_divergence_by_hand() -> None:
     assert present.tolist() == [True, False, True]
     torch.testing.assert_close(means, torch.tensor([[0.5, 0.5], [0.0, 0.0], [1.0, 0.0]]))
     gamma = divergence(means, mean, torch.full((3, 2), 0.5))
-    torch.testing.assert_close(gamma, 1 - torch.tensor([-0.5, 0.0, -1.0]).exp(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        gamma, 1 - torch.tensor([-0.5, 0.0, -1.0]).exp(), rtol=1e-5, atol=1e-5
+    )

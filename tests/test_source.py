@@ -19,12 +19,17 @@ from tta.source import Evaluation, fisher_information, fit_temperature, source_s
 
 def network() -> Network:
     torch.manual_seed(0)
-    return create_network("compact", ModelConfig(), num_classes=3, channels=1, size=(16, 16))[0].eval()
+    return create_network("compact", ModelConfig(), num_classes=3, channels=1, size=(16, 16))[
+        0
+    ].eval()
 
 
 def batch(count: int) -> dict[str, Any]:
     rng = torch.Generator().manual_seed(count)
-    return {"image": torch.rand(count, 1, 16, 16, generator=rng), "label": torch.zeros(count, dtype=torch.long)}
+    return {
+        "image": torch.rand(count, 1, 16, 16, generator=rng),
+        "label": torch.zeros(count, dtype=torch.long),
+    }
 
 
 def test_the_fisher_information_is_the_mean_squared_gradient_over_batches_of_64() -> None:
@@ -53,12 +58,16 @@ def test_statistics_of_the_source() -> None:
     rng = torch.Generator().manual_seed(0)
     logits, features = torch.randn(60, 3, generator=rng), torch.randn(60, 5, generator=rng)
     labels = torch.arange(60) % 2  # one class has no image
-    found = source_statistics(Evaluation(logits, features, labels), Evaluation(logits, features, labels), 3)
+    found = source_statistics(
+        Evaluation(logits, features, labels), Evaluation(logits, features, labels), 3
+    )
     np.testing.assert_allclose(found["prevalence"], [0.5, 0.5, 0])
     np.testing.assert_allclose(found["feature_mean"][1], features[1::2].numpy().mean(0), atol=1e-6)
     np.testing.assert_allclose(found["feature_var"][1], features[1::2].numpy().var(0), atol=1e-6)
     assert not found["feature_mean"][2].any()
-    np.testing.assert_allclose(found["entropy_quantiles"], np.quantile(entropy(logits), np.linspace(0, 1, 101)), atol=1e-6)
+    np.testing.assert_allclose(
+        found["entropy_quantiles"], np.quantile(entropy(logits), np.linspace(0, 1, 101)), atol=1e-6
+    )
     assert found["separation"] > 0
 
 
@@ -74,8 +83,12 @@ def test_the_checkpoint_carries_what_methods_ask_for(source: Any) -> None:
     checkpoint = SourceCheckpoint.load(source)
     adapted = norm_affine(checkpoint.build())
     assert checkpoint.fisher is not None
-    assert {name: value.shape for name, value in checkpoint.fisher.items()} == {name: p.shape for name, p in adapted.items()}
-    assert all(value.isfinite().all() and (value >= 0).all() for value in checkpoint.fisher.values())
+    assert {name: value.shape for name, value in checkpoint.fisher.items()} == {
+        name: p.shape for name, p in adapted.items()
+    }
+    assert all(
+        value.isfinite().all() and (value >= 0).all() for value in checkpoint.fisher.values()
+    )
     assert any(value.any() for value in checkpoint.fisher.values())
 
 

@@ -30,7 +30,9 @@ def test_a_sweep_opens_with_its_command_and_is_valid(path: Path) -> None:
     assert schema_violations_from_proposed_config(configured(path)) == []
 
 
-def run_agent(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **parameters: Any) -> dict[str, Any]:
+def run_agent(
+    path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **parameters: Any
+) -> dict[str, Any]:
     """Let W&B's local search choose, and its agent run the command; returns the offline run."""
     import sweeps
     from wandb.wandb_agent import Agent
@@ -55,22 +57,38 @@ def run_agent(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **param
     agent = Agent(api=None, queue=None)
     agent._sweep_command = config["command"]
     arguments = {
-        name: {"value": getattr(item["value"], "item", lambda v=item["value"]: v)()} for name, item in chosen.config.items()
+        name: {"value": getattr(item["value"], "item", lambda v=item["value"]: v)()}
+        for name, item in chosen.config.items()
     }
     agent._command_run({"run_id": "abc123", "program": config["program"], "args": arguments})
     assert agent._run_processes["abc123"].wait() == 0
     [file] = folder.glob("out/wandb/offline-run-*/*.wandb")
     content = read_wandb(file)
-    assert (content["run_id"], content["sweep_id"], content["project"]) == ("abc123", "sweep1", config["project"])
+    assert (content["run_id"], content["sweep_id"], content["project"]) == (
+        "abc123",
+        "sweep1",
+        config["project"],
+    )
     return {**content, "chosen": {name: item["value"] for name, item in arguments.items()}}
 
 
-TINY = {word.partition("=")[0]: int(word.partition("=")[2]) for word in TINY_TRAINING if word.startswith("data.")}
+TINY = {
+    word.partition("=")[0]: int(word.partition("=")[2])
+    for word in TINY_TRAINING
+    if word.startswith("data.")
+}
 QUIET = {"trainer.accelerator": ACCELERATOR, "trainer.enable_progress_bar": "false"}
 
 
 def test_training_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = {**TINY, **QUIET, "epochs": 1, "model.kind": "compact", "fisher_images": 0, "output": str(tmp_path / "out")}
+    small = {
+        **TINY,
+        **QUIET,
+        "epochs": 1,
+        "model.kind": "compact",
+        "fisher_images": 0,
+        "output": str(tmp_path / "out"),
+    }
     run = run_agent(ROOT / "configs" / "sweep" / "train.yaml", tmp_path, monkeypatch, **small)
     assert run["job_type"] == "train"
     assert run["config"]["lr"] == run["chosen"]["lr"]
@@ -89,12 +107,26 @@ def test_adaptation_is_swept(source: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_a_benchmark_is_swept_by_shards(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_is_swept_by_shards(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources" / "phantom0").symlink_to(source)
     small = {
-        **{"data.targets": ["phantom/scanner_b"], "streams": ["iid"], "shifts": ["none", "noise"], "severities": [3]},
-        **{"methods": ["norm", "tent"], "rates": [1], "seeds": [0, 1], "policies": ["on"], "images": 128, "cells": 4},
+        **{
+            "data.targets": ["phantom/scanner_b"],
+            "streams": ["iid"],
+            "shifts": ["none", "noise"],
+            "severities": [3],
+        },
+        **{
+            "methods": ["norm", "tent"],
+            "rates": [1],
+            "seeds": [0, 1],
+            "policies": ["on"],
+            "images": 128,
+            "cells": 4,
+        },
         **{"per_stream": 1, "models": 1, "cost_rounds": 0, "processes": 1},
         **{"sources": str(tmp_path / "sources"), "output": str(tmp_path / "out")},
     }

@@ -58,14 +58,24 @@ def nothing_secret(folder: Path, *printed: str) -> None:
 def test_a_source_is_followed_into_its_adaptation_and_no_secret_with_it(
     home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*WORDS, "wandb.project=trial", "wandb.group=ward3", "wandb.tags=[pilot]", "wandb.notes=a first look"]
+    words = [
+        *WORDS,
+        "wandb.project=trial",
+        "wandb.group=ward3",
+        "wandb.tags=[pilot]",
+        "wandb.notes=a first look",
+    ]
     source, out = tmp_path / "source", tmp_path / "out"
     assert train.main([*words, *TINY_TRAINING, "epochs=1", f"output={source}"]) == 0
     harm = ["method=tent", "guard.alert.url=env:WARD_HOOK", "wandb.images=3"]
     assert adapt.main([*words, *harm, f"source={source}", f"output={out}"]) == 0
 
     trained, _ = offline(source)
-    assert [trained[key] for key in ("project", "run_group", "job_type")] == ["trial", "ward3", "train"]
+    assert [trained[key] for key in ("project", "run_group", "job_type")] == [
+        "trial",
+        "ward3",
+        "train",
+    ]
     assert trained["notes"] == "a first look"
     assert (trained["tags"], trained["exit"]) == (["pilot"], 0)
     assert trained["axes"] == {"train/*": "epoch", "val/*": "epoch"}
@@ -76,16 +86,28 @@ def test_a_source_is_followed_into_its_adaptation_and_no_secret_with_it(
     assert (adapted["job_type"], adapted["axes"]) == ("adapt", {"adapt/*": "adapt/batch"})
     assert adapted["config"]["method"]["kind"] == "tent"
     assert adapted["config"]["method"]["optimizer"] == "adam"  # resolved, from auto
-    assert [step["adapt/batch"] for step in adapted["history"] if "adapt/entropy" in step] == list(range(8))
+    assert [step["adapt/batch"] for step in adapted["history"] if "adapt/entropy" in step] == list(
+        range(8)
+    )
     metrics = json.loads((out / "metrics.json").read_text())
     assert adapted["summary"]["balanced_accuracy"] == metrics["balanced_accuracy"]
 
-    tables = {name: read_table(adapted, file, name) for name in ("events", "classes", "groups", "predictions")}
+    tables = {
+        name: read_table(adapted, file, name)
+        for name in ("events", "classes", "groups", "predictions")
+    }
     assert tables["events"][0]["event"] == "choice"
     assert {row["class"]: row["sensitivity"] for row in tables["classes"]} == metrics["sensitivity"]
     assert [(row["split"], row["value"]) for row in tables["groups"]] == [("domain", "scanner_b")]
     assert len(tables["predictions"]) == 100
-    assert set(tables["predictions"][0]) >= {"position", "id", "prediction", "confidence", "label", "served_by"}
+    assert set(tables["predictions"][0]) >= {
+        "position",
+        "id",
+        "prediction",
+        "confidence",
+        "label",
+        "served_by",
+    }
     assert [step["images/count"] for step in adapted["history"] if "images/count" in step] == [3]
     assert any("trajectory/path" in step for step in adapted["history"])
 
@@ -93,11 +115,23 @@ def test_a_source_is_followed_into_its_adaptation_and_no_secret_with_it(
     name = f"source-phantom-compact-{checkpoint.hash[:8]}"
     [(given, output)] = trained["artifacts"].items()
     taken = adapted["artifacts"][name]
-    assert (given, output["type"], output["input"], set(output["files"])) == (name, "model", False, {"source.ckpt"})
-    assert (taken["digest"], taken["input"]) == (output["digest"], True)  # one version, out of one run and into the other
+    assert (given, output["type"], output["input"], set(output["files"])) == (
+        name,
+        "model",
+        False,
+        {"source.ckpt"},
+    )
+    assert (taken["digest"], taken["input"]) == (
+        output["digest"],
+        True,
+    )  # one version, out of one run and into the other
     assert adapted["config"]["source_artifact"] == f"{name}@{output['digest']}"
-    assert Path(output["files"]["source.ckpt"]).parent != source  # a copy, which a later run does not overwrite
-    assert {"predictions.csv", "config.yaml"} < set(adapted["artifacts"]["predictions-out"]["files"])
+    assert (
+        Path(output["files"]["source.ckpt"]).parent != source
+    )  # a copy, which a later run does not overwrite
+    assert {"predictions.csv", "config.yaml"} < set(
+        adapted["artifacts"]["predictions-out"]["files"]
+    )
     assert set(adapted["artifacts"][f"adapted-{checkpoint.hash[:8]}"]["files"]) == {"adapted.ckpt"}
 
     nothing_secret(tmp_path, *capfd.readouterr())
@@ -115,7 +149,9 @@ def test_a_start_is_an_input_and_a_failed_run_is_marked(
     def fail() -> None:
         try:
             adapt._log_inputs(loggers, config, checkpoint)
-            send(Alerts(AlertConfig(url="env:WARD_HOOK"), "run"))  # nobody listens there: the log says so
+            send(
+                Alerts(AlertConfig(url="env:WARD_HOOK"), "run")
+            )  # nobody listens there: the log says so
             raise ZeroDivisionError
         finally:
             finish(loggers)
@@ -135,8 +171,21 @@ def test_a_start_is_an_input_and_a_failed_run_is_marked(
 def test_a_benchmark_is_logged(source: Path, home: Path, tmp_path: Path) -> None:
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources" / "phantom0").symlink_to(source)
-    words = ["streams=[iid]", "shifts=[none]", "methods=[norm]", "rates=[1]", "policies=[on]", "images=128", "cost_rounds=0"]
-    words += ["processes=1", f"sources={tmp_path / 'sources'}", "shard=1/1", f"output={tmp_path / 'out'}"]
+    words = [
+        "streams=[iid]",
+        "shifts=[none]",
+        "methods=[norm]",
+        "rates=[1]",
+        "policies=[on]",
+        "images=128",
+        "cost_rounds=0",
+    ]
+    words += [
+        "processes=1",
+        f"sources={tmp_path / 'sources'}",
+        "shard=1/1",
+        f"output={tmp_path / 'out'}",
+    ]
     assert benchmark.main(words) == 0
     content, file = offline(tmp_path / "out")
     assert (content["job_type"], content["display_name"]) == ("benchmark", "out-shard1of1")
@@ -145,22 +194,36 @@ def test_a_benchmark_is_logged(source: Path, home: Path, tmp_path: Path) -> None
     assert content["summary"]["summary/ours/cells"] == 1
     assert [row["policy"] for row in read_table(content, file, "policies")] == ["ours", "unguarded"]
     assert read_table(content, file, "results")[0]["method"] == "norm"
-    assert {key for key in content["history"][-1] if key.endswith("/path")} >= {"regret/path", "cells/path"}
-    assert {"results.csv", "summary.json"} < set(content["artifacts"]["benchmark-out-shard1of1"]["files"])
+    assert {key for key in content["history"][-1] if key.endswith("/path")} >= {
+        "regret/path",
+        "cells/path",
+    }
+    assert {"results.csv", "summary.json"} < set(
+        content["artifacts"]["benchmark-out-shard1of1"]["files"]
+    )
 
 
 def test_secrets_are_refused_wherever_they_are_given(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "mine.yaml").write_text(f"wandb:\n  api_key: {KEY}\n")
-    words = [f"wandb.api_key={KEY}", f"WANDB_API_KEY={KEY}", f"wandb.entity={KEY}", f"wandb.tags=[a,local-{KEY}]"]
+    words = [
+        f"wandb.api_key={KEY}",
+        f"WANDB_API_KEY={KEY}",
+        f"wandb.entity={KEY}",
+        f"wandb.tags=[a,local-{KEY}]",
+    ]
     for word in [*words, f"logger.password={KEY}", str(tmp_path / "mine.yaml")]:
-        assert train.main([*TINY_TRAINING, "epochs=1", word, f"output={tmp_path / 'out'}"]) == 2, word
+        assert train.main([*TINY_TRAINING, "epochs=1", word, f"output={tmp_path / 'out'}"]) == 2, (
+            word
+        )
         error = capsys.readouterr().err
         assert "environment" in error
         assert KEY not in error
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_resumed_or_started_is_refused(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_resumed_or_started_is_refused(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def start(**options: Any) -> None:
         create_loggers(WandbConfig(**options), tmp_path, name="run", job_type="train", settings={})
 
@@ -176,9 +239,15 @@ def test_what_cannot_be_resumed_or_started_is_refused(home: Path, tmp_path: Path
         WandbConfig(images=-1)
 
 
-def test_the_environment_decides_where_to_but_not_against_disabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_decides_where_to_but_not_against_disabled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(tracking.wandb, "init", lambda **words: asked.append((words["mode"], words["id"], words["resume"])))
+    monkeypatch.setattr(
+        tracking.wandb,
+        "init",
+        lambda **words: asked.append((words["mode"], words["id"], words["resume"])),
+    )
     monkeypatch.setattr(tracking, "_AXES", {"train": {}})
     monkeypatch.setattr(tracking, "WandbLogger", lambda experiment: experiment)
     for variable, options in (
@@ -209,7 +278,9 @@ def test_tensorboard_gets_the_trace_and_the_figures(source: Path, tmp_path: Path
     assert events.Scalars("balanced_accuracy")[0].value > 0
 
 
-def test_mlflow_gets_the_trace_and_the_figures(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_gets_the_trace_and_the_figures(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     words = [f"source={source}", f"output={tmp_path}", "method=tent", "logger=mlflow", "name=ward"]
@@ -218,13 +289,18 @@ def test_mlflow_gets_the_trace_and_the_figures(source: Path, tmp_path: Path, mon
     [run] = client.search_runs([client.get_experiment_by_name("holdfast").experiment_id])
     assert (run.info.run_name, run.info.status) == ("ward", "FINISHED")
     assert run.data.params["method/kind"] == "tent"
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "adapt/entropy")] == list(range(8))
+    assert [
+        point.step for point in client.get_metric_history(run.info.run_id, "adapt/entropy")
+    ] == list(range(8))
     assert run.data.metrics["balanced_accuracy"] > 0
 
 
 @pytest.mark.parametrize(
     ("word", "flags"),
-    [("tensorboard", ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE")), ("mlflow", ("_MLFLOW_AVAILABLE",))],
+    [
+        ("tensorboard", ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE")),
+        ("mlflow", ("_MLFLOW_AVAILABLE",)),
+    ],
 )
 def test_a_logger_that_is_not_installed_is_named_with_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, flags: tuple[str, ...]
@@ -233,9 +309,14 @@ def test_a_logger_that_is_not_installed_is_named_with_its_command(
     for flag in flags:
         monkeypatch.setattr(f"{module}.loggers.{word}.{flag}", False)
     with pytest.raises(
-        InputError, match=re.escape(f"logger={word} needs a package that is not installed: pip install '.[{word}]'")
+        InputError,
+        match=re.escape(
+            f"logger={word} needs a package that is not installed: pip install '.[{word}]'"
+        ),
     ):
-        create_loggers(WandbConfig(), tmp_path, name="run", job_type="adapt", settings={}, others=word)
+        create_loggers(
+            WandbConfig(), tmp_path, name="run", job_type="adapt", settings={}, others=word
+        )
 
 
 def test_unknown_loggers_are_refused(source: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -251,7 +332,12 @@ def test_tables_of_metrics() -> None:
         "subgroups": {"sex": {"f": {"images": 3, "balanced_accuracy": 55.0}}},
     }
     tables = metric_tables(metrics)
-    assert tables["classes"][0] == {"class": "a", "sensitivity": 50.0, "specificity": None, "auroc": None}
+    assert tables["classes"][0] == {
+        "class": "a",
+        "sensitivity": 50.0,
+        "specificity": None,
+        "auroc": None,
+    }
     assert tables["classes"][1]["auroc"] == 80.0
     assert tables["groups"] == [
         {"split": "domain", "value": "x", "accuracy": 60.0, "auroc/macro": 70.0},
@@ -266,17 +352,28 @@ def test_tables_of_metrics() -> None:
 def test_a_sample_of_predictions_is_even(tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
     lines = [f"{i},b,0.5,0.5,OK,adapted," for i in range(10)] + ["broken,,,,,,unreadable"]
-    path.write_text("id,prediction,confidence,prob_a,verdict,served_by,reason\n" + "\n".join(lines) + "\n")
+    path.write_text(
+        "id,prediction,confidence,prob_a,verdict,served_by,reason\n" + "\n".join(lines) + "\n"
+    )
     labels = torch.tensor([0] * 5 + [-1] * 5)
     sample = prediction_sample(path, labels, ["a", "b"], 3)
-    assert [(row["position"], row["id"], row["label"]) for row in sample] == [(0, "0", "a"), (4, "4", "a"), (8, "8", "")]
+    assert [(row["position"], row["id"], row["label"]) for row in sample] == [
+        (0, "0", "a"),
+        (4, "4", "a"),
+        (8, "8", ""),
+    ]
     assert len(prediction_sample(path, labels, ["a", "b"], 50)) == 10
     assert prediction_sample(path, labels, ["a", "b"], 0) == []
 
 
 @pytest.mark.parametrize(
     ("shape", "shown"),
-    [((3, 32, 20), (32, 20, 3)), ((1, 9, 9), (9, 9, 1)), ((5, 600, 300), (200, 100, 1)), ((1, 4, 8, 8), (8, 8, 1))],
+    [
+        ((3, 32, 20), (32, 20, 3)),
+        ((1, 9, 9), (9, 9, 1)),
+        ((5, 600, 300), (200, 100, 1)),
+        ((1, 4, 8, 8), (8, 8, 1)),
+    ],
 )
 def test_pictures_of_images(shape: tuple[int, ...], shown: tuple[int, ...]) -> None:
     image = torch.full(shape, 2.0)

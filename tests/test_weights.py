@@ -23,8 +23,15 @@ def ours(kind: str, classes: int = 3, **options: Any) -> Network:
 
 
 def monai_resnet(classes: int = 3) -> ResNet:
-    arguments = {"conv1_t_size": 3, "conv1_t_stride": 1, "no_max_pool": True, "num_classes": classes}
-    return ResNet("basic", [1, 1, 1, 1], [16, 32, 64, 128], spatial_dims=2, n_input_channels=1, **arguments)
+    arguments = {
+        "conv1_t_size": 3,
+        "conv1_t_stride": 1,
+        "no_max_pool": True,
+        "num_classes": classes,
+    }
+    return ResNet(
+        "basic", [1, 1, 1, 1], [16, 32, 64, 128], spatial_dims=2, n_input_channels=1, **arguments
+    )
 
 
 def used(network: nn.Module) -> nn.Module:
@@ -42,7 +49,9 @@ def saved(path: Path, content: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "theirs"), [("compact", monai_resnet), ("densenet121", lambda: DenseNet121(2, 1, 3))], ids=["resnet", "densenet"]
+    ("kind", "theirs"),
+    [("compact", monai_resnet), ("densenet121", lambda: DenseNet121(2, 1, 3))],
+    ids=["resnet", "densenet"],
 )
 def test_a_monai_bundle_predicts_as_it_did(kind: str, theirs: Any, tmp_path: Path) -> None:
     network = used(theirs())
@@ -57,7 +66,17 @@ def test_a_monai_bundle_predicts_as_it_did(kind: str, theirs: Any, tmp_path: Pat
 
 
 def test_a_vision_transformer_is_matched_but_for_its_last_activation(tmp_path: Path) -> None:
-    theirs = ViT(1, (32, 32), 8, hidden_size=48, mlp_dim=192, num_layers=2, num_heads=3, classification=True, spatial_dims=2)
+    theirs = ViT(
+        1,
+        (32, 32),
+        8,
+        hidden_size=48,
+        mlp_dim=192,
+        num_layers=2,
+        num_heads=3,
+        classification=True,
+        spatial_dims=2,
+    )
     adopted = ours("vit", 2, hidden_size=48, layers=2)
     adopt(adopted, saved(tmp_path / "vit.pt", theirs.state_dict()))
     images = torch.rand(4, 1, 32, 32)
@@ -70,7 +89,10 @@ def test_a_vision_transformer_is_matched_but_for_its_last_activation(tmp_path: P
     [
         lambda state: state,
         lambda state: {f"module.model.{name}": value for name, value in state.items()},
-        lambda state: {"state_dict": {f"net.{name}": value for name, value in state.items()}, "epoch": 3},
+        lambda state: {
+            "state_dict": {f"net.{name}": value for name, value in state.items()},
+            "epoch": 3,
+        },
         lambda state: {"model": state, "optimizer": {"state": {}}},
     ],
     ids=["plain", "parallel", "lightning", "monai"],
@@ -104,19 +126,37 @@ def test_refusals(tmp_path: Path) -> None:
     other = saved(tmp_path / "other.pt", DenseNet121(2, 1, 3).state_dict())
     sound = ours("compact").state_dict()
     average = saved(
-        tmp_path / "average.pt", {f"{holder}.{name}": v for holder in ("model", "module") for name, v in sound.items()}
+        tmp_path / "average.pt",
+        {f"{holder}.{name}": v for holder in ("model", "module") for name, v in sound.items()},
     )
-    whole_numbers = saved(tmp_path / "int8.pt", {name: value.to(torch.int8) for name, value in sound.items()})
-    lost = saved(tmp_path / "lost.pt", {name: value / 0 if value.dim() == 4 else value for name, value in sound.items()})
+    whole_numbers = saved(
+        tmp_path / "int8.pt", {name: value.to(torch.int8) for name, value in sound.items()}
+    )
+    lost = saved(
+        tmp_path / "lost.pt",
+        {name: value / 0 if value.dim() == 4 else value for name, value in sound.items()},
+    )
     (tmp_path / "nought.pt").touch()
     with zipfile.ZipFile(tmp_path / "bundle.zip", "w") as archive:
         archive.writestr("bundle/models/model.pt", b"")
     stem = {**sound, "features.conv1.weight": sound["features.conv1.weight"].repeat(1, 3, 1, 1)}
     cases = [(tmp_path / "nought.pt", "is empty"), (tmp_path / "bundle.zip", "unpack it")]
     cases += [(saved(tmp_path / "colour.pt", stem), "images of 3 channel")]
-    cases += [(average, "hold both model"), (whole_numbers, "before quantisation"), (lost, "not finite: take an earlier")]
-    cases += [(five, "5 classes where the data has 3"), (other, "choose the model= "), (whole, "loads? as weights alone")]
-    cases += [(nothing, "holds no state dict"), (tmp_path / "absent", "does not exist"), (tmp_path, "model.pt does not exist")]
+    cases += [
+        (average, "hold both model"),
+        (whole_numbers, "before quantisation"),
+        (lost, "not finite: take an earlier"),
+    ]
+    cases += [
+        (five, "5 classes where the data has 3"),
+        (other, "choose the model= "),
+        (whole, "loads? as weights alone"),
+    ]
+    cases += [
+        (nothing, "holds no state dict"),
+        (tmp_path / "absent", "does not exist"),
+        (tmp_path, "model.pt does not exist"),
+    ]
     for path, message in cases:
         network = ours("compact")
         before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -125,9 +165,14 @@ def test_refusals(tmp_path: Path) -> None:
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_train_makes_a_source_of_adopted_weights(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_makes_a_source_of_adopted_weights(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     trained = SourceCheckpoint.load(source)
-    renamed = {name.replace("features.", "").replace("head.", "fc."): value for name, value in trained.weights.items()}
+    renamed = {
+        name.replace("features.", "").replace("head.", "fc."): value
+        for name, value in trained.weights.items()
+    }
     mean, std = (renamed.pop(name).tolist() for name in ("mean", "std"))
     file = saved(tmp_path / "elsewhere.pt", renamed)
     words = [*QUICK, *TINY_TRAINING, f"weights={file}", f"output={tmp_path / 'adopted'}"]
@@ -148,11 +193,15 @@ def test_train_makes_a_source_of_adopted_weights(source: Path, tmp_path: Path, c
 
 def test_weights_of_other_channels_are_told_apart_from_another_network(tmp_path: Path) -> None:
     colour, grey = (
-        create_network("compact", MODELS["compact"](), num_classes=2, channels=channels, size=(32, 32))[0]
+        create_network(
+            "compact", MODELS["compact"](), num_classes=2, channels=channels, size=(32, 32)
+        )[0]
         for channels in (3, 1)
     )
     torch.save(colour.state_dict(), tmp_path / "colour.pt")
-    with pytest.raises(InputError, match=r"trained on images of 3 channel\(s\), and the data's have 1"):
+    with pytest.raises(
+        InputError, match=r"trained on images of 3 channel\(s\), and the data's have 1"
+    ):
         adopt(grey, tmp_path / "colour.pt")
 
 

@@ -14,26 +14,49 @@ def read_wandb(path: Path, patience: float = 20.0) -> dict[str, Any]:
     deadline = monotonic() + patience
     while monotonic() < deadline and not any(record.HasField("exit") for record in records):
         sleep(0.1)
-        records = [wandb_internal_pb2.Record.FromString(data) for data in log_records(path.read_bytes())]
-    content: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "alerts": [], "axes": {}, "artifacts": {}}
+        records = [
+            wandb_internal_pb2.Record.FromString(data) for data in log_records(path.read_bytes())
+        ]
+    content: dict[str, Any] = {
+        "config": {},
+        "history": [],
+        "summary": {},
+        "alerts": [],
+        "axes": {},
+        "artifacts": {},
+    }
     for record in records:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             content.update(
-                {key: getattr(record.run, key) for key in ("project", "run_group", "job_type", "display_name", "notes")}
+                {
+                    key: getattr(record.run, key)
+                    for key in ("project", "run_group", "job_type", "display_name", "notes")
+                }
             )
-            content.update(tags=list(record.run.tags), run_id=record.run.run_id, sweep_id=record.run.sweep_id)
-            content["config"].update({item.key: json.loads(item.value_json) for item in record.run.config.update})
+            content.update(
+                tags=list(record.run.tags), run_id=record.run.run_id, sweep_id=record.run.sweep_id
+            )
+            content["config"].update(
+                {item.key: json.loads(item.value_json) for item in record.run.config.update}
+            )
         elif kind == "config":
-            content["config"].update({item.key: json.loads(item.value_json) for item in record.config.update})
+            content["config"].update(
+                {item.key: json.loads(item.value_json) for item in record.config.update}
+            )
         elif kind == "history":
-            step = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
+            step = {
+                "/".join(i.nested_key) or i.key: json.loads(i.value_json)
+                for i in record.history.item
+            }
             content["history"].append(step)
         elif kind == "alert":
             content["alerts"].append((record.alert.title, record.alert.text))
         elif kind == "summary":
             for item in record.summary.update:
-                content["summary"]["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
+                content["summary"]["/".join(item.nested_key) or item.key] = json.loads(
+                    item.value_json
+                )
         elif kind == "metric" and record.metric.glob_name:
             content["axes"][record.metric.glob_name] = record.metric.step_metric
         elif kind == "artifact" and record.artifact.type != "run_table":

@@ -35,7 +35,13 @@ class AdaptationModule(LightningModule):
         candidates: the un-updated network under several statistics, for a method whose normalisation is chosen as it goes.
     """
 
-    def __init__(self, method: Method, batch_size: int, screen: bool = True, candidates: Candidates | None = None) -> None:
+    def __init__(
+        self,
+        method: Method,
+        batch_size: int,
+        screen: bool = True,
+        candidates: Candidates | None = None,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.method = method
@@ -51,7 +57,9 @@ class AdaptationModule(LightningModule):
             raise InputError(
                 "weights of 16 bits lose the small steps of adaptation: use trainer.precision=bf16-mixed, or 32-true"
             )
-        if place()[1] > 1 and (type(self.method).learn is not Method.learn or self.method.optimizer is None):
+        if place()[1] > 1 and (
+            type(self.method).learn is not Method.learn or self.method.optimizer is None
+        ):
             raise InputError(
                 f"{type(self.method).__name__} works in one process only: use trainer.devices=1, or a method that takes plain "
                 "gradient steps (tent, dsbr, eata, ...)"
@@ -62,7 +70,9 @@ class AdaptationModule(LightningModule):
             self.method.backward = self.manual_backward
             self.method.step = optimizer.step
         if self.twins is not None and self.twins.batches:
-            self.twins.use(self.twins.current)  # in a run that goes on, for the choice of statistics is no tensor
+            self.twins.use(
+                self.twins.current
+            )  # in a run that goes on, for the choice of statistics is no tensor
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """The method's own optimiser."""
@@ -74,7 +84,9 @@ class AdaptationModule(LightningModule):
         try:
             output = self._step(images, broken is not None)
         except BatchStatisticsError:
-            output = self._output(self.method.source(images), skipped="single_value", served_by="source")
+            output = self._output(
+                self.method.source(images), skipped="single_value", served_by="source"
+            )
         output["broken"] = broken
         return output
 
@@ -89,7 +101,9 @@ class AdaptationModule(LightningModule):
             return self._unlearned(prediction or self.method.predict(images), reason)
         update = self.method.update(images, prediction)
         served = update.prediction or prediction or self.method.predict(images)
-        return self._output(served, loss=update.loss, skipped=update.skipped, restored=update.restored)
+        return self._output(
+            served, loss=update.loss, skipped=update.skipped, restored=update.restored
+        )
 
     def _unlearned(self, prediction: Prediction, skipped: str | None) -> dict[str, Any]:
         """The output without an update; statistics that move with the stream do so all the same, as the control's."""
@@ -102,7 +116,10 @@ class AdaptationModule(LightningModule):
         return self._control(images)
 
     def candidates(
-        self, batch: Mapping[str, Any], names: Sequence[str] | None = None, partly: Collection[str] = ()
+        self,
+        batch: Mapping[str, Any],
+        names: Sequence[str] | None = None,
+        partly: Collection[str] = (),
     ) -> Mapping[str, Prediction]:
         """What the un-updated network says of the batch under each choice of statistics, or some; none without choice."""
         if self.twins is None:
@@ -176,7 +193,11 @@ class AdaptationModule(LightningModule):
                 reason = "short_batch"
             single = reason is None and _single_class(prediction.logits)
             # Only where the un-updated twin agrees: otherwise it is no such batch but a collapse. All ask it, or none.
-            if any_of_all(single, images.device) and _single_class(self._control(images).logits) and single:
+            if (
+                any_of_all(single, images.device)
+                and _single_class(self._control(images).logits)
+                and single
+            ):
                 reason = "single_class"
         return skipped_by_all(reason, images.device)
 
@@ -198,7 +219,9 @@ class AdaptationModule(LightningModule):
             "restored": restored,
             "served_by": served_by or "adapted",
         }
-        return output if loss is None else {**output, "loss": loss}  # Lightning takes no loss of None
+        return (
+            output if loss is None else {**output, "loss": loss}
+        )  # Lightning takes no loss of None
 
 
 def _single_class(logits: Tensor) -> bool:

@@ -31,7 +31,11 @@ def adapted_name(source: SourceCheckpoint) -> str:
 
 
 def log_artifact(
-    loggers: Iterable[Logger], name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any] | None = None
+    loggers: Iterable[Logger],
+    name: str,
+    kind: str,
+    files: Sequence[Path],
+    metadata: Mapping[str, Any] | None = None,
 ) -> None:
     """Give files out as an artifact; they are copied, so that a later run into the same folder does not matter.
 
@@ -46,7 +50,13 @@ def log_artifact(
         _declare(run, "output", _artifact(name, kind, files, metadata, "mutable"))
 
 
-def use_model(loggers: Iterable[Logger], role: str, name: str, file: Path, metadata: Mapping[str, Any] | None = None) -> None:
+def use_model(
+    loggers: Iterable[Logger],
+    role: str,
+    name: str,
+    file: Path,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
     """Declare a checkpoint as the run's input: the version of an artifact that has this content, made where it is not known.
 
     Args:
@@ -64,12 +74,25 @@ def use_model(loggers: Iterable[Logger], role: str, name: str, file: Path, metad
 
 def source_metadata(source: SourceCheckpoint) -> dict[str, Any]:
     """What W&B shows of a source checkpoint."""
-    scores = {key: value for key, value in flattened(source.metrics) if key in ("balanced_accuracy", "auroc/macro")}
-    return {"network": source.network, "classes": list(source.class_names), "sha256": source.hash, **scores}
+    scores = {
+        key: value
+        for key, value in flattened(source.metrics)
+        if key in ("balanced_accuracy", "auroc/macro")
+    }
+    return {
+        "network": source.network,
+        "classes": list(source.class_names),
+        "sha256": source.hash,
+        **scores,
+    }
 
 
 def _artifact(
-    name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any] | None, policy: Literal["mutable", "immutable"]
+    name: str,
+    kind: str,
+    files: Sequence[Path],
+    metadata: Mapping[str, Any] | None,
+    policy: Literal["mutable", "immutable"],
 ) -> Any:
     artifact = wandb.Artifact(_allowed(name), kind, metadata=dict(metadata or {}))
     for file in files:

@@ -50,7 +50,12 @@ def fit_tail(values: Sequence[float]) -> dict[str, float]:
     variance = sum((value - mean) ** 2 for value in excess) / max(len(excess) - 1, 1)
     shape = (1 - mean**2 / variance) / 2 if variance > 0 else _SHAPES[0]
     shape = min(max(shape, _SHAPES[0]), _SHAPES[1])
-    return {"start": start, "share": len(excess) / len(ordered), "scale": mean * (1 - shape), "shape": shape}
+    return {
+        "start": start,
+        "share": len(excess) / len(ordered),
+        "scale": mean * (1 - shape),
+        "shape": shape,
+    }
 
 
 def tail_value(tail: Mapping[str, float], chance: float) -> float:
@@ -59,10 +64,14 @@ def tail_value(tail: Mapping[str, float], chance: float) -> float:
     if ratio <= 1:
         return tail["start"]
     shape = tail["shape"]
-    return tail["start"] + tail["scale"] * ((ratio**shape - 1) / shape if shape > 0 else math.log(ratio))
+    return tail["start"] + tail["scale"] * (
+        (ratio**shape - 1) / shape if shape > 0 else math.log(ratio)
+    )
 
 
-def calibrated(calibration: Mapping[str, Any] | None, threshold: str, false_alarm: float) -> float | None:
+def calibrated(
+    calibration: Mapping[str, Any] | None, threshold: str, false_alarm: float
+) -> float | None:
     """A threshold of the guard at a rate of false alarms, within ``RANGES``.
 
     Args:

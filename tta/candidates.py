@@ -37,7 +37,11 @@ class Candidates(nn.Module):
         self.correction: LabelCorrection | None = None
         if moments and layers and method.chosen_elsewhere:
             self.correction = LabelCorrection(method.model, moments)
-        own = ("batch", *(["corrected"] if self.correction else [])) if method.chosen_elsewhere else ("control",)
+        own = (
+            ("batch", *(["corrected"] if self.correction else []))
+            if method.chosen_elsewhere
+            else ("control",)
+        )
         one = not layers or (self._own == "source" and not method.chosen_elsewhere)
         self.names: tuple[str, ...] = ("source",) if one else ("source", *own)
         self.batches = 0
@@ -70,7 +74,9 @@ class Candidates(nn.Module):
             in_part = name in partly and name != self.current and name in ("source", "corrected")
             part = images[:: max(1, len(images) // _SAMPLE)] if in_part else images
             try:
-                result[name] = self._corrected(part) if name == "corrected" else self._uncorrected(name, part)
+                result[name] = (
+                    self._corrected(part) if name == "corrected" else self._uncorrected(name, part)
+                )
             except BatchStatisticsError:
                 continue
         self.batches += 1
@@ -100,9 +106,15 @@ class Candidates(nn.Module):
 
     def _uncorrected(self, name: str, images: Tensor) -> Prediction:
         if name == self.current and (self.method.chosen_elsewhere or name == "control"):
-            return self.method.control(images)  # once a batch, whoever asks: statistics of its own would take it in twice
+            return self.method.control(
+                images
+            )  # once a batch, whoever asks: statistics of its own would take it in twice
         with statistics(self.method.model, self._kind(name)):
-            return self.method.run_control(images) if name == "control" else self.method.run_source(images)
+            return (
+                self.method.run_control(images)
+                if name == "control"
+                else self.method.run_source(images)
+            )
 
     def _corrected(self, images: Tensor) -> Prediction:
         """Predict under the statistics as they stand, then let them take the batch in; the other way round at the start."""
@@ -117,7 +129,9 @@ class Candidates(nn.Module):
         self.correction.keep(state)
         return prediction
 
-    def _seen(self, images: Tensor, kind: Statistics, values: Mapping[str, Tensor]) -> tuple[Prediction, dict[str, Tensor]]:
+    def _seen(
+        self, images: Tensor, kind: Statistics, values: Mapping[str, Tensor]
+    ) -> tuple[Prediction, dict[str, Tensor]]:
         """A prediction, and what the correction becomes with what its layers saw."""
         assert self.correction is not None
         with statistics(self.method.model, kind), seen_moments(self.method.model) as seen:

@@ -75,11 +75,17 @@ class SourceCheckpoint:
             InputError: no such file, or another project's.
         """
         file = source_file(path)
-        content = _load(file, _SOURCE, "a source checkpoint of Holdfast: train one with python train.py")
+        content = _load(
+            file, _SOURCE, "a source checkpoint of Holdfast: train one with python train.py"
+        )
         fields = dataclasses.fields(cls)
-        missing = {field.name for field in fields if field.default is dataclasses.MISSING} - content.keys()
+        missing = {
+            field.name for field in fields if field.default is dataclasses.MISSING
+        } - content.keys()
         if missing:
-            raise InputError(f"{file} lacks {', '.join(sorted(missing))}: train the source again with this version")
+            raise InputError(
+                f"{file} lacks {', '.join(sorted(missing))}: train the source again with this version"
+            )
         return cls(**{field.name: content[field.name] for field in fields if field.name in content})
 
     @property
@@ -114,7 +120,9 @@ def source_file(path: str | Path) -> Path:
     return file / "source.ckpt" if file.is_dir() else file
 
 
-def save_adapted(path: Path, source: SourceCheckpoint, method: str, state: Mapping[str, Tensor]) -> None:
+def save_adapted(
+    path: Path, source: SourceCheckpoint, method: str, state: Mapping[str, Tensor]
+) -> None:
     """Write adapted tensors with the hash of the source that they belong to.
 
     Args:
@@ -124,7 +132,16 @@ def save_adapted(path: Path, source: SourceCheckpoint, method: str, state: Mappi
         state: adapted tensors by name, from ``Method.adapted_state``.
     """
     tensors = {name: value.cpu() for name, value in state.items()}
-    torch.save({"format": _ADAPTED, "version": _VERSION, "source_hash": source.hash, "method": method, "state": tensors}, path)
+    torch.save(
+        {
+            "format": _ADAPTED,
+            "version": _VERSION,
+            "source_hash": source.hash,
+            "method": method,
+            "state": tensors,
+        },
+        path,
+    )
 
 
 def load_adapted(path: str | Path, source: SourceCheckpoint) -> dict[str, Tensor]:
@@ -135,7 +152,9 @@ def load_adapted(path: str | Path, source: SourceCheckpoint) -> dict[str, Tensor
     """
     content = _load(Path(path).expanduser(), _ADAPTED, "an adapted.ckpt of Holdfast")
     if content.get("source_hash") != source.hash:
-        raise InputError(f"{path} was adapted from another source checkpoint: give the one it came from as source=")
+        raise InputError(
+            f"{path} was adapted from another source checkpoint: give the one it came from as source="
+        )
     state: dict[str, Tensor] = content["state"]
     return state
 
@@ -145,10 +164,14 @@ def _load(path: Path, wanted: str, description: str) -> dict[str, Any]:
         raise InputError(f"{path} does not exist: expected {description}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen unrelated types on files that are not its own
+    except (
+        Exception
+    ) as error:  # torch raises half a dozen unrelated types on files that are not its own
         raise InputError(f"{path} is not {description}") from error
     if not isinstance(content, dict) or content.get("format") != wanted:
         raise InputError(f"{path} is not {description}")
     if content.get("version") != _VERSION:
-        raise InputError(f"{path} has format version {content.get('version')}; this version of Holdfast reads {_VERSION}")
+        raise InputError(
+            f"{path} has format version {content.get('version')}; this version of Holdfast reads {_VERSION}"
+        )
     return content

@@ -42,7 +42,9 @@ def closest(word: str, names: Iterable[str]) -> str:
     return f"did you mean {match[0]}? ({known})" if match else known
 
 
-def read_arguments(argv: Sequence[str], groups: Groups, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def read_arguments(
+    argv: Sequence[str], groups: Groups, base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Merge YAML files and key=value words into one plain, still unvalidated dictionary.
 
     Args:
@@ -58,7 +60,9 @@ def read_arguments(argv: Sequence[str], groups: Groups, base: Mapping[str, Any] 
     layers = [dict(base or {}), *(_read_file(word) for word in files)]
     # Choices come before the options of their groups, in whichever order they were typed.
     parsed = [_read_word(word) for word in words]
-    layers += sorted(parsed, key=lambda layer: any(_sets_option(layer.get(group)) for group in groups))
+    layers += sorted(
+        parsed, key=lambda layer: any(_sets_option(layer.get(group)) for group in groups)
+    )
     for layer in layers[1:]:
         _refuse_secrets(layer)
     merged: dict[str, Any] = {}
@@ -128,8 +132,12 @@ def describe(schema: type, groups: Groups, usage: str) -> str:
             f"{field.name}=NAME  {field.metadata['help']} (default {default or 'as in the source checkpoint'})",
         ]
         for names, options, values in _alike(field.name, groups[field.name]):
-            lines += [f"  {field.name}={name}: {_sentence(field.name, name, options)}" for name in names]
-            lines += _describe_fields(dataclasses.fields(options), f"{field.name}.", options, 4, values)
+            lines += [
+                f"  {field.name}={name}: {_sentence(field.name, name, options)}" for name in names
+            ]
+            lines += _describe_fields(
+                dataclasses.fields(options), f"{field.name}.", options, 4, values
+            )
     return "\n".join(lines)
 
 
@@ -158,22 +166,39 @@ def _sentence(group: str, name: str, options: type) -> str:
 
 
 def _describe_fields(
-    fields: Iterable[Any], prefix: str, owner: type, indent: int = 2, values: Mapping[str, Any] | None = None
+    fields: Iterable[Any],
+    prefix: str,
+    owner: type,
+    indent: int = 2,
+    values: Mapping[str, Any] | None = None,
 ) -> list[str]:
     lines = []
     for field in fields:
         default = (values or {}).get(field.name, field.default_factory())
         if dataclasses.is_dataclass(default):
-            lines += _describe_fields(dataclasses.fields(default), f"{prefix}{field.name}.", type(default), indent)
+            lines += _describe_fields(
+                dataclasses.fields(default), f"{prefix}{field.name}.", type(default), indent
+            )
             continue
-        shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else default
-        lines.append(f"{' ' * indent}{prefix}{field.name}={shown}".ljust(38) + f"  {field.metadata.get('help', '')}")
+        shown = (
+            "null"
+            if default is None
+            else str(default).lower()
+            if isinstance(default, bool)
+            else default
+        )
+        lines.append(
+            f"{' ' * indent}{prefix}{field.name}={shown}".ljust(38)
+            + f"  {field.metadata.get('help', '')}"
+        )
     return lines
 
 
 def _names_file(word: str) -> bool:
     """Whether a word is a YAML file's, though folders of sweeps often have a = in their names."""
-    return "=" not in word or (word.endswith((".yaml", ".yml")) and Path(word).expanduser().is_file())
+    return "=" not in word or (
+        word.endswith((".yaml", ".yml")) and Path(word).expanduser().is_file()
+    )
 
 
 def _read_word(word: str) -> dict[str, Any]:
@@ -185,13 +210,17 @@ def _read_word(word: str) -> dict[str, Any]:
     try:
         return _container(OmegaConf.from_dotlist([word]))
     except Exception as error:  # the YAML parser's errors have no common base with OmegaConf's
-        raise InputError(f"{word!r} has a value that is not YAML ({_one_line(error)}): quote it") from error
+        raise InputError(
+            f"{word!r} has a value that is not YAML ({_one_line(error)}): quote it"
+        ) from error
 
 
 def _read_file(word: str) -> dict[str, Any]:
     path = Path(word)
     if word.startswith("-"):
-        raise InputError(f"unknown flag {word!r}: options are written key=value, and --help lists them")
+        raise InputError(
+            f"unknown flag {word!r}: options are written key=value, and --help lists them"
+        )
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(f"{word!r} is neither a YAML file nor key=value: --help lists the options")
     if not path.is_file():
@@ -236,7 +265,9 @@ def _refuse_nan(values: Mapping[str, Any], prefix: str) -> None:
     """A NaN passes every check of a range, and switches off whatever is compared with it."""
     for key, value in values.items():
         if isinstance(value, float) and math.isnan(value):
-            raise InputError(f"{prefix}{key} is not a number: give one, or null where the option may be left out")
+            raise InputError(
+                f"{prefix}{key} is not a number: give one, or null where the option may be left out"
+            )
         if isinstance(value, Mapping):
             _refuse_nan(value, f"{prefix}{key}.")
 
@@ -248,7 +279,9 @@ def _without_none(value: Any) -> Any:
     return None if value == "None" else value
 
 
-def _merge_group(current: dict[str, Any] | None, value: Any, group: str, kinds: Iterable[str]) -> dict[str, Any] | None:
+def _merge_group(
+    current: dict[str, Any] | None, value: Any, group: str, kinds: Iterable[str]
+) -> dict[str, Any] | None:
     if isinstance(value, bool):
         value = "on" if value else "off"  # YAML's booleans
     if value is None:
@@ -269,14 +302,18 @@ def _read_group(group: str, name: str, kinds: Iterable[str]) -> dict[str, Any]:
     if name not in group_choices(group):
         if name in kinds:
             return {"kind": name}
-        raise InputError(f"unknown {group} {name!r}: {closest(name, {*group_choices(group), *kinds})}")
+        raise InputError(
+            f"unknown {group} {name!r}: {closest(name, {*group_choices(group), *kinds})}"
+        )
     values = _load_yaml(path) if _has_content(path) else {}
     kind = values.pop("kind", name)
     return {"kind": {True: "on", False: "off"}.get(kind, kind), **values}
 
 
 def _has_content(path: Path) -> bool:
-    return any(line.strip() and not line.lstrip().startswith("#") for line in path.read_text().splitlines())
+    return any(
+        line.strip() and not line.lstrip().startswith("#") for line in path.read_text().splitlines()
+    )
 
 
 def _validated(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
@@ -296,7 +333,9 @@ def _validated(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
         key = str(getattr(error, "full_key", "") or "")
         message = str(error).splitlines()[0]
         if "is not a ListConfig" in message:
-            raise InputError(f"{prefix}{key} is a list: write {prefix}{key}=[…], items between brackets") from error
+            raise InputError(
+                f"{prefix}{key} is a list: write {prefix}{key}=[…], items between brackets"
+            ) from error
         if "." in key and "not in" in message:  # an unknown key of a nested dataclass
             raise InputError(f"unknown option {prefix}{key}: {message}") from error
         raise InputError(f"{prefix}{key}: {message}") from error
@@ -306,7 +345,12 @@ def _validated(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
 def _as_float(value: Any, hint: Any) -> Any:
     """Whole numbers where a union with float is asked for: OmegaConf takes no int there."""
     options = get_args(hint) if get_origin(hint) is not None else ()
-    if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
+    if (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and float in options
+        and int not in options
+    ):
         return float(value)
     return value
 

@@ -60,7 +60,11 @@ class LabelCorrection(nn.Module):
         self.register_buffer("known", known, persistent=False)
         self.register_buffer("source", source, persistent=False)
         self._first = next(iter(self.widths.values()))  # the first layer's channels come first
-        for key, value in class_span(known[0, :, : self._first], source[1, : self._first].float())._asdict().items():
+        for key, value in (
+            class_span(known[0, :, : self._first], source[1, : self._first].float())
+            ._asdict()
+            .items()
+        ):
             self.register_buffer(f"span_{key}", value, persistent=False)
         for key, value in no_movement(self._first)._asdict().items():
             self.register_buffer(f"moved_{key}", value)
@@ -82,7 +86,10 @@ class LabelCorrection(nn.Module):
         (predicted, moments), count = mean_of_all(means, len(probabilities))
         kept = self.weight.clamp(max=_MEMORY)
         finite = moments.isfinite().all() & predicted.isfinite().all()
-        predicted, moments = torch.where(finite, predicted, self.mix), torch.where(finite, moments, self.seen)
+        predicted, moments = (
+            torch.where(finite, predicted, self.mix),
+            torch.where(finite, moments, self.seen),
+        )
         images = count * finite
         share = images / (kept + images)
         mix = torch.lerp(predicted, torch.full_like(self.mix, 1 / len(self.mix)), _SHRINKAGE)
@@ -116,10 +123,17 @@ class LabelCorrection(nn.Module):
         expected = mix @ self.known
         mean, var = self.source
         means = (mean + seen[0] - expected[0]).split([*self.widths.values()])
-        variances = (var * _variance(seen, var) / _variance(expected, var)).split([*self.widths.values()])
+        variances = (var * _variance(seen, var) / _variance(expected, var)).split(
+            [*self.widths.values()]
+        )
         return {
-            **{f"{name}.moving_mean": value for name, value in zip(self.widths, means, strict=True)},
-            **{f"{name}.moving_var": value for name, value in zip(self.widths, variances, strict=True)},
+            **{
+                f"{name}.moving_mean": value for name, value in zip(self.widths, means, strict=True)
+            },
+            **{
+                f"{name}.moving_var": value
+                for name, value in zip(self.widths, variances, strict=True)
+            },
         }
 
     @property
@@ -137,7 +151,10 @@ def _variance(moments: Tensor, source: Tensor) -> Tensor:
 
 @torch.no_grad()
 def class_conditional_moments(
-    model: nn.Module, batches: Iterable[Mapping[str, Any]], num_classes: int, device: torch.device | str = "cpu"
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    num_classes: int,
+    device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
     """What each class looks like to every BatchNorm layer of a source model, under the source's own statistics.
 
@@ -169,4 +186,7 @@ def class_conditional_moments(
                     total[name][:, label] += int(rows.sum()) * values[0].cpu()
     absent = (counts == 0)[:, None]
     means = {name: value / counts.clamp(min=1)[:, None] for name, value in total.items()}
-    return {name: torch.where(absent, value.sum(1, keepdim=True) / (counts > 0).sum(), value) for name, value in means.items()}
+    return {
+        name: torch.where(absent, value.sum(1, keepdim=True) / (counts > 0).sum(), value)
+        for name, value in means.items()
+    }

@@ -68,7 +68,10 @@ def mean_of_all(values: list[Tensor], count: int) -> tuple[list[Tensor], int]:
     flat = flat if count else torch.zeros_like(flat)
     sums = total_of_all(torch.cat([flat * count, flat.new_tensor([count])]))
     pieces = torch.split(sums[:-1] / sums[-1].clamp(min=1), [value.numel() for value in values])
-    means = [piece.reshape(value.shape).to(value.dtype) for piece, value in zip(pieces, values, strict=True)]
+    means = [
+        piece.reshape(value.shape).to(value.dtype)
+        for piece, value in zip(pieces, values, strict=True)
+    ]
     return means, int(sums[-1])
 
 

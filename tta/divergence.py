@@ -5,7 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def running_class_means(mean: Tensor, features: Tensor, labels: Tensor, memory: float) -> tuple[Tensor, Tensor]:
+def running_class_means(
+    mean: Tensor, features: Tensor, labels: Tensor, memory: float
+) -> tuple[Tensor, Tensor]:
     """Take a batch into the running class means of features.
 
     Args:

@@ -55,7 +55,9 @@ def run(
     return 0
 
 
-def configured(schema: type[T], groups: Groups, argv: Sequence[str], base: Mapping[str, Any] | None = None) -> T:
+def configured(
+    schema: type[T], groups: Groups, argv: Sequence[str], base: Mapping[str, Any] | None = None
+) -> T:
     """The validated configuration of command-line words."""
     return resolve(schema, groups, read_arguments(argv, groups, base))
 
@@ -69,7 +71,9 @@ def trainer_arguments(given: Mapping[str, Any], **defaults: Any) -> dict[str, An
     known = inspect.signature(Trainer).parameters
     for key in given:
         if key not in known or key in ("callbacks", "logger"):
-            raise InputError(f"unknown option trainer.{key}: {closest(key, set(known) - {'callbacks', 'logger'})}")
+            raise InputError(
+                f"unknown option trainer.{key}: {closest(key, set(known) - {'callbacks', 'logger'})}"
+            )
     quiet = {"enable_model_summary": False, "num_sanity_val_steps": 0}
     return {**quiet, **defaults, **given}
 
@@ -117,9 +121,13 @@ def quieten() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*is deprecated.*")
-    warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
+    warnings.filterwarnings(
+        "ignore", message=".*Experiment logs directory .* exists and is not empty.*"
+    )
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message="No (positive|negative) samples in targets")  # a class is missing, as is reported
+    warnings.filterwarnings(
+        "ignore", message="No (positive|negative) samples in targets"
+    )  # a class is missing, as is reported
     warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")

@@ -66,23 +66,38 @@ def gathered(past: Evidence, logits: Tensor, features: Tensor) -> Evidence:
         features: (N, D).
     """
     lengths = features.float().norm(dim=1)
-    finite = torch.isfinite(logits).all(1) & lengths.isfinite() & ~(lengths > _OUTLYING * lengths.nanmedian())
+    finite = (
+        torch.isfinite(logits).all(1)
+        & lengths.isfinite()
+        & ~(lengths > _OUTLYING * lengths.nanmedian())
+    )
     count = int(finite.sum())  # the only read-back to the host: rows are weighed, not picked
     if not any_of_all(count > 0, logits.device):
         return past
     logits = torch.where(finite[:, None], logits, 0.0).float()
-    features = torch.where(finite[:, None], features, torch.nan)  # such rows are in no class's moments
+    features = torch.where(
+        finite[:, None], features, torch.nan
+    )  # such rows are in no class's moments
     classes = logits.shape[1]
     decay = MEMORY / past.moments.counts.clamp(min=MEMORY)
-    moments = merge(past.moments, moments_of_all(class_moments(features, logits.argmax(1), classes)), decay)
+    moments = merge(
+        past.moments, moments_of_all(class_moments(features, logits.argmax(1), classes)), decay
+    )
     p = logits.softmax(1) * finite[:, None]
     rate = max(1 / (past.batches + 1), RATE)
     means = [p.sum(0) / max(count, 1), torch.special.entr(p).sum() / max(count, 1)]
     (mean, entropy), _ = mean_of_all(means, count)
-    return Evidence(moments, torch.lerp(past.mean, mean, rate), torch.lerp(past.entropy, entropy, rate), past.batches + 1)
+    return Evidence(
+        moments,
+        torch.lerp(past.mean, mean, rate),
+        torch.lerp(past.entropy, entropy, rate),
+        past.batches + 1,
+    )
 
 
-def divergence_of(moments: ClassMoments, source_mean: Tensor, source_var: Tensor, min_count: float = MIN_COUNT) -> Tensor:
+def divergence_of(
+    moments: ClassMoments, source_mean: Tensor, source_var: Tensor, min_count: float = MIN_COUNT
+) -> Tensor:
     """Mean squared distance of class means to the source's, in units of the source's variance within classes.
 
     Args:
@@ -99,7 +114,9 @@ def divergence_of(moments: ClassMoments, source_mean: Tensor, source_var: Tensor
     return (distance * enough).sum() / enough.sum()
 
 
-def evidence_of(state: Evidence, source_mean: Tensor | None = None, source_var: Tensor | None = None) -> Tensor:
+def evidence_of(
+    state: Evidence, source_mean: Tensor | None = None, source_var: Tensor | None = None
+) -> Tensor:
     """The evidence for a model; comparable between models on the same stream.
 
     Args:
@@ -112,13 +129,17 @@ def evidence_of(state: Evidence, source_mean: Tensor | None = None, source_var: 
     """
     information = torch.special.entr(state.mean).sum() - state.entropy
     seen = state.moments.counts >= MIN_COUNT
-    separation = torch.where(seen.sum() >= 2, separation_of(state.moments, MIN_COUNT), _UNKNOWN_SEPARATION)
+    separation = torch.where(
+        seen.sum() >= 2, separation_of(state.moments, MIN_COUNT), _UNKNOWN_SEPARATION
+    )
     evidence = (
         information / math.log(max(len(state.mean), 2))
         + SEPARATION * (separation + 0.01).log()
         - UNSEEN * (~seen).float().mean()
     )
     if source_mean is not None and source_var is not None:
-        divergence = divergence_of(state.moments, source_mean, source_var).nan_to_num(nan=_UNKNOWN_DIVERGENCE)
+        divergence = divergence_of(state.moments, source_mean, source_var).nan_to_num(
+            nan=_UNKNOWN_DIVERGENCE
+        )
         evidence = evidence - DIVERGENCE * divergence
     return evidence

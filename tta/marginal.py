@@ -10,7 +10,9 @@ from torch import Tensor
 def predicted_counts(logits: Tensor, num_classes: int) -> Tensor:
     """(C,) number of rows predicted as each class; rows with a non-finite logit count for none."""
     finite = torch.isfinite(logits).all(1)
-    return logits.new_zeros(num_classes, dtype=torch.float32).index_add_(0, logits.argmax(1), finite.float())
+    return logits.new_zeros(num_classes, dtype=torch.float32).index_add_(
+        0, logits.argmax(1), finite.float()
+    )
 
 
 def marginal_drift(adapted: Tensor, control: Tensor) -> Tensor:
@@ -42,7 +44,9 @@ def chance_drift(shares: Tensor, images: float | Tensor) -> Tensor:
     return (2 * shares * (1 - shares) / (math.pi * images)).sqrt().sum() / 2
 
 
-def vanished_classes(adapted: Tensor, control: Tensor, seen: float = 20.0, share: float = 0.1) -> Tensor:
+def vanished_classes(
+    adapted: Tensor, control: Tensor, seen: float = 20.0, share: float = 0.1
+) -> Tensor:
     """Classes that the control still predicts and the adapted model has (almost) ceased to.
 
     Of many classes a window holds few predictions each. They vanish together where those whose count has halved had half of the
@@ -60,7 +64,9 @@ def vanished_classes(adapted: Tensor, control: Tensor, seen: float = 20.0, share
     halved = (control > 0) & (control < seen) & (adapted <= control / 2)
     used = [torch.special.entr(counts / counts.sum()).sum().exp() for counts in (adapted, control)]
     together = (control * halved).sum() >= (control.sum() / 2).clamp(min=seen)
-    return ((control >= seen) & (adapted <= share * control)) | (halved & together & (used[0] <= used[1] / 2))
+    return ((control >= seen) & (adapted <= share * control)) | (
+        halved & together & (used[0] <= used[1] / 2)
+    )
 
 
 class Spread(NamedTuple):
@@ -96,8 +102,13 @@ def spread_with(past: Spread, counts: Tensor) -> Spread:
     known = (total > 0).to(counts)
     shares = counts / total.clamp(min=1)
     rate = known / (past.batches + 1)
-    mean, square = torch.lerp(past.mean, shares, rate), torch.lerp(past.square, shares.square(), rate)
-    return Spread(mean, square, torch.lerp(past.inverse, 1 / total.clamp(min=1), rate), past.batches + known)
+    mean, square = (
+        torch.lerp(past.mean, shares, rate),
+        torch.lerp(past.square, shares.square(), rate),
+    )
+    return Spread(
+        mean, square, torch.lerp(past.inverse, 1 / total.clamp(min=1), rate), past.batches + known
+    )
 
 
 def overdispersion(spread: Spread) -> Tensor:
@@ -110,7 +121,11 @@ def overdispersion(spread: Spread) -> Tensor:
         Scalar >= 0; 0 for fewer than two batches.
     """
     batches = spread.batches
-    variance = (spread.square - spread.mean.square()).clamp(min=0).sum() * batches / (batches - 1).clamp(min=1)
+    variance = (
+        (spread.square - spread.mean.square()).clamp(min=0).sum()
+        * batches
+        / (batches - 1).clamp(min=1)
+    )
     drawn = ((spread.mean * (1 - spread.mean)).sum() + 1e-3) * spread.inverse
     return variance / drawn.clamp(min=torch.finfo(drawn.dtype).tiny) * (batches >= 2)
 
@@ -132,4 +147,6 @@ def prediction_bias(predicted: Tensor, true: Tensor) -> Tensor:
     p, q = predicted / predicted.sum(), true / true.sum()
     if len(p) == 1:
         return (p - q).sum()  # 0, or NaN
-    return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum().clamp(min=0) / math.log(len(p))
+    return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum().clamp(min=0) / math.log(
+        len(p)
+    )

@@ -29,7 +29,9 @@ def balanced_accuracy(predictions: Tensor, labels: Tensor, num_classes: int) -> 
     return float(100 * (confusion.diag() / support)[support > 0].mean())
 
 
-def stream_metrics(probabilities: Tensor, labels: Tensor, class_names: Sequence[str], domains: Sequence[str]) -> dict[str, Any]:
+def stream_metrics(
+    probabilities: Tensor, labels: Tensor, class_names: Sequence[str], domains: Sequence[str]
+) -> dict[str, Any]:
     """Metrics of a stream and of each of its domains; empty where nothing is labelled.
 
     Args:
@@ -78,11 +80,15 @@ def _metrics(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) 
         "balanced_accuracy": round(balanced_accuracy(predictions, labels, classes), 4),
         "sensitivity": percent(confusion.diag() / support, support > 0),
         "specificity": percent(correct_rejections / others, others > 0),
-        "ece": round(float(100 * multiclass_calibration_error(probabilities, labels, classes, n_bins=15)), 4),
+        "ece": round(
+            float(100 * multiclass_calibration_error(probabilities, labels, classes, n_bins=15)), 4
+        ),
     }
     auroc = percent(per_class, (support > 0) & (others > 0))
     if auroc:  # torchmetrics counts an absent class as 0, so the mean is taken here
         metrics["auroc"] = {"macro": round(sum(auroc.values()) / len(auroc), 4), "per_class": auroc}
     if (last_labels >= 0).any():
-        metrics["last_quarter"] = round(balanced_accuracy(last_probabilities.argmax(1), last_labels, classes), 4)
+        metrics["last_quarter"] = round(
+            balanced_accuracy(last_probabilities.argmax(1), last_labels, classes), 4
+        )
     return metrics

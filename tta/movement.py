@@ -39,7 +39,11 @@ def class_span(means: Tensor, variance: Tensor) -> Span:
         means: (C, channels) of the layer's input for each class of the source.
         variance: (channels,) of that input.
     """
-    deviation = torch.maximum(variance, _SMALLEST * variance.max()).clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
+    deviation = (
+        torch.maximum(variance, _SMALLEST * variance.max())
+        .clamp(min=torch.finfo(variance.dtype).tiny)
+        .sqrt()
+    )
     center = means.mean(0)
     differences = (means - center) / deviation
     _, sizes, directions = torch.linalg.svd(differences, full_matrices=False)
@@ -83,4 +87,6 @@ def scanner_change(movement: Movement, span: Span) -> Tensor:
         Scalar >= 0; 0 for fewer than two batches, or where classes span all channels.
     """
     variance = (movement.square - movement.mean.square().sum()).clamp(min=0)
-    return 2 * (variance * movement.batches / (movement.batches - 1).clamp(min=1)).sqrt() / span.extent
+    return (
+        2 * (variance * movement.batches / (movement.batches - 1).clamp(min=1)).sqrt() / span.extent
+    )

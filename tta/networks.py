@@ -17,7 +17,9 @@ from tta.options import option
 class ModelConfig:
     """A MONAI network."""
 
-    norm: Literal["batch", "group", "instance"] = option("batch", "normalisation layers: batch, group or instance")
+    norm: Literal["batch", "group", "instance"] = option(
+        "batch", "normalisation layers: batch, group or instance"
+    )
 
 
 @dataclass
@@ -30,8 +32,13 @@ class ViTConfig:
     heads: int = option(3, "attention heads")
 
     def __post_init__(self) -> None:
-        if min(self.patch_size, self.hidden_size, self.layers, self.heads) < 1 or self.hidden_size % self.heads:
-            raise InputError("model.hidden_size must be a multiple of model.heads, and all sizes at least 1")
+        if (
+            min(self.patch_size, self.hidden_size, self.layers, self.heads) < 1
+            or self.hidden_size % self.heads
+        ):
+            raise InputError(
+                "model.hidden_size must be a multiple of model.heads, and all sizes at least 1"
+            )
 
 
 class Network(nn.Module):
@@ -91,7 +98,9 @@ _NORMS: dict[str, Any] = {
 }
 
 
-def _resnet(block: str, layers: list[int], planes: list[int], small: bool) -> Callable[..., tuple[nn.Module, int]]:
+def _resnet(
+    block: str, layers: list[int], planes: list[int], small: bool
+) -> Callable[..., tuple[nn.Module, int]]:
     def build(config: ModelConfig, channels: int, size: tuple[int, ...]) -> tuple[nn.Module, int]:
         # The stem of a network for small images keeps their resolution.
         features = _ResNet(
@@ -111,7 +120,9 @@ def _resnet(block: str, layers: list[int], planes: list[int], small: bool) -> Ca
     return build
 
 
-def _densenet121(config: ModelConfig, channels: int, size: tuple[int, ...]) -> tuple[nn.Module, int]:
+def _densenet121(
+    config: ModelConfig, channels: int, size: tuple[int, ...]
+) -> tuple[nn.Module, int]:
     network = DenseNet121(len(size), channels, 1, norm=_NORMS[config.norm])
     width: int = network.class_layers.out.in_features
     del network.class_layers.out
@@ -120,7 +131,9 @@ def _densenet121(config: ModelConfig, channels: int, size: tuple[int, ...]) -> t
 
 def _vit(config: ViTConfig, channels: int, size: tuple[int, ...]) -> tuple[nn.Module, int]:
     if any(side % config.patch_size for side in size):
-        raise InputError(f"model.patch_size={config.patch_size} does not divide the image size {'x'.join(map(str, size))}")
+        raise InputError(
+            f"model.patch_size={config.patch_size} does not divide the image size {'x'.join(map(str, size))}"
+        )
     features = _ViTFeatures(
         in_channels=channels,
         img_size=size,
@@ -180,7 +193,9 @@ def network_from(description: dict[str, Any]) -> Network:
     """Build the network that ``create_network`` described."""
     kind = description["kind"]
     if kind not in MODELS:
-        raise InputError(f"the checkpoint holds a network {kind!r} that this version does not know: {closest(kind, MODELS)}")
+        raise InputError(
+            f"the checkpoint holds a network {kind!r} that this version does not know: {closest(kind, MODELS)}"
+        )
     network, _ = create_network(
         kind,
         MODELS[kind](**description["options"]),

@@ -64,10 +64,17 @@ class TestTimeBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` of shape (N, C, ...)."""
         if self.seen is not None:
-            rows = x.detach().movedim(1, -1).flatten(0, -2).float()  # a view where images lie channels-last
+            rows = (
+                x.detach().movedim(1, -1).flatten(0, -2).float()
+            )  # a view where images lie channels-last
             self.seen.append(torch.stack([rows.mean(0), rows.square().mean(0)]))
         anchor = self._anchor()
-        if anchor is not None and self.statistics == "moving" and x.requires_grad and x.numel() > x.shape[1]:
+        if (
+            anchor is not None
+            and self.statistics == "moving"
+            and x.requires_grad
+            and x.numel() > x.shape[1]
+        ):
             return self._renormalise(x, *anchor)
         if anchor is not None and self.statistics in ("source", "moving"):
             return F.batch_norm(x, *anchor, self.weight, self.bias, False, 0.0, self.eps)
@@ -99,7 +106,9 @@ class TestTimeBatchNorm(nn.Module):
     def _anchor(self) -> tuple[Tensor, Tensor] | None:
         """Mean and variance that do not come from the batch; None where the layer was trained without."""
         moving = self.statistics in _MOVING
-        mean, var = (self.moving_mean, self.moving_var) if moving else (self.running_mean, self.running_var)
+        mean, var = (
+            (self.moving_mean, self.moving_var) if moving else (self.running_mean, self.running_var)
+        )
         return None if mean is None or var is None else (mean, var)
 
     def _renormalise(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
@@ -114,10 +123,14 @@ class TestTimeBatchNorm(nn.Module):
         weight = ratio if self.weight is None else self.weight * ratio
         bias = offset if self.weight is None else self.weight * offset
         bias = bias if self.bias is None else self.bias + bias
-        return F.batch_norm(x, None, None, weight.to(x.dtype), bias.to(x.dtype), True, 0.0, self.eps)
+        return F.batch_norm(
+            x, None, None, weight.to(x.dtype), bias.to(x.dtype), True, 0.0, self.eps
+        )
 
     def _normalise(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():  # the fused kernel passes no gradient to given statistics, so it serves here only
+        if (
+            not torch.is_grad_enabled()
+        ):  # the fused kernel passes no gradient to given statistics, so it serves here only
             return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
         scale = (var + self.eps).rsqrt()
         if self.weight is not None:
@@ -134,7 +147,9 @@ def _moments(x: Tensor, correction: int = 0) -> tuple[Tensor, Tensor]:
         return mean, var
     # The fused kernel takes a quarter of var_mean's time on channels-last images; what it normalises is not needed.
     _, mean, inverse = torch.native_batch_norm(x.float(), None, None, None, None, True, 0.0, 0.0)
-    return mean, torch.where(inverse > 0, inverse.square().reciprocal(), 0.0)  # 0 stands for no variance at all
+    return mean, torch.where(
+        inverse > 0, inverse.square().reciprocal(), 0.0
+    )  # 0 stands for no variance at all
 
 
 def _median_moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,7 +159,9 @@ def _median_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return center, (values - center[:, None]).square().mean(1)
 
 
-def _mixed(anchor: tuple[Tensor, Tensor], moments: tuple[Tensor, Tensor], alpha: float) -> tuple[Tensor, Tensor]:
+def _mixed(
+    anchor: tuple[Tensor, Tensor], moments: tuple[Tensor, Tensor], alpha: float
+) -> tuple[Tensor, Tensor]:
     mean, var = ((1 - alpha) * a.float() + alpha * b for a, b in zip(anchor, moments, strict=True))
     return mean, var
 
@@ -161,14 +178,20 @@ def choose_statistics(model: nn.Module, statistics: Statistics, alpha: float = 0
         alpha: the batch's weight in ``blend`` and ``robust``.
     """
     if statistics not in get_args(Statistics):
-        raise InputError(f"unknown normalization {statistics!r}: choose one of {', '.join(get_args(Statistics))}")
+        raise InputError(
+            f"unknown normalization {statistics!r}: choose one of {', '.join(get_args(Statistics))}"
+        )
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, _BATCH_NORMS):
                 setattr(parent, name, TestTimeBatchNorm(child, statistics, alpha))
     for layer in adjustable_layers(model):
         layer.statistics, layer.alpha = statistics, alpha
-        if statistics in _MOVING and layer.running_mean is not None and layer.running_var is not None:
+        if (
+            statistics in _MOVING
+            and layer.running_mean is not None
+            and layer.running_var is not None
+        ):
             layer.register_buffer("moving_mean", layer.running_mean.clone())
             layer.register_buffer("moving_var", layer.running_var.clone())
 
@@ -180,7 +203,11 @@ def adjustable_layers(model: nn.Module) -> list[TestTimeBatchNorm]:
 
 def named_adjustable_layers(model: nn.Module) -> dict[str, TestTimeBatchNorm]:
     """The same, by name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, TestTimeBatchNorm)}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, TestTimeBatchNorm)
+    }
 
 
 @contextmanager

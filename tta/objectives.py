@@ -85,7 +85,11 @@ def balanced_weights(labels: Tensor, marginal: Tensor, target: Tensor) -> Tensor
 def rescaled(values: Tensor) -> Tensor:
     """Values (N,) mapped to [0, 1] by their extremes; all 0 where they are equal, as in a batch of one."""
     low, high = values.min(), values.max()
-    return (values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny) if len(values) else values
+    return (
+        (values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)
+        if len(values)
+        else values
+    )
 
 
 def similarity(probabilities: Tensor, marginal: Tensor) -> Tensor:

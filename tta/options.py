@@ -9,11 +9,20 @@ from tta.errors import InputError
 
 def option(default: Any, help: str) -> Any:
     """A dataclass field with a default, copied for each instance, and the sentence that ``--help`` prints for it."""
-    return field(default_factory=lambda: copy.deepcopy(default), metadata={"help": help, "default": default})
+    return field(
+        default_factory=lambda: copy.deepcopy(default), metadata={"help": help, "default": default}
+    )
 
 
 def within(
-    config: object, name: str, low: float, high: float, *, left: bool = True, right: bool = True, group: str = "method"
+    config: object,
+    name: str,
+    low: float,
+    high: float,
+    *,
+    left: bool = True,
+    right: bool = True,
+    group: str = "method",
 ) -> None:
     """Refuse a hyperparameter outside its range; None is let through.
 
@@ -30,4 +39,6 @@ def within(
     if value is None:
         return
     if not ((low <= value if left else low < value) and (value <= high if right else value < high)):
-        raise InputError(f"{group}.{name}={value} is outside {'[' if left else '('}{low}, {high}{']' if right else ')'}")
+        raise InputError(
+            f"{group}.{name}={value} is outside {'[' if left else '('}{low}, {high}{']' if right else ')'}"
+        )

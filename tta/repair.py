@@ -32,7 +32,9 @@ def repaired(images: Tensor, largest: float = _AT_ALL) -> tuple[Tensor, Tensor |
         The images, each broken pixel replaced by its channel's mean over the sound pixels of the batch (0 where there are
         none); and the indices of the images that had such pixels, or None if all were sound.
     """
-    sound = torch.isfinite(images) & (images.abs() <= largest)  # in half precision the bound itself is infinite
+    sound = torch.isfinite(images) & (
+        images.abs() <= largest
+    )  # in half precision the bound itself is infinite
     if sound.all():
         return images, None
     dims = [0, *range(2, images.dim())]

@@ -63,7 +63,13 @@ def log_images(loggers: Iterable[Logger], images: Sequence[tuple[Tensor, str]]) 
     """
     for run in wandb_runs(loggers):
         if images:
-            run.log({"images": [wandb.Image(picture_of(image), caption=caption) for image, caption in images]})
+            run.log(
+                {
+                    "images": [
+                        wandb.Image(picture_of(image), caption=caption) for image, caption in images
+                    ]
+                }
+            )
 
 
 def table(rows: Rows) -> Any:
@@ -71,11 +77,19 @@ def table(rows: Rows) -> Any:
     rows = rows[:_MOST_ROWS]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     # W&B takes one type a column, so that a mixed one is text.
-    mixed = {key for key in columns if len({_kind(row[key]) for row in rows if row.get(key) is not None}) > 1}
+    mixed = {
+        key
+        for key in columns
+        if len({_kind(row[key]) for row in rows if row.get(key) is not None}) > 1
+    }
     return wandb.Table(
         columns=columns,
         data=[
-            [str(row[key]) if key in mixed and row.get(key) is not None else row.get(key) for key in columns] for row in rows
+            [
+                str(row[key]) if key in mixed and row.get(key) is not None else row.get(key)
+                for key in columns
+            ]
+            for row in rows
         ],
     )
 
@@ -92,10 +106,17 @@ def metric_tables(metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]
         "auroc": metrics.get("auroc", {}).get("per_class", {}),
     }
     names = dict.fromkeys(name for values in per_class.values() for name in values)
-    classes = [{"class": name, **{key: values.get(name) for key, values in per_class.items()}} for name in names]
+    classes = [
+        {"class": name, **{key: values.get(name) for key, values in per_class.items()}}
+        for name in names
+    ]
     splits = {"domain": metrics.get("domains", {}), **metrics.get("subgroups", {})}
     groups = [
-        {"split": split, "value": value, **{key: part for key, part in flattened(values) if key in _GROUP_COLUMNS}}
+        {
+            "split": split,
+            "value": value,
+            **{key: part for key, part in flattened(values) if key in _GROUP_COLUMNS},
+        }
         for split, parts in splits.items()
         for value, values in parts.items()
     ]
@@ -105,7 +126,9 @@ def metric_tables(metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]
 _GROUP_COLUMNS = ("images", "accuracy", "balanced_accuracy", "auroc/macro", "ece", "last_quarter")
 
 
-def prediction_sample(path: Path, labels: Tensor, class_names: Sequence[str], count: int) -> list[dict[str, Any]]:
+def prediction_sample(
+    path: Path, labels: Tensor, class_names: Sequence[str], count: int
+) -> list[dict[str, Any]]:
     """Predictions at even distances along the stream, with the truth where it is known.
 
     Args:

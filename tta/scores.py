@@ -55,7 +55,9 @@ def scores(
             part.pop("last_quarter", None)
         metrics["scored"] = f"{len(labels)} groups"
     if columns:
-        metrics["subgroups"] = {name: _by_value(probabilities, labels, class_names, of) for name, of in columns.items()}
+        metrics["subgroups"] = {
+            name: _by_value(probabilities, labels, class_names, of) for name, of in columns.items()
+        }
         metrics["worst"] = {name: _worst(parts) for name, parts in metrics["subgroups"].items()}
     if bootstrap:
         metrics["intervals"] = intervals(probabilities, labels, groups, bootstrap)
@@ -74,7 +76,10 @@ def check_groups(labels: Column, groups: Column, columns: Mapping[str, Column]) 
         InputError: a group has several classes, or several values of a column.
     """
     known = labels >= 0
-    for name, values, of in [("label", labels[known], groups[known]), *((n, v, groups) for n, v in columns.items())]:
+    for name, values, of in [
+        ("label", labels[known], groups[known]),
+        *((n, v, groups) for n, v in columns.items()),
+    ]:
         if not len(values):
             continue
         names, code = np.unique(of, return_inverse=True)
@@ -89,7 +94,9 @@ def check_groups(labels: Column, groups: Column, columns: Mapping[str, Column]) 
             )
 
 
-def intervals(probabilities: Tensor, labels: Tensor, groups: Column, repeats: int, seed: int = 0) -> dict[str, list[float]]:
+def intervals(
+    probabilities: Tensor, labels: Tensor, groups: Column, repeats: int, seed: int = 0
+) -> dict[str, list[float]]:
     """95 % percentile intervals under resampling of whole groups, whose images are no independent evidence.
 
     Args:
@@ -117,9 +124,17 @@ def intervals(probabilities: Tensor, labels: Tensor, groups: Column, repeats: in
         hits, present = confusion.diagonal(), support > 0
         areas = [_area(rank, truth == label, weight) for label, rank in enumerate(ranks)]
         defined = [area for area in areas if area is not None]
-        row[:] = hits.sum() / support.sum(), (hits[present] / support[present]).mean(), np.mean(defined or [np.nan])
+        row[:] = (
+            hits.sum() / support.sum(),
+            (hits[present] / support[present]).mean(),
+            np.mean(defined or [np.nan]),
+        )
     measures = ("accuracy", "balanced_accuracy", "auroc")
-    ends = {name: 100 * np.nanpercentile(v, [2.5, 97.5]) for name, v in zip(measures, drawn.T, strict=True) if (v == v).any()}
+    ends = {
+        name: 100 * np.nanpercentile(v, [2.5, 97.5])
+        for name, v in zip(measures, drawn.T, strict=True)
+        if (v == v).any()
+    }
     return {name: [round(float(end), 4) for end in pair] for name, pair in ends.items()}
 
 
@@ -145,12 +160,16 @@ def _pooled(
     return first, total / torch.bincount(code, minlength=count)[:, None], label
 
 
-def _by_value(probabilities: Tensor, labels: Tensor, class_names: Sequence[str], values: Column) -> dict[str, Any]:
+def _by_value(
+    probabilities: Tensor, labels: Tensor, class_names: Sequence[str], values: Column
+) -> dict[str, Any]:
     named = np.array([str(value) or _UNKNOWN for value in values.tolist()])
     parts = {}
     for value in sorted(set(named.tolist())):
         rows = torch.from_numpy(named == value)
-        part = stream_metrics(probabilities[rows], labels[rows], class_names, [""] * int(rows.sum()))
+        part = stream_metrics(
+            probabilities[rows], labels[rows], class_names, [""] * int(rows.sum())
+        )
         for key in ("domains", "last_quarter"):
             part.pop(key, None)
         parts[value] = {"images": int(rows.sum()), **part}
@@ -158,6 +177,10 @@ def _by_value(probabilities: Tensor, labels: Tensor, class_names: Sequence[str],
 
 
 def _worst(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    known = {value: part["balanced_accuracy"] for value, part in parts.items() if "balanced_accuracy" in part}
+    known = {
+        value: part["balanced_accuracy"]
+        for value, part in parts.items()
+        if "balanced_accuracy" in part
+    }
     value = min(known, key=lambda name: known[name])
     return {"group": value, "balanced_accuracy": known[value]}

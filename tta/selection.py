@@ -17,11 +17,15 @@ def find_head(model: nn.Module, name: str | None = None) -> nn.Module:
     modules = dict(model.named_modules())
     if name is not None:
         if name not in modules:
-            raise InputError(f"head={name!r} is not a module of {type(model).__name__}; its modules: {_some(modules)}")
+            raise InputError(
+                f"head={name!r} is not a module of {type(model).__name__}; its modules: {_some(modules)}"
+            )
         return modules[name]
     linear = [module for module in modules.values() if isinstance(module, nn.Linear)]
     if not linear:
-        raise InputError(f"{type(model).__name__} has no Linear layer to take features from: name its classifier, head=NAME")
+        raise InputError(
+            f"{type(model).__name__} has no Linear layer to take features from: name its classifier, head=NAME"
+        )
     return linear[-1]
 
 
@@ -59,7 +63,11 @@ def parameters_outside(model: nn.Module, exclude: Sequence[str]) -> dict[str, nn
         InputError: none is left, or an excluded name is not one of the network's modules.
     """
     _check_modules(model, exclude)
-    found = {name: parameter for name, parameter in model.named_parameters() if not _within(name, exclude)}
+    found = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not _within(name, exclude)
+    }
     if not found:
         raise InputError(
             f"exclude={list(exclude)} leaves no parameter of {type(model).__name__} to adapt: exclude fewer modules"
@@ -78,7 +86,11 @@ def last_stage(model: nn.Module) -> list[str]:
     Returns:
         Names for ``exclude``; none where the network has fewer than two normalisation layers.
     """
-    norms = [name for name, module in model.named_modules() if is_norm(module) and any(True for _ in module.parameters(False))]
+    norms = [
+        name
+        for name, module in model.named_modules()
+        if is_norm(module) and any(True for _ in module.parameters(False))
+    ]
     if len(norms) < 2:
         return []
     units = _units(model, "", norms)
@@ -95,7 +107,9 @@ def _check_modules(model: nn.Module, names: Iterable[str]) -> None:
     known = {name for name, _ in model.named_modules()}
     for name in names:
         if name not in known:
-            raise InputError(f"exclude: {name!r} is not a module of {type(model).__name__}; its modules: {_some(known)}")
+            raise InputError(
+                f"exclude: {name!r} is not a module of {type(model).__name__}; its modules: {_some(known)}"
+            )
 
 
 def _units(model: nn.Module, prefix: str, norms: Sequence[str]) -> list[str]:

@@ -22,7 +22,9 @@ class Wager(NamedTuple):
     squares: float = 0.0
 
 
-def wagered(values: Iterable[float], wager: Wager, gamma: float, clip: float) -> tuple[list[float], Wager]:
+def wagered(
+    values: Iterable[float], wager: Wager, gamma: float, clip: float
+) -> tuple[list[float], Wager]:
     """Settle the bet on each value, one after the other (Bar et al., NeurIPS 2024).
 
     Wealth grows by the factor 1 + ε(u − ½); the bet ε follows the gradient of its logarithm, in steps that are free of scale.
@@ -76,7 +78,11 @@ class MeanBound(NamedTuple):
 
     def lower(self, alpha: float) -> float:
         """The bound: with probability 1 − α, the mean is above it at every look; −∞ where nothing was seen."""
-        return (self.weighted - math.log(1 / alpha) - self.penalty) / self.weights if self.seen else -math.inf
+        return (
+            (self.weighted - math.log(1 / alpha) - self.penalty) / self.weights
+            if self.seen
+            else -math.inf
+        )
 
 
 def bounded(values: Iterable[float], bound: MeanBound, alpha: float) -> MeanBound:
@@ -95,7 +101,9 @@ def bounded(values: Iterable[float], bound: MeanBound, alpha: float) -> MeanBoun
         mean = (0.5 + total) / (seen + 1)
         variance = (0.25 + squares) / (seen + 1)
         seen, total = seen + 1, total + value
-        weight = min(math.sqrt(2 * math.log(1 / alpha) / (variance * seen * math.log(1 + seen))), 0.5)
+        weight = min(
+            math.sqrt(2 * math.log(1 / alpha) / (variance * seen * math.log(1 + seen))), 0.5
+        )
         weights += weight
         weighted += weight * value
         penalty += (value - mean) ** 2 * (-math.log(1 - weight) - weight)

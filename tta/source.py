@@ -28,10 +28,14 @@ class SourceModule(LightningModule):
         weight_decay: of AdamW.
     """
 
-    def __init__(self, network: Network, num_classes: int, *, lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, network: Network, num_classes: int, *, lr: float, weight_decay: float
+    ) -> None:
         super().__init__()
         self.channels_last = prefers_channels_last(network)
-        self.network = network.to(memory_format=torch.channels_last) if self.channels_last else network  # type: ignore[call-overload]
+        if self.channels_last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
         self.lr, self.weight_decay = lr, weight_decay
         self.balanced_accuracy = MulticlassAccuracy(num_classes, average="macro")
 
@@ -50,7 +54,13 @@ class SourceModule(LightningModule):
         """Take the batch into the epoch's balanced accuracy."""
         known = batch["label"] >= 0
         self.balanced_accuracy(self(batch["image"])[known], batch["label"][known])
-        self.log("val/balanced_accuracy", self.balanced_accuracy, prog_bar=True, on_epoch=True, on_step=False)
+        self.log(
+            "val/balanced_accuracy",
+            self.balanced_accuracy,
+            prog_bar=True,
+            on_epoch=True,
+            on_step=False,
+        )
 
     def configure_optimizers(self) -> Any:
         """AdamW and one cycle of the learning rate over all steps."""
@@ -68,13 +78,17 @@ class Evaluation(NamedTuple):
     labels: Tensor
 
 
-def evaluate(network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int) -> Evaluation:
+def evaluate(
+    network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int
+) -> Evaluation:
     """Predict all batches with the source's weights and statistics, on the device of the network."""
     method = create_method("source", network, num_classes=num_classes)
     device = network.mean.device
     predictions, labels = [], []
     for batch in batches:
-        predictions.append(Prediction(*(value.cpu() for value in method.predict(batch["image"].to(device)))))
+        predictions.append(
+            Prediction(*(value.cpu() for value in method.predict(batch["image"].to(device))))
+        )
         labels.append(batch["label"].cpu())
     return Evaluation(
         torch.cat([p.logits for p in predictions]).float(),
@@ -111,7 +125,9 @@ def source_statistics(train: Evaluation, val: Evaluation, num_classes: int) -> d
         rows = train.features[train.labels == label]
         empty = not len(rows)
         means.append(torch.zeros(train.features.shape[1]) if empty else rows.mean(0))
-        variances.append(torch.zeros(train.features.shape[1]) if empty else rows.var(0, correction=0))
+        variances.append(
+            torch.zeros(train.features.shape[1]) if empty else rows.var(0, correction=0)
+        )
     known = val.labels >= 0
     return {
         "prevalence": torch.bincount(train.labels, minlength=num_classes) / len(train.labels),
@@ -123,7 +139,9 @@ def source_statistics(train: Evaluation, val: Evaluation, num_classes: int) -> d
     }
 
 
-def fisher_information(network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int) -> dict[str, Tensor] | None:
+def fisher_information(
+    network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int
+) -> dict[str, Tensor] | None:
     """Diagonal Fisher information of the normalisation layers' weights and biases, as EATA regularises them.
 
     Squared gradients of the cross-entropy to the network's own predictions, under batch statistics, averaged over batches of
@@ -159,7 +177,9 @@ def fisher_information(network: Network, batches: Iterable[Mapping[str, Any]], n
     return {name: (value / count).cpu() for name, value in total.items()} if count else None
 
 
-def layer_moments(network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int) -> dict[str, Tensor] | None:
+def layer_moments(
+    network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int
+) -> dict[str, Tensor] | None:
     """What each class looks like to each BatchNorm layer, by which ``normalization=auto`` tells a new scanner from a new mix.
 
     Returns:

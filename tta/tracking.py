@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import wandb
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import (
+    CSVLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
 from lightning.pytorch.utilities import rank_zero_only
 
 from tta.config import closest
@@ -31,7 +37,8 @@ class WandbConfig:
     """Where a run is logged. Credentials come from the environment alone."""
 
     mode: Literal["online", "offline", "disabled"] = option(
-        "offline", "online, offline (sync later) or disabled; WANDB_MODE, where set, decides between the first two"
+        "offline",
+        "online, offline (sync later) or disabled; WANDB_MODE, where set, decides between the first two",
     )
     project: str = option("holdfast", "project on W&B")
     entity: str | None = option(None, "team or user on W&B")
@@ -40,18 +47,33 @@ class WandbConfig:
     tags: list[str] = option([], "tags, e.g. [pilot,ward3]")
     notes: str | None = option(None, "a sentence about the run")
     id: str | None = option(None, "id of the run, to resume it by; null: a new one")
-    resume: Literal["never", "allow", "must", "auto"] = option("never", "go on with the run of that id: allow, must or auto")
-    artifacts: bool = option(True, "log checkpoints and predictions as artifacts, with their lineage")
-    images: int = option(0, "images of the stream to log with their predictions; synced, they leave your machine")
+    resume: Literal["never", "allow", "must", "auto"] = option(
+        "never", "go on with the run of that id: allow, must or auto"
+    )
+    artifacts: bool = option(
+        True, "log checkpoints and predictions as artifacts, with their lineage"
+    )
+    images: int = option(
+        0, "images of the stream to log with their predictions; synced, they leave your machine"
+    )
 
     def __post_init__(self) -> None:
         for name in ("project", "entity", "group", "name", "notes", "id", "tags"):
             value = getattr(self, name)
-            if any(_KEY.fullmatch(str(word)) for word in (value if isinstance(value, list) else str(value).split())):
-                raise InputError(f"wandb.{name} looks like a W&B key: secrets belong into the environment, WANDB_API_KEY")
+            if any(
+                _KEY.fullmatch(str(word))
+                for word in (value if isinstance(value, list) else str(value).split())
+            ):
+                raise InputError(
+                    f"wandb.{name} looks like a W&B key: secrets belong into the environment, WANDB_API_KEY"
+                )
         if self.images < 0:
             raise InputError("wandb.images must not be negative")
-        if self.resume in ("allow", "must") and self.id is None and "WANDB_RUN_ID" not in os.environ:
+        if (
+            self.resume in ("allow", "must")
+            and self.id is None
+            and "WANDB_RUN_ID" not in os.environ
+        ):
             raise InputError(f"wandb.resume={self.resume} needs the run to go on with: wandb.id=ID")
 
 
@@ -90,9 +112,13 @@ def create_loggers(
             loggers.append(start(folder, name, config.project))
             loggers[-1].log_hyperparams(dict(settings))
         except ModuleNotFoundError as error:
-            raise InputError(f"logger={word} needs a package that is not installed: pip install '.[{word}]'") from error
+            raise InputError(
+                f"logger={word} needs a package that is not installed: pip install '.[{word}]'"
+            ) from error
         except Exception as error:  # a server's own; its words may hold an address with a password
-            raise InputError(f"logger={word} does not start ({type(error).__name__}): check its environment") from error
+            raise InputError(
+                f"logger={word} does not start ({type(error).__name__}): check its environment"
+            ) from error
     return [*loggers, *_wandb(config, folder, name, job_type, settings)]
 
 
@@ -154,7 +180,9 @@ def finish(loggers: Iterable[Logger]) -> None:
             logger.finalize("failed" if failed else "success")
 
 
-def _wandb(config: WandbConfig, folder: Path, name: str, job_type: str, settings: Mapping[str, Any]) -> list[Logger]:
+def _wandb(
+    config: WandbConfig, folder: Path, name: str, job_type: str, settings: Mapping[str, Any]
+) -> list[Logger]:
     mode: Any = os.environ.get("WANDB_MODE") or config.mode
     if "disabled" in (mode, config.mode):
         return []
@@ -206,4 +234,7 @@ def _mlflow(folder: Path, name: str, project: str) -> Logger:
     return MLFlowLogger(experiment_name=project, run_name=name, tracking_uri=uri)
 
 
-_LOGGERS: dict[str, Callable[[Path, str, str], Logger]] = {"tensorboard": _tensorboard, "mlflow": _mlflow}
+_LOGGERS: dict[str, Callable[[Path, str, str], Logger]] = {
+    "tensorboard": _tensorboard,
+    "mlflow": _mlflow,
+}

@@ -29,14 +29,21 @@ def random_view(images: Tensor, generator: torch.Generator, strength: float = 1.
     scale = 1 + uniform(-0.1 * strength, 0.1 * strength)
     flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
     matrix = matrix * scale[:, None, None]
-    matrix[:, :, 0] = matrix[:, :, 0] * flip[:, None]  # the last spatial axis is the first coordinate
-    offset = uniform(-strength / 8, strength / 8, dims)  # a sixteenth of a side is an eighth of [-1, 1]
+    matrix[:, :, 0] = (
+        matrix[:, :, 0] * flip[:, None]
+    )  # the last spatial axis is the first coordinate
+    offset = uniform(
+        -strength / 8, strength / 8, dims
+    )  # a sixteenth of a side is an eighth of [-1, 1]
     theta = torch.cat([matrix, offset[:, :, None]], 2)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     view = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
     low, high = images.min(), images.max()
     shape = (count,) + (1,) * (dims + 1)
-    contrast, brightness = 1 + uniform(-0.2 * strength, 0.2 * strength), uniform(-0.1 * strength, 0.1 * strength)
+    contrast, brightness = (
+        1 + uniform(-0.2 * strength, 0.2 * strength),
+        uniform(-0.1 * strength, 0.1 * strength),
+    )
     center = view.mean(list(range(1, dims + 2)), keepdim=True)
     view = (view - center) * contrast.view(shape) + center + brightness.view(shape) * (high - low)
     noise = torch.randn(images.shape, generator=generator, dtype=torch.float32).to(images.device)
@@ -85,7 +92,9 @@ def shuffled_patches(images: Tensor, count: int, generator: torch.Generator) -> 
 def shuffled_pixels(images: Tensor, generator: torch.Generator) -> Tensor:
     """The pixels of all images in one random order, channels together."""
     flat = images.flatten(2)
-    return flat[:, :, torch.randperm(flat.shape[2], generator=generator).to(images.device)].view_as(images)
+    return flat[:, :, torch.randperm(flat.shape[2], generator=generator).to(images.device)].view_as(
+        images
+    )
 
 
 def occluded(images: Tensor, corner: tuple[int, ...], size: int) -> Tensor:

@@ -16,7 +16,14 @@ from tta.networks import Network
 #: and ViT hold their layers.
 _HOLDERS = frozenset({"module", "model", "net", "network", "_orig_mod", "features", "vit", "0"})
 #: What MONAI's networks, and others after them, call the last layer.
-_HEADS = ("fc", "class_layers.out", "classification_head.0", "classification_head", "classifier", "head")
+_HEADS = (
+    "fc",
+    "class_layers.out",
+    "classification_head.0",
+    "classification_head",
+    "classifier",
+    "head",
+)
 #: Where files keep the state dict, among other things.
 _KEYS = ("weights", "state_dict", "model_state_dict", "model", "network", "net")
 #: What a network can do without: its input scaling has a default, and nothing counts batches.
@@ -45,7 +52,12 @@ class Match:
             f"{len(self.missing)} missing{_listed(self.missing)}",
             f"{len(self.unused)} left over{_listed(self.unused)}",
             f"{len(self.misshapen)} of another shape"
-            + _listed([f"{name} {_times(theirs)}, not {_times(ours)}" for name, (theirs, ours) in self.misshapen.items()]),
+            + _listed(
+                [
+                    f"{name} {_times(theirs)}, not {_times(ours)}"
+                    for name, (theirs, ours) in self.misshapen.items()
+                ]
+            ),
         ]
         return ", ".join(parts)
 
@@ -64,10 +76,14 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         inside = [file / "models" / "model.pt", file / "source.ckpt"]
         file = next((candidate for candidate in inside if candidate.is_file()), inside[0])
     if not file.is_file():
-        raise InputError(f"weights={file} does not exist: name a state dict, or the folder of a MONAI bundle")
+        raise InputError(
+            f"weights={file} does not exist: name a state dict, or the folder of a MONAI bundle"
+        )
     if not file.stat().st_size:
         raise InputError(f"weights={file} is empty: copy it again")
-    if zipfile.is_zipfile(file) and not any(name.endswith("data.pkl") for name in zipfile.ZipFile(file).namelist()):
+    if zipfile.is_zipfile(file) and not any(
+        name.endswith("data.pkl") for name in zipfile.ZipFile(file).namelist()
+    ):
         raise InputError(f"weights={file} is an archive: unpack it, and name the bundle's folder")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
@@ -78,7 +94,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         ) from error
     tensors = _state_dict(content)
     if not tensors:
-        raise InputError(f"weights={file} holds no state dict: save one, torch.save(model.state_dict(), FILE)")
+        raise InputError(
+            f"weights={file} holds no state dict: save one, torch.save(model.state_dict(), FILE)"
+        )
     return tensors
 
 
@@ -125,12 +143,18 @@ def adopt(network: Network, path: str | Path) -> Match:
         )
     channels = [shapes for shapes in result.misshapen.values() if _differ_in_channels(*shapes)]
     if not result.missing and ("mean" in result.misshapen or channels):
-        theirs, ours = (shape[1] for shape in channels[0]) if channels else (shape[0] for shape in result.misshapen["mean"])
+        theirs, ours = (
+            (shape[1] for shape in channels[0])
+            if channels
+            else (shape[0] for shape in result.misshapen["mean"])
+        )
         raise InputError(
             f"weights={path} was trained on images of {theirs} channel(s), and the data's have {ours}: give images with as many"
         )
     if result.missing or result.misshapen:
-        raise InputError(f"weights={path} does not fit the network ({result}): choose the model= that it was trained as")
+        raise InputError(
+            f"weights={path} does not fit the network ({result}): choose the model= that it was trained as"
+        )
     for name, value in network.state_dict().items():
         given = result.found.get(name)
         if given is None or not value.is_floating_point():
@@ -140,7 +164,9 @@ def adopt(network: Network, path: str | Path) -> Match:
                 f"weights={path}: {name} holds {given.dtype}, not floating-point numbers: save them before quantisation"
             )
         if not given.isfinite().all():
-            raise InputError(f"weights={path}: {name} holds values that are not finite: take an earlier checkpoint")
+            raise InputError(
+                f"weights={path}: {name} holds values that are not finite: take an earlier checkpoint"
+            )
     network.load_state_dict(result.found, strict=False)
     return result
 

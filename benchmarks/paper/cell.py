@@ -37,9 +37,15 @@ def run_task(task: Task, tell: Callable[[Report], None]) -> None:
     for cell in task.cells:
         keys = row_of(stream, cell)
         try:
-            outcome = run(batches, configure([*words, *cell.words, *cell.published, "guard=off"]), checkpoint)
+            outcome = run(
+                batches, configure([*words, *cell.words, *cell.published, "guard=off"]), checkpoint
+            )
             measured = measures(outcome.probabilities, batches.labels, checkpoint.class_names)
-            tell(Report("results", [{**keys, **measured, "seconds": round(outcome.seconds, 3)}], done=1))
+            tell(
+                Report(
+                    "results", [{**keys, **measured, "seconds": round(outcome.seconds, 3)}], done=1
+                )
+            )
         except Exception as error:
             tell(Report("errors", [{**keys, "error": sentence(error)}], done=1))
 
@@ -60,7 +66,10 @@ def measures(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) 
     whole = _measures(probabilities, labels, class_names)
     return {
         **whole,
-        **{f"{name}_last": value for name, value in _measures(probabilities[last], labels[last], class_names).items()},
+        **{
+            f"{name}_last": value
+            for name, value in _measures(probabilities[last], labels[last], class_names).items()
+        },
     }
 
 
@@ -69,7 +78,10 @@ def _measures(probabilities: Tensor, labels: Tensor, class_names: Sequence[str])
     if not known.any():
         return dict.fromkeys(MEASURES)
     probabilities, labels, classes = probabilities[known], labels[known], len(class_names)
-    predicted, true = predicted_counts(probabilities, classes), torch.bincount(labels, minlength=classes)
+    predicted, true = (
+        predicted_counts(probabilities, classes),
+        torch.bincount(labels, minlength=classes),
+    )
     scores = stream_metrics(probabilities, labels, class_names, [""] * len(labels))
     values = {
         "beta": float(prediction_bias(predicted, true)),
@@ -77,4 +89,7 @@ def _measures(probabilities: Tensor, labels: Tensor, class_names: Sequence[str])
         "balanced_accuracy": scores["balanced_accuracy"],
         "auroc": scores.get("auroc", {}).get("macro"),
     }
-    return {name: None if value is None or math.isnan(value) else value for name, value in values.items()}
+    return {
+        name: None if value is None or math.isnan(value) else value
+        for name, value in values.items()
+    }

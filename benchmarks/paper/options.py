@@ -23,7 +23,10 @@ class PaperConfig(StudyConfig):
         "methods, or labels of variants, under each shift, optimiser and rate",
     )
     central: list[str] = option([], "further ones, at the centre alone: the memories of dsbr, say")
-    close: list[str] = option(["tent", "dsbr", "dsbr_estimated"], "those whose batch size and length of stream are varied too")
+    close: list[str] = option(
+        ["tent", "dsbr", "dsbr_estimated"],
+        "those whose batch size and length of stream are varied too",
+    )
     variants: dict[str, Any] = option(
         {
             "dsbr_estimated": {"kind": "dsbr", "target_prior": "estimated"},
@@ -34,7 +37,8 @@ class PaperConfig(StudyConfig):
         "methods with options of their own, by label",
     )
     streams: list[str] = option(
-        [BALANCED, "prevalence"], "orders of arrival, each at every point; balanced: all classes equally often"
+        [BALANCED, "prevalence"],
+        "orders of arrival, each at every point; balanced: all classes equally often",
     )
     shifts: list[str] = option(["none", "contrast"], "corruptions of the target; none: as it is")
     severity: int = option(3, "of the corruptions, 1 to 5")
@@ -44,7 +48,10 @@ class PaperConfig(StudyConfig):
     batch_sizes: list[int] = option([64], "images that arrive together")
     batch_targets: list[str] = option([], "targets on which the batch size is varied; []: on all")
     lengths: list[int] = option([2048], "images of a stream, at least")
-    page: str | None = option(None, "page whose tables are written anew, with pictures in a folder of its name; null: none")
+    page: str | None = option(
+        None,
+        "page whose tables are written anew, with pictures in a folder of its name; null: none",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -41,7 +41,9 @@ def create_plan(config: PaperConfig) -> Plan:
     length, *lengths = config.lengths
     plan: dict[Stream, list[Cell]] = {}
 
-    def add(targets: list[str], shift: str, batch_size: int, length: int, cells: Iterable[Cell]) -> None:
+    def add(
+        targets: list[str], shift: str, batch_size: int, length: int, cells: Iterable[Cell]
+    ) -> None:
         for setting in settings(targets, [shift], [config.severity], config.streams, config.seeds):
             plan.setdefault(Stream(setting, batch_size, length), []).extend(cells)
 
@@ -62,7 +64,9 @@ def create_plan(config: PaperConfig) -> Plan:
     return shard_of([(stream, _once(cells)) for stream, cells in ordered], config.shard)
 
 
-def plan_tasks(config: PaperConfig, plan: Plan, models: Mapping[tuple[str, int], Model], results: Iterable[Row]) -> list[Task]:
+def plan_tasks(
+    config: PaperConfig, plan: Plan, models: Mapping[tuple[str, int], Model], results: Iterable[Row]
+) -> list[Task]:
     """What is still to be run.
 
     Args:

@@ -28,7 +28,9 @@ def run_study(config: PaperConfig) -> dict[str, Any]:
     """
     folder = output_folder(config)
     if config.merge:
-        tables.merge(folder, [Path(part).expanduser() for part in config.merge], {"results": KEYS}, _COLUMNS)
+        tables.merge(
+            folder, [Path(part).expanduser() for part in config.merge], {"results": KEYS}, _COLUMNS
+        )
     else:
         run_cells(config, folder)
     rows = tables.latest(tables.read(folder / "results.csv"), KEYS)

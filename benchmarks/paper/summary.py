@@ -41,11 +41,18 @@ def at(rows: Iterable[Row], config: PaperConfig, **axes: Any) -> list[Row]:
     """The rows at the centre, or elsewhere on the axes that are named; references have neither optimiser nor rate."""
     optimizer = axes.get("optimizer", config.optimizers[0])
     rate = config.lr[optimizer] * config.rates[0]
-    centre = {"shift": config.shifts[0], "batch_size": config.batch_sizes[0], "images": config.lengths[0]}
+    centre = {
+        "shift": config.shifts[0],
+        "batch_size": config.batch_sizes[0],
+        "images": config.lengths[0],
+    }
     wanted = {**centre, "optimizer": optimizer, "lr": float(f"{rate:.6g}"), **axes}
 
     def fits(row: Row) -> bool:
-        return all(row[key] == value or (key in ("optimizer", "lr") and row[key] is None) for key, value in wanted.items())
+        return all(
+            row[key] == value or (key in ("optimizer", "lr") and row[key] is None)
+            for key, value in wanted.items()
+        )
 
     return [row for row in rows if fits(row)]
 
@@ -123,10 +130,15 @@ def summarize(rows: Sequence[Row], config: PaperConfig) -> dict[str, Any]:
     for _, same in groupby(ordered, key=lambda row: key_of(row, keys)):
         own = list(same)
         found = {name: spread(own, name) for name in (*MEASURES, *AFTER)}
-        values = {name: None if s is None else {"mean": _finite(s.mean), "sd": s.deviation} for name, s in found.items()}
+        values = {
+            name: None if s is None else {"mean": _finite(s.mean), "sd": s.deviation}
+            for name, s in found.items()
+        }
         points.append({**{key: own[0][key] for key in keys}, "seeds": len(own), **values})
     shifted = [row for shift in config.shifts for row in at(rows, config, shift=shift)]
-    of_stream = {stream: [row for row in shifted if row["stream"] == stream] for stream in config.streams}
+    of_stream = {
+        stream: [row for row in shifted if row["stream"] == stream] for stream in config.streams
+    }
     return {
         "cells": len(rows),
         "seeds": sorted({row["seed"] for row in rows}),
@@ -147,11 +159,16 @@ def summarize(rows: Sequence[Row], config: PaperConfig) -> dict[str, Any]:
 
 def as_table(summary: dict[str, Any]) -> str:
     """Bias and accuracy after adaptation, by stream and method, as text."""
-    lines = [f"{'last quarter, mean over targets':<34}{'β':>8}{'TV':>8}{'bal. acc.':>11}{'AUROC':>8}"]
+    lines = [
+        f"{'last quarter, mean over targets':<34}{'β':>8}{'TV':>8}{'bal. acc.':>11}{'AUROC':>8}"
+    ]
     for stream, methods in summary["centre"].items():
         for method, values in methods.items():
             forms = zip(AFTER, ("8.3f", "8.3f", "11.1f", "8.1f"), strict=True)
-            shown = ["–".rjust(int(form.split(".")[0])) if values[k] is None else f"{values[k]:{form}}" for k, form in forms]
+            shown = [
+                "–".rjust(int(form.split(".")[0])) if values[k] is None else f"{values[k]:{form}}"
+                for k, form in forms
+            ]
             lines.append(f"{f'{stream} {title_of(method)}':<34}{''.join(shown)}")
     return "\n".join(lines)
 
@@ -168,7 +185,10 @@ def methods_in(rows: Iterable[Row]) -> list[str]:
 
 def _methods(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
     return {
-        method: {name: _finite(over_targets([row for row in rows if row["method"] == method], name)) for name in AFTER}
+        method: {
+            name: _finite(over_targets([row for row in rows if row["method"] == method], name))
+            for name in AFTER
+        }
         for method in methods_in(rows)
     }
 

@@ -46,7 +46,9 @@ class Ruling:
     evidence: Mapping[str, float] = field(default_factory=dict)
 
 
-def alarm(reason: str, message: str, evidence: Mapping[str, float], action: Action | None = RESET) -> Ruling:
+def alarm(
+    reason: str, message: str, evidence: Mapping[str, float], action: Action | None = RESET
+) -> Ruling:
     """The ruling of a policy that found the model harmed."""
     return Ruling(Verdict("ALARM", reason, message), action, evidence)
 
@@ -74,7 +76,9 @@ class Policy(ABC):
     #: Attributes that the next ruling depends on.
     remembers: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, config: Any, num_classes: int, facts: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, config: Any, num_classes: int, facts: Mapping[str, Any] | None = None
+    ) -> None:
         self.config = config
         self.num_classes = num_classes
         self.facts = dict(facts or {})

@@ -14,9 +14,16 @@ from tta.options import option, within
 class ConcentrationConfig:
     """Restore the last layers when mean logits concentrate on few classes (ASR)."""
 
-    start: float = option(0.5, "the threshold starts at the entropy of this share of the classes, ln(start C), at least 0")
-    rate: float = option(0.15, "how fast the threshold follows the entropy, where the control agrees on every label")
-    share: float = option(0.5, "least share of the adapted tensors that is restored, counted from the last")
+    start: float = option(
+        0.5,
+        "the threshold starts at the entropy of this share of the classes, ln(start C), at least 0",
+    )
+    rate: float = option(
+        0.15, "how fast the threshold follows the entropy, where the control agrees on every label"
+    )
+    share: float = option(
+        0.5, "least share of the adapted tensors that is restored, counted from the last"
+    )
     growth: float = option(20.0, "by how much that share grows per nat below the threshold")
 
     def __post_init__(self) -> None:

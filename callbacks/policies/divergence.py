@@ -16,11 +16,16 @@ from tta.options import option, within
 class DivergenceConfig:
     """Pull weights to the source by how far class features have left it (PeTTA)."""
 
-    memory: float = option(0.95, "memory of the running class means of features, per batch that shows the class")
-    pull: float = option(
-        0.1, "share of the way to the source that weights go each batch where features have left it wholly; published: 10 lr"
+    memory: float = option(
+        0.95, "memory of the running class means of features, per batch that shows the class"
     )
-    threshold: float = option(0.9, "divergence, in [0, 1], above which there is an alarm; it changes nothing")
+    pull: float = option(
+        0.1,
+        "share of the way to the source that weights go each batch where features have left it wholly; published: 10 lr",
+    )
+    threshold: float = option(
+        0.9, "divergence, in [0, 1], above which there is an alarm; it changes nothing"
+    )
 
     def __post_init__(self) -> None:
         for name in ("memory", "pull", "threshold"):

@@ -45,10 +45,16 @@ class EntropyFloor(Policy):
         """Take the batch's mean entropy into the running one, and hold that against the floor."""
         value = entropy(prediction.logits.float()).mean().item()
         memory = self.config.memory
-        self.running = value if self.running is None else memory * self.running + (1 - memory) * value
+        self.running = (
+            value if self.running is None else memory * self.running + (1 - memory) * value
+        )
         floor = self.config.floor * math.log(self.num_classes)
         evidence = {"running_entropy": self.running, "floor": floor}
         if self.running >= floor:
             return Ruling(evidence=evidence)
         self.restart()
-        return alarm("entropy", f"Mean entropy fell to {evidence['running_entropy']:.3f} nats, below {floor:.3f}.", evidence)
+        return alarm(
+            "entropy",
+            f"Mean entropy fell to {evidence['running_entropy']:.3f} nats, below {floor:.3f}.",
+            evidence,
+        )

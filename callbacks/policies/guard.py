@@ -38,7 +38,9 @@ class PolicyGuard(Guard):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a module that lacks what the policy does, before any image is seen."""
-        missing = [name for name in self.policy.needs if not callable(getattr(pl_module, name, None))]
+        missing = [
+            name for name in self.policy.needs if not callable(getattr(pl_module, name, None))
+        ]
         if missing:
             raise InputError(
                 f"{type(self.policy).__name__} needs {' and '.join(f'{name}()' for name in missing)} of "
@@ -53,7 +55,13 @@ class PolicyGuard(Guard):
         verdict, action, events = ruling.verdict, ruling.action, []
         if verdict.state != self.state:
             events.append(
-                self.event("verdict", verdict.reason, verdict.message, state=verdict.state, evidence=dict(ruling.evidence))
+                self.event(
+                    "verdict",
+                    verdict.reason,
+                    verdict.message,
+                    state=verdict.state,
+                    evidence=dict(ruling.evidence),
+                )
             )
         if verdict.state == "ALARM":
             self.alarmed.append(self.batch)
@@ -96,7 +104,9 @@ class PolicyGuard(Guard):
     def _correction(self, ruling: Ruling, action: Action) -> dict[str, Any]:
         reason = ruling.verdict.reason if ruling.verdict.state == "ALARM" else "period"
         message = _SAYS[action.name].format(action.amount)
-        return self.event("correction", reason, message, correction=action.name, evidence=dict(ruling.evidence))
+        return self.event(
+            "correction", reason, message, correction=action.name, evidence=dict(ruling.evidence)
+        )
 
 
 def _of_all(prediction: Prediction) -> Prediction:

@@ -18,7 +18,9 @@ from tta.sequential import Wager, interpolated, wagered
 class MartingaleConfig:
     """Reset when a bet against the source's distribution of entropies is won (POEM)."""
 
-    alpha: float = option(0.01, "chance of a false alarm, ever, while entropies are as the source's")
+    alpha: float = option(
+        0.01, "chance of a false alarm, ever, while entropies are as the source's"
+    )
     gamma: float = option(1 / (8 * math.sqrt(3)), "step size of the bet")
     clip: float = option(1.8, "largest bet, in (0, 2)")
 
@@ -48,7 +50,11 @@ class Martingale(Policy):
     def judge(self, prediction: Prediction, control: Prediction | None = None) -> Ruling:
         """Settle the bet on each sample."""
         quantiles: Tensor = self.facts["entropy_quantiles"].float().cpu()
-        u = interpolated(entropy(prediction.logits.float()).cpu(), quantiles, torch.linspace(0, 1, len(quantiles)))
+        u = interpolated(
+            entropy(prediction.logits.float()).cpu(),
+            quantiles,
+            torch.linspace(0, 1, len(quantiles)),
+        )
         wager = Wager(self.bet, self.log_wealth, self.squares)
         _, wager = wagered(u.tolist(), wager, self.config.gamma, self.config.clip)
         self.bet, self.log_wealth, self.squares = wager

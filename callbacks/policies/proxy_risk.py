@@ -17,9 +17,13 @@ from tta.sequential import MeanBound, bounded, interpolated
 class ProxyRiskConfig:
     """Reset when uncertain predictions are surely more frequent than the source's."""
 
-    quantile: float = option(0.9, "predictions are uncertain above this quantile of the source's entropies")
+    quantile: float = option(
+        0.9, "predictions are uncertain above this quantile of the source's entropies"
+    )
     tolerance: float = option(0.05, "by how much their rate may exceed the source's")
-    alpha: float = option(0.05, "chance of a false alarm, ever, while the rate is within the tolerance")
+    alpha: float = option(
+        0.05, "chance of a false alarm, ever, while the rate is within the tolerance"
+    )
 
     def __post_init__(self) -> None:
         within(self, "quantile", 0, 1, left=False, right=False, group="guard")

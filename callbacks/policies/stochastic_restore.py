@@ -12,7 +12,10 @@ from tta.options import option, within
 class StochasticRestoreConfig:
     """Restore a random part of the adapted weights after every batch (CoTTA)."""
 
-    share: float = option(0.01, "probability with which each weight is restored; published: .01, and .001 for 1000 classes")
+    share: float = option(
+        0.01,
+        "probability with which each weight is restored; published: .01, and .001 for 1000 classes",
+    )
 
     def __post_init__(self) -> None:
         within(self, "share", 0, 1, group="guard")

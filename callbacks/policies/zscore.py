@@ -58,13 +58,19 @@ class ZScore(Policy):
         if self.count < self.config.warm_up:
             return Ruling()
         deviation = (self.squares / (self.count - 1)).sqrt().clamp(min=1 / size)
-        z = (self.recent.mean(0) - self.mean) / (deviation * math.sqrt(1 / len(self.recent) + 1 / self.count))
+        z = (self.recent.mean(0) - self.mean) / (
+            deviation * math.sqrt(1 / len(self.recent) + 1 / self.count)
+        )
         worst = int(z.abs().argmax())
         evidence = {"z": z[worst].item()}
         if abs(evidence["z"]) <= self.config.threshold:
             return Ruling(evidence=evidence)
         self.restart()
-        return alarm("marginal", f"The share of class {worst} moved by {evidence['z']:.1f} standard deviations.", evidence)
+        return alarm(
+            "marginal",
+            f"The share of class {worst} moved by {evidence['z']:.1f} standard deviations.",
+            evidence,
+        )
 
     def _take(self, shares: Tensor) -> None:
         """A batch that is recent no longer (Welford, 1962)."""

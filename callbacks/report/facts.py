@@ -90,9 +90,15 @@ class View:
     def score(self, name: str, rows: Tensor | None = None) -> float:
         """Balanced accuracy of a model in percent, over all images or some."""
         rows = torch.ones(len(self.labels), dtype=torch.bool) if rows is None else rows
-        return balanced_accuracy(self.models[name].predictions[rows], self.labels[rows], len(self.names))
+        return balanced_accuracy(
+            self.models[name].predictions[rows], self.labels[rows], len(self.names)
+        )
 
     def legend(self) -> str:
         """The classes' colours."""
-        named = {page.shortened(self.names[label], 40): color for label, color in self.colors.items()}
-        return page.legend(named if len(self.names) == len(self.colors) else {**named, "others": page.SOURCE})
+        named = {
+            page.shortened(self.names[label], 40): color for label, color in self.colors.items()
+        }
+        return page.legend(
+            named if len(self.names) == len(self.colors) else {**named, "others": page.SOURCE}
+        )

@@ -15,7 +15,18 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from callbacks.report.observe import Window
-from callbacks.report.page import ADAPTED, CARD, COLORS, CONTROL, INK, LINE, SERVED, SOFT, SOURCE, shortened
+from callbacks.report.page import (
+    ADAPTED,
+    CARD,
+    COLORS,
+    CONTROL,
+    INK,
+    LINE,
+    SERVED,
+    SOFT,
+    SOURCE,
+    shortened,
+)
 from callbacks.trajectory import running_balanced_accuracy, running_marginals
 
 Rows = Sequence[Mapping[str, Any]]
@@ -29,7 +40,13 @@ _MARKS = 60  # events of a kind that are marked in a curve, at most
 _WIDTH = 4.8  # inches: about as wide as a phone shows, so that its text stays legible there
 _STATES = {"OK": "#3fa66b", "WATCH": "#e0b13a", "ALARM": "#d0443c", "FROZEN": "#8d6fc7"}
 #: Statistics, and who served: the same colour where it is the same network.
-_SERVING = {"source": SOURCE, "batch": CONTROL, "control": CONTROL, "corrected": "#35a8b5", "adapted": SERVED}
+_SERVING = {
+    "source": SOURCE,
+    "batch": CONTROL,
+    "control": CONTROL,
+    "corrected": "#35a8b5",
+    "adapted": SERVED,
+}
 
 
 def thinned(values: Numbers, pick: np.ufunc | None) -> tuple[Numbers, Numbers]:
@@ -44,7 +61,9 @@ def thinned(values: Numbers, pick: np.ufunc | None) -> tuple[Numbers, Numbers]:
     """
     edges = np.unique(np.linspace(0, len(values), min(len(values), _POINTS) + 1).astype(int))
     starts, ends = edges[:-1], edges[1:]
-    return (starts + ends - 1) / 2, values[ends - 1] if pick is None else pick.reduceat(values, starts)
+    return (starts + ends - 1) / 2, values[ends - 1] if pick is None else pick.reduceat(
+        values, starts
+    )
 
 
 def column(rows: Rows, name: str) -> Numbers:
@@ -54,10 +73,16 @@ def column(rows: Rows, name: str) -> Numbers:
 
 def timeline(rows: Rows, events: Rows) -> Figure:
     """Verdicts, statistics in use and who served, as strips, with the corrections."""
-    strips = [("verdict", "verdict", _STATES), ("statistics", "choice", _SERVING), ("served by", "served_by", _SERVING)]
+    strips = [
+        ("verdict", "verdict", _STATES),
+        ("statistics", "choice", _SERVING),
+        ("served by", "served_by", _SERVING),
+    ]
     strips = [strip for strip in strips if any(row.get(strip[1]) for row in rows)]
     corrections = [event for event in events if event["event"] == "correction"]
-    figure = Figure(figsize=(_WIDTH, 1.0 + 0.36 * (len(strips) + bool(corrections))), layout="constrained")
+    figure = Figure(
+        figsize=(_WIDTH, 1.0 + 0.36 * (len(strips) + bool(corrections))), layout="constrained"
+    )
     axes = figure.subplots()
     used: dict[str, str] = {}
     for height, (_, key, colors) in enumerate(reversed(strips)):
@@ -70,24 +95,43 @@ def timeline(rows: Rows, events: Rows) -> Figure:
         for code in np.unique(shown[shown >= 0]).astype(int):
             color = colors.get(names[code], SOFT)
             used.setdefault("control" if names[code] == "batch" else names[code], color)
-            spans = [(first - width / 2, last - first + width) for first, last in _stretches(centers, shown == code)]
+            spans = [
+                (first - width / 2, last - first + width)
+                for first, last in _stretches(centers, shown == code)
+            ]
             axes.broken_barh(spans, (height - 0.36, 0.72), facecolors=color, linewidth=0)
     top = len(strips)
     if corrections:
-        axes.plot([e["batch"] for e in corrections], [top] * len(corrections), "v", color=INK, markersize=5, linestyle="none")
+        axes.plot(
+            [e["batch"] for e in corrections],
+            [top] * len(corrections),
+            "v",
+            color=INK,
+            markersize=5,
+            linestyle="none",
+        )
     axes.set_yticks(
-        range(top + bool(corrections)), [name for name, _, _ in reversed(strips)] + ["correction"] * bool(corrections)
+        range(top + bool(corrections)),
+        [name for name, _, _ in reversed(strips)] + ["correction"] * bool(corrections),
     )
     axes.set_ylim(-0.5, top - 0.4 + bool(corrections))
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     _over_batches(axes, len(rows))
     handles = [Patch(color=color, label=name) for name, color in used.items()]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4), handlelength=0.9, columnspacing=1)
+    figure.legend(
+        handles=handles,
+        loc="outside upper left",
+        ncols=min(len(handles), 4),
+        handlelength=0.9,
+        columnspacing=1,
+    )
     return figure
 
 
-def measures(rows: Rows, events: Rows, panels: Sequence[tuple[str, Numbers, float | None, str]]) -> Figure:
+def measures(
+    rows: Rows, events: Rows, panels: Sequence[tuple[str, Numbers, float | None, str]]
+) -> Figure:
     """Curves below each other over the batches.
 
     Args:
@@ -96,10 +140,14 @@ def measures(rows: Rows, events: Rows, panels: Sequence[tuple[str, Numbers, floa
         panels: name, values (N,), a level to mark or None, and which extreme matters: low or high.
     """
     figure = Figure(figsize=(_WIDTH, 0.5 + 1.35 * len(panels)), layout="constrained")
-    for axes, (name, values, level, matters) in zip(_stacked(figure, len(panels)), panels, strict=True):
+    for axes, (name, values, level, matters) in zip(
+        _stacked(figure, len(panels)), panels, strict=True
+    ):
         centers, shown = thinned(values, np.fmin if matters == "low" else np.fmax)
         known = ~np.isnan(shown)
-        axes.plot(centers[known], shown[known], color=SERVED, linewidth=1.2, marker=".", markersize=3)
+        axes.plot(
+            centers[known], shown[known], color=SERVED, linewidth=1.2, marker=".", markersize=3
+        )
         if level is not None:
             axes.axhline(level, color=ADAPTED, linestyle="--", linewidth=1)
         axes.set_ylabel(name)
@@ -110,7 +158,9 @@ def measures(rows: Rows, events: Rows, panels: Sequence[tuple[str, Numbers, floa
     return figure
 
 
-def accuracy(curves: Mapping[str, Tensor], labels: Tensor, num_classes: int, batches: int, events: Rows) -> Figure:
+def accuracy(
+    curves: Mapping[str, Tensor], labels: Tensor, num_classes: int, batches: int, events: Rows
+) -> Figure:
     """Running balanced accuracy of several models over the stream.
 
     Args:
@@ -122,12 +172,19 @@ def accuracy(curves: Mapping[str, Tensor], labels: Tensor, num_classes: int, bat
     """
     figure = Figure(figsize=(_WIDTH, 2.9), layout="constrained")
     axes = figure.subplots()
-    styles = {"source": (SOURCE, "-."), "control": (CONTROL, "--"), "adapted": (ADAPTED, ":"), "served": (SERVED, "-")}
+    styles = {
+        "source": (SOURCE, "-."),
+        "control": (CONTROL, "--"),
+        "adapted": (ADAPTED, ":"),
+        "served": (SERVED, "-"),
+    }
     for name, predictions in curves.items():
         centers, values = running_balanced_accuracy(predictions, labels, num_classes, windows=60)
         color, line = styles[name]
         width = 2 if name == "served" else 1.4
-        axes.plot(centers * batches / len(labels), values, line, color=color, label=name, linewidth=width)
+        axes.plot(
+            centers * batches / len(labels), values, line, color=color, label=name, linewidth=width
+        )
         if len(values) == 1:
             axes.plot(centers * batches / len(labels), values, "o", color=color, markersize=4)
     axes.set_ylabel("running balanced accuracy (%)")
@@ -138,7 +195,9 @@ def accuracy(curves: Mapping[str, Tensor], labels: Tensor, num_classes: int, bat
     return figure
 
 
-def marginals(panels: Mapping[str, Tensor], colors: Mapping[int, str], num_classes: int, batches: int) -> Figure:
+def marginals(
+    panels: Mapping[str, Tensor], colors: Mapping[int, str], num_classes: int, batches: int
+) -> Figure:
     """Shares of the classes over the stream, as stacked areas.
 
     Args:
@@ -153,7 +212,9 @@ def marginals(panels: Mapping[str, Tensor], colors: Mapping[int, str], num_class
         centers, shares = running_marginals(classes[known], num_classes)
         if len(centers) == 1:
             centers, shares = np.array([0.0, len(known) - 1.0]), np.repeat(shares, 2, 0)
-        places = known.numpy()[centers.astype(int).clip(max=len(known) - 1)] * batches / len(classes)
+        places = (
+            known.numpy()[centers.astype(int).clip(max=len(known) - 1)] * batches / len(classes)
+        )
         alone = [shares[:, label] for label in colors]
         rest = 1 - np.sum(alone, axis=0)
         areas = [*alone, rest] if num_classes > len(colors) else alone
@@ -185,12 +246,18 @@ def source_axes(mean: Tensor, var: Tensor, prevalence: Tensor) -> tuple[Tensor, 
     covariance = spread.T @ spread + (share @ var[known].double()).diag()
     _, vectors = torch.linalg.eigh(covariance)
     axes = vectors[:, -2:].flip(1)
-    signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()  # which is else a matter of the machine
+    signs = axes.gather(
+        0, axes.abs().argmax(0, keepdim=True)
+    ).sign()  # which is else a matter of the machine
     return center.float(), (axes * signs).float()
 
 
 def projections(
-    windows: Sequence[Window], means: Tensor, plane: tuple[Tensor, Tensor], colors: Mapping[int, str], by_label: bool
+    windows: Sequence[Window],
+    means: Tensor,
+    plane: tuple[Tensor, Tensor],
+    colors: Mapping[int, str],
+    by_label: bool,
 ) -> list[Callable[[], Figure]]:
     """A figure a window: its features in the source's plane, all on one scale, with the source's class means.
 
@@ -206,9 +273,16 @@ def projections(
     fixed = ((means - center) @ axes).numpy()
     everything = np.concatenate([*flat, fixed])
     everything = everything[np.isfinite(everything).all(1)]
-    low, high = np.percentile(everything, [0.5, 99.5], axis=0) if len(everything) else (np.zeros(2), np.ones(2))
+    low, high = (
+        np.percentile(everything, [0.5, 99.5], axis=0)
+        if len(everything)
+        else (np.zeros(2), np.ones(2))
+    )
     seen = fixed[np.isfinite(fixed).all(1)]
-    low, high = np.minimum(low, seen.min(0, initial=np.inf)), np.maximum(high, seen.max(0, initial=-np.inf))
+    low, high = (
+        np.minimum(low, seen.min(0, initial=np.inf)),
+        np.maximum(high, seen.max(0, initial=-np.inf)),
+    )
     margin = 0.06 * (high - low) + 1e-6
 
     def draw(points: Numbers, classes: Tensor) -> Figure:
@@ -216,9 +290,23 @@ def projections(
         axes_ = figure.subplots()
         for label in torch.unique(classes).tolist():
             rows = (classes == label).numpy()
-            axes_.scatter(points[rows, 0], points[rows, 1], s=9, color=colors.get(label, SOURCE), alpha=0.6, linewidths=0)
+            axes_.scatter(
+                points[rows, 0],
+                points[rows, 1],
+                s=9,
+                color=colors.get(label, SOURCE),
+                alpha=0.6,
+                linewidths=0,
+            )
         for label, color in colors.items():
-            axes_.plot(*fixed[label], "X", color=color, markeredgecolor=INK, markersize=9, markeredgewidth=1)
+            axes_.plot(
+                *fixed[label],
+                "X",
+                color=color,
+                markeredgecolor=INK,
+                markersize=9,
+                markeredgewidth=1,
+            )
         axes_.set_xlim(low[0] - margin[0], high[0] + margin[0])
         axes_.set_ylim(low[1] - margin[1], high[1] + margin[1])
         axes_.set_xticks([])
@@ -243,15 +331,30 @@ def confusion(counts: Tensor, class_names: Sequence[str]) -> Figure:
     side = 3.5 if named else 4.2
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
-    clear = LinearSegmentedColormap.from_list("share", [(*_rgb(SERVED), 0.0), (*_rgb(SERVED), 0.75)])
+    clear = LinearSegmentedColormap.from_list(
+        "share", [(*_rgb(SERVED), 0.0), (*_rgb(SERVED), 0.75)]
+    )
     axes.imshow(shares, cmap=clear, vmin=0, vmax=100, interpolation="nearest")
     if named:
         names = [shortened(name, 14) for name in class_names]
-        axes.set_xticks(range(classes), names, rotation=0 if classes <= 3 else 45, ha="center" if classes <= 3 else "right")
+        axes.set_xticks(
+            range(classes),
+            names,
+            rotation=0 if classes <= 3 else 45,
+            ha="center" if classes <= 3 else "right",
+        )
         axes.set_yticks(range(classes), names, rotation=90 if classes <= 3 else 0, va="center")
         for (true, said), share in np.ndenumerate(shares):
             if np.isfinite(share):
-                axes.text(said, true, f"{share:.0f}", ha="center", va="center", color=INK, fontsize=9 if classes <= 8 else 7)
+                axes.text(
+                    said,
+                    true,
+                    f"{share:.0f}",
+                    ha="center",
+                    va="center",
+                    color=INK,
+                    fontsize=9 if classes <= 8 else 7,
+                )
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     for side_ in axes.spines.values():
@@ -277,9 +380,23 @@ def reliability(models: Mapping[str, tuple[Tensor, Tensor]], bins: int = 10) -> 
         count = torch.bincount(code, minlength=bins)
         sure, hit = (torch.bincount(code, v.double(), bins) / count for v in (confidences, right))
         some = count >= LEAST
-        upper.plot(sure[some].numpy(), hit[some].numpy(), "o-", color=colors[name], label=name, markersize=4, linewidth=1.4)
+        upper.plot(
+            sure[some].numpy(),
+            hit[some].numpy(),
+            "o-",
+            color=colors[name],
+            label=name,
+            markersize=4,
+            linewidth=1.4,
+        )
         edges = (torch.arange(bins) + 0.5) / bins + (place - (len(models) - 1) / 2) * width
-        lower.bar(edges.numpy(), (100 * count / count.sum()).numpy(), width, color=colors[name], linewidth=0)
+        lower.bar(
+            edges.numpy(),
+            (100 * count / count.sum()).numpy(),
+            width,
+            color=colors[name],
+            linewidth=0,
+        )
     upper.set_ylabel("accuracy")
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1.02)
@@ -320,7 +437,12 @@ def _mark(axes: Axes, events: Rows) -> None:
     for kind, style in (("correction", "-"), ("choice", ":")):
         batches = [event["batch"] for event in events if event["event"] == kind]
         for batch in batches if len(batches) <= _MARKS else ():
-            axes.axvline(batch, color=ADAPTED if kind == "correction" else SOFT, linewidth=0.9, linestyle=style)
+            axes.axvline(
+                batch,
+                color=ADAPTED if kind == "correction" else SOFT,
+                linewidth=0.9,
+                linestyle=style,
+            )
     axes.set_facecolor(CARD)
 
 

@@ -20,21 +20,31 @@ _SUMS = {
 def what_happened(view: View) -> list[str]:
     """Alarms, corrections and changes of statistics, in sentences."""
     kinds = ("choice", "scanner", "correction")
-    told = [event for event in view.facts.events if event["event"] in kinds or event.get("state") == "ALARM"]
+    told = [
+        event
+        for event in view.facts.events
+        if event["event"] in kinds or event.get("state") == "ALARM"
+    ]
     lines = [f"Batch {event['batch']}: {event['message']}" for event in told[:12]]
     if len(told) > 12:
         lines.append(f"and {len(told) - 12} more, see events.jsonl")
     skipped = sum(bool(row.get("skipped")) for row in view.facts.rows)
     if skipped:
-        lines.append(f"{skipped} of {len(view.facts.rows)} batches taught the model nothing; events.jsonl says why.")
-    return [page.items(lines)] if lines else [page.paragraph("Nothing that called for a correction.")]
+        lines.append(
+            f"{skipped} of {len(view.facts.rows)} batches taught the model nothing; events.jsonl says why."
+        )
+    return (
+        [page.items(lines)] if lines else [page.paragraph("Nothing that called for a correction.")]
+    )
 
 
 def guard(view: View) -> list[str]:
     """Verdicts, and the statistics behind them with their thresholds; of an unguarded run only what it has."""
     rows, events = view.facts.rows, view.facts.events
     if not any(row.get("verdict") for row in rows):
-        text = "This run was not guarded, so there are no verdicts, no separation ratio and no drift."
+        text = (
+            "This run was not guarded, so there are no verdicts, no separation ratio and no drift."
+        )
         return [page.paragraph(text), page.grid("two", losses(view))]
     parts = [
         page.figure(
@@ -51,22 +61,32 @@ def guard(view: View) -> list[str]:
         return [page.paragraph(text), page.grid("two", parts)]
     ratio, drift = (figures.column(rows, name) for name in ("R", "drift"))
     if np.isfinite([*ratio, *drift]).any():
-        panels = [("ratio R", ratio, thresholds.watch_ratio, "low"), ("drift", drift, thresholds.watch_drift, "high")]
+        panels = [
+            ("ratio R", ratio, thresholds.watch_ratio, "low"),
+            ("drift", drift, thresholds.watch_drift, "high"),
+        ]
         caption = (
             "R: class separation of the adapted model over the control's. Drift: total variation between their predicted "
             "marginals. Dashed: beyond it the guard watches closely. Vertical: corrections; dotted, other statistics."
         )
-        parts.append(page.figure(lambda: figures.measures(rows, events, panels), caption, "What is watched."))
+        parts.append(
+            page.figure(lambda: figures.measures(rows, events, panels), caption, "What is watched.")
+        )
         levels = {name: getattr(thresholds, f"alarm_{name}") for name in SUMS}
         if all(row.get("choice") in (None, "control") for row in rows):
             levels["excess"] = None  # by which no alarm is raised there
-        sums = [(_SUMS.get(name, name), figures.column(view.facts.sums, name), levels[name], "high") for name in SUMS]
+        sums = [
+            (_SUMS.get(name, name), figures.column(view.facts.sums, name), levels[name], "high")
+            for name in SUMS
+        ]
         caption = (
             "By how much R fell short, drift exceeded and other statistics led, summed over checks; an alarm is raised above "
             "the dashed line. "
             "(Drift alone alarms only where the statistics are chosen.)"
         )
-        parts.append(page.figure(lambda: figures.measures(rows, events, sums), caption, "What alarms."))
+        parts.append(
+            page.figure(lambda: figures.measures(rows, events, sums), caption, "What alarms.")
+        )
     else:
         parts.append(
             page.paragraph(
@@ -81,12 +101,22 @@ def evidence(view: View) -> list[str]:
     rows, known = view.facts.rows, {}
     for name in dict.fromkeys(name for row in rows for name in row if name not in _OURS):
         values = [row.get(name) for row in rows]
-        if any(isinstance(v, float) for v in values) and not any(isinstance(v, str | tuple) for v in values):
+        if any(isinstance(v, float) for v in values) and not any(
+            isinstance(v, str | tuple) for v in values
+        ):
             known[name] = figures.column(rows, name)
-    panels = [(name.replace("_", " "), values, None, "high") for name, values in list(known.items())[:4]]
+    panels = [
+        (name.replace("_", " "), values, None, "high") for name, values in list(known.items())[:4]
+    ]
     if not panels:
         return []
-    return [page.figure(lambda: figures.measures(rows, view.facts.events, panels), "By which it judges.", "Evidence.")]
+    return [
+        page.figure(
+            lambda: figures.measures(rows, view.facts.events, panels),
+            "By which it judges.",
+            "Evidence.",
+        )
+    ]
 
 
 def losses(view: View) -> list[str]:
@@ -95,4 +125,8 @@ def losses(view: View) -> list[str]:
     columns = [(name, figures.column(rows, name)) for name in ("entropy", "loss")]
     panels = [(name, values, None, "high") for name, values in columns if np.isfinite(values).any()]
     text = "Mean entropy of the predictions that left, in nats, and the loss of the update."
-    return [page.figure(lambda: figures.measures(rows, view.facts.events, panels), text, "Entropy and loss.")]
+    return [
+        page.figure(
+            lambda: figures.measures(rows, view.facts.events, panels), text, "Entropy and loss."
+        )
+    ]

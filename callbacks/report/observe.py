@@ -94,7 +94,11 @@ class AdaptedObserver(Callback):
         """Take in what the adapted model says, before the guard replaces it."""
         self._remember_alarm()
         new = slice(batch.get("seen_before", 0), None)
-        predictions, features, labels = outputs["logits"][new].argmax(1), outputs["features"][new].float(), batch["label"][new]
+        predictions, features, labels = (
+            outputs["logits"][new].argmax(1),
+            outputs["features"][new].float(),
+            batch["label"][new],
+        )
         self._predictions.append(predictions.cpu())
         distance = ((features - self.mean[predictions]).square() / self.var).mean()
         every = slice(None, None, -(-len(predictions) // WINDOW))
@@ -146,8 +150,12 @@ class SumsObserver(Callback):
         """Take in the sums."""
         memory = self.guard.memory
         if outputs["verdict"] == "ALARM":  # which cleared them
-            measured = Statistics(**{name: outputs["statistics"][column] for column, name in STATISTICS.items()})
-            memory = judge(measured, self.guard.thresholds, self._before, "OK", outputs["choice"]).memory
+            measured = Statistics(
+                **{name: outputs["statistics"][column] for column, name in STATISTICS.items()}
+            )
+            memory = judge(
+                measured, self.guard.thresholds, self._before, "OK", outputs["choice"]
+            ).memory
         self.rows.append({name: getattr(memory, name) for name in SUMS})
         self._before = self.guard.memory
 

@@ -81,7 +81,9 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _salts = count()
 
 
-def page(title: str, lead: str, sections: Sequence[tuple[str, Sequence[str]]], head: Sequence[str] = ()) -> str:
+def page(
+    title: str, lead: str, sections: Sequence[tuple[str, Sequence[str]]], head: Sequence[str] = ()
+) -> str:
     """The whole file.
 
     Args:
@@ -92,7 +94,10 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, Sequence[str]]], h
     """
     shown = [(f"s{index}", name, parts) for index, (name, parts) in enumerate(sections) if parts]
     links = "".join(f"<a href='#{anchor}'>{_escaped(name)}</a>" for anchor, name, _ in shown)
-    body = "".join(f"<section id='{at}'><h2>{_escaped(name)}</h2>{''.join(parts)}</section>\n" for at, name, parts in shown)
+    body = "".join(
+        f"<section id='{at}'><h2>{_escaped(name)}</h2>{''.join(parts)}</section>\n"
+        for at, name, parts in shown
+    )
     return (
         f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{_escaped(title)}</title>"
         f"<meta http-equiv='Content-Security-Policy' content=\"{_POLICY}\">"
@@ -119,17 +124,29 @@ def items(lines: Sequence[str]) -> str:
 
 def tiles(facts: Mapping[str, str]) -> str:
     """The few numbers that matter, each large above its name."""
-    shown = "".join(f"<div class='tile'><b>{_escaped(v)}</b><span>{_escaped(k)}</span></div>" for k, v in facts.items())
+    shown = "".join(
+        f"<div class='tile'><b>{_escaped(v)}</b><span>{_escaped(k)}</span></div>"
+        for k, v in facts.items()
+    )
     return f"<div class='tiles'>{shown}</div>"
 
 
 def legend(names: Mapping[str, str]) -> str:
     """Colours by name, for several figures."""
-    shown = "".join(f"<span><i style='background:{color}'></i>{_escaped(name)}</span>" for name, color in names.items())
+    shown = "".join(
+        f"<span><i style='background:{color}'></i>{_escaped(name)}</span>"
+        for name, color in names.items()
+    )
     return f"<div class='legend'>{shown}</div>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, texts: int = 1, marked: Sequence[int] = ()) -> str:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    texts: int = 1,
+    marked: Sequence[int] = (),
+) -> str:
     """A table; None is a dash, and a float has one decimal.
 
     Args:
@@ -141,7 +158,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, texts: int = 1,
 
     def line(tag: str, cells: Sequence[Any], mark: bool = False) -> str:
         kinds = [" class='text'" if index < texts else "" for index in range(len(cells))]
-        shown = "".join(f"<{tag}{kind}>{_cell(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+        shown = "".join(
+            f"<{tag}{kind}>{_cell(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
+        )
         return f"<tr class='mark'>{shown}</tr>" if mark else f"<tr>{shown}</tr>"
 
     body = "".join(line("td", row, index in marked) for index, row in enumerate(rows))
@@ -170,16 +189,40 @@ def figure(draw: Callable[[], Figure], caption: str, title: str = "", *, wide: b
         wide: it scrolls on a narrow screen, rather than shrink.
     """
     settings = {
-        **{"figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False},
-        **{"text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": SOFT, "xtick.color": SOFT, "ytick.color": SOFT},
-        **{"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8},
+        **{
+            "figure.facecolor": "none",
+            "axes.facecolor": "none",
+            "savefig.facecolor": "none",
+            "legend.frameon": False,
+        },
+        **{
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "axes.edgecolor": SOFT,
+            "xtick.color": SOFT,
+            "ytick.color": SOFT,
+        },
+        **{
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "font.size": 9,
+            "axes.titlesize": 9,
+            "legend.fontsize": 8,
+        },
         # Text stays text; names may hold "$". Ids differ between figures, which share one document.
         **{"svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": str(next(_salts))},
     }
     buffer = io.StringIO()
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser has it, or shows a box
-        draw().savefig(buffer, format="svg", dpi=150, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from font"
+        )  # the browser has it, or shows a box
+        draw().savefig(
+            buffer,
+            format="svg",
+            dpi=150,
+            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
+        )
     strong = f"<b>{_escaped(title)}</b> " if title else ""
     svg = _inline(buffer.getvalue(), f"{title} {caption}".strip(), wide)
     svg = f"<div class='scroll'>{svg}</div>" if wide else svg
@@ -209,14 +252,20 @@ def as_picture(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     channels = image[:3] if len(image) >= 3 else image[:1]
     known = channels[np.isfinite(channels)]
     low, high = np.percentile(known, [0.5, 99.5]) if len(known) else (0.0, 1.0)
-    stretched = np.where(np.isfinite(channels), (channels - low) / max(high - low, 1e-6), 0.0).clip(0, 1)
+    stretched = np.where(np.isfinite(channels), (channels - low) / max(high - low, 1e-6), 0.0).clip(
+        0, 1
+    )
     pixels = (stretched * 255).round().astype(np.uint8)
     return pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]
 
 
 def counted(number: int, thing: str) -> str:
     """A number of things, in words that agree."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}{'es' if thing.endswith('ch') else 's'}"
+    return (
+        f"{number:,} {thing}"
+        if number == 1
+        else f"{number:,} {thing}{'es' if thing.endswith('ch') else 's'}"
+    )
 
 
 def signed(number: float) -> str:

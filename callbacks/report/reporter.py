@@ -32,7 +32,11 @@ class RunReporter:
     """
 
     def __init__(
-        self, checkpoint: SourceCheckpoint, guard: Guard | None, writer: PredictionWriter, tracer: TraceWriter
+        self,
+        checkpoint: SourceCheckpoint,
+        guard: Guard | None,
+        writer: PredictionWriter,
+        tracer: TraceWriter,
     ) -> None:
         self.checkpoint, self.guard, self.writer, self.tracer = checkpoint, guard, writer, tracer
         self.observer = AdaptedObserver(guard, checkpoint.feature_mean, checkpoint.feature_var)
@@ -115,5 +119,7 @@ def _about(settings: Mapping[str, Any]) -> dict[str, str]:
     chosen = {name: str(settings[name]["kind"]) for name in groups}
     target = settings["data"].get("target")
     if target is not None:
-        chosen["data"] += f", target {', '.join(map(str, [target] if isinstance(target, str) else target))}"
+        chosen["data"] += (
+            f", target {', '.join(map(str, [target] if isinstance(target, str) else target))}"
+        )
     return {**chosen, "seed": str(settings["seed"]), "source checkpoint": str(settings["source"])}

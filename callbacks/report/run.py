@@ -41,7 +41,10 @@ def tiles(view: View) -> str:
     """The numbers to read first."""
     metrics, shown = view.facts.metrics, {}
     if view.labelled:
-        shown = {f"balanced accuracy, {name}": f"{view.score(name):.1f} %" for name in reversed(view.models)}
+        shown = {
+            f"balanced accuracy, {name}": f"{view.score(name):.1f} %"
+            for name in reversed(view.models)
+        }
         if "last_quarter" in metrics:
             shown["served, last quarter"] = f"{metrics['last_quarter']:.1f} %"
     return page.tiles({**shown, "images a second": f"{metrics['images_per_second']:,}"})
@@ -56,11 +59,18 @@ def predicted(view: View) -> list[str]:
         panels["true labels"] = view.labels
     batches = len(view.facts.rows)
     caption = "Share of each class in a sliding window. Where served leans to fewer classes than the control, look closely."
-    drawn = page.figure(lambda: figures.marginals(panels, view.colors, len(view.names), batches), caption)
-    shares = {name: torch.bincount(c[c >= 0], minlength=len(view.names)) for name, c in panels.items()}
+    drawn = page.figure(
+        lambda: figures.marginals(panels, view.colors, len(view.names), batches), caption
+    )
+    shares = {
+        name: torch.bincount(c[c >= 0], minlength=len(view.names)) for name, c in panels.items()
+    }
     order = shares["served"].argsort(descending=True, stable=True).tolist()[:ROWS]
     rows = [[view.names[i], *(float(100 * n[i] / n.sum()) for n in shares.values())] for i in order]
-    return [view.legend(), page.grid("two", [drawn, page.table(["class", *(f"{name}, %" for name in shares)], rows)])]
+    return [
+        view.legend(),
+        page.grid("two", [drawn, page.table(["class", *(f"{name}, %" for name in shares)], rows)]),
+    ]
 
 
 def features(view: View) -> list[str]:
@@ -68,9 +78,15 @@ def features(view: View) -> list[str]:
     source, shown = view.facts.checkpoint, moments_shown(view.facts.observer)
     plane = figures.source_axes(source.feature_mean, source.feature_var, source.prevalence)
     means = source.feature_mean.where(source.prevalence[:, None] > 0, torch.nan)
-    drawn = figures.projections([window for _, window in shown], means, plane, view.colors, view.labelled)
+    drawn = figures.projections(
+        [window for _, window in shown], means, plane, view.colors, view.labelled
+    )
     parts = [
-        page.figure(draw, f"{len(window.labels)} images up to batch {window.batch}.", f"{name.capitalize()}.")
+        page.figure(
+            draw,
+            f"{len(window.labels)} images up to batch {window.batch}.",
+            f"{name.capitalize()}.",
+        )
         for draw, (name, window) in zip(drawn, shown, strict=True)
     ]
     by = "true" if view.labelled else "predicted"
@@ -89,7 +105,9 @@ def changes(view: View) -> list[str]:
     if not found:
         return [page.paragraph("What left is what the control says, image by image.")]
     text = "Images of which the control, which learned nothing, says another class than what was served; the surest first. "
-    text += "Each is shown from its darkest to its brightest pixel, and of a volume the middle slice."
+    text += (
+        "Each is shown from its darkest to its brightest pixel, and of a volume the middle slice."
+    )
     return [page.paragraph(text), page.grid("pictures", [_shown(view, change) for change in found])]
 
 
@@ -97,7 +115,11 @@ def _shown(view: View, change: Change) -> str:
     (before, weak), (after, strong) = change.control, change.served
     text = f"{view.names[before]} ({weak:.0%}) became {view.names[after]} ({strong:.0%})"
     text += f"; it is {view.names[change.label]}" if change.label >= 0 else ""
-    return page.picture(change.image.numpy(), page.shortened(change.id, 40), f"{text}. {change.domain}, batch {change.batch}")
+    return page.picture(
+        change.image.numpy(),
+        page.shortened(change.id, 40),
+        f"{text}. {change.domain}, batch {change.batch}",
+    )
 
 
 def settings(view: View) -> list[str]:
@@ -111,11 +133,17 @@ def settings(view: View) -> list[str]:
     rows = [
         *view.facts.about.items(),
         ("source, SHA-256 of its weights", source.hash),
-        ("source, balanced accuracy on its own test images", source.metrics.get("balanced_accuracy")),
+        (
+            "source, balanced accuracy on its own test images",
+            source.metrics.get("balanced_accuracy"),
+        ),
         ("versions", f"{', '.join(versions)}, Python {platform.python_version()}"),
         ("written", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")),
     ]
-    parts = [page.table(["", ""], rows, texts=2), page.details("Configuration, resolved", view.facts.settings)]
+    parts = [
+        page.table(["", ""], rows, texts=2),
+        page.details("Configuration, resolved", view.facts.settings),
+    ]
     if view.facts.unupdated is not None:
         parts.append(
             page.paragraph(

@@ -86,7 +86,9 @@ def unupdated_pass(
     changes: dict[str, Change] = {}
     at = 0
     hidden = None if progress else True
-    bar = tqdm(total=len(choices), desc="source and control, for the report", unit="batch", disable=hidden)
+    bar = tqdm(
+        total=len(choices), desc="source and control, for the report", unit="batch", disable=hidden
+    )
     with precision or nullcontext(), bar:
         for index, (choice, batch) in enumerate(zip(choices, batches, strict=False)):
             both = _ask(module, batch["image"].to(device), choice)
@@ -101,9 +103,14 @@ def unupdated_pass(
             for change in _changes(index, shown, control, left):
                 if change.id not in changes or changes[change.id].size < change.size:
                     changes[change.id] = change
-            changes = {change.id: change for change in sorted(changes.values(), key=lambda c: -c.size)[:KEPT]}
+            changes = {
+                change.id: change
+                for change in sorted(changes.values(), key=lambda c: -c.size)[:KEPT]
+            }
             bar.update()
-    joined = [Answers(*(torch.cat(values) for values in zip(*kept, strict=True))) for kept in answers]
+    joined = [
+        Answers(*(torch.cat(values) for values in zip(*kept, strict=True))) for kept in answers
+    ]
     return Unupdated(joined[0], joined[1], list(changes.values()))
 
 
@@ -115,7 +122,9 @@ def _ask(module: AdaptationModule, images: Tensor, choice: str | None) -> tuple[
         return source, module.control(batch).logits
     module.use(choice)
     # Corrected statistics are a running average of the stream: they see it from the start, chosen or not.
-    said = module.candidates(batch, [name for name in module.twins.names if name in ("corrected", choice)])
+    said = module.candidates(
+        batch, [name for name in module.twins.names if name in ("corrected", choice)]
+    )
     return source, said[choice].logits if choice in said else source
 
 
@@ -129,7 +138,13 @@ def _changes(index: int, batch: dict[str, Any], control: Tensor, served: Tensor)
             before, after = (int(p[row].argmax()) for p in (control, served))
             found.append(
                 Change(
-                    *(float(size[row]), index, batch["id"][row], batch["domain"][row], int(batch["label"][row])),
+                    *(
+                        float(size[row]),
+                        index,
+                        batch["id"][row],
+                        batch["domain"][row],
+                        int(batch["label"][row]),
+                    ),
                     *((before, float(control[row, before])), (after, float(served[row, after]))),
                     batch["image"][row].cpu().clone(),
                 )

@@ -25,12 +25,15 @@ def load_camelyon17(config: Camelyon17Config, split: Split) -> ImageSet:
     """
     root = folder(config.root)
     table = columns(root, ["metadata.csv"], _COLUMNS)
-    patch = zip(*(table[name].tolist() for name in ("patient", "node", "x_coord", "y_coord")), strict=True)
+    patch = zip(
+        *(table[name].tolist() for name in ("patient", "node", "x_coord", "y_coord")), strict=True
+    )
     records = Records(
         origin=root / "metadata.csv",
         root=root,
         paths=text(
-            f"patches/patient_{p.zfill(3)}_node_{n}/patch_patient_{p.zfill(3)}_node_{n}_x_{x}_y_{y}.png" for p, n, x, y in patch
+            f"patches/patient_{p.zfill(3)}_node_{n}/patch_patient_{p.zfill(3)}_node_{n}_x_{x}_y_{y}.png"
+            for p, n, x, y in patch
         ),
         labels=table["tumor"],
         domains=text(f"hospital_{int(center) + 1}" for center in table["center"].tolist()),

@@ -21,8 +21,12 @@ _TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
 class ChestXray14Config(PublishedConfig):
     """ChestX-ray14, images of one finding or none (multi-label comes later): train on one view, PA or AP, test on another."""
 
-    root: str = option("data/chestxray14", "folder of the table, the two lists and the images' folders")
-    findings: list[str] | None = option(None, "classes, e.g. [No Finding,Effusion]; null: all that occur alone")
+    root: str = option(
+        "data/chestxray14", "folder of the table, the two lists and the images' folders"
+    )
+    findings: list[str] | None = option(
+        None, "classes, e.g. [No Finding,Effusion]; null: all that occur alone"
+    )
 
 
 def load_chestxray14(config: ChestXray14Config, split: Split) -> ImageSet:
@@ -38,11 +42,15 @@ def load_chestxray14(config: ChestXray14Config, split: Split) -> ImageSet:
     for name in ("train_val", "test"):
         path = root / f"{name}_list.txt"
         if not path.is_file():
-            raise InputError(f"expected {path.name} in {root}: it comes with the images, and says what is for training")
+            raise InputError(
+                f"expected {path.name} in {root}: it comes with the images, and says what is for training"
+            )
         lists[name] = set(path.read_text().split())
     share = (config.shares or [0.8, 0.1, 0.1])[1]
     splits = cut(patients, (1 - share - 1e-9, share, 1e-9), config.seed)
-    splits[splits == "test"] = "train"  # cut gives every split a group; the official list alone says what is for testing
+    splits[splits == "test"] = (
+        "train"  # cut gives every split a group; the official list alone says what is for testing
+    )
     listed = np.array([name in lists["train_val"] for name in names])
     tested = np.array([name in lists["test"] for name in names])
     splits[~listed] = ""
@@ -58,20 +66,32 @@ def load_chestxray14(config: ChestXray14Config, split: Split) -> ImageSet:
         splits=splits[kept],
         class_names=findings,
         metadata={
-            "age": text(age.rstrip("Y").lstrip("0") for age in table["Patient Age"][rows].tolist())[kept],
-            "sex": next(table[name] for name in ("Patient Gender", "Patient Sex") if name in table)[rows][kept],
+            "age": text(age.rstrip("Y").lstrip("0") for age in table["Patient Age"][rows].tolist())[
+                kept
+            ],
+            "sex": next(table[name] for name in ("Patient Gender", "Patient Sex") if name in table)[
+                rows
+            ][kept],
         },
     )
     return published(records, config, split)
 
 
-def _single(labels: list[str], wanted: list[str] | None) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], tuple[str, ...]]:
+def _single(
+    labels: list[str], wanted: list[str] | None
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], tuple[str, ...]]:
     """Rows of a single finding, and the classes."""
     known = sorted({label for label in labels if "|" not in label})
     for name in wanted or ():
         if name not in known:
-            raise InputError(f"data.findings names {name!r}, which never occurs alone: {closest(name, known)}")
+            raise InputError(
+                f"data.findings names {name!r}, which never occurs alone: {closest(name, known)}"
+            )
     classes = tuple(wanted or known)
     rows = np.array([row for row, label in enumerate(labels) if label in classes], dtype=np.int64)
-    _log.info("%d of %d radiographs show one of the classes alone; the others are left out", len(rows), len(labels))
+    _log.info(
+        "%d of %d radiographs show one of the classes alone; the others are left out",
+        len(rows),
+        len(labels),
+    )
     return rows, classes

@@ -21,9 +21,15 @@ class PublishedConfig(FilesConfig):
     """A published set of several domains."""
 
     root: str = option("data", "folder of the set")
-    source: str | list[str] | None = option(None, "domain, or domains, to train on; null: all but data.target")
-    target: str | list[str] | None = option(None, "domain, or domains, of the target stream; null: all but data.source")
-    shares: list[float] | None = option([0.8, 0.1, 0.1], "[train,val,test] shares of the source, cut between groups")
+    source: str | list[str] | None = option(
+        None, "domain, or domains, to train on; null: all but data.target"
+    )
+    target: str | list[str] | None = option(
+        None, "domain, or domains, of the target stream; null: all but data.source"
+    )
+    shares: list[float] | None = option(
+        [0.8, 0.1, 0.1], "[train,val,test] shares of the source, cut between groups"
+    )
 
 
 def published(records: Records, config: PublishedConfig, split: Split) -> ImageSet:
@@ -33,7 +39,12 @@ def published(records: Records, config: PublishedConfig, split: Split) -> ImageS
         InputError: neither source nor target is named, or what ``images_of`` raises.
     """
     domains = np.unique(records.domains).tolist()
-    if records.splits is None and len(domains) > 1 and config.source is None and config.target is None:
+    if (
+        records.splits is None
+        and len(domains) > 1
+        and config.source is None
+        and config.target is None
+    ):
         raise InputError(
             f"name the domain to train on, data.source, or the one to leave out, data.target: {', '.join(domains)}"
         )
@@ -48,7 +59,9 @@ def folder(path: str | Path, *inner: str) -> Path:
     """
     found = Path(path).expanduser().joinpath(*inner)
     if not found.is_dir():
-        raise InputError(f"expected the folder {found.name} in {found.parent}: set data.root (docs/data.md has the layout)")
+        raise InputError(
+            f"expected the folder {found.name} in {found.parent}: set data.root (docs/data.md has the layout)"
+        )
     return found
 
 
@@ -65,7 +78,9 @@ def columns(root: Path, names: Sequence[str], wanted: Sequence[str]) -> dict[str
     """
     path = next((root / name for name in names if (root / name).is_file()), None)
     if path is None:
-        raise InputError(f"expected {' or '.join(names)} in {root}: set data.root (docs/data.md has the layout)")
+        raise InputError(
+            f"expected {' or '.join(names)} in {root}: set data.root (docs/data.md has the layout)"
+        )
     found = read_table(path)
     for name in wanted:
         if name not in found:
@@ -83,7 +98,9 @@ def class_folders(root: Path, domains: Sequence[str]) -> Records:
     parts = [path.split("/") for path in paths]
     shallow = next((path for path, part in zip(paths, parts, strict=True) if len(part) < 3), None)
     if shallow is not None:
-        raise InputError(f"{root / shallow} lies in no class folder: expected DOMAIN/CLASS/FILE in {root}")
+        raise InputError(
+            f"{root / shallow} lies in no class folder: expected DOMAIN/CLASS/FILE in {root}"
+        )
     return Records(
         origin=root,
         root=root,

@@ -29,7 +29,9 @@ class GliomaConfig(PublishedConfig):
     """Glioma MR about the tumour, three classes: train on two of the cohorts erasmus, tcga and ucsf, test on the third."""
 
     root: str = option("data/GliomaMRI/Brain-Glioma-Datasets", "folder of the cohorts' folders")
-    target: str | list[str] | None = option("erasmus", "cohort that is left out: erasmus, tcga or ucsf")
+    target: str | list[str] | None = option(
+        "erasmus", "cohort that is left out: erasmus, tcga or ucsf"
+    )
 
 
 def load_glioma(config: GliomaConfig, split: Split) -> ImageSet:
@@ -40,10 +42,17 @@ def load_glioma(config: GliomaConfig, split: Split) -> ImageSet:
         listed = {case.path: case for case in read(folder(root, cohort)) if case.label}
         here = [case for case in listed.values() if (root / cohort / case.path).is_file()]
         if len(here) < len(listed):
-            _log.warning("%s: %d of %d cases have no volume and are left out", cohort, len(listed) - len(here), len(listed))
+            _log.warning(
+                "%s: %d of %d cases have no volume and are left out",
+                cohort,
+                len(listed) - len(here),
+                len(listed),
+            )
         if not here:
             example = next(iter(listed), "(no case of a known class)")
-            raise InputError(f"{root / cohort} has no volume of its clinical table: expected files such as {example}")
+            raise InputError(
+                f"{root / cohort} has no volume of its clinical table: expected files such as {example}"
+            )
         cases += [(cohort, case) for case in here]
     records = Records(
         origin=root,
@@ -61,17 +70,33 @@ def load_glioma(config: GliomaConfig, split: Split) -> ImageSet:
 def _erasmus(root: Path) -> Iterator[_Case]:
     """The Erasmus Glioma Database: genes."""
     table = columns(root, ["phenoData.csv"], ["Subject", "IDH", "1p19q"])
-    genes = {("0", "0"): 0, ("0", "1"): 0, ("0", "-1"): 0, ("0", ""): 0, ("1", "0"): 1, ("1", "1"): 2}
-    for name, idh, codeleted in zip(*(table[key].tolist() for key in ("Subject", "IDH", "1p19q")), strict=True):
+    genes = {
+        ("0", "0"): 0,
+        ("0", "1"): 0,
+        ("0", "-1"): 0,
+        ("0", ""): 0,
+        ("1", "0"): 1,
+        ("1", "1"): 2,
+    }
+    for name, idh, codeleted in zip(
+        *(table[key].tolist() for key in ("Subject", "IDH", "1p19q")), strict=True
+    ):
         number = genes.get((idh.split(".")[0], codeleted.split(".")[0]))
-        yield _Case(name, _sri(name, "t1c"), _sri(name, "tumormask"), "" if number is None else CLASSES[number])
+        yield _Case(
+            name,
+            _sri(name, "t1c"),
+            _sri(name, "tumormask"),
+            "" if number is None else CLASSES[number],
+        )
 
 
 def _tcga(root: Path) -> Iterator[_Case]:
     """TCGA-GBM and TCGA-LGG: diagnoses in words."""
     for file in ("clinical-hgg.tsv", "clinical-lgg.tsv"):
         table = columns(root, [file], ["case_submitter_id", "primary_diagnosis"])
-        for name, diagnosis in zip(table["case_submitter_id"].tolist(), table["primary_diagnosis"].tolist(), strict=True):
+        for name, diagnosis in zip(
+            table["case_submitter_id"].tolist(), table["primary_diagnosis"].tolist(), strict=True
+        ):
             label = next((label for label in CLASSES if diagnosis.lower().startswith(label)), "")
             yield _Case(name.lower(), _sri(name.lower(), "t1c"), _sri(name.lower(), "seg"), label)
 
@@ -88,7 +113,9 @@ def _ucsf(root: Path) -> Iterator[_Case]:
     for name, words in zip(table["ID"].tolist(), table[diagnosis].tolist(), strict=True):
         match = re.fullmatch(r"UCSF-PDGM-(\d+)", name)
         if match:
-            case = f"UCSF-PDGM-{int(match[1]):04d}"  # the table writes three digits, the folders four
+            case = (
+                f"UCSF-PDGM-{int(match[1]):04d}"  # the table writes three digits, the folders four
+            )
             mask = f"{case}_nifti/{case}_tumor_segmentation.nii.gz"
             yield _Case(case, f"{case}_nifti/{case}_T1c.nii.gz", mask, known.get(words, ""))
 

@@ -22,5 +22,7 @@ def load_histopantum(config: HistopantumConfig, split: Split) -> ImageSet:
     """Read a split; source splits are cut between TCGA cases, which the file names begin with."""
     records = class_folders(folder(config.root), ORGANS)
     names = [path.rsplit("/", 1)[1] for path in records.paths.tolist()]
-    groups = text("-".join(name.split("-")[:3]) if name.startswith("TCGA-") else "" for name in names)
+    groups = text(
+        "-".join(name.split("-")[:3]) if name.startswith("TCGA-") else "" for name in names
+    )
     return published(replace(records, groups=groups), config, split)

@@ -18,9 +18,14 @@ _PREFIX = "ISIC_2019_Training"
 class IsicConfig(PublishedConfig):
     """ISIC 2019: domains are clinics (BCN, HAM, MSK), or the values of another column of its metadata."""
 
-    root: str = option("data/isic2019", f"folder of {_PREFIX}_GroundTruth.csv, _Metadata.csv and _Input/")
+    root: str = option(
+        "data/isic2019", f"folder of {_PREFIX}_GroundTruth.csv, _Metadata.csv and _Input/"
+    )
     source: str | list[str] | None = option("BCN", "domain, or domains, to train on")
-    domain: str = option("clinic", "what divides the domains: clinic, or a column such as age_approx, sex or a skin tone")
+    domain: str = option(
+        "clinic",
+        "what divides the domains: clinic, or a column such as age_approx, sex or a skin tone",
+    )
 
 
 def load_isic(config: IsicConfig, split: Split) -> ImageSet:
@@ -33,14 +38,23 @@ def load_isic(config: IsicConfig, split: Split) -> ImageSet:
     names = truth["image"].tolist()
     for name in names:
         if name not in place:
-            raise InputError(f"{root / _PREFIX}_Metadata.csv has no row for the image {name}: fetch both tables again")
+            raise InputError(
+                f"{root / _PREFIX}_Metadata.csv has no row for the image {name}: fetch both tables again"
+            )
     rows = [place[name] for name in names]
-    metadata = {name: values[rows] for name, values in known.items() if name not in ("image", "lesion_id")}
+    metadata = {
+        name: values[rows] for name, values in known.items() if name not in ("image", "lesion_id")
+    }
     lesions = known["lesion_id"][rows]
-    clinics = text(match[0] if (match := re.match("[A-Z]+", lesion)) else "unknown" for lesion in lesions.tolist())
+    clinics = text(
+        match[0] if (match := re.match("[A-Z]+", lesion)) else "unknown"
+        for lesion in lesions.tolist()
+    )
     choices = {"clinic": clinics, **metadata}
     if config.domain not in choices:
-        raise InputError(f"data.domain={config.domain} is no column of ISIC's metadata: {closest(config.domain, choices)}")
+        raise InputError(
+            f"data.domain={config.domain} is no column of ISIC's metadata: {closest(config.domain, choices)}"
+        )
     labels = repeated("", len(names))
     for name in CLASSES:
         labels[truth[name].astype(float) > 0] = name

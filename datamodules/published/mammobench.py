@@ -11,15 +11,25 @@ from tta.options import option
 
 #: The sites that have normal mammograms too; cmmd has none.
 SITES = ("cdd-cesm", "ddsm", "dmid", "inbreast", "kau-bcmd")
-_METADATA = {"subject_age": "age", "density": "density", "BIRADS": "birads", "view": "view", "laterality": "laterality"}
+_METADATA = {
+    "subject_age": "age",
+    "density": "density",
+    "BIRADS": "birads",
+    "view": "view",
+    "laterality": "laterality",
+}
 
 
 @dataclass
 class MammoBenchConfig(PublishedConfig):
     """Mammo-Bench v2, normal or not: train on all of five sites but one, test on that."""
 
-    root: str = option("data/Mammo_Bench_v2", "folder of mammo-bench.csv (or CSV_Files/) and Preprocessed_Dataset/")
-    target: str | list[str] | None = option("cdd-cesm", "site that is left out: cdd-cesm, ddsm, dmid, inbreast or kau-bcmd")
+    root: str = option(
+        "data/Mammo_Bench_v2", "folder of mammo-bench.csv (or CSV_Files/) and Preprocessed_Dataset/"
+    )
+    target: str | list[str] | None = option(
+        "cdd-cesm", "site that is left out: cdd-cesm, ddsm, dmid, inbreast or kau-bcmd"
+    )
 
 
 def load_mammobench(config: MammoBenchConfig, split: Split) -> ImageSet:
@@ -35,9 +45,15 @@ def load_mammobench(config: MammoBenchConfig, split: Split) -> ImageSet:
         origin=root / "mammo-bench.csv",
         root=root,
         paths=table["preprocessed_image_path"],
-        labels=text("normal" if name == "Normal" else "abnormal" for name in table["classification"].tolist()),
+        labels=text(
+            "normal" if name == "Normal" else "abnormal"
+            for name in table["classification"].tolist()
+        ),
         domains=table["source_dataset"],
-        groups=text(f"{site}:{subject}" if subject else "" for site, subject in zip(sites, subjects, strict=True)),
+        groups=text(
+            f"{site}:{subject}" if subject else ""
+            for site, subject in zip(sites, subjects, strict=True)
+        ),
         class_names=("normal", "abnormal"),
         metadata={new: table[old] for old, new in _METADATA.items() if old in table},
     )

@@ -4,7 +4,15 @@ Each is a function of an image, a strength and a random generator; ``registry.py
 """
 
 from datamodules.shifts.registry import CORRUPTIONS, FAMILIES, members
-from datamodules.shifts.shift import SHIFTS, ComposeConfig, NoShiftConfig, Shift, ShiftConfig, create_shift, expanded
+from datamodules.shifts.shift import (
+    SHIFTS,
+    ComposeConfig,
+    NoShiftConfig,
+    Shift,
+    ShiftConfig,
+    create_shift,
+    expanded,
+)
 
 __all__ = [
     "CORRUPTIONS",

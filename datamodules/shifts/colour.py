@@ -8,7 +8,10 @@ from torch import Tensor
 _STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 
 #: Wavelengths of red, green and blue, in nm, and their shares in luminance (ITU-R BT.709).
-_WAVELENGTHS, _LUMINANCE = torch.tensor([610.0, 550.0, 465.0]), torch.tensor([0.2126, 0.7152, 0.0722])
+_WAVELENGTHS, _LUMINANCE = (
+    torch.tensor([610.0, 550.0, 465.0]),
+    torch.tensor([0.2126, 0.7152, 0.0722]),
+)
 _DAYLIGHT = 6500.0  # kelvin
 
 

@@ -45,7 +45,9 @@ def convolved(image: Tensor, kernel: Tensor) -> Tensor:
     if kernel.numel() > _LARGE:
         axes, shape = spatial(image), padded.shape[2:]
         product = torch.fft.rfftn(padded, dim=axes) * torch.fft.rfftn(kernel, s=shape)
-        whole = torch.fft.irfftn(product, s=shape, dim=axes)  # the border of a kernel's width has wrapped around
+        whole = torch.fft.irfftn(
+            product, s=shape, dim=axes
+        )  # the border of a kernel's width has wrapped around
         return whole[(slice(None), 0, *(slice(side - 1, None) for side in kernel.shape))]
     convolve = nn.functional.conv2d if kernel.dim() == 2 else nn.functional.conv3d
     return convolve(padded, kernel[None, None]).transpose(0, 1)[0]

@@ -25,7 +25,10 @@ def spikes(image: Tensor, amplitude: float, rng: np.random.Generator) -> Tensor:
     shape = image.shape[1:]
     # An eighth to three eighths of the side from the centre, in each direction: stripes of 2 to 6 pixels.
     away = [rng.choice((-1, 1)) * rng.uniform(0.125, 0.375) for _ in shape]
-    place = tuple(min(side - 1, side // 2 + round(share * side)) for side, share in zip(shape, away, strict=True))
+    place = tuple(
+        min(side - 1, side // 2 + round(share * side))
+        for side, share in zip(shape, away, strict=True)
+    )
     return bare(KSpaceSpikeNoise(place, math.log(amplitude * math.prod(shape)))(image))
 
 
@@ -35,4 +38,6 @@ def ghosting(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor
     spectrum = torch.fft.rfft(image, dim=-axis)
     weights = torch.full((spectrum.shape[-axis],), 1 - strength)
     weights[::step] = 1
-    return torch.fft.irfft(spectrum * weights.reshape(-1, *[1] * (axis - 1)), image.shape[-axis], dim=-axis)
+    return torch.fft.irfft(
+        spectrum * weights.reshape(-1, *[1] * (axis - 1)), image.shape[-axis], dim=-axis
+    )

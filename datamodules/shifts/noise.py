@@ -20,7 +20,10 @@ def rician(image: Tensor, sigma: float, rng: np.random.Generator) -> Tensor:
 
 def shot(image: Tensor, photons: float, rng: np.random.Generator) -> Tensor:
     """Poisson noise of a sensor that counts ``photons`` where the image is 1."""
-    return torch.from_numpy(rng.poisson(image.clamp(min=0).numpy() * photons).astype(np.float32)) / photons
+    return (
+        torch.from_numpy(rng.poisson(image.clamp(min=0).numpy() * photons).astype(np.float32))
+        / photons
+    )
 
 
 def speckle(image: Tensor, sigma: float, rng: np.random.Generator) -> Tensor:

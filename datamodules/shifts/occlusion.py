@@ -15,7 +15,10 @@ def smoke(image: Tensor, density: float, rng: np.random.Generator) -> Tensor:
     haze = torch.zeros(image.shape[-2:])
     for cells, weight in ((3, 0.6), (6, 0.4)):
         grid = torch.from_numpy(rng.random((1, 1, cells, cells), dtype=np.float32))
-        haze += weight * nn.functional.interpolate(grid, haze.shape, mode="bicubic", align_corners=True)[0, 0]
+        haze += (
+            weight
+            * nn.functional.interpolate(grid, haze.shape, mode="bicubic", align_corners=True)[0, 0]
+        )
     opacity = density * (0.4 + 0.6 * haze).clamp(0, 1)
     return image * (1 - opacity) + 0.85 * opacity
 
@@ -23,7 +26,9 @@ def smoke(image: Tensor, density: float, rng: np.random.Generator) -> Tensor:
 def dust(image: Tensor, specks: float, rng: np.random.Generator) -> Tensor:
     """Dark specks out of focus, ``specks`` of them, of .8 to 2.5 pixels' radius on a side of 32."""
     mask, draw = _canvas(image)
-    for x, y, size in rng.random((int(specks), 3)):  # as many more at higher severities, the first ones the same
+    for x, y, size in rng.random(
+        (int(specks), 3)
+    ):  # as many more at higher severities, the first ones the same
         x, y, radius = x * mask.width, y * mask.height, _FINE * pixels(image, 0.8 + 1.7 * size)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
     return image * (1 - 0.85 * _soft(mask, image, 0.4))
@@ -36,7 +41,12 @@ def hair(image: Tensor, hairs: float, rng: np.random.Generator) -> Tensor:
     scale = np.array([mask.width, mask.height])
     for start, middle, stop in 1.4 * rng.random((int(hairs), 3, 2)) - 0.2:
         curve = (1 - time) ** 2 * start + 2 * time * (1 - time) * middle + time**2 * stop
-        draw.line([*map(tuple, curve * scale)], fill=255, width=max(1, round(_FINE * pixels(image, 0.9))), joint="curve")
+        draw.line(
+            [*map(tuple, curve * scale)],
+            fill=255,
+            width=max(1, round(_FINE * pixels(image, 0.9))),
+            joint="curve",
+        )
     opacity = 0.95 * _soft(mask, image, 0.1)
     return image * (1 - opacity) + 0.08 * opacity
 

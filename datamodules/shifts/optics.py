@@ -32,7 +32,8 @@ def vignette(image: Tensor, tangent: float, rng: np.random.Generator) -> Tensor:
     """Light that falls off with the fourth power of the cosine, ``tangent`` that of its angle at the corners; off-centre."""
     # The optical axis lies in the middle third, so that objects in the image's middle are shaded too.
     y, x = (
-        torch.linspace(-1, 1, side) - shift for side, shift in zip(image.shape[-2:], rng.uniform(-0.3, 0.3, 2), strict=True)
+        torch.linspace(-1, 1, side) - shift
+        for side, shift in zip(image.shape[-2:], rng.uniform(-0.3, 0.3, 2), strict=True)
     )
     radius = (y[:, None].square() + x.square()) / 2
     return image / (1 + tangent**2 * radius).square()

@@ -25,11 +25,19 @@ def jpeg(image: Tensor, quality: float, rng: np.random.Generator) -> Tensor:
     """JPEG compression at ``quality`` 1 to 100, slice by slice; three channels as colour, others one by one."""
     height, width = image.shape[-2:]
     colour = len(image) == 3
-    planes = image.movedim(0, -1).reshape(-1, height, width, 3) if colour else image.reshape(-1, height, width)
+    planes = (
+        image.movedim(0, -1).reshape(-1, height, width, 3)
+        if colour
+        else image.reshape(-1, height, width)
+    )
     values = (255 * planes.clamp(0, 1)).round().to(torch.uint8).numpy()
     stored = np.stack([_stored(plane, int(quality)) for plane in values])
     result = torch.from_numpy(stored).float() / 255
-    return result.reshape(*image.shape[1:], 3).movedim(-1, 0) if colour else result.reshape(image.shape)
+    return (
+        result.reshape(*image.shape[1:], 3).movedim(-1, 0)
+        if colour
+        else result.reshape(image.shape)
+    )
 
 
 def _resampled(image: Tensor, size: float, mode: str) -> Tensor:

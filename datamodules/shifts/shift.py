@@ -59,7 +59,9 @@ class Shift:
     def __post_init__(self) -> None:
         for kind, severity in self.parts:
             if kind in FAMILIES:
-                raise InputError(f"{kind} is a family of shifts, one at a time: stream=continual stream.shifts={kind}")
+                raise InputError(
+                    f"{kind} is a family of shifts, one at a time: stream=continual stream.shifts={kind}"
+                )
             if kind not in CORRUPTIONS:
                 raise InputError(f"unknown shift {kind!r}: {closest(kind, CORRUPTIONS)}")
             if not 1 <= severity <= 5:
@@ -76,8 +78,14 @@ class Shift:
         """
         for kind, _ in self.parts:
             if not CORRUPTIONS[kind].fits(channels, dimensions):
-                fitting = sorted(name for name, other in CORRUPTIONS.items() if other.fits(channels, dimensions))
-                needs = "colour images (three channels)" if CORRUPTIONS[kind].colour and channels != 3 else "2D images"
+                fitting = sorted(
+                    name for name, other in CORRUPTIONS.items() if other.fits(channels, dimensions)
+                )
+                needs = (
+                    "colour images (three channels)"
+                    if CORRUPTIONS[kind].colour and channels != 3
+                    else "2D images"
+                )
                 raise InputError(
                     f"shift {kind} needs {needs}, and these are {dimensions}D with {channels} channel(s): "
                     f"choose among {', '.join(fitting)}"
@@ -98,12 +106,18 @@ class Shift:
             # A part of its own generator each: two kinds of noise must not draw the same numbers.
             key = [self.seed, zlib.crc32(name.encode()), *([place] if place else [])]
             corruption = CORRUPTIONS[kind]
-            image = corruption.function(image, corruption.levels[severity - 1], np.random.default_rng(key)).clamp(0, 1)
+            image = corruption.function(
+                image, corruption.levels[severity - 1], np.random.default_rng(key)
+            ).clamp(0, 1)
         return image
 
 
 #: Shifts by name, with the dataclass of their options.
-SHIFTS: dict[str, type] = {"none": NoShiftConfig, "compose": ComposeConfig, **dict.fromkeys(CORRUPTIONS, ShiftConfig)}
+SHIFTS: dict[str, type] = {
+    "none": NoShiftConfig,
+    "compose": ComposeConfig,
+    **dict.fromkeys(CORRUPTIONS, ShiftConfig),
+}
 
 
 def create_shift(kind: str, config: NoShiftConfig | ShiftConfig) -> Shift | None:
@@ -122,5 +136,10 @@ def create_shift(kind: str, config: NoShiftConfig | ShiftConfig) -> Shift | None
 
 def expanded(words: Sequence[str]) -> list[str]:
     """Command-line words with ``shift=[blur,noise]`` written out as the options of ``shift=compose``."""
-    written = [["shift=compose", f"shift.parts={w.removeprefix('shift=')}"] if w.startswith("shift=[") else [w] for w in words]
+    written = [
+        ["shift=compose", f"shift.parts={w.removeprefix('shift=')}"]
+        if w.startswith("shift=[")
+        else [w]
+        for w in words
+    ]
     return [word for words in written for word in words]

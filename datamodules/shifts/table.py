@@ -13,12 +13,17 @@ def shifts_table() -> str:
 
 def families_table() -> str:
     """A row a modality."""
-    rows = (f"| `{name}` | {', '.join(f'`{member}`' for member in family)} |\n" for name, family in FAMILIES.items())
+    rows = (
+        f"| `{name}` | {', '.join(f'`{member}`' for member in family)} |\n"
+        for name, family in FAMILIES.items()
+    )
     return "| `stream.shifts=` | its shifts |\n|---|---|\n" + "".join(rows)
 
 
 def _row(name: str, corruption: Corruption) -> str:
-    text = re.sub("``(.*?)``", r"*\1*", (corruption.function.__doc__ or "").split("\n")[0].rstrip("."))
+    text = re.sub(
+        "``(.*?)``", r"*\1*", (corruption.function.__doc__ or "").split("\n")[0].rstrip(".")
+    )
     levels = ", ".join(f"{level:g}" for level in corruption.levels)
     needs = "colour, " * corruption.colour + ("2D" if corruption.flat else "2D, 3D")
     return f"| `{name}` | {text} | {levels} | {needs} |\n"

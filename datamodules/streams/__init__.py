@@ -9,7 +9,12 @@ from datamodules.streams.correlated import BlocksConfig, DirichletConfig
 from datamodules.streams.loader import StreamLoader
 from datamodules.streams.prevalence import PrevalenceConfig
 from datamodules.streams.recorded import ReplayConfig, TimeConfig
-from datamodules.streams.sequence import ContinualConfig, GradualConfig, MixedConfig, RecurringConfig
+from datamodules.streams.sequence import (
+    ContinualConfig,
+    GradualConfig,
+    MixedConfig,
+    RecurringConfig,
+)
 from datamodules.streams.stream import Order, Stream, joined
 from tta.errors import InputError
 

@@ -23,7 +23,9 @@ class StreamConfig:
             if getattr(self, name) < 1:
                 raise InputError(f"stream.{name} must be at least 1")
         if self.window is not None and self.window < self.batch_size:
-            raise InputError(f"stream.window={self.window} must be at least stream.batch_size={self.batch_size}")
+            raise InputError(
+                f"stream.window={self.window} must be at least stream.batch_size={self.batch_size}"
+            )
 
     @property
     def seen(self) -> int:
@@ -54,7 +56,9 @@ def class_index(label: str | int, class_names: tuple[str, ...]) -> int:
         return class_names.index(str(label))
     if str(label).isdigit() and int(label) < len(class_names):
         return int(label)
-    raise InputError(f"label {label!r} is none of the classes: {', '.join(class_names)} (or 0..{len(class_names) - 1})")
+    raise InputError(
+        f"label {label!r} is none of the classes: {', '.join(class_names)} (or 0..{len(class_names) - 1})"
+    )
 
 
 def rows_of_classes(images: ImageSet, rng: np.random.Generator, stream: str) -> list[Order]:
@@ -69,4 +73,7 @@ def rows_of_classes(images: ImageSet, rng: np.random.Generator, stream: str) -> 
             f"stream={stream} orders images by class, but {unlabelled} of the target's {len(images)} have no label: "
             "use stream=iid"
         )
-    return [rng.permutation(np.flatnonzero(images.labels == label)) for label in np.unique(images.labels)]
+    return [
+        rng.permutation(np.flatnonzero(images.labels == label))
+        for label in np.unique(images.labels)
+    ]

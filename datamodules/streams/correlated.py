@@ -15,8 +15,12 @@ from tta.options import option
 class BlocksConfig(StreamConfig):
     """Class after class, or a few classes after a few: every image once a pass, those of a class together."""
 
-    blocks: int = option(1, "blocks that each class is cut into; every round shows one block of each class")
-    together: int = option(1, "classes that come at a time, mixed; where they don't divide, fewer come last")
+    blocks: int = option(
+        1, "blocks that each class is cut into; every round shows one block of each class"
+    )
+    together: int = option(
+        1, "classes that come at a time, mixed; where they don't divide, fewer come last"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -26,7 +30,9 @@ class BlocksConfig(StreamConfig):
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
         """Items in rounds of one block a class; the classes come in a new random order every round."""
-        blocks = [np.array_split(rows, self.blocks) for rows in rows_of_classes(images, rng, "blocks")]
+        blocks = [
+            np.array_split(rows, self.blocks) for rows in rows_of_classes(images, rng, "blocks")
+        ]
         rows = []
         for turn in range(self.blocks):
             order = rng.permutation(len(blocks))
@@ -40,7 +46,10 @@ class BlocksConfig(StreamConfig):
 class DirichletConfig(StreamConfig):
     """Labels correlated in time: each class spread over slots by a Dirichlet law, every image once a pass."""
 
-    delta: float = option(0.1, "concentration: the smaller, the fewer slots a class is in; large: every slot like the target")
+    delta: float = option(
+        0.1,
+        "concentration: the smaller, the fewer slots a class is in; large: every slot like the target",
+    )
     slots: int | None = option(None, "slots of the stream; null: as many as there are classes")
 
     def __post_init__(self) -> None:

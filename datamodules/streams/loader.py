@@ -15,8 +15,15 @@ from tta.errors import InputError
 class _Batches(Dataset[dict[str, Any]]):
     """The stream as a dataset whose items are whole batches, so that workers decode, shift and collate them."""
 
-    def __init__(self, images: ImageSet, stream: Stream, batch_size: int, window: int | None) -> None:
-        self.images, self.stream, self.batch_size, self.window = images.transformed(None), stream, batch_size, window
+    def __init__(
+        self, images: ImageSet, stream: Stream, batch_size: int, window: int | None
+    ) -> None:
+        self.images, self.stream, self.batch_size, self.window = (
+            images.transformed(None),
+            stream,
+            batch_size,
+            window,
+        )
         self.rank, self.parts = place()
 
     def __len__(self) -> int:
@@ -30,7 +37,9 @@ class _Batches(Dataset[dict[str, Any]]):
         shifts = items.shifts_of_items()
         if any(shift is not None for shift in shifts):
             shown = zip(batch["image"], batch["id"], shifts, strict=True)
-            batch["image"] = torch.stack([image if shift is None else shift(image, name) for image, name, shift in shown])
+            batch["image"] = torch.stack(
+                [image if shift is None else shift(image, name) for image, name, shift in shown]
+            )
         return {**batch, "domain": items.domains(self.images), "seen_before": first - start}
 
 
@@ -50,7 +59,12 @@ class StreamLoader:
     """
 
     def __init__(
-        self, images: ImageSet, stream: Stream | Order, batch_size: int, workers: int = 0, window: int | None = None
+        self,
+        images: ImageSet,
+        stream: Stream | Order,
+        batch_size: int,
+        workers: int = 0,
+        window: int | None = None,
     ) -> None:
         self.images, self.batch_size = images, batch_size
         self.stream = stream if isinstance(stream, Stream) else Stream(stream, (images.transform,))
@@ -68,7 +82,9 @@ class StreamLoader:
         # The sampler, not a shortened stream, goes on at the position: a window reaches behind it.
         order = range(start, len(batches))
         pinned = torch.cuda.is_available()  # copies to the device then go on beside its work
-        loader = DataLoader(batches, batch_size=None, sampler=order, num_workers=self.workers, pin_memory=pinned)
+        loader = DataLoader(
+            batches, batch_size=None, sampler=order, num_workers=self.workers, pin_memory=pinned
+        )
         for index, batch in enumerate(loader):
             self._handed_out = start + index + 1
             yield batch

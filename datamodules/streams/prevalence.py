@@ -17,15 +17,21 @@ class PrevalenceConfig(StreamConfig):
 
     label: str | int = option(0, "the frequent class, by number or name")
     fraction: float = option(0.85, "its share of the stream; the others keep their proportions")
-    prevalence: list[float] | None = option(None, "share of each class, in place of label and fraction: [.7,.2,.1]")
+    prevalence: list[float] | None = option(
+        None, "share of each class, in place of label and fraction: [.7,.2,.1]"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.fraction <= 1:
             raise InputError(f"stream.fraction={self.fraction} is outside [0, 1]")
         shares = self.prevalence
-        if shares is not None and not (shares and min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):
-            raise InputError(f"stream.prevalence={shares} must be shares of the classes, none below 0, that sum to 1")
+        if shares is not None and not (
+            shares and min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6
+        ):
+            raise InputError(
+                f"stream.prevalence={shares} must be shares of the classes, none below 0, that sum to 1"
+            )
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
         """Items, exactly in the asked shares up to rounding."""
@@ -49,10 +55,14 @@ class PrevalenceConfig(StreamConfig):
                     f"stream.prevalence has {len(self.prevalence)} shares for {len(names)} classes: give one for each of "
                     f"{', '.join(names)}"
                 )
-            groups = {name: np.flatnonzero(images.labels == label) for label, name in enumerate(names)}
+            groups = {
+                name: np.flatnonzero(images.labels == label) for label, name in enumerate(names)
+            }
             edges = np.round(np.cumsum(self.prevalence) * total).astype(int)
             counts = np.diff(edges, prepend=0).tolist()
         for (name, rows), count in zip(groups.items(), counts, strict=True):
             if count and not len(rows):
-                raise InputError(f"stream=prevalence needs labelled images of {name} in the target: use stream=iid")
+                raise InputError(
+                    f"stream=prevalence needs labelled images of {name} in the target: use stream=iid"
+                )
         return list(zip(groups.values(), counts, strict=True))

@@ -26,16 +26,24 @@ _USED = ("id", "row", "shift", "severity", "seed")
 class TimeConfig(StreamConfig):
     """The target's real order, by a column of its metadata; every image once a pass."""
 
-    column: str = option("time", "the column: numbers, or dates written year first, 2024-05-31T12:00")
+    column: str = option(
+        "time", "the column: numbers, or dates written year first, 2024-05-31T12:00"
+    )
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
         """Items, earliest first; those of the same time as the target lists them."""
         if self.column not in images.metadata:
-            raise InputError(f"the target has no column {self.column!r} to order by: {closest(self.column, images.metadata)}")
+            raise InputError(
+                f"the target has no column {self.column!r} to order by: {closest(self.column, images.metadata)}"
+            )
         values = _sortable(images.metadata[self.column])
-        missing = int((values != values).sum() if values.dtype.kind in "fM" else (values == "").sum())
+        missing = int(
+            (values != values).sum() if values.dtype.kind in "fM" else (values == "").sum()
+        )
         if missing:
-            raise InputError(f"the column {self.column!r} is empty for {missing} of the target's {len(images)} images")
+            raise InputError(
+                f"the column {self.column!r} is empty for {missing} of the target's {len(images)} images"
+            )
         return as_they_are(images, np.argsort(values, kind="stable"))
 
 
@@ -52,12 +60,18 @@ class ReplayConfig(StreamConfig):
         if images.transform is not None:
             raise InputError("stream=replay takes its shifts from the table: leave out shift=")
         names, numbers, which = [], [], []
-        written: dict[tuple[str, str, str], int] = {}  # so that each is understood once, and not a million times
+        written: dict[
+            tuple[str, str, str], int
+        ] = {}  # so that each is understood once, and not a million times
         shifts: dict[Shift | None, int] = {}
-        for place, (name, number, kinds, severity, seed) in enumerate(_lines(Path(self.path).expanduser())):
+        for place, (name, number, kinds, severity, seed) in enumerate(
+            _lines(Path(self.path).expanduser())
+        ):
             key = (kinds, severity, seed)
             if key not in written:
-                written[key] = shifts.setdefault(_shift(*key, where=f"{self.path}, line {place + 2}"), len(shifts))
+                written[key] = shifts.setdefault(
+                    _shift(*key, where=f"{self.path}, line {place + 2}"), len(shifts)
+                )
             names.append(name)
             numbers.append(number)
             which.append(written[key])
@@ -84,7 +98,9 @@ def _lines(path: Path) -> Iterator[tuple[str, ...]]:
             columns = next(reader, [])
             if "id" not in columns:
                 listed = ", ".join(columns) or "(none)"
-                raise InputError(f"{path} has the columns {listed}: expected {', '.join(COLUMNS)}, at least id")
+                raise InputError(
+                    f"{path} has the columns {listed}: expected {', '.join(COLUMNS)}, at least id"
+                )
             places = [columns.index(name) if name in columns else len(columns) for name in _USED]
             picked = itemgetter(*places)
             for line in reader:
@@ -92,7 +108,9 @@ def _lines(path: Path) -> Iterator[tuple[str, ...]]:
                     empty = False
                     yield picked(line + [""] * (len(columns) + 1 - len(line)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"the stream's table {path} cannot be read ({error}): check stream.path") from error
+        raise InputError(
+            f"the stream's table {path} cannot be read ({error}): check stream.path"
+        ) from error
     if empty:
         raise InputError(f"{path} has no items: check stream.path")
 
@@ -109,7 +127,11 @@ def _find(names: list[str], numbers: list[str], images: ImageSet, path: str) -> 
     for place, (name, number) in enumerate(zip(names, numbers, strict=True)):
         row = places.get(name, -1)
         if row >= 0 and len(places) < len(ids):
-            row = int(number) if number.isdecimal() and int(number) < len(ids) and ids[int(number)] == name else -1
+            row = (
+                int(number)
+                if number.isdecimal() and int(number) < len(ids) and ids[int(number)] == name
+                else -1
+            )
         if row < 0:
             raise InputError(
                 f"{path}, line {place + 2}: the target has no image {name!r} there: "

@@ -17,7 +17,8 @@ class _ShiftingConfig(StreamConfig):
     """A stream that may bring shifts."""
 
     shifts: str | list[str] | None = option(
-        None, "shifts of the stream's own, or a modality's family, after shift=; null: the target's domains instead"
+        None,
+        "shifts of the stream's own, or a modality's family, after shift=; null: the target's domains instead",
     )
     severity: int = option(3, "severity of the stream's own shifts, 1 to 5")
 
@@ -79,7 +80,9 @@ class MixedConfig(_ShiftingConfig):
         """Items, where there are shifts each under one of them, in equal shares."""
         rows = rng.permutation(len(images))
         if self.shifts is not None:
-            return Stream(rows, self.own(images), rng.permutation(np.arange(len(rows)) % len(self.names)))
+            return Stream(
+                rows, self.own(images), rng.permutation(np.arange(len(rows)) % len(self.names))
+            )
         _check_several_domains(images, "mixed")
         return as_they_are(images, rows)
 
@@ -89,7 +92,8 @@ class GradualConfig(_ShiftingConfig):
     """Severity rises step by step to its highest and falls again, shift after shift; every image once a shift."""
 
     shifts: str | list[str] | None = option(
-        None, "shifts whose severity ramps, one after the other, or a modality's family; null: that of shift="
+        None,
+        "shifts whose severity ramps, one after the other, or a modality's family; null: that of shift=",
     )
     severity: int = option(5, "highest severity of the ramp, 1 to 5")
 
@@ -99,19 +103,28 @@ class GradualConfig(_ShiftingConfig):
         if self.shifts is not None:
             ramps = [tuple(_after(base, name, level) for level in levels) for name in self.names]
         elif isinstance(base, Shift):
-            ramps = [tuple(replace(base, parts=tuple((name, level) for name, _ in base.parts)) for level in levels)]
+            ramps = [
+                tuple(
+                    replace(base, parts=tuple((name, level) for name, _ in base.parts))
+                    for level in levels
+                )
+            ]
         else:
             raise InputError(
                 "stream=gradual ramps the severity of a shift: choose one, shift=noise, or several in turn, "
                 "stream.shifts=[noise,blur]"
             )
-        steps = np.array([*levels, *reversed(levels[:-1])])[np.arange(count) * (2 * self.severity - 1) // count]
+        steps = np.array([*levels, *reversed(levels[:-1])])[
+            np.arange(count) * (2 * self.severity - 1) // count
+        ]
         return joined([Stream(rng.permutation(count), ramp, steps - 1) for ramp in ramps])
 
 
 def _rows_of_domains(images: ImageSet) -> list[Order]:
     """Rows of each domain, in the order in which the target lists them."""
-    return [np.flatnonzero(images.domains == name) for name in dict.fromkeys(images.domains.tolist())]
+    return [
+        np.flatnonzero(images.domains == name) for name in dict.fromkeys(images.domains.tolist())
+    ]
 
 
 def _check_several_domains(images: ImageSet, stream: str) -> None:
@@ -129,5 +142,7 @@ def _shuffled(visits: list[Stream], rng: np.random.Generator) -> Stream:
 def _after(base: Transform | None, name: str, severity: int) -> Shift:
     """The shift ``name`` after the images' own transform."""
     if base is not None and not isinstance(base, Shift):
-        raise InputError("the images' transform is not made by create_shift: no stream can add shifts to it")
+        raise InputError(
+            "the images' transform is not made by create_shift: no stream can add shifts to it"
+        )
     return Shift((*(base.parts if base else ()), (name, severity)), base.seed if base else 0)

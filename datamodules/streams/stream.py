@@ -37,7 +37,9 @@ class Stream:
 
     def part(self, items: slice) -> "Stream":
         """Some of the items."""
-        return Stream(self.rows[items], self.shifts, None if self.which is None else self.which[items])
+        return Stream(
+            self.rows[items], self.shifts, None if self.which is None else self.which[items]
+        )
 
     def shifts_of_items(self) -> list[Transform | None]:
         """The transform of each item."""
@@ -65,7 +67,10 @@ class Stream:
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
-            writer.writerows([position, *item, *described[shift]] for position, (*item, shift) in enumerate(items))
+            writer.writerows(
+                [position, *item, *described[shift]]
+                for position, (*item, shift) in enumerate(items)
+            )
 
 
 def joined(streams: Sequence[Stream]) -> Stream:
@@ -74,8 +79,12 @@ def joined(streams: Sequence[Stream]) -> Stream:
     which = []
     for stream in streams:
         places = np.array([shifts.index(shift) for shift in stream.shifts])
-        which.append(np.full(len(stream), places[0]) if stream.which is None else places[stream.which])
-    return Stream(np.concatenate([stream.rows for stream in streams]), shifts, np.concatenate(which))
+        which.append(
+            np.full(len(stream), places[0]) if stream.which is None else places[stream.which]
+        )
+    return Stream(
+        np.concatenate([stream.rows for stream in streams]), shifts, np.concatenate(which)
+    )
 
 
 def _described(shift: Transform | None) -> tuple[str, str, int]:
@@ -83,6 +92,8 @@ def _described(shift: Transform | None) -> tuple[str, str, int]:
     if shift is None:
         return "none", "0", 0
     if not isinstance(shift, Shift):
-        raise InputError("the images' transform is not made by create_shift: a stream with it cannot be saved")
+        raise InputError(
+            "the images' transform is not made by create_shift: a stream with it cannot be saved"
+        )
     names, severities = zip(*shift.parts, strict=True)
     return "+".join(names), "+".join(map(str, severities)), shift.seed

@@ -20,7 +20,11 @@ class NewestOnly(Callback):
         broken = outputs.pop("broken", None)  # numbers of images, not a value of each
         for content, kinds in ((outputs, Tensor), (batch, (list, Tensor))):
             for key, value in content.items():
-                if isinstance(value, kinds) and not (isinstance(value, Tensor) and value.dim() == 0) and len(value) == shown:
+                if (
+                    isinstance(value, kinds)
+                    and not (isinstance(value, Tensor) and value.dim() == 0)
+                    and len(value) == shown
+                ):
                     content[key] = value[seen:]
         left = None if broken is None else broken[broken >= seen] - seen
         outputs["broken"] = None if left is None or not len(left) else left

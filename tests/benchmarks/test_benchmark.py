@@ -28,7 +28,13 @@ def words(source: Path, tmp_path: Path) -> list[str]:
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources" / "phantom0").symlink_to(source)
     return [
-        *("streams=[iid,prevalence,blocks,recurring]", "shifts=[none]", "methods=[tent]", "rates=[10]", "policies=[on]"),
+        *(
+            "streams=[iid,prevalence,blocks,recurring]",
+            "shifts=[none]",
+            "methods=[tent]",
+            "rates=[10]",
+            "policies=[on]",
+        ),
         *("images=128", "cost_rounds=0", "processes=1", f"sources={tmp_path / 'sources'}"),
     ]
 
@@ -58,7 +64,11 @@ def test_a_stopped_run_goes_on_and_shards_make_a_whole(
 
     run = cell.run
     monkeypatch.setattr(
-        cell, "run", lambda batches, config, checkpoint: passes.append(config) or run(batches, config, checkpoint)
+        cell,
+        "run",
+        lambda batches, config, checkpoint: (
+            passes.append(config) or run(batches, config, checkpoint)
+        ),
     )
     monkeypatch.setattr(tables, "append", append_until_killed)
     whole = tmp_path / "whole"
@@ -80,27 +90,41 @@ def test_a_stopped_run_goes_on_and_shards_make_a_whole(
     streams = tables.read(whole / "references.csv")
     assert all(row["images"] >= 128 and row["model"] == 0 for row in streams)
     assert {row["batch"] for row in streams} == {row["control"] for row in rows}
-    assert {path.name for path in whole.iterdir()} >= {"summary.json", "regret.png", "cells.png", "config.yaml"}
+    assert {path.name for path in whole.iterdir()} >= {
+        "summary.json",
+        "regret.png",
+        "cells.png",
+        "config.yaml",
+    }
 
     shards = [tmp_path / "shard1", tmp_path / "shard2"]
     for number, (shard, processes) in enumerate(zip(shards, (1, 2), strict=True), start=1):
         run_cells(shard, *words, f"shard={number}/2", f"processes={processes}")
     merged = tmp_path / "merged"
-    assert benchmark.main([f"merge=[{shards[0]},{shards[1]}]", f"output={merged}", "report=true"]) == 0
+    assert (
+        benchmark.main([f"merge=[{shards[0]},{shards[1]}]", f"output={merged}", "report=true"]) == 0
+    )
     assert results(merged) == rows
-    summary, merged_summary = (json.loads((folder / "summary.json").read_text()) for folder in (whole, merged))
+    summary, merged_summary = (
+        json.loads((folder / "summary.json").read_text()) for folder in (whole, merged)
+    )
     assert merged_summary["ours"] == pytest.approx(summary["ours"])
     assert summary["ours"]["cells"] == 4
     assert summary["policies"] == {}
 
     # What was predicted is kept, so that the page can be had at any time; nothing is run for it.
-    keep, keep_merged = ({tables.key_of(r, KEYS): r for r in tables.read(f / "predictions.csv")} for f in (whole, merged))
+    keep, keep_merged = (
+        {tables.key_of(r, KEYS): r for r in tables.read(f / "predictions.csv")}
+        for f in (whole, merged)
+    )
     assert keep == keep_merged
     assert len(keep) == 4 * (len(OF_STREAM) + 2)
     for row in rows:
         stream = of_streams(keep.values())[tables.key_of(row, tables.STREAM_KEYS)]
         served = torch.from_numpy(unpacked(keep[tables.key_of(row, KEYS)]["predictions"]))
-        assert balanced_accuracy(served, torch.from_numpy(stream["labels"]), 4) == pytest.approx(row["guarded"], abs=1e-3)
+        assert balanced_accuracy(served, torch.from_numpy(stream["labels"]), 4) == pytest.approx(
+            row["guarded"], abs=1e-3
+        )
     before = len(passes)
     assert benchmark.main([*words, f"output={whole}", "report=true"]) == 0
     assert len(passes) == before
@@ -109,13 +133,23 @@ def test_a_stopped_run_goes_on_and_shards_make_a_whole(
         text, page = checked(folder / "report.html")
         assert page.titles == ["Ranks", "Seven figures", "Regret against gain", "Cells", "Settings"]
         table = [line for line in page.rows if line[0] in ("1", "2")]
-        assert sorted((line[1], line[2], line[3]) for line in table) == [("tent", "none", "4"), ("tent", "ours", "4")]
+        assert sorted((line[1], line[2], line[3]) for line in table) == [
+            ("tent", "none", "4"),
+            ("tent", "ours", "4"),
+        ]
         assert all(" to " in line[6] for line in table)
         assert "images of each stream" in text
 
 
-def test_a_cell_that_fails_is_recorded_and_the_others_go_on(words: list[str], tmp_path: Path, capsys: Capture) -> None:
-    variants = ["variants.broken.kind=dsbr", "variants.broken.target_prior=[1.0]", "methods=[broken,norm]", "streams=[iid]"]
+def test_a_cell_that_fails_is_recorded_and_the_others_go_on(
+    words: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    variants = [
+        "variants.broken.kind=dsbr",
+        "variants.broken.target_prior=[1.0]",
+        "methods=[broken,norm]",
+        "streams=[iid]",
+    ]
     assert benchmark.main([*words, *variants, f"output={tmp_path / 'out'}"]) == 1
     assert "1 failures" in capsys.readouterr().out
     errors = tables.read(tmp_path / "out" / "errors.csv")
@@ -124,7 +158,9 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(words: list[str], tm
     assert [row["method"] for row in results(tmp_path / "out")] == ["norm"]
 
     merged = tmp_path / "merged"
-    assert benchmark.main([f"merge=[{tmp_path / 'out'}]", f"output={merged}"]) == 1, "a shard's failure is not forgotten"
+    assert benchmark.main([f"merge=[{tmp_path / 'out'}]", f"output={merged}"]) == 1, (
+        "a shard's failure is not forgotten"
+    )
     assert [row["method"] for row in tables.read(merged / "errors.csv")] == ["broken"]
     assert "the shards' commands try those cells again" in capsys.readouterr().out
     assert benchmark.main([f"merge=[{merged}]", f"output={tmp_path / 'out'}"]) == 1, "into a shard"
@@ -132,13 +168,21 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(words: list[str], tm
     # What was merged says how its rows were measured, and the shard's own command goes on.
     for folder in (merged, tmp_path / "out"):
         assert "images: 128" in (folder / "config.yaml").read_text()
-    assert benchmark.main([f"merge=[{merged}]", f"output={tmp_path / 'out'}", "images=64"]) == 2, "not under other settings"
+    assert benchmark.main([f"merge=[{merged}]", f"output={tmp_path / 'out'}", "images=64"]) == 2, (
+        "not under other settings"
+    )
     assert benchmark.main([*words, *variants, f"output={tmp_path / 'out'}"]) == 1
 
 
 def test_a_method_without_a_learning_rate_is_planned_once(tmp_path: Path) -> None:
-    words = ["methods=[t3a,tent,tent_slow]", "variants={tent_slow: {kind: tent, momentum: 0}}", "rates=[1,10]"]
-    grid = plan_grid(entry.configured(BenchmarkConfig, {}, [*words, "streams=[iid]", "shifts=[none]"]))
+    words = [
+        "methods=[t3a,tent,tent_slow]",
+        "variants={tent_slow: {kind: tent, momentum: 0}}",
+        "rates=[1,10]",
+    ]
+    grid = plan_grid(
+        entry.configured(BenchmarkConfig, {}, [*words, "streams=[iid]", "shifts=[none]"])
+    )
     [(_, cases)] = grid
     assert [tuple(case) for case in sorted(cases)] == [
         ("t3a", 1),
@@ -149,17 +193,30 @@ def test_a_method_without_a_learning_rate_is_planned_once(tmp_path: Path) -> Non
     ]
 
 
-def test_a_shard_without_a_cell_is_finished_as_well(words: list[str], tmp_path: Path, capsys: Capture) -> None:
+def test_a_shard_without_a_cell_is_finished_as_well(
+    words: list[str], tmp_path: Path, capsys: Capture
+) -> None:
     for number in (1, 2):
         shard = [f"shard={number}/2", f"output={tmp_path / f'shard{number}'}"]
         assert benchmark.main([*words, "streams=[iid]", "policies=[periodic]", *shard]) == 0
     assert "no cell falls to shard=2/2" in capsys.readouterr().out
-    assert benchmark.main([f"merge=[{tmp_path / 'shard1'},{tmp_path / 'shard2'}]", f"output={tmp_path / 'all'}"]) == 0
+    assert (
+        benchmark.main(
+            [f"merge=[{tmp_path / 'shard1'},{tmp_path / 'shard2'}]", f"output={tmp_path / 'all'}"]
+        )
+        == 0
+    )
     assert len(results(tmp_path / "all")) == 1
 
 
 def test_failures_are_made_good_by_what_they_name(tmp_path: Path) -> None:
-    stream = {"data": "phantom", "target": "scanner_b", "shift": "none", "severity": 0, "stream": "iid"}
+    stream = {
+        "data": "phantom",
+        "target": "scanner_b",
+        "shift": "none",
+        "severity": 0,
+        "stream": "iid",
+    }
     failures = [
         {**stream, "seed": 1},
         {**stream, "seed": 2, "method": "tent", "lr": 0.01},
@@ -169,15 +226,24 @@ def test_failures_are_made_good_by_what_they_name(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     tables.write(tmp_path / "one" / "results.csv", tables.RESULTS, [])
-    tables.write(tmp_path / "one" / "errors.csv", (*KEYS, "error"), [{**row, "error": "MemoryError"} for row in failures])
-    done = [{**stream, "seed": seed, "method": "tent", "lr": 0.01, "policy": "on", "guarded": 80.0} for seed in (1, 2, 3)]
+    tables.write(
+        tmp_path / "one" / "errors.csv",
+        (*KEYS, "error"),
+        [{**row, "error": "MemoryError"} for row in failures],
+    )
+    done = [
+        {**stream, "seed": seed, "method": "tent", "lr": 0.01, "policy": "on", "guarded": 80.0}
+        for seed in (1, 2, 3)
+    ]
     tables.write(tmp_path / "two" / "results.csv", tables.RESULTS, done)
     benchmark.merge(tmp_path / "two", [tmp_path / "one"])
     assert [row["seed"] for row in tables.read(tmp_path / "two" / "errors.csv")] == [4]
 
 
 @pytest.mark.parametrize("other", ["images=64", "train=[epochs=1]", "batch_size=32"])
-def test_results_under_other_settings_are_not_mixed(words: list[str], tmp_path: Path, capsys: Capture, other: str) -> None:
+def test_results_under_other_settings_are_not_mixed(
+    words: list[str], tmp_path: Path, capsys: Capture, other: str
+) -> None:
     folder = tmp_path / "out"
     words = [*words, "streams=[iid]", f"output={folder}"]
     assert benchmark.main(words) == 0
@@ -224,7 +290,9 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
         ("from 1 on, or each", "models=some"),
     ]
     for message, word in cases:
-        assert benchmark.main([word, f"output={tmp_path / 'out'}", f"data.root={tmp_path}"]) == 2, word
+        assert benchmark.main([word, f"output={tmp_path / 'out'}", f"data.root={tmp_path}"]) == 2, (
+            word
+        )
         assert message in capsys.readouterr().err
     assert benchmark.main([f"data.root={tmp_path / 'nowhere'}", f"output={tmp_path / 'out'}"]) == 2
     assert "is not a folder" in capsys.readouterr().err

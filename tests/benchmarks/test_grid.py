@@ -33,7 +33,9 @@ def test_a_part_has_the_asked_size_and_no_cell_twice() -> None:
     assert len(cells) == len(set(cells)) == 50
     assert [len(cases) for _, cases in grid].count(4) == 12
     assert len({setting for setting, _ in grid}) == len(grid) == 13
-    assert sum(len(cases) for _, cases in create_grid(STREAMS, CASES, cells=10**6)) == len(STREAMS) * len(CASES)
+    assert sum(len(cases) for _, cases in create_grid(STREAMS, CASES, cells=10**6)) == len(
+        STREAMS
+    ) * len(CASES)
 
 
 def test_a_part_covers_every_value_and_nearly_every_pair_evenly() -> None:
@@ -45,7 +47,8 @@ def test_a_part_covers_every_value_and_nearly_every_pair_evenly() -> None:
         assert counts.keys() == expected.keys()
         assert max(counts.values()) <= 2.2 * min(counts.values())
     pairs, possible = (
-        {(a, b, cell[a], cell[b]) for cell in part for a, b in combinations(range(8), 2)} for part in (cells, everything)
+        {(a, b, cell[a], cell[b]) for cell in part for a, b in combinations(range(8), 2)}
+        for part in (cells, everything)
     )
     assert len(pairs) >= 0.97 * len(possible)
 

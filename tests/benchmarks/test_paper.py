@@ -15,7 +15,15 @@ from benchmarks.paper import cell
 from benchmarks.paper.options import PaperConfig
 from benchmarks.paper.page import markdown
 from benchmarks.paper.plan import KEYS, Plan, create_plan, row_of
-from benchmarks.paper.summary import Band, Spread, against_control, at, bands, over_targets, summarize
+from benchmarks.paper.summary import (
+    Band,
+    Spread,
+    against_control,
+    at,
+    bands,
+    over_targets,
+    summarize,
+)
 from benchmarks.tables import Row
 from tests.conftest import ROOT
 from tta import entry
@@ -24,7 +32,13 @@ from tta.errors import InputError
 Capture = pytest.CaptureFixture[str]
 
 STREAM = {
-    **{"data": "phantom", "target": "scanner_b", "shift": "none", "severity": 0, "stream": BALANCED},
+    **{
+        "data": "phantom",
+        "target": "scanner_b",
+        "shift": "none",
+        "severity": 0,
+        "stream": BALANCED,
+    },
     **{"batch_size": 64, "images": 2048, "seed": 0},
 }
 
@@ -32,9 +46,20 @@ STREAM = {
 def row(method: str, **values: Any) -> Row:
     """A row at the centre; references have neither optimiser nor rate."""
     reference = method in ("source", "norm")
-    how = {"method": method, "optimizer": None if reference else "adam", "lr": None if reference else 0.01}
+    how = {
+        "method": method,
+        "optimizer": None if reference else "adam",
+        "lr": None if reference else 0.01,
+    }
     scores = {"beta": 0.1, "tv": 0.2, "balanced_accuracy": 80.0, "auroc": 90.0}
-    return {**STREAM, **how, **scores, **{f"{name}_last": value for name, value in scores.items()}, "seconds": 1.0, **values}
+    return {
+        **STREAM,
+        **how,
+        **scores,
+        **{f"{name}_last": value for name, value in scores.items()},
+        "seconds": 1.0,
+        **values,
+    }
 
 
 # Measures
@@ -44,20 +69,37 @@ def test_measures_of_a_stream_and_of_its_last_quarter() -> None:
     labels = torch.tensor([0, 1] * 4)
     said = torch.tensor([0, 1, 0, 1, 0, 1, 0, 0])
     confidence = torch.tensor([0.9, 0.9, 0.8, 0.8, 0.7, 0.9, 0.8, 0.6])
-    probabilities = torch.stack([torch.where(said == c, confidence, 1 - confidence) for c in (0, 1)], 1)
+    probabilities = torch.stack(
+        [torch.where(said == c, confidence, 1 - confidence) for c in (0, 1)], 1
+    )
     measured = cell.measures(probabilities, labels, ("a", "b"))
-    assert measured["beta"] == pytest.approx((5 / 8 * math.log(5 / 4) + 3 / 8 * math.log(3 / 4)) / math.log(2), abs=1e-6)
+    assert measured["beta"] == pytest.approx(
+        (5 / 8 * math.log(5 / 4) + 3 / 8 * math.log(3 / 4)) / math.log(2), abs=1e-6
+    )
     assert (measured["tv"], measured["balanced_accuracy"], measured["auroc"]) == (0.125, 87.5, 100)
-    assert (measured["beta_last"], measured["tv_last"], measured["balanced_accuracy_last"]) == (1, 0.5, 50)
+    assert (measured["beta_last"], measured["tv_last"], measured["balanced_accuracy_last"]) == (
+        1,
+        0.5,
+        50,
+    )
 
 
 def test_measures_that_are_undefined_are_none() -> None:
     probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
     nothing = cell.measures(probabilities, torch.tensor([-1, -1]), ("a", "b"))
     assert set(nothing.values()) == {None}
-    assert set(cell.measures(probabilities[:0], torch.tensor([], dtype=torch.long), ("a", "b")).values()) == {None}
-    one_class = cell.measures(probabilities[:1].repeat(4, 1), torch.tensor([0, 0, -1, 0]), ("a", "b"))
-    assert (one_class["beta"], one_class["tv"], one_class["balanced_accuracy"], one_class["auroc"]) == (0, 0, 100, None)
+    assert set(
+        cell.measures(probabilities[:0], torch.tensor([], dtype=torch.long), ("a", "b")).values()
+    ) == {None}
+    one_class = cell.measures(
+        probabilities[:1].repeat(4, 1), torch.tensor([0, 0, -1, 0]), ("a", "b")
+    )
+    assert (
+        one_class["beta"],
+        one_class["tv"],
+        one_class["balanced_accuracy"],
+        one_class["auroc"],
+    ) == (0, 0, 100, None)
     broken = cell.measures(torch.full((4, 2), math.nan), torch.tensor([0, 1, 0, 1]), ("a", "b"))
     assert (broken["beta"], broken["tv"]) == (None, None)
 
@@ -80,7 +122,9 @@ def test_one_axis_at_a_time() -> None:
         "lengths=[64,256]",
     )
     points = {
-        (s.setting.shift, s.batch_size, s.images): {(c.variant.label, c.optimizer, c.lr) for c in cells}
+        (s.setting.shift, s.batch_size, s.images): {
+            (c.variant.label, c.optimizer, c.lr) for c in cells
+        }
         for s, cells in plan_of(*words, "streams=[balanced]", "seeds=[3]")
     }
     references = {("source", None, None), ("norm", None, None)}
@@ -89,7 +133,12 @@ def test_one_axis_at_a_time() -> None:
         ("none", 64, 64): references
         | centre
         | {("dsbr_0", "adam", 0.01)}
-        | {("tent", "sgd", 0.025), ("dsbr", "sgd", 0.025), ("tent", "adam", 0.001), ("dsbr", "adam", 0.001)},
+        | {
+            ("tent", "sgd", 0.025),
+            ("dsbr", "sgd", 0.025),
+            ("tent", "adam", 0.001),
+            ("dsbr", "adam", 0.001),
+        },
         ("contrast", 64, 64): references | centre,
         ("none", 64, 256): references | {("dsbr", "adam", 0.01)},
         ("none", 4, 64): references | {("dsbr", "adam", 0.01)},
@@ -99,7 +148,9 @@ def test_one_axis_at_a_time() -> None:
 def test_shards_share_the_streams_and_seeds_come_one_after_the_other() -> None:
     words = ("seeds=[1,0]", "methods=[tent,norm]")
     whole = plan_of(*words)
-    assert [stream.setting.seed for stream, _ in whole] == sorted((s.setting.seed for s, _ in whole), reverse=True)
+    assert [stream.setting.seed for stream, _ in whole] == sorted(
+        (s.setting.seed for s, _ in whole), reverse=True
+    )
     parts = [plan_of(*words, f"shard={k}/3") for k in (1, 2, 3)]
     assert sorted(map(str, whole)) == sorted(str(point) for part in parts for point in part)
     for stream, cells in whole:
@@ -108,7 +159,11 @@ def test_shards_share_the_streams_and_seeds_come_one_after_the_other() -> None:
 
 
 def test_batch_size_is_varied_where_it_is_asked_for() -> None:
-    words = ("data.targets=[phantom/scanner_b,phantom/scanner_c]", "batch_targets=[phantom/scanner_c]", "batch_sizes=[64,4]")
+    words = (
+        "data.targets=[phantom/scanner_b,phantom/scanner_c]",
+        "batch_targets=[phantom/scanner_c]",
+        "batch_sizes=[64,4]",
+    )
     assert {s.setting.target for s, _ in plan_of(*words) if s.batch_size == 4} == {"scanner_c"}
 
 
@@ -143,7 +198,13 @@ def test_an_unknown_study_and_the_help_of_this_one(tmp_path: Path, capsys: Captu
 
 def test_rows_at_the_centre_and_along_an_axis() -> None:
     config = PaperConfig()
-    rows = [row("norm"), row("tent"), row("tent", optimizer="sgd", lr=0.025), row("tent", images=512), row("norm", images=512)]
+    rows = [
+        row("norm"),
+        row("tent"),
+        row("tent", optimizer="sgd", lr=0.025),
+        row("tent", images=512),
+        row("norm", images=512),
+    ]
     assert at(rows, config) == rows[:2]
     assert at(rows, config, optimizer="sgd") == [rows[0], rows[2]]
     assert at(rows, config, images=512) == rows[3:]
@@ -151,7 +212,10 @@ def test_rows_at_the_centre_and_along_an_axis() -> None:
 
 def test_bands_count_growth_and_loss_against_the_control() -> None:
     rows = [
-        *(row("source", beta=0.5), row("norm", beta=0.05, beta_last=0.05, balanced_accuracy_last=80.0)),
+        *(
+            row("source", beta=0.5),
+            row("norm", beta=0.05, beta_last=0.05, balanced_accuracy_last=80.0),
+        ),
         row("tent", beta_last=0.4, balanced_accuracy_last=70.0),
         row("dsbr", beta_last=0.06, balanced_accuracy_last=79.5),
         row("tent", seed=1),
@@ -168,7 +232,11 @@ def test_means_over_seeds_and_targets() -> None:
     assert Spread.of([None, 2.0]) == (2.0, None, 1)
     assert Spread.of([1.0, 3.0]) == (2.0, pytest.approx(math.sqrt(2)), 2)
     assert Spread.of([1.0, math.inf]) == (math.inf, None, 2)
-    rows = [row("tent", auroc=80.0), row("tent", auroc=90.0, seed=1), row("tent", auroc=65.0, target="scanner_c")]
+    rows = [
+        row("tent", auroc=80.0),
+        row("tent", auroc=90.0, seed=1),
+        row("tent", auroc=65.0, target="scanner_c"),
+    ]
     assert over_targets(rows, "auroc") == 75
     assert over_targets([*rows, row("tent", auroc=None, target="scanner_d")], "auroc") is None
 
@@ -196,8 +264,21 @@ def words(source: Path, tmp_path: Path) -> list[str]:
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources" / "phantom0").symlink_to(source)
     return [
-        *("study=paper", "methods=[tent,dsbr]", "central=[dsbr_0]", "close=[dsbr]", "shifts=[none]", "rates=[1]"),
-        *("optimizers=[adam]", "batch_sizes=[32,16]", "lengths=[64,128]", "processes=1", f"sources={tmp_path / 'sources'}"),
+        *(
+            "study=paper",
+            "methods=[tent,dsbr]",
+            "central=[dsbr_0]",
+            "close=[dsbr]",
+            "shifts=[none]",
+            "rates=[1]",
+        ),
+        *(
+            "optimizers=[adam]",
+            "batch_sizes=[32,16]",
+            "lengths=[64,128]",
+            "processes=1",
+            f"sources={tmp_path / 'sources'}",
+        ),
     ]
 
 
@@ -207,7 +288,9 @@ def results(folder: Path) -> list[Row]:
     return sorted(rows, key=lambda found: tables.key_of(found, KEYS))
 
 
-def test_a_tiny_study(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_a_tiny_study(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     append, run = tables.append, passes.run
     count = [0]
 
@@ -245,18 +328,37 @@ def test_a_tiny_study(words: list[str], tmp_path: Path, monkeypatch: pytest.Monk
 
     shards = [tmp_path / "shard1", tmp_path / "shard2"]
     for number, (shard, processes) in enumerate(zip(shards, (1, 2), strict=True), start=1):
-        assert benchmark.main([*words, f"output={shard}", f"shard={number}/2", f"processes={processes}"]) == 0
+        assert (
+            benchmark.main(
+                [*words, f"output={shard}", f"shard={number}/2", f"processes={processes}"]
+            )
+            == 0
+        )
     merged = tmp_path / "merged"
     assert benchmark.main([*words, f"merge=[{shards[0]},{shards[1]}]", f"output={merged}"]) == 0
     assert results(merged) == rows
 
 
-def test_balanced_streams_are_balanced(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_balanced_streams_are_balanced(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = passes.run
     seen = []
-    monkeypatch.setattr(cell, "run", lambda batches, *args: seen.append(batches.labels) or run(batches, *args))
+    monkeypatch.setattr(
+        cell, "run", lambda batches, *args: seen.append(batches.labels) or run(batches, *args)
+    )
     assert (
-        benchmark.main([*words, f"output={tmp_path / 'out'}", "methods=[norm]", "central=[]", "close=[]", "lengths=[200]"]) == 0
+        benchmark.main(
+            [
+                *words,
+                f"output={tmp_path / 'out'}",
+                "methods=[norm]",
+                "central=[]",
+                "close=[]",
+                "lengths=[200]",
+            ]
+        )
+        == 0
     )
     shares = [labels.bincount(minlength=4) / len(labels) for labels in seen]
     assert any(torch.allclose(share, torch.full((4,), 0.25)) for share in shares)
@@ -264,8 +366,19 @@ def test_balanced_streams_are_balanced(words: list[str], tmp_path: Path, monkeyp
 
 
 def test_what_fails_is_recorded(words: list[str], tmp_path: Path, capsys: Capture) -> None:
-    broken = ["variants.broken.kind=dsbr", "variants.broken.target_prior=[1.0]", "methods=[broken]", "close=[]", "central=[]"]
-    assert benchmark.main([*words, *broken, f"output={tmp_path / 'out'}", "streams=[balanced]", "lengths=[64]"]) == 1
+    broken = [
+        "variants.broken.kind=dsbr",
+        "variants.broken.target_prior=[1.0]",
+        "methods=[broken]",
+        "close=[]",
+        "central=[]",
+    ]
+    assert (
+        benchmark.main(
+            [*words, *broken, f"output={tmp_path / 'out'}", "streams=[balanced]", "lengths=[64]"]
+        )
+        == 1
+    )
     assert "failures" in capsys.readouterr().out
     errors = tables.read(tmp_path / "out" / "errors.csv")
     assert {found["method"] for found in errors} == {"broken"}

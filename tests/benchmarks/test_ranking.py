@@ -57,7 +57,13 @@ def test_an_image_that_shows_again_is_no_new_evidence() -> None:
 
 def test_unlabelled_images_count_for_nothing() -> None:
     labels = np.array([0, 1, -1, -1])
-    scores = resampled(labels, np.arange(4), {"a": np.array([True, True, False, False])}, 50, np.random.default_rng(0))
+    scores = resampled(
+        labels,
+        np.arange(4),
+        {"a": np.array([True, True, False, False])},
+        50,
+        np.random.default_rng(0),
+    )
     assert (scores["a"] == 100).all()
 
 
@@ -67,13 +73,25 @@ def test_methods_are_ranked_against_the_control_with_paired_intervals() -> None:
     for seed in (0, 1, 2):
         said = stream(rng, source=0.6, control=0.8, off=0.75, on=0.9)
         names = {**STREAM, "seed": seed}
-        scores = {name: balanced_accuracy(p, said["labels"], 3) for name, p in said.items() if name not in ("labels", "images")}
+        scores = {
+            name: balanced_accuracy(p, said["labels"], 3)
+            for name, p in said.items()
+            if name not in ("labels", "images")
+        }
         rows.append(
-            row(seed=seed, source=scores["source"], control=scores["control"], unguarded=scores["off"], guarded=scores["on"])
+            row(
+                seed=seed,
+                source=scores["source"],
+                control=scores["control"],
+                unguarded=scores["off"],
+                guarded=scores["on"],
+            )
         )
         of_stream = {name: said[name] for name in ("labels", "images", "source", "control")}
         predictions += kept({**names, "method": None, "lr": None}, of_stream)
-        predictions += kept({**names, "method": "tent", "lr": 0.01}, {name: said[name] for name in ("off", "on")})
+        predictions += kept(
+            {**names, "method": "tent", "lr": 0.01}, {name: said[name] for name in ("off", "on")}
+        )
     assert set(PREDICTION_KEYS) <= set(predictions[0])
     on, off = ranked(rows, predictions)
     assert [(on.method, on.policy), (off.method, off.policy)] == [("tent", "on"), ("tent", "off")]
@@ -94,7 +112,11 @@ def test_methods_are_ranked_against_the_control_with_paired_intervals() -> None:
 
 def test_a_cell_alone_counts_once_whatever_the_guards() -> None:
     entries = ranked([row(), row(policy="periodic", guarded=60.0)], [])
-    assert [(entry.policy, entry.cells) for entry in entries] == [("on", 1), ("off", 1), ("periodic", 1)]
+    assert [(entry.policy, entry.cells) for entry in entries] == [
+        ("on", 1),
+        ("off", 1),
+        ("periodic", 1),
+    ]
     assert entries[-1].worst == 20
 
 

@@ -7,10 +7,25 @@ import torch
 
 from benchmarks.passes import loss_before, running_loss
 from benchmarks.pictures import heat_map, regret_against_gain
-from benchmarks.summary import as_table, figures, gained, harmed, normalization_regret, summarize, with_references
+from benchmarks.summary import (
+    as_table,
+    figures,
+    gained,
+    harmed,
+    normalization_regret,
+    summarize,
+    with_references,
+)
 from benchmarks.tables import NORMALIZATIONS, Row
 
-STREAM = {"data": "phantom", "target": "scanner_b", "shift": "none", "severity": 0, "stream": "iid", "seed": 0}
+STREAM = {
+    "data": "phantom",
+    "target": "scanner_b",
+    "shift": "none",
+    "severity": 0,
+    "stream": "iid",
+    "seed": 0,
+}
 
 
 def row(**values: Any) -> Row:
@@ -28,8 +43,24 @@ def row(**values: Any) -> Row:
 CALM = row()
 FALSE_RESET = row(alarms=1, resets=1, first_alarm_batch=4, loss_before_alarm=0.0, guarded=80.0)
 GAIN = row(unguarded=90.0, unguarded_last=92.0, guarded=88.0)
-CAUGHT = row(unguarded=60.0, unguarded_last=50.0, guarded=79.5, alarms=1, resets=1, first_alarm_batch=9, loss_before_alarm=4.9)
-LATE = row(unguarded=60.0, unguarded_last=77.9, guarded=75.0, alarms=2, resets=2, first_alarm_batch=20, loss_before_alarm=5.1)
+CAUGHT = row(
+    unguarded=60.0,
+    unguarded_last=50.0,
+    guarded=79.5,
+    alarms=1,
+    resets=1,
+    first_alarm_batch=9,
+    loss_before_alarm=4.9,
+)
+LATE = row(
+    unguarded=60.0,
+    unguarded_last=77.9,
+    guarded=75.0,
+    alarms=2,
+    resets=2,
+    first_alarm_batch=20,
+    loss_before_alarm=5.1,
+)
 SERVED_OTHERWISE = row(unguarded=70.0, unguarded_last=60.0, guarded=79.2)
 MISSED = row(unguarded=70.0, unguarded_last=60.0, guarded=70.0)
 ROWS = [CALM, FALSE_RESET, GAIN, CAUGHT, LATE, SERVED_OTHERWISE, MISSED]
@@ -61,18 +92,32 @@ def test_figures_of_hand_made_cells() -> None:
 
 def test_figures_without_a_cell_are_undefined() -> None:
     measured = figures([CALM])
-    assert [measured[name] for name in ("detected_in_time", "harm_avoided", "kept_gain")] == [None] * 3
+    assert [measured[name] for name in ("detected_in_time", "harm_avoided", "kept_gain")] == [
+        None
+    ] * 3
     assert figures([])["worst_regret"] is None
 
 
 def test_the_summary_has_ours_and_the_published_apart() -> None:
-    references = [{**STREAM, "source_last": 71.0, "control_last": 81.0, **dict.fromkeys(NORMALIZATIONS, 70.0), "auto": 69.0}]
+    references = [
+        {
+            **STREAM,
+            "source_last": 71.0,
+            "control_last": 81.0,
+            **dict.fromkeys(NORMALIZATIONS, 70.0),
+            "auto": 69.0,
+        }
+    ]
     results = [*ROWS, row(policy="periodic", guarded=70.0), row(seed=1)]
     summary = summarize(results, references, {"on": 0.08})
     assert summary["ours"]["cells"] == len(ROWS), "a stream without references is left out"
     assert (summary["ours"]["guard_cost"], summary["ours"]["normalization_regret"]) == (0.08, 1.0)
     periodic = summary["policies"]["periodic"]
-    assert (periodic["worst_regret"], periodic["below_rate"], periodic["guard_cost"]) == (10.0, 1.0, None)
+    assert (periodic["worst_regret"], periodic["below_rate"], periodic["guard_cost"]) == (
+        10.0,
+        1.0,
+        None,
+    )
     assert summary["unguarded"]["cells"] == 1, "policies share the unguarded run of a cell"
     text = as_table(summary)
     assert all(name in text for name in ("ours", "periodic", "unguarded", "≥ 95 %"))
@@ -88,15 +133,21 @@ def test_normalization_regret_is_the_mean_over_streams_that_have_a_choice() -> N
     assert normalization_regret(streams[2:]) is None
 
 
-def test_running_loss_is_the_difference_of_balanced_accuracies_once_the_stream_is_long_enough() -> None:
+def test_running_loss_is_the_difference_of_balanced_accuracies_once_the_stream_is_long_enough() -> (
+    None
+):
     labels = torch.arange(1024) % 2
     source, control = torch.zeros_like(labels), labels.clone()
-    control[:256] = 0  # source: 50 %; control: all of class 0, and in the end three quarters of class 1
+    control[:256] = (
+        0  # source: 50 %; control: all of class 0, and in the end three quarters of class 1
+    )
     collapsed = labels.clone()
     collapsed[512:] = 1
     losses = running_loss(collapsed, [source, control], labels, 64)
     assert len(losses) == 16
-    assert losses[7] == pytest.approx(-25.0), "all right so far, where the control has missed half of a class"
+    assert losses[7] == pytest.approx(-25.0), (
+        "all right so far, where the control has missed half of a class"
+    )
     assert losses[-1] == pytest.approx(87.5 - 75)
 
 

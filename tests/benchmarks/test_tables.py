@@ -8,7 +8,11 @@ from benchmarks.tables import append, key_of, latest, read
 def test_rows_come_back_with_their_types(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     append(path, ("name", "lr", "count", "empty"), [{"name": "a,b", "lr": 0.001, "count": 3}])
-    append(path, ("name", "lr", "count", "empty"), [{"name": "c", "lr": 1e-05, "count": -1, "empty": None}])
+    append(
+        path,
+        ("name", "lr", "count", "empty"),
+        [{"name": "c", "lr": 1e-05, "count": -1, "empty": None}],
+    )
     assert read(path) == [
         {"name": "a,b", "lr": 0.001, "count": 3, "empty": None},
         {"name": "c", "lr": 1e-05, "count": -1, "empty": None},
@@ -18,9 +22,13 @@ def test_rows_come_back_with_their_types(tmp_path: Path) -> None:
 
 def test_a_name_is_a_name_though_it_looks_like_a_number(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    rows = [{"data": "d", "target": target, "seed": 1} for target in ("01", "1", "2019_1", "nan", None)]
+    rows = [
+        {"data": "d", "target": target, "seed": 1} for target in ("01", "1", "2019_1", "nan", None)
+    ]
     append(path, ("data", "target", "seed"), rows)
-    assert [key_of(row, ("target", "seed")) for row in read(path)] == [key_of(row, ("target", "seed")) for row in rows]
+    assert [key_of(row, ("target", "seed")) for row in read(path)] == [
+        key_of(row, ("target", "seed")) for row in rows
+    ]
     assert read(path)[-1]["target"] is None
 
 

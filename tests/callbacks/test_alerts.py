@@ -35,7 +35,13 @@ class _Trainer:
 
 def send(alerts: Alerts, verdict: str = "ALARM") -> float:
     """Hands the callback an alarm; returns the seconds it took."""
-    event = {"batch": 3, "event": "correction", "reason": "separation", "message": "Restored.", "correction": "reset"}
+    event = {
+        "batch": 3,
+        "event": "correction",
+        "reason": "separation",
+        "message": "Restored.",
+        "correction": "reset",
+    }
     started = monotonic()
     alerts.on_train_batch_end(_Trainer(), None, {"verdict": verdict, "events": [event]}, None, 3)  # type: ignore[arg-type]
     return monotonic() - started
@@ -70,7 +76,9 @@ def server() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
 
 def test_a_guarded_stream_calls_the_command_with_each_alarm(tmp_path: Path) -> None:
     file = tmp_path / "alerts.jsonl"
-    alerts = Alerts(AlertConfig(command=[sys.executable, "-Sc", READ, str(file)], timeout=20), "ward 3")
+    alerts = Alerts(
+        AlertConfig(command=[sys.executable, "-Sc", READ, str(file)], timeout=20), "ward 3"
+    )
     _, guard, outputs = guarded(batches(30), Harm(12), lr=1e-5)
     for index, output in enumerate(outputs):
         alerts.on_train_batch_end(_Trainer(), None, output, None, index)  # type: ignore[arg-type]
@@ -129,7 +137,12 @@ def test_what_fails_is_a_warning_without_the_secret(
     address, seen = server
     for path, reason in (("busy", "status 503"), ("away", "status 302")):
         monkeypatch.setenv("HOOK", f"http://{address}/{path}")
-        alerts = Alerts(AlertConfig(url="env:HOOK", command=[sys.executable, "-Sc", "raise SystemExit(7)  # secret"]), "run")
+        alerts = Alerts(
+            AlertConfig(
+                url="env:HOOK", command=[sys.executable, "-Sc", "raise SystemExit(7)  # secret"]
+            ),
+            "run",
+        )
         with caplog.at_level(logging.WARNING):
             send(alerts)
             finish(alerts)
@@ -169,12 +182,16 @@ def test_a_hanging_command_neither_delays_nor_piles_up(caplog: pytest.LogCapture
     ],
 )
 def test_bad_settings_are_refused_without_the_secret(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message.replace("(", r"\(").replace("[", r"\[")) as refused:
+    with pytest.raises(
+        InputError, match=message.replace("(", r"\(").replace("[", r"\[")
+    ) as refused:
         AlertConfig(**options)
     assert "secret" not in str(refused.value)
 
 
-def test_what_is_not_there_is_refused_before_the_stream_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_there_is_refused_before_the_stream_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(InputError, match="no program that can be run"):
         Alerts(AlertConfig(command="no-such-program-here"), "run")
     monkeypatch.delenv("ABSENT_HOOK", raising=False)
@@ -187,7 +204,12 @@ def test_what_is_not_there_is_refused_before_the_stream_starts(monkeypatch: pyte
 
 
 def test_options_of_alerts_merge_and_are_described(source: Path) -> None:
-    words = [f"source={source}", "guard.alert.timeout=3", "guard.alert.command=[echo, hi]", "guard.alert.url=env:HOOK"]
+    words = [
+        f"source={source}",
+        "guard.alert.timeout=3",
+        "guard.alert.command=[echo, hi]",
+        "guard.alert.url=env:HOOK",
+    ]
     alert = adapt.configure(words).guard.options.alert
     assert alert == AlertConfig(command=["echo", "hi"], url="env:HOOK", timeout=3)
     with pytest.raises(InputError, match="timeout=99"):
@@ -206,7 +228,13 @@ def test_wandb_is_told_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     loggers = create_loggers(WandbConfig(), tmp_path, name="run", job_type="adapt", settings={})
     trainer = _Trainer()
     trainer.loggers = tuple(loggers)
-    event = {"batch": 3, "event": "correction", "reason": "separation", "message": "Restored.", "correction": "reset"}
+    event = {
+        "batch": 3,
+        "event": "correction",
+        "reason": "separation",
+        "message": "Restored.",
+        "correction": "reset",
+    }
     outputs = {"verdict": "ALARM", "events": [event]}
     Alerts(AlertConfig(), "run").on_train_batch_end(trainer, None, outputs, None, 3)  # type: ignore[arg-type]
     close(loggers)

@@ -22,7 +22,9 @@ from tta.methods import Prediction
 def test_the_best_is_chosen_and_the_current_one_kept_where_it_is_about_as_good() -> None:
     assert choose({"source": 1.0, "batch": 1.04}, "source", 0.05) == "source"
     assert choose({"source": 1.0, "batch": 1.06}, "source", 0.05) == "batch"
-    assert choose({"batch": 1.0}, "source", 0.05) == "batch"  # the current one could not predict the batch
+    assert (
+        choose({"batch": 1.0}, "source", 0.05) == "batch"
+    )  # the current one could not predict the batch
 
 
 def test_corrected_statistics_must_lead_by_much_unless_the_mix_varies() -> None:
@@ -30,7 +32,9 @@ def test_corrected_statistics_must_lead_by_much_unless_the_mix_varies() -> None:
     assert lead_of(handicapped(evidence, varying=0), "batch") == pytest.approx(-0.05)
     assert lead_of(handicapped(evidence, varying=1), "batch") == pytest.approx(0.25)
     skewed = {"source": 1.2, "batch": 1.0, "corrected": 1.25}
-    assert handicapped(skewed, varying=0) == handicapped(skewed, varying=1)  # the source leads: others are suspect
+    assert handicapped(skewed, varying=0) == handicapped(
+        skewed, varying=1
+    )  # the source leads: others are suspect
     assert home_of({"source": 0, "corrected": 0, "batch": 0}) == "batch"
     assert home_of({"source": 0, "control": 0}) == "control"
     assert home_of({"source": 0}) is None
@@ -44,18 +48,29 @@ def test_corrected_statistics_are_no_better_than_the_source_they_are_made_of() -
 
 
 def test_at_first_all_serve_by_their_evidence_then_two_until_the_hedge_ends() -> None:
-    choice, every = Choice(num_classes=4, hysteresis=0.05), {"source": 0, "batch": 0, "corrected": 0}
-    choice.evidence, choice.looks, choice.current = {"source": -0.3, "batch": 0.7, "corrected": 0.2}, 3, "batch"
+    choice, every = (
+        Choice(num_classes=4, hysteresis=0.05),
+        {"source": 0, "batch": 0, "corrected": 0},
+    )
+    choice.evidence, choice.looks, choice.current = (
+        {"source": -0.3, "batch": 0.7, "corrected": 0.2},
+        3,
+        "batch",
+    )
     share = {name: math.exp(value) for name, value in choice.evidence.items()}
     found = choice.weights(every, batch=2)
-    assert found == pytest.approx({name: value / sum(share.values()) for name, value in share.items()})
+    assert found == pytest.approx(
+        {name: value / sum(share.values()) for name, value in share.items()}
+    )
     choice.looks = 4
     assert choice.alongside(5) == ["corrected"]
     handicap = math.exp(-(0.3 + 0.3 * 1.0))  # the source is 1.0 behind
     corrected = share["corrected"] * handicap / (share["batch"] + share["corrected"] * handicap)
     two = {"batch": 1 - corrected, "corrected": corrected}
     assert choice.weights({"corrected": 0, "batch": 0}, batch=5) == pytest.approx(two)
-    assert choice.weights({"batch": 0}, batch=5) == {}  # corrected statistics were not asked about the whole batch
+    assert (
+        choice.weights({"batch": 0}, batch=5) == {}
+    )  # corrected statistics were not asked about the whole batch
     choice.evidence["batch"] += 0.1  # fits well
     assert choice.alongside(5) == []
     choice.evidence["batch"] -= 0.1
@@ -68,9 +83,18 @@ def test_at_first_all_serve_by_their_evidence_then_two_until_the_hedge_ends() ->
 def test_nothing_speaks_against_statistics_that_fit_and_lead_or_that_are_all_there_is() -> None:
     choice = Choice(num_classes=4, hysteresis=0.05)
     assert choice.undisputed
-    choice.current, choice.looks, choice.evidence = "batch", 4, {"source": 0.0, "batch": 0.9, "corrected": 0.5}
+    choice.current, choice.looks, choice.evidence = (
+        "batch",
+        4,
+        {"source": 0.0, "batch": 0.9, "corrected": 0.5},
+    )
     assert choice.undisputed
-    for speaks in ({"varying": 1}, {"mistrusted": 2}, {"current": "source"}, {"evidence": {"source": 0.9, "batch": 0.9}}):
+    for speaks in (
+        {"varying": 1},
+        {"mistrusted": 2},
+        {"current": "source"},
+        {"evidence": {"source": 0.9, "batch": 0.9}},
+    ):
         other = copy.deepcopy(choice)
         for name, value in speaks.items():
             setattr(other, name, value)
@@ -80,10 +104,16 @@ def test_nothing_speaks_against_statistics_that_fit_and_lead_or_that_are_all_the
 def test_candidates_that_do_not_serve_are_asked_about_a_part() -> None:
     choice = Choice(num_classes=4, hysteresis=0.05)
     assert choice.partly(0) == set()
-    choice.current, choice.looks, choice.evidence = "batch", 1, {"source": 0.0, "batch": 0.7, "corrected": 0.5}
+    choice.current, choice.looks, choice.evidence = (
+        "batch",
+        1,
+        {"source": 0.0, "batch": 0.7, "corrected": 0.5},
+    )
     assert choice.partly(1) == set()
     choice.evidence["batch"] = 0.8
-    assert choice.partly(1) == {"source", "corrected"}, "published statistics that fit well serve alone"
+    assert choice.partly(1) == {"source", "corrected"}, (
+        "published statistics that fit well serve alone"
+    )
     choice.mistrusted = 1
     assert choice.partly(2) == set()
     choice.mistrusted, choice.looks, choice.evidence["batch"] = None, 4, 0.7
@@ -107,20 +137,31 @@ def test_a_source_that_was_not_asked_still_counts_for_the_handicap() -> None:
     choice = Choice(num_classes=4, hysteresis=0.05)
     choice.evidence = {"source": -1.0, "batch": 0.2, "corrected": 0.6}
     asked = {"batch": None, "corrected": None}
-    assert choice.handicapped(asked) == pytest.approx({"batch": 0.2, "corrected": 0.6 - 0.3 - 0.3 * 1.2})
+    assert choice.handicapped(asked) == pytest.approx(
+        {"batch": 0.2, "corrected": 0.6 - 0.3 - 0.3 * 1.2}
+    )
 
 
 def test_published_statistics_come_first_and_are_left_by_an_alarm_only() -> None:
-    choice, every = Choice(num_classes=4, hysteresis=0.05), {"source": 0, "batch": 0, "corrected": 0}
+    choice, every = (
+        Choice(num_classes=4, hysteresis=0.05),
+        {"source": 0, "batch": 0, "corrected": 0},
+    )
     choice.evidence, choice.looks = {"source": 2.0, "batch": 1.0, "corrected": 1.5}, 1
-    assert (choice.at_home(every), choice.preferred(every), choice.lead(every)) == (False, "batch", None)
+    assert (choice.at_home(every), choice.preferred(every), choice.lead(every)) == (
+        False,
+        "batch",
+        None,
+    )
     choice.current, choice.looks = "batch", 2
     assert choice.at_home(every)
     assert choice.lead(every) == pytest.approx(0.95)
     assert choice.lead({"batch": 0}) is None
     choice.current = "corrected"
     assert (choice.at_home(every), choice.preferred(every)) == (False, "source")
-    assert choice.preferred({"batch": 0, "source": 0}) == "batch"  # the one in use could not predict this batch
+    assert (
+        choice.preferred({"batch": 0, "source": 0}) == "batch"
+    )  # the one in use could not predict this batch
 
 
 @pytest.mark.parametrize(
@@ -130,8 +171,15 @@ def test_published_statistics_come_first_and_are_left_by_an_alarm_only() -> None
 def test_published_statistics_are_doubted_where_they_fit_badly_and_the_source_supports_it(
     source: float, batch: float, doubt: float
 ) -> None:
-    choice, every = Choice(num_classes=4, hysteresis=0.05), {"source": 0, "batch": 0, "corrected": 0}
-    choice.evidence, choice.looks, choice.current = {"source": source, "batch": batch, "corrected": 0.0}, 2, "batch"
+    choice, every = (
+        Choice(num_classes=4, hysteresis=0.05),
+        {"source": 0, "batch": 0, "corrected": 0},
+    )
+    choice.evidence, choice.looks, choice.current = (
+        {"source": source, "batch": batch, "corrected": 0.0},
+        2,
+        "batch",
+    )
     assert choice.doubt(every) == pytest.approx(doubt)
     choice.scanner_changes = True
     assert choice.doubt(every) is None  # the source may fail on one of the scanners
@@ -143,7 +191,10 @@ def test_published_statistics_are_doubted_where_they_fit_badly_and_the_source_su
 
 def test_what_is_heard_between_looks_counts_as_what_is_looked_at() -> None:
     torch.manual_seed(0)
-    said = [{name: predicted([20 + index, 44 - index]) for name in ("batch", "corrected")} for index in range(9)]
+    said = [
+        {name: predicted([20 + index, 44 - index]) for name in ("batch", "corrected")}
+        for index in range(9)
+    ]
     looking, hearing = (Choice(num_classes=2, hysteresis=0.05) for _ in range(2))
     for index, candidates in enumerate(said):
         looking.weigh(candidates)
@@ -177,11 +228,17 @@ def test_mistrusted_statistics_serve_together_with_all_others() -> None:
     share = {name: math.exp(value) for name, value in choice.evidence.items()}
     expected = pytest.approx({name: value / sum(share.values()) for name, value in share.items()})
     asked = {"source": 0, "corrected": 0}  # the adapted model itself speaks for batch statistics
-    assert [choice.alongside(batch) for batch in (29, 30, 90)] == [[], ["source", "corrected"], ["source", "corrected"]]
+    assert [choice.alongside(batch) for batch in (29, 30, 90)] == [
+        [],
+        ["source", "corrected"],
+        ["source", "corrected"],
+    ]
     assert choice.weights(asked, batch=37) == expected
     assert (choice.partly(37), choice.contenders(37)) == (set(), None)
     choice.looks, choice.evidence["batch"] = 21, 2.0
-    assert choice.contenders(37) is None, "also where they fit better meanwhile: they serve together still"
+    assert choice.contenders(37) is None, (
+        "also where they fit better meanwhile: they serve together still"
+    )
     choice.looks, choice.evidence["batch"] = 20, 0.3
     choice.relented = True
     assert choice.weights(asked, batch=38) == {}
@@ -196,7 +253,9 @@ def predicted(counts: Sequence[int]) -> Prediction:
     return Prediction(10.0 * torch.eye(len(counts))[labels], torch.randn(len(labels), 5))
 
 
-@pytest.mark.parametrize(("blocks", "change"), [(True, None), (True, 1.0), (True, 4.0), (False, None), (False, 4.0)])
+@pytest.mark.parametrize(
+    ("blocks", "change"), [(True, None), (True, 1.0), (True, 4.0), (False, None), (False, 4.0)]
+)
 def test_a_mix_varies_where_published_and_corrected_predictions_both_say_so_under_one_scanner(
     blocks: bool, change: float | None
 ) -> None:
@@ -216,7 +275,11 @@ def test_a_mix_varies_where_published_and_corrected_predictions_both_say_so_unde
     again.load_state_dict(choice.state_dict())
     for one in (again, choice):
         one.weigh({"batch": batch, "corrected": corrected}, scanner_change=moved)
-    assert (again.evidence, again.varying, again.looks) == (choice.evidence, choice.varying, choice.looks)
+    assert (again.evidence, again.varying, again.looks) == (
+        choice.evidence,
+        choice.varying,
+        choice.looks,
+    )
     assert again.scanner_changes == choice.scanner_changes
 
 
@@ -229,7 +292,9 @@ def test_a_mix_that_varies_by_the_adapted_models_own_doing_is_no_block(doing: st
         first = 60 if (index // 3) % 2 else 4
         twin = 32 if doing == "adapted" else first
         choice.noticed(torch.tensor([first, 64 - first], dtype=torch.float32))
-        choice.weigh({"batch": predicted([twin, 64 - twin]), "corrected": predicted([first, 64 - first])})
+        choice.weigh(
+            {"batch": predicted([twin, 64 - twin]), "corrected": predicted([first, 64 - first])}
+        )
     assert choice.varying == (0 if doing == "adapted" else 2)
 
 
@@ -253,7 +318,9 @@ def test_a_watch_checks_the_more_often_the_nearer_the_alarm_without_a_look() -> 
     planned = Duty(next_check=9, next_look=9)
     for room, interval in ((0.0, 1), (3.9, 1), (4.0, 2), (6.5, 3), (1000.0, 4), (math.inf, 4)):
         duty = planned.watching(3, room)
-        assert [duty.checks(batch) for batch in range(4, 9)] == [batch >= 3 + interval for batch in range(4, 9)]
+        assert [duty.checks(batch) for batch in range(4, 9)] == [
+            batch >= 3 + interval for batch in range(4, 9)
+        ]
         assert not duty.looks(8)
     assert planned.watching(7, math.inf).checks(9), "a look is also a check"
     hurried = planned.hurried(3)
@@ -284,8 +351,12 @@ def test_candidates_wait_for_the_end_of_a_rest_and_a_model_that_was_cleared_as_w
     assert duty.checks(21)
     assert [batch for batch in range(21, 31) if duty.looks(batch)] == [29, 30]
     assert [batch for batch in range(21, 31) if duty.cleared().checks(batch)] == [29, 30]
-    assert duty.looked(29, patience=2, longest=16).next_look == 33, "calm starts anew with the correction"
-    assert not Duty().corrected(20, rest=8, unmoved=True).checks(28), "a model at the source is its own control"
+    assert duty.looked(29, patience=2, longest=16).next_look == 33, (
+        "calm starts anew with the correction"
+    )
+    assert not Duty().corrected(20, rest=8, unmoved=True).checks(28), (
+        "a model at the source is its own control"
+    )
 
 
 class Plain:
@@ -318,7 +389,8 @@ def distance(module: AdaptationModule) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("rung", "left"), [("reset", 0.0), ("freeze", 0.0), ("reweight", 0.0), ("restore", 0.5), ("slow", 0.5)]
+    ("rung", "left"),
+    [("reset", 0.0), ("freeze", 0.0), ("reweight", 0.0), ("restore", 0.5), ("slow", 0.5)],
 )
 def test_how_far_each_correction_takes_the_weights_back(rung: str, left: float) -> None:
     module = learned()
@@ -400,7 +472,9 @@ def watched(
 
 
 @pytest.mark.parametrize(("better", "resets"), [("source", 1), ("corrected", 0)])
-def test_statistics_that_do_not_suit_the_stream_are_left_by_an_alarm(better: str, resets: int) -> None:
+def test_statistics_that_do_not_suit_the_stream_are_left_by_an_alarm(
+    better: str, resets: int
+) -> None:
     guard, module, outputs = watched({"source": 3.0, "batch": 2.0, "corrected": 3.0, better: 0.2})
     assert guard.alarms == 1
     alarm = guard.alarmed[0]
@@ -411,9 +485,16 @@ def test_statistics_that_do_not_suit_the_stream_are_left_by_an_alarm(better: str
     assert [event["event"] for event in events] == ["verdict", "correction"]
     assert events[1]["correction"] == "statistics"
     assert set(events[1]["evidence"]) == {"source", "batch", "corrected"}
-    assert (outputs[alarm]["choice"], outputs[alarm + 1]["choice"]) == ("batch", better)  # judged under
+    assert (outputs[alarm]["choice"], outputs[alarm + 1]["choice"]) == (
+        "batch",
+        better,
+    )  # judged under
     # Where the source serves, what was learned is undone, and updates rest at the source.
-    assert (guard.resets, module.resets, module.paused) == ([alarm] * resets, resets, better == "source")
+    assert (guard.resets, module.resets, module.paused) == (
+        [alarm] * resets,
+        resets,
+        better == "source",
+    )
     assert guard.state == "OK"
 
 
@@ -426,12 +507,18 @@ def test_where_published_statistics_suit_there_is_no_alarm() -> None:
 
 def test_where_the_mix_begins_to_vary_it_is_looked_at_without_waiting_for_the_next_look() -> None:
     def in_blocks(index: int) -> Tensor:
-        return mixed(index) if index < 20 else torch.cat([torch.full((35,), index // 2 % 3), mixed(index)[:25]])
+        return (
+            mixed(index)
+            if index < 20
+            else torch.cat([torch.full((35,), index // 2 % 3), mixed(index)[:25]])
+        )
 
     alike = {"source": 0.3, "batch": 0.3}
     _, _, calm = watched(alike, 32)
     _, _, outputs = watched(alike, 32, in_blocks)
-    assert [output["checked"] for output in outputs[:20]] == [output["checked"] for output in calm[:20]]
+    assert [output["checked"] for output in outputs[:20]] == [
+        output["checked"] for output in calm[:20]
+    ]
     assert sum(output["checked"] for output in calm[20:]) <= 2
     assert sum(output["checked"] for output in outputs[20:26]) >= 4
 
@@ -447,15 +534,24 @@ def test_a_suspicion_tires_until_the_mix_varies_still_more() -> None:
 def blended(module: Several, names: Sequence[str], evidence: Mapping[str, float]) -> Tensor:
     """What candidates say together, each by the exponential of its evidence."""
     said = torch.stack([module.predict(mixed(0), name).logits.softmax(1) for name in names])
-    return torch.einsum("k,knc->nc", torch.tensor([evidence[name] for name in names]).softmax(0), said)
+    return torch.einsum(
+        "k,knc->nc", torch.tensor([evidence[name] for name in names]).softmax(0), said
+    )
 
 
 def test_at_first_candidates_serve_together_by_their_evidence() -> None:
     blur = {"source": 3.11, "batch": 3.1}
     guard, module, outputs = watched(blur, 2)
-    torch.testing.assert_close(outputs[1]["logits"].exp(), blended(module, list(blur), guard.choice.evidence))
+    torch.testing.assert_close(
+        outputs[1]["logits"].exp(), blended(module, list(blur), guard.choice.evidence)
+    )
     _, _, outputs = watched(blur, 4)
-    assert [output["served_by"] for output in outputs] == ["control", "control", "control", "adapted"]
+    assert [output["served_by"] for output in outputs] == [
+        "control",
+        "control",
+        "control",
+        "adapted",
+    ]
 
 
 def test_until_the_hedge_ends_corrected_statistics_serve_along_with_the_adapted_model() -> None:
@@ -468,7 +564,9 @@ def test_until_the_hedge_ends_corrected_statistics_serve_along_with_the_adapted_
     assert guard.alarms == 0
     assert [output["served_by"] for output in outputs] == ["control"] * 6 + ["adapted"] * 4
     _, _, outputs = watched({**blur, "batch": 0.3}, 10)
-    assert "control" not in [output["served_by"] for output in outputs[3:]], "where published statistics fit well"
+    assert "control" not in [output["served_by"] for output in outputs[3:]], (
+        "where published statistics fit well"
+    )
 
 
 def test_corrected_statistics_see_every_other_look_however_far_behind() -> None:
@@ -482,7 +580,10 @@ def test_corrected_statistics_see_every_other_look_however_far_behind() -> None:
             asked.append(list(result))
             return result
 
-    guard, module = CollapseGuard(("a", "b", "c")), Counting({"source": 9.0, "batch": 0.2, "corrected": 9.0})
+    guard, module = (
+        CollapseGuard(("a", "b", "c")),
+        Counting({"source": 9.0, "batch": 0.2, "corrected": 9.0}),
+    )
     for index in range(80):
         adapted = module.predict(torch.arange(60) % 3, "batch")
         outputs = {"logits": adapted.logits, "features": adapted.features}
@@ -493,7 +594,9 @@ def test_corrected_statistics_see_every_other_look_however_far_behind() -> None:
     assert 4 <= sum("source" in names for names in asked) < len(asked)
 
 
-def test_where_neither_batch_statistics_nor_the_source_fit_an_alarm_lets_all_serve_and_updates_rest() -> None:
+def test_where_neither_batch_statistics_nor_the_source_fit_an_alarm_lets_all_serve_and_updates_rest() -> (
+    None
+):
     blur = {"source": 4.2, "batch": 4.0, "corrected": 4.0}
     guard, module, outputs = watched(blur, 5)
     assert (guard.alarmed, guard.resets, module.resets) == ([1], [], 0)
@@ -502,7 +605,9 @@ def test_where_neither_batch_statistics_nor_the_source_fit_an_alarm_lets_all_ser
     assert outputs[1]["verdict"] == "ALARM"
     assert module.paused
     names = ["source", "batch", "corrected"]
-    torch.testing.assert_close(outputs[4]["logits"].exp(), blended(module, names, guard.choice.evidence))
+    torch.testing.assert_close(
+        outputs[4]["logits"].exp(), blended(module, names, guard.choice.evidence)
+    )
     guard, module, outputs = watched(blur, 20)
     assert guard.alarmed == [1]  # once
     assert module.paused, "for as long as doubt lasts"
@@ -532,7 +637,11 @@ def test_a_scanner_that_changes_is_told_once_when_it_is_first_seen() -> None:
         def scanner_change(self) -> Tensor | None:
             return torch.tensor(1.0 if len(self.used) == 0 else 5.0)
 
-    guard, module, told = CollapseGuard(("a", "b", "c")), Moving({"source": 0.3, "batch": 0.2, "corrected": 0.3}), []
+    guard, module, told = (
+        CollapseGuard(("a", "b", "c")),
+        Moving({"source": 0.3, "batch": 0.2, "corrected": 0.3}),
+        [],
+    )
     for index in range(6):
         adapted = module.predict(mixed(index), "batch")
         outputs: dict[str, Any] = {"logits": adapted.logits, "features": adapted.features}

@@ -37,7 +37,9 @@ class Features(nn.Module):
         return self.head(self.norm(x.flatten(1)))
 
 
-def batches(count: int, shares: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3), size: int = 64) -> list[dict[str, Any]]:
+def batches(
+    count: int, shares: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3), size: int = 64
+) -> list[dict[str, Any]]:
     rng = torch.Generator().manual_seed(0)
     result = []
     for _ in range(count):
@@ -45,7 +47,15 @@ def batches(count: int, shares: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3), size:
         centers = 3 * torch.eye(3).repeat_interleave(2, 1)
         images = (centers[labels] + torch.randn(size, 6, generator=rng))[:, None, None, :]
         ids = [str(i) for i in range(size)]
-        result.append({"image": images, "label": labels, "id": ids, "domain": ["x"] * size, "index": torch.arange(size)})
+        result.append(
+            {
+                "image": images,
+                "label": labels,
+                "id": ids,
+                "domain": ["x"] * size,
+                "index": torch.arange(size),
+            }
+        )
     return result
 
 
@@ -105,20 +115,31 @@ def test_a_planted_collapse_is_caught_reset_and_not_served() -> None:
     assert 20 <= first <= 30
     assert outputs[first]["served_by"] == "control"
     assert {event["event"] for event in outputs[first]["events"]} == {"verdict", "correction"}
-    torch.testing.assert_close(outputs[first]["logits"], module.method.control(batches(90)[first]["image"]).logits)
-    rungs = [event["correction"] for output in outputs for event in output["events"] if event["event"] == "correction"]
+    torch.testing.assert_close(
+        outputs[first]["logits"], module.method.control(batches(90)[first]["image"]).logits
+    )
+    rungs = [
+        event["correction"]
+        for output in outputs
+        for event in output["events"]
+        if event["event"] == "correction"
+    ]
     assert rungs == list(guard.config.ladder)  # the harm came back after every correction
     assert guard.memory.frozen
     assert len(guard.resets) == 2  # the last two rungs
     served = [output["served_by"] for output in outputs[first : first + guard.config.rest]]
-    assert served == ["control"] * 3 + ["adapted"] * 5, "half restored and at rest, it serves after two checks that clear it"
+    assert served == ["control"] * 3 + ["adapted"] * 5, (
+        "half restored and at rest, it serves after two checks that clear it"
+    )
     assert [output["checked"] for output in outputs[first : first + 9]] == [True] * 3 + [False] * 6
     assert outputs[-1]["verdict"] == "FROZEN"
     assert outputs[-1]["served_by"] == "control"
 
 
 def test_a_pause_is_no_new_alarm_on_every_batch_and_serves_what_it_says() -> None:
-    _, guard, outputs = run(batches(60), Harm(start=20), lr=1e-5, config=GuardConfig(ladder=["pause"]))
+    _, guard, outputs = run(
+        batches(60), Harm(start=20), lr=1e-5, config=GuardConfig(ladder=["pause"])
+    )
     assert len(guard.alarmed) > 2
     assert min(later - earlier for earlier, later in pairwise(guard.alarmed)) > guard.config.rest
     first = guard.alarmed[0]
@@ -128,15 +149,24 @@ def test_a_pause_is_no_new_alarm_on_every_batch_and_serves_what_it_says() -> Non
 
 def test_a_model_that_a_correction_leaves_harmed_serves_when_two_checks_in_a_row_clear_it() -> None:
     class Wound(Callback):
-        def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
+        def on_train_batch_start(
+            self, trainer: Trainer, module: Any, batch: Any, index: int
+        ) -> None:
             if index >= 20:
-                module.method.adapted["norm.weight"].data.copy_(torch.tensor([1.0, 1.0, 0.5, 0.5, 0.0, 0.0]))
+                module.method.adapted["norm.weight"].data.copy_(
+                    torch.tensor([1.0, 1.0, 0.5, 0.5, 0.0, 0.0])
+                )
 
     # A larger number of samples leaves R undefined for two checks after the correction: those clear nothing.
-    for config, unknown in ((GuardConfig(ladder=["slow"]), 0), (GuardConfig(ladder=["slow"], min_count=40), 2)):
+    for config, unknown in (
+        (GuardConfig(ladder=["slow"]), 0),
+        (GuardConfig(ladder=["slow"], min_count=40), 2),
+    ):
         _, guard, outputs = run(batches(45), Wound(), lr=1e-5, config=config)
         rest = outputs[guard.alarmed[0] : guard.alarmed[0] + guard.config.rest]
-        sound = [output["verdict"] == "OK" and output["statistics"]["R"] is not None for output in rest]
+        sound = [
+            output["verdict"] == "OK" and output["statistics"]["R"] is not None for output in rest
+        ]
         cleared = next(i for i in range(1, len(rest)) if all(sound[i : i + 2])) + 2
         served = ["control"] * cleared + ["adapted"] * (len(rest) - cleared)
         assert [output["served_by"] for output in rest] == served[: len(rest)]
@@ -160,20 +190,26 @@ def test_a_planted_collapse_is_caught_before_five_points_are_lost() -> None:
     until = slice(guard.alarmed[0] + 1)
     labels = torch.cat([batch["label"] for batch in stream[until]])
     served = torch.cat([output["logits"] for output in outputs[until]]).argmax(1)
-    control = torch.cat([module.method.control(batch["image"]).logits for batch in stream[until]]).argmax(1)
+    control = torch.cat(
+        [module.method.control(batch["image"]).logits for batch in stream[until]]
+    ).argmax(1)
     lost = balanced_accuracy(control, labels, 3) - balanced_accuracy(served, labels, 3)
     assert lost < 5
     alone = create_method("tent", Features(), num_classes=3)
     alone.adapted["norm.weight"].data.copy_(torch.tensor([1.0, 0, 0, 0, 0, 0]))
     left = alone(stream[0]["image"]).argmax(1)
-    assert balanced_accuracy(left, stream[0]["label"], 3) < 70, "where the harm leads to, if nobody stops it"
+    assert balanced_accuracy(left, stream[0]["label"], 3) < 70, (
+        "where the harm leads to, if nobody stops it"
+    )
 
 
 @pytest.mark.parametrize("order", ["one class", "blocks"])
 def test_one_class_for_good_or_class_after_class_raises_no_alarm(order: str) -> None:
     one = [(1.0, 0.0, 0.0)] * 30
     after = [tuple(float(c == i // 10) for c in range(3)) for i in range(30)]
-    stream = [batches(i + 1, shares)[i] for i, shares in enumerate(one if order == "one class" else after)]
+    stream = [
+        batches(i + 1, shares)[i] for i, shares in enumerate(one if order == "one class" else after)
+    ]
     _, guard, outputs = run(stream, lr=1e-3)
     assert (guard.alarms, guard.resets) == (0, [])
     assert all(output["logits"].isfinite().all() for output in outputs)
@@ -189,9 +225,13 @@ def test_a_thousand_classes() -> None:
             return self.head(self.norm(x.flatten(1)))
 
     class Merge(Callback):
-        def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
+        def on_train_batch_start(
+            self, trainer: Trainer, module: Any, batch: Any, index: int
+        ) -> None:
             if index >= 16:
-                module.method.adapted["norm.bias"].data.copy_(50 * module.method.model.head.weight[7])
+                module.method.adapted["norm.bias"].data.copy_(
+                    50 * module.method.model.head.weight[7]
+                )
 
     rng = torch.Generator().manual_seed(0)
     stream = batches(24)
@@ -200,13 +240,30 @@ def test_a_thousand_classes() -> None:
     names = [f"class {c}" for c in range(1000)]
     _, guard, outputs = run(stream, model=Many(), classes=names, lr=1e-5)
     assert guard.alarms == 0
-    assert [index for index, output in enumerate(outputs) if output["checked"]] == [0, 1, 2, 3, 5, 8, 12, 18]
+    assert [index for index, output in enumerate(outputs) if output["checked"]] == [
+        0,
+        1,
+        2,
+        3,
+        5,
+        8,
+        12,
+        18,
+    ]
     assert all(
-        output["statistics"]["drift"] <= 0.1 for output in outputs if output["checked"] and output["statistics"]["drift"]
+        output["statistics"]["drift"] <= 0.1
+        for output in outputs
+        if output["checked"] and output["statistics"]["drift"]
     )
     _, guard, outputs = run(stream, Merge(), model=Many(), classes=names, lr=1e-5)
-    assert 16 <= guard.alarmed[0] <= 19, "one answer for everybody, though no class was common enough to vanish by itself"
-    message = next(event["message"] for event in outputs[guard.alarmed[0]]["events"] if event["event"] == "verdict")
+    assert 16 <= guard.alarmed[0] <= 19, (
+        "one answer for everybody, though no class was common enough to vanish by itself"
+    )
+    message = next(
+        event["message"]
+        for event in outputs[guard.alarmed[0]]["events"]
+        if event["event"] == "verdict"
+    )
     assert "others; the control does" in message
 
 
@@ -231,7 +288,9 @@ def test_the_control_runs_ever_more_rarely_while_the_stream_is_calm() -> None:
         def on_fit_start(self, trainer: Trainer, module: Any) -> None:
             self.control = module.control
 
-        def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
+        def on_train_batch_start(
+            self, trainer: Trainer, module: Any, batch: Any, index: int
+        ) -> None:
             module.control = lambda batch: calls.append(index) or self.control(batch)
 
     run(batches(38), Counter(), lr=1e-5)
@@ -242,7 +301,12 @@ def test_after_a_jump_the_next_batch_is_checked_and_then_as_planned() -> None:
     calm, jump = batches(76, (0.9, 0.05, 0.05)), batches(1, (0.05, 0.9, 0.05))
     _, guard, outputs = run([*calm[:40], *jump, *calm[41:]], lr=1e-6)
     assert guard.alarms == 0
-    assert [index for index, output in enumerate(outputs) if output["checked"]][-4:] == [27, 40, 41, 60]
+    assert [index for index, output in enumerate(outputs) if output["checked"]][-4:] == [
+        27,
+        40,
+        41,
+        60,
+    ]
 
 
 def test_broken_short_and_single_class_batches_are_served_by_the_control_and_logged() -> None:
@@ -251,7 +315,14 @@ def test_broken_short_and_single_class_batches_are_served_by_the_control_and_log
     stream[3] = batches(4, (0.0, 1.0, 0.0))[3]
     stream[5] = {key: value[:10] for key, value in stream[5].items()}
     _, _, outputs = run(stream, lr=1e-2)
-    assert [output["skipped"] for output in outputs] == [None, "broken_image", None, "single_class", None, "short_batch"]
+    assert [output["skipped"] for output in outputs] == [
+        None,
+        "broken_image",
+        None,
+        "single_class",
+        None,
+        "short_batch",
+    ]
     for index in (1, 3, 5):
         assert outputs[index]["served_by"] == "control"
         assert outputs[index]["logits"].isfinite().all()
@@ -262,7 +333,9 @@ def test_broken_short_and_single_class_batches_are_served_by_the_control_and_log
 
 def test_non_finite_weights_raise_the_alarm_at_once() -> None:
     class Poison(Callback):
-        def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
+        def on_train_batch_start(
+            self, trainer: Trainer, module: Any, batch: Any, index: int
+        ) -> None:
             if index == 5:
                 module.method.adapted["norm.weight"].data.fill_(math.nan)
 
@@ -274,7 +347,9 @@ def test_non_finite_weights_raise_the_alarm_at_once() -> None:
 
 def test_state_goes_on_exactly() -> None:
     stream = batches(24)
-    _, straight, expected = run(stream, Harm(12), lr=1e-3, accelerator="cpu")  # as below, to the last bit
+    _, straight, expected = run(
+        stream, Harm(12), lr=1e-3, accelerator="cpu"
+    )  # as below, to the last bit
     resumed = CollapseGuard(CLASSES)
     module, _, _ = run([], lr=1e-3)
     halves: list[dict[str, Any]] = []
@@ -348,7 +423,12 @@ def test_a_module_of_the_users_own() -> None:
             self.held = paused
 
     guard = CollapseGuard(CLASSES)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = Trainer(max_epochs=1, accelerator=ACCELERATOR, callbacks=[guard], **quiet)
     trainer.fit(Own(), torch.utils.data.DataLoader(batches(40), batch_size=None))
     assert guard.batch == 40
@@ -364,7 +444,9 @@ def test_names_and_shapes_that_do_not_fit_are_told() -> None:
         run(batches(1), classes=CLASSES[:2], model=Features())
     said = {"logits": torch.zeros(4, 3), "features": torch.zeros(4, 6, 1, 1)}
     guard = CollapseGuard(CLASSES)
-    with pytest.raises(InputError, match=r"features of training_step have shape \(4, 6, 1, 1\): flatten them"):
+    with pytest.raises(
+        InputError, match=r"features of training_step have shape \(4, 6, 1, 1\): flatten them"
+    ):
         guard.on_train_batch_end(None, None, said, None, 0)  # type: ignore[arg-type]
 
     class Bare:
@@ -377,7 +459,15 @@ def test_names_and_shapes_that_do_not_fit_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"patience": 0}, {"ladder": []}, {"ladder": ["rest"]}, {"decay": 1.0}, {"watch_ratio": -1.0}, {"min_count": 1.0}]
+    "bad",
+    [
+        {"patience": 0},
+        {"ladder": []},
+        {"ladder": ["rest"]},
+        {"decay": 1.0},
+        {"watch_ratio": -1.0},
+        {"min_count": 1.0},
+    ],
 )
 def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="guard"):

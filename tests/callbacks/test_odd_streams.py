@@ -30,9 +30,13 @@ class At(Callback):
     def __init__(self, index: int, act: Callable[[CollapseGuard, AdaptationModule], None]) -> None:
         self.index, self.act = index, act
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int
+    ) -> None:
         if index == self.index:
-            guard = next(callback for callback in trainer.callbacks if isinstance(callback, CollapseGuard))  # type: ignore[attr-defined]
+            guard = next(
+                callback for callback in trainer.callbacks if isinstance(callback, CollapseGuard)
+            )  # type: ignore[attr-defined]
             assert isinstance(pl_module, AdaptationModule)
             self.act(guard, pl_module)
 
@@ -68,10 +72,14 @@ def run(
     **fit: Any,
 ) -> tuple[AdaptationModule, CollapseGuard, list[dict[str, Any]]]:
     """An adaptation by tent to the first batches of a stream, and their outputs."""
-    config = adapt.configure([f"source={source}", *QUICK, "method=tent", "stream.batch_size=32", *words])
+    config = adapt.configure(
+        [f"source={source}", *QUICK, "method=tent", "stream.batch_size=32", *words]
+    )
     checkpoint = SourceCheckpoint.load(source)
     images = adapt.target_images(config, checkpoint)
-    loader = StreamLoader(images, create_stream(config.stream.options, images, 0).part(slice(32 * count)), 32)
+    loader = StreamLoader(
+        images, create_stream(config.stream.options, images, 0).part(slice(32 * count)), 32
+    )
     torch.manual_seed(0)
     module, guard, _ = adapt.create_module(config, checkpoint)
     assert isinstance(guard, CollapseGuard)
@@ -90,7 +98,9 @@ def run(
 
 
 @pytest.mark.parametrize("pixel", [1e5, 1e30, float("inf")])
-def test_a_pixel_out_of_all_bounds_is_an_event_and_spoils_nothing(source: Path, pixel: float) -> None:
+def test_a_pixel_out_of_all_bounds_is_an_event_and_spoils_nothing(
+    source: Path, pixel: float
+) -> None:
     def spoil(index: int, batch: dict[str, Any]) -> None:
         if index == 4:
             batch["image"][5, 0, 0, 0] = pixel
@@ -100,7 +110,12 @@ def test_a_pixel_out_of_all_bounds_is_an_event_and_spoils_nothing(source: Path, 
     _, guard, outputs = run(source, *words, spoil=spoil)
     assert all(output["logits"].isfinite().all() for output in outputs)
     assert guard.choice.evidence == pytest.approx(clean.choice.evidence, abs=0.05)
-    [event] = [event for output in outputs for event in output["events"] if event["reason"] == "broken_image"]
+    [event] = [
+        event
+        for output in outputs
+        for event in output["events"]
+        if event["reason"] == "broken_image"
+    ]
     assert (event["batch"], event["event"], len(event["ids"])) == (4, "skipped", 1)
 
 
@@ -135,12 +150,25 @@ def test_a_batch_that_batch_statistics_cannot_predict_is_no_reason_to_leave_them
 
     def without(twins: Candidates, *args: Any) -> dict[str, Any]:
         said = predict(twins, *args)
-        return {name: value for name, value in said.items() if name != "batch"} if twins.batches == 6 else said
+        return (
+            {name: value for name, value in said.items() if name != "batch"}
+            if twins.batches == 6
+            else said
+        )
 
     monkeypatch.setattr(Candidates, "predict", without)
-    monkeypatch.setattr(Choice, "preferred", lambda choice, names: "batch" if "batch" in names else "source")
+    monkeypatch.setattr(
+        Choice, "preferred", lambda choice, names: "batch" if "batch" in names else "source"
+    )
     look = At(5, lambda guard, module: setattr(guard, "duty", Duty(5, 5, 0)))
-    _, guard, outputs = run(source, "guard.alarm_lead=1000", "guard.alarm_doubt=1000", "guard.longest=1", count=7, also=look)
+    _, guard, outputs = run(
+        source,
+        "guard.alarm_lead=1000",
+        "guard.alarm_doubt=1000",
+        "guard.longest=1",
+        count=7,
+        also=look,
+    )
     assert [output["choice"] for output in outputs] == ["batch"] * 7
     assert guard.resets == []
 
@@ -178,31 +206,44 @@ def test_nor_are_they_asked_to_serve_along(source: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(CollapseGuard, "_along", along)
     monkeypatch.setattr(CollapseGuard, "_hurry", lambda guard, counts: None)
-    _, _, outputs = run(source, spoil=spoil, count=6, also=At(3, lambda guard, module: setattr(guard, "duty", Duty(12, 12, 0))))
+    _, _, outputs = run(
+        source,
+        spoil=spoil,
+        count=6,
+        also=At(3, lambda guard, module: setattr(guard, "duty", Duty(12, 12, 0))),
+    )
     assert asked == [3, 5]
     assert (outputs[4]["skipped"], outputs[4]["served_by"]) == ("broken_image", "control")
     assert outputs[4]["logits"].isfinite().all()
 
 
 @pytest.mark.parametrize(("method", "resets"), [("norm", []), ("tent", [4])])
-def test_back_to_the_source_is_a_reset_where_something_was_learned(source: Path, method: str, resets: list[int]) -> None:
+def test_back_to_the_source_is_a_reset_where_something_was_learned(
+    source: Path, method: str, resets: list[int]
+) -> None:
     def go_back(guard: CollapseGuard, module: AdaptationModule) -> None:
         guard._use(module, "source", others=True)
         assert guard.holding
         assert guard.resets == resets
-        event = guard._choice_event("choice", "evidence", "The source statistics suit the stream best.")
+        event = guard._choice_event(
+            "choice", "evidence", "The source statistics suit the stream best."
+        )
         assert ("what was learned is undone" in event["message"]) == bool(resets)
 
     run(source, f"method={method}", count=5, also=At(4, go_back))
 
 
 def test_a_control_whose_statistics_move_sees_what_the_adapted_model_sees(source: Path) -> None:
-    _, _, outputs = run(source, "method.normalization=robust", "method.optimizer=sgd", "method.lr=1e-7", count=15)
+    _, _, outputs = run(
+        source, "method.normalization=robust", "method.optimizer=sgd", "method.lr=1e-7", count=15
+    )
     found = [output["statistics"] for output in outputs if output["statistics"]["R"] is not None]
     assert len(found) > 10
     assert all(row["R"] == pytest.approx(1, abs=1e-3) and row["drift"] == 0 for row in found)
     corrections = {event.get("correction") for output in outputs for event in output["events"]}
-    assert corrections <= {None, "statistics", "hedge"}, "of the statistics in use there may be doubt, of the model none"
+    assert corrections <= {None, "statistics", "hedge"}, (
+        "of the statistics in use there may be doubt, of the model none"
+    )
 
 
 class SaveAt(At):

@@ -36,7 +36,9 @@ def policy(name: str, classes: int = 3, **settings: Any) -> Policy:
     return kind(kind.Config(**settings), classes, {key: FACTS[key] for key in kind.uses})
 
 
-def predicted(seed: int, shares: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3), size: int = 64, scale: float = 1.0) -> Prediction:
+def predicted(
+    seed: int, shares: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3), size: int = 64, scale: float = 1.0
+) -> Prediction:
     """A batch of the source's classes in these shares; logits are the features, times ``scale``."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.multinomial(torch.tensor(shares), size, replacement=True, generator=rng)
@@ -50,11 +52,16 @@ def with_entropy(values: Tensor) -> Prediction:
     for _ in range(60):
         middle = (low + high) / 2
         logits = torch.stack([middle, torch.zeros_like(middle)], 1)
-        low, high = torch.where(entropy(logits) > values, middle, low), torch.where(entropy(logits) > values, high, middle)
+        low, high = (
+            torch.where(entropy(logits) > values, middle, low),
+            torch.where(entropy(logits) > values, high, middle),
+        )
     return Prediction(torch.stack([low, torch.zeros_like(low)], 1), torch.zeros(len(values), 3))
 
 
-def run(judged: Policy, predictions: list[Prediction], control: list[Prediction] | None = None) -> list[Ruling]:
+def run(
+    judged: Policy, predictions: list[Prediction], control: list[Prediction] | None = None
+) -> list[Ruling]:
     return [judged.judge(p, c) for p, c in zip(predictions, control or predictions, strict=True)]
 
 
@@ -76,7 +83,9 @@ def test_entropy_floor_by_hand() -> None:
     judged = policy("entropy_floor", classes=2, floor=0.3, memory=0.9)
     first, second = with_entropy(torch.full((5,), 0.5)), with_entropy(torch.full((5,), 0.1))
     rulings = run(judged, [first, second])
-    assert [r.evidence["running_entropy"] for r in rulings] == pytest.approx([0.5, 0.9 * 0.5 + 0.1 * 0.1], abs=1e-4)
+    assert [r.evidence["running_entropy"] for r in rulings] == pytest.approx(
+        [0.5, 0.9 * 0.5 + 0.1 * 0.1], abs=1e-4
+    )
     assert rulings[0].evidence["floor"] == pytest.approx(0.3 * math.log(2))
     # From .46 it takes n batches until .1 + .36 * .9^n is below .208; then the mean starts afresh, at .1, below the floor.
     rulings = run(judged, [second] * 14)
@@ -94,11 +103,17 @@ def test_stochastic_restore_always_restores_and_never_alarms() -> None:
 def test_divergence_by_hand_and_on_features_that_leave() -> None:
     judged = policy("divergence", memory=0.5, pull=0.2, threshold=0.9)
     away = Prediction(torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[9.0, 0.0, 0.0]]))
-    ruling = judged.judge(away)  # the mean of class 0 is now at 6, 3 from the source's, in one of three directions
+    ruling = judged.judge(
+        away
+    )  # the mean of class 0 is now at 6, 3 from the source's, in one of three directions
     gamma = 1 - math.exp(-(3**2) / 3)
     assert ruling.evidence["divergence"] == pytest.approx(gamma, rel=1e-4)
     assert ruling.action == Action("restore", pytest.approx(0.2 * gamma, rel=1e-4))
-    assert [r.verdict.state for r in [ruling, *run(judged, [away, away])]] == ["ALARM", "WATCH", "WATCH"]
+    assert [r.verdict.state for r in [ruling, *run(judged, [away, away])]] == [
+        "ALARM",
+        "WATCH",
+        "WATCH",
+    ]
     calm = run(policy("divergence"), CALM)
     assert alarms(calm) == []
     assert max(ruling.evidence["divergence"] for ruling in calm) < 0.1
@@ -107,9 +122,13 @@ def test_divergence_by_hand_and_on_features_that_leave() -> None:
 def test_concentration_by_hand() -> None:
     judged = policy("concentration", classes=4, rate=0.5, share=0.5, growth=2.0)
     flat = Prediction(torch.zeros(4, 4), torch.zeros(4, 3))
-    other = Prediction(torch.eye(4).roll(1, 1) * torch.tensor([0.0, 1.0, 1.0, 1.0])[:, None], flat.features)  # half agree
+    other = Prediction(
+        torch.eye(4).roll(1, 1) * torch.tensor([0.0, 1.0, 1.0, 1.0])[:, None], flat.features
+    )  # half agree
     ruling = judged.judge(flat, other)
-    assert ruling.evidence == pytest.approx({"concentration_entropy": math.log(4), "threshold": math.log(2)})
+    assert ruling.evidence == pytest.approx(
+        {"concentration_entropy": math.log(4), "threshold": math.log(2)}
+    )
     threshold = math.log(2) + 0.5 * 0.5 * math.log(2)
     assert judged.threshold == pytest.approx(threshold)
     logits = torch.tensor([[3.0, 2.0, 0.0, 0.0], [1.0, 2.0, 0.0, 0.0]])
@@ -118,7 +137,9 @@ def test_concentration_by_hand() -> None:
     assert value > threshold
     assert judged.judge(sharp, sharp).verdict.state == "OK"
     before = judged.threshold
-    sharper = Prediction(torch.tensor([[8.0, 0.0, 0.0, 0.0], [0.0, 7.0, 0.0, 0.0]]), torch.zeros(2, 3))
+    sharper = Prediction(
+        torch.tensor([[8.0, 0.0, 0.0, 0.0], [0.0, 7.0, 0.0, 0.0]]), torch.zeros(2, 3)
+    )
     gap = before - entropy(torch.tensor([[4.0, 3.5, 0.0, 0.0]])).item()
     ruling = judged.judge(sharper, sharper)
     assert ruling.action == Action("restore_last", pytest.approx(0.5 + 2 * gap, rel=1e-4))
@@ -176,13 +197,19 @@ def test_martingale_fires_on_entropies_that_are_not_the_sources_only() -> None:
 
 def test_proxy_risk_fires_when_uncertain_predictions_are_surely_too_many() -> None:
     kind = POLICIES["proxy_risk"]
-    judged = kind(kind.Config(quantile=0.8, tolerance=0.05), 2, {"entropy_quantiles": torch.linspace(0, math.log(2), 101)})
+    judged = kind(
+        kind.Config(quantile=0.8, tolerance=0.05),
+        2,
+        {"entropy_quantiles": torch.linspace(0, math.log(2), 101)},
+    )
     rng = torch.Generator().manual_seed(0)
     fair = [with_entropy(torch.rand(64, generator=rng) * math.log(2)) for _ in range(30)]
     rulings = run(judged, fair)
     assert alarms(rulings) == []
     seen = torch.cat([entropy(p.logits) for p in fair])
-    assert rulings[-1].evidence["risk"] == pytest.approx((seen > 0.8 * math.log(2)).float().mean().item(), abs=1e-3)
+    assert rulings[-1].evidence["risk"] == pytest.approx(
+        (seen > 0.8 * math.log(2)).float().mean().item(), abs=1e-3
+    )
     assert 0.1 < rulings[-1].evidence["risk_bound"] < rulings[-1].evidence["risk"]
     unsure = [with_entropy(torch.rand(64, generator=rng) * 0.2 + 0.49) for _ in range(30)]
     assert alarms(run(judged, unsure))
@@ -229,7 +256,9 @@ def test_a_part_of_the_source_comes_back() -> None:
         for parameter in method.adapted.values():
             parameter.add_(1.0)
     method.restore_elements(0.5)
-    moved = torch.cat([(value - source[name]).flatten() for name, value in method.adapted_state().items()])
+    moved = torch.cat(
+        [(value - source[name]).flatten() for name, value in method.adapted_state().items()]
+    )
     assert set(moved.round().tolist()) == {0.0, 1.0}
     assert 0.2 < moved.mean() < 0.8
     with torch.no_grad():
@@ -248,10 +277,19 @@ def test_a_part_of_the_source_comes_back() -> None:
 
 def guarded(judged: Policy, stream: Any, *callbacks: Callback, **more: Any) -> Any:
     torch.manual_seed(0)
-    module = AdaptationModule(create_method("tent", Features(), num_classes=3, **more), batch_size=64, screen=False)
+    module = AdaptationModule(
+        create_method("tent", Features(), num_classes=3, **more), batch_size=64, screen=False
+    )
     guard, recorder = PolicyGuard(judged), Recorder()
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(max_epochs=1, accelerator=ACCELERATOR, callbacks=[*callbacks, guard, recorder], **quiet)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = Trainer(
+        max_epochs=1, accelerator=ACCELERATOR, callbacks=[*callbacks, guard, recorder], **quiet
+    )
     trainer.fit(module, torch.utils.data.DataLoader(stream, batch_size=None))
     return module, guard, recorder.outputs
 
@@ -268,7 +306,9 @@ def test_the_callback_corrects_the_model_and_serves_the_adapted_prediction() -> 
 
 
 def test_an_alarm_is_recorded_with_its_evidence() -> None:
-    _, guard, outputs = guarded(policy("zscore", window=3, warm_up=4), batches(30), Harm(start=15), lr=1e-5)
+    _, guard, outputs = guarded(
+        policy("zscore", window=3, warm_up=4), batches(30), Harm(start=15), lr=1e-5
+    )
     first = guard.alarmed[0]
     assert first >= 15
     assert guard.resets[0] == first
@@ -281,7 +321,9 @@ def test_an_alarm_is_recorded_with_its_evidence() -> None:
 
 def test_values_that_are_not_finite_do_not_stay_in_a_policys_mean() -> None:
     class Poison(Callback):
-        def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
+        def on_train_batch_start(
+            self, trainer: Trainer, module: Any, batch: Any, index: int
+        ) -> None:
             if index == 2:
                 module.method.adapted["norm.weight"].data.fill_(math.nan)
 
@@ -295,7 +337,9 @@ def test_values_that_are_not_finite_do_not_stay_in_a_policys_mean() -> None:
 
 def test_a_stream_goes_on_exactly() -> None:
     stream = batches(24)
-    _, straight, expected = guarded(policy("zscore", window=3, warm_up=4), stream, Harm(12), lr=1e-3)
+    _, straight, expected = guarded(
+        policy("zscore", window=3, warm_up=4), stream, Harm(12), lr=1e-3
+    )
     module, _, _ = guarded(policy("zscore"), [], lr=1e-3)
     guard = PolicyGuard(policy("zscore", window=3, warm_up=4))
     harm, outputs = Harm(12), []
@@ -313,7 +357,9 @@ def test_a_stream_goes_on_exactly() -> None:
 
 
 def test_a_module_that_lacks_a_function_is_told_which() -> None:
-    with pytest.raises(InputError, match=r"Concentration needs restore_last\(\) and control\(\) of LightningModule"):
+    with pytest.raises(
+        InputError, match=r"Concentration needs restore_last\(\) and control\(\) of LightningModule"
+    ):
         PolicyGuard(policy("concentration")).on_fit_start(None, LightningModule())  # type: ignore[arg-type]
 
 
@@ -327,9 +373,18 @@ def test_guards_are_made_by_name(source: Any) -> None:
         assert set(guard.policy.facts) == set(guard.policy.uses)
 
 
-@pytest.mark.parametrize("name", ["stochastic_restore", "divergence", "concentration"])  # which need most of the module
+@pytest.mark.parametrize(
+    "name", ["stochastic_restore", "divergence", "concentration"]
+)  # which need most of the module
 def test_adapt_runs_under_a_policy(name: str, source: Any, tmp_path: Any, capsys: Any) -> None:
-    words = [f"source={source}", f"output={tmp_path}", f"guard={name}", "method=tent", "data.target_images=200", *QUICK]
+    words = [
+        f"source={source}",
+        f"output={tmp_path}",
+        f"guard={name}",
+        "method=tent",
+        "data.target_images=200",
+        *QUICK,
+    ]
     assert adapt.main(words) == 0
     assert "method.normalization=batch" in capsys.readouterr().out
     with (tmp_path / "predictions.csv").open(newline="") as file:

@@ -26,7 +26,9 @@ def look(source: Path, *words: str, images: int = 256, broken: int = 0) -> Prefl
     config = adapt.configure([f"source={source}", *QUICK, *words])
     checkpoint = SourceCheckpoint.load(source)
     target = adapt.target_images(config, checkpoint)
-    loader = StreamLoader(target, create_stream(config.stream.options, target, 0), config.stream.options.batch_size)
+    loader = StreamLoader(
+        target, create_stream(config.stream.options, target, 0), config.stream.options.batch_size
+    )
 
     def batches() -> Iterator[dict[str, Any]]:
         for batch in loader:
@@ -58,7 +60,10 @@ def test_abroad_it_is_worth_it_and_with_few_or_broken_images_worth_care(source: 
     found = look(source, "shift=contrast", "shift.severity=5")
     assert found.advice != "do not adapt"
     assert found.statistics != "source"
-    assert not found.views["source"].fits or found.views["source"].evidence < found.views[found.statistics].evidence
+    assert (
+        not found.views["source"].fits
+        or found.views["source"].evidence < found.views[found.statistics].evidence
+    )
     few = look(source, "shift=contrast", "shift.severity=5", "stream.batch_size=8", images=8)
     assert (few.advice, few.images) == ("adapt carefully", 8)
     assert "Only 8 sound images" in " ".join(few.reasons)
@@ -75,11 +80,21 @@ def test_broken_images_are_counted_and_never_spoil_the_numbers(source: Path, bro
 
 def test_skewed_classes_call_for_care(source: Path) -> None:
     # Most images are of the class that even a briefly trained source knows.
-    found = look(source, "data.target=scanner_a", "stream=prevalence", "stream.prevalence=[.05,.05,.85,.05]", images=120)
-    assert "where the source had 25%: an objective that aims at equal shares" in " ".join(found.reasons)
+    found = look(
+        source,
+        "data.target=scanner_a",
+        "stream=prevalence",
+        "stream.prevalence=[.05,.05,.85,.05]",
+        images=120,
+    )
+    assert "where the source had 25%: an objective that aims at equal shares" in " ".join(
+        found.reasons
+    )
 
 
-@pytest.mark.parametrize("words", [("stream.batch_size=1",), ("stream=window", "data.target_images=40")])
+@pytest.mark.parametrize(
+    "words", [("stream.batch_size=1",), ("stream=window", "data.target_images=40")]
+)
 def test_a_single_image_at_a_time(source: Path, words: tuple[str, ...]) -> None:
     assert look(source, *words, images=20).images == 20
 
@@ -113,13 +128,20 @@ def test_what_views_come_to() -> None:
     assert told(lost, batch=view())[0] == "adapt"
     assert "J is 100%" in told(lost, batch=view())[1]
     assert told(lost, images=20, batch=view())[0] == "adapt carefully"
-    assert told(view(), batch=view(evidence=1.1)) == ("adapt carefully", told(view(), batch=view(evidence=1.1))[1])
-    assert told(view(drift=0.4), batch=view(evidence=1.5))[0] == "adapt"  # sure and apart, but of the wrong answers
+    assert told(view(), batch=view(evidence=1.1)) == (
+        "adapt carefully",
+        told(view(), batch=view(evidence=1.1))[1],
+    )
+    assert (
+        told(view(drift=0.4), batch=view(evidence=1.5))[0] == "adapt"
+    )  # sure and apart, but of the wrong answers
     skewed = view(marginal=[0.9, 0.1], drift=0.4, evidence=0.9)
     advice, reasons = told(lost, batch=view(), corrected=skewed)
     assert advice == "adapt carefully"
     assert "90% of the images are predicted as a" in reasons
-    assert told(view(separation=0.4), batch=view(evidence=0.5))[0] == "adapt carefully"  # a shift that nothing takes away
+    assert (
+        told(view(separation=0.4), batch=view(evidence=0.5))[0] == "adapt carefully"
+    )  # a shift that nothing takes away
     # Classes that lie so close are a strong shift's, or a single one's.
     assert told(lost, batch=view(separation=0.45))[0] == "adapt"
     advice, reasons = told(lost, batch=view(separation=0.35))
@@ -128,7 +150,9 @@ def test_what_views_come_to() -> None:
     assert told(view(), images=10, broken=10)[0] == "do not adapt"
 
 
-def test_the_program_prints_and_exits_by_its_advice(source: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_the_program_prints_and_exits_by_its_advice(
+    source: Path, tmp_path: Path, capsys: Capture
+) -> None:
     words = [f"source={source}", f"output={tmp_path / 'none'}", *QUICK, "data.target=scanner_a"]
     assert adapt.main([*words, "preflight=only", "preflight.images=128"]) in (3, 4)
     assert capsys.readouterr().out.startswith(("do not adapt: ", "adapt carefully: "))
@@ -144,4 +168,6 @@ def test_a_report_changes_nothing_of_the_run(source: Path, tmp_path: Path) -> No
         assert adapt.main([*words, f"preflight={name}", f"output={tmp_path / name}"]) == 0
     report = json.loads((tmp_path / "report" / "preflight.json").read_text())
     assert report["advice"] in EXIT
-    assert (tmp_path / "report" / "predictions.csv").read_text() == (tmp_path / "off" / "predictions.csv").read_text()
+    assert (tmp_path / "report" / "predictions.csv").read_text() == (
+        tmp_path / "off" / "predictions.csv"
+    ).read_text()

@@ -19,11 +19,15 @@ from tests.test_programs import run_adapt
 Capture = pytest.CaptureFixture[str]
 
 
-def recorded(folder: Path, config: GuardConfig | None = None, harm: int = 12) -> tuple[CollapseGuard, list[dict[str, Any]]]:
+def recorded(
+    folder: Path, config: GuardConfig | None = None, harm: int = 12
+) -> tuple[CollapseGuard, list[dict[str, Any]]]:
     """A run that ends in a collapse, its trace in the folder."""
     _, guard, outputs = run(batches(40), Harm(harm), config=config, lr=1e-5)
     writer = TraceWriter(folder)
-    trainer = Trainer(logger=False, accelerator=ACCELERATOR, enable_checkpointing=False, enable_progress_bar=False)
+    trainer = Trainer(
+        logger=False, accelerator=ACCELERATOR, enable_checkpointing=False, enable_progress_bar=False
+    )
     writer.on_train_start(trainer, None)  # type: ignore[arg-type]
     for index, output in enumerate(outputs):
         writer.on_train_batch_end(trainer, None, output, None, index)  # type: ignore[arg-type]
@@ -31,15 +35,23 @@ def recorded(folder: Path, config: GuardConfig | None = None, harm: int = 12) ->
     return guard, outputs
 
 
-@pytest.mark.parametrize("config", [GuardConfig(), GuardConfig(watch_ratio=0.95, ladder=["slow", "reset"], window=9)])
+@pytest.mark.parametrize(
+    "config", [GuardConfig(), GuardConfig(watch_ratio=0.95, ladder=["slow", "reset"], window=9)]
+)
 def test_a_replayed_verdict_equals_the_live_one(tmp_path: Path, config: GuardConfig) -> None:
     guard, outputs = recorded(tmp_path, config)
     judged = replay(read_trace(tmp_path / "trace.csv"), config)
     assert [verdict.state for verdict, _ in judged] == [output["verdict"] for output in outputs]
     assert guard.alarms > 1
     live = [event for output in outputs for event in output["events"]]
-    assert [rung for _, rung in judged if rung] == [event["correction"] for event in live if event["event"] == "correction"]
-    reasons = [event["message"] for event in live if event["event"] == "verdict" and event["state"] == "ALARM"]
+    assert [rung for _, rung in judged if rung] == [
+        event["correction"] for event in live if event["event"] == "correction"
+    ]
+    reasons = [
+        event["message"]
+        for event in live
+        if event["event"] == "verdict" and event["state"] == "ALARM"
+    ]
     assert [verdict.message for verdict, rung in judged if rung] == reasons
 
 
@@ -50,7 +62,10 @@ def test_statistics_survive_the_file_bit_for_bit() -> None:
         Statistics(drift=float("inf")),
         Statistics(drift=0.05, stands_for=4),
     ):
-        cells = {key: str("" if (v := cell_of(value)) is None else v) for key, value in trace_of(statistics).items()}
+        cells = {
+            key: str("" if (v := cell_of(value)) is None else v)
+            for key, value in trace_of(statistics).items()
+        }
         assert statistics_of(cells) == statistics
 
 
@@ -61,7 +76,17 @@ def test_the_program_compares_writes_and_exits_0(tmp_path: Path, capsys: Capture
     assert "0 of 40 verdicts differ." in said.out
     assert "no config.yaml lies beside the trace" in said.err
     out = tmp_path / "replayed.csv"
-    assert main([str(tmp_path / "trace.csv"), "guard.alarm_shortfall=100", "guard.watch_ratio=0.8", f"output={out}"]) == 0
+    assert (
+        main(
+            [
+                str(tmp_path / "trace.csv"),
+                "guard.alarm_shortfall=100",
+                "guard.watch_ratio=0.8",
+                f"output={out}",
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr().out
     assert str(guard.alarmed[0]) in shown.splitlines()[1]
     assert "verdicts differ:" in shown
@@ -79,7 +104,9 @@ def test_settings_start_from_the_runs(tmp_path: Path, capsys: Capture) -> None:
     assert "0 of 40 verdicts differ." in capsys.readouterr().out
 
 
-def test_a_run_of_the_program_replays_to_its_own_verdicts(source: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_run_of_the_program_replays_to_its_own_verdicts(
+    source: Path, tmp_path: Path, capsys: Capture
+) -> None:
     run_adapt(source, tmp_path, "method=dsbr", "method.lr=0.1", "stream.passes=3")
     assert main([str(tmp_path)]) == 0
     shown = capsys.readouterr().out
@@ -111,7 +138,9 @@ def test_a_run_of_the_program_replays_to_its_own_verdicts(source: Path, tmp_path
         (["{}", "guard.ladder=reset"], "is a list: write guard.ladder=["),
     ],
 )
-def test_refusals_are_one_sentence(tmp_path: Path, capsys: Capture, words: list[str], message: str) -> None:
+def test_refusals_are_one_sentence(
+    tmp_path: Path, capsys: Capture, words: list[str], message: str
+) -> None:
     head = "batch,J,R,drift,entropy,loss,verdict"
     rest = "vanished,non_finite,lead,doubt,lean,mirror,disagreement,rank,stands_for,choice"
     (tmp_path / "old.csv").write_text(f"{head}\n0,1,1,0,1,,OK\n")

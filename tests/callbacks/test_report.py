@@ -38,7 +38,11 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.add(tag)
         self._at = tag
-        self.references += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "data")]
+        self.references += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "xlink:href", "srcset", "data")
+        ]
         assert not [name for name, _ in attrs if name.startswith("on")], "an event handler"
         if tag == "h2":
             self.titles.append("")
@@ -62,11 +66,18 @@ def checked(path: Path) -> tuple[str, Reader]:
     text = path.read_text(encoding="utf-8")
     assert path.stat().st_size < 5e6
     reader = Reader(text)
-    assert all(reference.startswith(("#", "data:image/png;base64,")) for reference in reader.references)
-    assert not {"script", "link", "iframe", "object", "embed", "foreignobject", "base", "form"} & reader.elements
+    assert all(
+        reference.startswith(("#", "data:image/png;base64,")) for reference in reader.references
+    )
+    assert (
+        not {"script", "link", "iframe", "object", "embed", "foreignobject", "base", "form"}
+        & reader.elements
+    )
     assert "://" not in text
     assert not re.search(r"url\((?!#)", text)
-    assert not any(color in text for color in (page.INK, page.SOFT, page.LINE, page.CARD)), "a colour of no theme"
+    assert not any(color in text for color in (page.INK, page.SOFT, page.LINE, page.CARD)), (
+        "a colour of no theme"
+    )
     return text, reader
 
 
@@ -76,18 +87,39 @@ def report(source: Path, output: Path, *words: str) -> tuple[str, Reader]:
 
 
 def test_a_guarded_run_has_every_part(source: Path, tmp_path: Path) -> None:
-    words = ["method=tent", "method.lr=1e-2", "method.normalization=batch", "data.target=[scanner_b,scanner_c]"]
-    words += ["guard.watch_ratio=1.2", "guard.watch_drift=0", "guard.alarm_shortfall=0.3"]  # alarms before long
+    words = [
+        "method=tent",
+        "method.lr=1e-2",
+        "method.normalization=batch",
+        "data.target=[scanner_b,scanner_c]",
+    ]
+    words += [
+        "guard.watch_ratio=1.2",
+        "guard.watch_drift=0",
+        "guard.alarm_shortfall=0.3",
+    ]  # alarms before long
     text, reader = report(source, tmp_path / "with", *words, "data.subgroups=[domain]")
     assert reader.titles == [*ALWAYS, *LABELLED, *END]
-    events = [json.loads(line) for line in (tmp_path / "with" / "events.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line) for line in (tmp_path / "with" / "events.jsonl").read_text().splitlines()
+    ]
     alarm = next(event for event in events if event["event"] == "correction")
     assert f"Batch {alarm['batch']}: " in text
-    for part in ("Verdicts.", "What is watched.", "What alarms.", "Before the first alarm.", "Served.", "Control.", "Source."):
+    for part in (
+        "Verdicts.",
+        "What is watched.",
+        "What alarms.",
+        "Before the first alarm.",
+        "Served.",
+        "Control.",
+        "Source.",
+    ):
         assert f"<b>{part}</b>" in text
     metrics = json.loads((tmp_path / "with" / "metrics.json").read_text())
     for name, part in metrics["subgroups"]["domain"].items():
-        assert [name, str(part["images"]), f"{part['balanced_accuracy']:.1f}"] in [row[:3] for row in reader.rows]
+        assert [name, str(part["images"]), f"{part['balanced_accuracy']:.1f}"] in [
+            row[:3] for row in reader.rows
+        ]
     assert text.count("<tr class='mark'>") == 1  # the worst domain
     assert "SHA-256" in text
     # The report changes nothing else.
@@ -107,7 +139,9 @@ def test_source_and_control_are_what_runs_of_their_own_say(source: Path, tmp_pat
         metrics = json.loads((tmp_path / method / "metrics.json").read_text())
         assert row[place] == f"{metrics['domains']['scanner_b']['balanced_accuracy']:.1f}"
     # The source is that of its own run whichever statistics the guard chooses, long after the start.
-    _, reader = report(source, tmp_path / "guarded", "method=dsbr", "stream.batch_size=32", *domains)
+    _, reader = report(
+        source, tmp_path / "guarded", "method=dsbr", "stream.batch_size=32", *domains
+    )
     batches = list(csv.DictReader((tmp_path / "guarded" / "trace.csv").open(newline="")))
     assert len(batches) > 5
     assert next(line for line in reader.rows if line[0] == "scanner_b")[4] == row[4]
@@ -127,14 +161,23 @@ def test_what_a_run_lacks_is_left_out(source: Path, tmp_path: Path) -> None:
     assert reader.titles == [*ALWAYS, *LABELLED, "Domains and subgroups", "Settings"]
     assert "<b>Control.</b>" not in text
     text, _ = report(
-        source, tmp_path / "window", "method=tent", "stream.batch_size=1", "stream.window=8", "data.target_images=24"
+        source,
+        tmp_path / "window",
+        "method=tent",
+        "stream.batch_size=1",
+        "stream.window=8",
+        "data.target_images=24",
     )
     assert "24 images, 24 batches" in text
 
 
 def test_an_unlabelled_stream_says_so(source: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (150, 32, 32, 3), dtype=np.uint8)
-    words = ["data=npz", f"data.path={saved(tmp_path, {'images': images})}", "data.subgroups=[domain]"]
+    words = [
+        "data=npz",
+        f"data.path={saved(tmp_path, {'images': images})}",
+        "data.subgroups=[domain]",
+    ]
     text, reader = report(source, tmp_path / "out", *words)
     assert reader.titles == [*ALWAYS, *END]
     assert "No image of this stream has a label" in text
@@ -154,14 +197,32 @@ def test_names_are_never_markup(tmp_path: Path) -> None:
         for number in range(60):
             label, split = number % 2, ("train", "train", "val", "test")[number // 4 % 4]
             name = f"{number} '><b onclick=alert(3)>&amp;.png"
-            write_picture(tmp_path / name, rng.normal(90 + 60 * label, 60, (16, 16)).clip(0, 255).astype(np.uint8))
-            writer.writerow([name, classes[label], split, evil, number, (evil, "<script>a", "")[number % 3]])
+            write_picture(
+                tmp_path / name,
+                rng.normal(90 + 60 * label, 60, (16, 16)).clip(0, 255).astype(np.uint8),
+            )
+            writer.writerow(
+                [name, classes[label], split, evil, number, (evil, "<script>a", "")[number % 3]]
+            )
     source = tmp_path / "source"
-    train_words = ["data=table", f"data.path={tmp_path / 't.csv'}", "epochs=1", "batch_size=8", "calibrate=off"]
+    train_words = [
+        "data=table",
+        f"data.path={tmp_path / 't.csv'}",
+        "epochs=1",
+        "batch_size=8",
+        "calibrate=off",
+    ]
     import train
 
     run_program(train, *train_words, f"output={source}")
-    words = ["stream.batch_size=4", "stream.passes=6", "method=tent", "method.lr=.5", "guard=off", "data.subgroups=[site]"]
+    words = [
+        "stream.batch_size=4",
+        "stream.passes=6",
+        "method=tent",
+        "method.lr=.5",
+        "guard=off",
+        "data.subgroups=[site]",
+    ]
     text, reader = report(source, tmp_path / "out", *words, f"name={evil}")
     assert "onerror=alert(1)&gt;" in text
     assert {"b", "img", "svg"} <= reader.elements
@@ -175,7 +236,13 @@ def test_subgroups_of_patients(source: Path, tmp_path: Path) -> None:
 
     path = clinic(tmp_path / "here")
     run_program(
-        train, "data=table", f"data.path={path}", "epochs=1", "batch_size=8", "calibrate=off", f"output={tmp_path / 'source'}"
+        train,
+        "data=table",
+        f"data.path={path}",
+        "epochs=1",
+        "batch_size=8",
+        "calibrate=off",
+        f"output={tmp_path / 'source'}",
     )
     words = ["stream.batch_size=4", "data.subgroups=[sex,age/10]", "data.aggregate=group"]
     text, reader = report(tmp_path / "source", tmp_path / "out", *words)
@@ -188,7 +255,10 @@ def test_subgroups_of_patients(source: Path, tmp_path: Path) -> None:
 
 
 def test_what_may_hold_a_password_is_not_passed_around(source: Path, tmp_path: Path) -> None:
-    words = ["guard.alert.url=http://127.0.0.1:9/tell-nobody", "guard.alert.command=true tell-nobody"]
+    words = [
+        "guard.alert.url=http://127.0.0.1:9/tell-nobody",
+        "guard.alert.command=true tell-nobody",
+    ]
     text, _ = report(source, tmp_path / "out", "method=norm", "data.target_images=64", *words)
     assert "tell-nobody" not in text
 
@@ -197,9 +267,22 @@ def test_two_processes_leave_one_page(source: Path, tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    words = ["method=tent", "wandb.mode=disabled", "trainer.enable_progress_bar=false", "data.target_images=256", "report=true"]
+    words = [
+        "method=tent",
+        "wandb.mode=disabled",
+        "trainer.enable_progress_bar=false",
+        "data.target_images=256",
+        "report=true",
+    ]
     devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
-    command = [sys.executable, "adapt.py", f"source={source}", f"output={tmp_path / 'out'}", *words, *devices]
+    command = [
+        sys.executable,
+        "adapt.py",
+        f"source={source}",
+        f"output={tmp_path / 'out'}",
+        *words,
+        *devices,
+    ]
     subprocess.run(command, cwd=ROOT, check=True, timeout=240, capture_output=True)
     text, _ = checked(tmp_path / "out" / "report.html")
     assert "2 processes shared each batch" in text
@@ -215,7 +298,10 @@ def test_long_streams_are_thinned_to_what_matters() -> None:
     assert len(centers) == len(shown) <= 600
     assert np.nanmin(shown) == -3
     assert abs(centers[np.nanargmin(shown)] - 12_345) < 100
-    rows = [{"verdict": "ALARM" if i == 77_777 else "OK", "served_by": "adapted"} for i in range(100_000)]
+    rows = [
+        {"verdict": "ALARM" if i == 77_777 else "OK", "served_by": "adapted"}
+        for i in range(100_000)
+    ]
     drawn = page.figure(lambda: figures.timeline(rows, []), "caption")
     assert figures._STATES["ALARM"] in drawn
     assert len(drawn) < 2e5
@@ -245,7 +331,10 @@ def test_windows_of_features_are_bounded(source: Path, tmp_path: Path) -> None:
 def test_the_plane_holds_the_source_as_its_principal_components_do() -> None:
     generator = torch.Generator().manual_seed(0)
     scale = torch.tensor([3.0, 1.0, 0.5, 2.0])
-    groups = [torch.randn(4000, 4, generator=generator) * scale + shift for shift in (torch.zeros(4), torch.full((4,), 2.0))]
+    groups = [
+        torch.randn(4000, 4, generator=generator) * scale + shift
+        for shift in (torch.zeros(4), torch.full((4,), 2.0))
+    ]
     mean, var = torch.stack([g.mean(0) for g in groups]), torch.stack([g.var(0) for g in groups])
     _, axes = figures.source_axes(mean, var, torch.tensor([0.5, 0.5]))
     _, vectors = torch.linalg.eigh(torch.cat(groups).T.cov())
@@ -257,8 +346,12 @@ def test_the_plane_holds_the_source_as_its_principal_components_do() -> None:
     assert torch.allclose(axes, again, atol=1e-4)
 
 
-@pytest.mark.parametrize(("shape", "expected"), [((1, 8, 9), (8, 9)), ((3, 8, 9), (8, 9, 3)), ((1, 5, 8, 9), (8, 9))])
-def test_images_of_any_kind_become_pictures(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((1, 8, 9), (8, 9)), ((3, 8, 9), (8, 9, 3)), ((1, 5, 8, 9), (8, 9))]
+)
+def test_images_of_any_kind_become_pictures(
+    shape: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
     image = np.zeros(shape, np.float32)
     if len(shape) == 4:
         image[:, 2, 0, 0] = 1.0

@@ -8,7 +8,9 @@ import pytest
 from callbacks.judge import corrected, judge, rung_of
 from callbacks.verdict import Memory, Statistics, Thresholds, decide
 
-LIMITS = Thresholds(watch_ratio=0.85, alarm_shortfall=0.3, watch_drift=0.2, alarm_excess=0.2, alarm_lead=0.1)
+LIMITS = Thresholds(
+    watch_ratio=0.85, alarm_shortfall=0.3, watch_drift=0.2, alarm_excess=0.2, alarm_lead=0.1
+)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,10 @@ def test_the_shortfall_adds_up_is_paid_back_and_waits_where_nothing_is_known() -
 
 
 def test_a_verdict_can_be_had_after_any_number_of_corrections() -> None:
-    assert decide(Statistics(ratio=0.9, lean=700.0), LIMITS, Memory(spent=1000)).verdict.reason != "flips"
+    assert (
+        decide(Statistics(ratio=0.9, lean=700.0), LIMITS, Memory(spent=1000)).verdict.reason
+        != "flips"
+    )
     assert decide(Statistics(ratio=1.0), LIMITS, Memory(spent=5000)).verdict.state == "OK"
 
 
@@ -48,7 +53,9 @@ def test_each_new_start_of_the_bets_halves_what_is_left_of_alpha() -> None:
     memory = judge(Statistics(ratio=1.0), LIMITS, Memory(), "OK", "batch").memory
     assert memory.spent == 0
     memory = judge(Statistics(ratio=1.0), LIMITS, memory, "OK", "source").memory
-    assert (memory.spent, memory.choice) == (1, "source"), "another control, and bets that start anew"
+    assert (memory.spent, memory.choice) == (1, "source"), (
+        "another control, and bets that start anew"
+    )
     alarm = judge(Statistics(lead=1.0), LIMITS, memory, "OK", "source")
     assert (alarm.verdict.reason, alarm.memory) == ("statistics", Memory(spent=2))
     memory = judge(Statistics(ratio=1.0), LIMITS, alarm.memory, "ALARM", "batch").memory
@@ -61,7 +68,9 @@ def test_each_new_start_of_the_bets_halves_what_is_left_of_alpha() -> None:
 
 def test_the_sentence_tells_what_happened() -> None:
     fallen = decide(
-        Statistics(ratio=1.1, drift=0.9), replace(LIMITS, alarm_excess=None), Memory(shortfall=0.3, peak=1.5)
+        Statistics(ratio=1.1, drift=0.9),
+        replace(LIMITS, alarm_excess=None),
+        Memory(shortfall=0.3, peak=1.5),
     ).verdict
     assert (fallen.state, "fell from 1.50 to 1.10" in fallen.message) == ("ALARM", True)
     assert "could not be compared" in decide(Statistics(), LIMITS, Memory()).verdict.message
@@ -74,13 +83,20 @@ def test_while_predictions_drift_the_ratio_is_held_against_its_best() -> None:
     assert (steady.verdict.state, steady.memory.shortfall) == ("OK", 0)
     drifting = decide(Statistics(ratio=1.0, drift=0.3), LIMITS, high)
     assert drifting.memory.shortfall == pytest.approx(0.85 * 1.4 - 1.0)
-    assert decide(Statistics(ratio=1.0, drift=0.3), LIMITS, drifting.memory).verdict.state == "ALARM"
+    assert (
+        decide(Statistics(ratio=1.0, drift=0.3), LIMITS, drifting.memory).verdict.state == "ALARM"
+    )
 
 
 def test_clusters_that_loosen_while_predictions_stay_count_only_where_they_fall_deep() -> None:
     assert decide(Statistics(ratio=0.6, drift=0.02), LIMITS, Memory()).memory.shortfall == 0
-    assert decide(Statistics(ratio=0.6, drift=0.12), LIMITS, Memory()).memory.shortfall == pytest.approx(0.25)
-    assert decide(Statistics(ratio=0.4, drift=0.02), LIMITS, Memory()).verdict[:2] == ("ALARM", "separation")
+    assert decide(
+        Statistics(ratio=0.6, drift=0.12), LIMITS, Memory()
+    ).memory.shortfall == pytest.approx(0.25)
+    assert decide(Statistics(ratio=0.4, drift=0.02), LIMITS, Memory()).verdict[:2] == (
+        "ALARM",
+        "separation",
+    )
 
 
 def test_drift_adds_up_to_an_alarm_unless_the_control_is_not_to_be_trusted() -> None:
@@ -103,7 +119,9 @@ def test_a_check_counts_for_the_batches_that_it_stands_for_and_tells_how_many_ar
     assert once.room == pytest.approx((0.2 - 0.08) / 0.02)
     falling = decide(Statistics(ratio=0.80, drift=0.22, stands_for=2), LIMITS, Memory(peak=1.0))
     assert falling.memory.shortfall == pytest.approx(2 * 0.05)
-    assert falling.room == pytest.approx((0.3 - 0.1) / 0.05), "the sum that comes to its alarm first"
+    assert falling.room == pytest.approx((0.3 - 0.1) / 0.05), (
+        "the sum that comes to its alarm first"
+    )
     assert decide(drifting, replace(LIMITS, alarm_excess=None), Memory()).room == math.inf
     assert decide(Statistics(ratio=1.0, drift=0.1), LIMITS, every).room == math.inf
 
@@ -136,7 +154,9 @@ def test_doubt_in_published_statistics_adds_up_and_is_paid_back() -> None:
     assert decide(Statistics(ratio=1.0), limits, once.memory).memory.doubt == once.memory.doubt
     assert decide(Statistics(doubt=-1.0), limits, once.memory).memory.doubt == 0
     assert decide(Statistics(doubt=0.1), limits, once.memory).verdict[:2] == ("ALARM", "doubt")
-    assert decide(Statistics(lead=1.0, doubt=1.0), limits, once.memory).verdict.reason == "statistics"  # the better remedy
+    assert (
+        decide(Statistics(lead=1.0, doubt=1.0), limits, once.memory).verdict.reason == "statistics"
+    )  # the better remedy
 
 
 def test_a_lead_of_other_statistics_adds_up_and_is_paid_back() -> None:
@@ -151,9 +171,23 @@ def test_a_lead_of_other_statistics_adds_up_and_is_paid_back() -> None:
 
 def test_flips_raise_the_alarm_where_r_confirms_and_each_correction_halves_the_level() -> None:
     certain = math.log(4 / LIMITS.alpha)
-    assert decide(Statistics(ratio=0.8, lean=certain), LIMITS, Memory()).verdict[:2] == ("ALARM", "flips")
-    assert decide(Statistics(ratio=0.8, mirror=certain), LIMITS, Memory()).verdict[:2] == ("ALARM", "flips")
+    assert decide(Statistics(ratio=0.8, lean=certain), LIMITS, Memory()).verdict[:2] == (
+        "ALARM",
+        "flips",
+    )
+    assert decide(Statistics(ratio=0.8, mirror=certain), LIMITS, Memory()).verdict[:2] == (
+        "ALARM",
+        "flips",
+    )
     assert decide(Statistics(ratio=0.9, lean=99.0), LIMITS, Memory()).verdict.state == "OK"
-    assert decide(Statistics(ratio=0.8, lean=certain), LIMITS, Memory(spent=1)).verdict.state == "WATCH"
-    assert decide(Statistics(ratio=0.8, lean=certain + math.log(2)), LIMITS, Memory(spent=1)).verdict.state == "ALARM"
+    assert (
+        decide(Statistics(ratio=0.8, lean=certain), LIMITS, Memory(spent=1)).verdict.state
+        == "WATCH"
+    )
+    assert (
+        decide(
+            Statistics(ratio=0.8, lean=certain + math.log(2)), LIMITS, Memory(spent=1)
+        ).verdict.state
+        == "ALARM"
+    )
     assert corrected("slow", Memory(spent=1)) == Memory(spent=2)

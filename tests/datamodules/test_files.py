@@ -22,7 +22,11 @@ from tta.errors import InputError
 
 
 def grey(bits: int = 8, shape: tuple[int, ...] = (6, 9)) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(bits).integers(0, 2**bits, shape).astype(np.uint8 if bits <= 8 else np.uint16)
+    return (
+        np.random.default_rng(bits)
+        .integers(0, 2**bits, shape)
+        .astype(np.uint8 if bits <= 8 else np.uint16)
+    )
 
 
 def write_dicom(path: Path, pixels: np.ndarray[Any, Any], *, bits: int = 16, **more: Any) -> Path:
@@ -39,7 +43,10 @@ def write_dicom(path: Path, pixels: np.ndarray[Any, Any], *, bits: int = 16, **m
     if pixels.ndim == 3:
         dataset.PlanarConfiguration = 0
     dataset.BitsAllocated, dataset.BitsStored = 8 * pixels.itemsize, min(bits, 8 * pixels.itemsize)
-    dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, int(pixels.dtype.kind == "i")
+    dataset.HighBit, dataset.PixelRepresentation = (
+        dataset.BitsStored - 1,
+        int(pixels.dtype.kind == "i"),
+    )
     for key, value in more.items():
         setattr(dataset, key, value)
     dataset.PixelData = pixels.tobytes()
@@ -81,7 +88,9 @@ def test_the_byte_order_of_a_file_changes_nothing(tmp_path: Path) -> None:
     image = Image.new("I;16B", (9, 6))
     image.frombytes(pixels.astype(">u2").tobytes())
     image.save(tmp_path / "image.tif")
-    swapped = nibabel.Nifti1Image(pixels.T.astype(">u2"), np.eye(4), nibabel.Nifti1Header(endianness=">"))
+    swapped = nibabel.Nifti1Image(
+        pixels.T.astype(">u2"), np.eye(4), nibabel.Nifti1Header(endianness=">")
+    )
     swapped.set_data_dtype(">u2")
     nibabel.save(swapped, tmp_path / "image.nii")
     for name in ("image.tif", "image.nii"):
@@ -93,16 +102,26 @@ def test_the_byte_order_of_a_file_changes_nothing(tmp_path: Path) -> None:
 
 def test_dicom_keeps_bits_units_and_polarity(tmp_path: Path) -> None:
     pixels = grey(12)
-    plain = decode(write_dicom(tmp_path / "plain.dcm", pixels, bits=12, WindowCenter="1000", WindowWidth="400"))
+    plain = decode(
+        write_dicom(tmp_path / "plain.dcm", pixels, bits=12, WindowCenter="1000", WindowWidth="400")
+    )
     np.testing.assert_array_equal(plain.pixels[..., 0], pixels)
     assert (plain.span, plain.window) == ((0, 4095), (800, 1200))
-    turned = decode(write_dicom(tmp_path / "turned", pixels, bits=12, PhotometricInterpretation="MONOCHROME1"))
+    turned = decode(
+        write_dicom(tmp_path / "turned", pixels, bits=12, PhotometricInterpretation="MONOCHROME1")
+    )
     np.testing.assert_array_equal(turned.pixels[..., 0], 4095 - pixels.astype(int))
-    units = decode(write_dicom(tmp_path / "units.dcm", pixels, bits=12, RescaleSlope="1", RescaleIntercept="-1024"))
+    units = decode(
+        write_dicom(
+            tmp_path / "units.dcm", pixels, bits=12, RescaleSlope="1", RescaleIntercept="-1024"
+        )
+    )
     np.testing.assert_array_equal(units.pixels[..., 0], pixels.astype(np.float32) - 1024)
     assert units.span is None
     colour = grey(8, (6, 9, 3))
-    np.testing.assert_array_equal(decode(write_dicom(tmp_path / "colour.dcm", colour, bits=8)).pixels, colour)
+    np.testing.assert_array_equal(
+        decode(write_dicom(tmp_path / "colour.dcm", colour, bits=8)).pixels, colour
+    )
 
 
 def test_a_dicom_series_is_a_volume_in_order_of_position(tmp_path: Path) -> None:
@@ -110,8 +129,17 @@ def test_a_dicom_series_is_a_volume_in_order_of_position(tmp_path: Path) -> None
     folder.mkdir()
     slices = grey(12, (4, 6, 9))
     for place in (2, 0, 3, 1):
-        geometry = {"ImagePositionPatient": [0, 0, 2.0 * place], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
-        write_dicom(folder / f"{place * 7 % 5}.dcm", slices[place], PixelSpacing=[1, 1], InstanceNumber=place, **geometry)
+        geometry = {
+            "ImagePositionPatient": [0, 0, 2.0 * place],
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        }
+        write_dicom(
+            folder / f"{place * 7 % 5}.dcm",
+            slices[place],
+            PixelSpacing=[1, 1],
+            InstanceNumber=place,
+            **geometry,
+        )
     images = files(tmp_path, "series")
     assert (images.shape, images.spatial_dims) == ((1, 4, 6, 9, 1), 3)
     np.testing.assert_array_equal(decode(folder).pixels[..., 0], slices)
@@ -120,10 +148,14 @@ def test_a_dicom_series_is_a_volume_in_order_of_position(tmp_path: Path) -> None
 def test_nifti_is_turned_to_one_orientation(tmp_path: Path) -> None:
     volume = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)  # x, y, z
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "ras.nii.gz")
-    mirrored = nibabel.Nifti1Image(volume[::-1], np.diag([-1.0, 1, 1, 1]))  # the same head, stored from right to left
+    mirrored = nibabel.Nifti1Image(
+        volume[::-1], np.diag([-1.0, 1, 1, 1])
+    )  # the same head, stored from right to left
     nibabel.save(mirrored, tmp_path / "las.nii")
     for name in ("ras.nii.gz", "las.nii"):
-        np.testing.assert_array_equal(decode(tmp_path / name).pixels[..., 0], volume.transpose(2, 1, 0))
+        np.testing.assert_array_equal(
+            decode(tmp_path / name).pixels[..., 0], volume.transpose(2, 1, 0)
+        )
     nibabel.save(nibabel.Nifti1Image(grey(16, (5, 6, 1)), np.eye(4)), tmp_path / "plane.nii")
     assert decode(tmp_path / "plane.nii").pixels.shape == (6, 5, 1)
 
@@ -190,8 +222,15 @@ def test_channels_and_sizes_change_only_when_asked(tmp_path: Path) -> None:
     assert "data.size" in reasons[2]
     images = files(tmp_path, *names, channels=1, size=(6, 9))
     assert images.unreadable() == {}
-    assert images.scaled([1], (0, 1)).mean() == pytest.approx(round(0.299 * 10 + 0.587 * 20 + 0.114 * 30) / 255)
-    assert files(tmp_path, *names, channels=3, size=8).scaled([0, 1, 2], (0, 1)).shape == (3, 3, 8, 8)
+    assert images.scaled([1], (0, 1)).mean() == pytest.approx(
+        round(0.299 * 10 + 0.587 * 20 + 0.114 * 30) / 255
+    )
+    assert files(tmp_path, *names, channels=3, size=8).scaled([0, 1, 2], (0, 1)).shape == (
+        3,
+        3,
+        8,
+        8,
+    )
 
 
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
@@ -200,7 +239,9 @@ def test_where_the_first_is_the_odd_one_it_is_named(tmp_path: Path, on_error: st
     for index in range(1, 6):
         write_picture(tmp_path / "a" / f"{index}.png", grey(8))
     options = FolderConfig(target=str(tmp_path), on_error=on_error)
-    with pytest.raises(InputError, match=r"5 of 6 files are unlike the first, .*0\.png: remove that one"):
+    with pytest.raises(
+        InputError, match=r"5 of 6 files are unlike the first, .*0\.png: remove that one"
+    ):
         load_images("folder", options, "target")
 
 
@@ -237,7 +278,13 @@ def test_what_a_worker_decodes_all_have(tmp_path: Path) -> None:
     for i, name in enumerate(names):
         write_picture(tmp_path / name, np.full((4, 4), 10 * i, np.uint8))
     images = files(tmp_path, *names, cache=4.5 * 16 / 2**30)  # room for four
-    expected = torch.stack(list(DataLoader(_Rows(images), batch_size=None, num_workers=2, multiprocessing_context="fork")))
+    expected = torch.stack(
+        list(
+            DataLoader(
+                _Rows(images), batch_size=None, num_workers=2, multiprocessing_context="fork"
+            )
+        )
+    )
     for name in names[:4]:
         (tmp_path / name).unlink()
     assert torch.equal(images.scaled(range(4), (0, 1)), expected[:4])

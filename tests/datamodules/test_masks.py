@@ -18,7 +18,9 @@ from tta.errors import InputError
 SIDES = (12, 10, 8)  # along x, y and z
 
 
-def write_volume(path: Path, pixels: np.ndarray[Any, Any], spacing: tuple[float, float, float] = (1, 1, 1)) -> None:
+def write_volume(
+    path: Path, pixels: np.ndarray[Any, Any], spacing: tuple[float, float, float] = (1, 1, 1)
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(pixels, np.diag([*spacing, 1.0])), path)
 
@@ -47,7 +49,10 @@ def test_resampling_keeps_values_where_they_are(tmp_path: Path) -> None:
     write_volume(tmp_path / "a.nii.gz", ramp(), (2, 1, 1))
     pixels, _ = Reading(spacing=1.0).apply(decode(tmp_path / "a.nii.gz"))
     assert pixels.shape[:2] == (8, 10)
-    assert pixels.shape[2] in (23, 24)  # 12 voxels of 2 mm, counted from centre to centre or from edge to edge
+    assert pixels.shape[2] in (
+        23,
+        24,
+    )  # 12 voxels of 2 mm, counted from centre to centre or from edge to edge
     steps = np.diff(pixels[3, 4, :, 0])[2:-2]
     assert steps == pytest.approx(np.full(len(steps), 0.5), abs=0.02)  # x grows by one in 2 mm
     picture = decode(write_picture(tmp_path / "a.png", grey()))
@@ -62,7 +67,9 @@ def test_a_volume_is_cut_down_to_its_mask(tmp_path: Path, margin: int) -> None:
     reading = Reading(around_mask=margin)
     pixels, _ = reading.apply(decode(tmp_path / "a.nii.gz"), decode(tmp_path / "m.nii.gz"))
     low = [max(0, start - margin) for start in (2, 4, 5)]
-    high = [min(side, start + 3 + margin) for start, side in zip((2, 4, 5), (8, 10, 12), strict=True)]
+    high = [
+        min(side, start + 3 + margin) for start, side in zip((2, 4, 5), (8, 10, 12), strict=True)
+    ]
     expected = ramp().T[tuple(slice(*ends) for ends in zip(low, high, strict=True))]
     assert np.array_equal(pixels[..., 0], expected)
 
@@ -88,11 +95,18 @@ def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
     write_volume(tmp_path / "other_mask.nii.gz", np.ones((4, 4, 4), np.uint8))
     names = ["good", "none", "flat", "other", "lost"]
     masks = text("" if name == "none" else f"{name}_mask.nii.gz" for name in names)
-    files = ImageFiles(tmp_path, text(f"{name}.nii.gz" for name in names), Reading(size=4, around_mask=0), masks=masks)
+    files = ImageFiles(
+        tmp_path,
+        text(f"{name}.nii.gz" for name in names),
+        Reading(size=4, around_mask=0),
+        masks=masks,
+    )
     reasons = files.unreadable()
     assert list(reasons) == [1, 2, 3, 4]
     for reason, words in zip(
-        reasons.values(), ("no mask", "marks nothing", "and its mask 4x4x4", "lost_mask.nii.gz, that"), strict=True
+        reasons.values(),
+        ("no mask", "marks nothing", "and its mask 4x4x4", "lost_mask.nii.gz, that"),
+        strict=True,
     ):
         assert words in reason
 
@@ -109,7 +123,9 @@ def test_a_table_with_a_column_of_masks(tmp_path: Path) -> None:
     images = load_table(TableConfig(**words, around_mask=1, size=[5, 5, 5], fit="crop"), "target")
     assert images.batch([0, 3])["image"].shape == (2, 1, 5, 5, 5)
     assert images.metadata == {}
-    with pytest.raises(InputError, match=r"is 5x5x5 where others are 5x5x4: data\.size"):  # the first's mask lies at the edge
+    with pytest.raises(
+        InputError, match=r"is 5x5x5 where others are 5x5x4: data\.size"
+    ):  # the first's mask lies at the edge
         load_table(TableConfig(**words, around_mask=1), "target")
     table.write_text("\n".join(line.rsplit(",", 1)[0] for line in lines))
     with pytest.raises(InputError, match=r"has no masks for data\.around_mask"):

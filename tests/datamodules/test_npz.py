@@ -44,12 +44,17 @@ def test_domain_layout(tmp_path: Path) -> None:
     path = saved(tmp_path, domain_arrays())
     config = NpzConfig(path=path, target="there")
     train, target = load_npz(config, "train"), load_npz(config, "target")
-    assert (len(train), len(target)) == (10, 20)  # the only domain with training images is the source
+    assert (len(train), len(target)) == (
+        10,
+        20,
+    )  # the only domain with training images is the source
     item = target[0]
     assert item["image"].shape == (3, 8, 8)
     assert item["image"].max() <= 1
     assert (item["label"], item["id"], item["domain"], item["group"]) == (0, "20", "there", "10")
-    np.testing.assert_allclose(item["image"].permute(1, 2, 0) * 255, domain_arrays()["images"][20], atol=1e-4)
+    np.testing.assert_allclose(
+        item["image"].permute(1, 2, 0) * 255, domain_arrays()["images"][20], atol=1e-4
+    )
     batch = target.batch([0, 3])
     assert batch["image"].shape == (2, 3, 8, 8)
     assert batch["id"] == ["20", "23"]
@@ -58,7 +63,12 @@ def test_domain_layout(tmp_path: Path) -> None:
 
 def test_medmnist_layout(tmp_path: Path) -> None:
     config = NpzConfig(path=saved(tmp_path, medmnist_arrays()))
-    assert [len(load_npz(config, split)) for split in ("train", "val", "test", "target")] == [40, 10, 20, 20]
+    assert [len(load_npz(config, split)) for split in ("train", "val", "test", "target")] == [
+        40,
+        10,
+        20,
+        20,
+    ]
     assert load_npz(config, "train")[0]["image"].shape == (1, 28, 28)
 
 
@@ -86,7 +96,9 @@ def test_medmnist_reads_its_own_file(tmp_path: Path) -> None:
 
 
 def broken(**changes: Any) -> dict[str, Any]:
-    return {key: value for key, value in {**domain_arrays(), **changes}.items() if value is not None}
+    return {
+        key: value for key, value in {**domain_arrays(), **changes}.items() if value is not None
+    }
 
 
 @pytest.mark.parametrize(
@@ -103,7 +115,9 @@ def broken(**changes: Any) -> dict[str, Any]:
         (broken(images=np.array([object()] * 40)), "target", "not a readable .npz"),
     ],
 )
-def test_wrong_files_are_refused_in_a_sentence(tmp_path: Path, arrays: dict[str, Any], split: Any, message: str) -> None:
+def test_wrong_files_are_refused_in_a_sentence(
+    tmp_path: Path, arrays: dict[str, Any], split: Any, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         load_npz(NpzConfig(path=saved(tmp_path, arrays), target="there"), split)
 
@@ -154,7 +168,9 @@ def test_value_ranges() -> None:
 
 @pytest.mark.real
 def test_the_real_files(data_folder: Path) -> None:
-    nuclei = NpzConfig(path=str(data_folder / "nuclei_patches.npz"), target=["fluor_360", "he_white"])
+    nuclei = NpzConfig(
+        path=str(data_folder / "nuclei_patches.npz"), target=["fluor_360", "he_white"]
+    )
     assert len(load_images("npz", nuclei, "target")) == 2160 + 2056
     assert load_images("npz", nuclei, "train").counts().tolist() == [1864, 1848, 1864]
     chest = load_images("npz", NpzConfig(path=str(data_folder / "pneumoniamnist.npz")), "target")

@@ -25,7 +25,9 @@ from tta.config import CONFIGS, read_arguments, resolve
 from tta.errors import InputError
 
 
-def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], delimiter: str = ",") -> None:
+def write_table(
+    path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], delimiter: str = ","
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         csv.writer(file, delimiter=delimiter).writerows([header, *rows])
@@ -35,9 +37,23 @@ def camelyon17(root: Path) -> None:
     rows = []
     for number in range(100):
         center, patient = number // 20, f"{number // 4:03d}"
-        rows.append([number, patient, number % 3, 10 * number, 20, number % 2, number // 4, center, number % 2])
+        rows.append(
+            [
+                number,
+                patient,
+                number % 3,
+                10 * number,
+                20,
+                number % 2,
+                number // 4,
+                center,
+                number % 2,
+            ]
+        )
         name = f"patient_{patient}_node_{number % 3}"
-        write_picture(root / "patches" / name / f"patch_{name}_x_{10 * number}_y_20.png", grey(8, (12, 12, 3)))
+        write_picture(
+            root / "patches" / name / f"patch_{name}_x_{10 * number}_y_20.png", grey(8, (12, 12, 3))
+        )
     header = ["", "patient", "node", "x_coord", "y_coord", "tumor", "slide", "center", "split"]
     write_table(root / "metadata.csv", header, rows)
 
@@ -57,8 +73,24 @@ def mammobench(root: Path) -> None:
         for number in range(12):
             path = f"Preprocessed_Dataset/{site}/{site}_{number}.jpg"
             write_picture(root / path, grey(8, (12, 10)))
-            rows.append([site, path, number // 2, ("Normal", "Benign", "Malignant")[number % 3], "B", 40 + number])
-    header = ["source_dataset", "preprocessed_image_path", "source_subjectID", "classification", "density", "subject_age"]
+            rows.append(
+                [
+                    site,
+                    path,
+                    number // 2,
+                    ("Normal", "Benign", "Malignant")[number % 3],
+                    "B",
+                    40 + number,
+                ]
+            )
+    header = [
+        "source_dataset",
+        "preprocessed_image_path",
+        "source_subjectID",
+        "classification",
+        "density",
+        "subject_age",
+    ]
     write_table(root / "CSV_Files" / "mammo-bench.csv", header, rows)
 
 
@@ -66,7 +98,10 @@ def glioma(root: Path) -> None:
     def volume(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         nibabel.save(
-            nibabel.Nifti1Image(np.random.default_rng(0).normal(100, 9, (8, 10, 6)).astype(np.float32), np.eye(4)), path
+            nibabel.Nifti1Image(
+                np.random.default_rng(0).normal(100, 9, (8, 10, 6)).astype(np.float32), np.eye(4)
+            ),
+            path,
         )
 
     def mask(path: Path) -> None:
@@ -77,9 +112,15 @@ def glioma(root: Path) -> None:
     def sri(cohort: str, name: str) -> None:
         place = root / cohort / name / "preop"
         volume(place / f"sub-{name}_ses-preop_space-sri_t1c.nii.gz")
-        mask(place / f"sub-{name}_ses-preop_space-sri_{'tumormask' if cohort == 'erasmus' else 'seg'}.nii.gz")
+        mask(
+            place
+            / f"sub-{name}_ses-preop_space-sri_{'tumormask' if cohort == 'erasmus' else 'seg'}.nii.gz"
+        )
 
-    subjects = [(f"EGD-{i:04d}", *genes) for i, genes in enumerate([(0, -1), (1, 0), (1, 1), (-1, -1), (0, 0)] * 2)]
+    subjects = [
+        (f"EGD-{i:04d}", *genes)
+        for i, genes in enumerate([(0, -1), (1, 0), (1, 1), (-1, -1), (0, 0)] * 2)
+    ]
     write_table(root / "erasmus" / "phenoData.csv", ["Subject", "IDH", "1p19q"], subjects, "\t")
     for name, *_ in subjects:
         sri("erasmus", str(name))
@@ -87,19 +128,33 @@ def glioma(root: Path) -> None:
     header = ["case_submitter_id", "primary_diagnosis"]
     high = [(name, "Glioblastoma") for name in names[:4]]
     low = [
-        (name, ("Astrocytoma, anaplastic", "Oligodendroglioma, NOS", "Mixed glioma")[i % 3]) for i, name in enumerate(names[4:])
+        (name, ("Astrocytoma, anaplastic", "Oligodendroglioma, NOS", "Mixed glioma")[i % 3])
+        for i, name in enumerate(names[4:])
     ]
     write_table(root / "tcga" / "clinical-hgg.tsv", header, high * 2, "\t")  # a row a treatment
     write_table(root / "tcga" / "clinical-lgg.tsv", header, low, "\t")
     for name in names:
         sri("tcga", name.lower())
-    words = ["Glioblastoma, IDH-wildtype", "Astrocytoma, IDH-mutant", "Oligodendroglioma, IDH-mutant, 1p/19q-codeleted"]
+    words = [
+        "Glioblastoma, IDH-wildtype",
+        "Astrocytoma, IDH-mutant",
+        "Oligodendroglioma, IDH-mutant, 1p/19q-codeleted",
+    ]
     cases = [(f"UCSF-PDGM-{i:03d}", words[i % 3]) for i in range(6)]
     header = ["ID", "Final pathologic diagnosis (WHO 2021)"]
-    write_table(root / "ucsf" / "UCSF-PDGM-metadata_v5.csv", header, [*cases, ("UCSF-PDGM-000_FU003d", words[0])])
+    write_table(
+        root / "ucsf" / "UCSF-PDGM-metadata_v5.csv",
+        header,
+        [*cases, ("UCSF-PDGM-000_FU003d", words[0])],
+    )
     for i in range(5):  # the last case has no volume
         volume(root / "ucsf" / f"UCSF-PDGM-{i:04d}_nifti" / f"UCSF-PDGM-{i:04d}_T1c.nii.gz")
-        mask(root / "ucsf" / f"UCSF-PDGM-{i:04d}_nifti" / f"UCSF-PDGM-{i:04d}_tumor_segmentation.nii.gz")
+        mask(
+            root
+            / "ucsf"
+            / f"UCSF-PDGM-{i:04d}_nifti"
+            / f"UCSF-PDGM-{i:04d}_tumor_segmentation.nii.gz"
+        )
 
 
 def imagenet_c(root: Path) -> None:
@@ -118,7 +173,9 @@ def isic(root: Path) -> None:
         write_picture(root / "ISIC_2019_Training_Input" / f"{name}.jpg", grey(8, (12, 16, 3)))
         truth.append([name, *(float(number % 8 == place) for place in range(9))])
         clinic = ("BCN_000", "HAM_000", "MSK4_00", "")[number % 4]
-        known.append([name, 20 + number, "head/neck", f"{clinic}{number // 8}" if clinic else "", "female"])
+        known.append(
+            [name, 20 + number, "head/neck", f"{clinic}{number // 8}" if clinic else "", "female"]
+        )
     write_table(root / "ISIC_2019_Training_GroundTruth.csv", ["image", *classes], truth)
     header = ["image", "age_approx", "anatom_site_general", "lesion_id", "sex"]
     write_table(root / "ISIC_2019_Training_Metadata.csv", header, known)
@@ -132,8 +189,31 @@ def chestxray14(root: Path) -> None:
         names.append(name)
         write_picture(root / f"images_{1 + number % 3:03d}" / "images" / name, grey(8, (12, 12)))
         view = "PA" if number % 2 else "AP"
-        rows.append([name, labels[number % 4], 0, number // 2, "058Y", "F", view, 2682, 2749, 0.14, 0.14, ""])
-    header = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender", "View Position"]
+        rows.append(
+            [
+                name,
+                labels[number % 4],
+                0,
+                number // 2,
+                "058Y",
+                "F",
+                view,
+                2682,
+                2749,
+                0.14,
+                0.14,
+                "",
+            ]
+        )
+    header = [
+        "Image Index",
+        "Finding Labels",
+        "Follow-up #",
+        "Patient ID",
+        "Patient Age",
+        "Patient Gender",
+        "View Position",
+    ]
     more = ["OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]", ""]
     write_table(root / "Data_Entry_2017.csv", [*header, *more], rows)
     (root / "train_val_list.txt").write_text("\n".join(names[:48]))
@@ -148,12 +228,24 @@ def nct_crc(root: Path) -> None:
 
 
 TREES: dict[str, Callable[[Path], None]] = {
-    tree.__name__: tree for tree in (camelyon17, histopantum, mammobench, glioma, imagenet_c, isic, chestxray14, nct_crc)
+    tree.__name__: tree
+    for tree in (
+        camelyon17,
+        histopantum,
+        mammobench,
+        glioma,
+        imagenet_c,
+        isic,
+        chestxray14,
+        nct_crc,
+    )
 }
 
 
 def load(kind: str, root: Path, split: Any = "target", **options: Any) -> Any:
-    return load_images(kind, DATA[kind](root=str(root), size=8, channels=1, window="percentile", **options), split)
+    return load_images(
+        kind, DATA[kind](root=str(root), size=8, channels=1, window="percentile", **options), split
+    )
 
 
 @pytest.mark.parametrize("kind", TREES)
@@ -184,7 +276,9 @@ def test_what_is_missing_is_named(kind: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected"):
         load(kind, tmp_path)
     TREES[kind](tmp_path)
-    tables = [path for path in sorted(tmp_path.rglob("*")) if path.suffix in (".csv", ".tsv", ".txt")]
+    tables = [
+        path for path in sorted(tmp_path.rglob("*")) if path.suffix in (".csv", ".tsv", ".txt")
+    ]
     for table in tables:
         content = table.read_text()
         table.unlink()
@@ -192,7 +286,11 @@ def test_what_is_missing_is_named(kind: str, tmp_path: Path) -> None:
             load(kind, tmp_path)
         if table.suffix != ".txt":
             header, *lines = content.splitlines()
-            table.write_text("\n".join(["strange" + "x" * header.count(","), *(line.split(",")[0] for line in lines)]))
+            table.write_text(
+                "\n".join(
+                    ["strange" + "x" * header.count(","), *(line.split(",")[0] for line in lines)]
+                )
+            )
             with pytest.raises(InputError, match="has no column"):
                 load(kind, tmp_path)
         table.write_text(content)
@@ -206,7 +304,9 @@ def test_what_is_missing_is_named(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["camelyon17", "mammobench", "isic", "chestxray14"])
-def test_images_that_a_table_names_and_that_are_not_there_are_named(kind: str, tmp_path: Path) -> None:
+def test_images_that_a_table_names_and_that_are_not_there_are_named(
+    kind: str, tmp_path: Path
+) -> None:
     TREES[kind](tmp_path)
     for path in tmp_path.rglob("*"):
         if path.suffix in (".png", ".jpg"):
@@ -216,12 +316,17 @@ def test_images_that_a_table_names_and_that_are_not_there_are_named(kind: str, t
         load(kind, tmp_path)
 
 
-def test_organ_views_without_network_say_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_organ_views_without_network_say_what_to_fetch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr("datamodules.medmnist.download_url", refuse)
-    with pytest.raises(InputError, match=r"organcmnist\.npz does not exist and could not be downloaded .*put it there"):
+    with pytest.raises(
+        InputError,
+        match=r"organcmnist\.npz does not exist and could not be downloaded .*put it there",
+    ):
         load_images("organ_views", DATA["organ_views"](root=str(tmp_path)), "target")
 
 
@@ -230,26 +335,43 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder that a server hands out in place of MedMNIST's."""
     folder = tmp_path / "mirror"
     folder.mkdir()
-    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder)))
+    http = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder))
+    )
     Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
-    monkeypatch.setattr("datamodules.medmnist._URL", f"http://127.0.0.1:{http.server_port}/{{file}}?download=1")
+    monkeypatch.setattr(
+        "datamodules.medmnist._URL", f"http://127.0.0.1:{http.server_port}/{{file}}?download=1"
+    )
     yield folder
     http.shutdown()
     http.server_close()
 
 
-def test_medmnist_is_downloaded_once_and_checked(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, config = mirror / "pneumoniamnist.npz", MedMNISTConfig(name="pneumoniamnist", root=str(tmp_path / "data"))
-    with pytest.raises(InputError, match=r"pneumoniamnist\.npz does not exist and could not be downloaded .*put it there"):
+def test_medmnist_is_downloaded_once_and_checked(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, config = (
+        mirror / "pneumoniamnist.npz",
+        MedMNISTConfig(name="pneumoniamnist", root=str(tmp_path / "data")),
+    )
+    with pytest.raises(
+        InputError,
+        match=r"pneumoniamnist\.npz does not exist and could not be downloaded .*put it there",
+    ):
         load_images("medmnist", config, "target")  # the server does not have it
     draw = np.random.default_rng(0)
-    images = {f"{split}_images": draw.integers(0, 256, (8, 28, 28), dtype=np.uint8) for split in ("train", "val", "test")}
+    images = {
+        f"{split}_images": draw.integers(0, 256, (8, 28, 28), dtype=np.uint8)
+        for split in ("train", "val", "test")
+    }
     labels = {f"{split}_labels": np.arange(8)[:, None] % 2 for split in ("train", "val", "test")}
     np.savez(file, **images, **labels)
     with pytest.raises(InputError, match=r"could not be downloaded"):
         load_images("medmnist", config, "target")  # another file than the published one
     assert not (tmp_path / "data").exists()  # it would be taken for the set next time
-    published = MEDMNIST["pneumoniamnist"]._replace(md5={28: hashlib.md5(file.read_bytes()).hexdigest()})
+    published = MEDMNIST["pneumoniamnist"]._replace(
+        md5={28: hashlib.md5(file.read_bytes()).hexdigest()}
+    )
     monkeypatch.setitem(MEDMNIST, "pneumoniamnist", published)
     first = load_images("medmnist", config, "target")
     np.testing.assert_array_equal(np.asarray(first.images).squeeze(), images["test_images"])
@@ -261,17 +383,27 @@ def test_the_page_has_a_command_for_every_set() -> None:
     page = (ROOT / "docs" / "data.md").read_text()
     for kind in (*TREES, "medmnist", "organ_views"):
         assert f"| `{kind}` |" in page
-        assert re.search(rf"^    python (train|adapt)\.py .*data={kind} ", page, flags=re.MULTILINE), kind
+        assert re.search(
+            rf"^    python (train|adapt)\.py .*data={kind} ", page, flags=re.MULTILINE
+        ), kind
 
 
 def test_imagenet_c_in_its_four_settings(tmp_path: Path) -> None:
     imagenet_c(tmp_path)
-    one, all_of_them = (load("imagenet_c", tmp_path, target=target) for target in ("fog", ["shot_noise", "fog"]))
+    one, all_of_them = (
+        load("imagenet_c", tmp_path, target=target) for target in ("fog", ["shot_noise", "fog"])
+    )
     orders = {}
     for name, images in (("iid", one), ("blocks", one), ("mixed", all_of_them), ("window", one)):
-        config = resolve(AdaptConfig, GROUPS, read_arguments([f"stream={name}"], GROUPS, {"data": {"kind": "phantom"}})).stream
+        config = resolve(
+            AdaptConfig,
+            GROUPS,
+            read_arguments([f"stream={name}"], GROUPS, {"data": {"kind": "phantom"}}),
+        ).stream
         items = create_stream(config.options, images, 0)
-        orders[name] = list(StreamLoader(images, items, config.options.batch_size, 0, config.options.window))
+        orders[name] = list(
+            StreamLoader(images, items, config.options.batch_size, 0, config.options.window)
+        )
     assert [len(batches) for batches in orders.values()] == [1, 1, 1, 6]
     assert set(orders["mixed"][0]["domain"]) == {"shot_noise", "fog"}
     assert orders["blocks"][0]["label"].diff().count_nonzero() == 1
@@ -288,23 +420,41 @@ def test_protocols(tmp_path: Path) -> None:
     left_out = load("mammobench", tmp_path / "mammobench", target="inbreast")
     assert (len(left_out), left_out.counts().tolist()) == (12, [4, 8])
     train = load("mammobench", tmp_path / "mammobench", "train", target="inbreast")
-    assert set(train.domains.tolist()) == {"cdd-cesm", "ddsm", "dmid", "kau-bcmd"}  # no cmmd: it has no normal ones
-    cohorts = {name: load("glioma", tmp_path / "glioma", target=name) for name in ("erasmus", "tcga", "ucsf")}
+    assert set(train.domains.tolist()) == {
+        "cdd-cesm",
+        "ddsm",
+        "dmid",
+        "kau-bcmd",
+    }  # no cmmd: it has no normal ones
+    cohorts = {
+        name: load("glioma", tmp_path / "glioma", target=name)
+        for name in ("erasmus", "tcga", "ucsf")
+    }
     assert {name: images.counts().tolist() for name, images in cohorts.items()} == {
         "erasmus": [4, 2, 2],
         "tcga": [4, 2, 1],
         "ucsf": [2, 2, 1],
     }
     fog = load("imagenet_c", tmp_path / "imagenet_c", target="fog")
-    assert (fog.class_names, set(fog.domains.tolist()), len(fog)) == (("n01440764", "n01443537"), {"fog"}, 6)
+    assert (fog.class_names, set(fog.domains.tolist()), len(fog)) == (
+        ("n01440764", "n01443537"),
+        {"fog"},
+        6,
+    )
     with pytest.raises(InputError, match=r"expected fog/4 .*fetch it"):
         load("imagenet_c", tmp_path / "imagenet_c", target="fog", severity=4)
     clinics = load("isic", tmp_path / "isic")
     assert set(clinics.domains.tolist()) == {"HAM", "MSK", "unknown"}
     sexes = load("isic", tmp_path / "isic", domain="sex", source=None, target="female")
     assert (len(sexes), sexes.labels[:9].tolist()) == (24, [*range(8), 0])
-    chest = load("chestxray14", tmp_path / "chestxray14", target="AP", findings=["No Finding", "Effusion"])
-    assert (len(chest), chest.class_names, chest.column("age")[0]) == (4, ("No Finding", "Effusion"), "58")
+    chest = load(
+        "chestxray14", tmp_path / "chestxray14", target="AP", findings=["No Finding", "Effusion"]
+    )
+    assert (len(chest), chest.class_names, chest.column("age")[0]) == (
+        4,
+        ("No Finding", "Effusion"),
+        "58",
+    )
     assert set(load("nct_crc", tmp_path / "nct_crc").domains.tolist()) == {"CRC-VAL-HE-7K"}
     shutil.rmtree(tmp_path / "nct_crc" / "CRC-VAL-HE-7K")
     with pytest.raises(InputError, match="expected the folder CRC-VAL-HE-7K"):
@@ -313,11 +463,17 @@ def test_protocols(tmp_path: Path) -> None:
 
 def test_gliomas_are_cut_out_at_one_millimetre_as_published(tmp_path: Path) -> None:
     glioma(tmp_path)
-    options = {key: value for key, value in OmegaConf.load(CONFIGS / "data" / "glioma.yaml").items() if key != "kind"}
+    options = {
+        key: value
+        for key, value in OmegaConf.load(CONFIGS / "data" / "glioma.yaml").items()
+        if key != "kind"
+    }
     assert (options["spacing"], options["around_mask"], options["size"]) == (1.0, 0, [110, 128, 96])
     shown = {}
     for cohort in ("erasmus", "tcga", "ucsf"):
-        config = DATA["glioma"](**{**options, "root": str(tmp_path), "target": cohort, "size": [2, 4, 3]})
+        config = DATA["glioma"](
+            **{**options, "root": str(tmp_path), "target": cohort, "size": [2, 4, 3]}
+        )
         shown[cohort] = load_images("glioma", config, "target")[0]["image"]
     head = nibabel.load(next(tmp_path.glob("ucsf/*/*_T1c.nii.gz"))).get_fdata()[2:5, 3:7, 1:3].T
     low, high = np.percentile(head, [0.5, 99.5])
@@ -325,15 +481,23 @@ def test_gliomas_are_cut_out_at_one_millimetre_as_published(tmp_path: Path) -> N
         assert np.allclose(image[0], ((head - low) / (high - low)).clip(0, 1), atol=1e-4)
     next(tmp_path.glob("ucsf/*/*_tumor_segmentation.nii.gz")).unlink()
     with pytest.raises(InputError, match=r"_tumor_segmentation\.nii\.gz, that does not exist"):
-        load_images("glioma", DATA["glioma"](**{**options, "root": str(tmp_path), "target": "ucsf"}), "target")
+        load_images(
+            "glioma",
+            DATA["glioma"](**{**options, "root": str(tmp_path), "target": "ucsf"}),
+            "target",
+        )
 
 
-def medmnist(root: Path, name: str, shape: tuple[int, ...], labels: int = 1, size: str = "") -> None:
+def medmnist(
+    root: Path, name: str, shape: tuple[int, ...], labels: int = 1, size: str = ""
+) -> None:
     rng = np.random.default_rng(0)
     arrays = {}
     for split in ("train", "val", "test"):
         arrays[f"{split}_images"] = rng.integers(0, 256, (20, *shape), dtype=np.uint8)
-        arrays[f"{split}_labels"] = (np.arange(20)[:, None] % (np.arange(labels) + 2) == 0).astype(np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(20)[:, None] % (np.arange(labels) + 2) == 0).astype(
+            np.uint8
+        )
     np.savez(root / f"{name}{size}.npz", **arrays)
 
 
@@ -344,11 +508,15 @@ def test_medmnist_is_whole(tmp_path: Path) -> None:
     for name, known in MEDMNIST.items():
         assert list(known.md5) == ([28, 64] if name in volumes else [28, 64, 128, 224])
     medmnist(tmp_path, "nodulemnist3d", (28, 28, 28))
-    images = load_images("medmnist", DATA["medmnist"](name="nodulemnist3d", root=str(tmp_path)), "train")
+    images = load_images(
+        "medmnist", DATA["medmnist"](name="nodulemnist3d", root=str(tmp_path)), "train"
+    )
     assert (images.size, images.channels) == ((28, 28, 28), 1)
     assert images[0]["image"].shape == (1, 28, 28, 28)
     medmnist(tmp_path, "chestmnist", (28, 28), labels=14)
-    images = load_images("medmnist", DATA["medmnist"](name="chestmnist", root=str(tmp_path)), "test")
+    images = load_images(
+        "medmnist", DATA["medmnist"](name="chestmnist", root=str(tmp_path)), "test"
+    )
     findings = np.arange(20)[:, None] % (np.arange(14) + 2) == 0
     single = findings.sum(1) == 1
     assert images.labels.tolist() == findings[single].argmax(1).tolist()
@@ -358,17 +526,26 @@ def test_views_of_organs(tmp_path: Path) -> None:
     for name in ("organamnist", "organcmnist", "organsmnist"):
         medmnist(tmp_path, name, (28, 28))
     config = DATA["organ_views"](root=str(tmp_path))
-    train, target = load_images("organ_views", config, "train"), load_images("organ_views", config, "target")
+    train, target = (
+        load_images("organ_views", config, "train"),
+        load_images("organ_views", config, "target"),
+    )
     assert set(train.domains.tolist()) == {"axial"}
     assert (len(target), set(target.domains.tolist())) == (40, {"coronal", "sagittal"})
     assert len(set(target.ids.tolist())) == 40
     assert target.class_names == train.class_names
     with pytest.raises(InputError, match="did you mean coronal"):
-        load_images("organ_views", DATA["organ_views"](root=str(tmp_path), target="cornal"), "target")
+        load_images(
+            "organ_views", DATA["organ_views"](root=str(tmp_path), target="cornal"), "target"
+        )
 
 
 def test_volumes_in_an_npz(tmp_path: Path) -> None:
-    np.savez(tmp_path / "heads.npz", images=np.zeros((4, 5, 6, 7), np.uint8), site=np.array(["a", "b", "a", "b"]))
+    np.savez(
+        tmp_path / "heads.npz",
+        images=np.zeros((4, 5, 6, 7), np.uint8),
+        site=np.array(["a", "b", "a", "b"]),
+    )
     config = DATA["npz"](path=str(tmp_path / "heads.npz"), spatial_dims=3)
     images = load_images("npz", config, "target")
     assert images.batch([0, 1])["image"].shape == (2, 1, 5, 6, 7)

@@ -30,7 +30,9 @@ ROWS = [
 ]
 
 
-def table(folder: Path, rows: list[str] = ROWS, header: str = HEADER, name: str = "site.csv") -> str:
+def table(
+    folder: Path, rows: list[str] = ROWS, header: str = HEADER, name: str = "site.csv"
+) -> str:
     """A table, and an image for each of its rows, if it lies in the folder."""
     for number, row in enumerate(rows):
         path = row.split(",")[0]
@@ -52,7 +54,12 @@ def test_a_table_says_what_is_what(tmp_path: Path) -> None:
     assert target.labels.tolist() == [0, UNLABELLED]
     assert target.column("sex").tolist() == ["M", ""]
     item = target[1]
-    assert (item["label"], item["id"], item["domain"], item["group"]) == (None, "b/5.png", "south", "p4")
+    assert (item["label"], item["id"], item["domain"], item["group"]) == (
+        None,
+        "b/5.png",
+        "south",
+        "p4",
+    )
     np.testing.assert_allclose(item["image"] * 255, 5)
 
 
@@ -97,7 +104,9 @@ def test_only_a_path_is_needed(tmp_path: Path) -> None:
         ([], HEADER, "no rows"),
     ],
 )
-def test_wrong_tables_are_refused_in_a_sentence(tmp_path: Path, rows: list[str], header: str, message: str) -> None:
+def test_wrong_tables_are_refused_in_a_sentence(
+    tmp_path: Path, rows: list[str], header: str, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         load_table(TableConfig(path=table(tmp_path, rows, header), source="north"), "train")
 
@@ -108,7 +117,11 @@ def test_absent_tables_domains_and_splits(tmp_path: Path) -> None:
         (TableConfig(), "train", "data.path is missing"),
         (TableConfig(path=str(tmp_path / "no.csv")), "train", "expected no.csv in"),
         (TableConfig(path=path, target="suoth"), "target", "did you mean south"),
-        (TableConfig(path=path, source="south"), "train", "no images for train.*its splits .empty., test"),
+        (
+            TableConfig(path=path, source="south"),
+            "train",
+            "no images for train.*its splits .empty., test",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             load_table(config, split)  # type: ignore[arg-type]
@@ -138,14 +151,19 @@ def class_folders(root: Path, count: int = 6) -> Path:
 @pytest.mark.slow
 def test_a_table_of_a_million_rows_opens_in_seconds(tmp_path: Path) -> None:
     write_picture(tmp_path / "patient_000000" / "image_0000000.png", grey())
-    lines = (f"patient_{n // 4:06d}/image_{n:07d}.png,{n // 4 % 3},p{n // 4},{'FM'[n % 2]},{20 + n % 70}" for n in range(10**6))
+    lines = (
+        f"patient_{n // 4:06d}/image_{n:07d}.png,{n // 4 % 3},p{n // 4},{'FM'[n % 2]},{20 + n % 70}"
+        for n in range(10**6)
+    )
     (tmp_path / "t.csv").write_text("path,label,group,sex,age\n" + "\n".join(lines))
     program = (
         "import resource, time\nfrom datamodules.table import TableConfig, load_table\nstart = time.perf_counter()\n"
         f"images = load_table(TableConfig(path={str(tmp_path / 't.csv')!r}, check=False), 'target')\n"
         "print(len(images), time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     count, seconds, megabytes = map(float, done.stdout.split())
     assert count == 10**6
     assert seconds < 60  # some 8 on an idle core
@@ -165,7 +183,14 @@ def test_class_folders(tmp_path: Path) -> None:
     assert len(set.union(*parts)) == 12
     assert set(load_folder(config, "target").ids.tolist()) == parts[2]
     other = class_folders(tmp_path / "elsewhere", 2)
-    assert len(load_folder(FolderConfig(root=str(root), target=str(other), shares=config.shares), "target")) == 4
+    assert (
+        len(
+            load_folder(
+                FolderConfig(root=str(root), target=str(other), shares=config.shares), "target"
+            )
+        )
+        == 4
+    )
 
 
 def test_split_folders_flat_folders_and_patients(tmp_path: Path) -> None:
@@ -173,7 +198,12 @@ def test_split_folders_flat_folders_and_patients(tmp_path: Path) -> None:
         class_folders(tmp_path / "cut" / split, 2)
     (tmp_path / "cut" / "train" / "notes.txt").unlink()
     config = FolderConfig(root=str(tmp_path / "cut"))
-    assert [len(load_folder(config, split)) for split in ("train", "val", "test", "target")] == [4, 4, 4, 4]  # type: ignore[arg-type]
+    assert [len(load_folder(config, split)) for split in ("train", "val", "test", "target")] == [
+        4,
+        4,
+        4,
+        4,
+    ]  # type: ignore[arg-type]
     write_picture(tmp_path / "flat" / "0.png", grey())
     flat = load_images("folder", FolderConfig(root=str(tmp_path / "flat")), "target")
     assert (flat.labelled, flat.ids.tolist(), flat.groups.tolist()) == (False, ["0.png"], ["0.png"])
@@ -222,11 +252,22 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 def test_labels_are_mapped_by_name(tmp_path: Path) -> None:
     images = load_folder(FolderConfig(root=str(class_folders(tmp_path))), "target")
     assert in_classes_of(images, ("well", "ill", "dead")).labels.tolist() == [1] * 6 + [0] * 6
-    with pytest.raises(InputError, match=r"ill \(6 images\) cannot be mapped to the source's classes \(well, sick\)"):
+    with pytest.raises(
+        InputError,
+        match=r"ill \(6 images\) cannot be mapped to the source's classes \(well, sick\)",
+    ):
         in_classes_of(images, ("well", "sick"))
-    assert in_classes_of(images, ("well", "sick"), {"ill": "sick"}).labels.tolist() == [1] * 6 + [0] * 6
-    assert in_classes_of(images, ("well", "sick"), {"ill": None}).labels.tolist() == [-1] * 6 + [0] * 6
-    for classes, message in (({"il": "sick"}, "did you mean ill"), ({"ill": "sik"}, "did you mean sick")):
+    assert (
+        in_classes_of(images, ("well", "sick"), {"ill": "sick"}).labels.tolist()
+        == [1] * 6 + [0] * 6
+    )
+    assert (
+        in_classes_of(images, ("well", "sick"), {"ill": None}).labels.tolist() == [-1] * 6 + [0] * 6
+    )
+    for classes, message in (
+        ({"il": "sick"}, "did you mean ill"),
+        ({"ill": "sik"}, "did you mean sick"),
+    ):
         with pytest.raises(InputError, match=message):
             in_classes_of(images, ("well", "sick"), classes)
 
@@ -235,6 +276,10 @@ def test_columns_in_bands(tmp_path: Path) -> None:
     rows = [f"{i}.png,{age}" for i, age in enumerate(("7", "20", "39.5", ""))]
     images = load_table(TableConfig(path=table(tmp_path, rows, "path,age")), "target")
     assert images.column("age/20").tolist() == ["0-19", "20-39", "20-39", ""]
-    for name, message in (("aeg", "did you mean age"), ("age/x", "whole number"), ("domain/2", "no number")):
+    for name, message in (
+        ("aeg", "did you mean age"),
+        ("age/x", "whole number"),
+        ("domain/2", "no number"),
+    ):
         with pytest.raises(InputError, match=message):
             images.column(name)

@@ -11,14 +11,36 @@ from torch import Tensor, nn
 from datamodules import ImageSet, Shift, create_shift, create_stream, load_images
 from datamodules.npz import NpzConfig
 from datamodules.phantom import PhantomConfig, load_phantom
-from datamodules.shifts import CORRUPTIONS, FAMILIES, NoShiftConfig, ShiftConfig, colour, geometry, members, optics, tone
+from datamodules.shifts import (
+    CORRUPTIONS,
+    FAMILIES,
+    NoShiftConfig,
+    ShiftConfig,
+    colour,
+    geometry,
+    members,
+    optics,
+    tone,
+)
 from datamodules.shifts.colour import temperature
 from datamodules.streams import ContinualConfig, GradualConfig, MixedConfig, StreamConfig
 from tta.errors import InputError
 
 #: Shifts that leave nothing to chance.
 FIXED = {
-    *("blur", "resolution", "pixelate", "jpeg", "brightness", "contrast", "gamma", "window", "gibbs", "stain", "temperature"),
+    *(
+        "blur",
+        "resolution",
+        "pixelate",
+        "jpeg",
+        "brightness",
+        "contrast",
+        "gamma",
+        "window",
+        "gibbs",
+        "stain",
+        "temperature",
+    ),
 }
 
 
@@ -28,7 +50,9 @@ def images(count: int) -> ImageSet:
 
 def volume(channels: int, *shape: int) -> Tensor:
     """A smooth volume within 0..1."""
-    coarse = torch.rand(1, channels, *(side // 4 for side in shape), generator=torch.Generator().manual_seed(0))
+    coarse = torch.rand(
+        1, channels, *(side // 4 for side in shape), generator=torch.Generator().manual_seed(0)
+    )
     return nn.functional.interpolate(coarse, shape, mode="trilinear")[0]
 
 
@@ -65,13 +89,17 @@ def test_shifts_are_deterministic_in_range_and_grow_with_severity(kind: str) -> 
         check(kind, [image[:1] for image in clean])
 
 
-@pytest.mark.parametrize("kind", [kind for kind, corruption in CORRUPTIONS.items() if not corruption.flat])
+@pytest.mark.parametrize(
+    "kind", [kind for kind, corruption in CORRUPTIONS.items() if not corruption.flat]
+)
 def test_volumes_are_shifted_too(kind: str) -> None:
     channels = 3 if CORRUPTIONS[kind].colour else 1
     check(kind, [volume(channels, 12, 40, 36), volume(channels, 32, 32, 32)])
 
 
-@pytest.mark.parametrize("kind", [kind for kind, corruption in CORRUPTIONS.items() if not corruption.flat])
+@pytest.mark.parametrize(
+    "kind", [kind for kind, corruption in CORRUPTIONS.items() if not corruption.flat]
+)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 5, 4), (4, 3, 2)])
 def test_thin_volumes_pass(kind: str, shape: tuple[int, ...]) -> None:
     for severity in (1, 5):
@@ -82,7 +110,9 @@ def test_thin_volumes_pass(kind: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_shifts_of_real_images_grow_with_severity(kind: str, data_folder: Path) -> None:
     for name in ("nuclei_patches", "pneumoniamnist"):
-        real = load_images("npz", NpzConfig(path=str(data_folder / f"{name}.npz"), source=None), "test")
+        real = load_images(
+            "npz", NpzConfig(path=str(data_folder / f"{name}.npz"), source=None), "test"
+        )
         if CORRUPTIONS[kind].fits(real.channels, 2):
             check(kind, [real[index]["image"] for index in range(0, 160, 8)])
 
@@ -111,7 +141,9 @@ def test_broken_images_stay_broken(kind: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 40, 50), (2, 20, 21, 22)])
-def test_both_ways_of_convolving_agree(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_of_convolving_agree(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     kernel = geometry.offsets(len(shape) - 1, 3).square().sum(0)
     kernel /= kernel.sum()
@@ -144,9 +176,17 @@ def test_a_dense_stain_is_one_stains_density() -> None:
 @pytest.mark.parametrize(
     ("kind", "image", "message"),
     [
-        ("stain", torch.zeros(1, 8, 8), r"stain needs colour images \(three channels\), and these are 2D with 1 channel"),
+        (
+            "stain",
+            torch.zeros(1, 8, 8),
+            r"stain needs colour images \(three channels\), and these are 2D with 1 channel",
+        ),
         ("temperature", torch.zeros(4, 8, 8), "temperature needs colour images"),
-        ("hair", torch.zeros(1, 8, 8, 8), "hair needs 2D images, and these are 3D with 1 channel.*choose among bias, blur"),
+        (
+            "hair",
+            torch.zeros(1, 8, 8, 8),
+            "hair needs 2D images, and these are 3D with 1 channel.*choose among bias, blur",
+        ),
         ("vignette", torch.zeros(3, 8, 8, 8), "vignette needs 2D images"),
     ],
 )
@@ -160,7 +200,10 @@ def test_a_stream_refuses_shifts_that_do_not_fit_before_it_starts() -> None:
     grey = replace(target, images=target.images[..., 0])
     stain = Shift((("blur", 1), ("stain", 3)))
     create_stream(StreamConfig(), target.transformed(stain), 0)
-    for config, transform in ((StreamConfig(), stain), (MixedConfig(shifts=["noise", "stain"]), None)):
+    for config, transform in (
+        (StreamConfig(), stain),
+        (MixedConfig(shifts=["noise", "stain"]), None),
+    ):
         with pytest.raises(InputError, match="stain needs colour images"):
             create_stream(config, grey.transformed(transform), 0)
 
@@ -172,10 +215,18 @@ def test_families_stand_for_their_members() -> None:
         assert len(set(family)) == len(family)
     assert members("mr") == list(FAMILIES["mr"])
     assert members(["noise", "ct", "noise"]) == ["noise", *FAMILIES["ct"], "noise"]
-    for config in (ContinualConfig(shifts="mr"), MixedConfig(shifts=["mr"]), GradualConfig(shifts="mr", severity=1)):
+    for config in (
+        ContinualConfig(shifts="mr"),
+        MixedConfig(shifts=["mr"]),
+        GradualConfig(shifts="mr", severity=1),
+    ):
         stream = create_stream(config, images(20), 0)
-        assert [str(shift) for shift in stream.shifts] == [f"{name}{config.severity}" for name in FAMILIES["mr"]]
-    with pytest.raises(InputError, match=r"mr is a family of shifts.*stream=continual stream\.shifts=mr"):
+        assert [str(shift) for shift in stream.shifts] == [
+            f"{name}{config.severity}" for name in FAMILIES["mr"]
+        ]
+    with pytest.raises(
+        InputError, match=r"mr is a family of shifts.*stream=continual stream\.shifts=mr"
+    ):
         Shift((("mr", 3),))
 
 

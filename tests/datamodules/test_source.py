@@ -39,7 +39,9 @@ def test_no_augmentation_is_repeated_across_workers_and_epochs(workers: int) -> 
 
 
 def test_augmented_images_are_plain_and_those_that_monai_makes_with_its_account() -> None:
-    images = replace(same_images(), images=np.random.default_rng(0).integers(0, 256, (24, 6, 6), dtype=np.uint8))
+    images = replace(
+        same_images(), images=np.random.default_rng(0).integers(0, 256, (24, 6, 6), dtype=np.uint8)
+    )
     for name in AUGMENTATIONS:
         data = SourceData(images, images, images, augment=(name,), seed=3)
         augmented = data.train_dataloader().dataset
@@ -49,15 +51,21 @@ def test_augmented_images_are_plain_and_those_that_monai_makes_with_its_account(
         data.augmentation.set_random_state(seed=3)
         expected = [data.augmentation(images[index]["image"]) for index in range(24)]
         assert {type(image) for image in shown} == {torch.Tensor}
-        assert torch.equal(torch.stack(shown), torch.stack([image.as_tensor() for image in expected]))
-        assert not torch.equal(torch.stack(shown), torch.stack([images[index]["image"] for index in range(24)]))
+        assert torch.equal(
+            torch.stack(shown), torch.stack([image.as_tensor() for image in expected])
+        )
+        assert not torch.equal(
+            torch.stack(shown), torch.stack([images[index]["image"] for index in range(24)])
+        )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_in_order_are_the_same_with_workers(workers: int) -> None:
     images = same_images()
     data = SourceData(images, images, images, workers=workers)
-    assert torch.cat([batch["index"] for batch in data.in_order("test")]).tolist() == list(range(24))
+    assert torch.cat([batch["index"] for batch in data.in_order("test")]).tolist() == list(
+        range(24)
+    )
 
 
 def test_large_volumes_come_in_small_batches() -> None:
@@ -67,14 +75,27 @@ def test_large_volumes_come_in_small_batches() -> None:
 
 
 def test_images_of_another_form_are_refused() -> None:
-    cases: list[tuple[Any, Any, str]] = [((6, 6), (8, 6), "bring them to one form"), ((6, 8), (6, 8), "not square")]
+    cases: list[tuple[Any, Any, str]] = [
+        ((6, 6), (8, 6), "bring them to one form"),
+        ((6, 8), (6, 8), "not square"),
+    ]
     for train, val, message in cases:
         with pytest.raises(InputError, match=message):
-            SourceData(same_images(size=train), same_images(size=val), same_images(size=val), augment=("rotate",))
+            SourceData(
+                same_images(size=train),
+                same_images(size=val),
+                same_images(size=val),
+                augment=("rotate",),
+            )
 
 
 def test_the_loading_benchmark_compares_loader_and_step(capsys: pytest.CaptureFixture[str]) -> None:
-    assert loading.main(["images=8", "size=16", "batch_size=4", "workers=[0,1]", "model=compact", "rounds=1"]) == 0
+    assert (
+        loading.main(
+            ["images=8", "size=16", "batch_size=4", "workers=[0,1]", "model=compact", "rounds=1"]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     for way in ("Tent step, compact", "decoded, 0 workers", "cached, 1 workers"):
         assert way in printed

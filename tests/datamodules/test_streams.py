@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import STREAMS, ImageSet, Shift, StreamLoader, create_stream, load_images, stream_order
+from datamodules import (
+    STREAMS,
+    ImageSet,
+    Shift,
+    StreamLoader,
+    create_stream,
+    load_images,
+    stream_order,
+)
 from datamodules.npz import NpzConfig
 from datamodules.phantom import PhantomConfig
 from datamodules.shifts import CORRUPTIONS
@@ -57,16 +65,22 @@ def images(count: int = 300) -> ImageSet:
 @pytest.fixture
 def phantom() -> ImageSet:
     """Two domains of the phantom with times, under a shift."""
-    target = load_images("phantom", PhantomConfig(target=["scanner_b", "scanner_c"], target_images=90), "target")
+    target = load_images(
+        "phantom", PhantomConfig(target=["scanner_b", "scanner_c"], target_images=90), "target"
+    )
     times = np.random.default_rng(0).permutation(len(target))
     return replace(target, transform=Shift((("brightness", 2),), seed=3), metadata={"time": times})
 
 
-def configured(name: str, target: ImageSet, folder: Path, **more: Any) -> tuple[StreamConfig, ImageSet]:
+def configured(
+    name: str, target: ImageSet, folder: Path, **more: Any
+) -> tuple[StreamConfig, ImageSet]:
     """A stream that goes over a target; a replay replays a mixed stream of it, whose table holds the shift."""
     if name != "replay":
         return STREAMS[name](**{**OPTIONS.get(name, {}), **more}), target
-    create_stream(MixedConfig(shifts=["noise", "blur"]), target, 7).save(folder / "mixed.csv", target)
+    create_stream(MixedConfig(shifts=["noise", "blur"]), target, 7).save(
+        folder / "mixed.csv", target
+    )
     return ReplayConfig(path=str(folder / "mixed.csv"), **more), target.transformed(None)
 
 
@@ -87,7 +101,9 @@ def test_the_seed_decides_the_order(name: str, phantom: ImageSet, tmp_path: Path
     config, target = configured(name, phantom, tmp_path)
     first, again, other = (stream_order(config, target, seed) for seed in (0, 0, 1))
     assert np.array_equal(first, again)
-    assert np.array_equal(first, other) == (name in ("time", "replay"))  # which leave nothing to chance
+    assert np.array_equal(first, other) == (
+        name in ("time", "replay")
+    )  # which leave nothing to chance
 
 
 def batches_of(target: ImageSet, stream: Any, **more: Any) -> StreamLoader:
@@ -97,12 +113,17 @@ def batches_of(target: ImageSet, stream: Any, **more: Any) -> StreamLoader:
 def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
     """Whether two batches hold the same, bit by bit."""
     assert first.keys() == second.keys()
-    return all(torch.equal(v, second[k]) if isinstance(v, torch.Tensor) else v == second[k] for k, v in first.items())
+    return all(
+        torch.equal(v, second[k]) if isinstance(v, torch.Tensor) else v == second[k]
+        for k, v in first.items()
+    )
 
 
 @pytest.mark.parametrize("window", [None, 40])
 @pytest.mark.parametrize("name", STREAMS)
-def test_every_stream_resumes_at_any_batch(name: str, window: int | None, phantom: ImageSet, tmp_path: Path) -> None:
+def test_every_stream_resumes_at_any_batch(
+    name: str, window: int | None, phantom: ImageSet, tmp_path: Path
+) -> None:
     config, target = configured(name, phantom, tmp_path)
     stream = create_stream(config, target, 0)
     loader = batches_of(target, stream, window=window)
@@ -110,13 +131,18 @@ def test_every_stream_resumes_at_any_batch(name: str, window: int | None, phanto
     for batch in loader:
         straight.append(batch)
         states.append(loader.state_dict())
-    assert torch.cat([batch["index"][batch["seen_before"] :] for batch in straight]).tolist() == stream.rows.tolist()
+    assert (
+        torch.cat([batch["index"][batch["seen_before"] :] for batch in straight]).tolist()
+        == stream.rows.tolist()
+    )
     for stop, state in enumerate(states):
         resumed = batches_of(target, create_stream(config, target, 0), window=window)
         resumed.load_state_dict(state)
         assert resumed.state_dict() == state == {"position": stop}
         rest = list(resumed) if stop in (3, len(straight)) else [next(iter(resumed))]
-        assert all(same(*pair) for pair in zip(rest, straight[stop : stop + len(rest)], strict=True))
+        assert all(
+            same(*pair) for pair in zip(rest, straight[stop : stop + len(rest)], strict=True)
+        )
         assert stop + len(rest) == len(straight) or len(rest) == 1
 
 
@@ -128,8 +154,13 @@ def test_every_stream_is_saved_and_replayed(name: str, phantom: ImageSet, tmp_pa
     bare = target.transformed(None)
     again = create_stream(ReplayConfig(path=str(tmp_path / "stream.csv")), bare, seed=5)
     assert np.array_equal(again.rows, stream.rows)
-    assert [str(shift) for shift in again.shifts_of_items()] == [str(shift) for shift in stream.shifts_of_items()]
-    assert all(same(*pair) for pair in zip(batches_of(bare, again), batches_of(target, stream), strict=True))
+    assert [str(shift) for shift in again.shifts_of_items()] == [
+        str(shift) for shift in stream.shifts_of_items()
+    ]
+    assert all(
+        same(*pair)
+        for pair in zip(batches_of(bare, again), batches_of(target, stream), strict=True)
+    )
     again.save(tmp_path / "again.csv", bare)
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "stream.csv").read_text()
 
@@ -153,7 +184,9 @@ def test_prevalence_is_exact_and_as_long_as_the_target(label: int | str, fractio
 @pytest.mark.parametrize("shares", [[0.7, 0.2, 0.1], [1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]])
 def test_prevalence_takes_any_vector(shares: list[float]) -> None:
     order = stream_order(PrevalenceConfig(prevalence=shares), images(), seed=0)
-    assert np.bincount(images().labels[order], minlength=3).tolist() == [round(300 * share) for share in shares]
+    assert np.bincount(images().labels[order], minlength=3).tolist() == [
+        round(300 * share) for share in shares
+    ]
 
 
 def runs(values: Any) -> list[tuple[Any, int]]:
@@ -176,7 +209,9 @@ def test_blocks_show_every_image_once_a_class_at_a_time() -> None:
 def test_blocks_show_so_many_classes_at_a_time(blocks: int) -> None:
     order = stream_order(BlocksConfig(blocks=blocks, together=2), images(), 0)
     assert sorted(order) == list(range(300))
-    for turn in images().labels[order].reshape(blocks, -1):  # three classes: two at a time, then one
+    for turn in (
+        images().labels[order].reshape(blocks, -1)
+    ):  # three classes: two at a time, then one
         pair, single = np.split(turn, [len(turn) * 2 // 3])
         assert (len(set(pair)), len(set(single))) == (2, 1)
         assert len(runs(pair)) > len(pair) / 4
@@ -187,14 +222,18 @@ def test_blocks_show_so_many_classes_at_a_time(blocks: int) -> None:
 @pytest.mark.parametrize("kind", CORRUPTIONS)
 @pytest.mark.parametrize("name", STREAMS)
 def test_every_stream_goes_over_every_shift(name: str, kind: str, tmp_path: Path) -> None:
-    target = load_images("phantom", PhantomConfig(target=["scanner_b", "scanner_c"], target_images=12), "target")
+    target = load_images(
+        "phantom", PhantomConfig(target=["scanner_b", "scanner_c"], target_images=12), "target"
+    )
     own = Shift(((kind, 2),), seed=4)
     target = replace(target, transform=own, metadata={"time": np.arange(12)})
     config, served = configured(name, target, tmp_path)
     stream = create_stream(config, served, 0)
     batch = next(iter(StreamLoader(served, stream, 4)))
     clean = target.transformed(None).batch(batch["index"].numpy())["image"]
-    for image, before, name_, shift in zip(batch["image"], clean, batch["id"], stream.shifts_of_items(), strict=False):
+    for image, before, name_, shift in zip(
+        batch["image"], clean, batch["id"], stream.shifts_of_items(), strict=False
+    ):
         assert isinstance(shift, Shift)
         assert (shift.seed, shift.parts[0][0]) == (4, kind)  # a ramp changes the severity alone
         assert torch.equal(image, shift(before, name_))
@@ -223,8 +262,12 @@ def test_a_million_images_are_no_burden() -> None:
     assert time.process_time() - start < 10  # two seconds
 
 
-@pytest.mark.parametrize(("delta", "low", "high"), [(1e-3, 0.8, 1.0), (0.1, 0.3, 1.0), (1e6, 0.0, 0.02)])
-def test_dirichlet_shows_every_image_once_the_more_correlated_the_smaller_delta(delta: float, low: float, high: float) -> None:
+@pytest.mark.parametrize(
+    ("delta", "low", "high"), [(1e-3, 0.8, 1.0), (0.1, 0.3, 1.0), (1e6, 0.0, 0.02)]
+)
+def test_dirichlet_shows_every_image_once_the_more_correlated_the_smaller_delta(
+    delta: float, low: float, high: float
+) -> None:
     distances = []
     for seed in range(5):
         config = DirichletConfig(delta=delta, slots=10)
@@ -236,7 +279,9 @@ def test_dirichlet_shows_every_image_once_the_more_correlated_the_smaller_delta(
 
 def unevenness(labels: Any) -> float:
     """How far fifths of the stream are from equal shares: 0 if all have them, about 1 if each is of one class."""
-    shares = np.stack([np.bincount(part, minlength=3) / len(part) for part in np.array_split(labels, 5)])
+    shares = np.stack(
+        [np.bincount(part, minlength=3) / len(part) for part in np.array_split(labels, 5)]
+    )
     return float(np.abs(shares - 1 / 3).sum(1).mean() / (4 / 3))
 
 
@@ -247,7 +292,9 @@ def test_recurring_visits_the_domains_in_turn_and_each_image_once_a_visit() -> N
     for visit in np.split(order, 3):
         assert sorted(visit) == list(range(300))
     assert not np.array_equal(order[:120], order[300:420])
-    assert len(stream_order(RecurringConfig(), images(), 0)) == 1500  # one domain: the target repeated
+    assert (
+        len(stream_order(RecurringConfig(), images(), 0)) == 1500
+    )  # one domain: the target repeated
 
 
 def test_continual_goes_through_domains_or_shifts() -> None:
@@ -262,7 +309,10 @@ def test_continual_goes_through_domains_or_shifts() -> None:
 def test_streams_add_their_shifts_to_that_of_the_run() -> None:
     target = images().transformed(Shift((("contrast", 1),), seed=9))
     stream = create_stream(ContinualConfig(shifts=["noise", "blur"]), target, 0)
-    assert stream.shifts == (Shift((("contrast", 1), ("noise", 3)), 9), Shift((("contrast", 1), ("blur", 3)), 9))
+    assert stream.shifts == (
+        Shift((("contrast", 1), ("noise", 3)), 9),
+        Shift((("contrast", 1), ("blur", 3)), 9),
+    )
     batch = next(iter(StreamLoader(target, stream, 4)))
     clean = target.transformed(None).batch(batch["index"].numpy())["image"][0]
     assert torch.equal(batch["image"][0], stream.shifts[0](clean, batch["id"][0]))  # type: ignore[misc]
@@ -275,18 +325,29 @@ def test_mixed_shares_the_images_among_shifts() -> None:
 
 
 def test_gradual_ramps_up_and_down() -> None:
-    stream = create_stream(GradualConfig(), images().transformed(Shift((("noise", 3), ("blur", 1)), 2)), 0)
+    stream = create_stream(
+        GradualConfig(), images().transformed(Shift((("noise", 3), ("blur", 1)), 2)), 0
+    )
     severities = [1, 2, 3, 4, 5, 4, 3, 2, 1]
     steps = runs(stream.shifts_of_items())
-    assert [step for step, _ in steps] == [Shift((("noise", s), ("blur", s)), 2) for s in severities]
+    assert [step for step, _ in steps] == [
+        Shift((("noise", s), ("blur", s)), 2) for s in severities
+    ]
     assert {count for _, count in steps} == {33, 34}
     stream = create_stream(GradualConfig(shifts=["noise", "blur"], severity=2), images(), 0)
-    assert runs(map(str, stream.shifts_of_items())) == [(f"{k}{s}", 100) for k in ("noise", "blur") for s in (1, 2, 1)]
+    assert runs(map(str, stream.shifts_of_items())) == [
+        (f"{k}{s}", 100) for k in ("noise", "blur") for s in (1, 2, 1)
+    ]
 
 
 @pytest.mark.parametrize(
     "times",
-    [np.array([30, 4, 100]), np.array([0.3, -1.0, 2.0]), np.array(["9", "-1", "10"]), np.array(["2024-05", "2023", "2025"])],
+    [
+        np.array([30, 4, 100]),
+        np.array([0.3, -1.0, 2.0]),
+        np.array(["9", "-1", "10"]),
+        np.array(["2024-05", "2023", "2025"]),
+    ],
 )
 def test_time_orders_numbers_and_dates(times: Any) -> None:
     target = replace(images(3), metadata={"when": times})
@@ -296,7 +357,9 @@ def test_time_orders_numbers_and_dates(times: Any) -> None:
 def test_a_file_with_times_is_read_in_their_order(tmp_path: Path) -> None:
     path = saved(tmp_path, {**domain_arrays(), "time": np.arange(40)[::-1]})
     target = load_images("npz", NpzConfig(path=path, target="there"), "target")
-    assert target.ids[stream_order(TimeConfig(), target, 0)].tolist() == [str(i) for i in range(39, 19, -1)]
+    assert target.ids[stream_order(TimeConfig(), target, 0)].tolist() == [
+        str(i) for i in range(39, 19, -1)
+    ]
 
 
 def test_broken_images_of_a_window_are_told_by_their_new_numbers() -> None:
@@ -305,17 +368,34 @@ def test_broken_images_of_a_window_are_told_by_their_new_numbers() -> None:
         outputs["broken"] = None if broken is None else torch.tensor(broken)
         batch = {"id": list("abcd"), "label": torch.arange(4), "seen_before": 2}
         NewestOnly().on_train_batch_end(*[None] * 2, outputs, batch, 0)  # type: ignore[arg-type]
-        assert (batch["id"], outputs["logits"].tolist(), len(outputs["events"])) == (["c", "d"], [[4, 5], [6, 7]], 4)
+        assert (batch["id"], outputs["logits"].tolist(), len(outputs["events"])) == (
+            ["c", "d"],
+            [[4, 5], [6, 7]],
+            4,
+        )
         assert (None if outputs["broken"] is None else outputs["broken"].tolist()) == expected
 
 
 def test_a_window_slides_over_the_newest_images() -> None:
     order = np.arange(7)
     batches = list(StreamLoader(images(7), order, 1, window=3))
-    assert [b["index"].tolist() for b in batches] == [[0], [0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6]]
+    assert [b["index"].tolist() for b in batches] == [
+        [0],
+        [0, 1],
+        [0, 1, 2],
+        [1, 2, 3],
+        [2, 3, 4],
+        [3, 4, 5],
+        [4, 5, 6],
+    ]
     assert [b["seen_before"] for b in batches] == [0, 1, 2, 2, 2, 2, 2]
     pairs = list(StreamLoader(images(7), order, 2, window=4))
-    assert [b["index"].tolist() for b in pairs] == [[0, 1], [0, 1, 2, 3], [2, 3, 4, 5], [3, 4, 5, 6]]
+    assert [b["index"].tolist() for b in pairs] == [
+        [0, 1],
+        [0, 1, 2, 3],
+        [2, 3, 4, 5],
+        [3, 4, 5, 6],
+    ]
     assert [b["seen_before"] for b in pairs] == [0, 2, 2, 3]
 
 
@@ -323,14 +403,20 @@ def test_a_table_of_ids_alone_is_a_stream(tmp_path: Path) -> None:
     (tmp_path / "ids.csv").write_text("id,shift,severity\n7,,\n3,blur,\n7,noise+blur,1+5\n")
     stream = create_stream(ReplayConfig(path=str(tmp_path / "ids.csv")), images(), 0)
     assert stream.rows.tolist() == [7, 3, 7]
-    assert stream.shifts_of_items() == [None, Shift((("blur", 3),)), Shift((("noise", 1), ("blur", 5)))]
+    assert stream.shifts_of_items() == [
+        None,
+        Shift((("blur", 3),)),
+        Shift((("noise", 1), ("blur", 5))),
+    ]
 
 
 def test_ids_that_are_not_unique_are_told_apart_by_row(tmp_path: Path) -> None:
     target = replace(images(4), ids=np.array(["p", "p", "q", "q"]))
     stream = create_stream(StreamConfig(), target, 0)
     stream.save(tmp_path / "stream.csv", target)
-    assert np.array_equal(create_stream(ReplayConfig(path=str(tmp_path / "stream.csv")), target, 0).rows, stream.rows)
+    assert np.array_equal(
+        create_stream(ReplayConfig(path=str(tmp_path / "stream.csv")), target, 0).rows, stream.rows
+    )
 
 
 @pytest.mark.parametrize(
@@ -384,7 +470,10 @@ def test_bad_streams() -> None:
         stream_order(PrevalenceConfig(label=3), images(), 0)
     partly = replace(images(), labels=np.where(np.arange(300) < 7, -1, 0))
     for name in ("blocks", "dirichlet"):
-        with pytest.raises(InputError, match=f"stream={name} orders images by class, but 7 of the target's 300 have no label"):
+        with pytest.raises(
+            InputError,
+            match=f"stream={name} orders images by class, but 7 of the target's 300 have no label",
+        ):
             stream_order(STREAMS[name](), partly, 0)
     for create, bad in (
         (StreamConfig, {"batch_size": 0}),
@@ -399,18 +488,26 @@ def test_bad_streams() -> None:
     with pytest.raises(InputError, match="must be above 0"):
         DirichletConfig(delta=0)
     for config, message in (
-        (ContinualConfig(), r"stream=continual needs several domains in the target, and it has one \(x\)"),
+        (
+            ContinualConfig(),
+            r"stream=continual needs several domains in the target, and it has one \(x\)",
+        ),
         (MixedConfig(), "stream=mixed needs several domains"),
         (GradualConfig(), "ramps the severity of a shift: choose one"),
         (TimeConfig(), "no column 'time' to order by"),
         (ReplayConfig(), "stream.path is missing"),
         (ReplayConfig(path="absent.csv"), "cannot be read"),
-        (PrevalenceConfig(prevalence=[0.5, 0.5]), "2 shares for 3 classes: give one for each of a, b, c"),
+        (
+            PrevalenceConfig(prevalence=[0.5, 0.5]),
+            "2 shares for 3 classes: give one for each of a, b, c",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             create_stream(config, images(), 0)
     with pytest.raises(InputError, match="empty for 2 of the target's 3 images"):
-        create_stream(TimeConfig(), replace(images(3), metadata={"time": np.array(["", "4", ""])}), 0)
+        create_stream(
+            TimeConfig(), replace(images(3), metadata={"time": np.array(["", "4", ""])}), 0
+        )
     with pytest.raises(InputError, match="takes its shifts from the table"):
         create_stream(ReplayConfig(path="x.csv"), images().transformed(Shift((("blur", 1),))), 0)
     with pytest.raises(InputError, match=r"stream.window=8 must be at least stream.batch_size=64"):

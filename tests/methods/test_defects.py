@@ -39,14 +39,19 @@ def test_sar_restores_once_and_forgets_its_running_loss_and_momentum() -> None:
     update = method.update(images(), method.predict(images()))
     assert update.restored
     assert method.running_loss.isnan()
-    assert all(torch.equal(value, start[f"/model.{name}"]) for name, value in method.adapted_state().items())
+    assert all(
+        torch.equal(value, start[f"/model.{name}"])
+        for name, value in method.adapted_state().items()
+    )
     assert method.optimizer is not None
     assert not method.optimizer.state
 
 
 def test_sar_does_not_restore_on_every_batch_of_two_classes() -> None:
     method = created("sar", classes=2, open_filters=False, exclude=[])
-    with torch.no_grad():  # confident, but no collapse: entropy about .1 nats, below the published .2
+    with (
+        torch.no_grad()
+    ):  # confident, but no collapse: entropy about .1 nats, below the published .2
         method.model.get_submodule("8").weight.mul_(40)
     restored = []
     for seed in range(6):
@@ -73,7 +78,9 @@ def test_the_redundancy_margin_follows_the_number_of_classes(classes: int) -> No
     crowded = torch.full((classes,), (1 - share) / (classes - 1))
     crowded[0] = share
     if classes > 2:
-        assert float(torch.nn.functional.cosine_similarity(confident, crowded, dim=0)) > redundancy_margin(classes)
+        assert float(
+            torch.nn.functional.cosine_similarity(confident, crowded, dim=0)
+        ) > redundancy_margin(classes)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -133,9 +140,16 @@ def test_identical_samples_give_no_nan(name: str, count: int) -> None:
 
 
 def test_three_dimensional_and_instance_norms_are_found() -> None:
-    network = nn.Sequential(nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.Conv3d(4, 4, 3), nn.InstanceNorm3d(4, affine=True))
+    network = nn.Sequential(
+        nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.Conv3d(4, 4, 3), nn.InstanceNorm3d(4, affine=True)
+    )
     network.extend([nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2)])
-    assert set(create_method("tent", network, num_classes=2).adapted) == {"1.weight", "1.bias", "3.weight", "3.bias"}
+    assert set(create_method("tent", network, num_classes=2).adapted) == {
+        "1.weight",
+        "1.bias",
+        "3.weight",
+        "3.bias",
+    }
 
 
 def test_a_network_without_affine_parameters_is_an_error_that_names_the_remedy() -> None:
@@ -176,7 +190,12 @@ def test_a_fisher_that_does_not_fit_is_refused() -> None:
 def test_images_whose_channels_lie_last_do_not_crash_a_frozen_networks_groupnorm() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3)
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.GroupNorm(4, 16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 3),
     )
     method = create_method("tent", network, num_classes=3)
     pixels = torch.randn(8, 12, 12, 3, generator=torch.Generator().manual_seed(0))

@@ -28,8 +28,12 @@ def test_dot_by_hand() -> None:
     loss = method.objective(images(), prediction)
     p = prediction.logits.softmax(1)
     weights = torch.tensor([1 / [0.4, 0.3, 0.2, 0.1][c] for c in p.argmax(1)])
-    torch.testing.assert_close(loss, (16 * weights / weights.sum() * entropy(prediction.logits)).mean())
-    torch.testing.assert_close(method.marginal, 0.5 * torch.tensor([0.4, 0.3, 0.2, 0.1]) + 0.5 * p.mean(0).detach())
+    torch.testing.assert_close(
+        loss, (16 * weights / weights.sum() * entropy(prediction.logits)).mean()
+    )
+    torch.testing.assert_close(
+        method.marginal, 0.5 * torch.tensor([0.4, 0.3, 0.2, 0.1]) + 0.5 * p.mean(0).detach()
+    )
 
 
 def test_sar_steps_from_where_it_stood_with_the_gradient_of_the_worst_neighbour() -> None:
@@ -44,13 +48,19 @@ def test_sar_steps_from_where_it_stood_with_the_gradient_of_the_worst_neighbour(
 
     first = torch.func.grad(loss)(start)
     norm = math.sqrt(sum(float(g.square().sum()) for g in first.values()))
-    second = torch.func.grad(loss)({name: start[name] + 0.5 * g / norm for name, g in first.items()})
+    second = torch.func.grad(loss)(
+        {name: start[name] + 0.5 * g / norm for name, g in first.items()}
+    )
     for name, value in start.items():
-        torch.testing.assert_close(method.adapted[name].detach(), value - 0.1 * second[name], atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(
+            method.adapted[name].detach(), value - 0.1 * second[name], atol=1e-6, rtol=1e-4
+        )
 
 
 def test_deyo_keeps_what_needs_shape() -> None:
-    method = created("deyo", transform="occlusion", occlusion=[2, 3, 4], plpd_threshold=0.0, entropy_margin=9.0)
+    method = created(
+        "deyo", transform="occlusion", occlusion=[2, 3, 4], plpd_threshold=0.0, entropy_margin=9.0
+    )
     prediction = method.predict(images())
     loss = method.objective(images(), prediction)
     p = prediction.logits.softmax(1)
@@ -72,7 +82,9 @@ def test_roid_by_hand() -> None:
     certain = -entropy(prediction.logits).detach()
     diverse, certain = ((v - v.min()) / (v.max() - v.min()) for v in (diverse, certain))
     weights = (diverse * certain * 3).exp() * (diverse >= diverse.mean())
-    torch.testing.assert_close(loss, (soft_likelihood_ratio(prediction.logits) * weights).sum() / 16)
+    torch.testing.assert_close(
+        loss, (soft_likelihood_ratio(prediction.logits) * weights).sum() / 16
+    )
     torch.testing.assert_close(method.marginal, 0.9 * torch.full((4,), 0.25) + 0.1 * p.mean(0))
     torch.testing.assert_close(
         soft_likelihood_ratio(torch.tensor([[0.0, math.log(3)]])),
@@ -87,7 +99,9 @@ def test_the_prior_correction(kind: str) -> None:
     prior = raw.softmax(1).mean(0)
     smooth = max(1 / 16, 1 / 4) / prior.max()
     prior = (prior + smooth) / (1 + 4 * smooth)
-    torch.testing.assert_close(method(images()), raw + prior.log() if kind == "log" else raw * prior)
+    torch.testing.assert_close(
+        method(images()), raw + prior.log() if kind == "log" else raw * prior
+    )
 
 
 def test_the_filter_of_cmf() -> None:
@@ -105,7 +119,9 @@ def test_the_filter_of_cmf() -> None:
     assert float(method.variance) == pytest.approx(variance * trust)
     hidden = trust * hidden + (1 - trust) * 3.0
     torch.testing.assert_close(method.hidden.values()["1.weight"], torch.full((8,), hidden))
-    torch.testing.assert_close(method.adapted["1.weight"].detach(), torch.full((8,), 0.99 * 3 + 0.01 * hidden))
+    torch.testing.assert_close(
+        method.adapted["1.weight"].detach(), torch.full((8,), 0.99 * 3 + 0.01 * hidden)
+    )
 
 
 @pytest.mark.parametrize("kind", ["knn", "rbf", "linear"])
@@ -163,7 +179,9 @@ def test_poem_bets_nothing_while_entropies_are_the_sources() -> None:
     method = created("poem")
     levels = torch.linspace(0, 1, 101)
     x = torch.rand(50, generator=torch.Generator().manual_seed(0)) * 0.5
-    np.testing.assert_allclose(interpolated(x, method.quantiles, levels), np.interp(x, method.quantiles, levels), atol=1e-6)
+    np.testing.assert_allclose(
+        interpolated(x, method.quantiles, levels), np.interp(x, method.quantiles, levels), atol=1e-6
+    )
     fair = torch.rand(4000, generator=torch.Generator().manual_seed(0)).tolist()
     method._bets(fair)
     assert abs(float(method.bet)) < 0.5
@@ -179,7 +197,10 @@ def test_the_memory_of_rotta_is_balanced_and_prefers_the_new_and_sure() -> None:
     samples: list[Sample] = []
     for row in range(40):
         label = 0 if row % 10 else 1
-        samples = [s._replace(age=s.age + 1) for s in remembered(samples, Sample(row, label, 0.1, -1), 8, 2)]
+        samples = [
+            s._replace(age=s.age + 1)
+            for s in remembered(samples, Sample(row, label, 0.1, -1), 8, 2)
+        ]
     counts = [sum(s.label == c for s in samples) for c in (0, 1)]
     assert counts == [4, 4]
     assert {s.row for s in samples if s.label == 0} == {36, 37, 38, 39}
@@ -212,7 +233,11 @@ def test_information_maximisation() -> None:
 
 @pytest.mark.parametrize(
     ("prior", "expected"),
-    [("uniform", [0.25] * 4), ("source", [0.1, 0.2, 0.3, 0.4]), ([0.7, 0.1, 0.1, 0.1], [0.7, 0.1, 0.1, 0.1])],
+    [
+        ("uniform", [0.25] * 4),
+        ("source", [0.1, 0.2, 0.3, 0.4]),
+        ([0.7, 0.1, 0.1, 0.1], [0.7, 0.1, 0.1, 0.1]),
+    ],
 )
 def test_target_priors(prior: object, expected: list[float]) -> None:
     network = small_network()
@@ -223,7 +248,9 @@ def test_target_priors(prior: object, expected: list[float]) -> None:
     torch.testing.assert_close(method.target, torch.tensor(expected))
 
 
-def test_the_estimated_prior_asks_the_control_every_fourth_batch_and_shares_the_guards_answer() -> None:
+def test_the_estimated_prior_asks_the_control_every_fourth_batch_and_shares_the_guards_answer() -> (
+    None
+):
     method = created("dsbr", target_prior="estimated")
     calls = [0]
     method.model.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))

@@ -31,8 +31,12 @@ def test_logits_and_parameters_equal_the_released_implementation(file: str) -> N
     name, hyperparameters = CASES[file]
     expected = golden(file)
     method = create_method(name, golden_network(), num_classes=4, **hyperparameters)
-    logits = torch.stack([method(images) for images in torch.from_numpy(golden("stream")["images"])])
+    logits = torch.stack(
+        [method(images) for images in torch.from_numpy(golden("stream")["images"])]
+    )
     torch.testing.assert_close(logits, torch.from_numpy(expected["logits"]), atol=1e-4, rtol=0)
     state = method.model.state_dict()
     for key in (key for key in expected if key.startswith("param/") and "num_batches" not in key):
-        torch.testing.assert_close(state[key[6:]], torch.from_numpy(expected[key]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            state[key[6:]], torch.from_numpy(expected[key]), atol=1e-4, rtol=0
+        )

@@ -55,11 +55,19 @@ def facts(name: str, network: nn.Module, classes: int, width: int = 16) -> dict[
     return {key: known[key] for key in (METHODS[name].uses if name in METHODS else ())}
 
 
-def created(name: str, norm: Any = nn.BatchNorm2d, classes: int = 4, open_filters: bool = True, **more: object) -> Method:
+def created(
+    name: str,
+    norm: Any = nn.BatchNorm2d,
+    classes: int = 4,
+    open_filters: bool = True,
+    **more: object,
+) -> Method:
     torch.manual_seed(0)
     network = small_network(norm, classes)
     options = {**(OPEN.get(name, {}) if open_filters else {}), **more}
-    return create_method(name, network, num_classes=classes, **facts(name, network, classes), **options)
+    return create_method(
+        name, network, num_classes=classes, **facts(name, network, classes), **options
+    )
 
 
 def snapshot(method: Method) -> dict[str, torch.Tensor]:
@@ -84,10 +92,18 @@ def assert_same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor])
 @pytest.mark.parametrize("name", METHODS)
 def test_only_declared_tensors_change(name: str) -> None:
     method = created(name)
-    before = {key: value.clone() for key, value in method.model.state_dict().items() if "moving" not in key}
+    before = {
+        key: value.clone()
+        for key, value in method.model.state_dict().items()
+        if "moving" not in key
+    }
     for seed in range(3):
         method(images(seed=seed))
-    changed = {key for key, value in before.items() if not torch.equal(value, method.model.state_dict()[key])}
+    changed = {
+        key
+        for key, value in before.items()
+        if not torch.equal(value, method.model.state_dict()[key])
+    }
     assert changed == (set() if name == "memo" else set(method.adapted))
     assert bool(method.adapted) == (name in LEARNING)
 
@@ -114,7 +130,9 @@ def test_the_same_seed_gives_the_same_stream(name: str) -> None:
 
 @pytest.mark.parametrize("normalization", [None, "robust"])
 @pytest.mark.parametrize("name", METHODS)
-def test_state_dict_round_trip_goes_on_bit_for_bit(name: str, normalization: str | None, tmp_path: Path) -> None:
+def test_state_dict_round_trip_goes_on_bit_for_bit(
+    name: str, normalization: str | None, tmp_path: Path
+) -> None:
     if normalization and name not in LEARNING:
         pytest.skip("its statistics are fixed")
     more = {"normalization": normalization} if normalization else {}
@@ -129,7 +147,9 @@ def test_state_dict_round_trip_goes_on_bit_for_bit(name: str, normalization: str
     for seed in range(3, 6):
         assert torch.equal(straight(images(seed=seed)), other(images(seed=seed)))
     assert_same(snapshot(straight), snapshot(other))
-    torch.testing.assert_close(straight.control(images(9)).logits, other.control(images(9)).logits, rtol=0, atol=0)
+    torch.testing.assert_close(
+        straight.control(images(9)).logits, other.control(images(9)).logits, rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -139,7 +159,9 @@ def test_control_is_the_source_whatever_was_learned(name: str) -> None:
     for seed in range(3):
         method(images(seed=seed))
     torch.testing.assert_close(method.control(images(seed=9)).logits, expected)
-    torch.testing.assert_close(method.source(images(seed=9)).logits, created("source")(images(seed=9)))
+    torch.testing.assert_close(
+        method.source(images(seed=9)).logits, created("source")(images(seed=9))
+    )
     state, source = method.model.state_dict(), created("source").model.state_dict()
     for key in state:
         if "running" in key or "num_batches" in key:
@@ -175,7 +197,9 @@ PASSES = {
 def test_forward_and_backward_passes_a_batch(name: str) -> None:
     method = created(name, **({"threshold": 0.0} if name == "cotta" else {}))
     calls = {"forward": 0, "backward": 0}
-    method.model.register_forward_hook(lambda *_: calls.__setitem__("forward", calls["forward"] + 1))
+    method.model.register_forward_hook(
+        lambda *_: calls.__setitem__("forward", calls["forward"] + 1)
+    )
     step = method.backward
 
     def backward(loss: torch.Tensor) -> None:
@@ -189,7 +213,10 @@ def test_forward_and_backward_passes_a_batch(name: str) -> None:
 
 def test_passes_without_consistency_and_with_views() -> None:
     calls = [0]
-    for name, more, expected in (("roid", {"consistency": False}, 1), ("cotta", {"threshold": 1.0, "views": 4}, 3 + 4)):
+    for name, more, expected in (
+        ("roid", {"consistency": False}, 1),
+        ("cotta", {"threshold": 1.0, "views": 4}, 3 + 4),
+    ):
         method = created(name, **more)
         method.model.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
         calls[0] = 0
@@ -278,7 +305,9 @@ def test_every_normalisation_under_every_method(name: str, normalization: str) -
 
 
 @pytest.mark.parametrize("name", LEARNING)
-@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.GroupNorm, lambda c: nn.InstanceNorm2d(c, affine=True)])
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm2d, nn.GroupNorm, lambda c: nn.InstanceNorm2d(c, affine=True)]
+)
 def test_any_normalisation_with_weights_is_adapted(name: str, norm: Any) -> None:
     method = created(name, norm, exclude=[], lr=0.01)
     assert {"1.weight", "1.bias", "4.weight", "4.bias"} <= set(method.adapted)
@@ -299,7 +328,14 @@ def test_every_kind_of_norm_learns_in_two_and_three_dimensions(name: str, dims: 
     network = nn.Sequential(
         *(conv(1, 4, 3), batch(4), nn.ReLU(), conv(4, 4, 3), instance(4, affine=True), nn.ReLU()),
         *(conv(4, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), pool(2), nn.Flatten()),
-        *(nn.Linear(4 * 2**dims, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 16), nn.LayerNorm(16), nn.Linear(16, 4)),
+        *(
+            nn.Linear(4 * 2**dims, 16),
+            nn.BatchNorm1d(16),
+            nn.ReLU(),
+            nn.Linear(16, 16),
+            nn.LayerNorm(16),
+            nn.Linear(16, 4),
+        ),
     )
     options = {**OPEN.get(name, {}), "exclude": [], "lr": 0.01}
     method = create_method(name, network, num_classes=4, **facts(name, network, 4), **options)
@@ -308,7 +344,11 @@ def test_every_kind_of_norm_learns_in_two_and_three_dimensions(name: str, dims: 
     before = method.adapted_state()
     for seed in range(2):
         shape = (16, 1, *(10,) * dims)
-        assert method(torch.randn(shape, generator=torch.Generator().manual_seed(seed))).isfinite().all()
+        assert (
+            method(torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
+            .isfinite()
+            .all()
+        )
     if name != "memo":
         assert all(not torch.equal(before[key], method.adapted[key]) for key in wanted)
 
@@ -336,16 +376,22 @@ def test_steps_repeat_the_update(name: str) -> None:
 def test_channels_last_changes_nothing_but_speed(name: str) -> None:
     def wide() -> Method:
         torch.manual_seed(0)
-        network = nn.Sequential(nn.Conv2d(1, 16, 3), *small_network()[1:2], nn.Flatten(), nn.Linear(1600, 4))
+        network = nn.Sequential(
+            nn.Conv2d(1, 16, 3), *small_network()[1:2], nn.Flatten(), nn.Linear(1600, 4)
+        )
         network[1] = nn.BatchNorm2d(16)
-        return create_method(name, network, num_classes=4, **facts(name, network, 4, 1600), **OPEN.get(name, {}))
+        return create_method(
+            name, network, num_classes=4, **facts(name, network, 4, 1600), **OPEN.get(name, {})
+        )
 
     method, plain = wide(), wide()
     method.channels_last = True
     method.model.to(memory_format=torch.channels_last)
     plain.channels_last = False
     for seed in range(2):
-        torch.testing.assert_close(method(images(seed=seed)), plain(images(seed=seed)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            method(images(seed=seed)), plain(images(seed=seed)), atol=1e-4, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -361,7 +407,10 @@ def test_volumes(name: str) -> None:
         conv1_t_size=3,
         conv1_t_stride=1,
     )
-    options = {**OPEN.get(name, {}), **({"exclude": None} if name in ("sar", "come_sar", "deyo", "poem") else {})}
+    options = {
+        **OPEN.get(name, {}),
+        **({"exclude": None} if name in ("sar", "come_sar", "deyo", "poem") else {}),
+    }
     method = create_method(name, network, num_classes=3, **facts(name, network, 3), **options)
     if METHODS[name].updates.endswith("last stage"):
         assert not any(key.startswith("layer4") for key in method.adapted)
@@ -374,7 +423,9 @@ def test_volumes(name: str) -> None:
 @pytest.mark.parametrize("kind", MODELS)
 def test_every_network_is_adapted(kind: str) -> None:
     torch.manual_seed(0)
-    network, description = create_network(kind, MODELS[kind](), num_classes=3, channels=3, size=(32, 32))
+    network, description = create_network(
+        kind, MODELS[kind](), num_classes=3, channels=3, size=(32, 32)
+    )
     method = create_method("tent", network, num_classes=3, optimizer="adam", lr=1e-2)
     before = method.adapted_state()
     batch = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -384,7 +435,9 @@ def test_every_network_is_adapted(kind: str) -> None:
     assert method.update(batch, prediction).loss is not None
     # MONAI's ViT carries LayerNorms for cross-attention that a classifier never uses
     used = {name for name in before if "cross_attn" not in name}
-    changed = {name for name, value in before.items() if not torch.equal(value, method.adapted[name])}
+    changed = {
+        name for name, value in before.items() if not torch.equal(value, method.adapted[name])
+    }
     assert {name for name in used if name.endswith("weight")} <= changed <= used
     assert description["kind"] == kind
 
@@ -392,14 +445,18 @@ def test_every_network_is_adapted(kind: str) -> None:
 @pytest.mark.parametrize("norm", ["group", "instance"])
 @pytest.mark.parametrize("kind", ["compact", "resnet18", "densenet121"])
 def test_networks_without_batch_statistics(kind: str, norm: str) -> None:
-    network, _ = create_network(kind, MODELS[kind](norm=norm), num_classes=3, channels=1, size=(64, 64))
+    network, _ = create_network(
+        kind, MODELS[kind](norm=norm), num_classes=3, channels=1, size=(64, 64)
+    )
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     method = create_method("tent", network, num_classes=3)
     assert method(torch.rand(1, 1, 64, 64)).isfinite().all()
 
 
 def test_a_network_without_affine_norms_is_refused_with_the_remedy() -> None:
-    plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Flatten(), nn.Linear(400, 2))
+    plain = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Flatten(), nn.Linear(400, 2)
+    )
     with pytest.raises(InputError, match=r"GroupNorm.*affine"):
         create_method("tent", plain, num_classes=2)
     assert create_method("norm", plain, num_classes=2)(images()).shape == (16, 2)
@@ -421,7 +478,9 @@ def test_one_value_per_channel_is_refused() -> None:
         ("tent", {"lr": "auto"}, "chosen by adapt.py"),
     ],
 )
-def test_bad_requests_name_the_right_ones(name: str, hyperparameters: dict[str, object], message: str) -> None:
+def test_bad_requests_name_the_right_ones(
+    name: str, hyperparameters: dict[str, object], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         created(name, **hyperparameters)
 
@@ -433,7 +492,9 @@ def test_excluded_layers_are_left_alone() -> None:
 
 @pytest.mark.parametrize("name", ["tent", "cotta", "shot_im", "memo"])
 def test_a_misspelt_exclusion_is_refused_and_so_is_one_that_leaves_nothing(name: str) -> None:
-    with pytest.raises(InputError, match="'layer9' is not a module of Sequential; its modules: 0, 1"):
+    with pytest.raises(
+        InputError, match="'layer9' is not a module of Sequential; its modules: 0, 1"
+    ):
         created(name, exclude=["layer9"])
     everything = [child for child, _ in created(name).model.named_children()]
     with pytest.raises(InputError, match="exclude"):
@@ -462,13 +523,20 @@ def test_auto_follows_the_published_scaling() -> None:
     tent = METHODS["tent"].Config
     auto = tent(optimizer="auto", lr="auto")  # type: ignore[call-arg]
     assert scaled(auto, tent, model="resnet50", size=(224, 224), batch_size=64) == tent()
-    assert scaled(auto, tent, model="resnet50", size=(224, 224), batch_size=8) == tent(lr=2.5e-4 / 4)  # type: ignore[call-arg]
+    assert scaled(auto, tent, model="resnet50", size=(224, 224), batch_size=8) == tent(
+        lr=2.5e-4 / 4
+    )  # type: ignore[call-arg]
     assert scaled(auto, tent, model="vit", size=(224, 224), batch_size=32).lr == 5e-4  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("normalization", ["batch", "robust"])
-def test_the_control_is_the_twin_that_never_learns_from_the_first_batch_on(normalization: str) -> None:
-    method, twin = created("tent", normalization=normalization), created("norm", normalization=normalization)
+def test_the_control_is_the_twin_that_never_learns_from_the_first_batch_on(
+    normalization: str,
+) -> None:
+    method, twin = (
+        created("tent", normalization=normalization),
+        created("norm", normalization=normalization),
+    )
     for seed in range(4):
         batch = images(seed=seed)
         method(batch)

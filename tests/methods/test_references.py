@@ -82,9 +82,13 @@ def dsbr(norm: str) -> Iterator[tuple[Tensor, nn.Module]]:
     for images in batches():
         logits = model(images)
         labels = logits.argmax(1).tolist()
-        share = torch.stack([0.7 * share[c] + 0.3 * labels.count(c) / len(labels) for c in range(C)])
+        share = torch.stack(
+            [0.7 * share[c] + 0.3 * labels.count(c) / len(labels) for c in range(C)]
+        )
         h = shannon(logits)
-        descend(optimizer, sum(h[i] * target[c] / share[c] for i, c in enumerate(labels)) / len(labels))
+        descend(
+            optimizer, sum(h[i] * target[c] / share[c] for i, c in enumerate(labels)) / len(labels)
+        )
         yield logits, model
 
 
@@ -99,7 +103,11 @@ def eata(norm: str) -> Iterator[tuple[Tensor, nn.Module]]:
         levels = h.tolist()
         rows = [i for i in range(len(images)) if levels[i] < margin]
         if mean is not None:
-            rows = [i for i in rows if abs(float(F.cosine_similarity(mean, logits[i].detach().softmax(0), dim=0))) < 0.8]
+            rows = [
+                i
+                for i in rows
+                if abs(float(F.cosine_similarity(mean, logits[i].detach().softmax(0), dim=0))) < 0.8
+            ]
         if rows:
             p = logits.detach()[rows].softmax(1).mean(0)
             mean = p if mean is None else 0.9 * mean + 0.1 * p
@@ -112,7 +120,10 @@ def eata(norm: str) -> Iterator[tuple[Tensor, nn.Module]]:
 
 def information(norm: str) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(3)
-    return {name: torch.rand(p.shape, generator=rng) for name, p in golden_network(norm).named_parameters()}
+    return {
+        name: torch.rand(p.shape, generator=rng)
+        for name, p in golden_network(norm).named_parameters()
+    }
 
 
 def sar(norm: str) -> Iterator[tuple[Tensor, nn.Module]]:
@@ -218,7 +229,11 @@ def lame(affinity: str) -> Callable[[str], Iterator[tuple[Tensor, nn.Module]]]:
 CASES = {
     "tent": (tent, "tent", {**SGD, "episodic": True}),
     "dot": (dot, "dot", {**SGD, "ema": 0.8}),
-    "dsbr": (dsbr, "dsbr", {"optimizer": "adam", "lr": 1e-3, "ema": 0.7, "target_prior": [0.4, 0.3, 0.2, 0.1]}),
+    "dsbr": (
+        dsbr,
+        "dsbr",
+        {"optimizer": "adam", "lr": 1e-3, "ema": 0.7, "target_prior": [0.4, 0.3, 0.2, 0.1]},
+    ),
     "eata": (
         eata,
         "eata",
@@ -230,7 +245,11 @@ CASES = {
             "fisher_weight": 5.0,
         },
     ),
-    "sar": (sar, "sar", {**SGD, "entropy_margin": 0.6 * math.log(C), "reset_threshold": None, "exclude": []}),
+    "sar": (
+        sar,
+        "sar",
+        {**SGD, "entropy_margin": 0.6 * math.log(C), "reset_threshold": None, "exclude": []},
+    ),
     "deyo": (
         deyo,
         "deyo",
@@ -244,7 +263,10 @@ CASES = {
         },
     ),
     "roid": (roid, "roid", {**SGD, "consistency": False, "prior_correction": "multiply"}),
-    **{f"lame {kind}": (lame(kind), "lame", {"affinity": kind, "knn": 5}) for kind in ("knn", "rbf", "linear")},
+    **{
+        f"lame {kind}": (lame(kind), "lame", {"affinity": kind, "knn": 5})
+        for kind in ("knn", "rbf", "linear")
+    },
 }
 
 
@@ -257,9 +279,17 @@ def test_a_stream_equals_the_reference(case: str, norm: str) -> None:
     source = {key: value.clone() for key, value in method.adapted_state().items()}
     for images, (logits, model) in zip(batches(), reference(norm), strict=True):
         served = method(images)
-        torch.testing.assert_close(served.softmax(1) if name == "lame" else served, logits.detach(), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            served.softmax(1) if name == "lame" else served, logits.detach(), atol=1e-4, rtol=0
+        )
         expected = affine(model)
         for key, value in method.adapted.items():
             torch.testing.assert_close(value.detach(), expected[key].detach(), atol=1e-4, rtol=0)
     if method.adapted:  # a stream that moved nothing would show nothing
-        assert max(float((method.adapted[key].detach() - value).abs().max()) for key, value in source.items()) > 1e-3
+        assert (
+            max(
+                float((method.adapted[key].detach() - value).abs().max())
+                for key, value in source.items()
+            )
+            > 1e-3
+        )

@@ -33,7 +33,15 @@ from tta.methods.source import Source
 from tta.methods.t3a import T3A
 from tta.methods.tent import Tent
 
-__all__ = ["METHODS", "Method", "MethodConfig", "Prediction", "Update", "UpdateConfig", "create_method"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "MethodConfig",
+    "Prediction",
+    "Update",
+    "UpdateConfig",
+    "create_method",
+]
 
 METHODS: dict[str, type[Method]] = {
     "source": Source,
@@ -65,7 +73,14 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def create_method(name: str, model: nn.Module, *, num_classes: int, head: str | None = None, **hyperparameters: Any) -> Method:
+def create_method(
+    name: str,
+    model: nn.Module,
+    *,
+    num_classes: int,
+    head: str | None = None,
+    **hyperparameters: Any,
+) -> Method:
     """Wrap a source model into an adaptation method.
 
     Args:
@@ -92,7 +107,9 @@ def create_method(name: str, model: nn.Module, *, num_classes: int, head: str | 
     known = method.Config.__dataclass_fields__
     for key in hyperparameters:
         if key not in known and key not in method.uses:
-            raise InputError(f"{name} has no hyperparameter {key!r}: {closest(key, [*known, *method.uses])}")
+            raise InputError(
+                f"{name} has no hyperparameter {key!r}: {closest(key, [*known, *method.uses])}"
+            )
     if num_classes < 2:
         raise InputError(f"num_classes={num_classes}: adaptation needs at least 2 classes")
     facts = {key: hyperparameters.pop(key) for key in method.uses if key in hyperparameters}

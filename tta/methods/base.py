@@ -107,7 +107,9 @@ class Method(nn.Module):
         self._features: Tensor | None = None
         classifier = find_head(model, head)
         classifier.register_forward_pre_hook(self._keep_features)
-        self.head_name = next(name for name, module in model.named_modules() if module is classifier)
+        self.head_name = next(
+            name for name, module in model.named_modules() if module is classifier
+        )
         normalization = getattr(config, "normalization", self.normalization)
         #: Whether somebody else chooses the statistics, by ``use_statistics``.
         self.chosen_elsewhere = normalization == "auto"
@@ -138,7 +140,9 @@ class Method(nn.Module):
         self.layers = named_adjustable_layers(model)
         averaging = {} if self.chosen_elsewhere else self.layers
         #: Layers whose moving averages depend on the weights below them, so that the control has its own, by their prefix.
-        self._averaging = {f"{name}.": layer for name, layer in averaging.items() if layer.moving_mean is not None}
+        self._averaging = {
+            f"{name}.": layer for name, layer in averaging.items() if layer.moving_mean is not None
+        }
         #: Whether an update was tried since the start, which a reset would undo; until then adapted and control are the same.
         self.has_learned = False
         self._control_at: Tensor | None = None
@@ -164,7 +168,9 @@ class Method(nn.Module):
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor | None:
         """Loss of a batch, None where no sample is fit to learn from; may advance the method's running state."""
-        raise NotImplementedError(f"{type(self).__name__} adapts parameters, so it must say by which loss")
+        raise NotImplementedError(
+            f"{type(self).__name__} adapts parameters, so it must say by which loss"
+        )
 
     def hear_control(self, prediction: Prediction) -> None:
         """Take in what the control said of a batch, whoever asked it; for methods that learn from it."""
@@ -184,7 +190,9 @@ class Method(nn.Module):
                 loss = 0 * prediction.logits.sum()
             self.descend(loss)
         assert loss is not None
-        return Update(loss=loss.detach(), prediction=prediction.detach() if self.config.steps > 1 else None)
+        return Update(
+            loss=loss.detach(), prediction=prediction.detach() if self.config.steps > 1 else None
+        )
 
     # What callers use
 
@@ -243,7 +251,11 @@ class Method(nn.Module):
         Asked twice about the same tensor, or about one that was predicted before anything was learned, it answers from memory.
         """
         if self._control_at is not images or self._control_said is None:
-            self._control_at, self._control_said, self._heard = images, self.run_control(images), True
+            self._control_at, self._control_said, self._heard = (
+                images,
+                self.run_control(images),
+                True,
+            )
         elif not self._heard:
             self.hear_control(self._control_said)
             self._heard = True
@@ -313,7 +325,9 @@ class Method(nn.Module):
     def restore_elements(self, share: float) -> None:
         """The source's value in each element of the adapted tensors that a coin of this probability picks."""
         for name, parameter in self.adapted.items():
-            chosen = torch.rand(parameter.shape, generator=self.generator).to(parameter.device) < share
+            chosen = (
+                torch.rand(parameter.shape, generator=self.generator).to(parameter.device) < share
+            )
             parameter.copy_(torch.where(chosen, self._source[name], parameter))
 
     @torch.no_grad()
@@ -357,7 +371,11 @@ class Method(nn.Module):
         """One forward pass, with ``values`` in place of the tensors of those names."""
         # Where channels last must not be, images that happen to lie so (decoded from pixels, say) must not bring it in.
         images = as_channels_last(images) if self.channels_last else images.contiguous()
-        logits = self.model(images) if not values else functional_call(self.model, dict(values), (images,))
+        logits = (
+            self.model(images)
+            if not values
+            else functional_call(self.model, dict(values), (images,))
+        )
         features, self._features = self._features, None
         assert features is not None, "the head did not run"
         return Prediction(logits, features)
@@ -431,27 +449,39 @@ class Method(nn.Module):
         # Moving statistics depend on the weights below them, so the control has its own.
         latest = {name: layer.latest for name, layer in layers.items()}
         moving = self._control_moving or {
-            f"{name}{key}": self._start[f"model.{name}{key}"] for name in layers for key in ("moving_mean", "moving_var")
+            f"{name}{key}": self._start[f"model.{name}{key}"]
+            for name in layers
+            for key in ("moving_mean", "moving_var")
         }
         prediction = self.run(images, {**self._source, **moving})
         for name, layer in layers.items():
             if layer.latest is not None:
-                moving = {**moving, f"{name}moving_mean": layer.latest[0], f"{name}moving_var": layer.latest[1]}
+                moving = {
+                    **moving,
+                    f"{name}moving_mean": layer.latest[0],
+                    f"{name}moving_var": layer.latest[1],
+                }
             layer.latest = latest[name]
         self._control_moving = moving
         return prediction
 
     def _is_state(self, name: str) -> bool:
-        return not name.startswith("model.") or ("moving_" in name.rsplit(".", 1)[-1] and not self.chosen_elsewhere)
+        return not name.startswith("model.") or (
+            "moving_" in name.rsplit(".", 1)[-1] and not self.chosen_elsewhere
+        )
 
     def _keep_features(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._features = args[0]
 
     def _create_optimizer(self) -> torch.optim.Optimizer:
         config = self.config
-        assert isinstance(config, UpdateConfig), "a method that adapts parameters needs an UpdateConfig"
+        assert isinstance(config, UpdateConfig), (
+            "a method that adapts parameters needs an UpdateConfig"
+        )
         if config.lr == "auto" or config.optimizer == "auto":
-            raise InputError("lr and optimizer 'auto' are chosen by adapt.py: give create_method a number and sgd or adam")
+            raise InputError(
+                "lr and optimizer 'auto' are chosen by adapt.py: give create_method a number and sgd or adam"
+            )
         if config.optimizer == "adam":
             return torch.optim.Adam(self.adapted.values(), lr=config.lr)
         return torch.optim.SGD(self.adapted.values(), lr=config.lr, momentum=config.momentum)
@@ -488,7 +518,9 @@ class Method(nn.Module):
         if self.optimizer is not None and state["optimizer"] is not None:
             self.optimizer.load_state_dict(state["optimizer"])
         tensors = {name: state[name] for name in ("memory", "control_moving")}
-        tensors = move_data_to_device(tensors, next(self.model.parameters()).device)  # a file's are on the CPU
+        tensors = move_data_to_device(
+            tensors, next(self.model.parameters()).device
+        )  # a file's are on the CPU
         self.memory, self._control_moving = tensors["memory"], tensors["control_moving"]
         self.generator.set_state(state["generator"].cpu())
         self._idle, self.has_learned = state["idle"], state["learned"]

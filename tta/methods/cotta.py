@@ -21,10 +21,14 @@ class CoTTAConfig(UpdateConfig):
     """Hyperparameters of CoTTA."""
 
     ema: float = option(0.999, "memory of the teacher's weights, in [0, 1]")
-    restore: float = option(0.01, "share of the weights restored to the source after a step; published: .001 for 1000 classes")
+    restore: float = option(
+        0.01,
+        "share of the weights restored to the source after a step; published: .001 for 1000 classes",
+    )
     views: int = option(32, "augmented views that the teacher averages where the source is unsure")
     threshold: float | None = option(
-        None, "mean confidence of the source below which it is unsure; null: .92 up to 10 classes, .72 up to 100, .1 above"
+        None,
+        "mean confidence of the source below which it is unsure; null: .92 up to 10 classes, .72 up to 100, .1 above",
     )
 
     def __post_init__(self) -> None:
@@ -62,7 +66,10 @@ class CoTTA(Method):
         prediction = self.run(images, teacher)
         if not confidence < self._threshold():  # nor where it is NaN
             return prediction
-        views = [self.run(random_view(images, self.generator), teacher).logits for _ in range(self.config.views)]
+        views = [
+            self.run(random_view(images, self.generator), teacher).logits
+            for _ in range(self.config.views)
+        ]
         return prediction._replace(logits=torch.stack(views).mean(0))
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor:

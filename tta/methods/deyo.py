@@ -18,12 +18,22 @@ from tta.views import occluded, shuffled_patches, shuffled_pixels
 class DeYOConfig(UpdateConfig):
     """Hyperparameters of DeYO."""
 
-    entropy_margin: float | None = option(None, "entropy below which a sample is kept, in nats; null: 0.5 ln C")
-    entropy_reference: float | None = option(None, "E₀ of the weights e^(E₀−H), in nats; null: 0.4 ln C")
-    plpd_threshold: float = option(0.2, "drop in confidence without shape above which a sample is kept, in [-1, 1]")
-    transform: Literal["patch", "pixel", "occlusion"] = option("patch", "what destroys shape: patch, pixel or occlusion")
+    entropy_margin: float | None = option(
+        None, "entropy below which a sample is kept, in nats; null: 0.5 ln C"
+    )
+    entropy_reference: float | None = option(
+        None, "E₀ of the weights e^(E₀−H), in nats; null: 0.4 ln C"
+    )
+    plpd_threshold: float = option(
+        0.2, "drop in confidence without shape above which a sample is kept, in [-1, 1]"
+    )
+    transform: Literal["patch", "pixel", "occlusion"] = option(
+        "patch", "what destroys shape: patch, pixel or occlusion"
+    )
     patches: int = option(4, "patches a side of transform=patch")
-    occlusion: list[int] | None = option(None, "[row, column, size] of the occluded square; null: the middle half")
+    occlusion: list[int] | None = option(
+        None, "[row, column, size] of the occluded square; null: the middle half"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,7 +42,9 @@ class DeYOConfig(UpdateConfig):
         within(self, "plpd_threshold", -1, 1)
         if self.patches < 1:
             raise InputError(f"method.patches={self.patches} must be at least 1")
-        if self.occlusion is not None and (len(self.occlusion) < 3 or min(self.occlusion) < 0 or self.occlusion[-1] < 1):
+        if self.occlusion is not None and (
+            len(self.occlusion) < 3 or min(self.occlusion) < 0 or self.occlusion[-1] < 1
+        ):
             raise InputError(f"method.occlusion={self.occlusion} must be [row, column, size]")
 
 
@@ -76,6 +88,10 @@ class DeYO(NormAffineMethod):
         if self.config.occlusion is None:
             return occluded(images, tuple(side // 4 for side in sides), min(sides) // 2)
         *corner, size = self.config.occlusion
-        if len(corner) != len(sides) or any(start >= side for start, side in zip(corner, sides, strict=True)):
-            raise InputError(f"method.occlusion={self.config.occlusion} lies outside images of {'x'.join(map(str, sides))}")
+        if len(corner) != len(sides) or any(
+            start >= side for start, side in zip(corner, sides, strict=True)
+        ):
+            raise InputError(
+                f"method.occlusion={self.config.occlusion} lies outside images of {'x'.join(map(str, sides))}"
+            )
         return occluded(images, tuple(corner), size)

@@ -24,9 +24,15 @@ _CONTROL_EVERY = 4
 class DSBRConfig(UpdateConfig):
     """Hyperparameters of DSBR; Adam at 1e-3 as published."""
 
-    optimizer: Literal["sgd", "adam", "auto"] = option("adam", "sgd, adam, or auto: chosen by adapt.py, as lr=auto")
-    lr: float | Literal["auto"] = option(1e-3, "learning rate, or auto: the published scaling for network and batch size")
-    ema: float = option(0.9, "memory of the running class marginal, in [0, 1); 0: each batch by itself")
+    optimizer: Literal["sgd", "adam", "auto"] = option(
+        "adam", "sgd, adam, or auto: chosen by adapt.py, as lr=auto"
+    )
+    lr: float | Literal["auto"] = option(
+        1e-3, "learning rate, or auto: the published scaling for network and batch size"
+    )
+    ema: float = option(
+        0.9, "memory of the running class marginal, in [0, 1); 0: each batch by itself"
+    )
     target_prior: Any = option(
         "uniform",
         "share that each class should have: uniform (as published), source (that of the training images), a list that sums "
@@ -39,11 +45,15 @@ class DSBRConfig(UpdateConfig):
         prior = self.target_prior
         if isinstance(prior, str):
             if prior not in _PRIORS:
-                raise InputError(f"method.target_prior={prior} must be one of {', '.join(_PRIORS)}, or a list of shares")
+                raise InputError(
+                    f"method.target_prior={prior} must be one of {', '.join(_PRIORS)}, or a list of shares"
+                )
             return
         shares = [float(share) for share in prior] if isinstance(prior, (list, tuple)) else []
         if not shares or min(shares) < 0 or abs(sum(shares) - 1) > 1e-3:
-            raise InputError(f"method.target_prior={prior} must be a list of shares, not negative, that sum to 1")
+            raise InputError(
+                f"method.target_prior={prior} must be a list of shares, not negative, that sum to 1"
+            )
 
 
 class DSBR(NormAffineMethod):
@@ -80,7 +90,10 @@ class DSBR(NormAffineMethod):
         share = F.one_hot(labels, self.num_classes).to(self.marginal).mean(0)
         (share,), _ = mean_of_all([share], len(labels))
         self.marginal.mul_(self.config.ema).add_(share, alpha=1 - self.config.ema)
-        return (self.uncertainty(prediction.logits) * balanced_weights(labels, self.marginal, self.target)).mean()
+        return (
+            self.uncertainty(prediction.logits)
+            * balanced_weights(labels, self.marginal, self.target)
+        ).mean()
 
     def hear_control(self, prediction: Prediction) -> None:
         """Let the estimate of the prior take in what the control says."""
@@ -100,7 +113,11 @@ class DSBR(NormAffineMethod):
         prior = self.config.target_prior
         if prior in ("uniform", "estimated"):
             return uniform.clone()
-        shares = torch.as_tensor(self.known("prevalence") if prior == "source" else prior, dtype=torch.float32)
+        shares = torch.as_tensor(
+            self.known("prevalence") if prior == "source" else prior, dtype=torch.float32
+        )
         if shares.shape != uniform.shape:
-            raise InputError(f"method.target_prior has {len(shares)} shares, and the source has {self.num_classes} classes")
+            raise InputError(
+                f"method.target_prior has {len(shares)} shares, and the source has {self.num_classes} classes"
+            )
         return shares.clone()

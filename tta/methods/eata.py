@@ -19,7 +19,9 @@ from tta.options import option, within
 class EATAConfig(ETAConfig):
     """Hyperparameters of EATA."""
 
-    fisher_weight: float = option(1.0, "weight of the regulariser; published: 1 for 10 and 100 classes, 2000 for 1000")
+    fisher_weight: float = option(
+        1.0, "weight of the regulariser; published: 1 for 10 and 100 classes, 2000 for 1000"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,5 +54,8 @@ class EATA(ETA):
         if loss is None:
             return None
         fisher = self.fisher.values()
-        penalties = [(fisher[name] * (p - self._source[name]).square()).sum() for name, p in self.adapted.items()]
+        penalties = [
+            (fisher[name] * (p - self._source[name]).square()).sum()
+            for name, p in self.adapted.items()
+        ]
         return loss + self.config.fisher_weight * torch.stack(penalties).sum()

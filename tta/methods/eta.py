@@ -32,9 +32,15 @@ def redundancy_margin(num_classes: int) -> float:
 class ETAConfig(UpdateConfig):
     """Hyperparameters of ETA."""
 
-    entropy_margin: float | None = option(None, "entropy below which a sample is reliable, in nats; null: 0.4 ln C")
-    entropy_reference: float | None = option(None, "E₀ of the weights e^(E₀−H), in nats; null: the entropy margin")
-    redundancy_margin: float | None = option(None, "largest cosine to the running marginal, in [0, 1]; null: follows C")
+    entropy_margin: float | None = option(
+        None, "entropy below which a sample is reliable, in nats; null: 0.4 ln C"
+    )
+    entropy_reference: float | None = option(
+        None, "E₀ of the weights e^(E₀−H), in nats; null: the entropy margin"
+    )
+    redundancy_margin: float | None = option(
+        None, "largest cosine to the running marginal, in [0, 1]; null: follows C"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,13 +68,21 @@ class ETA(NormAffineMethod):
         config = self.config
         margin = self.nats(0.4) if config.entropy_margin is None else config.entropy_margin
         reference = margin if config.entropy_reference is None else config.entropy_reference
-        redundant = redundancy_margin(self.num_classes) if config.redundancy_margin is None else config.redundancy_margin
+        redundant = (
+            redundancy_margin(self.num_classes)
+            if config.redundancy_margin is None
+            else config.redundancy_margin
+        )
         losses = self.uncertainty(prediction.logits)
         values, p = losses.detach(), prediction.logits.detach().softmax(1).float()
-        kept = (values < margin) & ((similarity(p, self.marginal).abs() < redundant) | ~self.started)
+        kept = (values < margin) & (
+            (similarity(p, self.marginal).abs() < redundant) | ~self.started
+        )
         if not kept.any():
             return None
         accepted = p[kept].mean(0)
-        self.marginal.copy_(torch.where(self.started, 0.9 * self.marginal + 0.1 * accepted, accepted))
+        self.marginal.copy_(
+            torch.where(self.started, 0.9 * self.marginal + 0.1 * accepted, accepted)
+        )
         self.started.fill_(True)
         return (losses * (reference - values).exp())[kept].mean()

@@ -19,8 +19,13 @@ from tta.options import option
 class LAMEConfig(MethodConfig):
     """Hyperparameters of LAME."""
 
-    affinity: Literal["knn", "rbf", "linear"] = option("knn", "what makes samples alike: knn, rbf or linear")
-    knn: int = option(5, "neighbours of knn; rbf is as wide as the mean distance to the knn-th (self counts as the first)")
+    affinity: Literal["knn", "rbf", "linear"] = option(
+        "knn", "what makes samples alike: knn, rbf or linear"
+    )
+    knn: int = option(
+        5,
+        "neighbours of knn; rbf is as wide as the mean distance to the knn-th (self counts as the first)",
+    )
 
     def __post_init__(self) -> None:
         if self.knn < 1:
@@ -42,7 +47,9 @@ class LAME(Method):
         """The source's prediction, adjusted within the batch."""
         logits, features = self.run(images)
         log_p = logits.float().log_softmax(1)
-        adjusted = adjusted_assignment(log_p, affinities(features.float(), self.config.affinity, self.config.knn))
+        adjusted = adjusted_assignment(
+            log_p, affinities(features.float(), self.config.affinity, self.config.knn)
+        )
         # A non-finite image must show, not hide behind its neighbours.
         return Prediction(torch.where(logits.isfinite().all(), adjusted, logits), features)
 
@@ -74,7 +81,9 @@ def affinities(features: Tensor, kind: str, k: int) -> Tensor:
     return torch.zeros_like(distance).scatter_(1, nearest, 1.0)
 
 
-def adjusted_assignment(log_p: Tensor, affinity: Tensor, max_steps: int = 100, tolerance: float = 1e-8) -> Tensor:
+def adjusted_assignment(
+    log_p: Tensor, affinity: Tensor, max_steps: int = 100, tolerance: float = 1e-8
+) -> Tensor:
     """Minimise the Laplacian-regularised energy by its concave-convex bound: Y ← softmax(log p + A·Y).
 
     Args:

@@ -50,7 +50,9 @@ class MEMO(Method):
         predictions, losses = [], []
         for image in torch.split(images, 1):
             for _ in range(self.config.steps):
-                views = random_view(image.expand(self.config.views, *image.shape[1:]), self.generator)
+                views = random_view(
+                    image.expand(self.config.views, *image.shape[1:]), self.generator
+                )
                 loss = marginal_entropy(self.run(views).logits)
                 self.descend(loss)
             losses.append(loss.detach())

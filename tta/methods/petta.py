@@ -19,7 +19,9 @@ from tta.views import random_view
 class PeTTAConfig(RoTTAConfig):
     """Hyperparameters of PeTTA."""
 
-    anchor_weight: float = option(10.0, "weight of the pull towards the source's weights where features have left it wholly")
+    anchor_weight: float = option(
+        10.0, "weight of the pull towards the source's weights where features have left it wholly"
+    )
     feature_ema: float = option(0.95, "memory of the running class means of features, in [0, 1]")
 
     def __post_init__(self) -> None:
@@ -80,5 +82,7 @@ class PeTTA(RoTTA):
 
     def _divergence(self, features: Tensor, labels: Tensor) -> Tensor:
         """Mean γ of the classes in memory, after their running means took it in."""
-        self.mean, present = running_class_means(self.mean, features, labels, self.config.feature_ema)
+        self.mean, present = running_class_means(
+            self.mean, features, labels, self.config.feature_ema
+        )
         return divergence(self.mean, self.source_mean, self.source_var)[present].mean()

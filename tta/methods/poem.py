@@ -17,7 +17,9 @@ from tta.sequential import Wager, interpolated, wagered
 class POEMConfig(UpdateConfig):
     """Hyperparameters of POEM."""
 
-    entropy_margin: float | None = option(None, "entropy below which a sample is matched, in nats; null: 0.4 ln C")
+    entropy_margin: float | None = option(
+        None, "entropy below which a sample is matched, in nats; null: 0.4 ln C"
+    )
     gamma: float = option(1 / (8 * math.sqrt(3)), "step size of the bet")
     clip: float = option(1.8, "largest bet, in (0, 2)")
     warmup: int = option(100, "samples that are only bet on, at the start")
@@ -52,20 +54,27 @@ class POEM(NormAffineMethod):
 
     def register_state(self) -> None:
         """The source's entropy quantiles, the bet, its squared gradients, the log of the wealth, samples seen."""
-        self.register_buffer("quantiles", torch.as_tensor(self.known("entropy_quantiles"), dtype=torch.float32).clone())
+        self.register_buffer(
+            "quantiles",
+            torch.as_tensor(self.known("entropy_quantiles"), dtype=torch.float32).clone(),
+        )
         for name in ("bet", "log_wealth", "squares"):
             self.register_buffer(name, torch.zeros((), dtype=torch.float64))
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor | None:
         """Weighted half squared distance to the target entropies, over the certain samples."""
-        margin = self.nats(0.4) if self.config.entropy_margin is None else self.config.entropy_margin
+        margin = (
+            self.nats(0.4) if self.config.entropy_margin is None else self.config.entropy_margin
+        )
         values = self.uncertainty(prediction.logits)
         detached = values.detach().float()
         levels = torch.linspace(0, 1, len(self.quantiles), device=detached.device)
         u = interpolated(detached, self.quantiles, levels)
         bets = u.new_tensor(self._bets(u.tolist()))
-        target = interpolated(0.5 * bets * u.square() + (1 - 0.5 * bets) * u, levels, self.quantiles)
+        target = interpolated(
+            0.5 * bets * u.square() + (1 - 0.5 * bets) * u, levels, self.quantiles
+        )
         warm = int(self.seen) > self.config.warmup
         kept = detached < margin
         if not warm or not kept.any():

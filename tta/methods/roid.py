@@ -9,7 +9,13 @@ from torch import Tensor
 
 from tta.methods.base import NormAffineMethod, Prediction, Update
 from tta.methods.settings import MethodConfig, UpdateConfig
-from tta.objectives import entropy, rescaled, similarity, soft_likelihood_ratio, symmetric_cross_entropy
+from tta.objectives import (
+    entropy,
+    rescaled,
+    similarity,
+    soft_likelihood_ratio,
+    symmetric_cross_entropy,
+)
 from tta.options import option, within
 from tta.views import random_view
 
@@ -21,7 +27,8 @@ class ROIDConfig(UpdateConfig):
     temperature: float = option(1 / 3, "temperature of the weights, above 0")
     consistency: bool = option(True, "add the symmetric cross-entropy with an augmented view")
     prior_correction: Literal["log", "multiply", "none"] = option(
-        "log", "correct predictions by the batch's prior: log (add its logarithm), multiply (as released) or none"
+        "log",
+        "correct predictions by the batch's prior: log (add its logarithm), multiply (as released) or none",
     )
 
     def __post_init__(self) -> None:
@@ -65,7 +72,9 @@ class ROID(NormAffineMethod):
         loss = (soft_likelihood_ratio(logits)[kept] * weights).sum() / len(logits)
         if self.config.consistency:
             view = self.run(random_view(images[kept], self.generator)).logits
-            loss = loss + (symmetric_cross_entropy(view, logits[kept]) * weights).sum() / len(logits)
+            loss = loss + (symmetric_cross_entropy(view, logits[kept]) * weights).sum() / len(
+                logits
+            )
         return loss
 
     @torch.no_grad()

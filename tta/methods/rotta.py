@@ -21,15 +21,22 @@ from tta.views import random_view
 class RoTTAConfig(UpdateConfig):
     """Hyperparameters of RoTTA."""
 
-    optimizer: Literal["sgd", "adam", "auto"] = option("adam", "sgd, adam, or auto: chosen by adapt.py, as lr=auto")
-    lr: float | Literal["auto"] = option(1e-3, "learning rate, or auto: the published scaling for network and batch size")
+    optimizer: Literal["sgd", "adam", "auto"] = option(
+        "adam", "sgd, adam, or auto: chosen by adapt.py, as lr=auto"
+    )
+    lr: float | Literal["auto"] = option(
+        1e-3, "learning rate, or auto: the published scaling for network and batch size"
+    )
     normalization: Literal["batch", "source", "blend", "robust", "median", "auto"] = option(
-        "robust", "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving average) or median"
+        "robust",
+        "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving average) or median",
     )
     alpha: float = option(0.05, "the batch's weight in blend and robust statistics, in (0, 1]")
     capacity: int = option(64, "samples in the memory")
     update_every: int = option(64, "samples between two updates")
-    rate: float = option(1e-3, "share of the way that the teacher goes to the student after an update, in [0, 1]")
+    rate: float = option(
+        1e-3, "share of the way that the teacher goes to the student after an update, in [0, 1]"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,7 +91,10 @@ class RoTTA(NormAffineMethod):
             samples = [
                 sample._replace(age=sample.age + 1)
                 for sample in remembered(
-                    samples, Sample(first + index, label, value, -1), self.config.capacity, self.num_classes
+                    samples,
+                    Sample(first + index, label, value, -1),
+                    self.config.capacity,
+                    self.num_classes,
                 )
             ]
             waiting += 1
@@ -108,7 +118,9 @@ class RoTTA(NormAffineMethod):
                 taught = self.run(images, self.teacher.values()).logits
             self.keep_moving()
             student = self.run(random_view(images, self.generator)).logits
-            loss = (cross_entropy(student, taught) * torch.sigmoid(-ages)).mean()  # e^−a / (1 + e^−a)
+            loss = (
+                cross_entropy(student, taught) * torch.sigmoid(-ages)
+            ).mean()  # e^−a / (1 + e^−a)
             self.descend(loss)
             self.teacher.follow(dict(self.adapted), self.config.rate)
         return loss.detach()
@@ -134,7 +146,9 @@ def remembered(samples: list[Sample], new: Sample, capacity: int, num_classes: i
     """
 
     def badness(sample: Sample) -> float:
-        return 1 / (1 + math.exp(-max(sample.age, 0) / capacity)) + sample.entropy / math.log(num_classes)
+        return 1 / (1 + math.exp(-max(sample.age, 0) / capacity)) + sample.entropy / math.log(
+            num_classes
+        )
 
     counts: dict[int, int] = {}
     for sample in samples:
@@ -149,4 +163,8 @@ def remembered(samples: list[Sample], new: Sample, capacity: int, num_classes: i
     worst = max((s for s in samples if s.label in rivals), key=badness, default=None)
     if worst is None:
         return [*samples, new]
-    return samples if badness(worst) <= badness(new) else [*(s for s in samples if s is not worst), new]
+    return (
+        samples
+        if badness(worst) <= badness(new)
+        else [*(s for s in samples if s is not worst), new]
+    )

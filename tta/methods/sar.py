@@ -16,10 +16,13 @@ from tta.options import option, within
 class SARConfig(UpdateConfig):
     """Hyperparameters of SAR."""
 
-    entropy_margin: float | None = option(None, "entropy below which a sample is reliable, in nats; null: 0.4 ln C")
+    entropy_margin: float | None = option(
+        None, "entropy below which a sample is reliable, in nats; null: 0.4 ln C"
+    )
     rho: float = option(0.05, "radius of the neighbourhood that should be flat, at least 0")
     reset_threshold: float | None = option(
-        0.029, "running loss, as a fraction of ln C, below which the source is restored; null: never"
+        0.029,
+        "running loss, as a fraction of ln C, below which the source is restored; null: never",
     )
 
     def __post_init__(self) -> None:
@@ -49,7 +52,9 @@ class SAR(NormAffineMethod):
 
     def learn(self, images: Tensor, prediction: Prediction) -> Update:
         """One sharpness-aware step, or as many as ``steps`` says."""
-        margin = self.nats(0.4) if self.config.entropy_margin is None else self.config.entropy_margin
+        margin = (
+            self.nats(0.4) if self.config.entropy_margin is None else self.config.entropy_margin
+        )
         loss = None
         for step in range(self.config.steps):
             if step:
@@ -64,7 +69,9 @@ class SAR(NormAffineMethod):
             return Update(loss=loss, prediction=served, restored=True)
         return Update(loss=loss, prediction=served)
 
-    def _sharpness_aware_step(self, images: Tensor, prediction: Prediction, margin: float) -> Tensor | None:
+    def _sharpness_aware_step(
+        self, images: Tensor, prediction: Prediction, margin: float
+    ) -> Tensor | None:
         losses = self.uncertainty(prediction.logits)
         reliable = losses.detach() < margin
         if not reliable.any():
@@ -92,5 +99,7 @@ class SAR(NormAffineMethod):
             return None
         self.step()
         value = loss.detach().float()
-        self.running_loss.copy_(torch.where(self.running_loss.isnan(), value, 0.9 * self.running_loss + 0.1 * value))
+        self.running_loss.copy_(
+            torch.where(self.running_loss.isnan(), value, 0.9 * self.running_loss + 0.1 * value)
+        )
         return loss.detach()

@@ -8,7 +8,12 @@ _SMALL = 64  # images up to this side are small
 
 
 def scaled(
-    config: MethodConfig, defaults: type[MethodConfig], *, model: str, size: tuple[int, ...], batch_size: int
+    config: MethodConfig,
+    defaults: type[MethodConfig],
+    *,
+    model: str,
+    size: tuple[int, ...],
+    batch_size: int,
 ) -> MethodConfig:
     """Replace ``auto`` by the published scaling for the network, the image size and the batch size.
 

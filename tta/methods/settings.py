@@ -16,13 +16,20 @@ class MethodConfig:
 class UpdateConfig(MethodConfig):
     """Hyperparameters of a method that takes gradient steps."""
 
-    optimizer: Literal["sgd", "adam", "auto"] = option("sgd", "sgd, adam, or auto: chosen by adapt.py, as lr=auto")
-    lr: float | Literal["auto"] = option(2.5e-4, "learning rate, or auto: the published scaling for network and batch size")
+    optimizer: Literal["sgd", "adam", "auto"] = option(
+        "sgd", "sgd, adam, or auto: chosen by adapt.py, as lr=auto"
+    )
+    lr: float | Literal["auto"] = option(
+        2.5e-4, "learning rate, or auto: the published scaling for network and batch size"
+    )
     momentum: float = option(0.9, "momentum of sgd")
-    steps: int = option(1, "updates a batch; with more than one it leaves with the forward pass before the last")
+    steps: int = option(
+        1, "updates a batch; with more than one it leaves with the forward pass before the last"
+    )
     episodic: bool = option(False, "restore the source before every batch")
     exclude: list[str] | None = option(
-        None, "layers to leave alone, by name, e.g. [features.layer4]; []: none; null: as the method was published"
+        None,
+        "layers to leave alone, by name, e.g. [features.layer4]; []: none; null: as the method was published",
     )
     normalization: Literal["batch", "source", "blend", "robust", "median", "auto"] = option(
         "batch",

@@ -16,8 +16,12 @@ from tta.selection import parameters_outside
 class SHOTIMConfig(UpdateConfig):
     """Hyperparameters of SHOT's information maximisation."""
 
-    optimizer: Literal["sgd", "adam", "auto"] = option("adam", "sgd, adam, or auto: chosen by adapt.py, as lr=auto")
-    lr: float | Literal["auto"] = option(1e-3, "learning rate, or auto: the published scaling for network and batch size")
+    optimizer: Literal["sgd", "adam", "auto"] = option(
+        "adam", "sgd, adam, or auto: chosen by adapt.py, as lr=auto"
+    )
+    lr: float | Literal["auto"] = option(
+        1e-3, "learning rate, or auto: the published scaling for network and batch size"
+    )
 
 
 class SHOTIM(Method):

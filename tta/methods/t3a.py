@@ -40,7 +40,11 @@ class T3A(Method):
         """The supports: features, their classes and entropies."""
         weight = self.classifier().weight.detach().float()
         logits = self._classified(weight)
-        self.memory = {"features": F.normalize(weight, dim=1), "labels": logits.argmax(1), "entropies": entropy(logits)}
+        self.memory = {
+            "features": F.normalize(weight, dim=1),
+            "labels": logits.argmax(1),
+            "entropies": entropy(logits),
+        }
 
     def classifier(self) -> nn.Linear:
         """The head, which must be linear."""
@@ -76,7 +80,9 @@ class T3A(Method):
 
     def _by_templates(self, features: Tensor) -> Prediction:
         supports, labels = self.memory["features"], self.memory["labels"]
-        sums = supports.new_zeros(self.num_classes, supports.shape[1]).index_add_(0, labels, supports)
+        sums = supports.new_zeros(self.num_classes, supports.shape[1]).index_add_(
+            0, labels, supports
+        )
         return Prediction(features.float() @ F.normalize(sums, dim=1).T, features)
 
     def _lowest(self, labels: Tensor, entropies: Tensor) -> Tensor:

@@ -30,7 +30,9 @@ above 1 it leaves with the forward pass before the last step.
 
 def markdown() -> str:
     """The page."""
-    return _HEADER + "\n".join(_row(name, method) for name, method in METHODS.items()) + "\n" + _FOOTER
+    return (
+        _HEADER + "\n".join(_row(name, method) for name, method in METHODS.items()) + "\n" + _FOOTER
+    )
 
 
 def _row(name: str, method: type[Method]) -> str:

@@ -12,7 +12,9 @@ class Tensors(nn.Module):
     def __init__(self, values: Mapping[str, Tensor]) -> None:
         super().__init__()
         for name, value in values.items():
-            self.register_buffer(name.replace(".", "/"), value.detach().clone())  # a buffer's name takes no dots
+            self.register_buffer(
+                name.replace(".", "/"), value.detach().clone()
+            )  # a buffer's name takes no dots
 
     def values(self) -> dict[str, Tensor]:
         """The tensors, by the names that were given."""
@@ -22,4 +24,6 @@ class Tensors(nn.Module):
     def follow(self, others: Mapping[str, Tensor], rate: float) -> None:
         """Move each tensor by ``rate`` of its distance to its namesake."""
         values = self.values()
-        torch._foreach_lerp_(list(values.values()), [others[name].detach() for name in values], rate)
+        torch._foreach_lerp_(
+            list(values.values()), [others[name].detach() for name in values], rate
+        )

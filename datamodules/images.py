@@ -210,7 +210,7 @@ def value_range(
     """
     if isinstance(images, ImageFiles):
         if images.limits is not None:
-            return images.limits
+            return min(images.limits), max(images.limits)  # MONOCHROME1 has them turned
         if images.largest > 1 and source == (0.0, 1.0):
             raise InputError(
                 f"the images hold {images.dtype} numbers up to {images.largest:g}, which do not say what they span: set "

@@ -52,6 +52,8 @@ class Reading:
         Raises:
             Unreadable: it cannot be made so.
         """
+        if self.window == "file" and decoded.display is not None:
+            decoded = decoded._replace(pixels=decoded.display(), window=(0.0, 1.0), display=None)
         pixels = self._channels(decoded.pixels)
         if self.spacing is not None:
             pixels = self._spaced(pixels, decoded, "bilinear")
@@ -68,7 +70,9 @@ class Reading:
                 f"is {by(pixels.shape[:-1])}, which has other axes than data.size={list(size)}"
             )
         if size != pixels.shape[:-1]:
-            pixels = fitted(pixels, size, self.fit)
+            # What surrounds it is to be dark: 0 would be water in CT.
+            dark = np.nanmax(pixels) if decoded.inverted else np.nanmin(pixels)
+            pixels = fitted(pixels, size, self.fit, dark)
         return pixels, limits
 
     def _channels(self, pixels: Array) -> Array:
@@ -86,7 +90,9 @@ class Reading:
 
     def _spaced(self, pixels: Array, decoded: Decoded, mode: str) -> Array:
         if decoded.spacing is None:
-            raise Unreadable("tells no spacing, as NIfTI files do: leave data.spacing out")
+            raise Unreadable(
+                "tells no spacing, as NIfTI and DICOM files can: leave data.spacing out"
+            )
         spatial = pixels.ndim - 1
         image = MetaTensor(
             _channels_first(pixels), affine=np.diag([*decoded.spacing, *[1.0] * (4 - spatial)])
@@ -109,6 +115,17 @@ class Reading:
         return _typed(np.moveaxis(cropped.numpy(), 0, -1), pixels.dtype)
 
     def _limits(self, decoded: Decoded, pixels: Array) -> tuple[float, float] | None:
+        """The raw values that become 0 and 1; the first is the larger where low values are bright."""
+        ends = self._ends(decoded, pixels)
+        if not decoded.inverted:
+            return ends
+        if ends is None:
+            raise Unreadable("is MONOCHROME1 in a unit of its own: set data.window=[LOW,HIGH]")
+        return ends[1], ends[0]
+
+    def _ends(self, decoded: Decoded, pixels: Array) -> tuple[float, float] | None:
+        if self.window is None:
+            return decoded.span
         if self.window == "percentile":
             low, high = np.nanpercentile(pixels, _PERCENTILES)
             return float(low), float(high if high > low else low + 1)
@@ -116,18 +133,19 @@ class Reading:
             if decoded.window is None:
                 raise Unreadable("names no display window: set data.window=[LOW,HIGH]")
             return decoded.window
-        return (
-            decoded.span if self.window is None else (float(self.window[0]), float(self.window[1]))
-        )
+        return float(self.window[0]), float(self.window[1])
 
 
-def fitted(pixels: Array, size: Sequence[int], fit: str) -> Array:
+def fitted(
+    pixels: Array, size: Sequence[int], fit: str, padding_value: float | None = None
+) -> Array:
     """An image of other sides, in the same type.
 
     Args:
         pixels: (*spatial, channels).
         size: the new sides.
         fit: as in ``Reading``.
+        padding_value: what surrounds it; None: its minimum.
     """
     old = pixels.shape[:-1]
     scales = [new / side for new, side in zip(size, old, strict=True)]
@@ -139,9 +157,8 @@ def fitted(pixels: Array, size: Sequence[int], fit: str) -> Array:
         start, missing = max(0, (side - new) // 2), max(0, new - side)
         cut.append(slice(start, start + min(side, new)))
         padding.append((missing // 2, missing - missing // 2))
-    return np.pad(
-        result[tuple(cut)], [*padding, (0, 0)], constant_values=pixels.min()
-    )  # 0 would be water in CT
+    value = np.nanmin(pixels) if padding_value is None else padding_value
+    return np.pad(result[tuple(cut)], [*padding, (0, 0)], constant_values=value)
 
 
 def _resampled(pixels: Array, sides: list[int]) -> Array:

@@ -1,6 +1,7 @@
 """What a reader of files returns, and what readers share."""
 
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -9,26 +10,48 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+#: Share of its span below which an image is nearly flat: 12 bits stored as 16 use 6 % of it.
+_NARROW = 0.05
+
 
 class Unreadable(Exception):
     """A file that gives no image; the message says why, without naming the file."""
 
 
 class Decoded(NamedTuple):
-    """A file's content.
+    """A file's content, in raw values: those of the file, DICOM rescaled to its unit.
 
     Attributes:
-        pixels: (H, W, channels) or (D, H, W, channels), of the file's own type; DICOM rescaled to its unit.
-        span: the values between which such a file can lie, where it says so: those of an unsigned type, or of the bits that a
-            DICOM file stores; None for signed and floating-point numbers and for Hounsfield units.
+        pixels: (H, W, channels) or (D, H, W, channels); of the file's own type, or int16 or float32
+            where DICOM is rescaled.
+        span: the values between which such a file can lie, where it says so: those of an unsigned
+            type, or of the bits that a DICOM file stores; None for signed and floating-point
+            numbers, and for values in a unit.
         window: lower and upper end of a DICOM file's own display window.
-        spacing: mm from one pixel to the next along each of the spatial axes, where a NIfTI file says so.
+        spacing: mm from one pixel to the next along each of the spatial axes, where known.
+        affine: (4, 4), from voxels (x, y, z) to RAS coordinates in mm, of a DICOM volume.
+        inverted: low values are bright (MONOCHROME1). The pixels stay raw: the ends of the range
+            change places when it is scaled.
+        display: the pixels as the file says they are to be shown, float32 in 0..1, where that is no
+            one linear window (a lookup table, a sigmoid, a window for each slice).
+        note: what is worth saying of a file that can be read; alike for all files of a kind.
     """
 
     pixels: Array
     span: tuple[float, float] | None
     window: tuple[float, float] | None = None
     spacing: tuple[float, ...] | None = None
+    affine: Array | None = None
+    inverted: bool = False
+    display: Callable[[], Array] | None = None
+    note: str = ""
+
+
+def narrow(pixels: Array, span: tuple[float, float] | None) -> str:
+    """The note on pixels that use so little of their span that the image will be nearly flat."""
+    if span is None or np.ptp(pixels) >= _NARROW * (span[1] - span[0]):
+        return ""
+    return f"uses less than {_NARROW:.0%} of the range that its type allows: set data.window=[LOW,HIGH], file or percentile"
 
 
 def native(pixels: Array) -> Array:

@@ -21,7 +21,7 @@ from callbacks.verdict import Memory, State, Thresholds, Verdict
 from tta import entry
 from tta.checkpoint import SourceCheckpoint
 from tta.config import read_arguments, resolve
-from tta.errors import InputError
+from tta.errors import InputError, said
 from tta.options import option
 
 USAGE = (
@@ -173,7 +173,7 @@ def write_replayed(path: Path, rows: Sequence[Mapping[str, str]], judged: Sequen
                 writer.writerow({**row, **new})
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written ({error.strerror}): choose another, output=FILE.csv"
+            f"{path} cannot be written ({said(error)}): choose another, output=FILE.csv"
         ) from error
 
 

@@ -9,6 +9,7 @@ from datamodules.formats.decoded import Array, Decoded, Unreadable
 from datamodules.formats.dicom import read_dicom
 from datamodules.formats.nifti import read_nifti
 from datamodules.formats.pictures import read_picture
+from tta.errors import said
 
 __all__ = ["SUFFIXES", "Array", "Decoded", "Unreadable", "decode"]
 
@@ -31,7 +32,7 @@ def decode(path: Path) -> Decoded:
     except Unreadable:
         raise
     except Exception as error:  # the readers' errors have no common base: OSError, SyntaxError, struct.error, KeyError, …
-        raise Unreadable(" ".join(f"{type(error).__name__}: {error}".split())[:160]) from error
+        raise Unreadable(f"cannot be read ({said(error, path)})") from error
     if not (
         np.issubdtype(decoded.pixels.dtype, np.integer)
         or np.issubdtype(decoded.pixels.dtype, np.floating)

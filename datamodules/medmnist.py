@@ -15,7 +15,7 @@ from datamodules.images import ImageSet, Split
 from datamodules.npz import Arrays, images_from, read_arrays
 from datamodules.options import DataConfig
 from tta.config import closest
-from tta.errors import InputError
+from tta.errors import InputError, said
 from tta.options import option
 
 _URL = "https://zenodo.org/records/10519652/files/{file}?download=1"
@@ -130,7 +130,7 @@ def _download(url: str, path: Path, md5: str) -> None:
         download_url(url, path, hash_val=md5, hash_type="md5")
     except (OSError, RuntimeError, HashCheckError) as error:
         raise InputError(
-            f"{path} does not exist and could not be downloaded ({str(error).split(':')[0]}): "
+            f"{path} does not exist and could not be downloaded ({said(error, path)}): "
             f"fetch {url} and put it there, or set data.root to its folder"
         ) from error
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from datamodules.images import UNLABELLED, ImageSet, Split, value_range
 from datamodules.options import DataConfig
 from tta.config import closest
-from tta.errors import InputError
+from tta.errors import InputError, said
 from tta.options import option
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -73,7 +73,9 @@ def _read_arrays(path: Path, modified: int) -> Arrays:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise InputError(f"{path} is not a readable .npz file of plain arrays ({error})") from error
+        raise InputError(
+            f"{path} is not a readable .npz file of plain arrays ({said(error, path)})"
+        ) from error
 
 
 def images_from(

@@ -13,7 +13,7 @@ from datamodules.images import ImageSet, Split, Strings
 from datamodules.options import FilesConfig
 from datamodules.records import Records, images_of, repeated, text
 from tta.config import closest
-from tta.errors import InputError
+from tta.errors import InputError, said
 from tta.options import option
 
 _CHUNK = 65536  # rows that are Python objects at a time
@@ -79,9 +79,7 @@ def _read_table(path: Path, modified: int) -> dict[str, Strings]:
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"{path} is not a readable table ({' '.join(str(error).split())[:160]})"
-        ) from error
+        raise InputError(f"{path} is not a readable table ({said(error, path)})") from error
     if not columns or not len(next(iter(columns.values()))):
         raise InputError(f"{path} has no rows")
     return columns

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tta.errors import InputError
+from tta.errors import InputError, said
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -211,7 +211,7 @@ def _read_word(word: str) -> dict[str, Any]:
         return _container(OmegaConf.from_dotlist([word]))
     except Exception as error:  # the YAML parser's errors have no common base with OmegaConf's
         raise InputError(
-            f"{word!r} has a value that is not YAML ({_one_line(error)}): quote it"
+            f"{word!r} has a value that is not YAML ({said(error)}): quote it"
         ) from error
 
 
@@ -232,7 +232,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     try:
         loaded = OmegaConf.load(path)
     except Exception as error:
-        raise InputError(f"{path} is not readable YAML ({_one_line(error)})") from error
+        raise InputError(f"{path} is not readable YAML ({said(error, path)})") from error
     if not OmegaConf.is_dict(loaded):
         raise InputError(f"{path} must hold options, one 'key: value' a line")
     return _container(loaded)
@@ -353,7 +353,3 @@ def _as_float(value: Any, hint: Any) -> Any:
     ):
         return float(value)
     return value
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

@@ -15,7 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tta.config import Groups, closest, describe, read_arguments, resolve, save
-from tta.errors import InputError
+from tta.errors import InputError, said
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ def create_trainer(arguments: Mapping[str, Any]) -> Trainer:
         return Trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise InputError(
-            f"lightning.Trainer refuses its arguments ({' '.join(str(error).split())}): check trainer.*"
+            f"lightning.Trainer refuses its arguments ({said(error)}): check trainer.*"
         ) from error
 
 
@@ -100,7 +100,7 @@ def output_folder(path: str, config: Any, program: str) -> Path:
         save(config, folder / "config.yaml", f"python {program} {folder}/config.yaml")
     except OSError as error:
         raise InputError(
-            f"the output folder {folder} cannot be written ({error.strerror}): choose another, output=DIR"
+            f"the output folder {folder} cannot be written ({said(error)}): choose another, output=DIR"
         ) from error
     return folder
 

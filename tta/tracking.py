@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import (
 from lightning.pytorch.utilities import rank_zero_only
 
 from tta.config import closest
-from tta.errors import InputError
+from tta.errors import InputError, said
 from tta.options import option
 
 #: The axis of each family of metrics, by kind of run.
@@ -210,9 +210,8 @@ def _wandb(
             reinit="finish_previous",
         )
     except (wandb.errors.Error, ValueError) as error:
-        reason = " ".join(str(error).split())
         raise InputError(
-            f"W&B does not start ({reason}): export WANDB_API_KEY, or log offline and sync later, wandb.mode=offline"
+            f"W&B does not start ({said(error)}): export WANDB_API_KEY, or log offline and sync later, wandb.mode=offline"
         ) from error
     for metrics, axis in _AXES[job_type].items():
         run.define_metric(axis)

@@ -35,6 +35,10 @@ class Decoded(NamedTuple):
         display: the pixels as the file says they are to be shown, float32 in 0..1, where that is no
             one linear window (a lookup table, a sigmoid, a window for each slice).
         note: what is worth saying of a file that can be read; alike for all files of a kind.
+        kind: what the file is, in a word or two (PNG, NIfTI, DICOM CT).
+        unit: what the values are measured in, where the file says so (HU): such values share no
+            range with others.
+        turned: it was stored in another orientation, and turned to RAS.
     """
 
     pixels: Array
@@ -45,6 +49,9 @@ class Decoded(NamedTuple):
     inverted: bool = False
     display: Callable[[], Array] | None = None
     note: str = ""
+    kind: str = ""
+    unit: str = ""
+    turned: bool = False
 
 
 def narrow(pixels: Array, span: tuple[float, float] | None) -> str:

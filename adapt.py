@@ -328,8 +328,8 @@ def target_images(config: AdaptConfig, checkpoint: SourceCheckpoint) -> ImageSet
         theirs, ours = ("x".join(map(str, size)) for size in (images.size, checkpoint.size))
         raise InputError(
             f"the target's images are {theirs} with {images.channels} channel(s), but the source was trained on {ours} with "
-            f"{checkpoint.channels}: convert them (of files, data.size={list(checkpoint.size)} and "
-            f"data.channels={checkpoint.channels} do), or train on images like these"
+            f"{checkpoint.channels}: bring them to that form, data.channels={checkpoint.channels} and, of "
+            f"files, data.size={list(checkpoint.size)}, or train on images like these"
         )
     images = in_classes_of(images, tuple(checkpoint.class_names), config.data.options.classes)
     shift = create_shift(config.shift.kind, config.shift.options)

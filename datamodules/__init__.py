@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from datamodules.channels import with_channels
 from datamodules.folder import FolderConfig, load_folder
 from datamodules.images import UNLABELLED, ImageSet, Split
 from datamodules.medmnist import MedMNISTConfig, OrganViewsConfig, load_medmnist, load_organ_views
@@ -58,5 +59,5 @@ DATA: dict[str, type] = {name: config for name, (config, _) in _LOADERS.items()}
 
 
 def load_images(kind: str, config: Any, split: Split) -> ImageSet:
-    """The images of a split of the data set ``kind``."""
-    return _LOADERS[kind][1](config, split)
+    """The images of a split of the data set ``kind``, with the channels that are asked for."""
+    return with_channels(_LOADERS[kind][1](config, split), config.channels)

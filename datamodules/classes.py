@@ -1,13 +1,20 @@
 """A target's labels in the source's terms."""
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from datamodules.images import UNLABELLED, ImageSet
+from datamodules.labels import number_of, same
 from tta.config import closest
 from tta.errors import InputError
+
+#: Classes that an example of ``data.classes`` spells out.
+_SHOWN = 6
 
 
 def in_classes_of(
@@ -15,7 +22,8 @@ def in_classes_of(
 ) -> ImageSet:
     """The images with their labels numbered as the source numbers its classes.
 
-    Labels are matched by name; classes without names, which are called 0, 1, …, by number.
+    Labels are matched by name, and numbers by their value. A number is never matched to a name: which
+    class it counts is known to nobody, since the source's are in alphabetical order.
 
     Args:
         images: the target.
@@ -25,39 +33,62 @@ def in_classes_of(
     Raises:
         InputError: a label that is none of the source's, or a mapping from or to a class that does not exist.
     """
-    given = dict(classes or {})
-    for theirs, ours in given.items():
-        if theirs not in images.class_names:
-            known = closest(theirs, images.class_names)
-            raise InputError(
-                f"data.classes maps {theirs!r}, which is none of the target's classes ({known}): write {{theirs: ours}}"
-            )
-        if ours is not None and ours not in names:
-            raise InputError(
-                f"data.classes maps {theirs!r} to {ours!r}, which is none of the source's classes ({closest(ours, names)})"
-            )
-    unnamed = (
-        not given
-        and all(name.isdecimal() for name in images.class_names)
-        and len(images.class_names) <= len(names)
-    )
-    table, unknown = (
-        np.full(len(images.class_names) + 1, UNLABELLED),
-        [],
-    )  # the last entry stands for -1
-    for number, (theirs, count) in enumerate(
-        zip(images.class_names, images.counts().tolist(), strict=True)
-    ):
-        ours = given.get(theirs, theirs)
-        if ours in names:
-            table[number] = names.index(ours)
-        elif unnamed:
-            table[number] = number
-        elif count and theirs not in given:
-            unknown.append(f"{theirs} ({count} images)")
+    ours = {same(name): place for place, name in enumerate(names)}
+    given = {same(theirs): our for theirs, our in (classes or {}).items()}
+    if classes and images.labelled:
+        _check_mapping(classes, images.class_names, names)
+    # The last entry stands for -1.
+    table = np.full(len(images.class_names) + 1, UNLABELLED)
+    unknown: dict[str, int] = {}
+    for number, name in enumerate(images.class_names):
+        key: Any = same(name)
+        our = given.get(key, name)
+        count = int((images.labels == number).sum())
+        if our is not None and same(our) in ours:
+            table[number] = ours[same(our)]
+        elif key not in given and count:
+            unknown[name] = count
     if unknown:
-        raise InputError(
-            f"the target's {', '.join(unknown)} cannot be mapped to the source's classes ({', '.join(names)}): "
+        raise InputError(_refusal(unknown, names))
+    return replace(images, labels=table[images.labels], class_names=tuple(names))
+
+
+def _check_mapping(
+    classes: Mapping[str, str | None], known: Sequence[str], names: Sequence[str]
+) -> None:
+    theirs, ours = {same(name) for name in known}, {same(name) for name in names}
+    for name, our in classes.items():
+        if same(name) not in theirs:
+            raise InputError(
+                f"data.classes maps {name!r}, which is none of the target's classes "
+                f"({closest(name, known)}): write {{theirs: ours}}"
+            )
+        if our is not None and same(our) not in ours:
+            raise InputError(
+                f"data.classes maps {name!r} to {our!r}, which is none of the source's classes "
+                f"({closest(our, names)})"
+            )
+
+
+def _refusal(unknown: Mapping[str, int], names: Sequence[str]) -> str:
+    """Why labels cannot be mapped, and how they can."""
+    counted = ", ".join(f"{name} ({count} images)" for name, count in unknown.items())
+    theirs, ours = ([number_of(name) is None for name in part] for part in (unknown, names))
+    if any(theirs) == any(ours):
+        return (
+            f"the target's {counted} cannot be mapped to the source's classes ({', '.join(names)}): "
             "say which they are, data.classes={theirs: ours}, or leave them unlabelled, {theirs: null}"
         )
-    return replace(images, labels=table[images.labels], class_names=tuple(names))
+    kinds = ("names", "numbers") if any(theirs) else ("numbers", "names")
+    pairs = [f"{_quoted(name)}: {_quoted(our)}" for name, our in zip(unknown, names, strict=False)]
+    pairs = [*pairs[:_SHOWN], *(["…"] if len(unknown) > min(len(pairs), _SHOWN) else [])]
+    return (
+        f"the target's labels are {kinds[0]}, {counted}, and the source's classes {kinds[1]}, "
+        f"{', '.join(names)}: say which is which, data.classes={{{', '.join(pairs)}}}, or in "
+        "whichever order is theirs"
+    )
+
+
+def _quoted(name: str) -> str:
+    """A name as YAML takes it between braces."""
+    return name if re.fullmatch(r"\w[\w ./-]*", name) else json.dumps(name, ensure_ascii=False)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from datamodules.decoding import SUFFIXES
-from datamodules.images import ImageSet, Split
+from datamodules.images import ImageSet, Split, Strings
 from datamodules.options import FilesConfig
 from datamodules.records import Records, images_of, repeated, text
+from datamodules.splits import FOLDER
 from tta.errors import InputError
 from tta.options import option
 
@@ -49,8 +50,8 @@ def load_folder(config: FolderConfig, split: Split) -> ImageSet:
 def records_of(root: Path, folders: str = "classes") -> Records:
     """The images below a folder, in the order of their names.
 
-    Folders train, val and test are splits. Below them, or below the root, folders are classes, whatever lies in them, or groups
-    of images without labels.
+    Folders train, val and test are splits. Below them, or below the root, folders are classes, or groups of images without
+    labels. Folders below classes are the column ``folder``, for they may be patients.
     """
     files = image_files(root)
     parts = [file.split("/") for file in files]
@@ -70,7 +71,16 @@ def records_of(root: Path, folders: str = "classes") -> Records:
         domains=repeated(root.resolve().name, len(files)),
         groups=folder if folders == "groups" else empty,
         splits=text(part[0] for part in parts) if split else None,
+        metadata=_below(inner) if folders == "classes" else {},
     )
+
+
+def _below(parts: list[list[str]]) -> dict[str, Strings]:
+    """The folders between class and image, which may be patients, where a class has several."""
+    pairs = {(part[0], part[1]) for part in parts if len(part) > 2}
+    if len(pairs) <= len({name for name, _ in pairs}):
+        return {}
+    return {FOLDER: text(part[1] if len(part) > 2 else "" for part in parts)}
 
 
 def image_files(root: Path) -> list[str]:

@@ -19,6 +19,11 @@ Split = Literal["train", "val", "test", "target"]
 #: Labels of images that have none.
 UNLABELLED = -1
 
+
+class NoImages(InputError):
+    """A split has no images, which is no fault where the run can do without."""
+
+
 #: A column of text: fixed-width, or numpy's StringDType, which holds a million file names in a tenth of the memory.
 Strings = npt.NDArray[Any]
 
@@ -50,6 +55,7 @@ class ImageSet(Dataset[dict[str, Any]]):
         metadata: further columns by name, (N,) each, such as the time of acquisition.
         spatial_dims: 2 for pictures, 3 for volumes.
         skipped: images that were asked for and could not be read, with the reason, by id.
+        notes: what users should know of how the images were understood, a few words each.
     """
 
     images: npt.NDArray[Any] | ImageFiles
@@ -64,6 +70,7 @@ class ImageSet(Dataset[dict[str, Any]]):
     metadata: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     spatial_dims: int = 2
     skipped: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.images.shape) - self.spatial_dims not in (1, 2) or not (

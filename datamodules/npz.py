@@ -6,6 +6,7 @@ layout: ``train_images``, ``train_labels``, and the same for val and test.
 """
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.images import UNLABELLED, ImageSet, Split, value_range
-from datamodules.options import DataConfig
+from datamodules.images import UNLABELLED, ImageSet, Split, Strings, value_range
+from datamodules.labels import missing_noted, read_labels
+from datamodules.options import AUTO, ColumnsConfig
+from datamodules.splits import SPLITS, check_leaks, groups_of, likely_groups
 from tta.config import closest
 from tta.errors import InputError, said
 from tta.options import option
@@ -27,7 +30,7 @@ _VAL_SHARE = 10  # of a MedMNIST-like file without a val split, every tenth trai
 
 
 @dataclass
-class NpzConfig(DataConfig):
+class NpzConfig(ColumnsConfig):
     """One .npz file, in the domain layout or in MedMNIST's."""
 
     path: str | None = option(None, "the file")
@@ -36,6 +39,7 @@ class NpzConfig(DataConfig):
     spatial_dims: int = option(2, "2 for pictures, 3 for volumes")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.spatial_dims not in (2, 3):
             raise InputError(f"data.spatial_dims={self.spatial_dims} must be 2 or 3")
 
@@ -56,6 +60,8 @@ def load_npz(config: NpzConfig, split: Split) -> ImageSet:
         config.target,
         split,
         spatial_dims=config.spatial_dims,
+        group=config.group,
+        missing=config.missing,
     )
 
 
@@ -86,6 +92,8 @@ def images_from(
     split: Split,
     class_names: tuple[str, ...] | None = None,
     spatial_dims: int = 2,
+    group: str | None = AUTO,
+    missing: Sequence[str] | None = None,
 ) -> ImageSet:
     """The images of a split, from arrays in either layout.
 
@@ -97,6 +105,8 @@ def images_from(
         split: which images.
         class_names: where the file has none.
         spatial_dims: 3 if the images are volumes.
+        group: key that names each image's patient, as ``data.group``.
+        missing: labels that stand for none, as ``data.missing``.
     """
     if "test_images" in arrays:
         arrays = _unfold_medmnist(arrays, path.stem)
@@ -106,40 +116,54 @@ def images_from(
             "or train_images, train_labels, val_images, …, test_labels"
         )
     count = len(arrays["images"])
-    labels = _labels(arrays, count, path)
-    names = _class_names(arrays, labels) if class_names is None else class_names
     domain = arrays.get("domain", np.full(count, path.stem)).astype(str)
     if len(domain) != count or len(arrays.get("split", domain)) != count:
         raise InputError(f"{path}: images, domain and split differ in length")
-    rows = _rows(arrays, domain, path, source, target, split)
+    inside = np.isin(domain, _wanted(arrays, domain, path, source, target, split))
+    named, rows = np.ones(count, dtype=np.bool_), inside
+    if "split" in arrays:
+        rows = inside & (arrays["split"] == ("test" if split == "target" else split))
+        if split != "target":  # a class of another domain is none of the model's
+            named = inside & np.isin(arrays["split"], SPLITS)
     ids = arrays.get("id", np.arange(count)).astype(str)
+    metadata = {
+        name: values
+        for name, values in arrays.items()
+        if name not in _KEYS and values.shape == (count,)
+    }
+    groups = _groups(arrays, ids, metadata, path, group)
+    written = _written(arrays, count, path)
+    given = arrays.get("class_names") if class_names is None else class_names
+    labels = read_labels(
+        written[named], path, None if given is None else [str(name) for name in given], missing
+    )
+    codes = np.full(count, UNLABELLED)
+    codes[named] = labels.codes
     low, high = value_range(arrays["images"])
     return ImageSet(
         images=arrays["images"][rows],
-        labels=labels[rows],
+        labels=codes[rows],
         ids=ids[rows],
         domains=domain[rows],
-        groups=arrays.get("group", ids).astype(str)[rows],
-        class_names=names,
+        groups=groups[rows],
+        class_names=labels.names,
         low=low,
         high=high,
-        metadata={
-            name: values[rows]
-            for name, values in arrays.items()
-            if name not in _KEYS and values.shape == (count,)
-        },
+        metadata={name: values[rows] for name, values in metadata.items()},
         spatial_dims=spatial_dims,
+        notes=missing_noted(written[rows if split == "target" else named], labels.missing),
     )
 
 
-def _rows(
+def _wanted(
     arrays: Arrays,
     domain: npt.NDArray[Any],
     path: Path,
     source: str | None,
     target: str | list[str] | None,
     split: Split,
-) -> npt.NDArray[Any]:
+) -> list[str]:
+    """Domains that the split comes from."""
     known = sorted(set(domain.tolist()))
     if split == "target":
         if target is None and len(known) > 1:
@@ -159,27 +183,36 @@ def _rows(
     for name in wanted:
         if name not in known:
             raise InputError(f"{path} has no domain {name!r}: {closest(name, known)}")
-    rows = np.isin(domain, wanted)
+    return wanted
+
+
+def _groups(
+    arrays: Arrays, ids: Strings, metadata: Arrays, path: Path, chosen: str | None
+) -> Strings:
+    """The group of each image; refuses one, or a likely one, in several splits."""
+    named = {name: values.astype(str) for name, values in metadata.items()}
+    own = arrays.get("group", np.full(len(ids), "")).astype(str)
+    groups = groups_of(own, named, chosen, ids, path)
     if "split" in arrays:
-        rows &= arrays["split"] == ("test" if split == "target" else split)
-    return rows
+        likely = likely_groups(named) if chosen == AUTO and "group" not in arrays else {}
+        rows = np.arange(len(ids)).astype(str)  # ids may count anew in each split
+        known = groups_of(own, named, chosen, rows, path)
+        nowhere = np.zeros(len(ids), dtype=np.bool_)
+        check_leaks(path, rows, known, arrays["split"].astype(str), nowhere, likely)
+    return groups
 
 
-def _labels(arrays: Arrays, count: int, path: Path) -> npt.NDArray[np.int64]:
+def _written(arrays: Arrays, count: int, path: Path) -> Strings:
+    """Labels as text; those of a multi-label file, or of no whole file, are refused."""
     if "labels" not in arrays:
-        return np.full(count, UNLABELLED)
+        return np.full(count, "")
     labels = arrays["labels"]
-    if labels.size != count or not np.issubdtype(labels.dtype, np.integer):
+    if labels.size != count or labels.dtype.kind not in "iufUTb":
         raise InputError(
-            f"{path}: labels have shape {labels.shape} and type {labels.dtype}: expected one integer for each of {count} images"
+            f"{path}: labels have shape {labels.shape} and type {labels.dtype}: expected one number or "
+            f"name for each of {count} images"
         )
-    return labels.reshape(-1).astype(np.int64)
-
-
-def _class_names(arrays: Arrays, labels: npt.NDArray[np.int64]) -> tuple[str, ...]:
-    if "class_names" in arrays:
-        return tuple(str(name) for name in arrays["class_names"])
-    return tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
+    return (labels.astype(int) if labels.dtype.kind == "b" else labels).reshape(-1).astype(str)
 
 
 def _unfold_medmnist(arrays: Arrays, name: str) -> Arrays:

@@ -1,5 +1,6 @@
 """Options that data sets share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -7,12 +8,15 @@ from datamodules.reading import Reading
 from tta.errors import InputError
 from tta.options import option
 
+#: ``data.group`` where nothing is said.
+AUTO = "auto"
+
 
 @dataclass
 class DataConfig:
     """What can be asked of any data set."""
 
-    classes: dict[str, str | None] | None = option(
+    classes: Any = option(
         None,
         "the source's name for each of the target's labels, {theirs: ours}; null leaves images of a label unlabelled",
     )
@@ -23,10 +27,43 @@ class DataConfig:
     aggregate: Literal["image", "group"] = option(
         "image", "what is scored: each image, or each group by its mean probabilities"
     )
+    channels: int | None = option(
+        None, "1 makes colour grey, 3 repeats grey; null: as they are, and all must have the same"
+    )
+
+    def __post_init__(self) -> None:
+        if self.channels not in (None, 1, 3):
+            raise InputError(f"data.channels={self.channels} must be 1, 3 or null")
+        if self.classes is None:
+            return
+        if not isinstance(self.classes, Mapping):
+            raise InputError(
+                f"data.classes={self.classes} must map the target's labels to the source's classes, "
+                "data.classes={theirs: ours}"
+            )
+        self.classes = {
+            str(theirs): None if ours is None else str(ours)
+            for theirs, ours in self.classes.items()
+        }
 
 
 @dataclass
-class FilesConfig(DataConfig):
+class ColumnsConfig(DataConfig):
+    """What can be asked of a data set with columns."""
+
+    group: str | None = option(
+        AUTO,
+        "column that names each image's patient or slide; auto: group, and a likely other one in "
+        "several splits is refused; null: each image is its own",
+    )
+    missing: list[str] | None = option(
+        None,
+        "labels that stand for none besides empty ones, -1, nan, NA, null and the like; [] takes all for classes",
+    )
+
+
+@dataclass
+class FilesConfig(ColumnsConfig):
     """How image files are read."""
 
     size: int | list[int] | None = option(
@@ -34,9 +71,6 @@ class FilesConfig(DataConfig):
     )
     fit: Literal["stretch", "cover", "pad", "crop"] = option(
         "stretch", "to data.size by: stretch, cover, pad, or crop unscaled"
-    )
-    channels: int | None = option(
-        None, "1 makes colour grey, 3 repeats grey; null: all must have the same"
     )
     window: Any = option(
         None,
@@ -60,11 +94,10 @@ class FilesConfig(DataConfig):
     seed: int = option(0, "seed of data.shares")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         sides = [self.size] if isinstance(self.size, int) else self.size or [1]
         if min(sides) < 1:
             raise InputError(f"data.size={self.size} must be at least 1")
-        if self.channels not in (None, 1, 3):
-            raise InputError(f"data.channels={self.channels} must be 1, 3 or null")
         if self.spacing is not None and self.spacing <= 0:
             raise InputError(f"data.spacing={self.spacing} must be above 0")
         if self.around_mask is not None and self.around_mask < 0:

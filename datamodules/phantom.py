@@ -68,6 +68,7 @@ class PhantomConfig(DataConfig):
     seed: int = option(0, "seed of the images")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("train_images", "val_images", "test_images", "target_images"):
             if getattr(self, name) < 1:
                 raise InputError(f"data.{name} must be at least 1")

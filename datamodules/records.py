@@ -1,7 +1,6 @@
 """What is known of a data set's files before any is opened, and the image set of one split of it."""
 
 import logging
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.files import ImageFiles
-from datamodules.images import UNLABELLED, ImageSet, Split, Strings, value_range
-from datamodules.options import FilesConfig
+from datamodules.images import UNLABELLED, ImageSet, NoImages, Split, Strings, value_range
+from datamodules.labels import missing_noted, read_labels
+from datamodules.options import AUTO, FilesConfig
+from datamodules.splits import check_leaks, cut, groups_of, likely_groups
 from tta.config import closest
 from tta.errors import InputError
 
@@ -82,24 +83,30 @@ def images_of(
     if "" in records.paths:
         raise InputError(f"{records.origin} has a row without a path: remove it")
     masks = _masks(records, config)
-    names, labels = _classes(records)
-    groups = np.where(records.groups == "", records.paths, records.groups)
+    groups = groups_of(
+        records.groups, records.metadata, config.group, records.paths, records.origin
+    )
+    splits = _splits(records, config, groups, source, target)
     inside = _domain_rows(records, split, source, target)
-    splits = records.splits
-    if splits is None and config.shares is not None:
-        own = np.flatnonzero(_domain_rows(records, "train", source, target))
-        splits = repeated("", len(groups))
-        splits[own] = cut(groups[own], config.shares, config.seed)
     if splits is None and split != "target":
         raise InputError(
-            f"{records.origin} does not say which images are for training: add splits, or cut it, data.shares=[.7,.15,.15]"
+            f"{records.origin} does not say which images are for training: add splits, or cut it, "
+            "data.shares=[.7,.15,.15]"
         )
-    if splits is not None:
-        _check_leaks(records, groups, splits, _domain_rows(records, "target", source, target))
-        inside &= ((splits == "test") | (splits == "")) if split == "target" else splits == split
+    # Images whose labels say which classes there are: of no domain but the source's, for a model.
+    named = np.ones_like(inside)
+    if splits is not None and split != "target":
+        named = inside & (splits != "")
+        inside = inside & (splits == split)
+    elif splits is not None:
+        inside &= (splits == "test") | (splits == "")
     rows = np.flatnonzero(inside)
     if not len(rows):
-        raise InputError(_nothing(records, splits, split))
+        raise NoImages(_nothing(records, splits, split))
+    labels = read_labels(records.labels[named], records.origin, records.class_names, config.missing)
+    codes = np.full(len(inside), UNLABELLED)
+    codes[named] = labels.codes
+    counted = records.labels[rows if split == "target" else named]
     files = ImageFiles(
         records.root,
         records.paths[rows],
@@ -110,46 +117,41 @@ def images_of(
     low, high = value_range(files) if split != "target" else (0.0, 1.0)
     images = ImageSet(
         images=files,
-        labels=labels[rows],
+        labels=codes[rows],
         ids=records.paths[rows],
         domains=records.domains[rows],
         groups=groups[rows],
-        class_names=names,
+        class_names=labels.names,
         low=low,
         high=high,
         metadata={name: values[rows] for name, values in records.metadata.items()},
         spatial_dims=files.spatial_dims,
+        notes=missing_noted(counted, labels.missing),
     )
     return _without_unreadable(images, files, config.on_error) if config.check else images
 
 
-def cut(groups: Strings, shares: Sequence[float], seed: int) -> Strings:
-    """Splits of about the given shares that no group straddles; each has a group where there are three.
-
-    Args:
-        groups: (N,) group of each image.
-        shares: of train, val and test.
-        seed: the same seed and groups give the same splits.
-    """
-    if not len(groups):
-        return groups
-    names, of_row = np.unique(groups, return_inverse=True)
-    keys = np.array([zlib.crc32(f"{seed}/{name}".encode()) for name in names.tolist()])
-    order = np.argsort(keys, kind="stable")
-    sizes = np.bincount(of_row)[order]
-    before = (np.cumsum(sizes) - sizes / 2) / len(groups)  # where the middle of each group lies
-    code = np.searchsorted(np.cumsum(shares[::-1])[:-1], before)  # 0 test, 1 val, 2 train
-    if len(names) >= 3:
-        code[0], code[-1] = 0, 2
-        if not (code == 1).any():
-            code[
-                np.flatnonzero(code == 2)[0]
-                if (code == 2).sum() > 1
-                else np.flatnonzero(code == 0)[-1]
-            ] = 1
-    of_group = np.empty_like(code)
-    of_group[order] = code
-    return text(["test", "val", "train"])[of_group[of_row]]
+def _splits(
+    records: Records, config: FilesConfig, groups: Strings, source: Names, target: Names
+) -> Strings | None:
+    """The split of each image, as the records have it or as it is cut; None where neither says."""
+    splits = records.splits
+    if splits is None and config.shares is not None:
+        own = np.flatnonzero(_domain_rows(records, "train", source, target))
+        splits = repeated("", len(groups))
+        splits[own] = cut(groups[own], config.shares, config.seed)
+    if splits is None:
+        return None
+    unsaid = config.group == AUTO and not (records.groups != "").any()
+    check_leaks(
+        records.origin,
+        records.paths,
+        groups,
+        splits,
+        _domain_rows(records, "target", source, target),
+        likely_groups(records.metadata) if unsaid else {},
+    )
+    return splits
 
 
 def _masks(records: Records, config: FilesConfig) -> Strings | None:
@@ -184,30 +186,6 @@ def _walk(path: str) -> list[str]:
     return parts
 
 
-def _classes(records: Records) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    """Names of the classes, and (N,) the class of each image."""
-    values, of_row = np.unique(records.labels, return_inverse=True)
-    known = [value for value in values.tolist() if value]
-    numbers = all(value.isdecimal() for value in known)
-    if records.class_names is not None:
-        names = records.class_names
-    else:
-        names = (
-            tuple(map(str, range(max(map(int, known), default=-1) + 1)))
-            if numbers
-            else tuple(known)
-        )
-    index = {name: place for place, name in enumerate(names)}
-    for value in known:
-        if value not in index and not (numbers and int(value) < len(names)):
-            raise InputError(f"{records.origin} has the label {value!r}: {closest(value, names)}")
-    table = [
-        index.get(v, int(v) if v and numbers else UNLABELLED) if v else UNLABELLED
-        for v in values.tolist()
-    ]
-    return names, np.array(table, dtype=np.int64)[of_row]
-
-
 def _domain_rows(
     records: Records, split: Split, source: Names, target: Names
 ) -> npt.NDArray[np.bool_]:
@@ -236,38 +214,6 @@ def _domain_rows(
 
 def _listed(names: Names) -> list[str] | None:
     return [names] if isinstance(names, str) else None if names is None else list(names)
-
-
-def _check_leaks(
-    records: Records, groups: Strings, splits: Strings, target: npt.NDArray[np.bool_]
-) -> None:
-    """Refuse a group, or a file, in two splits; what is in none and belongs to the target is as good as a test."""
-    codes = np.zeros(len(groups), dtype=np.uint8)
-    for bit, name in enumerate(("train", "val", "test")):
-        codes[splits == name] = 1 << bit
-    strange = (codes == 0) & (splits != "")
-    if strange.any():
-        value = splits[strange][0]
-        raise InputError(
-            f"{records.origin} has the split {value!r}: {closest(str(value), ('train', 'val', 'test'))}, or empty"
-        )
-    codes[(splits == "") & target] = 1 << 2
-    for kind, values in {"group": groups, "file": records.paths}.items():
-        # Hashes take a fraction of the memory and time that sorting a million file names does.
-        hashes = np.fromiter(map(hash, values), dtype=np.int64, count=len(values))
-        _, rows, of_row = np.unique(hashes, return_index=True, return_inverse=True)
-        seen = np.zeros(len(rows), dtype=np.uint8)
-        np.bitwise_or.at(seen, of_row, codes)
-        straddling = np.flatnonzero(seen & (seen - 1))
-        if len(straddling):
-            first = straddling[0]
-            places = " and ".join(
-                name for bit, name in enumerate(("train", "val", "test")) if seen[first] >> bit & 1
-            )
-            raise InputError(
-                f"{records.origin}: {len(straddling)} {kind}(s) in several splits, as {values[rows[first]]} is in {places}: "
-                "give each one split, for what a model was trained on proves nothing in a test"
-            )
 
 
 def _nothing(records: Records, splits: Strings | None, split: Split) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 from datamodules.folder import image_files
 from datamodules.images import ImageSet, Split
 from datamodules.published.common import PublishedConfig, columns, folder, published
-from datamodules.records import Records, cut, text
+from datamodules.records import Records, text
+from datamodules.splits import cut
 from tta.config import closest
 from tta.errors import InputError
 from tta.options import option

@@ -10,6 +10,7 @@ from datamodules import load_images
 from datamodules.images import check_training_set, value_range
 from datamodules.medmnist import MedMNISTConfig, load_medmnist
 from datamodules.npz import NpzConfig, load_npz
+from datamodules.phantom import PhantomConfig
 from tta.errors import InputError
 
 
@@ -20,7 +21,7 @@ def domain_arrays(count: int = 40) -> dict[str, Any]:
         "images": rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8),
         "labels": (row % 2).astype(np.uint8),
         "domain": np.where(row < count // 2, "here", "there"),
-        "split": np.where(row < 10, "train", np.where(row < 15, "val", "test")),
+        "split": np.where(row < 10, "train", np.where(row < 16, "val", "test")),
         "group": (row // 2).astype(str),
         "class_names": np.array(["no", "yes"]),
     }
@@ -106,8 +107,10 @@ def broken(**changes: Any) -> dict[str, Any]:
     [
         ({"pictures": np.zeros(3)}, "target", "keys pictures: expected images"),
         (broken(labels=np.full(40, 7)), "target", "label 7 is out of range"),
-        (broken(labels=np.zeros(3, int)), "target", "expected one integer for each of 40 images"),
-        (broken(labels=np.zeros(40)), "target", "expected one integer"),
+        (broken(labels=np.zeros(3, int)), "target", "expected one number or name for each of 40"),
+        (broken(labels=np.full(40, 0.5)), "target", "has the label '0.5'"),
+        (broken(group=np.arange(40) // 3), "train", "2 group.* 3 is in train and val"),
+        (broken(group=None, patient_id=np.arange(40) // 3), "train", r"data\.group=patient_id"),
         (broken(images=np.zeros((40, 8), np.uint8)), "target", "must be numbers of shape"),
         (broken(domain=np.full(3, "there")), "target", "differ in length"),
         (broken(split=None), "train", "no key split"),
@@ -164,6 +167,30 @@ def test_value_ranges() -> None:
     assert value_range(np.zeros(2, np.uint16)) == (0, 65535)
     assert value_range(np.array([0.5, 0.9]), (0, 255)) == (0, 1)
     assert value_range(np.array([0.5, 200.0]), (0, 255)) == (0, 255)
+
+
+def test_channels_of_every_data_set(tmp_path: Path) -> None:
+    saved(tmp_path, medmnist_arrays(), "pneumoniamnist.npz")
+    grey = MedMNISTConfig(root=str(tmp_path), channels=3)
+    shown = load_images("medmnist", grey, "train")
+    assert (shown.channels, shown[0]["image"].shape) == (3, (3, 28, 28))
+    one = load_images("medmnist", MedMNISTConfig(root=str(tmp_path)), "train")
+    assert (shown.batch([1, 5])["image"] == one.batch([1, 5])["image"]).all()
+    arrays = domain_arrays()
+    path = saved(tmp_path, arrays)
+    image = load_images("npz", NpzConfig(path=path, target="there", channels=1), "target")[0][
+        "image"
+    ]
+    weights = np.array([0.299, 0.587, 0.114])
+    np.testing.assert_array_equal(255 * image[0], np.round(arrays["images"][20] @ weights))
+    volumes = np.zeros((2, 4, 4, 4), np.uint8)
+    path = saved(tmp_path, {"images": volumes})
+    config = NpzConfig(path=path, spatial_dims=3, channels=3)
+    assert load_images("npz", config, "target")[1]["image"].shape == (3, 4, 4, 4)
+    path = saved(tmp_path, {"images": np.zeros((2, 4, 4, 2), np.uint8)})
+    with pytest.raises(InputError, match=r"has 2 channels.*leave data\.channels out"):
+        load_images("npz", NpzConfig(path=path, channels=1), "target")
+    assert load_images("phantom", PhantomConfig(train_images=4, channels=1), "train").channels == 1
 
 
 @pytest.mark.real

@@ -13,7 +13,8 @@ from datamodules.classes import in_classes_of
 from datamodules.folder import FolderConfig, load_folder
 from datamodules.images import UNLABELLED
 from datamodules.options import FilesConfig
-from datamodules.records import cut, text
+from datamodules.records import text
+from datamodules.splits import cut
 from datamodules.table import TableConfig, load_table
 from tests.conftest import ROOT
 from tests.datamodules.test_files import grey, write_picture

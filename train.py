@@ -1,7 +1,7 @@
 """Train a source model: images in, one checkpoint out that carries all that adaptation needs."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from callbacks import GuardConfig
 from callbacks.calibration import CalibrationConfig, NoCalibrationConfig, calibrate
-from datamodules import DATA, load_images
+from datamodules import DATA, load_splits
 from datamodules.source import SourceData
 from tta import entry
 from tta.artifacts import log_artifact, source_metadata, source_name
@@ -24,8 +24,9 @@ from tta.metrics import balanced_accuracy
 from tta.networks import MODELS, Network, create_network
 from tta.options import option
 from tta.results import log_result, metric_tables
-from tta.scores import scores
+from tta.scores import check_groups, scores
 from tta.source import (
+    Evaluation,
     SourceModule,
     channel_moments,
     evaluate,
@@ -236,11 +237,16 @@ def recalibrate(config: TrainConfig) -> Path:
 
 
 def _source_data(config: TrainConfig) -> SourceData:
+    options = config.data.options
+    images = load_splits(config.data.kind, options, ("train", "val", "test"), optional=("test",))
+    if "test" in images and options.aggregate == "group":
+        test = images["test"]
+        columns = {name: test.column(name) for name in options.subgroups}
+        check_groups(test.labels, test.groups, columns)
     return SourceData(
-        *(
-            load_images(config.data.kind, config.data.options, split)
-            for split in ("train", "val", "test")
-        ),
+        images["train"],
+        images["val"],
+        images.get("test"),
         batch_size=config.batch_size,
         balanced=config.balanced,
         augment=tuple(config.augment),
@@ -250,8 +256,9 @@ def _source_data(config: TrainConfig) -> SourceData:
 
 
 def _subgroups(config: TrainConfig, data: SourceData) -> dict[str, Any]:
-    """The columns of the test images by which metrics are split."""
-    return {name: data.images["test"].column(name) for name in config.data.options.subgroups}
+    """The columns of the test images, or else of the validation images, by which metrics are split."""
+    images = data.images.get("test", data.images["val"])
+    return {name: images.column(name) for name in config.data.options.subgroups}
 
 
 def _adopt(config: TrainConfig, network: Network) -> None:
@@ -306,25 +313,16 @@ def _described(
     config: TrainConfig, network: Network, description: dict[str, Any], data: SourceData
 ) -> SourceCheckpoint:
     """The network with all that adaptation needs to know of it and of its source."""
-    images, test = data.images["train"], data.images["test"]
+    images = data.images["train"]
     classes, names = images.num_classes, images.class_names
     weights = {
         key: value.detach().cpu().contiguous().clone()
         for key, value in network.state_dict().items()
     }
-    results = {
-        split: evaluate(network, data.in_order(split), classes)
-        for split in ("train", "val", "test")
-    }
-    metrics = scores(
-        *(results["test"].logits.softmax(1), results["test"].labels, names, test.domains.tolist()),
-        groups=test.groups,
-        columns=_subgroups(config, data),
-    )
+    results = {split: evaluate(network, data.in_order(split), classes) for split in data.images}
+    metrics = _metrics(config, data, results["test"]) if "test" in results else {}
     predicted, known = results["val"].logits.argmax(1), results["val"].labels
-    metrics["val_balanced_accuracy"] = (
-        round(balanced_accuracy(predicted, known, classes), 4) if (known >= 0).any() else 0.0
-    )
+    metrics["val_balanced_accuracy"] = round(balanced_accuracy(predicted, known, classes), 4)
     return SourceCheckpoint(
         network=description,
         weights=weights,
@@ -336,6 +334,17 @@ def _described(
         fisher=fisher_information(network, data.sample("train", config.fisher_images), classes),
         layer_moments=layer_moments(network, data.sample("train", _MOMENT_IMAGES), classes),
         **source_statistics(results["train"], results["val"], classes),
+    )
+
+
+def _metrics(config: TrainConfig, data: SourceData, predicted: Evaluation) -> dict[str, Any]:
+    """Scores of the test images; none where they have no labels."""
+    test = data.images["test"]
+    return scores(
+        *(predicted.logits.softmax(1), predicted.labels, test.class_names, test.domains.tolist()),
+        groups=test.groups,
+        columns=_subgroups(config, data),
+        aggregate=config.data.options.aggregate == "group",
     )
 
 
@@ -365,6 +374,15 @@ def _with_calibration(
     return replace(checkpoint, calibration=calibration)
 
 
+def _told(metrics: Mapping[str, Any]) -> tuple[float, str]:
+    """The score of a source model, of its test images where they have labels, and in words."""
+    if "balanced_accuracy" in metrics:
+        score = metrics["balanced_accuracy"]
+        return score, f"test balanced accuracy {score:.1f} %"
+    score = metrics.get("val_balanced_accuracy", float("nan"))
+    return score, f"validation balanced accuracy {score:.1f} % (there are no labelled test images)"
+
+
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
 
@@ -376,8 +394,8 @@ def main(argv: Sequence[str]) -> int:
             else train(config) / "source.ckpt"
         )
         checkpoint = SourceCheckpoint.load(file)
-        score = checkpoint.metrics.get("balanced_accuracy", float("nan"))
-        print(f"{file}: test balanced accuracy {score:.1f} %")
+        score, told = _told(checkpoint.metrics)
+        print(f"{file}: {told}")
         if config.weights is not None and score < 100 / len(checkpoint.class_names) + _CHANCE:
             print(
                 "that is hardly more than chance: see to weights_mean, weights_std and the order of the classes"

@@ -1,11 +1,11 @@
 """Where images come from, how they are shifted, and in which order they arrive."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from datamodules.channels import with_channels
 from datamodules.folder import FolderConfig, load_folder
-from datamodules.images import UNLABELLED, ImageSet, Split
+from datamodules.images import UNLABELLED, ImageSet, NoImages, Split
 from datamodules.medmnist import MedMNISTConfig, OrganViewsConfig, load_medmnist, load_organ_views
 from datamodules.npz import NpzConfig, load_npz
 from datamodules.phantom import PhantomConfig, load_phantom
@@ -17,6 +17,7 @@ from datamodules.published.imagenet_c import ImageNetCConfig, load_imagenet_c
 from datamodules.published.isic import IsicConfig, load_isic
 from datamodules.published.mammobench import MammoBenchConfig, load_mammobench
 from datamodules.published.nct_crc import NctCrcConfig, load_nct_crc
+from datamodules.records import Unusable
 from datamodules.shifts import SHIFTS, Shift, create_shift
 from datamodules.streams import STREAMS, Stream, StreamLoader, create_stream, stream_order
 from datamodules.table import TableConfig, load_table
@@ -34,6 +35,7 @@ __all__ = [
     "create_shift",
     "create_stream",
     "load_images",
+    "load_splits",
     "stream_order",
 ]
 
@@ -61,3 +63,38 @@ DATA: dict[str, type] = {name: config for name, (config, _) in _LOADERS.items()}
 def load_images(kind: str, config: Any, split: Split) -> ImageSet:
     """The images of a split of the data set ``kind``, with the channels that are asked for."""
     return with_channels(_LOADERS[kind][1](config, split), config.channels)
+
+
+def load_splits(
+    kind: str, config: Any, splits: Sequence[Split], optional: Sequence[Split] = ()
+) -> dict[Split, ImageSet]:
+    """The images of several splits; files that cannot be used are told of all of them at once.
+
+    Args:
+        kind: of the data set.
+        config: its options.
+        splits: which.
+        optional: those that are left out where they have no images.
+
+    Raises:
+        InputError: a split has no images, or files cannot be used.
+    """
+    found: dict[Split, ImageSet] = {}
+    unusable: list[Unusable] = []
+    for split in splits:
+        try:
+            images = load_images(kind, config, split)
+        except Unusable as error:
+            unusable.append(error)
+        except NoImages:
+            if split not in optional:
+                raise
+        else:
+            if len(images) or split not in optional:
+                found[split] = images
+    if unusable:
+        raise Unusable(
+            sum(error.total for error in unusable),
+            {name: reason for error in unusable for name, reason in error.reasons.items()},
+        )
+    return found

@@ -265,11 +265,6 @@ def check_training_set(images: ImageSet) -> None:
         raise InputError(
             f"the training images show {len(present)} class ({', '.join(present) or 'no label'}): training needs at least two"
         )
-    unlabelled = int((images.labels == UNLABELLED).sum())
-    if unlabelled:
-        raise InputError(
-            f"{unlabelled} training images have no label: label or remove them before training"
-        )
     if np.issubdtype(images.images.dtype, np.floating):
         shown = images.transformed(None)
         chunks = [

@@ -22,6 +22,23 @@ _LISTED = 20  # unreadable files that are listed one by one
 Names = str | Sequence[str] | None
 
 
+class Unusable(InputError):
+    """Files that cannot be used, where none may be left out.
+
+    Args:
+        total: files that were looked at.
+        reasons: why some cannot be used, by name.
+    """
+
+    def __init__(self, total: int, reasons: Mapping[str, str]) -> None:
+        name, reason = next(iter(reasons.items()))
+        super().__init__(
+            f"{len(reasons)} of {total} files cannot be used, the first is {name}, which {reason}: "
+            "repair or remove them, or go on without them, data.on_error=skip"
+        )
+        self.total, self.reasons = total, reasons
+
+
 @dataclass(frozen=True)
 class Records:
     """A table of image files, a row each; texts are StringDType, for there may be a million of them.
@@ -218,10 +235,19 @@ def _listed(names: Names) -> list[str] | None:
 
 def _nothing(records: Records, splits: Strings | None, split: Split) -> str:
     domains = ", ".join(np.unique(records.domains).tolist())
-    known = (
-        ["none"] if splits is None else [name or "(empty)" for name in np.unique(splits).tolist()]
+    known = ["none"]
+    if splits is not None:
+        known = [name or "(empty)" for name in np.unique(splits).tolist()]
+    remedy = ""
+    if split == "val":
+        remedy = (
+            ": training is watched on some, so call a part of them val, or leave the splits out and "
+            "cut them, data.shares=[.7,.15,.15]"
+        )
+    return (
+        f"{records.origin} has no images for {split}: its domains are {domains}, its splits "
+        f"{', '.join(known)}{remedy}"
     )
-    return f"{records.origin} has no images for {split}: its domains are {domains}, its splits {', '.join(known)}"
 
 
 def _without_unreadable(images: ImageSet, files: ImageFiles, on_error: str) -> ImageSet:
@@ -246,11 +272,7 @@ def _without_unreadable(images: ImageSet, files: ImageFiles, on_error: str) -> I
             f"{unlike} of {len(images)} files are unlike the first, {first}: remove that one if it is odd ({name} {reason})"
         )
     if on_error == "stop":
-        name, reason = next(iter(skipped.items()))
-        raise InputError(
-            f"{len(skipped)} of {len(images)} files cannot be used, the first is {name}, which {reason}: "
-            "repair or remove them, or go on without them, data.on_error=skip"
-        )
+        raise Unusable(len(images), skipped)
     kept = np.ones(len(images), dtype=np.bool_)
     kept[list(reasons)] = False
     return replace(images.subset(kept), skipped=skipped)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import monai.data
@@ -12,7 +13,7 @@ from lightning import LightningDataModule
 from monai.transforms import Compose, RandAdjustContrast, RandFlip, RandGaussianNoise, RandRotate90
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
-from datamodules.images import ImageSet, check_training_set
+from datamodules.images import UNLABELLED, ImageSet, check_training_set
 from tta.config import closest
 from tta.errors import InputError
 
@@ -32,10 +33,12 @@ _BATCH_VALUES = 2**25  # numbers in a batch that is only predicted: 128 MiB
 class SourceData(LightningDataModule):
     """Loaders of the source's train, val and test images.
 
+    Training images without a label teach nothing and are left out.
+
     Args:
         train: training images.
         val: validation images.
-        test: test images.
+        test: test images; None, or an empty set: there are none.
         batch_size: images a batch.
         balanced: draw training images so that classes are equally frequent.
         augment: keys of ``AUGMENTATIONS``.
@@ -50,7 +53,7 @@ class SourceData(LightningDataModule):
         self,
         train: ImageSet,
         val: ImageSet,
-        test: ImageSet,
+        test: ImageSet | None = None,
         *,
         batch_size: int = 64,
         balanced: bool = True,
@@ -60,9 +63,14 @@ class SourceData(LightningDataModule):
     ) -> None:
         super().__init__()
         check_training_set(train)
+        train = _labelled(train)
         if not len(val):
             raise InputError(
-                "the source has no validation images: the file needs some with split val"
+                "the source has no validation images: call a part of the training images val"
+            )
+        if not val.labelled:
+            raise InputError(
+                f"none of the {len(val)} validation images has a label, and training is watched on them: label some"
             )
         for name in augment:
             if name not in AUGMENTATIONS:
@@ -71,13 +79,15 @@ class SourceData(LightningDataModule):
             raise InputError(
                 "quarter turns change the sides of images that are not square: leave rotate out of augment"
             )
-        for images in (val, test):
-            if len(images) and (images.size, images.channels) != (train.size, train.channels):
+        self.images = {"train": train, "val": val}
+        if test is not None and len(test):
+            self.images["test"] = test
+        for images in self.images.values():
+            if (images.size, images.channels) != (train.size, train.channels):
                 raise InputError(
                     f"training images are {train.size} with {train.channels} channel(s), others {images.size} with "
                     f"{images.channels}: bring them to one form, for files with data.size and data.channels"
                 )
-        self.images = {"train": train, "val": val, "test": test}
         self.batch_size, self.balanced, self.workers, self.seed = (
             batch_size,
             balanced,
@@ -131,6 +141,15 @@ class SourceData(LightningDataModule):
         """At most ``count`` images of a split, drawn without replacement, the same by seed."""
         order = np.random.default_rng(self.seed).permutation(len(self.images[split]))
         return self.in_order(split, order[:count].tolist())
+
+
+def _labelled(images: ImageSet) -> ImageSet:
+    """The images that have a label, and a note on the others."""
+    known = images.labels != UNLABELLED
+    if known.all():
+        return images
+    note = f"{int((~known).sum())} training images have no label and are left out"
+    return replace(images.subset(known), notes=(*images.notes, note))
 
 
 @contextmanager

@@ -54,10 +54,13 @@ def test_a_clinic_trains_and_another_adapts(tmp_path: Path, capsys: Capture) -> 
         "batch_size=8",
         "calibrate.streams=12",
         "data.subgroups=[sex]",
+        "data.aggregate=group",
         f"output={source}",
     ]
     run(train, "data=table", f"data.path={path}", *small)
     metrics = json.loads((source / "metrics.json").read_text())
+    tested = {row["group"] for row in rows(Path(path)) if row["split"] == "test"}
+    assert metrics["scored"] == f"{len(tested)} groups"
     assert set(metrics["subgroups"]["sex"]) == {"F", "M"}
     # Another site: its own names, a patient without label, and a damaged file.
     there = Path(clinic(tmp_path / "there"))
@@ -97,6 +100,33 @@ def test_a_clinic_trains_and_another_adapts(tmp_path: Path, capsys: Capture) -> 
     assert set(metrics["intervals"]) == {"accuracy", "balanced_accuracy", "auroc"}
     assert [row["id"] for row in predictions if row["reason"]] == [broken]
     assert (predictions[-1]["prediction"], predictions[-1]["prob_ill"]) == ("", "")
+
+
+def test_a_source_without_test_images_and_with_images_nobody_labelled(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    path = Path(clinic(tmp_path))
+    lines = [line for line in path.read_text().splitlines() if ",test," not in line]
+    blank = lines[1].replace(",well,", ",nan,")
+    path.write_text("\n".join([lines[0], blank, *lines[2:]]))
+    words = ["data=table", f"data.path={path}", "epochs=1", "batch_size=8", "calibrate=off"]
+    run(train, *words, f"output={tmp_path / 'source'}")
+    assert "there are no labelled test images" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "source" / "metrics.json").read_text())
+    assert list(metrics) == ["val_balanced_accuracy"]
+    # Files that cannot be used are told of all splits at once.
+    damaged = [
+        next(row["path"] for row in rows(path) if row["split"] == s) for s in ("train", "val")
+    ]
+    for name in damaged:
+        (tmp_path / name).write_text("damaged")
+    assert train.main([*QUICK, *words]) == 2
+    assert f"2 of {len(lines) - 1} files cannot be used" in capsys.readouterr().err
+    without = [line for line in lines if ",val," not in line]
+    path.write_text("\n".join(without))
+    assert train.main([*QUICK, *words, "data.on_error=skip"]) == 2
+    assert "no images for val" in (told := capsys.readouterr().err)
+    assert "data.shares=" in told
 
 
 def test_a_file_that_breaks_on_the_way_and_the_real_order(

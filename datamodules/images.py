@@ -1,5 +1,6 @@
 """Labelled images, in memory or in files, and what one item of them is."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -23,6 +24,16 @@ UNLABELLED = -1
 class NoImages(InputError):
     """A split has no images, which is no fault where the run can do without."""
 
+
+#: What pandas, R and spreadsheets write where a value is missing, and -1, which many data sets do.
+#: "none" in small letters is a grade (none, mild, severe), and no such word.
+MISSING = (
+    *("-1", "-1.0", "nan", "NaN", "-nan", "-NaN", "NA", "<NA>", "#NA", "#N/A"),
+    *("N/A", "n/a", "null", "NULL", "None", "NaT"),
+)
+
+#: How many of DICOM's units of age make a year.
+_IN_A_YEAR = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
 
 #: A column of text: fixed-width, or numpy's StringDType, which holds a million file names in a tenth of the memory.
 Strings = npt.NDArray[Any]
@@ -239,13 +250,20 @@ def _banded(values: npt.NDArray[Any], name: str, width: str) -> Strings:
     step, bands = int(width), []
     for value in values.tolist():
         try:
-            start = int(float(value) // step * step) if str(value) else None
+            unknown = str(value) in ("", *MISSING)
+            start = None if unknown else int(_years(str(value)) // step * step)
         except (ValueError, OverflowError) as error:
             raise InputError(
                 f"the column {name!r} holds {value!r}, which is no number to cut into bands of {width}"
             ) from error
         bands.append("" if start is None else f"{start}-{start + step - 1}")
     return np.array(bands)
+
+
+def _years(value: str) -> float:
+    """A number, or an age as DICOM writes it, in years: 058Y, 006M, 012W, 003D."""
+    age = re.fullmatch(r"(\d{1,3})([DWMY])", value.strip())
+    return int(age[1]) / _IN_A_YEAR[age[2]] if age else float(value)
 
 
 def check_training_set(images: ImageSet) -> None:

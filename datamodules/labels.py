@@ -8,16 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.images import UNLABELLED, Strings
+from datamodules.images import MISSING, UNLABELLED, Strings
 from tta.config import closest
 from tta.errors import InputError
-
-#: What pandas, R and spreadsheets write where a value is missing, and -1, which many data sets do.
-#: "none" in small letters is a grade (none, mild, severe), and no such word.
-MISSING = (
-    *("-1", "-1.0", "nan", "NaN", "-nan", "-NaN", "NA", "<NA>", "#NA", "#N/A"),
-    *("N/A", "n/a", "null", "NULL", "None", "NaT"),
-)
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 

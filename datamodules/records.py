@@ -212,7 +212,8 @@ def _domain_rows(
         for name in names or ():
             if name not in known:
                 raise InputError(
-                    f"{records.origin} has no domain {name!r} (data.{option}): {closest(name, known)}"
+                    f"{records.origin} has no domain {name!r} (data.{option}): "
+                    f"{_elsewhere(records, name) or closest(name, known)}"
                 )
     wanted, other = (
         (chosen["target"], chosen["source"])
@@ -227,6 +228,12 @@ def _domain_rows(
     for name in wanted:
         rows |= records.domains == name
     return rows
+
+
+def _elsewhere(records: Records, domain: str) -> str:
+    """The column that names a domain, where it is not the one that should."""
+    found = [name for name, values in records.metadata.items() if (values == domain).any()]
+    return f"its column {found[0]!r} has it, so call that column domain" if found else ""
 
 
 def _listed(names: Names) -> list[str] | None:

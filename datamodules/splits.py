@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.images import Strings
-from datamodules.labels import MISSING
+from datamodules.images import MISSING, Strings
 from datamodules.options import AUTO
 from tta.config import closest
 from tta.errors import InputError

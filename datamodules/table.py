@@ -1,6 +1,8 @@
 """A table of image files: CSV, or Parquet where pyarrow is installed."""
 
+import codecs
 import csv
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -17,6 +19,9 @@ from tta.errors import InputError, said
 from tta.options import option
 
 _CHUNK = 65536  # rows that are Python objects at a time
+_SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+#: What spreadsheets write and read as a CSV file's first line: sep=;
+_SEPARATOR = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _KNOWN = ("path", "label", "split", "domain", "group", "mask")
 
 
@@ -42,7 +47,7 @@ def load_table(config: TableConfig, split: Split) -> ImageSet:
     if config.path is None:
         raise InputError("data.path is missing: name the table, data.path=FILE.csv")
     path = Path(config.path).expanduser()
-    columns = read_table(path)
+    columns = _named(read_table(path))
     if "path" not in columns:
         raise InputError(f"{path} has no column path: {closest('path', columns)}")
     count = len(columns["path"])
@@ -76,7 +81,12 @@ def read_table(path: Path) -> dict[str, Strings]:
 def _read_table(path: Path, modified: int) -> dict[str, Strings]:
     try:
         columns = _read_parquet(path) if path.suffix in (".parquet", ".pq") else _read_csv(path)
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+    except UnicodeDecodeError as error:  # of the eight-bit encodings nobody can tell which it is
+        raise InputError(
+            f"{path} is not in UTF-8: save it so (in Excel: CSV UTF-8), or convert it, for instance "
+            f"iconv -f cp1252 -t utf-8 {path.name} > utf8.csv"
+        ) from error
+    except (OSError, csv.Error, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a readable table ({said(error, path)})") from error
@@ -85,16 +95,45 @@ def _read_table(path: Path, modified: int) -> dict[str, Strings]:
     return columns
 
 
+def _named(columns: dict[str, Strings]) -> dict[str, Strings]:
+    """The columns, those that have a meaning called by it however their name is capitalised."""
+    alike = {
+        name: [written for written in columns if written.lower() == name]
+        for name in _KNOWN
+        if name not in columns
+    }
+    meant = {written[0]: name for name, written in alike.items() if len(written) == 1}
+    return {meant.get(written, written): values for written, values in columns.items()}
+
+
+def _encoding(path: Path) -> str:
+    """The encoding of a text file by the mark at its beginning; UTF-8 where there is none."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
+        return "utf-32"
+    if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    if b"\0" in start:
+        raise InputError(f"{path} is UTF-16 without a mark that says so: save it as UTF-8")
+    return "utf-8-sig"
+
+
 def _read_csv(path: Path) -> dict[str, Strings]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        first = file.readline()
-        file.seek(0)
-        rows = csv.reader(file, delimiter=next((mark for mark in ",;\t" if mark in first), ","))
+    if path.suffix.lower() in _SHEETS:
+        raise InputError(f"{path} is a spreadsheet: save it as CSV, in UTF-8")
+    with path.open(newline="", encoding=_encoding(path)) as file:
+        first, line = file.readline(), 1
+        said = _SEPARATOR.fullmatch(first)
+        if said:  # a line for spreadsheets, before the header
+            line += 1
+        else:
+            file.seek(0)
+        rows = csv.reader(file, delimiter=said[1] if said else max(",;\t", key=first.count))
         header = [name.strip() for name in next(rows, [])]
         if len(set(header)) < len(header):
             raise InputError(f"{path} names a column twice: {', '.join(header)}")
         parts: list[list[Strings]] = [[] for _ in header]
-        line = 1
         while chunk := list(islice(rows, _CHUNK)):
             chunk = [row for row in chunk if row]
             for row in chunk:

@@ -273,10 +273,55 @@ def test_labels_are_mapped_by_name(tmp_path: Path) -> None:
             in_classes_of(images, ("well", "sick"), classes)
 
 
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"]
+)
+def test_encodings_of_tables(tmp_path: Path, encoding: str) -> None:
+    path = Path(table(tmp_path))
+    text = path.read_text().replace("ill", "völlig krank")
+    path.write_bytes(text.encode(encoding))
+    config = TableConfig(path=str(path), source="north")
+    if encoding == "cp1252":
+        with pytest.raises(InputError, match=r"not in UTF-8: save it so .* iconv -f cp1252"):
+            load_table(config, "train")
+    elif encoding == "utf-16-le":  # without a mark
+        with pytest.raises(InputError, match="UTF-16 without a mark"):
+            load_table(config, "train")
+    else:
+        assert load_table(config, "train").class_names == ("völlig krank", "well")
+
+
+@pytest.mark.parametrize(
+    ("first", "mark"), [("sep=;\n", ";"), ('"sep=;"\r\n', ";"), ("sep=|\n", "|"), ("", "\t")]
+)
+def test_what_spreadsheets_write(tmp_path: Path, first: str, mark: str) -> None:
+    path = Path(table(tmp_path))
+    lines = ["Path,LABEL,Split,domain,group,age, at entry", *(f"{row},57" for row in ROWS)]
+    lines = [line.replace(",", mark, 6) for line in lines]
+    path.write_text(first + "\n".join(lines))
+    images = load_table(TableConfig(path=str(path), source="north"), "train")
+    assert images.class_names == ("ill", "well")
+    assert images.ids.tolist() == ["a/0.png", "a/1.png"]
+    path.write_text(first + "\n".join([*lines, "a"]))
+    with pytest.raises(InputError, match=f"row {8 + bool(first)}: has 1 values"):
+        load_table(TableConfig(path=str(path), source="north"), "train")
+    (tmp_path / "site.xlsx").write_bytes(b"PK")
+    with pytest.raises(InputError, match="a spreadsheet: save it as CSV"):
+        load_table(TableConfig(path=str(tmp_path / "site.xlsx")), "train")
+
+
+def test_a_domain_in_another_column(tmp_path: Path) -> None:
+    path = table(tmp_path, header=HEADER.replace("domain", "site"))
+    with pytest.raises(InputError, match="its column 'site' has it, so call that column domain"):
+        load_table(TableConfig(path=path, source="north"), "train")
+
+
 def test_columns_in_bands(tmp_path: Path) -> None:
-    rows = [f"{i}.png,{age}" for i, age in enumerate(("7", "20", "39.5", ""))]
+    ages = ("7", "20", "39.5", "", "058Y", "006M", "100W", "900D", "nan")
+    rows = [f"{i}.png,{age}" for i, age in enumerate(ages)]
     images = load_table(TableConfig(path=table(tmp_path, rows, "path,age")), "target")
-    assert images.column("age/20").tolist() == ["0-19", "20-39", "20-39", ""]
+    bands = ["0-19", "20-39", "20-39", "", "40-59", "0-19", "0-19", "0-19", ""]
+    assert images.column("age/20").tolist() == bands
     for name, message in (
         ("aeg", "did you mean age"),
         ("age/x", "whole number"),

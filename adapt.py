@@ -34,7 +34,7 @@ from datamodules import (
     load_images,
 )
 from datamodules.classes import in_classes_of
-from datamodules.images import value_range
+from datamodules.ranges import value_range
 from datamodules.shifts import expanded
 from datamodules.streams.window import NewestOnly
 from tta import entry
@@ -333,7 +333,9 @@ def target_images(config: AdaptConfig, checkpoint: SourceCheckpoint) -> ImageSet
         )
     images = in_classes_of(images, tuple(checkpoint.class_names), config.data.options.classes)
     shift = create_shift(config.shift.kind, config.shift.options)
-    low, high = value_range(images.images, (checkpoint.low, checkpoint.high))
+    low, high = value_range(
+        images.images, (checkpoint.low, checkpoint.high), config.data.options.given_range()
+    )
     return replace(images, low=low, high=high, transform=shift)
 
 

@@ -1,20 +1,25 @@
 """One image file as raw numbers, whichever reader it needs: `datamodules.formats` has one for each kind."""
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from datamodules.formats.decoded import Array, Decoded, Unreadable
-from datamodules.formats.dicom import read_dicom
+from datamodules.formats.dicom import is_dicom, read_dicom
+from datamodules.formats.foreign import what_it_is
 from datamodules.formats.nifti import read_nifti
 from datamodules.formats.pictures import read_picture
 from tta.errors import said
 
-__all__ = ["SUFFIXES", "Array", "Decoded", "Unreadable", "decode"]
+__all__ = ["SUFFIXES", "Array", "Decoded", "Unreadable", "decode", "is_dicom"]
 
-#: What a folder is searched for. A table may also name DICOM files without a suffix, and folders of one DICOM series.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".nii", ".nii.gz")
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_DICOM = (".dcm", ".dicom")
+_NIFTI = (".nii", ".nii.gz")
+
+#: What a folder is searched for, beside DICOM files without a suffix; a table may also name folders of one DICOM series.
+SUFFIXES = (*_PICTURES, *_DICOM, *_NIFTI)
 
 
 def decode(path: Path) -> Decoded:
@@ -23,29 +28,42 @@ def decode(path: Path) -> Decoded:
     Raises:
         Unreadable: it does not exist, is damaged, or is of a kind that would be read wrongly.
     """
-    if not path.exists():
-        raise Unreadable("does not exist")
-    if path.is_file() and not path.stat().st_size:
-        raise Unreadable("is empty")
     try:
+        _refuse_no_file(path)
         decoded = _reader_of(path)(path)
     except Unreadable:
         raise
     except Exception as error:  # the readers' errors have no common base: OSError, SyntaxError, struct.error, KeyError, …
         raise Unreadable(f"cannot be read ({said(error, path)})") from error
-    if not (
-        np.issubdtype(decoded.pixels.dtype, np.integer)
-        or np.issubdtype(decoded.pixels.dtype, np.floating)
-    ):
+    if decoded.pixels.dtype.kind not in "iuf":
         raise Unreadable(f"holds {decoded.pixels.dtype}, not numbers")
     if not decoded.pixels.size:
         raise Unreadable("has no pixels")
     return decoded
 
 
+def _refuse_no_file(path: Path) -> None:
+    """Refuse what is nothing to read from, before a reader waits for it."""
+    try:
+        about = os.stat(path)
+    except FileNotFoundError as error:
+        raise Unreadable("does not exist") from error
+    if stat.S_ISDIR(about.st_mode):
+        if not any(entry.is_file() for entry in os.scandir(path)):
+            raise Unreadable("is a folder without files, where one of a DICOM series is read")
+    elif not stat.S_ISREG(about.st_mode):
+        raise Unreadable("is a pipe, a socket or a device, and no file")
+    elif not about.st_size:
+        raise Unreadable("is empty")
+
+
 def _reader_of(path: Path) -> Callable[[Path], Decoded]:
-    """What reads a file, by its suffix; without a known one it is taken for DICOM."""
+    """What reads a file, by its suffix; without a known one it may be DICOM, by its first bytes."""
     name = path.name.lower()
-    if name.endswith((".nii", ".nii.gz")):
+    if name.endswith(_NIFTI):
         return read_nifti
-    return read_picture if name.endswith(SUFFIXES[:6]) else read_dicom
+    if name.endswith(_PICTURES):
+        return read_picture
+    if path.is_dir() or name.endswith(_DICOM) or is_dicom(path):
+        return read_dicom
+    raise Unreadable(what_it_is(path))

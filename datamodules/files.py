@@ -1,10 +1,11 @@
 """Images that stay in files until they are asked for, decoded in whichever process asks, and kept where they fit."""
 
-import mmap
+import errno
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -13,58 +14,42 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from datamodules.cache import Cache
 from datamodules.decoding import Array, Decoded, Unreadable, decode
+from datamodules.facts import Facts, Gathered
+from datamodules.glance import Glance, Limits, glance_of
+from datamodules.paths import inside
 from datamodules.reading import Reading, by
 from tta.errors import InputError
 
 _CHUNK = 32  # files that a thread checks in one go
-
-
-class _Cache:
-    """Decoded images in memory that forked workers share: what one of them decodes, all have.
-
-    Args:
-        count: images.
-        shape: of an image.
-        dtype: of an image; those of another type are not kept.
-        limit: bytes at most; the first images, as many as fit, are kept.
-    """
-
-    def __init__(
-        self, count: int, shape: tuple[int, ...], dtype: np.dtype[Any], limit: float
-    ) -> None:
-        self.dtype = dtype
-        self.capacity = int(min(count, limit // (int(np.prod(shape)) * dtype.itemsize)))
-        # Anonymous shared memory, for /dev/shm, where torch shares tensors, is 64 MB in most containers.
-        self.pixels = _shared((self.capacity, *shape), dtype)
-        self.limits = _shared((self.capacity, 2), np.dtype(np.float64))
-        self.filled = _shared((self.capacity,), np.dtype(np.bool_))
-
-    def get(self, place: int) -> tuple[Array, tuple[float, float] | None] | None:
-        if place >= self.capacity or not self.filled[place]:
-            return None
-        low, high = self.limits[place].tolist()
-        return self.pixels[place], None if low != low else (low, high)
-
-    def put(self, place: int, pixels: Array, limits: tuple[float, float] | None) -> None:
-        if place < self.capacity and pixels.dtype == self.dtype:
-            self.pixels[place], self.limits[place] = (
-                pixels,
-                (np.nan, np.nan) if limits is None else limits,
-            )
-            self.filled[place] = True  # last, for another process may look in between
-
-
-def _shared(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    size = int(np.prod(shape)) * dtype.itemsize
-    return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype, int(np.prod(shape))).reshape(shape)
+#: Files that are looked at, spread over the set, where not all are checked.
+_SAMPLE = 8
+#: Seconds to wait before a file is read again: within two, a network disk that fails over is back.
+_WAITS = (0.1, 0.4, 1.0)
+#: Seconds that a process waits for files in all, for the whole disk, or many files, may be gone.
+_PATIENCE = 20.0
+#: Seconds of them that each file earns back that can be read.
+_EARNED = 0.01
+#: Errors of a disk that may be gone the next moment, as network disks have them.
+_PASSING = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.ECONNRESET,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.EMFILE,
+}
 
 
 class ImageFiles:
     """Files below one folder, as if they were one array (N, *spatial, channels) of images.
 
-    The first readable file tells shape, type, ``limits`` (the raw values that become 0 and 1 in it, None where neither it nor
-    ``reading`` says) and ``largest`` (its largest value); a file of another shape is unreadable.
+    The first readable file tells the shape at first; once all were checked it is the most frequent
+    one. A file of another shape is unreadable.
 
     Args:
         root: the folder; nothing outside it is read, links included.
@@ -93,13 +78,14 @@ class ImageFiles:
         )
         self._places = np.arange(len(paths))
         self._shape: tuple[int, ...] | None = None
-        first, self.limits = self._first()
-        self._shape, self.dtype, self.largest = (
-            first.shape,
-            first.dtype,
-            float(np.nanmax(first, initial=0)),
-        )
-        self._cache: _Cache | None = _Cache(len(paths), first.shape, first.dtype, cache * 2**30)
+        self._checked = False
+        self._patience = _PATIENCE
+        self._found: Gathered | None = None
+        self._facts: Facts | None = None
+        self._first = self._first_readable()
+        form = self._first[1].form
+        self._shape, self.dtype = form.shape, np.dtype(form.dtype)
+        self._cache: Cache | None = Cache(len(paths), form.shape, self.dtype, cache * 2**30)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -114,7 +100,25 @@ class ImageFiles:
         """2 or 3."""
         return len(self.shape) - 2
 
-    def scaled(self, rows: Sequence[int] | npt.NDArray[Any], limits: tuple[float, float]) -> Tensor:
+    @property
+    def found(self) -> Gathered:
+        """What was seen of each file: of all that can be used once they were checked, else of some."""
+        if self._found is None:
+            self._found = self._looked_at()
+        return self._found
+
+    @property
+    def facts(self) -> Facts:
+        """What the files are, as far as they were looked at."""
+        if self._facts is None:
+            self._facts = self.found.facts()
+        return self._facts
+
+    def name(self, place: int) -> str:
+        """The path of a file, by its place in ``found``, as it was given."""
+        return str(self.paths[place])
+
+    def scaled(self, rows: Sequence[int] | npt.NDArray[Any], limits: Limits) -> Tensor:
         """Images (B, channels, *spatial), float32, windowed to 0..1.
 
         Args:
@@ -124,20 +128,41 @@ class ImageFiles:
         Raises:
             InputError: a file cannot be read after all.
         """
+        images, reasons = self.read(rows, limits)
+        for place, reason in reasons.items():
+            name = self.name(int(self._places[rows[place]]))
+            raise InputError(f"{name} {reason}: repair or remove it")
+        return images
+
+    def read(
+        self, rows: Sequence[int] | npt.NDArray[Any], limits: Limits
+    ) -> tuple[Tensor, dict[int, str]]:
+        """Those images that can be read, as ``scaled`` has them, and why others cannot.
+
+        A file that could be read in the check, or fails as a network disk does, is tried again.
+
+        Args:
+            rows: which.
+            limits: as for ``scaled``.
+
+        Returns:
+            The images (B', channels, *spatial), and for each other the reason, by its place in ``rows``.
+        """
         result = np.empty((len(rows), self.shape[-1], *self.shape[1:-1]), np.float32)
+        reasons: dict[int, str] = {}
         for place, row in enumerate(rows):
             try:
-                pixels, own = self._read(int(self._places[row]))
-            except Unreadable as error:
-                raise InputError(
-                    f"{self.paths[self._places[row]]} {error}: repair or remove it"
-                ) from error
+                pixels, own = self._patiently(int(self._places[row]))
+                self._refuse_another_scale(own)
+            except (Unreadable, InputError) as error:
+                reasons[place] = str(error)
+                continue
             low, high = own or limits
-            np.subtract(
-                np.moveaxis(pixels, -1, 0), np.float32(low), out=result[place], casting="unsafe"
-            )
-            result[place] /= np.float32(high - low)
-        return torch.from_numpy(result).clamp_(0, 1)
+            image = result[place - len(reasons)]
+            np.subtract(np.moveaxis(pixels, -1, 0), np.float32(low), out=image, casting="unsafe")
+            image /= np.float32(high - low)
+        images = torch.from_numpy(result[: len(rows) - len(reasons)])
+        return images.clamp_(0, 1), reasons
 
     def subset(self, rows: npt.NDArray[Any]) -> "ImageFiles":
         """Some of the images, with the same cache."""
@@ -146,60 +171,131 @@ class ImageFiles:
         return other
 
     def unreadable(self) -> dict[int, str]:
-        """Decode all files once, in threads, and keep those that fit in the cache; the reason for each row that fails."""
+        """Decode all files once, in threads, and keep those that fit in the cache.
+
+        Afterwards ``facts`` are those of all files, and the shape is the most frequent one.
+
+        Returns:
+            The reason for each row that cannot be used.
+        """
         chunks = [
             range(start, min(start + _CHUNK, len(self))) for start in range(0, len(self), _CHUNK)
         ]
         reasons: dict[int, str] = {}
+        found = self._gathered()
         with (
             ThreadPoolExecutor(os.cpu_count()) as pool,
             tqdm(total=len(self), desc="checking files", disable=None) as progress,
         ):
-            for chunk, found in zip(chunks, pool.map(self._check, chunks), strict=True):
-                reasons |= found
+            for chunk, seen in zip(chunks, pool.map(self._check, chunks), strict=True):
+                for row, glance in zip(chunk, seen, strict=True):
+                    if isinstance(glance, str):
+                        reasons[row] = glance
+                    else:
+                        found.add(int(self._places[row]), glance)
                 progress.update(len(chunk))
-        return reasons
+        self._settle(found, reasons)
+        return dict(sorted(reasons.items()))
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the cache: a worker that is not forked cannot share it."""
         return {**self.__dict__, "_cache": None}
 
-    def _check(self, rows: Sequence[int]) -> dict[int, str]:
-        reasons = {}
+    def _check(self, rows: Sequence[int]) -> list[Glance | str]:
+        """What is seen of some files, or why they cannot be read."""
+        seen: list[Glance | str] = []
         for row in rows:
+            place = int(self._places[row])
             try:
-                self._read(int(self._places[row]))
+                decoded, pixels, limits = self._tried(place)
             except Unreadable as error:
-                reasons[row] = str(error)
-        return reasons
+                seen.append(str(error))
+                continue
+            if self._cache:
+                self._cache.put(place, pixels, limits)
+            seen.append(glance_of(decoded, pixels, limits))
+        return seen
 
-    def _first(self) -> tuple[Array, tuple[float, float] | None]:
+    def _settle(self, found: Gathered, reasons: dict[int, str]) -> None:
+        """Take what most files have for what they should have, and the others for unreadable."""
+        forms = found.counted()
+        if not forms:
+            return
+        self._shape = found.shape()
+        unlike = [form for form in forms if form.shape != self._shape]
+        places = found.rows(*unlike)
+        rows = np.flatnonzero(np.isin(self._places, places))
+        for row in rows.tolist():
+            form = found.first_form(self._places[[row]])
+            reasons[row] = self._mismatch(form.shape)
+        found.leave_out(places)
+        # A type that holds the values of all.
+        self.dtype = np.result_type(*(np.dtype(form.dtype) for form in found.counted()))
+        if self._cache is not None and self._cache.shape != self._shape:  # the first was odd
+            self._cache = Cache(len(self.paths), self._shape, self.dtype, self._cache.limit)
+        self._found, self._facts, self._checked = found, None, True
+
+    def _gathered(self) -> Gathered:
+        return Gathered(len(self.paths), own_range=self.reading.window == "percentile")
+
+    def _looked_at(self) -> Gathered:
+        """What is seen of a few files, spread over the set."""
+        found, count = self._gathered(), min(_SAMPLE, len(self))
+        found.add(*self._first)
+        for row in np.unique(np.linspace(0, len(self) - 1, count, dtype=int)).tolist():
+            place = int(self._places[row])
+            (glance,) = self._check([row])
+            if not isinstance(glance, str) and glance.form.shape == self._shape:
+                found.add(place, glance)
+        return found
+
+    def _first_readable(self) -> tuple[int, Glance]:
+        """The place of the first file that can be read, and what is seen of it."""
         reason = "there is none"
         for place in range(len(self.paths)):
             try:
-                return self._decoded(place)
+                return place, glance_of(*self._tried(place))
             except Unreadable as error:
-                reason = reason if place else f"the first, {self.paths[place]}, {error}"
+                reason = reason if place else f"the first, {self.name(place)}, {error}"
         raise InputError(
             f"none of the {len(self.paths)} image files in {self.root} can be read ({reason}): check the paths"
         )
 
-    def _read(self, place: int) -> tuple[Array, tuple[float, float] | None]:
+    def _patiently(self, place: int) -> tuple[Array, Limits | None]:
+        """An image from the cache or its file."""
         known = self._cache.get(place) if self._cache else None
         if known is not None:
             return known
-        pixels, limits = self._decoded(place)
+        _, pixels, limits = self._tried(place)
+        if pixels.shape != self._shape:
+            raise Unreadable(self._mismatch(pixels.shape))
         if self._cache:
             self._cache.put(place, pixels, limits)
         return pixels, limits
 
-    def _decoded(self, place: int) -> tuple[Array, tuple[float, float] | None]:
-        pixels, limits = self.reading.apply(
-            decode(self._inside(str(self.paths[place]))), self._mask(place)
-        )
-        if self._shape is not None and pixels.shape != self._shape:
-            raise Unreadable(_mismatch(pixels.shape, self._shape))
-        return pixels, limits
+    def _tried(self, place: int) -> tuple[Decoded, Array, Limits | None]:
+        """An image from its file, which is tried again where that may help."""
+        for wait in _WAITS:
+            try:
+                result = self._decoded(place)
+            except Unreadable as error:
+                if wait > self._patience or not (self._checked or _passing(error)):
+                    raise
+                self._patience -= wait
+                sleep(wait)
+            else:
+                self._patience = min(_PATIENCE, self._patience + _EARNED)
+                return result
+        return self._decoded(place)
+
+    def _decoded(self, place: int) -> tuple[Decoded, Array, Limits | None]:
+        decoded = decode(inside(self.root, str(self.paths[place])))
+        return decoded, *self.reading.apply(decoded, self._mask(place))
+
+    def _refuse_another_scale(self, own: Limits | None) -> None:
+        """Refuse a file that says what it spans among files that do not, or the other way."""
+        if (own is not None) is not self.facts.says:
+            raise Unreadable("has values of another scale than the files that were looked at")
 
     def _mask(self, place: int) -> Decoded | None:
         if self.masks is None:
@@ -208,25 +304,21 @@ class ImageFiles:
         if not name:
             raise Unreadable("has no mask")
         try:
-            return decode(self._inside(name))
+            return decode(inside(self.root, name))
         except Unreadable as error:
             raise Unreadable(f"has a mask, {name}, that {error}") from error
 
-    def _inside(self, name: str) -> Path:
-        path = os.path.realpath(os.path.join(self.root, name))
-        slices = (
-            [os.path.realpath(entry.path) for entry in os.scandir(path)]
-            if os.path.isdir(path)
-            else []
-        )
-        if not all(real.startswith(os.path.join(self.root, "")) for real in (path, *slices)):
-            raise InputError(
-                f"{name} lies outside {self.root}: only files below the data's folder are read"
-            )
-        return Path(path)
+    def _mismatch(self, shape: tuple[int, ...]) -> str:
+        """Why an image of this shape does not fit the others."""
+        wanted = self._shape or ()
+        sides, others = by(shape[:-1]), by(wanted[:-1])
+        if len(shape) != len(wanted):
+            return f"is {sides} where others are {others}: leave out the volumes, or the pictures"
+        if shape[:-1] != wanted[:-1]:
+            return f"is {sides} where others are {others}: data.size, and data.fit, bring all to one size"
+        return f"has {shape[-1]} channel(s) where others have {wanted[-1]}: data.channels=1 or 3 makes them alike"
 
 
-def _mismatch(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    if shape[:-1] != wanted[:-1]:
-        return f"is {by(shape[:-1])} where others are {by(wanted[:-1])}: data.size, and data.fit, bring all to one size"
-    return f"has {shape[-1]} channel(s) where others have {wanted[-1]}: data.channels=1 or 3 makes them alike"
+def _passing(error: Unreadable) -> bool:
+    """Whether the disk, and not the file, is the likely cause."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _PASSING

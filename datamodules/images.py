@@ -211,37 +211,6 @@ class ImageSet(Dataset[dict[str, Any]]):
         return images
 
 
-def value_range(
-    images: npt.NDArray[Any] | ImageFiles, source: tuple[float, float] = (0.0, 1.0)
-) -> tuple[float, float]:
-    """Raw values that stand for 0 and 1.
-
-    Unsigned 8- and 16-bit images span their type, and files may say what they span. Other types do not: they are taken as they
-    are, unless the source was scaled and these values, beyond 1, were not: then the source's range holds.
-
-    Args:
-        images: raw images.
-        source: range of the source's images.
-
-    Raises:
-        InputError: files hold values beyond 1, and nothing tells what they span.
-    """
-    if isinstance(images, ImageFiles):
-        if images.limits is not None:
-            return min(images.limits), max(images.limits)  # MONOCHROME1 has them turned
-        if images.largest > 1 and source == (0.0, 1.0):
-            raise InputError(
-                f"the images hold {images.dtype} numbers up to {images.largest:g}, which do not say what they span: set "
-                "data.window=[LOW,HIGH], or data.window=percentile, or for DICOM data.window=file"
-            )
-        return source if images.largest > 1 else (0.0, 1.0)
-    if images.dtype in (np.uint8, np.uint16):
-        return 0.0, float(np.iinfo(images.dtype).max)
-    if source != (0.0, 1.0) and np.nanmax(images, initial=0) > 1:
-        return source
-    return 0.0, 1.0
-
-
 def _banded(values: npt.NDArray[Any], name: str, width: str) -> Strings:
     if not width.isdecimal() or int(width) < 1:
         raise InputError(

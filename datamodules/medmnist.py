@@ -72,7 +72,16 @@ def load_medmnist(config: MedMNISTConfig, split: Split) -> ImageSet:
     elif split in ("train", "target") and not check_hash(path, md5, "md5"):
         _log.warning("%s differs from the published file (md5); it is used as it is", path)
     arrays = _single_label(read_arrays(path)) if config.name == "chestmnist" else read_arrays(path)
-    return images_from(arrays, path, None, None, split, known.classes, known.spatial_dims)
+    return images_from(
+        arrays,
+        path,
+        None,
+        None,
+        split,
+        known.classes,
+        known.spatial_dims,
+        raw_range=config.given_range(),
+    )
 
 
 def load_organ_views(config: OrganViewsConfig, split: Split) -> ImageSet:
@@ -93,7 +102,12 @@ def load_organ_views(config: OrganViewsConfig, split: Split) -> ImageSet:
             raise InputError(f"unknown view {view!r}: {closest(view, _VIEWS)}")
     name = "target" if split == "target" else split
     sets = [
-        load_medmnist(MedMNISTConfig(name=_VIEWS[view], size=config.size, root=config.root), name)
+        load_medmnist(
+            MedMNISTConfig(
+                name=_VIEWS[view], size=config.size, root=config.root, range=config.range
+            ),
+            name,
+        )
         for view in views
     ]
     if not sets:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.images import UNLABELLED, ImageSet, Split, Strings, value_range
+from datamodules.images import UNLABELLED, ImageSet, Split, Strings
 from datamodules.labels import missing_noted, read_labels
 from datamodules.options import AUTO, ColumnsConfig
+from datamodules.ranges import type_range, value_range
 from datamodules.splits import SPLITS, check_leaks, groups_of, likely_groups
 from tta.config import closest
 from tta.errors import InputError, said
@@ -62,6 +63,7 @@ def load_npz(config: NpzConfig, split: Split) -> ImageSet:
         spatial_dims=config.spatial_dims,
         group=config.group,
         missing=config.missing,
+        raw_range=config.given_range(),
     )
 
 
@@ -94,6 +96,7 @@ def images_from(
     spatial_dims: int = 2,
     group: str | None = AUTO,
     missing: Sequence[str] | None = None,
+    raw_range: tuple[float, float] | None = None,
 ) -> ImageSet:
     """The images of a split, from arrays in either layout.
 
@@ -107,6 +110,7 @@ def images_from(
         spatial_dims: 3 if the images are volumes.
         group: key that names each image's patient, as ``data.group``.
         missing: labels that stand for none, as ``data.missing``.
+        raw_range: raw values that stand for 0 and 1; None: as the numbers say.
     """
     if "test_images" in arrays:
         arrays = _unfold_medmnist(arrays, path.stem)
@@ -139,9 +143,12 @@ def images_from(
     )
     codes = np.full(count, UNLABELLED)
     codes[named] = labels.codes
-    low, high = value_range(arrays["images"])
+    images = arrays["images"][rows]
+    low, high = raw_range or type_range(images.dtype) or (0.0, 1.0)
+    if split != "target":  # which is judged beside the source's range, by who knows it
+        low, high = value_range(images, given=raw_range)
     return ImageSet(
-        images=arrays["images"][rows],
+        images=images,
         labels=codes[rows],
         ids=ids[rows],
         domains=domain[rows],

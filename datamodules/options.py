@@ -1,5 +1,6 @@
 """Options that data sets share."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +25,11 @@ class DataConfig:
         [],
         "columns whose groups get metrics of their own, e.g. [site,sex,age/20]: age in bands of 20",
     )
+    range: list[float] | None = option(
+        None,
+        "[LOW,HIGH] raw values that become 0 and 1 where images do not say what they span, as signed "
+        "and floating-point ones; in arrays all. data.window holds for all files",
+    )
     aggregate: Literal["image", "group"] = option(
         "image", "what is scored: each image, or each group by its mean probabilities"
     )
@@ -45,6 +51,14 @@ class DataConfig:
             str(theirs): None if ours is None else str(ours)
             for theirs, ours in self.classes.items()
         }
+
+    def given_range(self) -> tuple[float, float] | None:
+        """``range`` as numbers.
+
+        Raises:
+            InputError: it is not LOW below HIGH.
+        """
+        return None if self.range is None else _ends("range", self.range)
 
 
 @dataclass
@@ -124,14 +138,24 @@ class FilesConfig(ColumnsConfig):
         """
         window = self.window
         if isinstance(window, list):
-            if (
-                len(window) != 2
-                or not all(isinstance(end, (int, float)) for end in window)
-                or window[0] >= window[1]
-            ):
-                raise InputError(f"data.window={window} must be [LOW,HIGH], LOW below HIGH")
-            window = float(window[0]), float(window[1])
+            window = _ends("window", window)
         elif window not in (None, "file", "percentile"):
             raise InputError(f"data.window={window} must be [LOW,HIGH], file, percentile or null")
         size = tuple(self.size) if isinstance(self.size, list) else self.size
-        return Reading(size, self.fit, self.channels, window, self.spacing, self.around_mask)
+        return Reading(
+            size,
+            self.fit,
+            self.channels,
+            window,
+            self.spacing,
+            self.around_mask,
+            self.given_range(),
+        )
+
+
+def _ends(option: str, values: list[Any]) -> tuple[float, float]:
+    """The two numbers of [LOW,HIGH]."""
+    numbers = all(isinstance(end, (int, float)) and math.isfinite(end) for end in values)
+    if len(values) != 2 or not numbers or values[0] >= values[1]:
+        raise InputError(f"data.{option}={values} must be [LOW,HIGH], LOW below HIGH")
+    return float(values[0]), float(values[1])

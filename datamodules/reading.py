@@ -29,6 +29,7 @@ class Reading:
             0.5 and 99.5 %; None: the span of its type, or where that is unknown the image set's own range.
         spacing: mm from pixel to pixel, to which a file that tells its own is resampled.
         around_mask: pixels around the image's mask that are kept, the rest cut off.
+        range: raw values that become 0 and 1 in files that do not say what they span.
     """
 
     size: tuple[int, ...] | int | None = None
@@ -37,6 +38,7 @@ class Reading:
     window: tuple[float, float] | str | None = None
     spacing: float | None = None
     around_mask: int | None = None
+    range: tuple[float, float] | None = None
 
     def apply(
         self, decoded: Decoded, mask: Decoded | None = None
@@ -125,7 +127,7 @@ class Reading:
 
     def _ends(self, decoded: Decoded, pixels: Array) -> tuple[float, float] | None:
         if self.window is None:
-            return decoded.span
+            return decoded.span or self.range
         if self.window == "percentile":
             low, high = np.nanpercentile(pixels, _PERCENTILES)
             return float(low), float(high if high > low else low + 1)

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.files import ImageFiles
-from datamodules.images import UNLABELLED, ImageSet, NoImages, Split, Strings, value_range
+from datamodules.images import UNLABELLED, ImageSet, NoImages, Split, Strings
 from datamodules.labels import missing_noted, read_labels
 from datamodules.options import AUTO, FilesConfig
+from datamodules.ranges import refuse_mixture, value_range
 from datamodules.splits import check_leaks, cut, groups_of, likely_groups
 from tta.config import closest
 from tta.errors import InputError
@@ -131,7 +132,7 @@ def images_of(
         config.cache,
         None if masks is None else masks[rows],
     )
-    low, high = value_range(files) if split != "target" else (0.0, 1.0)
+    reasons = files.unreadable() if config.check else {}
     images = ImageSet(
         images=files,
         labels=codes[rows],
@@ -139,13 +140,16 @@ def images_of(
         domains=records.domains[rows],
         groups=groups[rows],
         class_names=labels.names,
-        low=low,
-        high=high,
         metadata={name: values[rows] for name, values in records.metadata.items()},
         spatial_dims=files.spatial_dims,
         notes=missing_noted(counted, labels.missing),
     )
-    return _without_unreadable(images, files, config.on_error) if config.check else images
+    images = _without(reasons, images, config.on_error)
+    refuse_mixture(files)
+    if split == "target":  # judged beside the source's range, by who knows it
+        return images
+    low, high = value_range(files)
+    return replace(images, low=low, high=high)
 
 
 def _splits(
@@ -257,9 +261,8 @@ def _nothing(records: Records, splits: Strings | None, split: Split) -> str:
     )
 
 
-def _without_unreadable(images: ImageSet, files: ImageFiles, on_error: str) -> ImageSet:
-    """The images that can be decoded; the others are listed, and stop the run or are left out."""
-    reasons = files.unreadable()
+def _without(reasons: Mapping[int, str], images: ImageSet, on_error: str) -> ImageSet:
+    """The images without those that cannot be used, which are listed, and stop the run or are left out."""
     if not reasons:
         return images
     skipped = {str(images.ids[row]): reason for row, reason in reasons.items()}
@@ -267,17 +270,6 @@ def _without_unreadable(images: ImageSet, files: ImageFiles, on_error: str) -> I
         _log.warning("%s %s", name, reason)
     if len(skipped) > _LISTED:
         _log.warning("… and %d more", len(skipped) - _LISTED)
-    unlike = sum("where others" in reason for reason in reasons.values())
-    if 2 * unlike > len(
-        images
-    ):  # then it is the first that is the odd one, by which the others were judged
-        first = next(name for row, name in enumerate(images.ids) if row not in reasons)
-        name, reason = next(
-            (name, reason) for name, reason in skipped.items() if "where others" in reason
-        )
-        raise InputError(
-            f"{unlike} of {len(images)} files are unlike the first, {first}: remove that one if it is odd ({name} {reason})"
-        )
     if on_error == "stop":
         raise Unusable(len(images), skipped)
     kept = np.ones(len(images), dtype=np.bool_)

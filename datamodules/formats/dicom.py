@@ -9,6 +9,12 @@ from monai.data import PydicomReader
 from datamodules.formats.decoded import Decoded, Unreadable, reader_of
 
 
+def is_dicom(path: Path) -> bool:
+    """Whether a file bears DICOM's mark, whatever its name."""
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
 def read_dicom(path: Path) -> Decoded:
     """A file, or all slices of a series, rescaled to their unit."""
     reader = reader_of(PydicomReader, swap_ij=False, fname_regex=None)
@@ -36,7 +42,13 @@ def read_dicom(path: Path) -> Decoded:
         photometric == "MONOCHROME1"
     ):  # bright means little: turned over, so that all files mean the same
         pixels = (sum(ends) - pixels.astype(np.float64)).astype(pixels.dtype)
-    return Decoded(pixels, None if signed or intercept else (ends[0], ends[1]), _own_window(first))
+    return Decoded(
+        pixels,
+        None if signed or intercept else (ends[0], ends[1]),
+        _own_window(first),
+        kind=f"DICOM {first.get('Modality', '')}".strip(),
+        unit="HU" if first.get("RescaleType") == "HU" else "",
+    )
 
 
 def _own_window(dataset: Any) -> tuple[float, float] | None:

@@ -1,27 +1,78 @@
 """NIfTI files, through nibabel."""
 
+import math
 from pathlib import Path
+from typing import Any
 
+import nibabel
 import numpy as np
-from monai.data import NibabelReader
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
-from datamodules.formats.decoded import Decoded, Unreadable, native, reader_of, span_of
+from datamodules.formats.decoded import Array, Decoded, Unreadable, native, span_of
+from datamodules.formats.memory import refuse_beyond_memory
 
 
 def read_nifti(path: Path) -> Decoded:
-    """A plane or volume, turned to RAS, its slowest axis first."""
-    # Files are turned to one orientation: sites store theirs differently, and a network would take that for a shift.
-    reader = reader_of(NibabelReader, as_closest_canonical=True)
-    pixels, about = reader.get_data(reader.read(path))
-    pixels = native(pixels)
-    if pixels.ndim not in (2, 3, 4):
+    """A plane or volume, turned to RAS, its slowest axis first.
+
+    Raises:
+        Unreadable: it is a time series, or nothing of that.
+    """
+    image: Any = nibabel.load(path)
+    if not isinstance(image, nibabel.Nifti1Pair):
+        raise Unreadable(f"is no NIfTI file but {type(image).__name__.removesuffix('Image')}")
+    refuse_beyond_memory(math.prod(image.shape) * max(4, image.get_data_dtype().itemsize))
+    pixels = _channels_last(image, _values(image))
+    # Sites store volumes in different orientations, and a network would take that for a shift.
+    axes = io_orientation(image.affine)
+    affine = image.affine @ inv_ornt_aff(axes, pixels.shape[:3])
+    pixels = apply_orientation(pixels, axes)
+    sides = voxel_sizes(affine)[::-1].tolist()
+    pixels = np.ascontiguousarray(pixels.transpose(2, 1, 0, 3))  # the slowest axis first
+    if len(pixels) == 1:
+        pixels, sides = pixels[0], sides[1:]
+    return Decoded(
+        pixels,
+        span_of(pixels.dtype),
+        spacing=tuple(sides),
+        kind="NIfTI",
+        turned=not np.array_equal(affine, image.affine),
+    )
+
+
+def _values(image: Any) -> Array:
+    """The voxels, scaled as the header says; colours on a last axis."""
+    dtype = image.get_data_dtype()
+    if dtype.names is not None:
+        colours = np.asanyarray(image.dataobj)
+        if len(dtype.names) != 3:
+            raise Unreadable("has transparent colours, RGBA: save it as RGB")
+        return np.stack([colours[name] for name in dtype.names], axis=-1)
+    scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
+    long = dtype.kind == "f" and dtype.itemsize > 4
+    if long or (scaled and dtype.kind in "iu"):  # float32 is what a network gets
+        return np.asanyarray(image.dataobj.get_scaled(np.float32)).astype(np.float32, copy=False)
+    return native(np.asanyarray(image.dataobj))
+
+
+def _channels_last(image: Any, pixels: Array) -> Array:
+    """(X, Y, Z, channels)."""
+    shape = image.shape + (1,) * (3 - len(image.shape))
+    more = [side for side in shape[3:] if side > 1]
+    if len(shape) == 4 and more and _counts_time(image.header):
         raise Unreadable(
-            f"has {pixels.ndim} axes: expected a plane, a volume, or a volume with channels"
+            f"is a time series of {shape[3]} volumes: write each to a file of its own (channels are "
+            "saved as vectors, or without a unit of time)"
         )
-    channels = pixels if pixels.ndim == 4 else pixels[..., None]
-    if channels.ndim == 4 and channels.shape[2] == 1:
-        channels = channels[:, :, 0]
-    spatial = channels.ndim - 1  # NIfTI counts axes from left to right, we from the slowest
-    turned = np.ascontiguousarray(channels.transpose(*reversed(range(spatial)), spatial))
-    sides = np.linalg.norm(np.asarray(about["affine"])[:3, :3], axis=0)[:spatial][::-1]
-    return Decoded(turned, span_of(turned.dtype), spacing=tuple(sides.tolist()))
+    colours = pixels.ndim > len(image.shape)
+    if len(more) > 1 or (more and colours):
+        raise Unreadable(
+            f"has {len(shape)} axes, {'x'.join(map(str, shape))}: expected a plane, a volume, or one with channels"
+        )
+    return pixels.reshape(*shape[:3], -1)
+
+
+def _counts_time(header: Any) -> bool:
+    """Whether the fourth axis has a unit of time and a step."""
+    return header.get_xyzt_units()[1] in ("sec", "msec", "usec") and header["pixdim"][4] > 0

@@ -124,7 +124,7 @@ def test_a_table_with_a_column_of_masks(tmp_path: Path) -> None:
     assert images.batch([0, 3])["image"].shape == (2, 1, 5, 5, 5)
     assert images.metadata == {}
     with pytest.raises(
-        InputError, match=r"is 5x5x5 where others are 5x5x4: data\.size"
+        InputError, match=r"0\.nii\.gz, which is 5x5x4 where others are 5x5x5: data\.size"
     ):  # the first's mask lies at the edge
         load_table(TableConfig(**words, around_mask=1), "target")
     table.write_text("\n".join(line.rsplit(",", 1)[0] for line in lines))

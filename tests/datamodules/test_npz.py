@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datamodules import load_images
-from datamodules.images import check_training_set, value_range
+from datamodules.images import check_training_set
 from datamodules.medmnist import MedMNISTConfig, load_medmnist
 from datamodules.npz import NpzConfig, load_npz
 from datamodules.phantom import PhantomConfig
@@ -160,13 +160,6 @@ def test_training_on_one_class_or_none_is_refused(tmp_path: Path) -> None:
         check_training_set(load_npz(NpzConfig(path=path), "train"))
     with pytest.raises(InputError, match="no training images"):
         check_training_set(load_npz(NpzConfig(path=path, source="there"), "train"))
-
-
-def test_value_ranges() -> None:
-    assert value_range(np.zeros(2, np.uint8)) == (0, 255)
-    assert value_range(np.zeros(2, np.uint16)) == (0, 65535)
-    assert value_range(np.array([0.5, 0.9]), (0, 255)) == (0, 1)
-    assert value_range(np.array([0.5, 200.0]), (0, 255)) == (0, 255)
 
 
 def test_channels_of_every_data_set(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""How much memory is free, and files that would take more."""
+
+import os
+from pathlib import Path
+
+from datamodules.formats.decoded import Unreadable
+
+_MEMORY = Path("/proc/meminfo")
+_GROUP = Path("/sys/fs/cgroup")  # of a container, which may have less than the machine
+
+
+def refuse_beyond_memory(size: float) -> None:
+    """Refuse to decode so many bytes if they are more than there is.
+
+    Raises:
+        Unreadable: it says so.
+    """
+    free = available_memory()
+    if size > free:
+        raise Unreadable(
+            f"unpacks to {size / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB of memory are free: it is "
+            "damaged, or too large"
+        )
+
+
+def available_memory() -> float:
+    """Bytes that a process can still take: what Linux says is free, elsewhere all that there is."""
+    try:
+        lines = _MEMORY.read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024.0 for line in lines if "MemAvailable" in line)
+    except (OSError, StopIteration):
+        free = float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = float((_GROUP / "memory.max").read_text())
+        return min(free, limit - float((_GROUP / "memory.current").read_text()))
+    except (OSError, ValueError):  # no such group, or one without a limit: "max"
+        return free

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from lightning import Callback, seed_everything
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks import GUARDS, Alerts, CollapseGuard, PredictionWriter, TraceWriter, create_guard
 from callbacks.base import Guard
@@ -36,6 +35,7 @@ from datamodules import (
 from datamodules.classes import in_classes_of
 from datamodules.ranges import value_range
 from datamodules.shifts import expanded
+from datamodules.streams.stream import Stream
 from datamodules.streams.window import NewestOnly
 from tta import entry
 from tta.adaptation import AdaptationModule
@@ -47,6 +47,7 @@ from tta.errors import InputError
 from tta.methods import METHODS, Method, create_method
 from tta.methods.scaling import scaled
 from tta.options import option
+from tta.processes import Others, is_first, together
 from tta.results import log_images, log_result, metric_tables, prediction_sample
 from tta.scores import check_groups, scores
 from tta.tracking import WandbConfig, create_loggers, finish, own_name
@@ -98,7 +99,9 @@ class AdaptConfig:
     )
     workers: int = option(0, "processes that prepare batches")
     trainer: dict[str, Any] = option(
-        {}, "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu trainer.devices=1"
+        {},
+        "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu; one device is used unless "
+        "trainer.devices=N says that N processes share each batch",
     )
     logger: Any = option(
         "csv", "loggers beside W&B: tensorboard, mlflow, or a list; trace.csv is always written"
@@ -144,20 +147,10 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     watch: list[Callback] = [] if guard is None else [guard]
     if isinstance(guard, CollapseGuard):
         watch.append(Alerts(guard.config.alert, name))  # refuses before anything is written
-    # Lightning starts the other processes with this very program; each leaves its part of the stream.
-    rank = getattr(rank_zero_only, "rank", 0)
-    folder = entry.output_folder(f"{output}/rank{rank}" if rank else output, config, "adapt.py")
-    items.save(folder / "stream.csv", images)
-    if config.preflight.kind == "report" and rank == 0:
-        look = look_ahead(config)
-        entry.write_json(folder / "preflight.json", look.to_dict())
-        print(look)
+    folder = _open_folder(output, config, items, images)
     classes = tuple(checkpoint.class_names)
-    skipped = images.skipped if rank == 0 else type(images.skipped)()
-    writer, tracer = (
-        PredictionWriter(folder / "predictions.csv", classes, skipped),
-        TraceWriter(folder),
-    )
+    writer = PredictionWriter(folder / "predictions.csv", classes, images.skipped)
+    tracer = TraceWriter(folder)
     callbacks: list[Callback] = [*watch, *([NewestOnly()] if stream.window else []), writer, tracer]
     reporter = RunReporter(checkpoint, guard, writer, tracer) if config.report else None
     if reporter is not None:
@@ -169,29 +162,48 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     try:
         _log_inputs(loggers, config, checkpoint)
         trainer = entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments})
-        trainer.fit(module, loader)
+        with together():
+            trainer.fit(module, loader)
         columns = {name: values[writer.rows] for name, values in columns.items()}
         metrics = _metrics(config, writer, tracer, guard, images, columns, classes)
-        entry.write_json(folder / "metrics.json", metrics)
-        save_adapted(
-            folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state()
-        )
+        if is_first():
+            entry.write_json(folder / "metrics.json", metrics)
+            save_adapted(
+                folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state()
+            )
+        if reporter is not None:
+            twin, _, _ = create_module(config, checkpoint)
+            with together():
+                reporter.look_again(twin, loader, trainer, config.method.kind)
+        others = Others(trainer)
+        if not is_first():
+            return metrics
         _draw(folder / "trajectory.png", name, guard, tracer, writer)
         _log_outputs(loggers, config, checkpoint, folder, metrics, tracer, writer, images)
         if reporter is not None:
-            twin, _, _ = create_module(config, checkpoint)
             facts = {"metrics": metrics, "columns": columns, "settings": settings}
-            reporter.write(
-                folder / "report.html",
-                name=name,
-                module=twin,
-                loader=loader,
-                trainer=trainer,
-                **facts,
-            )
+            reporter.write(folder / "report.html", name=name, **facts)
+        others.ended()
     finally:
         finish(loggers)
     return metrics
+
+
+def _open_folder(output: str, config: AdaptConfig, items: Stream, images: ImageSet) -> Path:
+    """The folder of the results, with what is known before the run starts.
+
+    Other processes run this very program; they take their share of each batch, and write nothing.
+    """
+    folder = Path(output).expanduser()
+    if not is_first():
+        return folder
+    folder = entry.output_folder(output, config, "adapt.py")
+    items.save(folder / "stream.csv", images)
+    if config.preflight.kind == "report":
+        look = look_ahead(config)
+        entry.write_json(folder / "preflight.json", look.to_dict())
+        print(look)
+    return folder
 
 
 def _metrics(

@@ -23,6 +23,7 @@ from tta.errors import InputError
 from tta.metrics import balanced_accuracy
 from tta.networks import MODELS, Network, create_network
 from tta.options import option
+from tta.processes import Others, is_first, together
 from tta.results import log_result, metric_tables
 from tta.scores import check_groups, scores
 from tta.source import (
@@ -105,7 +106,9 @@ class TrainConfig:
     )
     workers: int = option(0, "processes that prepare training batches")
     trainer: dict[str, Any] = option(
-        {}, "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu trainer.devices=1"
+        {},
+        "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu; one device is used unless "
+        "trainer.devices=N says that N processes share each batch",
     )
     logger: Any = option(
         "csv",
@@ -171,14 +174,19 @@ def train(config: TrainConfig) -> Path:
         network.mean.copy_(mean)
         network.std.copy_(std)
     arguments = entry.trainer_arguments(config.trainer, max_epochs=config.epochs)
-    folder = entry.output_folder(config.output or f"runs/train/{name}", config, "train.py")
+    folder = Path(config.output or f"runs/train/{name}").expanduser()
+    if is_first():
+        folder = entry.output_folder(str(folder), config, "train.py")
     settings = to_dict(config)
     loggers = create_loggers(
         config.wandb, folder, name=name, job_type="train", settings=settings, others=config.logger
     )
+    others = None
     try:
         if not adopted:
-            _fit(config, network, data, folder, {"logger": loggers, **arguments})
+            others = _fit(config, network, data, folder, {"logger": loggers, **arguments})
+        if not is_first():  # the rest is for one process
+            return folder
         checkpoint = _described(config, network, description, data)
         trained = (
             folder / _TRAINED
@@ -197,6 +205,8 @@ def train(config: TrainConfig) -> Path:
             log_artifact(
                 loggers, source_name(checkpoint), "model", files, source_metadata(checkpoint)
             )
+        if others is not None:
+            others.ended()
     finally:
         finish(loggers)
     return folder
@@ -280,8 +290,8 @@ def _adopt(config: TrainConfig, network: Network) -> None:
 
 def _fit(
     config: TrainConfig, network: Network, data: SourceData, folder: Path, arguments: dict[str, Any]
-) -> None:
-    """Train the network; it is left with the weights of its best epoch."""
+) -> Others:
+    """Train the network; in the first process it is left with the weights of its best epoch."""
     best = ModelCheckpoint(
         folder / "checkpoints",
         "best",
@@ -299,14 +309,23 @@ def _fit(
     module = SourceModule(
         network, data.images["train"].num_classes, lr=config.lr, weight_decay=config.weight_decay
     )
-    entry.create_trainer({"callbacks": [stopping, best], "log_every_n_steps": 10, **arguments}).fit(
-        module, data
+    trainer = entry.create_trainer(
+        {
+            "callbacks": [stopping, best],
+            "log_every_n_steps": 10,
+            **arguments,
+            "use_distributed_sampler": False,  # the data are dealt out by SourceData
+        }
     )
-    if best.best_model_path:
+    with together():
+        trainer.fit(module, data)
+    others = Others(trainer)
+    if is_first() and best.best_model_path:
         module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
         Path(best.best_model_path).unlink()
         with suppress(OSError):  # somebody keeps other files there
             Path(best.dirpath or "").rmdir()
+    return others
 
 
 def _described(
@@ -393,6 +412,8 @@ def main(argv: Sequence[str]) -> int:
             if config.calibrate.kind == "only"
             else train(config) / "source.ckpt"
         )
+        if not is_first():
+            return
         checkpoint = SourceCheckpoint.load(file)
         score, told = _told(checkpoint.metrics)
         print(f"{file}: {told}")

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
@@ -13,6 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.judge import STATISTICS, cell_of
+from tta.distributed import batch_of_all, objects_of_all
 from tta.tracking import log_trace
 
 #: What a person looks at, then what else ``callbacks.replay`` needs, then how the batch was handled.
@@ -63,6 +64,9 @@ class PredictionWriter(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file and write its header."""
+        self._started = perf_counter()
+        if not trainer.is_global_zero:
+            return
         self._file = self.path.open("w", newline="")
         columns = [
             "id",
@@ -74,26 +78,44 @@ class PredictionWriter(Callback):
             "reason",
         ]
         csv.writer(self._file).writerow(columns)
-        self._started = perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the batch."""
-        assert self._file is not None
-        probabilities = outputs["logits"].float().softmax(1).cpu()
-        confidences, predictions = probabilities.max(1)
-        state = [outputs.get("verdict", ""), outputs.get("served_by", "")]
-        broken = outputs.get("broken")
-        self.broken += 0 if broken is None else len(broken)
-        reasons = dict.fromkeys(
-            [] if broken is None else broken.tolist(), "broken pixels were replaced"
+        """Take in the batch, of all processes, and write it."""
+        broken = torch.zeros(len(batch["id"]), dtype=torch.bool)
+        if outputs.get("broken") is not None:
+            broken[outputs["broken"].cpu()] = True
+        served = batch_of_all(
+            {
+                "id": batch["id"],
+                "domain": batch["domain"],
+                "index": batch["index"].cpu(),
+                "label": batch["label"].cpu(),
+                "probabilities": outputs["logits"].float().softmax(1).cpu(),
+                "served_by": [outputs.get("served_by", "")] * len(broken),
+                "broken": broken,
+            }
         )
+        if self._file is not None:
+            self._write(served, outputs.get("verdict", ""))
+        self.broken += int(served["broken"].sum())
+        self._probabilities.append(served["probabilities"])
+        self._labels.append(served["label"])
+        self.domains += served["domain"]
+        self.rows += served["index"].tolist()
+        self.seconds = perf_counter() - self._started
+
+    def _write(self, served: Mapping[str, Any], verdict: str) -> None:
+        assert self._file is not None
+        confidences, predictions = served["probabilities"].max(1)
         rows = zip(
-            batch["id"],
+            served["id"],
             predictions.tolist(),
             confidences.tolist(),
-            probabilities.tolist(),
+            served["probabilities"].tolist(),
+            served["served_by"],
+            served["broken"].tolist(),
             strict=True,
         )
         csv.writer(self._file).writerows(
@@ -102,21 +124,18 @@ class PredictionWriter(Callback):
                 self.class_names[label],
                 f"{confidence:.6f}",
                 *(f"{p:.6f}" for p in row),
-                *state,
-                reasons.get(index, ""),
+                verdict,
+                served_by,
+                "broken pixels were replaced" if repaired else "",
             ]
-            for index, (name, label, confidence, row) in enumerate(rows)
+            for name, label, confidence, row, served_by, repaired in rows
         )
         self._file.flush()
-        self._probabilities.append(probabilities)
-        self._labels.append(batch["label"].cpu())
-        self.domains += batch["domain"]
-        self.rows += batch["index"].tolist()
-        self.seconds = perf_counter() - self._started
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what was skipped, and close the file."""
-        assert self._file is not None
+        if self._file is None:
+            return
         empty = [""] * (len(self.class_names) + 4)
         csv.writer(self._file).writerows(
             [name, *empty, reason] for name, reason in self.skipped.items()
@@ -159,6 +178,8 @@ class TraceWriter(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the files."""
+        if not trainer.is_global_zero:
+            return
         self._files = [
             (self.folder / name).open("w", newline="") for name in ("trace.csv", "events.jsonl")
         ]
@@ -168,29 +189,37 @@ class TraceWriter(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write the batch's row and events."""
-        probabilities = outputs["logits"].float().softmax(1)
-        measured = {
-            "entropy": torch.special.entr(probabilities).sum(1).mean().item(),
+        entropy = torch.special.entr(outputs["logits"].float().softmax(1)).sum(1)
+        own = {
+            "images": len(entropy),
+            "entropy": entropy.mean().item(),
             "loss": None if outputs.get("loss") is None else float(outputs["loss"]),
+            "skipped": outputs.get("skipped"),
+            "events": list(outputs.get("events", ())),
+        }
+        whole = _put_together(objects_of_all(own))
+        measured = {
+            "entropy": whole["entropy"],
+            "loss": whole["loss"],
             **outputs.get("statistics", {}),
         }
-        handled = {
-            key: outputs.get(key)
-            for key in ("verdict", "checked", "skipped", "choice", "served_by")
-        }
-        row = {"batch": batch_idx, **measured, **handled}
+        handled = {key: outputs.get(key) for key in ("verdict", "checked", "choice", "served_by")}
+        row = {"batch": batch_idx, **measured, **handled, "skipped": whole["skipped"]}
         self.rows.append(row)
-        csv.writer(self._files[0]).writerow([cell_of(row.get(column)) for column in TRACE_COLUMNS])
-        for event in outputs.get("events", ()):
-            self.events.append(event)
-            self._files[1].write(json.dumps(event) + "\n")
-        for file in self._files:
-            file.flush()
+        self.events += whole["events"]
+        if self._files:
+            self._write(row, whole["events"])
         log_trace(
             trainer.loggers,
             batch_idx,
             {key: value for key, value in measured.items() if isinstance(value, float)},
         )
+
+    def _write(self, row: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> None:
+        csv.writer(self._files[0]).writerow([cell_of(row.get(column)) for column in TRACE_COLUMNS])
+        self._files[1].writelines(json.dumps(event) + "\n" for event in events)
+        for file in self._files:
+            file.flush()
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -210,3 +239,27 @@ class TraceWriter(Callback):
     def _close(self) -> None:
         for file in self._files:
             file.close()
+
+
+def _put_together(parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What the processes say of their shares of a batch, as if one had had all of it.
+
+    All judge alike, so the first one's events are those of all; but why nothing was learned, and
+    which images are to blame, only those know that had them.
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    images = sum(part["images"] for part in parts)
+    means: dict[str, float | None] = {}
+    for name in ("entropy", "loss"):
+        known = [part for part in parts if part[name] is not None]
+        total = sum(part[name] * part["images"] for part in known)
+        means[name] = total / images if len(known) == len(parts) else None
+    own = [part for part in parts if part["skipped"] not in (None, "elsewhere")]
+    skips = [event for part in own for event in part["events"] if event["event"] == "skipped"]
+    blamed = [name for event in skips for name in event.get("ids", ())]
+    events = [event for event in first["events"] if event["event"] != "skipped"]
+    if skips:
+        events.append({**skips[0], "ids": blamed} if blamed else skips[0])
+    return {**means, "skipped": own[0]["skipped"] if own else first["skipped"], "events": events}

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import monai.data
@@ -11,10 +12,11 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from monai.transforms import Compose, RandAdjustContrast, RandFlip, RandGaussianNoise, RandRotate90
-from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, Sampler, WeightedRandomSampler
 
 from datamodules.images import UNLABELLED, ImageSet, check_training_set
 from tta.config import closest
+from tta.distributed import place
 from tta.errors import InputError
 
 #: Augmentations by name: MONAI transforms of one scaled image (channels, H, W) or (channels, D, H, W), in plane.
@@ -27,6 +29,8 @@ AUGMENTATIONS: dict[str, Any] = {
 }
 
 
+#: Between the augmentations' seeds of two processes: further than seeds of two runs ever lie.
+_SEEDS_APART = 1_000_003
 _BATCH_VALUES = 2**25  # numbers in a batch that is only predicted: 128 MiB
 
 
@@ -100,6 +104,14 @@ class SourceData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled, augmented, and class-balanced where asked."""
         images = self.images["train"]
+        rank, parts = place()
+        if self.batch_size % parts or self.batch_size < 2 * parts:
+            raise InputError(
+                f"batch_size={self.batch_size} cannot be shared by {parts} processes, which need equal "
+                f"shares of at least 2 images: take a multiple of {parts}, or trainer.devices=1"
+            )
+        if parts > 1:  # or all would turn and flip alike
+            self.augmentation.set_random_state(seed=self.seed + rank * _SEEDS_APART)
         generator = torch.Generator().manual_seed(self.seed)
         weights = (
             1 / np.maximum(images.counts(), 1) if self.balanced else np.ones(images.num_classes)
@@ -110,8 +122,8 @@ class SourceData(LightningDataModule):
         # MONAI's loader seeds random transforms anew in each worker and epoch; torch's would repeat them.
         return monai.data.DataLoader(
             _Augmented(images, self.augmentation),
-            batch_size=self.batch_size,
-            sampler=sampler,
+            batch_size=self.batch_size // parts,
+            sampler=sampler if parts == 1 else _Dealt(sampler, self.batch_size, rank, parts),
             drop_last=len(images) > self.batch_size,  # a last batch of one has no batch statistics
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
@@ -119,22 +131,43 @@ class SourceData(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The validation images in order."""
-        return self.in_order("val")
+        """The validation images in order; of several processes each gets as many batches.
+
+        Where images do not go round evenly, one stands in twice, without its label, so that the
+        figure that picks the best epoch is that of all images, each counted once.
+        """
+        rank, parts = place()
+        if parts == 1:
+            return self.in_order("val")
+        count = len(self.images["val"])
+        share = list(range(rank, count, parts))
+        missing = -(-count // parts) - len(share)
+        return self.in_order("val", [*share, *[0] * missing], unlabelled=missing)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The test images in order."""
         return self.in_order("test")
 
-    def in_order(self, split: str, rows: Sequence[int] | None = None) -> DataLoader[Any]:
-        """The images of a split as they are, in order, or those of ``rows``; in batches of 256, of large images fewer."""
+    def in_order(
+        self, split: str, rows: Sequence[int] | None = None, unlabelled: int = 0
+    ) -> DataLoader[Any]:
+        """The images of a split as they are, in order, or those of ``rows``; in batches of 256, of large images fewer.
+
+        Args:
+            split: train, val or test.
+            rows: of the split; None: all.
+            unlabelled: how many of the last rows come without their labels.
+        """
         images = self.images[split]
         chosen = list(range(len(images))) if rows is None else list(rows)
         count = max(1, min(256, _BATCH_VALUES // (images.channels * math.prod(images.size))))
         batches = [chosen[i : i + count] for i in range(0, len(chosen), count)]
         pinned = torch.cuda.is_available()
         return DataLoader(
-            _InOrder(images, batches), batch_size=None, num_workers=self.workers, pin_memory=pinned
+            _InOrder(images, batches, len(chosen) - unlabelled),
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=pinned,
         )
 
     def sample(self, split: str, count: int) -> DataLoader[Any]:
@@ -177,11 +210,39 @@ class _Augmented(Dataset[dict[str, Any]]):
 
 
 class _InOrder(Dataset[dict[str, Any]]):
-    def __init__(self, images: ImageSet, batches: list[list[int]]) -> None:
-        self.images, self.batches = images, batches
+    """Whole batches; images from ``labelled`` on are without their labels."""
+
+    def __init__(self, images: ImageSet, batches: list[list[int]], labelled: int) -> None:
+        self.images, self.batches, self.labelled = images, batches, labelled
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.images.batch(self.batches[index])
+        batch = self.images.batch(self.batches[index])
+        before = sum(len(rows) for rows in self.batches[:index])
+        batch["label"][max(0, self.labelled - before) :] = UNLABELLED
+        return batch
+
+
+class _Dealt(Sampler[int]):
+    """Every so many-th image of an order: this process's share of each batch.
+
+    Args:
+        order: of all images, the same in each process.
+        batch_size: of all processes together.
+        rank: of this process.
+        parts: how many there are.
+    """
+
+    def __init__(self, order: Sampler[int], batch_size: int, rank: int, parts: int) -> None:
+        self.order, self.rank, self.parts = order, rank, parts
+        count = len(order)  # type: ignore[arg-type]
+        # As the loader of one process does: whole batches, or all images in one.
+        self.count = count if count <= batch_size else count - count % batch_size
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.count, self.parts))
+
+    def __iter__(self) -> Iterator[int]:
+        return islice(iter(self.order), self.rank, self.count, self.parts)

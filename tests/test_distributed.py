@@ -1,5 +1,6 @@
 """Two real processes adapt one model: moments are those of all images, and what one sees both act on."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.conftest import ROOT
 from tta.adaptation import AdaptationModule
 from tta.distributed import (
     any_of_all,
+    batch_of_all,
     mean_of_all,
     moments_of_all,
     place,
@@ -22,10 +24,14 @@ from tta.distributed import (
     skipped_by_all,
     total_of_all,
 )
+from tta.errors import ProcessLost
 from tta.methods import Prediction, create_method
+from tta.processes import together
 from tta.separation import class_moments
 
 CPU = torch.device("cpu")
+#: Status of the process that says that the other is gone.
+_TOLD = 7
 
 
 class Part(torch.utils.data.IterableDataset[dict[str, Any]]):
@@ -101,6 +107,9 @@ def work(folder: Path) -> None:
             "mean": [mean, values.mean(0), lonely, values.mean(0)],
             "count": count,
             "rows": [rows_of_all(values[mine]), values],
+            "batch": batch_of_all(
+                {"id": ["a", "c", "e"] if rank == 0 else ["b", "d"], "at": values[rank:5:2, 0]}
+            ),
             "flags": [
                 any_of_all(rank == 1, CPU),
                 any_of_all(False, CPU),
@@ -110,6 +119,15 @@ def work(folder: Path) -> None:
         },
         folder / f"{rank}.pt",
     )
+    # At last one is gone, and the other has a sentence for it.
+    trainer.strategy.barrier()
+    if rank == 1:
+        os._exit(1)
+    try:
+        with together():
+            total_of_all(values)
+    except ProcessLost:
+        sys.exit(_TOLD)
 
 
 def test_two_processes_act_alike_when_one_collapses(tmp_path: Path) -> None:
@@ -117,7 +135,7 @@ def test_two_processes_act_alike_when_one_collapses(tmp_path: Path) -> None:
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == _TOLD, done.stderr[-3000:]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first["verdicts"] == second["verdicts"]
     assert first["statistics"] == second["statistics"]
@@ -143,6 +161,8 @@ def test_two_processes_act_alike_when_one_collapses(tmp_path: Path) -> None:
         torch.testing.assert_close(found["mean"][2], found["mean"][3])
         assert found["count"] == 8
         torch.testing.assert_close(*found["rows"])
+        assert found["batch"]["id"] == ["a", "b", "c", "d", "e"]
+        assert found["batch"]["at"].tolist() == [0.0, 9.0, 36.0, 81.0, 144.0]
         assert found["flags"] == [True, False, 2.0]
     assert (first["reason"], second["reason"]) == (["elsewhere", None], ["broken", None])
 

@@ -5,6 +5,9 @@ from all parts in the order of ranks, so that every process computes the same nu
 process, everything passes through as it is.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -37,6 +40,39 @@ def rows_of_all(rows: Tensor) -> Tensor:
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
     return torch.cat([part[:count] for part, count in zip(from_all(padded), counts, strict=True)])
+
+
+def objects_of_all(value: Any) -> list[Any]:
+    """What each process has, in the order of ranks; it is pickled, so nothing on a device is in it."""
+    _, size = place()
+    if size == 1:
+        return [value]
+    values: list[Any] = [None] * size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def batch_of_all(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch that was dealt out to the processes in turn, whole and in its own order again.
+
+    Args:
+        part: this process's share: lists or tensors on the CPU, of an entry an image each.
+    """
+    parts = objects_of_all(dict(part))
+    if len(parts) == 1:
+        return dict(part)
+    lengths = [len(next(iter(share.values()))) for share in parts]
+    before = [sum(lengths[:rank]) for rank in range(len(parts))]
+    turns = sorted((turn, rank) for rank, count in enumerate(lengths) for turn in range(count))
+    order = [before[rank] + turn for turn, rank in turns]
+    whole: dict[str, Any] = {}
+    for key, value in part.items():
+        if isinstance(value, Tensor):
+            whole[key] = torch.cat([share[key] for share in parts])[order]
+        else:
+            joined = [entry for share in parts for entry in share[key]]
+            whole[key] = [joined[index] for index in order]
+    return whole
 
 
 def any_of_all(flag: bool, device: torch.device) -> bool:

@@ -1,21 +1,26 @@
 """What the command-line programs share: help, errors, output folders, Trainer arguments."""
 
 import inspect
+import io
 import json
 import logging
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tta.config import Groups, closest, describe, read_arguments, resolve, save
-from tta.errors import InputError, said
+from tta.errors import InputError, ProcessLost, said
+from tta.processes import is_first
 
 T = TypeVar("T")
 
@@ -30,7 +35,8 @@ def run(
 ) -> int:
     """Do the work, or print the help; returns the exit status.
 
-    An ``InputError`` becomes one sentence and 2. A Trainer that is terminated would leave with 0, as if the work were done;
+    An ``InputError`` becomes one sentence and 2, a process that was lost one sentence and 1; of several
+    processes, the first one speaks. A Trainer that is terminated would leave with 0, as if the work were done;
     it is 143 here, as for any process that SIGTERM ends. Of Ctrl-C, which a Trainer turns into an exit with 1, ``stopped``
     tells, and the status is 130.
     """
@@ -39,7 +45,12 @@ def run(
         return 0
     quieten()
     try:
-        work()
+        with nullcontext() if is_first() else redirect_stdout(io.StringIO()):
+            work()
+    except ProcessLost as error:
+        if is_first():
+            print(f"error: {error}", file=sys.stderr)
+        return 1
     except InputError as error:
         # One from a worker process comes with its traceback in front.
         print(f"error: {str(error).strip().rsplit('InputError: ', 1)[-1]}", file=sys.stderr)
@@ -74,7 +85,9 @@ def trainer_arguments(given: Mapping[str, Any], **defaults: Any) -> dict[str, An
             raise InputError(
                 f"unknown option trainer.{key}: {closest(key, set(known) - {'callbacks', 'logger'})}"
             )
-    quiet = {"enable_model_summary": False, "num_sanity_val_steps": 0}
+    # One device unless more are asked for: what several compute together differs in rounding and in
+    # the statistics of their shares of a batch, which nobody should meet by buying a second GPU.
+    quiet = {"enable_model_summary": False, "num_sanity_val_steps": 0, "devices": 1}
     return {**quiet, **defaults, **given}
 
 
@@ -85,11 +98,19 @@ def create_trainer(arguments: Mapping[str, Any]) -> Trainer:
         InputError: the Trainer refused an argument.
     """
     try:
-        return Trainer(**arguments)
+        trainer = Trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise InputError(
             f"lightning.Trainer refuses its arguments ({said(error)}): check trainer.*"
         ) from error
+    # Copies of this process would keep what they find to themselves; sharded weights are in no one's.
+    copied = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+    if copied or (trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy)):
+        raise InputError(
+            "several processes share the work by trainer.strategy=ddp only, which a script can use "
+            "and a notebook cannot: name it, or take trainer.devices=1"
+        )
+    return trainer
 
 
 def output_folder(path: str, config: Any, program: str) -> Path:
@@ -118,7 +139,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def quieten() -> None:
     """Leave out what Lightning says on every run and no user can act on."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.seed",
+        "lightning.fabric.utilities.distributed",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*is deprecated.*")
     warnings.filterwarnings(

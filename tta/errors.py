@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read, and other libraries' errors in words for it."""
+"""The exceptions that users are meant to read, and other libraries' errors in words for it."""
 
 import os
 
@@ -8,6 +8,10 @@ class InputError(ValueError):
 
     The entry points print it and exit with status 2.
     """
+
+
+class ProcessLost(RuntimeError):
+    """A process that shared the work ended before its time; the entry points print it and exit with 1."""
 
 
 #: Errors whose words stand for themselves; of others the type is told as well, for ``'shape'`` alone says nothing.

@@ -47,7 +47,16 @@ class SourceModule(LightningModule):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy."""
         loss = F.cross_entropy(self(batch["image"]), batch["label"])
-        self.log("train/loss", loss, prog_bar=True, on_epoch=True, on_step=False)
+        size = len(batch["image"])
+        self.log(
+            "train/loss",
+            loss,
+            prog_bar=True,
+            on_epoch=True,
+            on_step=False,
+            sync_dist=True,
+            batch_size=size,
+        )
         return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:

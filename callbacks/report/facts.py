@@ -40,7 +40,7 @@ class RunFacts:
         thresholds: of our guard; None without it.
         sums: after each batch, by which it alarms; empty without it.
         unupdated: source and control on the stream; None where nothing else than the source served.
-        parts: processes that shared the stream, of which the first one's part is told.
+        parts: processes that shared each batch.
     """
 
     name: str

@@ -13,6 +13,7 @@ from callbacks.base import Guard
 from callbacks.guard import CollapseGuard
 from callbacks.judge import STATISTICS, judge
 from callbacks.verdict import Memory, Statistics, Thresholds
+from tta.distributed import batch_of_all
 
 #: Images in a window of features.
 WINDOW = 400
@@ -59,7 +60,7 @@ class AdaptedObserver(Callback):
     """Keeps the adapted model's answers and a few windows of its features; place it before the guard.
 
     Memory stays bounded: a class an image, and three windows of at most ``WINDOW`` images each (of a larger batch every so
-    many-th image is taken).
+    many-th image is taken). Of several processes, windows hold the share of the one that writes the page.
 
     Args:
         guard: whose alarms are waited for; None without one.
@@ -99,7 +100,8 @@ class AdaptedObserver(Callback):
             outputs["features"][new].float(),
             batch["label"][new],
         )
-        self._predictions.append(predictions.cpu())
+        whole = batch_of_all({"said": predictions.cpu()})
+        self._predictions.append(whole["said"])
         distance = ((features - self.mean[predictions]).square() / self.var).mean()
         every = slice(None, None, -(-len(predictions) // WINDOW))
         kept = [value[every].cpu() for value in (features, predictions, labels)]

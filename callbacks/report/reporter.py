@@ -14,7 +14,7 @@ from callbacks.records import PredictionWriter, TraceWriter
 from callbacks.report.facts import RunFacts
 from callbacks.report.observe import AdaptedObserver, SumsObserver
 from callbacks.report.run import run_report
-from callbacks.report.unupdated import unupdated_pass
+from callbacks.report.unupdated import Unupdated, unupdated_pass
 from datamodules import StreamLoader
 from tta.adaptation import AdaptationModule
 from tta.checkpoint import SourceCheckpoint
@@ -41,48 +41,59 @@ class RunReporter:
         self.checkpoint, self.guard, self.writer, self.tracer = checkpoint, guard, writer, tracer
         self.observer = AdaptedObserver(guard, checkpoint.feature_mean, checkpoint.feature_var)
         self.sums = SumsObserver(guard) if isinstance(guard, CollapseGuard) else None
+        self.unupdated: Unupdated | None = None
+        self.parts = 1
 
     def around(self, callbacks: Sequence[Callback]) -> list[Callback]:
         """The run's callbacks between those of the report: one sees batches before the guard, one behind it."""
         return [self.observer, *callbacks, *([self.sums] if self.sums else [])]
+
+    def look_again(
+        self,
+        module: AdaptationModule,
+        loader: StreamLoader,
+        trainer: Trainer,
+        method: str,
+    ) -> None:
+        """Ask source and control about the stream, which all processes do together.
+
+        Args:
+            module: new, as it was before the run.
+            loader: of the stream.
+            trainer: which ran it.
+            method: name of the method.
+        """
+        self.parts = trainer.world_size
+        if METHODS[method] is METHODS["source"]:
+            return
+        self.unupdated = unupdated_pass(
+            module,
+            loader,
+            [row.get("choice") for row in self.tracer.rows],
+            self.writer.probabilities,
+            device=trainer.strategy.root_device,
+            precision=trainer.precision_plugin.forward_context(),
+            progress=trainer.progress_bar_callback is not None and trainer.is_global_zero,
+        )
 
     def write(
         self,
         path: Path,
         *,
         name: str,
-        module: AdaptationModule,
-        loader: StreamLoader,
-        trainer: Trainer,
         metrics: Mapping[str, Any],
         columns: Mapping[str, npt.NDArray[Any]],
         settings: Mapping[str, Any],
     ) -> None:
-        """Ask source and control about the stream, which all processes do together; the first one writes the page.
+        """Write the page.
 
         Args:
             path: of the page.
             name: of the run.
-            module: new, as it was before the run.
-            loader: of the stream.
-            trainer: which ran it.
             metrics: content of ``metrics.json``.
             columns: (N,) subgroup of each image, by the column's name.
             settings: the configuration, ``auto`` resolved.
         """
-        unupdated = None
-        if METHODS[settings["method"]["kind"]] is not METHODS["source"]:
-            unupdated = unupdated_pass(
-                module,
-                loader,
-                [row.get("choice") for row in self.tracer.rows],
-                self.writer.probabilities,
-                device=trainer.strategy.root_device,
-                precision=trainer.precision_plugin.forward_context(),
-                progress=trainer.progress_bar_callback is not None and trainer.is_global_zero,
-            )
-        if not trainer.is_global_zero:
-            return
         facts = RunFacts(
             name=name,
             settings=OmegaConf.to_yaml(OmegaConf.create(_shareable(settings))),
@@ -98,8 +109,8 @@ class RunReporter:
             observer=self.observer,
             thresholds=self.guard.thresholds if isinstance(self.guard, CollapseGuard) else None,
             sums=self.sums.rows if self.sums else (),
-            unupdated=unupdated,
-            parts=trainer.world_size,
+            unupdated=self.unupdated,
+            parts=self.parts,
         )
         path.write_text(run_report(facts), encoding="utf-8")
 

@@ -21,7 +21,7 @@ def run_report(facts: RunFacts) -> str:
     numbers |= {"alarm": facts.metrics["alarms"], "reset": facts.metrics["resets"]}
     lead = ", ".join(page.counted(number, thing) for thing, number in numbers.items()) + "."
     if facts.parts > 1:
-        lead += f" {facts.parts} processes shared each batch; this page is about the images of the first one."
+        lead += f" {facts.parts} processes shared each batch."
     sections = [
         ("What happened", guarded.what_happened(view)),
         ("Guard", guarded.guard(view)),

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tta.adaptation import AdaptationModule
+from tta.distributed import batch_of_all, objects_of_all, place
 from tta.repair import repaired
 
 #: Images with the largest change of mind that are kept.
@@ -68,7 +69,7 @@ def unupdated_pass(
     precision: AbstractContextManager[Any] | None = None,
     progress: bool = True,
 ) -> Unupdated:
-    """Ask the un-updated networks about a stream that was adapted to.
+    """Ask the un-updated networks about a stream that was adapted to; all processes do so together.
 
     The control is under the statistics that the guard had chosen at each batch; where nobody chose, under the method's own.
 
@@ -82,8 +83,9 @@ def unupdated_pass(
         progress: whether to show a bar, on a terminal.
     """
     module.to(device)
-    answers: list[list[tuple[Tensor, Tensor]]] = [[], []]
-    changes: dict[str, Change] = {}
+    answers: dict[str, list[Answers]] = {"source": [], "control": []}
+    changes: list[Change] = []
+    rank, parts = place()
     at = 0
     hidden = None if progress else True
     bar = tqdm(
@@ -94,24 +96,33 @@ def unupdated_pass(
             both = _ask(module, batch["image"].to(device), choice)
             new = slice(batch.get("seen_before", 0), None)
             source, control = (logits[new].float().softmax(1).cpu() for logits in both)
-            for kept, p in zip(answers, (source, control), strict=True):
-                confidences, predictions = p.max(1)
-                kept.append((predictions, confidences))
-            left = served[at : at + len(control)]
-            at += len(control)
+            whole = batch_of_all({"source": source, "control": control})
+            for name, kept in answers.items():
+                confidences, predictions = whole[name].max(1)
+                kept.append(Answers(predictions, confidences))
+            left = served[at : at + len(whole["control"])][rank::parts]
+            at += len(whole["control"])
             shown = {key: batch[key][new] for key in ("id", "domain", "label", "image")}
-            for change in _changes(index, shown, control, left):
-                if change.id not in changes or changes[change.id].size < change.size:
-                    changes[change.id] = change
-            changes = {
-                change.id: change
-                for change in sorted(changes.values(), key=lambda c: -c.size)[:KEPT]
-            }
+            changes = _largest([*changes, *_changes(index, shown, control, left)])
             bar.update()
-    joined = [
-        Answers(*(torch.cat(values) for values in zip(*kept, strict=True))) for kept in answers
-    ]
-    return Unupdated(joined[0], joined[1], list(changes.values()))
+    changes = _largest([change for own in objects_of_all(changes) for change in own])
+    return Unupdated(_joined(answers["source"]), _joined(answers["control"]), changes)
+
+
+def _joined(answers: Sequence[Answers]) -> Answers:
+    return Answers(
+        torch.cat([said.predictions for said in answers]),
+        torch.cat([said.confidences for said in answers]),
+    )
+
+
+def _largest(changes: Sequence[Change]) -> list[Change]:
+    """The largest changes of mind, of an image that comes again its largest."""
+    best: dict[str, Change] = {}
+    for change in changes:
+        if change.id not in best or best[change.id].size < change.size:
+            best[change.id] = change
+    return sorted(best.values(), key=lambda change: -change.size)[:KEPT]
 
 
 def _ask(module: AdaptationModule, images: Tensor, choice: str | None) -> tuple[Tensor, Tensor]:

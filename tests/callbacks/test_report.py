@@ -13,7 +13,7 @@ import torch
 import adapt
 from callbacks.report import figures, page
 from callbacks.report.observe import WINDOW
-from tests.conftest import QUICK, ROOT
+from tests.conftest import QUICK
 from tests.datamodules.test_npz import saved
 from tests.test_own_data import clinic
 from tests.test_own_data import run as run_program
@@ -261,33 +261,6 @@ def test_what_may_hold_a_password_is_not_passed_around(source: Path, tmp_path: P
     ]
     text, _ = report(source, tmp_path / "out", "method=norm", "data.target_images=64", *words)
     assert "tell-nobody" not in text
-
-
-def test_two_processes_leave_one_page(source: Path, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    words = [
-        "method=tent",
-        "wandb.mode=disabled",
-        "trainer.enable_progress_bar=false",
-        "data.target_images=256",
-        "report=true",
-    ]
-    devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
-    command = [
-        sys.executable,
-        "adapt.py",
-        f"source={source}",
-        f"output={tmp_path / 'out'}",
-        *words,
-        *devices,
-    ]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=240, capture_output=True)
-    text, _ = checked(tmp_path / "out" / "report.html")
-    assert "2 processes shared each batch" in text
-    assert "128 images, 4 batches" in text
-    assert [path.parent.name for path in tmp_path.rglob("report.html")] == ["out"]
 
 
 def test_long_streams_are_thinned_to_what_matters() -> None:

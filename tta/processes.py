@@ -1,0 +1,90 @@
+"""A program in several processes: the first one speaks and writes, and none is left behind or lost without a word.
+
+Lightning starts the others with the program's own command line (or torchrun and SLURM start all). They share training or the
+stream; what comes after it is for the first process alone.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+from lightning import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from tta.distributed import place
+from tta.errors import ProcessLost
+
+#: Seconds that a process has to end once its work is done; it has nothing left to write.
+_TO_END = 60
+#: What Lightning's launcher leaves in the environment of the process that it was called in.
+_LAUNCHED = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+#: Words of the backends' errors when the connection to another process is gone.
+_GONE = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
+
+
+def is_first() -> bool:
+    """Whether this process speaks and writes, which can be told before the processes have met."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Within the block processes talk to each other; one that is gone ends it with a sentence.
+
+    Raises:
+        ProcessLost: another process ended before its work was done.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # gloo has no exception of its own
+        words = str(error).lower()
+        if place()[1] == 1 or not any(word in words for word in _GONE):
+            raise
+        raise ProcessLost(
+            "one of the processes that share this run ended before the others, so it was stopped: "
+            "see what that process said, or run in one process, trainer.devices=1"
+        ) from error
+
+
+class Others:
+    """The other processes of a Trainer's run, from when their work is done.
+
+    Args:
+        trainer: whose run is over.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._children: list[subprocess.Popen[bytes]] = []
+        if place()[1] == 1:
+            return
+        with together():
+            trainer.strategy.barrier("the shared work is done")
+        dist.destroy_process_group()
+        children = getattr(trainer.strategy.launcher, "procs", [])
+        self._children = list(children)
+        # Lightning watches this list, and would kill the first process, with what it has still to
+        # write, if another one stumbled over its own end.
+        children.clear()
+        if self._children:  # Trainers to come are of one process
+            for name in _LAUNCHED:
+                os.environ.pop(name, None)
+
+    def ended(self) -> None:
+        """Wait for them; this is the last thing that a program does.
+
+        Raises:
+            ProcessLost: one did not end well.
+        """
+        for number, child in enumerate(self._children, start=1):
+            try:
+                status = child.wait(_TO_END)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                status = child.wait()
+            if status:
+                raise ProcessLost(
+                    f"process {number} of this run ended with status {status}, though its work "
+                    "was done: the results are whole, but see what it said"
+                )

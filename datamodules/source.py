@@ -105,7 +105,7 @@ class SourceData(LightningDataModule):
         """Shuffled, augmented, and class-balanced where asked."""
         images = self.images["train"]
         rank, parts = place()
-        if self.batch_size % parts or self.batch_size < 2 * parts:
+        if parts > 1 and (self.batch_size % parts or self.batch_size < 2 * parts):
             raise InputError(
                 f"batch_size={self.batch_size} cannot be shared by {parts} processes, which need equal "
                 f"shares of at least 2 images: take a multiple of {parts}, or trainer.devices=1"

@@ -5,19 +5,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from datamodules.images import ImageSet
+from datamodules.images import MISSING, ImageSet
 from datamodules.shifts import Shift
 from datamodules.streams.base import StreamConfig, as_they_are
+from datamodules.streams.clock import sortable
 from datamodules.streams.stream import COLUMNS, Order, Stream
 from tta.config import closest
 from tta.errors import InputError
 from tta.options import option
 
+#: What is no time; -1 may be one, counted from some moment.
+_UNTIMED = {"", *MISSING} - {"-1", "-1.0"}
 #: Columns of a saved stream that replaying it reads.
 _USED = ("id", "row", "shift", "severity", "seed")
 
@@ -27,7 +28,10 @@ class TimeConfig(StreamConfig):
     """The target's real order, by a column of its metadata; every image once a pass."""
 
     column: str = option(
-        "time", "the column: numbers, or dates written year first, 2024-05-31T12:00"
+        "time", "the column: numbers, dates of ISO 8601 (2024-05-31T12:00) or DICOM"
+    )
+    time_format: str | None = option(
+        None, "how its dates are written, where otherwise: %d.%m.%Y for 31.05.2024 (strptime)"
     )
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
@@ -36,14 +40,15 @@ class TimeConfig(StreamConfig):
             raise InputError(
                 f"the target has no column {self.column!r} to order by: {closest(self.column, images.metadata)}"
             )
-        values = _sortable(images.metadata[self.column])
-        missing = int(
-            (values != values).sum() if values.dtype.kind in "fM" else (values == "").sum()
-        )
+        values = images.metadata[self.column]
+        text = [str(value).strip() for value in values.tolist()]
+        missing = sum(value in _UNTIMED for value in text)
         if missing:
             raise InputError(
                 f"the column {self.column!r} is empty for {missing} of the target's {len(images)} images"
             )
+        if values.dtype.kind not in "iufM":
+            values = sortable(self.column, text, self.time_format)
         return as_they_are(images, np.argsort(values, kind="stable"))
 
 
@@ -76,17 +81,6 @@ class ReplayConfig(StreamConfig):
             numbers.append(number)
             which.append(written[key])
         return Stream(_find(names, numbers, images, self.path), tuple(shifts), np.array(which))
-
-
-def _sortable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Numbers and dates as they are; text as numbers where it is numbers, for "9" comes before "10"."""
-    if values.dtype.kind in "iufM":
-        return values
-    text = np.array(values.tolist(), dtype=str)  # numpy cannot cast its variable-width text
-    try:
-        return text.astype(float)
-    except ValueError:
-        return text
 
 
 def _lines(path: Path) -> Iterator[tuple[str, ...]]:

@@ -1,21 +1,17 @@
 """A folder of image files: a folder for each class, or one without labels."""
 
-import logging
-import os
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from datamodules.decoding import SUFFIXES
 from datamodules.images import ImageSet, Split, Strings
 from datamodules.options import FilesConfig
 from datamodules.records import Records, images_of, repeated, text
 from datamodules.splits import FOLDER
+from datamodules.walk import image_files
 from tta.errors import InputError
 from tta.options import option
 
-_log = logging.getLogger(__name__)
 _SPLITS = ("train", "val", "test")
 
 
@@ -81,30 +77,3 @@ def _below(parts: list[list[str]]) -> dict[str, Strings]:
     if len(pairs) <= len({name for name, _ in pairs}):
         return {}
     return {FOLDER: text(part[1] if len(part) > 2 else "" for part in parts)}
-
-
-def image_files(root: Path) -> list[str]:
-    """Paths of all image files below a folder, relative to it, sorted; others are counted in a warning.
-
-    Raises:
-        InputError: no such folder, or no image in it.
-    """
-    if not root.is_dir():
-        raise InputError(f"the folder {root} does not exist: check data.root and data.target")
-    found, others = [], Counter[str]()
-    for folder, inner, names in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        below = os.path.relpath(folder, root)
-        for name in names:
-            if name.lower().endswith(SUFFIXES):
-                found.append(name if below == "." else f"{below}/{name}")
-            elif not name.startswith("."):
-                others[os.path.splitext(name)[1] or "no suffix"] += 1
-    if others:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
-        _log.warning("%s: files that are no images are left out (%s)", root, kinds)
-    if not found:
-        raise InputError(
-            f"{root} has no image files: expected {', '.join(SUFFIXES)} in it or in class folders"
-        )
-    return sorted(found)

@@ -12,6 +12,9 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from datamodules.formats.decoded import Array, Decoded, Unreadable, native, span_of
 from datamodules.formats.memory import refuse_beyond_memory
 
+#: Volumes of one file, without a unit of time, that may be channels: sequences of MR, say.
+_CHANNELS = 8
+
 
 def read_nifti(path: Path) -> Decoded:
     """A plane or volume, turned to RAS, its slowest axis first.
@@ -21,7 +24,8 @@ def read_nifti(path: Path) -> Decoded:
     """
     image: Any = nibabel.load(path)
     if not isinstance(image, nibabel.Nifti1Pair):
-        raise Unreadable(f"is no NIfTI file but {type(image).__name__.removesuffix('Image')}")
+        kind = type(image).__name__.removesuffix("Image")
+        raise Unreadable(f"is {kind}, no plain NIfTI: save its volume as NIfTI")
     refuse_beyond_memory(math.prod(image.shape) * max(4, image.get_data_dtype().itemsize))
     pixels = _channels_last(image, _values(image))
     # Sites store volumes in different orientations, and a network would take that for a shift.
@@ -52,7 +56,7 @@ def _values(image: Any) -> Array:
     scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
     long = dtype.kind == "f" and dtype.itemsize > 4
     if long or (scaled and dtype.kind in "iu"):  # float32 is what a network gets
-        return np.asanyarray(image.dataobj.get_scaled(np.float32)).astype(np.float32, copy=False)
+        return np.asarray(image.get_fdata(caching="unchanged", dtype=np.float32))
     return native(np.asanyarray(image.dataobj))
 
 
@@ -60,7 +64,7 @@ def _channels_last(image: Any, pixels: Array) -> Array:
     """(X, Y, Z, channels)."""
     shape = image.shape + (1,) * (3 - len(image.shape))
     more = [side for side in shape[3:] if side > 1]
-    if len(shape) == 4 and more and _counts_time(image.header):
+    if len(shape) == 4 and more and (more[0] > _CHANNELS or _counts_time(image.header)):
         raise Unreadable(
             f"is a time series of {shape[3]} volumes: write each to a file of its own (channels are "
             "saved as vectors, or without a unit of time)"

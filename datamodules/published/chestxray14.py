@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.folder import image_files
 from datamodules.images import ImageSet, Split
 from datamodules.published.common import PublishedConfig, columns, folder, published
 from datamodules.records import Records, text
 from datamodules.splits import cut
+from datamodules.walk import image_files
 from tta.config import closest
 from tta.errors import InputError
 from tta.options import option

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.folder import image_files
 from datamodules.images import ImageSet, Split, Strings
 from datamodules.options import FilesConfig
 from datamodules.records import Records, images_of, repeated, text
 from datamodules.table import read_table
+from datamodules.walk import image_files
 from tta.config import closest
 from tta.errors import InputError
 from tta.options import option

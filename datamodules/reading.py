@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import CropForegroundd, Spacing
 
 from datamodules.decoding import Array, Decoded, Unreadable
+from datamodules.formats.geometry import placed
 
 #: Shares of pixels that ``window=percentile`` maps to 0 and 1, as published for MR, which has no unit.
 _PERCENTILES = (0.5, 99.5)
@@ -103,6 +104,7 @@ class Reading:
         return _typed(np.moveaxis(resampled.numpy(), 0, -1), pixels.dtype)
 
     def _cropped(self, pixels: Array, decoded: Decoded, mask: Decoded, margin: int) -> Array:
+        mask = placed(mask, decoded)
         if mask.pixels.shape[:-1] != decoded.pixels.shape[:-1]:
             raise Unreadable(
                 f"is {by(decoded.pixels.shape[:-1])}, and its mask {by(mask.pixels.shape[:-1])}"

@@ -1,62 +1,108 @@
 """DICOM files, and folders of one series, through pydicom."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from monai.data import PydicomReader
+from pydicom.uid import SegmentationStorage
 
-from datamodules.formats.decoded import Decoded, Unreadable, reader_of
+from datamodules.formats.dataset import Frame, frames, is_dicom, opened
+from datamodules.formats.decoded import Array, Decoded, narrow
+from datamodules.formats.geometry import (
+    axes_of,
+    plane_spacing,
+    positions_of,
+    spacing_of,
+    volume_of,
+)
+from datamodules.formats.headers import Header, frames_of
+from datamodules.formats.rescaling import displayed, raw
+from datamodules.formats.segmentation import read_segmentation
+from datamodules.formats.series import numbered, slices
 
+__all__ = ["is_dicom", "read_dicom"]
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file bears DICOM's mark, whatever its name."""
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
+_SEGMENTATIONS = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")  # the latter of label maps
+
+_UNPLACED = "has slices without positions: they stay as they are stored, by InstanceNumber"
+_FRAMES = "has frames without positions: they are the planes of a volume, in their order"
 
 
 def read_dicom(path: Path) -> Decoded:
-    """A file, or all slices of a series, rescaled to their unit."""
-    reader = reader_of(PydicomReader, swap_ij=False, fname_regex=None)
-    content = reader.read(path)
-    slices = content if isinstance(content, list) else [content]
-    if not slices:
-        raise Unreadable("is a folder without DICOM files")
-    first = slices[0]
-    photometric = str(first.get("PhotometricInterpretation", ""))
-    if photometric == "PALETTE COLOR":
-        raise Unreadable("has palette colours: convert it to RGB")
-    pixels, _ = reader.get_data(content)
-    if len(slices) > 1:
-        pixels = np.moveaxis(pixels, -1, 0)
-    if first.get("SamplesPerPixel", 1) == 1:
-        pixels = pixels[..., None]
-    slope, intercept = (
-        float(first.get("RescaleSlope", 1) or 1),
-        float(first.get("RescaleIntercept", 0) or 0),
-    )
-    bits, signed = int(first.get("BitsStored", 16)), bool(first.get("PixelRepresentation", 0))
-    lowest = -(2 ** (bits - 1)) if signed else 0
-    ends = slope * lowest + intercept, slope * (lowest + 2**bits - 1) + intercept
-    if (
-        photometric == "MONOCHROME1"
-    ):  # bright means little: turned over, so that all files mean the same
-        pixels = (sum(ends) - pixels.astype(np.float64)).astype(pixels.dtype)
+    """A file, or all slices of a series in a folder, in raw values.
+
+    A file of one frame is a plane as it is displayed. Slices, and frames with positions, are a volume
+    turned to RAS like a NIfTI file's; frames without are one as they are stored.
+
+    Raises:
+        Unreadable: it holds no image, or none that is sure to be read rightly.
+    """
+    if path.is_dir():
+        return _decoded(slices(path))
+    dataset = opened(path)
+    if dataset.get("SOPClassUID") in _SEGMENTATIONS:
+        return read_segmentation(dataset, path.name)
+    return _decoded(frames(dataset, path.name))
+
+
+def _decoded(planes: list[Frame]) -> Decoded:
+    headers = [plane.header for plane in planes]
+    values, span = raw(planes)
+    arrange, spacing, affine, note = _arrangement(headers, values[0].shape[:2])
+    window, display = displayed(planes, values, arrange)
+    pixels = arrange(values)
+    notes = (note, narrow(pixels, span))
     return Decoded(
         pixels,
-        None if signed or intercept else (ends[0], ends[1]),
-        _own_window(first),
-        kind=f"DICOM {first.get('Modality', '')}".strip(),
-        unit="HU" if first.get("RescaleType") == "HU" else "",
+        span,
+        window,
+        spacing,
+        affine,
+        headers[0].text("PhotometricInterpretation") == "MONOCHROME1",
+        display,
+        "; ".join(filter(None, notes)),
     )
 
 
-def _own_window(dataset: Any) -> tuple[float, float] | None:
-    """The first display window of a DICOM file."""
-    values = [dataset.get(name) for name in ("WindowCenter", "WindowWidth")]
-    if any(value is None or value == "" for value in values):
-        return None
-    center, width = (
-        float(value if isinstance(value, (int, float, str)) else value[0]) for value in values
+class _Arrangement(NamedTuple):
+    arrange: Callable[[Sequence[Array]], Array]
+    spacing: tuple[float, ...] | None = None
+    affine: Array | None = None
+    note: str = ""
+
+
+def _arrangement(headers: list[Header], sides: tuple[int, ...]) -> _Arrangement:
+    """How planes become an image."""
+    if len(headers) == 1:
+        return _Arrangement(lambda planes: planes[0], plane_spacing(headers[0]))
+    positions = _positions(headers)
+    volume = None if positions is None else volume_of(positions, headers)
+    if volume is not None:
+        affine = volume.turned(sides)
+        if not volume.measured:
+            return _Arrangement(volume.stacked)
+        return _Arrangement(volume.stacked, spacing_of(affine), affine, volume.note)
+    series = frames_of(headers[0].dataset) == 1
+    order = numbered(headers) if series else range(len(headers))
+    return _Arrangement(
+        lambda planes: np.stack([planes[place] for place in order]),
+        note=_UNPLACED if series else _FRAMES,
     )
-    return center - width / 2, center + width / 2
+
+
+def _positions(headers: list[Header]) -> Array | None:
+    """(N, 3) positions of slices or frames, LPS; None where they have none of their own."""
+    first = headers[0]
+    if frames_of(first.dataset) == 1:
+        return positions_of(headers)
+    offsets = first.numbers("GridFrameOffsetVector", len(headers))  # of a radiotherapy dose
+    if offsets:
+        axes, origin = axes_of(headers[:1]), positions_of(headers[:1])
+        if axes is None or origin is None:
+            return None
+        return origin + np.outer(np.asarray(offsets) - offsets[0], axes[0])
+    positions = positions_of(headers) if first.in_groups("ImagePositionPatient") else None
+    if positions is None or np.array_equal(positions.min(axis=0), positions.max(axis=0)):
+        return None  # a film of one plane
+    return positions

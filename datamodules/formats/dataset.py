@@ -1,0 +1,128 @@
+"""One DICOM file: what it is, and its pixels as they are stored."""
+
+import struct
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut
+from pydicom.pixels.utils import pixel_array
+
+from datamodules.formats.decoded import Array, Unreadable, native
+from datamodules.formats.headers import Header, frames_of
+
+_PREAMBLE = 128  # bytes of a DICOM file before its mark
+_MARK = b"DICM"
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+#: What pydicom and its decoders raise on damaged or contradictory files.
+_DAMAGE = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+class Frame(NamedTuple):
+    """One plane as it is stored.
+
+    Attributes:
+        header: what the file says of it.
+        pixels: (H, W, channels).
+        name: of its file.
+    """
+
+    header: Header
+    pixels: Array
+    name: str
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file bears DICOM's mark, whatever its name."""
+    with open(path, "rb") as file:
+        return file.read(_PREAMBLE + len(_MARK))[_PREAMBLE:] == _MARK
+
+
+def opened(path: Path) -> Dataset:
+    """A file's attributes.
+
+    Raises:
+        Unreadable: it is no DICOM file.
+    """
+    _silence()
+    try:
+        return pydicom.dcmread(path)
+    except InvalidDicomError as error:
+        raise Unreadable(
+            "is no DICOM file: it lacks the mark DICM after 128 bytes, which each one has"
+        ) from error
+
+
+def frames(dataset: Dataset, name: str) -> list[Frame]:
+    """The planes of a file: grey, or RGB.
+
+    Raises:
+        Unreadable: it holds no image, or one that cannot be decoded.
+    """
+    _check_kind(dataset)
+    _check_decoder(dataset)
+    photometric = str(dataset.get("PhotometricInterpretation", ""))
+    count = frames_of(dataset)
+    try:
+        pixels = native(pixel_array(dataset))
+        if photometric == "PALETTE COLOR":
+            pixels = apply_color_lut(pixels, dataset)
+    except _DAMAGE as error:
+        raise Unreadable(f"cannot be decoded: {' '.join(str(error).split())}") from error
+    if photometric.startswith("MONOCHROME"):
+        pixels = pixels[..., None]
+    elif pixels.shape[-1] != 3 or not photometric.startswith(("RGB", "YBR", "PALETTE")):
+        raise Unreadable(f"has colours as {photometric or 'it does not say'}: convert it to RGB")
+    if pixels.dtype == np.float64:
+        pixels = pixels.astype(np.float32)
+    planes = pixels.reshape(count, *pixels.shape[-3:])
+    return [Frame(Header(dataset, index), plane, name) for index, plane in enumerate(planes)]
+
+
+def _check_kind(dataset: Dataset) -> None:
+    """Refuse what holds no image, and say what it is."""
+    if any(name in dataset for name in _PIXELS):
+        return
+    if "DirectoryRecordSequence" in dataset:
+        raise Unreadable("is a DICOMDIR, the index of a disc: name the image files instead")
+    uid = dataset.get("SOPClassUID")
+    kind = uid.name.removesuffix(" Storage") if uid else "of no known kind"
+    raise Unreadable(f"is DICOM without pixels ({kind}): leave it out")
+
+
+def _check_decoder(dataset: Dataset) -> None:
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None:
+        raise Unreadable("does not say how it is encoded (no TransferSyntaxUID)")
+    if not syntax.is_compressed or syntax.is_deflated:
+        return
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError as error:
+        raise Unreadable(
+            f"is compressed as {syntax.name}, for which there is no decoder: write it anew as PNG or DICOM"
+        ) from error
+    if not available:
+        raise Unreadable(f'is compressed as {syntax.name}: pip install "holdfast[dicom]" reads it')
+
+
+@lru_cache(maxsize=1)
+def _silence() -> None:
+    # Said of every file of a scanner; what makes an image wrong is an error, not a warning.
+    warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")

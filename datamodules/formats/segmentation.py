@@ -1,0 +1,80 @@
+"""DICOM segmentations: which voxels belong to which segment."""
+
+import numpy as np
+from pydicom import Dataset
+
+from datamodules.formats.dataset import Frame, frames
+from datamodules.formats.decoded import Array, Decoded, Unreadable
+from datamodules.formats.geometry import axes_of, distances, grid, positions_of, spacing_of
+
+#: Share of a segment from which a voxel of a fractional segmentation belongs to it.
+_HALF = 0.5
+
+#: Part of the distance of slices by which a plane may lie beside the grid of the others.
+_OFF = 0.1
+
+_OVERLAP = "has segments that overlap: the one of the higher number holds"
+
+
+def read_segmentation(dataset: Dataset, name: str) -> Decoded:
+    """The numbers of segments, (D, H, W, 1), 0 in none; planes between the marked ones are empty.
+
+    The volume reaches from the first marked plane to the last; ``geometry.placed`` puts it into its image.
+
+    Raises:
+        Unreadable: its planes have no positions, or lie on no grid.
+    """
+    planes = frames(dataset, name)
+    headers = [plane.header for plane in planes]
+    positions, axes = positions_of(headers), axes_of(headers)
+    if positions is None or axes is None:
+        raise Unreadable("is a segmentation without positions in the patient: write it as NIfTI")
+    along, order = distances(positions, axes)
+    step = _step(planes[0], along)
+    places = (along - along[0]) / step
+    if (np.abs(places - np.round(places)) > _OFF).any():
+        raise Unreadable("is a segmentation whose planes are unevenly spaced: write it as NIfTI")
+    levels = np.round(places).astype(int)
+    volume, overlap = _numbers(dataset, [planes[place] for place in order], levels)
+    where = grid(axes, positions[order[0]], axes[0] * step, headers[0], list(range(len(volume))))
+    affine = where.turned(volume.shape[1:3])
+    return Decoded(
+        where.stacked(list(volume)),
+        None,
+        spacing=spacing_of(affine) if where.measured else None,
+        affine=affine,
+        note=_OVERLAP if overlap else "",
+    )
+
+
+def _step(plane: Frame, along: Array) -> float:
+    """mm between planes: as told, else the least that there is."""
+    told = plane.header.number("SpacingBetweenSlices")
+    if told:
+        return abs(told)
+    steps = np.diff(np.unique(np.round(along, 3)))
+    return float(steps.min()) if steps.size else plane.header.number("SliceThickness") or 1.0
+
+
+def _numbers(dataset: Dataset, planes: list[Frame], levels: Array) -> tuple[Array, bool]:
+    """(D, H, W, 1) numbers of segments, and whether some overlap."""
+    kind = str(dataset.get("SegmentationType", "")).upper()
+    result = np.zeros((levels[-1] + 1, *planes[0].pixels.shape), np.uint16)
+    overlap = False
+    for plane, level in zip(planes, levels, strict=True):
+        if kind == "LABELMAP":
+            numbers = plane.pixels.astype(np.uint16)
+        else:
+            number = plane.header.number("ReferencedSegmentNumber")
+            if number is None:
+                raise Unreadable("is a segmentation that does not name a plane's segment")
+            numbers = _marked(dataset, plane.pixels, kind) * np.uint16(number)
+        overlap |= bool(((result[level] != 0) & (numbers != 0) & (result[level] != numbers)).any())
+        result[level] = np.maximum(result[level], numbers)
+    return result, overlap
+
+
+def _marked(dataset: Dataset, pixels: Array, kind: str) -> Array:
+    if kind != "FRACTIONAL":
+        return pixels != 0
+    return pixels >= _HALF * float(dataset.get("MaximumFractionalValue") or np.iinfo(np.uint8).max)

@@ -14,7 +14,8 @@ import train
 from datamodules.folder import FolderConfig, load_folder
 from datamodules.npz import NpzConfig, load_npz
 from tests.conftest import QUICK
-from tests.datamodules.test_files import write_dicom, write_picture
+from tests.datamodules.dicoms import write_dicom
+from tests.datamodules.test_files import write_picture
 
 Capture = pytest.CaptureFixture[str]
 

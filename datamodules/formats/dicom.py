@@ -17,7 +17,7 @@ from datamodules.formats.geometry import (
     volume_of,
 )
 from datamodules.formats.headers import Header, frames_of
-from datamodules.formats.rescaling import displayed, raw
+from datamodules.formats.rescaling import displayed, raw, unit_of
 from datamodules.formats.segmentation import read_segmentation
 from datamodules.formats.series import numbered, slices
 
@@ -49,40 +49,43 @@ def read_dicom(path: Path) -> Decoded:
 def _decoded(planes: list[Frame]) -> Decoded:
     headers = [plane.header for plane in planes]
     values, span = raw(planes)
-    arrange, spacing, affine, note = _arrangement(headers, values[0].shape[:2])
-    window, display = displayed(planes, values, arrange)
-    pixels = arrange(values)
-    notes = (note, narrow(pixels, span))
+    how = _arrangement(headers, values[0].shape[:2])
+    window, display = displayed(planes, values, how.arrange)
+    pixels = how.arrange(values)
     return Decoded(
         pixels,
         span,
-        window,
-        spacing,
-        affine,
-        headers[0].text("PhotometricInterpretation") == "MONOCHROME1",
-        display,
-        "; ".join(filter(None, notes)),
+        window=window,
+        spacing=how.spacing,
+        affine=how.affine,
+        inverted=headers[0].text("PhotometricInterpretation") == "MONOCHROME1",
+        display=display,
+        note="; ".join(filter(None, (how.note, narrow(pixels, span)))),
+        kind=f"DICOM {headers[0].text('Modality')}".strip(),
+        unit=unit_of(headers[0]),
+        turned=how.turned,
     )
 
 
 class _Arrangement(NamedTuple):
+    """How planes become an image, and what ``Decoded`` then says of it."""
+
     arrange: Callable[[Sequence[Array]], Array]
     spacing: tuple[float, ...] | None = None
     affine: Array | None = None
     note: str = ""
+    turned: bool = False
 
 
 def _arrangement(headers: list[Header], sides: tuple[int, ...]) -> _Arrangement:
-    """How planes become an image."""
     if len(headers) == 1:
         return _Arrangement(lambda planes: planes[0], plane_spacing(headers[0]))
     positions = _positions(headers)
     volume = None if positions is None else volume_of(positions, headers)
     if volume is not None:
-        affine = volume.turned(sides)
-        if not volume.measured:
-            return _Arrangement(volume.stacked)
-        return _Arrangement(volume.stacked, spacing_of(affine), affine, volume.note)
+        affine = volume.turned(sides) if volume.measured else None
+        spacing = None if affine is None else spacing_of(affine)
+        return _Arrangement(volume.stacked, spacing, affine, volume.note, volume.other)
     series = frames_of(headers[0].dataset) == 1
     order = numbered(headers) if series else range(len(headers))
     return _Arrangement(

@@ -25,6 +25,9 @@ _OFF = 0.1
 _TILT = 0.0175
 _TILTED = "has tilted slices, which are stacked as if they were not"
 
+#: Orientation of planes that lie on each other upwards, rows towards the front, columns to the right.
+_STORED_RAS = [[2, 1], [1, 1], [0, 1]]
+
 _LPS_TO_RAS = np.diag(
     [-1.0, -1.0, 1.0, 1.0]
 )  # DICOM counts towards left and back, NIfTI towards right and front
@@ -42,6 +45,11 @@ class Volume(NamedTuple):
     order: list[int]
     affine: Array
     measured: bool
+
+    @property
+    def other(self) -> bool:
+        """Whether its planes are stored in another orientation than RAS."""
+        return not np.array_equal(io_orientation(self.affine), _STORED_RAS)
 
     @property
     def note(self) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from datamodules.formats.dataset import Frame
 from datamodules.formats.decoded import Array, Unreadable
@@ -12,6 +13,9 @@ from datamodules.formats.tables import Table, table_of
 
 #: Projections, whose rescaled values are in no unit that others share: they span what they store.
 _PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RF", "RG", "XA")
+
+#: Types of raw values that are no unit.
+_UNSPECIFIED = ("", "US", "UNSPECIFIED")
 
 #: Width of a window that is a step: what is less than a stored value, and more than rounding.
 _STEP = 1e-3
@@ -86,8 +90,18 @@ def modality_of(frame: Frame) -> Modality:
         raise Unreadable("has a RescaleSlope of 0, which makes all its values one: correct it")
     stored = _stored(frame)
     unsigned = stored is not None and stored[0] == 0
-    unitless = (slope, intercept) == (1, 0) or header.text("Modality") in _PROJECTIONS
+    identity, projection = (slope, intercept) == (1, 0), header.text("Modality") in _PROJECTIONS
+    unitless = not unit_of(header) and (identity or projection)
     return Modality(slope, intercept, stored, table, table is not None or (unsigned and unitless))
+
+
+def unit_of(header: Header) -> str:
+    """What raw values are measured in; empty where the file does not say."""
+    if header.text("RescaleType").upper() not in _UNSPECIFIED:
+        return header.text("RescaleType")
+    if header.text("Modality") == "CT" and (header.number("RescaleIntercept") or 0) < 0:
+        return "HU"  # which a CT image need not say
+    return header.text("Units") or header.text("DoseUnits")  # of PET, and of radiotherapy doses
 
 
 def _stored(frame: Frame) -> Ends | None:
@@ -154,7 +168,7 @@ class Window(NamedTuple):
         low, high = self.ends
         share = (values.astype(np.float32) - np.float32(low)) / np.float32(high - low)
         if self.sigmoid:
-            return 1 / (1 + np.exp(-_SIGMOID * (share - np.float32(0.5))))
+            return torch.sigmoid(torch.from_numpy(_SIGMOID * (share - np.float32(0.5)))).numpy()
         return np.clip(share, 0, 1)
 
 

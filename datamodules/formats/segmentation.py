@@ -43,6 +43,8 @@ def read_segmentation(dataset: Dataset, name: str) -> Decoded:
         None,
         spacing=spacing_of(affine) if where.measured else None,
         affine=affine,
+        kind="DICOM SEG",
+        turned=where.other,
         note=_OVERLAP if overlap else "",
     )
 

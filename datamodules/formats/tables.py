@@ -56,7 +56,7 @@ def table_of(dataset: Dataset, name: str) -> Table | None:
     except (ValueError, TypeError) as error:
         raise Unreadable(f"has a {name} whose LUTDescriptor is not three numbers") from error
     count = count or 2**16  # which has no place in the 16 bits of a descriptor
-    entries = _entries(dataset, items[0].LUTData, count)
+    entries = _entries(dataset, items[0].LUTData, count if depth <= 8 else 0)
     if len(entries) < count or depth not in _DEPTHS:
         raise Unreadable(
             f"has a {name} of {len(entries)} entries of {depth} bits where it says {count}"
@@ -64,10 +64,11 @@ def table_of(dataset: Dataset, name: str) -> Table | None:
     return Table(first, entries[:count].astype(np.uint8 if depth <= 8 else np.uint16), depth)
 
 
-def _entries(dataset: Dataset, data: bytes | list[int], count: int) -> Array:
+def _entries(dataset: Dataset, data: bytes | list[int], packed: int) -> Array:
+    """Entries of 16 bits; of 8, two a word, where there are too few for ``packed`` of 16."""
     if not isinstance(data, bytes):
         return np.atleast_1d(np.asarray(data, np.uint16))
-    if len(data) < 2 * count:  # two entries a word
+    if len(data) < 2 * packed:
         return np.frombuffer(data, np.uint8)
     little = dataset.original_encoding[1] is not False
     return np.frombuffer(data, "<u2" if little else ">u2")

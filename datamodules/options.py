@@ -91,7 +91,8 @@ class FilesConfig(ColumnsConfig):
         "[LOW,HIGH] raw values, file (DICOM's own), percentile, or null: the span of the file's type",
     )
     spacing: float | None = option(
-        None, "mm to which NIfTI and DICOM files are resampled along each axis; null: as they are stored"
+        None,
+        "mm to which NIfTI and DICOM files are resampled along each axis; null: as they are stored",
     )
     around_mask: int | None = option(
         None,

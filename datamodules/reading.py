@@ -124,7 +124,9 @@ class Reading:
         if not decoded.inverted:
             return ends
         if ends is None:
-            raise Unreadable("is MONOCHROME1 in a unit of its own: set data.window=[LOW,HIGH]")
+            raise Unreadable(
+                "is MONOCHROME1 and does not say what it spans: set data.window=[LOW,HIGH]"
+            )
         return ends[1], ends[0]
 
     def _ends(self, decoded: Decoded, pixels: Array) -> tuple[float, float] | None:

@@ -1,17 +1,12 @@
 """What a reader of files returns, and what readers share."""
 
-import warnings
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-
-#: Share of its span below which an image is nearly flat: 12 bits stored as 16 use 6 % of it.
-_NARROW = 0.05
 
 
 class Unreadable(Exception):
@@ -54,13 +49,6 @@ class Decoded(NamedTuple):
     turned: bool = False
 
 
-def narrow(pixels: Array, span: tuple[float, float] | None) -> str:
-    """The note on pixels that use so little of their span that the image will be nearly flat."""
-    if span is None or np.ptp(pixels) >= _NARROW * (span[1] - span[0]):
-        return ""
-    return f"uses less than {_NARROW:.0%} of the range that its type allows: set data.window=[LOW,HIGH], file or percentile"
-
-
 def native(pixels: Array) -> Array:
     """The same numbers in the machine's byte order, which some TIFF and NIfTI files are not in."""
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
@@ -68,16 +56,3 @@ def native(pixels: Array) -> Array:
 
 def span_of(dtype: np.dtype[Any]) -> tuple[float, float] | None:
     return (0.0, float(np.iinfo(dtype).max)) if dtype in (np.uint8, np.uint16) else None
-
-
-@lru_cache(maxsize=1)
-def _silence() -> None:
-    # Said of every file, though the affine is of no use here.
-    warnings.filterwarnings("ignore", message=".*affine.*identity.*", category=UserWarning)
-    warnings.filterwarnings("ignore", message=".*ImageOrientationPatient.*", category=UserWarning)
-
-
-def reader_of(kind: Any, **options: Any) -> Any:
-    """A reader of its own for each file, for MONAI's keep state between reading and decoding."""
-    _silence()
-    return kind(**options)

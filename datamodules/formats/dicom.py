@@ -8,7 +8,7 @@ import numpy as np
 from pydicom.uid import SegmentationStorage
 
 from datamodules.formats.dataset import Frame, frames, is_dicom, opened
-from datamodules.formats.decoded import Array, Decoded, narrow
+from datamodules.formats.decoded import Array, Decoded
 from datamodules.formats.geometry import (
     axes_of,
     plane_spacing,
@@ -51,16 +51,15 @@ def _decoded(planes: list[Frame]) -> Decoded:
     values, span = raw(planes)
     how = _arrangement(headers, values[0].shape[:2])
     window, display = displayed(planes, values, how.arrange)
-    pixels = how.arrange(values)
     return Decoded(
-        pixels,
+        how.arrange(values),
         span,
         window=window,
         spacing=how.spacing,
         affine=how.affine,
         inverted=headers[0].text("PhotometricInterpretation") == "MONOCHROME1",
         display=display,
-        note="; ".join(filter(None, (how.note, narrow(pixels, span)))),
+        note=how.note,
         kind=f"DICOM {headers[0].text('Modality')}".strip(),
         unit=unit_of(headers[0]),
         turned=how.turned,

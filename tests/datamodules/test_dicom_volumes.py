@@ -164,6 +164,7 @@ def test_a_folder_of_other_things_is_refused_and_leftovers_are_left_alone(tmp_pa
     with pytest.raises(Unreadable, match=r"several sizes, 6x9 .* and 7x9 \(larger\)"):
         decode(path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("notes")
     with pytest.raises(Unreadable, match="folder without DICOM files"):
         decode(tmp_path / "empty")
     cut = path / "larger"

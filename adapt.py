@@ -1,8 +1,10 @@
 """Adapt a source model to an unlabelled stream, guarded, and leave predictions with their evidence."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ from tta.candidates import Candidates
 from tta.checkpoint import SourceCheckpoint, load_adapted, save_adapted, source_file
 from tta.config import read_arguments, resolve, to_dict
 from tta.errors import InputError
+from tta.folder import Program, carry_out, check_folder, claimed, writing
 from tta.methods import METHODS, Method, create_method
 from tta.methods.scaling import scaled
 from tta.options import option
@@ -51,6 +54,7 @@ from tta.processes import Others, is_first, together
 from tta.results import log_images, log_result, metric_tables, prediction_sample
 from tta.scores import check_groups, scores
 from tta.tracking import WandbConfig, create_loggers, finish, own_name
+from tta.trainers import check_serving
 
 GROUPS = {
     "data": DATA,
@@ -66,6 +70,29 @@ USAGE = (
 )
 
 
+PROGRAM = Program(
+    "adapt.py",
+    "runs/adapt",
+    results=(
+        "predictions.csv",
+        "trace.csv",
+        "events.jsonl",
+        "metrics.json",
+        "adapted.ckpt",
+        "trajectory.png",
+        "report.html",
+    ),
+    others=(
+        "config.yaml",
+        "stream.csv",
+        "preflight.json",
+        "tensorboard/events.out.tfevents.*",
+    ),
+)
+#: What is whole when pictures, page and loggers are left, in the order of writing.
+_KEPT = ("predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "adapted.ckpt")
+#: Letters of the target's name in that of a run: there may be fifty of them.
+_LONGEST = 100
 #: Rows of the table of predictions that W&B gets.
 _SAMPLE = 100
 
@@ -89,7 +116,10 @@ class AdaptConfig:
     name: str | None = option(
         None, "name of the run; null: made from method, guard, target, stream, shift and seed"
     )
-    output: str | None = option(None, "folder of the results; null: runs/adapt/NAME")
+    output: str | None = option(
+        None, "folder of the results; null: runs/adapt/NAME, or NAME-2, … where that holds some"
+    )
+    overwrite: bool = option(False, "replace the results of an earlier run in that folder")
     report: bool = option(
         False, "leave report.html, a page about the run; it takes one pass more, without updates"
     )
@@ -108,6 +138,9 @@ class AdaptConfig:
     )
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
 
+    def __post_init__(self) -> None:
+        check_serving(self.trainer)
+
 
 def configure(argv: Sequence[str]) -> AdaptConfig:
     """The configuration of command-line words; what they leave open of the data is as in the source checkpoint."""
@@ -125,6 +158,18 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     Returns:
         The content of ``metrics.json``.
     """
+    _, metrics = carried_out(config)
+    return metrics
+
+
+def carried_out(config: AdaptConfig) -> tuple[Path, dict[str, Any]]:
+    """The same as ``adapt``; returns the folder as well."""
+    check_folder(PROGRAM, config)
+    with ExitStack() as held:
+        return _carried_out(config, held)
+
+
+def _carried_out(config: AdaptConfig, held: ExitStack) -> tuple[Path, dict[str, Any]]:
     seed_everything(config.seed, workers=True, verbose=False)
     assert config.source is not None
     checkpoint = SourceCheckpoint.load(config.source)
@@ -143,11 +188,13 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     if config.start is not None:
         method.load_adapted_state(load_adapted(config.start, checkpoint))
     name = config.name or _run_name(config)
-    output = config.output or f"runs/adapt/{name}"
     watch: list[Callback] = [] if guard is None else [guard]
     if isinstance(guard, CollapseGuard):
         watch.append(Alerts(guard.config.alert, name))  # refuses before anything is written
-    folder = _open_folder(output, config, items, images)
+    folder = held.enter_context(claimed(PROGRAM, config, name))
+    name = folder.name if config.output is None else name
+    if is_first():
+        _tell_ahead(folder, config, items, images)
     classes = tuple(checkpoint.class_names)
     writer = PredictionWriter(folder / "predictions.csv", classes, images.skipped)
     tracer = TraceWriter(folder)
@@ -162,48 +209,60 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     try:
         _log_inputs(loggers, config, checkpoint)
         trainer = entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments})
-        with together():
-            trainer.fit(module, loader)
+        with entry.incomplete(lambda: len(writer.rows), len(items)):
+            entry.fit(trainer, module, loader)
         columns = {name: values[writer.rows] for name, values in columns.items()}
         metrics = _metrics(config, writer, tracer, guard, images, columns, classes)
         if is_first():
-            entry.write_json(folder / "metrics.json", metrics)
-            save_adapted(
-                folder / "adapted.ckpt", checkpoint, config.method.kind, method.adapted_state()
-            )
+            _save(folder, config, checkpoint, metrics, method)
         if reporter is not None:
             twin, _, _ = create_module(config, checkpoint)
             with together():
                 reporter.look_again(twin, loader, trainer, config.method.kind)
         others = Others(trainer)
         if not is_first():
-            return metrics
-        _draw(folder / "trajectory.png", name, guard, tracer, writer)
-        _log_outputs(loggers, config, checkpoint, folder, metrics, tracer, writer, images)
+            return folder, metrics
+        picture, page = folder / "trajectory.png", folder / "report.html"
+        late: list[tuple[Path, Callable[[], object]]] = [
+            (picture, partial(_draw, picture, name, guard, tracer, writer))
+        ]
         if reporter is not None:
             facts = {"metrics": metrics, "columns": columns, "settings": settings}
-            reporter.write(folder / "report.html", name=name, **facts)
+            late.append((page, partial(reporter.write, page, name=name, **facts)))
+        told = (loggers, config, checkpoint, folder, metrics, tracer, writer, images)
+        late.append((folder / "loggers", partial(_log_outputs, *told)))
+        carry_out(late, kept=_KEPT)
         others.ended()
     finally:
         finish(loggers)
-    return metrics
+    return folder, metrics
 
 
-def _open_folder(output: str, config: AdaptConfig, items: Stream, images: ImageSet) -> Path:
-    """The folder of the results, with what is known before the run starts.
+def _save(
+    folder: Path,
+    config: AdaptConfig,
+    checkpoint: SourceCheckpoint,
+    metrics: Mapping[str, Any],
+    method: Method,
+) -> None:
+    """Write what matters most, before anything that takes time or room."""
+    scored, adapted = folder / "metrics.json", folder / "adapted.ckpt"
+    state, kind = method.adapted_state(), config.method.kind
+    steps: list[tuple[Path, Callable[[], object]]] = [
+        (scored, partial(entry.write_json, scored, metrics)),
+        (adapted, partial(save_adapted, adapted, checkpoint, kind, state)),
+    ]
+    carry_out(steps, kept=_KEPT[:-2])
 
-    Other processes run this very program; they take their share of each batch, and write nothing.
-    """
-    folder = Path(output).expanduser()
-    if not is_first():
-        return folder
-    folder = entry.output_folder(output, config, "adapt.py")
-    items.save(folder / "stream.csv", images)
+
+def _tell_ahead(folder: Path, config: AdaptConfig, items: Stream, images: ImageSet) -> None:
+    """Write what is known before the run starts."""
+    with writing(folder / "stream.csv"):
+        items.save(folder / "stream.csv", images)
     if config.preflight.kind == "report":
         look = look_ahead(config)
         entry.write_json(folder / "preflight.json", look.to_dict())
         print(look)
-    return folder
 
 
 def _metrics(
@@ -283,7 +342,9 @@ def _log_outputs(
         "predictions": prediction_sample(writer.path, writer.labels, writer.class_names, _SAMPLE),
         **metric_tables(metrics),
     }
-    log_result(loggers, metrics, tables=tables, pictures={"trajectory": folder / "trajectory.png"})
+    picture = folder / "trajectory.png"
+    pictures = {"trajectory": picture} if picture.is_file() else {}
+    log_result(loggers, metrics, tables=tables, pictures=pictures)
     sample = prediction_sample(writer.path, writer.labels, writer.class_names, config.wandb.images)
     shown = [(images[writer.rows[row["position"]]]["image"], row) for row in sample]
     log_images(
@@ -411,7 +472,7 @@ def _run_name(config: AdaptConfig) -> str:
     )
     target = "+".join(
         Path(str(name)).name for name in ([target] if isinstance(target, str) else target)
-    )
+    )[:_LONGEST]
     parts = [config.method.kind, f"guard-{config.guard.kind}", target, config.stream.kind]
     shift = create_shift(config.shift.kind, config.shift.options)
     if shift is not None:
@@ -453,8 +514,7 @@ def main(argv: Sequence[str]) -> int:
                 entry.write_json(folder / "preflight.json", look.to_dict())
             status = EXIT[look.advice]
             return
-        metrics = adapt(config)
-        folder = Path(config.output or f"runs/adapt/{config.name or _run_name(config)}")
+        folder, metrics = carried_out(config)
         print(f"{folder}: {', '.join(_told(metrics))}")
 
     return entry.run(run, AdaptConfig, GROUPS, USAGE, argv) or status

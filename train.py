@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning import seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 
 from callbacks import GuardConfig
 from callbacks.calibration import CalibrationConfig, NoCalibrationConfig, calibrate
@@ -20,10 +21,19 @@ from tta.artifacts import log_artifact, source_metadata, source_name
 from tta.checkpoint import SourceCheckpoint, source_file
 from tta.config import read_arguments, to_dict
 from tta.errors import InputError
+from tta.folder import (
+    Program,
+    carry_out,
+    check_folder,
+    claimed,
+    is_disk_error,
+    write_error,
+    writing,
+)
 from tta.metrics import balanced_accuracy
 from tta.networks import MODELS, Network, create_network
 from tta.options import option
-from tta.processes import Others, is_first, together
+from tta.processes import Others, is_first
 from tta.results import log_result, metric_tables
 from tta.scores import check_groups, scores
 from tta.source import (
@@ -36,6 +46,7 @@ from tta.source import (
     source_statistics,
 )
 from tta.tracking import WandbConfig, create_loggers, finish, own_name
+from tta.trainers import check_training
 from tta.weights import adopt
 
 GROUPS = {
@@ -65,6 +76,15 @@ _TRAINING = {
 }
 #: What a run that is stopped while it calibrates leaves; ``calibrate=only`` goes on from it.
 _TRAINED = "trained.ckpt"
+#: An interrupted training leaves ``checkpoints/best.ckpt`` and curves, which nothing takes: it may be run again.
+PROGRAM = Program(
+    "train.py",
+    "runs/train",
+    results=("source.ckpt", _TRAINED, "metrics.json"),
+    others=("config.yaml", "csv/*", "checkpoints/best.ckpt", "tensorboard/events.out.tfevents.*"),
+)
+#: ``calibrate=only`` leaves a checkpoint beside whatever else is there.
+RECALIBRATION = Program("train.py", "runs/train", results=("source.ckpt",), others=())
 
 
 @dataclass
@@ -74,7 +94,10 @@ class TrainConfig:
     data: Any = option("phantom", "data set")
     model: Any = option("compact", "network")
     name: str | None = option(None, "name of the run; null: DATA-MODEL-seedN")
-    output: str | None = option(None, "folder of the results; null: runs/train/NAME")
+    output: str | None = option(
+        None, "folder of the results; null: runs/train/NAME, or NAME-2, … where that holds some"
+    )
+    overwrite: bool = option(False, "replace the results of an earlier run in that folder")
     seed: int = option(0, "seed of weights, order and augmentation")
     epochs: int = option(15, "epochs at most")
     patience: int = option(
@@ -126,6 +149,7 @@ class TrainConfig:
             raise InputError(f"weights_std={self.weights_std} must be above 0")
         if self.lr <= 0:
             raise InputError(f"lr={self.lr} must be above 0")
+        check_training(self.trainer)
 
 
 def configure(argv: Sequence[str]) -> TrainConfig:
@@ -152,9 +176,10 @@ def train(config: TrainConfig) -> Path:
     Returns:
         The folder with ``source.ckpt``, ``metrics.json`` and ``config.yaml``.
     """
+    check_folder(PROGRAM, config)
     seed_everything(config.seed, workers=True, verbose=False)
     adopted = config.weights is not None
-    name = config.name or own_name(
+    default = own_name(
         f"{config.data.kind}-{config.model.kind}-{'adopted' if adopted else f'seed{config.seed}'}"
     )
     data = _source_data(config)
@@ -174,42 +199,62 @@ def train(config: TrainConfig) -> Path:
         network.mean.copy_(mean)
         network.std.copy_(std)
     arguments = entry.trainer_arguments(config.trainer, max_epochs=config.epochs)
-    folder = Path(config.output or f"runs/train/{name}").expanduser()
-    if is_first():
-        folder = entry.output_folder(str(folder), config, "train.py")
-    settings = to_dict(config)
-    loggers = create_loggers(
-        config.wandb, folder, name=name, job_type="train", settings=settings, others=config.logger
-    )
-    others = None
-    try:
-        if not adopted:
-            others = _fit(config, network, data, folder, {"logger": loggers, **arguments})
-        if not is_first():  # the rest is for one process
-            return folder
-        checkpoint = _described(config, network, description, data)
-        trained = (
-            folder / _TRAINED
-        )  # calibration takes its time; a source.ckpt that is there is whole
-        checkpoint.save(trained)
+    with claimed(PROGRAM, config, default) as folder:
+        name = folder.name if config.output is None else config.name or default
+        loggers = create_loggers(
+            config.wandb,
+            folder,
+            name=name,
+            job_type="train",
+            settings=to_dict(config),
+            others=config.logger,
+        )
         try:
-            checkpoint = _with_calibration(config, checkpoint, data)
-        except InputError as error:  # no reason to lose the training
-            print(f"calibration was left out, so the guard keeps its default thresholds: {error}")
-        checkpoint.save(folder / "source.ckpt")
-        trained.unlink()
-        entry.write_json(folder / "metrics.json", checkpoint.metrics)
+            others = None
+            if not adopted:
+                others = _fit(config, network, data, folder, {"logger": loggers, **arguments})
+            if is_first():  # the rest is for one process
+                checkpoint = _described(config, network, description, data)
+                _conclude(config, checkpoint, data, folder, loggers)
+            if is_first() and others is not None:
+                others.ended()
+        finally:
+            finish(loggers)
+    return folder
+
+
+def _conclude(
+    config: TrainConfig,
+    checkpoint: SourceCheckpoint,
+    data: SourceData,
+    folder: Path,
+    loggers: list[Logger],
+) -> None:
+    """Calibrate, write the checkpoint, and tell the loggers."""
+    trained = folder / _TRAINED  # calibration takes its time; a source.ckpt that is there is whole
+    with writing(trained):
+        checkpoint.save(trained)
+    try:
+        checkpoint = _with_calibration(config, checkpoint, data)
+    except InputError as error:  # no reason to lose the training
+        print(f"calibration was left out, so the guard keeps its default thresholds: {error}")
+
+    def tell() -> None:
         log_result(loggers, checkpoint.metrics, tables=metric_tables(checkpoint.metrics))
         if config.wandb.artifacts:
-            files = [folder / "source.ckpt"]
-            log_artifact(
-                loggers, source_name(checkpoint), "model", files, source_metadata(checkpoint)
-            )
-        if others is not None:
-            others.ended()
-    finally:
-        finish(loggers)
-    return folder
+            files, facts = [folder / "source.ckpt"], source_metadata(checkpoint)
+            log_artifact(loggers, source_name(checkpoint), "model", files, facts)
+
+    steps = [
+        (folder / "source.ckpt", lambda: checkpoint.save(folder / "source.ckpt")),
+        (
+            folder / "metrics.json",
+            lambda: entry.write_json(folder / "metrics.json", checkpoint.metrics),
+        ),
+        (folder / "loggers", tell),
+    ]
+    carry_out(steps, kept=[_TRAINED])
+    trained.unlink()
 
 
 def recalibrate(config: TrainConfig) -> Path:
@@ -218,6 +263,8 @@ def recalibrate(config: TrainConfig) -> Path:
     Returns:
         The checkpoint's file: that of ``config.source``, replaced, or a new one in ``config.output``.
     """
+    if config.output is not None:
+        check_folder(RECALIBRATION, config)
     seed_everything(config.seed, workers=True, verbose=False)
     assert config.source is not None
     checkpoint = SourceCheckpoint.load(config.source)
@@ -238,11 +285,17 @@ def recalibrate(config: TrainConfig) -> Path:
             layer_moments=layer_moments(network, data.sample("train", _MOMENT_IMAGES), classes),
         )
     checkpoint = _with_calibration(config, checkpoint, data)
-    if config.output is not None:
-        file = entry.output_folder(config.output, config, "train.py") / "source.ckpt"
-    else:
+    if config.output is None:
         file = source_file(config.source)
-    checkpoint.save(file)
+        with writing(file.with_suffix(".part")):
+            checkpoint.save(file)
+        return file
+    # A file that may be replaced is so by the new one that is whole, and not before.
+    program = replace(RECALIBRATION, results=()) if config.overwrite else RECALIBRATION
+    with claimed(program, config, "") as folder:
+        file = folder / "source.ckpt"
+        with writing(file.with_suffix(".part")):
+            checkpoint.save(file)
     return file
 
 
@@ -317,8 +370,12 @@ def _fit(
             "use_distributed_sampler": False,  # the data are dealt out by SourceData
         }
     )
-    with together():
-        trainer.fit(module, data)
+    try:
+        entry.fit(trainer, module, data)
+    except OSError as error:
+        if is_disk_error(error):
+            raise write_error(error, folder / "checkpoints", "; no epoch is kept") from error
+        raise
     others = Others(trainer)
     if is_first() and best.best_model_path:
         module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])

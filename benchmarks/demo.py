@@ -56,7 +56,9 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     options = [f"data.target_images={config.images}", f"epochs={config.epochs}", "calibrate=off"]
     train(
         entry.configured(
-            TrainConfig, TRAIN_GROUPS, [*words, *options, f"output={folder / 'source'}"]
+            TrainConfig,
+            TRAIN_GROUPS,
+            [*words, *options, f"output={folder / 'source'}", "overwrite=true"],
         )
     )
     checkpoint = SourceCheckpoint.load(folder / "source")
@@ -75,6 +77,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
                 f"guard={'on' if guarded else 'off'}",
                 f"stream.passes={config.passes}",
                 f"output={output}",
+                "overwrite=true",
             ]
         )
         adapt(adaptation)

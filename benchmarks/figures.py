@@ -148,6 +148,7 @@ def figures(config: FiguresConfig) -> None:
                     )
                     last = output / f"{cell.set}-last"
                     words = [*quiet, *data, f"seed={seed}", f"source={source}", f"output={last}"]
+                    words += ["overwrite=true"]
                     metrics = adapt(
                         configure([*words, *cell.stream.split(), *words_of_run.split()])
                     )

@@ -210,5 +210,6 @@ def _training_words(config: StudyConfig, model: Model) -> list[str]:
         *data_words(config, model.data),
         f"seed={model.seed}",
         f"output={model.folder}",
+        "overwrite=true",  # of what a stopped training left; a whole model is not missing
         *config.train,
     ]

@@ -198,7 +198,7 @@ def examples(image: Tensor, name: str, names: Sequence[str], seed: int) -> Figur
 def _trained(folder: Path, seed: int) -> Path:
     """The folder of a source model of the phantom, trained where it is not there yet."""
     if not (folder / "source.ckpt").is_file():
-        words = [f"seed={seed}", f"output={folder}", "wandb.mode=disabled"]
+        words = [f"seed={seed}", f"output={folder}", "overwrite=true", "wandb.mode=disabled"]
         train(entry.configured(TrainConfig, TRAIN_GROUPS, words))
     return folder
 

@@ -47,6 +47,7 @@ def source_model(folder: Path, name: str, seed: int, words: Sequence[str]) -> Pa
     source = folder / f"{name}-seed{seed}"
     if not (source / "source.ckpt").is_file():
         quiet = ["wandb.mode=disabled", "trainer.enable_progress_bar=false", "calibrate=off"]
+        quiet += ["overwrite=true"]  # of what a stopped training left
         train(
             entry.configured(
                 TrainConfig, GROUPS, [*quiet, *words, f"seed={seed}", f"output={source}"]

@@ -80,7 +80,7 @@ def by_program(output: str) -> int:
         class_names=np.array(CLASSES),
     )
     data = ["data=npz", f"data.path={output}/cells.npz", "data.source=ours", "data.target=theirs"]
-    quiet = ["wandb.mode=disabled", "trainer.enable_progress_bar=false"]
+    quiet = ["overwrite=true", "wandb.mode=disabled", "trainer.enable_progress_bar=false"]
     status = train.main([*data, "epochs=5", "calibrate=off", f"output={output}/source", *quiet])
     words = ["method=margin", "method.threshold=0.7", "method.optimizer=adam", "method.lr=1e-3"]
     return status or adapt.main(

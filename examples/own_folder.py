@@ -104,7 +104,8 @@ def draw(folder: Path, count: int, contrast: float) -> str:
 def command(program: Any, *words: str) -> None:
     """Print a command and run it."""
     print(f"$ python {program.__name__}.py {shlex.join(words)}")
-    if program.main([*words, "wandb.mode=disabled", "trainer.enable_progress_bar=false"]):
+    quiet = ["overwrite=true", "wandb.mode=disabled", "trainer.enable_progress_bar=false"]
+    if program.main([*words, *quiet]):
         raise InputError("that command failed: its message is above")
 
 

@@ -5,7 +5,9 @@ Both are plain dictionaries of tensors, numbers and strings, and load with ``wei
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ import torch
 from torch import Tensor
 
 from tta.errors import InputError
+from tta.foreign import kind_of, unpacks_to_more
 from tta.networks import Network, network_from
+from tta.soundness import Unsound, check_adapted, check_source
 
 _VERSION = 1
 _SOURCE, _ADAPTED = "holdfast-source", "holdfast-adapted"
@@ -63,16 +67,14 @@ class SourceCheckpoint:
     def save(self, path: Path) -> None:
         """Write the file; a run that is stopped meanwhile leaves an older one whole."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        part = path.with_suffix(".part")
-        torch.save({"format": _SOURCE, "version": _VERSION, **fields}, part)
-        part.replace(path)
+        _save(path, {"format": _SOURCE, "version": _VERSION, **fields})
 
     @classmethod
     def load(cls, path: str | Path) -> "SourceCheckpoint":
         """Read ``path``, or ``source.ckpt`` in the folder ``path``.
 
         Raises:
-            InputError: no such file, or another project's.
+            InputError: no such file, another project's, or one whose content is damaged.
         """
         file = source_file(path)
         content = _load(
@@ -86,7 +88,14 @@ class SourceCheckpoint:
             raise InputError(
                 f"{file} lacks {', '.join(sorted(missing))}: train the source again with this version"
             )
-        return cls(**{field.name: content[field.name] for field in fields if field.name in content})
+        given = {field.name: content[field.name] for field in fields if field.name in content}
+        try:
+            check_source(given)
+        except Unsound as problem:
+            raise InputError(
+                f"{file} is damaged or was tampered with, {problem}: take a copy that is whole, or train the source again"
+            ) from problem
+        return cls(**given)
 
     @property
     def channels(self) -> int:
@@ -132,16 +141,14 @@ def save_adapted(
         state: adapted tensors by name, from ``Method.adapted_state``.
     """
     tensors = {name: value.cpu() for name, value in state.items()}
-    torch.save(
-        {
-            "format": _ADAPTED,
-            "version": _VERSION,
-            "source_hash": source.hash,
-            "method": method,
-            "state": tensors,
-        },
-        path,
-    )
+    content = {
+        "format": _ADAPTED,
+        "version": _VERSION,
+        "source_hash": source.hash,
+        "method": method,
+        "state": tensors,
+    }
+    _save(path, content)
 
 
 def load_adapted(path: str | Path, source: SourceCheckpoint) -> dict[str, Tensor]:
@@ -155,23 +162,93 @@ def load_adapted(path: str | Path, source: SourceCheckpoint) -> dict[str, Tensor
         raise InputError(
             f"{path} was adapted from another source checkpoint: give the one it came from as source="
         )
-    state: dict[str, Tensor] = content["state"]
+    state: dict[str, Tensor] = content.get("state", {})
+    try:
+        check_adapted(state)
+    except Unsound as problem:
+        raise InputError(
+            f"{path} is damaged or was tampered with, {problem}: start from the source, or from another adapted.ckpt"
+        ) from problem
     return state
+
+
+def _save(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file, with a checksum over its content; whatever happens, an older one stays whole until this one is.
+
+    Raises:
+        OSError: the disk takes no more.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            torch.save({**content, "checksum": checksum(content)}, file)
+        part.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        cause = _cause(error)
+        if cause is error:
+            raise
+        raise cause from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the disk said, which torch hides behind an error of its own."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, OSError):
+        inner = inner.__context__
+    return inner or error
+
+
+def checksum(content: Any) -> str:
+    """SHA-256 over nested dictionaries and lists of tensors, numbers and text, in their order."""
+    digest = hashlib.sha256()
+    _digest(content, digest)
+    return digest.hexdigest()
+
+
+def _digest(value: Any, digest: Any) -> None:
+    if isinstance(value, Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy())
+    elif isinstance(value, Mapping):
+        digest.update(f"{{{len(value)}".encode())
+        for key, item in value.items():
+            _digest(key, digest)
+            _digest(item, digest)
+    elif isinstance(value, list | tuple):
+        digest.update(f"[{len(value)}".encode())
+        for item in value:
+            _digest(item, digest)
+    else:
+        digest.update(f"{value!r};".encode())
 
 
 def _load(path: Path, wanted: str, description: str) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} does not exist: expected {description}")
+    foreign = kind_of(path)
+    if foreign is not None:
+        raise InputError(f"{path} is not {description}; it is {foreign}")
+    if unpacks_to_more(path):
+        raise InputError(f"{path} is not {description}; it unpacks to more than its own size")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (
         Exception
     ) as error:  # torch raises half a dozen unrelated types on files that are not its own
-        raise InputError(f"{path} is not {description}") from error
+        raise InputError(f"{path} is damaged, or not {description}") from error
     if not isinstance(content, dict) or content.get("format") != wanted:
         raise InputError(f"{path} is not {description}")
     if content.get("version") != _VERSION:
         raise InputError(
             f"{path} has format version {content.get('version')}; this version of Holdfast reads {_VERSION}"
+        )
+    # Files of earlier releases have none; a newer reader of this version's files still finds all it knows.
+    expected = content.pop("checksum", None)
+    if expected is not None and expected != checksum(content):
+        raise InputError(
+            f"{path} is damaged, its content does not match its checksum: copy it again from where it came from"
         )
     return content

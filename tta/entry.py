@@ -6,23 +6,28 @@ import json
 import logging
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tta.config import Groups, closest, describe, read_arguments, resolve, save
-from tta.errors import InputError, ProcessLost, said
-from tta.processes import is_first
+from tta.errors import InputError, ProcessLost, WriteError, said
+from tta.folder import is_disk_error, write_error
+from tta.processes import is_first, together
 
 T = TypeVar("T")
+
+#: Exit status of a run whose results cannot be written: EX_IOERR of sysexits.h.
+_IO_ERROR = 74
 
 
 def run(
@@ -35,9 +40,10 @@ def run(
 ) -> int:
     """Do the work, or print the help; returns the exit status.
 
-    An ``InputError`` becomes one sentence and 2, a process that was lost one sentence and 1; of several
-    processes, the first one speaks. A Trainer that is terminated would leave with 0, as if the work were done;
-    it is 143 here, as for any process that SIGTERM ends. Of Ctrl-C, which a Trainer turns into an exit with 1, ``stopped``
+    An ``InputError`` becomes one sentence and 2, a process that was lost one and 1, a disk that
+    takes no more one and 74; of several processes, the first one speaks. A Trainer that is
+    terminated would leave with 0, as if the work were done; it is 143 here, as for any process that
+    SIGTERM ends. Of Ctrl-C, which a Trainer turns into an exit with 1, ``stopped``
     tells, and the status is 130.
     """
     if any(word in ("--help", "-h", "help") for word in argv):
@@ -45,25 +51,90 @@ def run(
         return 0
     quieten()
     try:
-        with nullcontext() if is_first() else redirect_stdout(io.StringIO()):
+        with _terminable(), nullcontext() if is_first() else redirect_stdout(io.StringIO()):
             work()
-    except ProcessLost as error:
+    except (InputError, ProcessLost, WriteError, OSError) as error:
+        return _failed(error)
+    except SIGTERMException as error:  # a SystemExit itself
         if is_first():
-            print(f"error: {error}", file=sys.stderr)
-        return 1
-    except InputError as error:
-        # One from a worker process comes with its traceback in front.
-        print(f"error: {str(error).strip().rsplit('InputError: ', 1)[-1]}", file=sys.stderr)
-        return 2
-    except SIGTERMException:  # a SystemExit itself
-        print("terminated before the end", file=sys.stderr)
+            print(_noted("terminated before the end", error), file=sys.stderr)
         return 128 + signal.SIGTERM
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        print(stopped, file=sys.stderr)
+        print(_noted(stopped, error), file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def fit(trainer: Trainer, module: LightningModule, data: Any) -> None:
+    """``trainer.fit``, of which processes that share it are told the end, and SIGTERM is never forgotten.
+
+    Raises:
+        ProcessLost: another process ended before its work was done.
+        SIGTERMException: the process was terminated; the batch it was at is done.
+    """
+    with together():
+        trainer.fit(module, data)
+    if trainer.received_sigterm:  # after the last batch, when the Trainer asks no more
+        raise SIGTERMException
+
+
+@contextmanager
+def incomplete(count: Callable[[], int], total: int) -> Iterator[None]:
+    """Whatever ends the block early, its sentence says how far the stream came.
+
+    Args:
+        count: images served so far.
+        total: images of the stream.
+    """
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"incomplete: {count()} of {total} images were served")
+        raise
+
+
+def _failed(error: Exception) -> int:
+    """Say in a sentence what went wrong; returns the exit status."""
+    if isinstance(error, OSError):
+        if not is_disk_error(error):
+            raise error
+        told = write_error(error)
+        for note in getattr(error, "__notes__", ()):
+            told.add_note(note)
+        return _failed(told)
+    # One from a worker process comes with its traceback in front.
+    sentence = str(error).strip().rsplit("InputError: ", 1)[-1]
+    if is_first() or isinstance(error, InputError):
+        print(_noted(f"error: {sentence}", error), file=sys.stderr)
+    if isinstance(error, WriteError):
+        return _IO_ERROR
+    return 2 if isinstance(error, InputError) else 1
+
+
+def _noted(sentence: str, error: BaseException) -> str:
+    """A sentence, and what was noted on its way."""
+    return "; ".join([sentence, *getattr(error, "__notes__", ())])
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends what goes on with an exception, so that files and loggers are closed and the status is told."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    # A Trainer that runs has put a handler of its own before this one, and ends behind the batch.
+    if signal.getsignal(signal.SIGTERM) is _terminate:
+        raise SIGTERMException
 
 
 def configured(

@@ -14,6 +14,13 @@ class ProcessLost(RuntimeError):
     """A process that shared the work ended before its time; the entry points print it and exit with 1."""
 
 
+class WriteError(RuntimeError):
+    """A result cannot be written; the message is one sentence that says what is whole.
+
+    The entry points print it and exit with status 74, ``EX_IOERR``.
+    """
+
+
 #: Errors whose words stand for themselves; of others the type is told as well, for ``'shape'`` alone says nothing.
 _PLAIN = (InputError, OSError, MemoryError, SyntaxError, UnicodeError)
 

@@ -1,0 +1,146 @@
+"""The folder of a run: never two runs' results in one, never two writers, never outside runs/, and full disks in a sentence."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tta.errors import InputError, WriteError
+from tta.folder import Program, carry_out, check_folder, claimed, safe_name, writing
+
+PROGRAM = Program(
+    "prog.py", "runs/prog", results=("result.csv",), others=("config.yaml", "sub/*.x")
+)
+
+
+@dataclass
+class Config:
+    output: str | None = None
+    name: str | None = None
+    overwrite: bool = False
+    seed: int = 3
+
+
+def test_a_folder_that_holds_results_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "result.csv").write_text("old")
+    config = Config(output=str(tmp_path))
+    for enter in (lambda: check_folder(PROGRAM, config), claimed(PROGRAM, config, "x").__enter__):
+        with pytest.raises(InputError, match=r"holds the results .*\(result.csv\).*overwrite=true"):
+            enter()
+    assert [path.name for path in tmp_path.iterdir()] == ["result.csv"]
+
+
+def test_overwriting_removes_own_files_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("result.csv", "config.yaml", "sub/a.x", "sub/a.y", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    with claimed(PROGRAM, Config(output=str(tmp_path), overwrite=True), "x"):
+        left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+        assert left == {".lock", "config.yaml", "sub/a.y", "notes.txt"}
+        saved = (tmp_path / "config.yaml").read_text()
+    assert saved.startswith(f"# python prog.py {tmp_path}/config.yaml\n")
+    assert "output: null" in saved
+    assert "overwrite: false" in saved
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_run_without_a_name_gets_a_fresh_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for expected in ("tent", "tent-2", "tent-3"):
+        with claimed(PROGRAM, Config(), "tent") as folder:
+            assert folder == Path("runs/prog") / expected
+            (folder / "result.csv").write_text("new")
+    assert "so this run goes to tent-3" in capsys.readouterr().out
+    with (
+        claimed(PROGRAM, Config(overwrite=True), "tent") as first,
+        claimed(PROGRAM, Config(overwrite=True), "tent") as second,
+    ):
+        # The first one is in use, and nobody asked for the others to be replaced.
+        assert (first.name, second.name) == ("tent", "tent-4")
+    with pytest.raises(InputError, match="holds the results"):
+        check_folder(PROGRAM, Config(name="tent-2"))
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "..", ".", "", " ", "a\\b", "a\0b", "a\nb", "x" * 201]
+)
+def test_names_lead_nowhere_else(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for config in (Config(name=name), Config(name=name, output="out")):
+        with pytest.raises(InputError, match="no name of a folder"), claimed(PROGRAM, config, "x"):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_default_names_are_made_safe() -> None:
+    assert safe_name("tent-on-../../etc-iid") == "tent-on-..-..-etc-iid"
+    assert safe_name("../x") == "-x"
+    assert safe_name("köln+b c\n") == "köln+b-c-"
+    assert len(os.fsencode(safe_name("ä" * 300))) <= 200
+
+
+HOLD = """
+import sys, time
+from tests.test_folder import PROGRAM, Config
+from tta.folder import claimed
+with claimed(PROGRAM, Config(output=sys.argv[1]), "x"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_second_process_is_refused_and_a_dead_one_blocks_nobody(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        config = Config(output=str(tmp_path))
+        with (
+            pytest.raises(InputError, match=f"in use by process {holder.pid} on .*output=DIR"),
+            claimed(PROGRAM, config, "x"),
+        ):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    assert (tmp_path / ".lock").is_file()  # left behind
+    with claimed(PROGRAM, config, "x"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(InputError, match="file/below cannot be written"),
+        claimed(PROGRAM, Config(output=str(tmp_path / "file" / "below")), "x"),
+    ):
+        pass
+
+
+def test_half_a_file_is_removed_and_what_can_be_written_is(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    full, whole = tmp_path / "picture.png", tmp_path / "report.html"
+    steps = [(full, lambda: fail(full)), (whole, lambda: whole.write_text("page"))]
+    with pytest.raises(WriteError) as error:
+        carry_out(steps, kept=["metrics.json"])
+    assert str(error.value) == (
+        f"{full} cannot be written, the disk is full; missing are picture.png, and whole metrics.json, "
+        "report.html: make room, or choose another disk, output=DIR"
+    )
+    assert not full.exists()
+    with pytest.raises(ZeroDivisionError), writing(full):
+        _ = 1 / 0
+    gone = tmp_path / "gone" / "x"
+    with pytest.raises(WriteError, match="gone was removed while the run wrote"), writing(gone):
+        gone.write_text("")

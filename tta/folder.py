@@ -1,0 +1,283 @@
+"""The folder of a run: one process writes there, results of two runs never mix, and a full disk is told in a sentence."""
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tta.config import save
+from tta.errors import InputError, WriteError
+from tta.processes import is_first
+
+#: Held by the process that writes to a folder, and removed when it is done.
+_LOCK = ".lock"
+#: Bytes of a name: file systems take 255, and a number may follow.
+_LONGEST = 200
+#: What a disk says that takes no more: full, over the quota, a file's limit, read-only, broken or gone.
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would exceed the size limit that is set here",
+    errno.EROFS: "the disk is read-only",
+    errno.EIO: "the disk does not answer",
+    errno.ESTALE: "the network disk has gone",
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a program leaves.
+
+    Args:
+        name: of its file.
+        root: folder of runs that name none.
+        results: files, as patterns, that make a folder one that holds results.
+        others: further files that are its own, and are removed along with results.
+    """
+
+    name: str
+    root: str
+    results: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+@contextmanager
+def claimed(program: Program, config: Any, default: str) -> Iterator[Path]:
+    """The folder of a run, for as long as it writes there, with ``config.yaml`` in it.
+
+    A folder that was named must not hold results, unless ``config.overwrite`` says that they may go: then the program's own
+    files are removed, and nobody else's. Where neither folder nor run was named, it is the first of NAME, NAME-2, NAME-3 …
+    that is free.
+
+    Of several processes the first one holds the folder; the others write nothing.
+
+    Args:
+        program: whose folder.
+        config: with ``output``, ``name`` and ``overwrite``; what is saved leaves out where and over what it was written, so
+            that the saved file is an argument for another run.
+        default: the run's name where it has none.
+
+    Raises:
+        InputError: the folder holds results, is in use, or cannot be written.
+        WriteError: the disk is full.
+    """
+    default = safe_name(default)
+    if not is_first():
+        yield _named(program, config) or Path(program.root) / default
+        return
+    folder, lock = _claim(program, config, default)
+    try:
+        with writing(folder / "config.yaml"):
+            command = f"python {program.name} {folder}/config.yaml"
+            save(replace(config, output=None, overwrite=False), folder / "config.yaml", command)
+        yield folder
+    finally:
+        _release(folder, lock)
+
+
+def check_folder(program: Program, config: Any) -> None:
+    """Refuse early, before anything is read, what ``claimed`` would refuse in the end.
+
+    Raises:
+        InputError: a folder that was named holds results, or the name is none.
+    """
+    folder = _named(program, config)
+    if folder is not None and not config.overwrite and is_first():
+        _refuse_results(folder, program)
+
+
+def plain_name(name: str) -> str:
+    """The name of a run, which is that of a folder as well.
+
+    Raises:
+        InputError: it would lead elsewhere, or is no file's name.
+    """
+    odd = not name.strip() or name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", name)
+    if odd or len(os.fsencode(name)) > _LONGEST:
+        raise InputError(
+            f"name={name!r} is no name of a folder: leave out / and \\, of at most {_LONGEST} letters, or name a folder "
+            "anywhere with output=DIR"
+        )
+    return name
+
+
+def safe_name(text: str, longest: int = _LONGEST) -> str:
+    """Text as part of a folder's name: letters, digits and ``. + -`` alone, and no more than some bytes of them."""
+    plain = re.sub(r"[^\w.+-]", "-", text).lstrip(".") or "-"
+    return os.fsencode(plain)[:longest].decode(errors="ignore")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong while a file is written, as a ``WriteError``; half a file is removed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {*_DISK, errno.EACCES, errno.EPERM} and path.parent.exists():
+            raise
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise write_error(error, path) from error
+
+
+def write_error(error: OSError, path: Path | None = None, told: str = "") -> WriteError:
+    """The sentence for a file that cannot be written.
+
+    Args:
+        error: what the system says.
+        path: the file; None where only the system knows.
+        told: what else there is to say, a half-sentence.
+    """
+    place = path or Path(os.fsdecode(error.filename or "a file of the results"))
+    if path is not None and not path.parent.exists():
+        return WriteError(
+            f"{path.parent} was removed while the run wrote to it, and its results with it: run again"
+        )
+    reason = _DISK.get(error.errno or 0, error.strerror)
+    return WriteError(
+        f"{place} cannot be written, {reason}{told}: make room, or choose another disk, output=DIR"
+    )
+
+
+def is_disk_error(error: OSError) -> bool:
+    """Whether a disk took no more, rather than the user naming what is not there."""
+    return error.errno in _DISK
+
+
+def carry_out(steps: Sequence[tuple[Path, Callable[[], object]]], kept: Sequence[str] = ()) -> None:
+    """Write files, the most important first; one that cannot be written keeps none of the others from it.
+
+    Args:
+        steps: each file, and what writes it.
+        kept: names of files that are whole already.
+
+    Raises:
+        WriteError: of the first file that could not be written; it says which are whole.
+    """
+    whole, failed = list(kept), {}
+    for path, write in steps:
+        try:
+            with writing(path):
+                write()
+            whole.append(path.name)
+        except WriteError as error:
+            failed[path] = error.__cause__
+    for path, cause in failed.items():
+        missing = ", ".join(path.name for path in failed)
+        told = f"; missing are {missing}, and whole {', '.join(whole) or 'none'}"
+        assert isinstance(cause, OSError)
+        raise write_error(cause, path, told)
+
+
+def _claim(program: Program, config: Any, default: str) -> tuple[Path, int | None]:
+    named = _named(program, config)
+    if named is not None:
+        return named, _taken(named, program, config.overwrite)
+    number, name = 1, default
+    while True:
+        folder = Path(program.root) / plain_name(name)
+        try:
+            return folder, _taken(folder, program, config.overwrite and number == 1)
+        except _Occupied as occupied:
+            number += 1
+            name = f"{default}-{number}"
+            print(f"{occupied.reason}, so this run goes to {name}")
+
+
+def _named(program: Program, config: Any) -> Path | None:
+    """The folder that was asked for; None where it is left to the run."""
+    name = None if config.name is None else plain_name(config.name)
+    if config.output is not None:
+        return Path(config.output).expanduser()
+    return None if name is None else Path(program.root) / name
+
+
+class _Occupied(InputError):
+    """A folder that another run has."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}: {remedy}")
+        self.reason = reason
+
+
+def _taken(folder: Path, program: Program, overwrite: bool) -> int | None:
+    """Lock a folder, and see that no results are in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
+    except OSError as error:
+        if is_disk_error(error):
+            raise write_error(error, folder) from error
+        raise InputError(
+            f"the output folder {folder} cannot be written ({error.strerror}): choose another, output=DIR"
+        ) from error
+    try:
+        if overwrite:
+            _clear(folder, program)
+        else:
+            _refuse_results(folder, program)
+    except BaseException:
+        _release(folder, lock)
+        raise
+    return lock
+
+
+def _refuse_results(folder: Path, program: Program) -> None:
+    results = [path.name for pattern in program.results for path in folder.glob(pattern)]
+    if results:
+        raise _Occupied(
+            f"{folder} holds the results of an earlier run ({', '.join(sorted(results))})",
+            "choose another folder, output=DIR or name=NAME, or replace them, overwrite=true",
+        )
+
+
+def _clear(folder: Path, program: Program) -> None:
+    """Remove what an earlier run of the program left, and nothing else."""
+    for pattern in (*program.results, *program.others):
+        for path in folder.glob(pattern):
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
+
+
+def _lock(folder: Path) -> int | None:
+    """The folder's lock, as an open file; None where the file system knows no locks.
+
+    A process that ends, however it does, lets go of its lock, so a file that is left behind blocks nobody.
+    """
+    path = folder / _LOCK
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(file, 100).decode(errors="replace").strip() or "another process"
+            os.close(file)
+            raise _Occupied(
+                f"{folder} is in use by {owner}",
+                "wait until it is done, or choose another folder, output=DIR",
+            ) from None
+        except OSError:  # no locks on this file system, or its lock server is down
+            os.close(file)
+            return None
+        # The one before may have removed the file between our opening and locking it.
+        if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+            break
+        os.close(file)
+    with suppress(OSError):  # a full disk keeps the name, not the lock
+        os.ftruncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+    return file
+
+
+def _release(folder: Path, lock: int | None) -> None:
+    if lock is None:
+        return
+    with suppress(OSError):
+        (folder / _LOCK).unlink()
+    fcntl.flock(lock, fcntl.LOCK_UN)  # also for processes that were forked meanwhile
+    os.close(lock)

@@ -1,0 +1,170 @@
+"""Whether what a checkpoint holds fits together; a damaged model would else serve at chance, and not say so."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from tta.errors import InputError
+from tta.networks import MODELS, Network, network_from
+
+#: Sides, channels and options of a network beyond this are no network's.
+_MOST = 10**6
+#: What draws random values, and what MONAI bounds them by.
+_FILLING = frozenset({"normal_", "uniform_", "erfinv_", "mul_", "add_", "clamp_"})
+
+
+class Unsound(ValueError):
+    """Why a checkpoint cannot be used, a half-sentence."""
+
+
+def check_source(fields: Mapping[str, Any]) -> None:
+    """Check the fields of a source checkpoint against each other.
+
+    Args:
+        fields: as ``SourceCheckpoint`` has them.
+
+    Raises:
+        Unsound: one has another form, shape or value than the network and the classes ask for.
+    """
+    names, weights = fields["class_names"], fields["weights"]
+    _expect(isinstance(names, list) and len(names) > 0, "class_names are no list")
+    _expect(all(isinstance(name, str) for name in names), "class_names are no names")
+    _check_tensors(weights, "weights")
+    network = _described(fields["network"], len(names), len(weights))
+    _check_weights(weights, network)
+    classes, width = len(names), network.head.in_features
+    for name, shape in {
+        "prevalence": (classes,),
+        "feature_mean": (classes, width),
+        "feature_var": (classes, width),
+        "entropy_quantiles": (101,),
+    }.items():
+        _check_tensor(fields[name], name, shape)
+    for name in ("prevalence", "feature_var", "entropy_quantiles"):
+        _expect(bool((fields[name] >= 0).all()), f"{name} has negative values")
+    for name in ("low", "high", "separation", "temperature"):
+        _expect(_is_number(fields[name]), f"{name} is no number")
+    _expect(fields["low"] != fields["high"], "low and high are the same")
+    _expect(fields["temperature"] > 0, "temperature is not above 0")
+    for name in ("data", "metrics"):
+        _expect(isinstance(fields[name], dict), f"{name} are no options")
+    _expect(isinstance(fields["data"].get("kind"), str), "data has no kind")
+    _check_optional(fields, network, classes)
+
+
+def check_adapted(state: Any) -> None:
+    """Check adapted tensors; whether they fit the method is the method's to say.
+
+    Raises:
+        Unsound: they are no tensors of finite values.
+    """
+    _check_tensors(state, "state")
+    for name, value in state.items():
+        _check_values(value, name)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out random values: of tensors without memory, drawing them would load torch's compiler, for seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if getattr(func, "__name__", "") in _FILLING:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
+
+
+def _described(network: Any, classes: int, tensors: int) -> Network:
+    """The network of a description, with shapes and no memory."""
+    _expect(isinstance(network, dict), "its network is not described")
+    options, size = network.get("options"), network.get("size")
+    _expect(isinstance(options, dict) and isinstance(size, list), "its network is not described")
+    _expect(network.get("kind") in MODELS, f"this version knows no network {network.get('kind')!r}")
+    _expect(
+        network.get("num_classes") == classes,
+        f"its network has {network.get('num_classes')} classes, and there are names for {classes}",
+    )
+    sizes = [network.get("channels"), *size, *(v for v in options.values() if isinstance(v, int))]
+    within = all(isinstance(value, int) and 0 < value <= _MOST for value in sizes)
+    _expect(within and len(size) in (2, 3), "its network's sizes are out of range")
+    _expect(options.get("layers", 0) <= tensors, "its network has more layers than weights")
+    try:
+        with torch.device("meta"), _Unfilled():
+            return network_from(network)
+    except (InputError, TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+        raise Unsound("its network cannot be built from its description") from error
+
+
+def _check_weights(weights: Mapping[str, Tensor], network: Network) -> None:
+    expected = network.state_dict()
+    odd = sorted(weights.keys() ^ expected.keys())
+    _expect(not odd, f"weights of other layers than its network has ({', '.join(odd[:3])})")
+    for name, value in weights.items():
+        _check_tensor(value, name, tuple(expected[name].shape))
+        if name.endswith("running_var") or name == "std":
+            _expect(bool((value >= 0).all()), f"{name} has negative values")
+    _expect(bool((weights["std"] > 0).all()), "std is 0")
+
+
+def _check_optional(fields: Mapping[str, Any], network: Network, classes: int) -> None:
+    """What older files lack."""
+    shapes = {name: tuple(value.shape) for name, value in network.named_parameters()}
+    fisher, moments = fields.get("fisher"), fields.get("layer_moments")
+    if fisher is not None:
+        _check_tensors(fisher, "fisher")
+        for name, value in fisher.items():
+            _expect(name in shapes, f"fisher is of a layer {name} that its network has not got")
+            _check_tensor(value, f"fisher of {name}", shapes[name])
+    if moments is not None:
+        _check_tensors(moments, "layer_moments")
+        layers = dict(network.named_modules())
+        for name, value in moments.items():
+            channels = getattr(layers.get(name), "num_features", -1)
+            _expect(channels > 0, f"layer_moments are of a layer {name} that is not there")
+            _check_tensor(value, f"layer_moments of {name}", (2, classes, channels))
+    if fields.get("calibration") is not None:
+        _check_calibration(fields["calibration"])
+
+
+def _check_calibration(calibration: Any) -> None:
+    tails: Any = calibration.get("tails") if isinstance(calibration, dict) else None
+    _expect(isinstance(tails, dict), "its calibration has no tails")
+    _expect(_is_number(calibration.get("batches")), "its calibration has no number of batches")
+    for name, tail in tails.items():
+        known = isinstance(tail, dict) and all(
+            _is_number(tail.get(key)) for key in ("start", "share", "scale", "shape")
+        )
+        _expect(known, f"its calibration of {name} is no tail of numbers")
+
+
+def _check_tensors(values: Any, what: str) -> None:
+    named = isinstance(values, dict) and all(isinstance(name, str) for name in values)
+    _expect(named and all(isinstance(v, Tensor) for v in values.values()), f"{what} are no tensors")
+
+
+def _check_tensor(value: Any, name: str, shape: tuple[int, ...]) -> None:
+    _expect(isinstance(value, Tensor), f"{name} is no tensor")
+    given = "x".join(map(str, value.shape)) or "a single number"
+    _expect(tuple(value.shape) == shape, f"{name} is {given}, not {'x'.join(map(str, shape))}")
+    _check_values(value, name)
+
+
+def _check_values(value: Tensor, name: str) -> None:
+    # A tensor may pretend to be large by repeating what little it has, and be so once it is copied.
+    held = value.untyped_storage().nbytes()
+    _expect(value.numel() * value.element_size() <= held, f"{name} has more values than the file")
+    _expect(bool(torch.isfinite(value).all()), f"{name} has values that are no numbers")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _expect(fine: bool, otherwise: str) -> None:
+    if not fine:
+        raise Unsound(otherwise)

@@ -1,0 +1,72 @@
+"""Which arguments of Lightning's Trainer a program passes on: those that say where and how, not what is served or kept."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from lightning import Trainer
+
+from tta.errors import InputError
+
+#: Where and how a stream is computed; all others change which images are served, or how a method learns.
+_SERVING = frozenset(
+    {
+        *("accelerator", "strategy", "devices", "num_nodes", "precision", "deterministic"),
+        *("benchmark", "detect_anomaly", "profiler", "default_root_dir", "log_every_n_steps"),
+        *("enable_progress_bar", "enable_model_summary", "num_sanity_val_steps"),
+    }
+)
+_FEWER = "serve a part of the target by a shorter table or folder"
+#: What there is in place of an argument that a stream does not take.
+_INSTEAD = {
+    "max_epochs": "stream.passes=2 goes over the target twice",
+    "min_epochs": "stream.passes=2 goes over the target twice",
+    "max_steps": _FEWER,
+    "max_time": _FEWER,
+    "limit_train_batches": _FEWER,
+    "overfit_batches": _FEWER,
+    "fast_dev_run": "preflight=only looks at the first images",
+    "gradient_clip_val": "steps are made smaller by method.lr",
+    "accumulate_grad_batches": "stream.window=N lets an update see more images",
+}
+#: What training does not do without, and what there is in its place.
+_TRAINING = {
+    "enable_checkpointing": "the best epoch is kept in any case",
+    "barebones": "trainer.enable_progress_bar=false is quiet",
+    "fast_dev_run": "epochs=1 is quick",
+    "limit_val_batches": "the best epoch is told by all validation images",
+    "inference_mode": "it changes nothing here",
+}
+
+
+def check_serving(given: Mapping[str, Any]) -> None:
+    """Refuse what changes the images that a stream serves, or how they are learned from.
+
+    Raises:
+        InputError: there is such an argument.
+    """
+    for name in _known(given):
+        if name not in _SERVING:
+            instead = _INSTEAD.get(name, "a stream does without it")
+            raise InputError(
+                f"trainer.{name} would change what is served or learned: leave it out; {instead}"
+            )
+
+
+def check_training(given: Mapping[str, Any]) -> None:
+    """Refuse what training cannot do with.
+
+    Raises:
+        InputError: there is such an argument.
+    """
+    for name in _known(given):
+        if name in _TRAINING:
+            raise InputError(
+                f"trainer.{name} is settled by train.py: leave it out; {_TRAINING[name]}"
+            )
+
+
+def _known(given: Mapping[str, Any]) -> list[str]:
+    """Arguments that the Trainer has; of others ``tta.entry.trainer_arguments`` says so."""
+    known = inspect.signature(Trainer).parameters.keys() - {"callbacks", "logger"}
+    return [name for name in given if name in known]

@@ -1,5 +1,6 @@
 """One DICOM file: what it is, and its pixels as they are stored."""
 
+import math
 import struct
 import warnings
 from functools import lru_cache
@@ -16,6 +17,7 @@ from pydicom.pixels.utils import pixel_array
 
 from datamodules.formats.decoded import Array, Unreadable, native
 from datamodules.formats.headers import Header, frames_of
+from datamodules.formats.memory import refuse_beyond_memory
 
 _PREAMBLE = 128  # bytes of a DICOM file before its mark
 _MARK = b"DICM"
@@ -91,6 +93,8 @@ def frames(dataset: Dataset, name: str) -> list[Frame]:
         raise Unreadable(f"has colours as {photometric or 'it does not say'}: convert it to RGB")
     if pixels.dtype == np.float64:
         pixels = pixels.astype(np.float32)
+    for keyword in _PIXELS:  # else they are kept twice as long as the headers are
+        dataset.pop(keyword, None)
     planes = pixels.reshape(count, *pixels.shape[-3:])
     return [Frame(Header(dataset, index), plane, name) for index, plane in enumerate(planes)]
 
@@ -106,12 +110,19 @@ def _check_kind(dataset: Dataset) -> None:
     raise Unreadable(f"is DICOM without pixels ({kind}): leave it out")
 
 
+def _check_size(header: Header, count: int) -> None:
+    """Refuse what unpacks to more than the memory."""
+    sides = [header.number(name) or 1 for name in ("Rows", "Columns", "SamplesPerPixel")]
+    refuse_beyond_memory(math.prod(sides) * count * (header.number("BitsAllocated") or 8) / 8)
+
+
 def _check_decoder(dataset: Dataset) -> None:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is None:
         raise Unreadable("does not say how it is encoded (no TransferSyntaxUID)")
     if not syntax.is_compressed or syntax.is_deflated:
         return
+    _check_size(Header(dataset), frames_of(dataset))
     try:
         available = get_decoder(syntax).is_available
     except NotImplementedError as error:

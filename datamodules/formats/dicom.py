@@ -11,6 +11,7 @@ from datamodules.formats.dataset import Frame, frames, is_dicom, opened
 from datamodules.formats.decoded import Array, Decoded
 from datamodules.formats.geometry import (
     axes_of,
+    plane_affine,
     plane_spacing,
     positions_of,
     spacing_of,
@@ -25,8 +26,8 @@ __all__ = ["is_dicom", "read_dicom"]
 
 _SEGMENTATIONS = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")  # the latter of label maps
 
-_UNPLACED = "has slices without positions: they stay as they are stored, by InstanceNumber"
-_FRAMES = "has frames without positions: they are the planes of a volume, in their order"
+_UNPLACED = "slices without positions stay as they are stored, in the order of InstanceNumber"
+_FRAMES = "frames without positions are the planes of a volume, in their order"
 
 
 def read_dicom(path: Path) -> Decoded:
@@ -78,7 +79,8 @@ class _Arrangement(NamedTuple):
 
 def _arrangement(headers: list[Header], sides: tuple[int, ...]) -> _Arrangement:
     if len(headers) == 1:
-        return _Arrangement(lambda planes: planes[0], plane_spacing(headers[0]))
+        first = headers[0]
+        return _Arrangement(lambda planes: planes[0], plane_spacing(first), plane_affine(first))
     positions = _positions(headers)
     volume = None if positions is None else volume_of(positions, headers)
     if volume is not None:

@@ -1,5 +1,6 @@
 """Where the planes of a DICOM volume lie: their order, their orientation, and a mask's place in an image."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,10 +24,16 @@ _OFF = 0.1
 
 #: Cosine between a plane and the line through its neighbours from which they are tilted: a degree.
 _TILT = 0.0175
-_TILTED = "has tilted slices, which are stacked as if they were not"
+_TILTED = "tilted slices are stacked as if they were not"
 
 #: Orientation of planes that lie on each other upwards, rows towards the front, columns to the right.
 _STORED_RAS = [[2, 1], [1, 1], [0, 1]]
+
+#: Part of a voxel, a voxel, by which the axes of a mask may run off its image's.
+_TURNED = 0.01
+
+#: The kind of file that holds marked planes only, and is to be put in its place.
+SEGMENTATION = "DICOM SEG"
 
 _LPS_TO_RAS = np.diag(
     [-1.0, -1.0, 1.0, 1.0]
@@ -91,15 +98,17 @@ def positions_of(headers: Sequence[Header]) -> Array | None:
     Raises:
         Unreadable: some have one.
     """
-    found = [header.numbers("ImagePositionPatient", 3) for header in headers]
-    missing = sum(not position for position in found)
-    if missing == len(found):
-        return None
-    if missing:
-        raise Unreadable(
-            f"has {missing} of {len(found)} slices without ImagePositionPatient: correct it"
-        )
-    return np.asarray(found)
+    found = _of_all(headers, "ImagePositionPatient", 3)
+    return None if found is None else np.array(found)
+
+
+def _of_all(headers: Sequence[Header], name: str, count: int) -> list[list[float]] | None:
+    """An attribute of all planes; None where none has it."""
+    found = [header.numbers(name, count) for header in headers]
+    missing = sum(not values for values in found)
+    if 0 < missing < len(found):
+        raise Unreadable(f"has {missing} of {len(found)} slices without {name}: correct it")
+    return None if missing else found
 
 
 def axes_of(headers: Sequence[Header]) -> Array | None:
@@ -108,20 +117,24 @@ def axes_of(headers: Sequence[Header]) -> Array | None:
     Raises:
         Unreadable: the planes differ, or are none.
     """
-    found = [header.numbers("ImageOrientationPatient", 6) for header in headers]
-    if not all(found):
+    found = _of_all(headers, "ImageOrientationPatient", 6)
+    if found is None:
         return None
-    cosines = np.asarray(found)
-    if (np.ptp(cosines, axis=0) > _DIRECTION).any():
+    if len(found) > 1 and (np.ptp(np.asarray(found), axis=0) > _DIRECTION).any():
         raise Unreadable("has slices of several orientations: give each a folder of its own")
-    along_row, along_column = cosines[0].reshape(2, 3)
-    if abs(along_row @ along_column) > _OFF or not np.allclose(
-        np.linalg.norm(cosines[0].reshape(2, 3), axis=1), 1, atol=_OFF
-    ):
+    row, column = found[0][:3], found[0][3:]  # plain numbers: NumPy is slow with three of them
+    cosine = sum(one * other for one, other in zip(row, column, strict=True))
+    lengths = math.hypot(*row), math.hypot(*column)
+    if max(abs(cosine), abs(lengths[0] - 1), abs(lengths[1] - 1)) > _OFF:
         raise Unreadable(
             "has an ImageOrientationPatient that is no pair of right-angled directions"
         )
-    return np.stack([np.cross(along_row, along_column), along_column, along_row])
+    normal = [
+        row[1] * column[2] - row[2] * column[1],
+        row[2] * column[0] - row[0] * column[2],
+        row[0] * column[1] - row[1] * column[0],
+    ]
+    return np.array([normal, column, row])
 
 
 def distances(positions: Array, axes: Array) -> tuple[Array, list[int]]:
@@ -146,7 +159,7 @@ def volume_of(positions: Array, headers: Sequence[Header]) -> Volume | None:
     doubled = int((steps <= _SAME * max(usual, 1.0)).sum())
     if doubled:
         raise Unreadable(
-            f"has {doubled} slice(s) at the position of another, as of several phases: give each a folder"
+            f"has {doubled} slice(s) at the position of another, as of several phases: part them"
         )
     if np.ptp(steps) > 2 * _UNEVEN * usual:
         raise Unreadable(
@@ -174,32 +187,57 @@ def grid(axes: Array, first: Array, step: Array, header: Header, order: list[int
     return Volume(order, _LPS_TO_RAS @ affine, spacing is not None)
 
 
+def plane_affine(header: Header) -> Array | None:
+    """(4, 4), from (column, row, 0) of one plane to RAS coordinates in mm; None where it is not sure.
+
+    It is only needed for a mask, so that what is wrong with it is no reason to refuse the plane.
+    """
+    try:
+        axes, position = axes_of([header]), positions_of([header])
+        if axes is None or position is None or plane_spacing(header) is None:
+            return None
+    except Unreadable:
+        return None
+    return grid(axes, position[0], axes[0], header, [0]).affine[:, [2, 1, 0, 3]]
+
+
 def placed(mask: Decoded, image: Decoded) -> Decoded:
-    """A DICOM mask on its image's grid, 0 where it says nothing; others are as they were.
+    """A segmentation on its image's grid, where that tells its place; other masks as they are.
 
     Raises:
         Unreadable: it lies beside the image, or between its voxels.
     """
-    if mask.affine is None or image.affine is None:
+    sides = image.pixels.shape[:-1]
+    if mask.kind != SEGMENTATION or mask.affine is None or image.affine is None:
         return mask
+    voxels = mask.pixels.reshape(-1, *mask.pixels.shape[-3:]).transpose(2, 1, 0, 3)  # x, y, z
     shift = np.linalg.inv(image.affine) @ mask.affine
+    axes = io_orientation(shift)
+    shift = shift @ inv_ornt_aff(axes, voxels.shape[:3])
+    voxels = apply_orientation(voxels, axes)
     scale = np.diag(shift)[:3]
-    if np.abs(shift[:3, :3] - np.diag(scale)).max() > _DIRECTION * 10:
+    if np.abs(shift[:3, :3] - np.diag(scale)).max() > _TURNED:
         raise Unreadable("has a mask that is turned against it")
-    result = np.zeros((*image.pixels.shape[:-1], mask.pixels.shape[-1]), mask.pixels.dtype)
-    marked = mask.pixels != 0
-    kept: list[Array] = []
-    targets: list[Array] = []
-    for axis in range(3):  # x, y, z of the affine are W, H, D
-        side = 2 - axis
-        used = np.flatnonzero(marked.any(axis=tuple(other for other in range(4) if other != side)))
+    lengths = (*sides[::-1], 1)[:3]
+    marked = (voxels != 0).any(axis=3)
+    kept, targets = [], []
+    for axis, length in enumerate(lengths):
+        used = np.flatnonzero(marked.any(axis=tuple({0, 1, 2} - {axis})))
         exact = scale[axis] * used + shift[axis, 3]
-        places = np.round(exact).astype(int)
-        if (np.abs(exact - places) > _OFF).any():
-            raise Unreadable("has a mask whose voxels lie between its own")
-        if used.size and not 0 <= places.min() <= places.max() < result.shape[side]:
-            raise Unreadable("has a mask that reaches beyond it")
-        kept.insert(0, used)
-        targets.insert(0, places)
-    result[np.ix_(*targets)] = mask.pixels[np.ix_(*kept)]
-    return mask._replace(pixels=result, affine=image.affine, spacing=image.spacing)
+        if axis == len(sides):  # of a plane's mask, only what lies in it
+            used, exact = used[np.abs(exact) < _OFF], exact[np.abs(exact) < _OFF]
+        kept.append(used)
+        targets.append(_places(exact, length))
+    result = np.zeros((*lengths, voxels.shape[3]), voxels.dtype)
+    result[np.ix_(*targets)] = voxels[np.ix_(*kept)]
+    return mask._replace(pixels=result.transpose(2, 1, 0, 3).reshape(*sides, -1))
+
+
+def _places(exact: Array, length: int) -> Array:
+    """Whole numbers of voxels along an axis of an image of so many."""
+    places = np.round(exact).astype(int)
+    if (np.abs(exact - places) > _OFF).any():
+        raise Unreadable("has a mask whose voxels lie between its own")
+    if places.size and not 0 <= places.min() <= places.max() < length:
+        raise Unreadable("has a mask that reaches beyond it")
+    return places

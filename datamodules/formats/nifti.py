@@ -34,14 +34,16 @@ def read_nifti(path: Path) -> Decoded:
     pixels = apply_orientation(pixels, axes)
     sides = voxel_sizes(affine)[::-1].tolist()
     pixels = np.ascontiguousarray(pixels.transpose(2, 1, 0, 3))  # the slowest axis first
+    turned = not np.array_equal(affine, image.affine)
     if len(pixels) == 1:
-        pixels, sides = pixels[0], sides[1:]
+        pixels, sides, affine = pixels[0], sides[1:], None
     return Decoded(
         pixels,
         span_of(pixels.dtype),
         spacing=tuple(sides),
+        affine=affine,
         kind="NIfTI",
-        turned=not np.array_equal(affine, image.affine),
+        turned=turned,
     )
 
 

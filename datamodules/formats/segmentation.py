@@ -5,7 +5,14 @@ from pydicom import Dataset
 
 from datamodules.formats.dataset import Frame, frames
 from datamodules.formats.decoded import Array, Decoded, Unreadable
-from datamodules.formats.geometry import axes_of, distances, grid, positions_of, spacing_of
+from datamodules.formats.geometry import (
+    SEGMENTATION,
+    axes_of,
+    distances,
+    grid,
+    positions_of,
+    spacing_of,
+)
 
 #: Share of a segment from which a voxel of a fractional segmentation belongs to it.
 _HALF = 0.5
@@ -13,7 +20,7 @@ _HALF = 0.5
 #: Part of the distance of slices by which a plane may lie beside the grid of the others.
 _OFF = 0.1
 
-_OVERLAP = "has segments that overlap: the one of the higher number holds"
+_OVERLAP = "where segments overlap the one of the higher number holds"
 
 
 def read_segmentation(dataset: Dataset, name: str) -> Decoded:
@@ -43,7 +50,7 @@ def read_segmentation(dataset: Dataset, name: str) -> Decoded:
         None,
         spacing=spacing_of(affine) if where.measured else None,
         affine=affine,
-        kind="DICOM SEG",
+        kind=SEGMENTATION,
         turned=where.other,
         note=_OVERLAP if overlap else "",
     )

@@ -17,6 +17,9 @@ _SHARED = {
     "sizes": ("Rows", "Columns"),
 }
 
+#: Suffixes under which slices come, the number at the end of a UID among them.
+_SUFFIXES = ("", ".dcm", ".dicom", ".ima")
+
 
 def slices(folder: Path) -> list[Frame]:
     """The planes of all DICOM files in a folder, in the order of their names; others are left alone.
@@ -31,7 +34,7 @@ def slices(folder: Path) -> list[Frame]:
         if path.is_file()
         and not path.name.startswith(".")
         and path.name.upper() != "DICOMDIR"
-        and is_dicom(path)
+        and _is_slice(path)
     ]
     if not paths:
         raise Unreadable("is a folder without DICOM files")
@@ -45,6 +48,15 @@ def slices(folder: Path) -> list[Frame]:
         for path, dataset in zip(paths, datasets, strict=True)
         for plane in _named(path, dataset)
     ]
+
+
+def _is_slice(path: Path) -> bool:
+    """Whether a file is DICOM; one that only looks like it would be missed without a word."""
+    if is_dicom(path):
+        return True
+    if path.suffix.lower() in _SUFFIXES:
+        raise Unreadable(f"has a slice, {path.name}, that is no DICOM file: repair or remove it")
+    return False
 
 
 def _named(path: Path, dataset: Dataset) -> list[Frame]:

@@ -75,7 +75,7 @@ def test_a_file_is_read_as_pydicom_reads_it(path: Path) -> None:
         expected = apply_modality_lut(dataset.pixel_array, dataset)
     expected = expected * float(dataset.get("DoseGridScaling", 1))
     decoded = decode(path)
-    if decoded.affine is not None:  # turned from axial to RAS
+    if decoded.turned:  # from axial to RAS
         expected = expected[:, ::-1, ::-1]
     np.testing.assert_allclose(decoded.pixels.reshape(expected.shape), expected, rtol=1e-6)
     assert decoded.pixels.dtype != np.float64

@@ -167,6 +167,9 @@ def test_a_folder_of_other_things_is_refused_and_leftovers_are_left_alone(tmp_pa
     (tmp_path / "empty" / "notes.txt").write_text("notes")
     with pytest.raises(Unreadable, match="folder without DICOM files"):
         decode(tmp_path / "empty")
+    (path / "larger").write_bytes(b"no mark")
+    with pytest.raises(Unreadable, match="has a slice, larger, that is no DICOM file"):
+        decode(path)
     cut = path / "larger"
     cut.write_bytes((path / "IM0000").read_bytes()[:-20])
     with pytest.raises(Unreadable, match="has a slice, larger, that cannot be decoded"):
@@ -182,7 +185,7 @@ def test_slices_without_positions_are_numbered_and_stay_as_they_are(tmp_path: Pa
     path = write_series(tmp_path / "series", slices, ImagePositionPatient=None)
     decoded = decode(path)
     np.testing.assert_array_equal(decoded.pixels[::-1, ..., 0], slices)  # numbered downwards
-    assert "by InstanceNumber" in decoded.note
+    assert "order of InstanceNumber" in decoded.note
     assert (decoded.spacing, decoded.turned) == (None, False)
 
 
@@ -258,9 +261,29 @@ def test_a_segmentation_is_the_mask_of_its_series(tmp_path: Path, kind: str, tol
     mask = decode(tmp_path / "seg.dcm")
     np.testing.assert_array_equal(mask.pixels[..., 0], expected[1:5])
     assert (mask.spacing, mask.kind) == ((2, 0.5, 0.75), "DICOM SEG")
-    cropped = Reading(around_mask=0).apply(series, mask)[0]
+    stored = slices[:, ::-1, ::-1]
     box = tuple(slice(at.min(), at.max() + 1) for at in np.nonzero(expected))
-    np.testing.assert_array_equal(cropped[..., 0], slices[:, ::-1, ::-1][box])
+    nifti = nibabel.Nifti1Image(stored.transpose(2, 1, 0), series.affine)
+    nibabel.save(nifti, tmp_path / "ct.nii")
+    for image in (series, decode(tmp_path / "ct.nii")):
+        cropped = Reading(around_mask=0).apply(image, mask)[0]
+        np.testing.assert_array_equal(cropped[..., 0], stored[box])
+
+
+def test_a_segmentation_is_the_mask_of_one_slice(tmp_path: Path) -> None:
+    slices = volume(_SLICES, 6, 16)
+    write_series(tmp_path / "ct", slices)
+    expected = write_segmentation(tmp_path / "seg.dcm")
+    mask = decode(tmp_path / "seg.dcm")
+    for path in (tmp_path / "ct").iterdir():
+        place = int(pydicom.dcmread(path).ImagePositionPatient[2]) // 2
+        if place in _MARKED:
+            box = tuple(slice(at.min(), at.max() + 1) for at in np.nonzero(expected[place]))
+            cropped = Reading(around_mask=0).apply(decode(path), mask)[0]
+            np.testing.assert_array_equal(cropped[..., 0], slices[place][box])
+        else:
+            with pytest.raises(Unreadable, match="marks nothing"):
+                Reading(around_mask=0).apply(decode(path), mask)
 
 
 def test_planes_marked_on_every_second_slice_find_their_places(tmp_path: Path) -> None:

@@ -26,16 +26,16 @@ def running_class_means(
     return torch.where(present[:, None], torch.lerp(means, mean, memory), mean), present
 
 
-def divergence(mean: Tensor, source_mean: Tensor, source_var: Tensor) -> Tensor:
-    """γ of each class: 1 − exp(−mean squared distance to the source's mean, in units of the source's variance).
+def departure(mean: Tensor, source_mean: Tensor, source_var: Tensor) -> Tensor:
+    """γ: 1 − exp(−d), d the mean squared distance of classes to the source's, in units of the source's variance.
 
     Args:
-        mean: (C, D) running class means.
-        source_mean: (C, D).
-        source_var: (C, D).
+        mean: (K, D) running feature means of the classes that count.
+        source_mean: (K, D) the source's.
+        source_var: (K, D) its variances.
 
     Returns:
-        (C,) values in [0, 1).
+        Scalar in [0, 1).
     """
-    distance = ((mean - source_mean).square() / (source_var + 1e-6)).mean(1)
+    distance = ((mean - source_mean).square() / (source_var + 1e-6)).mean()
     return 1 - (-distance).exp()

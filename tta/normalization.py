@@ -87,7 +87,11 @@ class TestTimeBatchNorm(nn.Module):
         if self.statistics == "median":
             return self._normalise(x, *_median_moments(x))
         if anchor is not None and mixed:
-            mean, var = _mixed(anchor, _moments(x), self.alpha)
+            own_mean, own_var = _moments(x)
+            if self.statistics == "blend":  # unbiased, as published; a single value has no variance
+                count = x.numel() // x.shape[1]
+                own_var = own_var * (count / max(count - 1, 1))
+            mean, var = _mixed(anchor, (own_mean, own_var), self.alpha)
             if self.statistics == "robust":
                 self.latest = mean.detach(), var.detach()
             return self._normalise(x, mean, var)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from callbacks.policies.base import Action, Policy, Ruling, alarm
 from callbacks.verdict import Verdict
-from tta.divergence import divergence, running_class_means
+from tta.divergence import departure, running_class_means
 from tta.methods import Prediction
 from tta.options import option, within
 
@@ -35,8 +35,8 @@ class DivergenceConfig:
 class Divergence(Policy):
     """After each batch, weights go ``pull`` times γ of the way back to the source's.
 
-    γ is the mean over the batch's predicted classes of 1 − exp(−squared distance of the class's running feature mean to the
-    source's, in units of its variance). PeTTA knows no reset: it adds a pull to the source of weight 10 γ to its loss, by
+    γ is 1 − exp(−d), d the mean squared distance of the running feature means of the batch's predicted classes to the source's,
+    in units of its variance. PeTTA knows no reset: it adds a pull to the source of weight 10 γ to its loss, by
     which a step of gradient descent takes weights 10 γ lr of the way back. That is done here, whatever the method's loss;
     the default belongs to a rate of .01. The slower teacher, PeTTA's other half, is left to the method of that name.
     """
@@ -60,7 +60,7 @@ class Divergence(Policy):
             self.mean.to(features), features, prediction.logits.argmax(1), self.config.memory
         )
         source = (self.facts[name].to(features) for name in self.uses)
-        gamma = divergence(self.mean, *source)[present].mean().item()
+        gamma = departure(self.mean[present], *(value[present] for value in source)).item()
         evidence, action = {"divergence": gamma}, Action("restore", self.config.pull * gamma)
         before, self.above = self.above, gamma > self.config.threshold
         if not self.above:

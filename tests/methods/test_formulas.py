@@ -15,6 +15,8 @@ from tta.errors import InputError
 from tta.methods import create_method
 from tta.methods.lame import adjusted_assignment, affinities
 from tta.methods.rotta import Sample, remembered
+from tta.networks import MODELS, create_network
+from tta.normalization import TestTimeBatchNorm
 from tta.objectives import entropy, marginal_entropy, soft_likelihood_ratio
 from tta.selection import last_stage
 from tta.sequential import interpolated
@@ -198,22 +200,70 @@ def test_the_memory_of_rotta_is_balanced_and_prefers_the_new_and_sure() -> None:
     for row in range(40):
         label = 0 if row % 10 else 1
         samples = [
-            s._replace(age=s.age + 1)
-            for s in remembered(samples, Sample(row, label, 0.1, -1), 8, 2)
+            s._replace(age=s.age + 1) for s in remembered(samples, Sample(row, label, 0.1, 0), 8, 2)
         ]
     counts = [sum(s.label == c for s in samples) for c in (0, 1)]
     assert counts == [4, 4]
     assert {s.row for s in samples if s.label == 0} == {36, 37, 38, 39}
-    unsure = Sample(99, 0, 50.0, -1)
+    unsure = Sample(99, 0, 50.0, 0)
     assert remembered(samples, unsure, 8, 2) == samples
 
 
 def test_petta_slows_its_teacher_where_features_left_the_source() -> None:
     near, far = created("petta"), created("petta")
     far.source_mean.add_(100)
-    features, labels = torch.zeros(4, 16), torch.tensor([0, 0, 1, 2])
-    assert float(near._divergence(features, labels)) == pytest.approx(0, abs=1e-6)
-    assert float(far._divergence(features, labels)) == pytest.approx(1, abs=1e-6)
+    near.source_mean.copy_(near.mean)
+    for method, gamma in ((near, 0.0), (far, 1.0)):
+        start = method.teacher.values()["1.weight"].clone()
+        method(images())
+        assert float(method.gamma) == pytest.approx(gamma, abs=1e-6)
+        assert torch.equal(method.teacher.values()["1.weight"], start) == bool(gamma)
+
+
+def test_the_released_memory_counts_a_sample_as_one_old_once_it_is_in() -> None:
+    method = created("rotta", update_every=64, capacity=64)
+    method(images(3))
+    assert method.memory["ages"].tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize("name", ["rotta", "petta"])
+def test_teacher_student_and_source_keep_statistics_of_their_own(name: str) -> None:
+    method = created(name)
+    method(images())
+    teacher = method.model.get_buffer("1.moving_mean")
+    student = method.student_moving.values()["1.moving_mean"]
+    source = method.model.get_buffer("1.running_mean")
+    assert not torch.equal(teacher, student)
+    assert not torch.equal(teacher, source)
+    if name == "petta":  # whose source sees what the teacher sees; their first layers are one
+        torch.testing.assert_close(method.source_moving.values()["1.moving_mean"], teacher)
+
+
+def test_cotta_leaves_tokens_and_positions_alone() -> None:
+    options = MODELS["vit"](hidden_size=48, layers=2)
+    network, _ = create_network("vit", options, num_classes=3, channels=1, size=(32, 32))
+    method = create_method("cotta", network, num_classes=3)
+    named = dict(network.named_parameters())
+    alone = {name for name in named if name not in method.adapted}
+    assert alone == {
+        "features.vit.cls_token",
+        "features.vit.patch_embedding.position_embeddings",
+    }
+
+
+def test_blended_statistics_take_the_unbiased_variance_where_there_is_one() -> None:
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    norm = nn.BatchNorm1d(2)
+    layer = TestTimeBatchNorm(norm, "blend", alpha=0.3)
+    mean, var = 0.3 * x.mean(0), 0.7 + 0.3 * x.var(0)
+    torch.testing.assert_close(layer(x), (x - mean) / (var + norm.eps).sqrt())
+    one = x[:1]
+    torch.testing.assert_close(layer(one), 0.7 * one / math.sqrt(0.7 + norm.eps))
+
+
+def test_a_bet_that_could_lose_all_is_refused() -> None:
+    with pytest.raises(InputError, match="sum to less than 2"):
+        created("poem", clip=1.95)
 
 
 def test_cotta_restores_to_the_source() -> None:

@@ -188,7 +188,7 @@ PASSES = {
     **dict.fromkeys(["deyo", "roid", "cmf"], (2, 1)),
     "cotta": (3, 1),
     "rotta": (3, 1),
-    "petta": (4, 1),
+    "petta": (5, 1),
     "memo": (2 * 16, 16),
 }
 

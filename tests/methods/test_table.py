@@ -2,7 +2,7 @@
 
 from tests.conftest import ROOT
 from tta.methods import METHODS
-from tta.methods.table import markdown
+from tta.methods.table import RELEASED, markdown
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -13,3 +13,7 @@ def test_every_method_has_its_yaml_and_paper() -> None:
     for name, method in METHODS.items():
         assert (ROOT / "configs" / "method" / f"{name}.yaml").is_file()
         assert method.paper or name == "source"
+
+
+def test_every_method_says_what_differs_from_released_code() -> None:
+    assert list(RELEASED) == list(METHODS)

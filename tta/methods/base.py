@@ -380,6 +380,36 @@ class Method(nn.Module):
         assert features is not None, "the head did not run"
         return Prediction(logits, features)
 
+    def run_apart(
+        self, images: Tensor, values: Mapping[str, Tensor], moving: Mapping[str, Tensor]
+    ) -> tuple[Prediction, dict[str, Tensor]]:
+        """One forward pass with moving statistics of its own, in place of the model's.
+
+        Args:
+            images: (N, channels, ...).
+            values: in place of the tensors of those names.
+            moving: the statistics as they stand, by the names of the layers' buffers.
+
+        Returns:
+            The prediction, and the statistics once they have taken the images in; the model's stay as they were.
+        """
+        latest = {name: layer.latest for name, layer in self._averaging.items()}
+        prediction = self.run(images, {**values, **moving})
+        after = dict(moving)
+        for name, layer in self._averaging.items():
+            if layer.latest is not None:
+                after[f"{name}moving_mean"], after[f"{name}moving_var"] = layer.latest
+            layer.latest = latest[name]
+        return prediction, after
+
+    def moving_statistics(self) -> dict[str, Tensor]:
+        """The model's moving statistics, by the names of the layers' buffers; none where they do not move."""
+        return {
+            f"{name}{key}": self.model.get_buffer(f"{name}{key}")
+            for name in self._averaging
+            for key in ("moving_mean", "moving_var")
+        }
+
     def known(self, name: str) -> Any:
         """What is known of the source by this name.
 
@@ -443,26 +473,15 @@ class Method(nn.Module):
         return prediction
 
     def _run_control(self, images: Tensor) -> Prediction:
-        layers = self._averaging
-        if not layers:
+        if not self._averaging:
             return self.run(images, self._source)
         # Moving statistics depend on the weights below them, so the control has its own.
-        latest = {name: layer.latest for name, layer in layers.items()}
         moving = self._control_moving or {
             f"{name}{key}": self._start[f"model.{name}{key}"]
-            for name in layers
+            for name in self._averaging
             for key in ("moving_mean", "moving_var")
         }
-        prediction = self.run(images, {**self._source, **moving})
-        for name, layer in layers.items():
-            if layer.latest is not None:
-                moving = {
-                    **moving,
-                    f"{name}moving_mean": layer.latest[0],
-                    f"{name}moving_var": layer.latest[1],
-                }
-            layer.latest = latest[name]
-        self._control_moving = moving
+        prediction, self._control_moving = self.run_apart(images, self._source, moving)
         return prediction
 
     def _is_state(self, name: str) -> bool:

@@ -10,7 +10,7 @@ from tta.errors import InputError
 from tta.methods.base import Method, Prediction
 from tta.methods.settings import MethodConfig, UpdateConfig
 from tta.methods.tensors import Tensors
-from tta.objectives import cross_entropy
+from tta.objectives import cross_entropy, symmetric_cross_entropy
 from tta.options import option, within
 from tta.selection import parameters_outside
 from tta.views import random_view
@@ -26,6 +26,9 @@ class CoTTAConfig(UpdateConfig):
         "share of the weights restored to the source after a step; published: .001 for 1000 classes",
     )
     views: int = option(32, "augmented views that the teacher averages where the source is unsure")
+    symmetric: bool = option(
+        False, "cross-entropy in both directions, as published for 1000 classes"
+    )
     threshold: float | None = option(
         None,
         "mean confidence of the source below which it is unsure; null: .92 up to 10 classes, .72 up to 100, .1 above",
@@ -47,12 +50,13 @@ class CoTTA(Method):
     config: CoTTAConfig
     paper: ClassVar[str] = "Wang et al., CVPR 2022"
     passes: ClassVar[str] = "3/1, 3+views/1 where the source is unsure"
-    updates: ClassVar[str] = "all"
+    updates: ClassVar[str] = "all weights and biases"
     teacher: Tensors
 
     def adapts(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """Every parameter outside the excluded layers."""
-        return parameters_outside(model, self.config.exclude or [])
+        """Every weight and bias outside the excluded layers; as released, no token or position of a transformer."""
+        found = parameters_outside(model, self.config.exclude or [])
+        return {name: p for name, p in found.items() if name.split(".")[-1] in ("weight", "bias")}
 
     def register_state(self) -> None:
         """The teacher's weights."""
@@ -74,7 +78,8 @@ class CoTTA(Method):
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor:
         """Cross-entropy of the student to the teacher."""
-        return cross_entropy(self.run(images).logits, prediction.logits).mean()
+        loss = symmetric_cross_entropy if self.config.symmetric else cross_entropy
+        return loss(self.run(images).logits, prediction.logits).mean()
 
     @torch.no_grad()
     def descend(self, loss: Tensor) -> None:

@@ -7,10 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tta.errors import InputError
 from tta.methods.base import NormAffineMethod, Prediction
 from tta.methods.settings import MethodConfig, UpdateConfig
 from tta.options import option, within
-from tta.sequential import Wager, interpolated, wagered
+from tta.sequential import interpolated
 
 
 @dataclass
@@ -21,19 +22,24 @@ class POEMConfig(UpdateConfig):
         None, "entropy below which a sample is matched, in nats; null: 0.4 ln C"
     )
     gamma: float = option(1 / (8 * math.sqrt(3)), "step size of the bet")
-    clip: float = option(1.8, "largest bet, in (0, 2)")
-    warmup: int = option(100, "samples that are only bet on, at the start")
+    clip: float = option(1.8, "bet that is not raised any more, in (0, 2)")
+    warmup: int = option(100, "samples after which the first batch is learned from")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         within(self, "entropy_margin", 0, math.inf, left=False)
         within(self, "gamma", 0, math.inf, left=False)
         within(self, "clip", 0, 2, left=False, right=False)
+        if self.clip + self.gamma >= 2:
+            raise InputError(
+                f"method.clip={self.clip} and method.gamma={self.gamma} must sum to less than 2: a bet passes the clip by up "
+                "to gamma, and a bet of 2 can lose all"
+            )
         within(self, "warmup", 0, math.inf)
 
 
 class POEM(NormAffineMethod):
-    """Squared distance of entropies to where the source's distribution would have them.
+    """Squared distance of entropies, weighted by e^(E₀−H), to where the source's distribution would have them.
 
     Each sample's entropy H is turned into u = F(H) by the source's distribution function F. Wealth grows by the factor
     1 + ε(u − ½) when the bet ε says rightly whether entropies are high or low; ε follows by scale-free online gradient
@@ -63,7 +69,7 @@ class POEM(NormAffineMethod):
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor | None:
-        """Weighted half squared distance to the target entropies, over the certain samples."""
+        """Half squared distance of weighted entropies to weighted targets, over the certain samples."""
         margin = (
             self.nats(0.4) if self.config.entropy_margin is None else self.config.entropy_margin
         )
@@ -75,17 +81,30 @@ class POEM(NormAffineMethod):
         target = interpolated(
             0.5 * bets * u.square() + (1 - 0.5 * bets) * u, levels, self.quantiles
         )
-        warm = int(self.seen) > self.config.warmup
+        warm = int(self.seen) >= self.config.warmup
         kept = detached < margin
         if not warm or not kept.any():
             return None
-        return (0.5 * (values - target).square() * (margin - detached).exp())[kept].mean()
+        # As released, the weight multiplies the entropies, so it counts twice in the square.
+        return (0.5 * ((values - target) * (margin - detached).exp()).square())[kept].mean()
 
     def _bets(self, u: list[float]) -> list[float]:
         """The bet on each sample, settled one after the other."""
-        before = Wager(float(self.bet), float(self.log_wealth), float(self.squares))
-        bets, after = wagered(u, before, self.config.gamma, self.config.clip)
-        for name, value in after._asdict().items():
-            getattr(self, name).fill_(value)
+        bet, log_wealth, squares = float(self.bet), float(self.log_wealth), float(self.squares)
+        first, bets = int(self.seen) == 0, []
+        for value in u:
+            bets.append(bet)
+            factor = 1 + bet * (value - 0.5)
+            log_wealth += math.log(factor)
+            # As released: the very first sample teaches nothing, and a bet beyond the clip can only fall.
+            beyond = abs(bet) > self.config.clip and bet * (value - 0.5) > 0
+            if not (first or beyond):
+                gradient = (value - 0.5) / factor
+                squares += gradient**2
+                bet += self.config.gamma * gradient / math.sqrt(squares) if gradient else 0.0
+            first = False
+        self.bet.fill_(bet)
+        self.log_wealth.fill_(log_wealth)
+        self.squares.fill_(squares)
         self.seen += len(u)
         return bets

@@ -47,7 +47,10 @@ class RoTTAConfig(UpdateConfig):
 
 
 class Sample(NamedTuple):
-    """A sample in memory: its row, pseudo-label, the entropy of its prediction in nats, and age in samples."""
+    """A sample in memory: its row, pseudo-label, the entropy of its prediction in nats, and age in samples.
+
+    A sample is 0 old when it asks to enter, and 1 once it has, as in the released memory.
+    """
 
     row: int
     label: int
@@ -56,7 +59,11 @@ class Sample(NamedTuple):
 
 
 class RoTTA(NormAffineMethod):
-    """Cross-entropy to an averaging teacher on the memory, older samples counting less; the teacher predicts."""
+    """Cross-entropy to an averaging teacher on the memory, older samples counting less; the teacher predicts.
+
+    Teacher and student each keep moving statistics of their own: the teacher's, in the model, of the memory's images, the
+    student's of the views.
+    """
 
     Config: ClassVar[type[MethodConfig]] = RoTTAConfig
     config: RoTTAConfig
@@ -64,11 +71,16 @@ class RoTTA(NormAffineMethod):
     passes: ClassVar[str] = "1/0, and 2/1 an update"
     needs_mixed_batch: ClassVar[bool] = False
     teacher: Tensors
+    student_moving: Tensors
     waiting: Tensor
 
     def register_state(self) -> None:
-        """The teacher's weights, and the samples since the last update; the memory fills later."""
+        """The teacher's weights, the student's moving statistics, and the samples since the last update.
+
+        The memory fills later.
+        """
         self.teacher = Tensors(self._source)
+        self.student_moving = Tensors(self.moving_statistics())
         self.register_buffer("waiting", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
@@ -92,7 +104,7 @@ class RoTTA(NormAffineMethod):
                 sample._replace(age=sample.age + 1)
                 for sample in remembered(
                     samples,
-                    Sample(first + index, label, value, -1),
+                    Sample(first + index, label, value, 0),
                     self.config.capacity,
                     self.num_classes,
                 )
@@ -117,13 +129,19 @@ class RoTTA(NormAffineMethod):
             with torch.no_grad():
                 taught = self.run(images, self.teacher.values()).logits
             self.keep_moving()
-            student = self.run(random_view(images, self.generator)).logits
+            student = self.run_student(random_view(images, self.generator)).logits
             loss = (
                 cross_entropy(student, taught) * torch.sigmoid(-ages)
             ).mean()  # e^−a / (1 + e^−a)
             self.descend(loss)
             self.teacher.follow(dict(self.adapted), self.config.rate)
         return loss.detach()
+
+    def run_student(self, images: Tensor) -> Prediction:
+        """What the student says; its moving statistics take the images in."""
+        prediction, moving = self.run_apart(images, {}, self.student_moving.values())
+        self.student_moving.take(moving)
+        return prediction
 
     def _recall(self) -> list[Sample]:
         if not self.memory:
@@ -146,9 +164,7 @@ def remembered(samples: list[Sample], new: Sample, capacity: int, num_classes: i
     """
 
     def badness(sample: Sample) -> float:
-        return 1 / (1 + math.exp(-max(sample.age, 0) / capacity)) + sample.entropy / math.log(
-            num_classes
-        )
+        return 1 / (1 + math.exp(-sample.age / capacity)) + sample.entropy / math.log(num_classes)
 
     counts: dict[int, int] = {}
     for sample in samples:

@@ -21,6 +21,12 @@ class Tensors(nn.Module):
         return {name.replace("/", "."): value for name, value in self.named_buffers()}
 
     @torch.no_grad()
+    def take(self, others: Mapping[str, Tensor]) -> None:
+        """Copy the values of each tensor's namesake."""
+        for name, value in self.values().items():
+            value.copy_(others[name])
+
+    @torch.no_grad()
     def follow(self, others: Mapping[str, Tensor], rate: float) -> None:
         """Move each tensor by ``rate`` of its distance to its namesake."""
         values = self.values()

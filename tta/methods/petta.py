@@ -69,7 +69,7 @@ class PeTTA(RoTTA):
     def learn(self, images: Tensor, prediction: Prediction) -> Update:
         """RoTTA's, under the divergence as it was before this batch; then the running means take the batch in."""
         labels = prediction.logits.argmax(1)
-        present = labels.unique()
+        present = torch.bincount(labels, minlength=self.num_classes) > 0
         known = (self.source_mean[present], self.source_var[present])
         self.gamma.copy_(departure(self.mean[present], *known))
         update = super().learn(images, prediction)

@@ -182,7 +182,9 @@ def _carried_out(config: AdaptConfig, held: ExitStack) -> tuple[Path, dict[str, 
         check_groups(images.labels, images.groups, columns)
     stream = config.stream.options
     items = create_stream(stream, images, config.seed)
-    loader = StreamLoader(images, items, stream.batch_size, config.workers, stream.window)
+    loader = StreamLoader(
+        images, items, stream.batch_size, config.workers, stream.window, lenient=True
+    )
     module, guard, config = create_module(config, checkpoint)
     method = module.method
     if config.start is not None:
@@ -196,9 +198,9 @@ def _carried_out(config: AdaptConfig, held: ExitStack) -> tuple[Path, dict[str, 
     if is_first():
         _tell_ahead(folder, config, items, images)
     classes = tuple(checkpoint.class_names)
-    writer = PredictionWriter(folder / "predictions.csv", classes, images.skipped)
+    writer = PredictionWriter(folder / "predictions.csv", classes, images.skipped, loader.lost)
     tracer = TraceWriter(folder)
-    callbacks: list[Callback] = [*watch, *([NewestOnly()] if stream.window else []), writer, tracer]
+    callbacks: list[Callback] = [*watch, NewestOnly(), writer, tracer]
     reporter = RunReporter(checkpoint, guard, writer, tracer) if config.report else None
     if reporter is not None:
         callbacks = reporter.around(callbacks)
@@ -287,6 +289,7 @@ def _metrics(
     metrics["batches"] = len(tracer.rows)
     metrics["skipped_batches"] = tracer.skipped
     metrics["broken_images"] = writer.broken
+    metrics["unreadable_images"] = writer.unreadable
     metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
     return metrics
 
@@ -346,7 +349,11 @@ def _log_outputs(
     pictures = {"trajectory": picture} if picture.is_file() else {}
     log_result(loggers, metrics, tables=tables, pictures=pictures)
     sample = prediction_sample(writer.path, writer.labels, writer.class_names, config.wandb.images)
-    shown = [(images[writer.rows[row["position"]]]["image"], row) for row in sample]
+    shown = []
+    for row in sample:
+        lost: dict[int, str] = {}
+        seen = images.batch([writer.rows[row["position"]]], lost)["image"]
+        shown += [] if lost else [(seen[0], row)]
     log_images(
         loggers,
         [
@@ -376,7 +383,8 @@ def look_ahead(config: AdaptConfig) -> Preflight:
     assert config.source is not None
     checkpoint = SourceCheckpoint.load(config.source)
     images, stream = target_images(config, checkpoint), config.stream.options
-    loader = StreamLoader(images, create_stream(stream, images, config.seed), stream.batch_size)
+    items = create_stream(stream, images, config.seed)
+    loader = StreamLoader(images, items, stream.batch_size, lenient=True)
     gpu = torch.cuda.is_available() and config.trainer.get("accelerator", "auto") in (
         "auto",
         "gpu",

@@ -44,14 +44,22 @@ class PredictionWriter(Callback):
         path: the file.
         class_names: names of the classes, which name the probability columns.
         skipped: reason for each image, by id, that could not be read: they stand at the end, with nothing else.
+        lost: the loader's, id and reason of those that can no longer be read: they stand there too.
     """
 
     def __init__(
-        self, path: Path, class_names: tuple[str, ...], skipped: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        class_names: tuple[str, ...],
+        skipped: Mapping[str, str] | None = None,
+        lost: Mapping[int, tuple[str, str]] | None = None,
     ) -> None:
         self.path = path
         self.class_names = class_names
         self.skipped = dict(skipped or {})
+        self.lost: Mapping[int, tuple[str, str]] = {} if lost is None else lost
+        #: Images that got no prediction, for they could not be read.
+        self.unreadable = 0
         self.domains: list[str] = []
         self.rows: list[int] = []
         #: Images with broken pixels.
@@ -134,12 +142,13 @@ class PredictionWriter(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what was skipped, and close the file."""
+        lost = [told for part in objects_of_all(dict(self.lost)) for told in sorted(part.items())]
+        rows = [*self.skipped.items(), *(told for _, told in lost)]
+        self.unreadable = len(rows)
         if self._file is None:
             return
         empty = [""] * (len(self.class_names) + 4)
-        csv.writer(self._file).writerows(
-            [name, *empty, reason] for name, reason in self.skipped.items()
-        )
+        csv.writer(self._file).writerows([name, *empty, reason] for name, reason in rows)
         self._close()
 
     def on_exception(
@@ -192,7 +201,7 @@ class TraceWriter(Callback):
         entropy = torch.special.entr(outputs["logits"].float().softmax(1)).sum(1)
         own = {
             "images": len(entropy),
-            "entropy": entropy.mean().item(),
+            "entropy": entropy.sum().item() / max(1, len(entropy)),
             "loss": None if outputs.get("loss") is None else float(outputs["loss"]),
             "skipped": outputs.get("skipped"),
             "events": list(outputs.get("events", ())),
@@ -255,7 +264,7 @@ def _put_together(parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     for name in ("entropy", "loss"):
         known = [part for part in parts if part[name] is not None]
         total = sum(part[name] * part["images"] for part in known)
-        means[name] = total / images if len(known) == len(parts) else None
+        means[name] = total / max(1, images) if len(known) == len(parts) else None
     own = [part for part in parts if part["skipped"] not in (None, "elsewhere")]
     skips = [event for part in own for event in part["events"] if event["event"] == "skipped"]
     blamed = [name for event in skips for name in event.get("ids", ())]

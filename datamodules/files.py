@@ -137,7 +137,7 @@ class ImageFiles:
     def read(
         self, rows: Sequence[int] | npt.NDArray[Any], limits: Limits
     ) -> tuple[Tensor, dict[int, str]]:
-        """Those images that can be read, as ``scaled`` has them, and why others cannot.
+        """Images as ``scaled`` has them, and why some cannot be read: another stands in their place.
 
         A file that could be read in the check, or fails as a network disk does, is tried again.
 
@@ -146,7 +146,8 @@ class ImageFiles:
             limits: as for ``scaled``.
 
         Returns:
-            The images (B', channels, *spatial), and for each other the reason, by its place in ``rows``.
+            The images (B, channels, *spatial), NaN where there is none to stand in, and the reason for
+            each that cannot be read, by its place in ``rows``.
         """
         result = np.empty((len(rows), self.shape[-1], *self.shape[1:-1]), np.float32)
         reasons: dict[int, str] = {}
@@ -158,11 +159,13 @@ class ImageFiles:
                 reasons[place] = str(error)
                 continue
             low, high = own or limits
-            image = result[place - len(reasons)]
+            image = result[place]
             np.subtract(np.moveaxis(pixels, -1, 0), np.float32(low), out=image, casting="unsafe")
             image /= np.float32(high - low)
-        images = torch.from_numpy(result[: len(rows) - len(reasons)])
-        return images.clamp_(0, 1), reasons
+        if reasons:
+            other = next((place for place in range(len(rows)) if place not in reasons), None)
+            result[list(reasons)] = np.nan if other is None else result[other]
+        return torch.from_numpy(result).clamp_(0, 1), reasons
 
     def subset(self, rows: npt.NDArray[Any]) -> "ImageFiles":
         """Some of the images, with the same cache."""

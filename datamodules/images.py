@@ -129,11 +129,22 @@ class ImageSet(Dataset[dict[str, Any]]):
             "index": int(index),
         }
 
-    def batch(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> dict[str, Any]:
-        """The items as one batch: image (B, channels, H, W), label and index (B,), strings as lists."""
+    def batch(
+        self, indices: Sequence[int] | npt.NDArray[np.int64], lost: dict[int, str] | None = None
+    ) -> dict[str, Any]:
+        """The items as one batch: image (B, channels, H, W), label and index (B,), strings as lists.
+
+        Args:
+            indices: (B,) rows.
+            lost: is filled with the reason for each place whose file cannot be read, where another
+                image of the batch then stands (NaN where there is none); None: such a file is an error.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
         rows = np.asarray(indices, dtype=np.int64)
         return {
-            "image": self._scaled(rows),
+            "image": self._scaled(rows, lost),
             "label": torch.from_numpy(self.labels[rows]),
             "id": self.ids[rows].tolist(),
             "domain": self.domains[rows].tolist(),
@@ -198,8 +209,11 @@ class ImageSet(Dataset[dict[str, Any]]):
             metadata={name: values[rows] for name, values in self.metadata.items()},
         )
 
-    def _scaled(self, rows: Any) -> Tensor:
-        if isinstance(self.images, ImageFiles):
+    def _scaled(self, rows: Any, lost: dict[int, str] | None = None) -> Tensor:
+        if isinstance(self.images, ImageFiles) and lost is not None:
+            images, reasons = self.images.read(rows, (self.low, self.high))
+            lost |= reasons
+        elif isinstance(self.images, ImageFiles):
             images = self.images.scaled(rows, (self.low, self.high))
         else:
             raw = torch.from_numpy(np.ascontiguousarray(self.images[rows])).float()

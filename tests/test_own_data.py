@@ -130,9 +130,7 @@ def test_a_source_without_test_images_and_with_images_nobody_labelled(
     assert "data.shares=" in told
 
 
-def test_a_file_that_breaks_on_the_way_and_the_real_order(
-    source: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_the_real_order(source: Path, tmp_path: Path) -> None:
     lines = ["path,acquired"]
     for number in range(12):
         write_picture(tmp_path / f"{number}.png", np.full((32, 32, 3), number, np.uint8))
@@ -149,16 +147,6 @@ def test_a_file_that_breaks_on_the_way_and_the_real_order(
     assert [row["id"] for row in rows(tmp_path / "out" / "predictions.csv")] == [
         f"{n}.png" for n in reversed(range(12))
     ]
-    (tmp_path / "7.png").write_text("damaged")
-    late = ["data.check=false", "data.cache=0", f"output={tmp_path / 'late'}"]
-    for workers in (0, 1):
-        assert adapt.main([*QUICK, *words, *late, f"workers={workers}"]) == 2
-        errors = [
-            line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")
-        ]
-        assert len(errors) == 1
-        assert errors[0].startswith("error: 7.png ")
-        assert errors[0].endswith("repair or remove it")
 
 
 def test_volumes(tmp_path: Path) -> None:

@@ -203,6 +203,7 @@ def test_an_unlabelled_target_has_no_metrics_that_need_labels(source: Path, tmp_
         "batches",
         "skipped_batches",
         "broken_images",
+        "unreadable_images",
         "images_per_second",
     }
 

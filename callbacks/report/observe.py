@@ -13,6 +13,7 @@ from callbacks.base import Guard
 from callbacks.guard import CollapseGuard
 from callbacks.judge import STATISTICS, judge
 from callbacks.verdict import Memory, Statistics, Thresholds
+from datamodules.streams.window import counted
 from tta.distributed import batch_of_all
 
 #: Images in a window of features.
@@ -94,7 +95,7 @@ class AdaptedObserver(Callback):
     ) -> None:
         """Take in what the adapted model says, before the guard replaces it."""
         self._remember_alarm()
-        new = slice(batch.get("seen_before", 0), None)
+        new = counted(batch)
         predictions, features, labels = (
             outputs["logits"][new].argmax(1),
             outputs["features"][new].float(),
@@ -102,6 +103,8 @@ class AdaptedObserver(Callback):
         )
         whole = batch_of_all({"said": predictions.cpu()})
         self._predictions.append(whole["said"])
+        if not len(predictions):  # of several processes, this one's share was lost
+            return
         distance = ((features - self.mean[predictions]).square() / self.var).mean()
         every = slice(None, None, -(-len(predictions) // WINDOW))
         kept = [value[every].cpu() for value in (features, predictions, labels)]

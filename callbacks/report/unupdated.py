@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from datamodules.streams.window import counted, taken
 from tta.adaptation import AdaptationModule
 from tta.distributed import batch_of_all, objects_of_all, place
 from tta.repair import repaired
@@ -94,7 +95,7 @@ def unupdated_pass(
     with precision or nullcontext(), bar:
         for index, (choice, batch) in enumerate(zip(choices, batches, strict=False)):
             both = _ask(module, batch["image"].to(device), choice)
-            new = slice(batch.get("seen_before", 0), None)
+            new = counted(batch)
             source, control = (logits[new].float().softmax(1).cpu() for logits in both)
             whole = batch_of_all({"source": source, "control": control})
             for name, kept in answers.items():
@@ -102,8 +103,11 @@ def unupdated_pass(
                 kept.append(Answers(predictions, confidences))
             left = served[at : at + len(whole["control"])][rank::parts]
             at += len(whole["control"])
-            shown = {key: batch[key][new] for key in ("id", "domain", "label", "image")}
-            changes = _largest([*changes, *_changes(index, shown, control, left)])
+            shown = {key: taken(batch[key], new) for key in ("id", "domain", "label", "image")}
+            if len(left) == len(
+                control
+            ):  # shares of several processes differ where one lost images
+                changes = _largest([*changes, *_changes(index, shown, control, left)])
             bar.update()
     changes = _largest([change for own in objects_of_all(changes) for change in own])
     return Unupdated(_joined(answers["source"]), _joined(answers["control"]), changes)

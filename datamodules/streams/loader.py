@@ -1,5 +1,6 @@
 """The loader that serves a stream, and goes on where it was stopped."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,12 +12,20 @@ from datamodules.streams.stream import Order, Stream
 from tta.distributed import place
 from tta.errors import InputError
 
+_log = logging.getLogger(__name__)
+_TOLD = 20  # lost images that are told of one by one
+
 
 class _Batches(Dataset[dict[str, Any]]):
     """The stream as a dataset whose items are whole batches, so that workers decode, shift and collate them."""
 
     def __init__(
-        self, images: ImageSet, stream: Stream, batch_size: int, window: int | None
+        self,
+        images: ImageSet,
+        stream: Stream,
+        batch_size: int,
+        window: int | None,
+        lenient: bool,
     ) -> None:
         self.images, self.stream, self.batch_size, self.window = (
             images.transformed(None),
@@ -24,6 +33,7 @@ class _Batches(Dataset[dict[str, Any]]):
             batch_size,
             window,
         )
+        self.lenient = lenient
         self.rank, self.parts = place()
 
     def __len__(self) -> int:
@@ -33,22 +43,29 @@ class _Batches(Dataset[dict[str, Any]]):
         first, stop = index * self.batch_size, min((index + 1) * self.batch_size, len(self.stream))
         start = first if self.window is None else max(0, min(first, stop - self.window))
         items = self.stream.part(slice(start + self.rank, stop, self.parts))
-        batch = self.images.batch(items.rows)
+        lost: dict[int, str] = {}
+        batch = self.images.batch(items.rows, lost if self.lenient else None)
         shifts = items.shifts_of_items()
         if any(shift is not None for shift in shifts):
             shown = zip(batch["image"], batch["id"], shifts, strict=True)
             batch["image"] = torch.stack(
                 [image if shift is None else shift(image, name) for image, name, shift in shown]
             )
-        return {**batch, "domain": items.domains(self.images), "seen_before": first - start}
+        return {
+            **batch,
+            "domain": items.domains(self.images),
+            "seen_before": first - start,
+            "lost": lost,
+        }
 
 
 class StreamLoader:
     """Batches of the target in order of arrival.
 
     It has a length, ``state_dict`` and ``load_state_dict``, with which Lightning resumes at the exact batch. A batch is what
-    ``ImageSet.batch`` gives, and ``seen_before``: how many of its first images were already in earlier batches, 0 without a
-    window. Several processes share every batch: each gets every so many-th image of it.
+    ``ImageSet.batch`` gives, ``seen_before``: how many of its first images were already in earlier batches, 0 without a
+    window, and ``lost``: places of images that cannot be read and do not count, where others stand in. Several processes share
+    every batch: each gets every so many-th image of it.
 
     Args:
         images: the target.
@@ -56,6 +73,11 @@ class StreamLoader:
         batch_size: images that arrive together; the last batch may be short.
         workers: processes that prepare batches; 0: none but this one.
         window: newest images that each batch shows, those that just arrived last; None: only those.
+        lenient: files that can no longer be read do not end the stream: they are in ``lost``, and a batch of nothing else is
+            left out. Later passes leave out what the first one lost.
+
+    Attributes:
+        lost: id and reason of each image that the first pass could not read, by its position in the stream.
     """
 
     def __init__(
@@ -65,7 +87,10 @@ class StreamLoader:
         batch_size: int,
         workers: int = 0,
         window: int | None = None,
+        lenient: bool = False,
     ) -> None:
+        self.lost: dict[int, tuple[str, str]] = {}
+        self.lenient, self._passed = lenient, False
         self.images, self.batch_size = images, batch_size
         self.stream = stream if isinstance(stream, Stream) else Stream(stream, (images.transform,))
         self.workers, self.window = workers, window
@@ -78,16 +103,44 @@ class StreamLoader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self._refuse_what_cannot_be_split()
         start, self.position = self.position, 0
-        batches = _Batches(self.images, self.stream, self.batch_size, self.window)
+        batches = _Batches(self.images, self.stream, self.batch_size, self.window, self.lenient)
         # The sampler, not a shortened stream, goes on at the position: a window reaches behind it.
         order = range(start, len(batches))
         pinned = torch.cuda.is_available()  # copies to the device then go on beside its work
         loader = DataLoader(
             batches, batch_size=None, sampler=order, num_workers=self.workers, pin_memory=pinned
         )
-        for index, batch in enumerate(loader):
-            self._handed_out = start + index + 1
-            yield batch
+        empty = True
+        for index, batch in enumerate(loader, start):
+            self._handed_out = index + 1
+            if self._counts(batch, index):
+                empty = False
+                yield batch
+        if empty and self.lost and not start:
+            name, reason = next(iter(self.lost.values()))
+            raise InputError(
+                f"no image of the stream can be read any more, the first is {name}, which {reason}"
+            )
+        self._passed = True
+
+    def _counts(self, batch: dict[str, Any], index: int) -> bool:
+        """Whether a batch has an image that counts; its ``lost`` become the places that do not."""
+        rank, parts = place()
+        seen, found = batch["seen_before"], batch["lost"]
+        first = index * self.batch_size + rank
+        positions = {spot: first + (spot - seen) * parts for spot in range(seen, len(batch["id"]))}
+        if not self._passed:
+            for spot in found.keys() & positions.keys():
+                self._lose(positions[spot], batch["id"][spot], found[spot])
+        batch["lost"] = [spot for spot, position in positions.items() if position in self.lost]
+        return parts > 1 or len(batch["lost"]) < len(positions)
+
+    def _lose(self, position: int, name: str, reason: str) -> None:
+        self.lost[position] = (name, reason)
+        if len(self.lost) <= _TOLD:
+            _log.warning("%s %s: it gets no prediction", name, reason)
+        elif len(self.lost) == _TOLD + 1:
+            _log.warning("… and more images get no prediction: see the end of predictions.csv")
 
     def _refuse_what_cannot_be_split(self) -> None:
         _, parts = place()
@@ -100,10 +153,14 @@ class StreamLoader:
                 "stream.batch_size, or trainer.devices=1"
             )
 
-    def state_dict(self) -> dict[str, int]:
-        """The number of batches already handed out."""
-        return {"position": self._handed_out}
+    def state_dict(self) -> dict[str, Any]:
+        """The number of batches already handed out, and what was lost of them."""
+        lost = [[position, *told] for position, told in self.lost.items()]
+        return {"position": self._handed_out, "lost": lost}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Start the next iteration behind the batches that were handed out."""
         self.position = self._handed_out = state_dict["position"]
+        self.lost.clear()
+        for position, name, reason in state_dict.get("lost", ()):
+            self.lost[position] = (name, reason)

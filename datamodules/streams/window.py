@@ -1,13 +1,27 @@
-"""The part of a sliding window that counts: each image leaves the stream once, when it is new."""
+"""The images of a batch that count: each leaves the stream once, when it is new, and only if it could be read."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 
+def counted(batch: Mapping[str, Any]) -> list[int]:
+    """Places of the images in a batch of ``StreamLoader`` that are new and could be read."""
+    lost = set(batch.get("lost", ()))
+    places = range(batch.get("seen_before", 0), len(batch["id"]))
+    return [place for place in places if place not in lost]
+
+
+def taken(values: Any, places: list[int]) -> Any:
+    """Some rows of a tensor, or entries of a list."""
+    return values[places] if isinstance(values, Tensor) else [values[place] for place in places]
+
+
 class NewestOnly(Callback):
-    """Takes from outputs and batch what earlier batches have already shown.
+    """Takes from outputs and batch what earlier batches have already shown, and what could not be read.
 
     Place it behind the guard, which may see whole windows, and before what writes predictions.
     """
@@ -15,8 +29,10 @@ class NewestOnly(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the images that are new."""
-        seen, shown = batch["seen_before"], len(batch["id"])
+        """Keep the images that count."""
+        places, shown = counted(batch), len(batch["id"])
+        if len(places) == shown:
+            return
         broken = outputs.pop("broken", None)  # numbers of images, not a value of each
         for content, kinds in ((outputs, Tensor), (batch, (list, Tensor))):
             for key, value in content.items():
@@ -25,6 +41,7 @@ class NewestOnly(Callback):
                     and not (isinstance(value, Tensor) and value.dim() == 0)
                     and len(value) == shown
                 ):
-                    content[key] = value[seen:]
-        left = None if broken is None else broken[broken >= seen] - seen
-        outputs["broken"] = None if left is None or not len(left) else left
+                    content[key] = taken(value, places)
+        batch["lost"] = []
+        left = [] if broken is None else [places.index(n) for n in broken.tolist() if n in places]
+        outputs["broken"] = torch.tensor(left) if left else None

@@ -70,7 +70,7 @@ class Gathered:
     Args:
         count: images of the set.
         option: which sets the values that become 0 and 1, for the notes.
-        own_range: each image has limits that are made of its own values, so that it uses all of them.
+        own_range: each image is scaled by itself: by its own values, or as its file says.
     """
 
     def __init__(self, count: int, option: str = "data.window", own_range: bool = False) -> None:

@@ -239,7 +239,7 @@ class ImageFiles:
         self._found, self._facts, self._checked = found, None, True
 
     def _gathered(self) -> Gathered:
-        return Gathered(len(self.paths), own_range=self.reading.window == "percentile")
+        return Gathered(len(self.paths), own_range=self.reading.window in ("percentile", "file"))
 
     def _looked_at(self) -> Gathered:
         """What is seen of a few files, spread over the set."""

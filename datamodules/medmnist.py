@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from monai.apps.utils import HashCheckError, check_hash, download_url
 
+from datamodules.arrays import Arrays, read_arrays
 from datamodules.images import ImageSet, Split
-from datamodules.npz import Arrays, images_from, read_arrays
+from datamodules.npz import images_from
 from datamodules.options import DataConfig
 from tta.config import closest
 from tta.errors import InputError, said

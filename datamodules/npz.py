@@ -5,26 +5,23 @@ Domain layout: ``images`` (N, H, W[, channels]), or of volumes (N, D, H, W[, cha
 layout: ``train_images``, ``train_labels``, and the same for val and test.
 """
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.arrays import Arrays, read_arrays
 from datamodules.images import UNLABELLED, ImageSet, Split, Strings
 from datamodules.labels import missing_noted, read_labels
 from datamodules.options import AUTO, ColumnsConfig
 from datamodules.ranges import type_range, value_range
 from datamodules.splits import SPLITS, check_leaks, groups_of, likely_groups
 from tta.config import closest
-from tta.errors import InputError, said
+from tta.errors import InputError
 from tta.options import option
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 _KEYS = ("images", "labels", "domain", "split", "group", "id", "class_names")
 _VAL_SHARE = 10  # of a MedMNIST-like file without a val split, every tenth training image of a class validates
@@ -67,25 +64,6 @@ def load_npz(config: NpzConfig, split: Split) -> ImageSet:
     )
 
 
-def read_arrays(path: Path) -> Arrays:
-    """All arrays of an .npz file, without pickle."""
-    path = path.expanduser()
-    if not path.is_file():
-        raise InputError(f"the data file {path} does not exist: check data.path")
-    return _read_arrays(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=1)
-def _read_arrays(path: Path, modified: int) -> Arrays:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise InputError(
-            f"{path} is not a readable .npz file of plain arrays ({said(error, path)})"
-        ) from error
-
-
 def images_from(
     arrays: Arrays,
     path: Path,
@@ -119,10 +97,8 @@ def images_from(
             f"{path} has the keys {', '.join(sorted(arrays)) or '(none)'}: expected images (with labels, domain, split, group) "
             "or train_images, train_labels, val_images, …, test_labels"
         )
-    count = len(arrays["images"])
+    count = _checked(arrays, path)
     domain = arrays.get("domain", np.full(count, path.stem)).astype(str)
-    if len(domain) != count or len(arrays.get("split", domain)) != count:
-        raise InputError(f"{path}: images, domain and split differ in length")
     inside = np.isin(domain, _wanted(arrays, domain, path, source, target, split))
     named, rows = np.ones(count, dtype=np.bool_), inside
     if "split" in arrays:
@@ -158,8 +134,36 @@ def images_from(
         high=high,
         metadata={name: values[rows] for name, values in metadata.items()},
         spatial_dims=spatial_dims,
-        notes=missing_noted(written[rows if split == "target" else named], labels.missing),
+        notes=(
+            *missing_noted(written[rows if split == "target" else named], labels.missing),
+            *_left_out(arrays, count),
+        ),
     )
+
+
+def _checked(arrays: Arrays, path: Path) -> int:
+    """How many images there are; refuses columns that have not one value for each."""
+    if not arrays["images"].ndim:
+        raise InputError(f"{path}: images is a single number, and no array of images")
+    count = len(arrays["images"])
+    for name in ("domain", "split", "group", "id"):
+        if name in arrays and arrays[name].shape != (count,):
+            shape = "x".join(map(str, arrays[name].shape)) or "a single value"
+            raise InputError(
+                f"{path}: {name} ({shape}) has not one value for each of {count} images"
+            )
+    if arrays.get("class_names", np.zeros(1)).ndim != 1:
+        raise InputError(f"{path}: class_names is no list of names")
+    return count
+
+
+def _left_out(arrays: Arrays, count: int) -> list[str]:
+    """Which keys are no column of the images, in words."""
+    return [
+        f"the key {name} ({'x'.join(map(str, values.shape))}) is left out: it has not one value an image"
+        for name, values in arrays.items()
+        if name not in _KEYS and values.shape != (count,)
+    ]
 
 
 def _wanted(
@@ -228,6 +232,16 @@ def _unfold_medmnist(arrays: Arrays, name: str) -> Arrays:
     for split in present:
         if f"{split}_labels" not in arrays:
             raise InputError(f"{name} has the key {split}_images but no {split}_labels")
+        images, given = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if not images.ndim or given.size != len(images):
+            raise InputError(
+                f"{name}: {split}_labels ({given.size} values) has not one for each of the images "
+                f"{split}_images ({'x'.join(map(str, images.shape))})"
+            )
+        if images.shape[1:] != arrays[f"{present[0]}_images"].shape[1:]:
+            raise InputError(
+                f"{name}: {split}_images has other sides or channels than {present[0]}_images"
+            )
     labels = [arrays[f"{split}_labels"].reshape(-1) for split in present]
     splits = [
         np.full(len(values), split, dtype="<U5")

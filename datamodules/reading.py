@@ -73,9 +73,7 @@ class Reading:
                 f"is {by(pixels.shape[:-1])}, which has other axes than data.size={list(size)}"
             )
         if size != pixels.shape[:-1]:
-            # What surrounds it is to be dark: 0 would be water in CT.
-            dark = np.nanmax(pixels) if decoded.inverted else np.nanmin(pixels)
-            pixels = fitted(pixels, size, self.fit, dark)
+            pixels = fitted(pixels, size, self.fit, darkest(pixels, decoded.inverted))
         return pixels, limits
 
     def _channels(self, pixels: Array) -> Array:
@@ -151,7 +149,7 @@ def fitted(
         pixels: (*spatial, channels).
         size: the new sides.
         fit: as in ``Reading``.
-        padding_value: what surrounds it; None: its minimum.
+        padding_value: what surrounds it; None: its smallest value.
     """
     old = pixels.shape[:-1]
     scales = [new / side for new, side in zip(size, old, strict=True)]
@@ -163,8 +161,17 @@ def fitted(
         start, missing = max(0, (side - new) // 2), max(0, new - side)
         cut.append(slice(start, start + min(side, new)))
         padding.append((missing // 2, missing - missing // 2))
-    value = np.nanmin(pixels) if padding_value is None else padding_value
+    value = darkest(pixels) if padding_value is None else padding_value
     return np.pad(result[tuple(cut)], [*padding, (0, 0)], constant_values=value)
+
+
+def darkest(pixels: Array, inverted: bool = False) -> float:
+    """The value that surrounds an image, for 0 would be water in CT: of its own, broken ones aside."""
+    if not np.issubdtype(pixels.dtype, np.integer):
+        pixels = pixels[np.isfinite(pixels)]
+    if not pixels.size:
+        return 0.0
+    return float(pixels.max() if inverted else pixels.min())
 
 
 def _resampled(pixels: Array, sides: list[int]) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tta.errors
-from datamodules.npz import read_arrays
+from datamodules.arrays import read_arrays
 from tta.config import read_arguments
 from tta.errors import InputError, said
 

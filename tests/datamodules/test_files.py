@@ -224,3 +224,12 @@ def test_what_a_worker_decodes_all_have(tmp_path: Path) -> None:
     (tmp_path / names[5]).unlink()
     with pytest.raises(InputError, match=r"5\.png does not exist"):
         images.scaled([5], (0, 1))
+
+
+def test_padding_is_the_smallest_number_of_the_image() -> None:
+    image = np.full((2, 2, 1), 5, np.float32)
+    image[0, 0], image[0, 1] = np.nan, -np.inf
+    cropped = fitted(image, (4, 4), "crop")[..., 0]
+    assert (cropped[0] == 5).all()
+    assert np.isnan(cropped[1, 1])
+    assert (fitted(np.full((2, 2, 1), np.nan), (4, 4), "crop")[0] == 0).all()

@@ -1,5 +1,6 @@
 """Both layouts of .npz files, and every way in which one can be wrong."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,9 @@ import numpy as np
 import pytest
 
 from datamodules import load_images
+from datamodules.arrays import read_arrays
+from datamodules.formats.decoded import Unreadable
+from datamodules.formats.memory import available_memory, refuse_beyond_memory
 from datamodules.images import check_training_set
 from datamodules.medmnist import MedMNISTConfig, load_medmnist
 from datamodules.npz import NpzConfig, load_npz
@@ -112,10 +116,10 @@ def broken(**changes: Any) -> dict[str, Any]:
         (broken(group=np.arange(40) // 3), "train", "2 group.* 3 is in train and val"),
         (broken(group=None, patient_id=np.arange(40) // 3), "train", r"data\.group=patient_id"),
         (broken(images=np.zeros((40, 8), np.uint8)), "target", "must be numbers of shape"),
-        (broken(domain=np.full(3, "there")), "target", "differ in length"),
+        (broken(domain=np.full(3, "there")), "target", "has not one value"),
         (broken(split=None), "train", "no key split"),
         (broken(split=np.full(40, "test")), "train", "data.source is missing"),
-        (broken(images=np.array([object()] * 40)), "target", "not a readable .npz"),
+        (broken(images=np.array([object()] * 40)), "target", "holds Python objects"),
     ],
 )
 def test_wrong_files_are_refused_in_a_sentence(
@@ -195,3 +199,81 @@ def test_the_real_files(data_folder: Path) -> None:
     assert load_images("npz", nuclei, "train").counts().tolist() == [1864, 1848, 1864]
     chest = load_images("npz", NpzConfig(path=str(data_folder / "pneumoniamnist.npz")), "target")
     assert (len(chest), chest.channels, chest.size) == (624, 1, (28, 28))
+
+
+def with_header(folder: Path, shape: str, data: bytes = b"\0" * 64, kind: int = 0) -> Path:
+    """An archive of one array whose header says that shape, whatever it holds."""
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
+    text = text.ljust(117) + "\n"
+    member = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + data
+    path = folder / "lies.npz"
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        archive.writestr("images.npy", member)
+    return path
+
+
+def test_a_header_that_lies_takes_no_memory(tmp_path: Path) -> None:
+    path = with_header(tmp_path, "(1000, 1000, 1000, 3000)")
+    with pytest.raises(
+        InputError, match=r"is damaged: images has 192 bytes, and its header says 3"
+    ):
+        read_arrays(path)
+    assert read_arrays(with_header(tmp_path, "(4, 4, 4)"))["images"].shape == (4, 4, 4)
+    # A member that says of itself in the archive's directory that it unpacks to 3 TiB.
+    content = bytearray(with_header(tmp_path, "(4, 4, 4)", kind=zipfile.ZIP_DEFLATED).read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        size = archive.infolist()[0].file_size.to_bytes(4, "little")
+    place = content.rindex(size, content.rindex(b"PK\x01\x02"))
+    content[place : place + 4] = (2**32 - 2).to_bytes(4, "little")
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match=r"unpacks to|header says 192"):
+        read_arrays(path)
+
+
+def test_arrays_larger_than_the_memory_are_refused(tmp_path: Path) -> None:
+    assert 2**28 < available_memory() < 2**50
+    with pytest.raises(Unreadable, match=r"unpacks to .* GiB of memory are free"):
+        refuse_beyond_memory(2 * available_memory())
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (broken(id=np.arange(3)), r"id \(3\) has not one value for each of 40 images"),
+        (broken(group=np.arange(41)), r"group \(41\) has not one value for each of 40"),
+        (broken(domain=np.array("there")), "domain .a single value. has not one"),
+        (broken(images=np.array(3)), "images is a single number"),
+        (broken(class_names=np.array("no")), "class_names is no list"),
+        ({**medmnist_arrays(), "val_labels": np.zeros(3)}, r"val_labels \(3 values\) has not one"),
+        (
+            {**medmnist_arrays(), "val_images": np.zeros((10, 14, 14), np.uint8)},
+            "val_images has other sides or channels than train_images",
+        ),
+    ],
+)
+def test_columns_of_another_length_are_refused_in_a_sentence(
+    tmp_path: Path, arrays: dict[str, Any], message: str
+) -> None:
+    config = NpzConfig(path=saved(tmp_path, arrays), target="there")
+    with pytest.raises(InputError, match=message):
+        load_npz(config, "target")
+
+
+def test_a_column_of_another_length_is_left_out_and_said(tmp_path: Path) -> None:
+    path = saved(tmp_path, broken(time=np.arange(39), age=np.arange(40)))
+    images = load_npz(NpzConfig(path=path, target="there"), "target")
+    assert images.metadata.keys() == {"age"}
+    assert images.notes == ("the key time (39) is left out: it has not one value an image",)
+
+
+def test_members_that_are_no_arrays_are_refused(tmp_path: Path) -> None:
+    path = Path(saved(tmp_path, domain_arrays()))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("README.txt", "hello")
+    with pytest.raises(InputError, match=r"holds README\.txt, which is no array"):
+        read_arrays(path)
+    with pytest.raises(InputError, match=r"holds Python objects \(images\).*could be any program"):
+        read_arrays(Path(saved(tmp_path, broken(images=np.array([object()] * 40)))))
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(InputError, match=r"not a readable \.npz file .*np\.savez"):
+        read_arrays(tmp_path / "one.npy")

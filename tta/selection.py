@@ -51,7 +51,7 @@ def norm_affine(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, nn.P
         raise InputError(
             f"{type(model).__name__} has no normalisation layer with weights that could be adapted{excluded} (looked for "
             "BatchNorm, InstanceNorm, GroupNorm and LayerNorm): build it with affine normalisation layers, or use "
-            "method=source"
+            "the method source"
         )
     return found
 

@@ -475,7 +475,7 @@ def test_one_value_per_channel_is_refused() -> None:
         ("tent", {"learning": 1}, "no hyperparameter 'learning'.*lr"),
         ("tent", {"lr": -1.0}, "outside"),
         ("dsbr", {"ema": 1.0}, "outside"),
-        ("tent", {"lr": "auto"}, "chosen by adapt.py"),
+        ("tent", {"lr": "auto"}, "give a number"),
     ],
 )
 def test_bad_requests_name_the_right_ones(

@@ -85,7 +85,8 @@ def create_method(
 
     Args:
         name: a key of ``METHODS``.
-        model: network from images to logits, holding the source's weights; it is adapted in place.
+        model: network from images to logits (N, C), or one logit for two classes; it holds the source's weights, and is
+            adapted in place.
         num_classes: number of classes C.
         head: module whose input counts as features; the last Linear by default.
         **hyperparameters: fields of the method's ``Config``, and what it ``uses`` of the source's statistics.
@@ -113,4 +114,8 @@ def create_method(
     if num_classes < 2:
         raise InputError(f"num_classes={num_classes}: adaptation needs at least 2 classes")
     facts = {key: hyperparameters.pop(key) for key in method.uses if key in hyperparameters}
-    return method(model, num_classes, method.Config(**hyperparameters), head=head, known=facts)
+    try:
+        config = method.Config(**hyperparameters)
+    except InputError as error:  # options say method.NAME=, as on the command line
+        raise InputError(str(error).replace("method.", "")) from None
+    return method(model, num_classes, config, head=head, known=facts)

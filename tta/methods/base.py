@@ -17,6 +17,7 @@ from tta.layout import as_channels_last, prefers_channels_last
 from tta.methods.settings import MethodConfig, UpdateConfig
 from tta.normalization import Statistics, choose_statistics, named_adjustable_layers, statistics
 from tta.objectives import entropy
+from tta.outputs import as_logits, check_width
 from tta.selection import find_head, last_stage, norm_affine
 
 #: After so many batches in a row without a sample to learn from, a person should know.
@@ -66,7 +67,8 @@ class Method(nn.Module):
     (same names, same tensors), and only the adapted parameters require gradients.
 
     Args:
-        model: network from images (N, channels, ...) to logits (N, C), holding the source's weights.
+        model: network from images (N, channels, ...) to logits (N, C), holding the source's weights; for two classes one
+            logit will do. Of a tuple or dictionary the first tensor (N, C) counts.
         num_classes: C.
         config: the method's hyperparameters.
         head: name of the module whose input counts as features; the last Linear by default.
@@ -110,6 +112,7 @@ class Method(nn.Module):
         self.head_name = next(
             name for name, module in model.named_modules() if module is classifier
         )
+        check_width(classifier, self.head_name, num_classes)
         normalization = getattr(config, "normalization", self.normalization)
         #: Whether somebody else chooses the statistics, by ``use_statistics``.
         self.chosen_elsewhere = normalization == "auto"
@@ -371,14 +374,14 @@ class Method(nn.Module):
         """One forward pass, with ``values`` in place of the tensors of those names."""
         # Where channels last must not be, images that happen to lie so (decoded from pixels, say) must not bring it in.
         images = as_channels_last(images) if self.channels_last else images.contiguous()
-        logits = (
+        output = (
             self.model(images)
             if not values
             else functional_call(self.model, dict(values), (images,))
         )
         features, self._features = self._features, None
         assert features is not None, "the head did not run"
-        return Prediction(logits, features)
+        return Prediction(as_logits(output, self.num_classes), features)
 
     def run_apart(
         self, images: Tensor, values: Mapping[str, Tensor], moving: Mapping[str, Tensor]
@@ -499,7 +502,8 @@ class Method(nn.Module):
         )
         if config.lr == "auto" or config.optimizer == "auto":
             raise InputError(
-                "lr and optimizer 'auto' are chosen by adapt.py: give create_method a number and sgd or adam"
+                "lr='auto' and optimizer='auto' stand for a choice by network and image size, which create_method does not "
+                "know: give a number, and sgd or adam"
             )
         if config.optimizer == "adam":
             return torch.optim.Adam(self.adapted.values(), lr=config.lr)

@@ -13,6 +13,7 @@ from tta.methods.settings import MethodConfig
 from tta.normalization import Statistics
 from tta.objectives import entropy
 from tta.options import option
+from tta.outputs import as_logits
 
 
 @dataclass
@@ -39,6 +40,8 @@ class T3A(Method):
     def register_state(self) -> None:
         """The supports: features, their classes and entropies."""
         weight = self.classifier().weight.detach().float()
+        if len(weight) < self.num_classes:  # one logit: the classes lie on either side
+            weight = torch.cat([-weight / 2, weight / 2])
         logits = self._classified(weight)
         self.memory = {
             "features": F.normalize(weight, dim=1),
@@ -76,7 +79,8 @@ class T3A(Method):
 
     def _classified(self, features: Tensor) -> Tensor:
         head = self.classifier()
-        return F.linear(features.float(), head.weight, head.bias).float().detach()
+        logits = F.linear(features.float(), head.weight, head.bias).float().detach()
+        return as_logits(logits, self.num_classes)
 
     def _by_templates(self, features: Tensor) -> Prediction:
         supports, labels = self.memory["features"], self.memory["labels"]

@@ -1,0 +1,66 @@
+"""What networks answer, as logits of C classes."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tta.errors import InputError
+
+
+def check_width(head: nn.Module, name: str, num_classes: int) -> None:
+    """Refuse a classifier that tells another number of classes apart; one output serves for two.
+
+    Args:
+        head: the classifier, or the module that is taken for it.
+        name: its name in the network.
+        num_classes: C.
+
+    Raises:
+        InputError: it is linear, and has another width.
+    """
+    width = head.out_features if isinstance(head, nn.Linear) else num_classes
+    if width != num_classes and (width, num_classes) != (1, 2):
+        remedy = f"num_classes={max(width, 2)}" if width > 0 else "a network with a classifier"
+        raise InputError(
+            f"{name!r}, taken for the classifier, has {width} output(s), and num_classes={num_classes}: give {remedy}, or "
+            "the name of the layer whose input counts as features, head=NAME"
+        )
+
+
+def as_logits(output: Any, num_classes: int) -> Tensor:
+    """The logits (N, C) in what a network answers.
+
+    A tuple, list or dictionary gives its first tensor of that shape. One logit z, (N,) or (N, 1), is that of the second of two
+    classes: the first has 0, and softmax of both is the sigmoid of z.
+
+    Args:
+        output: a tensor, or tensors in a tuple, list or dictionary.
+        num_classes: C.
+
+    Raises:
+        InputError: there are no such logits.
+    """
+    tensors = list(_tensors(output))
+    for tensor in tensors:
+        if tensor.dim() == 2 and tensor.shape[1] == num_classes:
+            return tensor
+    for tensor in tensors if num_classes == 2 else []:
+        if tensor.dim() == 1 or tensor.shape[1:] == (1,):
+            one = tensor.reshape(-1, 1)
+            return torch.cat([torch.zeros_like(one), one], 1)
+    found = ", ".join(str(tuple(tensor.shape)) for tensor in tensors) or "no tensor"
+    raise InputError(
+        f"the network answers with {type(output).__name__} ({found}), which holds no logits of shape (images, {num_classes}): "
+        "give num_classes as the network has them, or a module whose forward returns its logits"
+    )
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        yield from (value for value in output.values() if isinstance(value, Tensor))
+    elif isinstance(output, (tuple, list)):
+        yield from (value for value in output if isinstance(value, Tensor))

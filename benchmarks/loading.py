@@ -5,19 +5,23 @@ python -m benchmarks.loading [images=512] [size=224] [workers=[0,2]] [model=resn
 
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pydicom
 import torch
 from PIL import Image
+from pydicom.data import get_testdata_file
 from torch import Tensor
 from tqdm import tqdm
 
 from datamodules import ImageSet, StreamLoader, create_shift
+from datamodules.decoding import decode
 from datamodules.folder import FolderConfig, load_folder
 from datamodules.phantom import CLASSES, SCANNERS, acquire, draw_cells
 from datamodules.shifts import ShiftConfig
@@ -30,6 +34,9 @@ from tta.options import option
 
 USAGE = "usage: python -m benchmarks.loading [key=value ...]\n\nTime the loader alone, and the Tent step that it feeds."
 
+#: Times that one file is decoded to find what that costs.
+_DECODINGS = 101
+
 
 @dataclass
 class LoadingConfig:
@@ -37,7 +44,7 @@ class LoadingConfig:
 
     images: int = option(512, "files")
     size: int = option(224, "their sides, in pixels")
-    format: str = option("png", "of the files: png, jpg or tif")
+    format: str = option("png", "of the files: png, jpg, tif, or dcm with the header of a CT")
     batch_size: int = option(64, "images that arrive together")
     workers: list[int] = option([0, 2], "numbers of worker processes to try")
     model: str = option("resnet18", "network of the step")
@@ -70,9 +77,38 @@ def write_files(folder: Path, config: LoadingConfig) -> None:
     for number, (label, cell) in enumerate(zip(labels.tolist(), cells, strict=True)):
         path = folder / CLASSES[label] / f"{number:06d}.{config.format}"
         path.parent.mkdir(exist_ok=True)
-        Image.fromarray(cell).resize((config.size, config.size), Image.Resampling.BICUBIC).save(
-            path
-        )
+        image = Image.fromarray(cell).resize((config.size,) * 2, Image.Resampling.BICUBIC)
+        if config.format == "dcm":
+            write_ct(path, np.asarray(image.convert("L")))
+        else:
+            image.save(path)
+
+
+def write_ct(path: Path, pixels: npt.NDArray[Any]) -> None:
+    """A picture of 8 bits as a CT image, with the header of the scanner's file that pydicom brings."""
+    dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.PixelData = (pixels.astype(np.int16) * 8).tobytes()
+    dataset.WindowCenter, dataset.WindowWidth = 0, 2000
+    dataset.save_as(path)
+
+
+def decoding_cost(path: Path) -> tuple[float, float]:
+    """CPU seconds, the median of many, that a DICOM file takes here and with pydicom alone."""
+
+    def here() -> object:
+        return decode(path)
+
+    def alone() -> object:
+        return pydicom.dcmread(path).pixel_array
+
+    times: dict[Callable[[], object], list[float]] = {here: [], alone: []}
+    for _ in range(_DECODINGS):  # by turns, so that what else goes on meets both
+        for way, spent in times.items():
+            start = process_time()
+            way()
+            spent.append(process_time() - start)
+    return float(np.median(times[here])), float(np.median(times[alone]))
 
 
 def rate(batches: Iterable[dict[str, Any]]) -> float:
@@ -117,10 +153,16 @@ def measure(config: LoadingConfig) -> tuple[dict[str, float], float]:
     options = None if config.shift == "none" else ShiftConfig()
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), config)
+        window = None
+        if config.format == "dcm":
+            window = "file"
+            here, alone = decoding_cost(next(Path(folder).rglob("*.dcm")))
+            print(f"decoding takes {1e3 * here:.2f} ms of CPU, {here / alone:.2f} of pydicom's own")
         ways: dict[str, float] = {}
         cases = [(cache, workers) for cache in (0.0, 64.0) for workers in config.workers]
         for cache, workers in tqdm(cases, desc="loading", unit="way", disable=None):
-            images = load_folder(FolderConfig(root=folder, cache=cache, check=cache > 0), "target")
+            files = FolderConfig(root=folder, cache=cache, check=cache > 0, window=window)
+            images = load_folder(files, "target")
             if options is not None:
                 images = images.transformed(create_shift(config.shift, options))
             loader = StreamLoader(images, np.arange(len(images)), config.batch_size, workers)

@@ -22,6 +22,7 @@ from callbacks.preflight import (
     PreflightConfig,
     preflight,
 )
+from callbacks.report.contact import write_sheet
 from callbacks.report.reporter import RunReporter
 from callbacks.trajectory import save_trajectory, trajectory
 from datamodules import (
@@ -39,6 +40,7 @@ from datamodules.ranges import value_range
 from datamodules.shifts import expanded
 from datamodules.streams.stream import Stream
 from datamodules.streams.window import NewestOnly
+from datamodules.summary import tell, understood
 from tta import entry
 from tta.adaptation import AdaptationModule
 from tta.artifacts import adapted_name, log_artifact, source_metadata, source_name, use_model
@@ -46,7 +48,7 @@ from tta.candidates import Candidates
 from tta.checkpoint import SourceCheckpoint, load_adapted, save_adapted, source_file
 from tta.config import read_arguments, resolve, to_dict
 from tta.errors import InputError
-from tta.folder import Program, carry_out, check_folder, claimed, writing
+from tta.folder import Program, carry_out, check_folder, claimed, sheet_folder, writing
 from tta.methods import METHODS, Method, create_method
 from tta.methods.scaling import scaled
 from tta.options import option
@@ -123,6 +125,10 @@ class AdaptConfig:
     report: bool = option(
         False, "leave report.html, a page about the run; it takes one pass more, without updates"
     )
+    check: str | None = option(
+        None,
+        "only: load and check everything, say what was understood, leave a contact sheet in output, and adapt nothing",
+    )
     seed: int = option(0, "seed of the stream")
     bootstrap: int = option(
         0, "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none"
@@ -139,6 +145,7 @@ class AdaptConfig:
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
 
     def __post_init__(self) -> None:
+        entry.check_choice(self.check)
         check_serving(self.trainer)
 
 
@@ -176,10 +183,9 @@ def _carried_out(config: AdaptConfig, held: ExitStack) -> tuple[Path, dict[str, 
     arguments = entry.trainer_arguments(
         config.trainer, max_epochs=1, enable_checkpointing=False, log_every_n_steps=1
     )
-    images, scoring = target_images(config, checkpoint), config.data.options
-    columns = {name: images.column(name) for name in scoring.subgroups}
-    if scoring.aggregate == "group":
-        check_groups(images.labels, images.groups, columns)
+    images = target_images(config, checkpoint)
+    columns = _columns(config, images)
+    tell({"target": images})
     stream = config.stream.options
     items = create_stream(stream, images, config.seed)
     loader = StreamLoader(
@@ -238,6 +244,37 @@ def _carried_out(config: AdaptConfig, held: ExitStack) -> tuple[Path, dict[str, 
     finally:
         finish(loggers)
     return folder, metrics
+
+
+def check(config: AdaptConfig) -> Path:
+    """Load and check everything as the run would, and say and show what was understood.
+
+    Returns:
+        The page with the contact sheet.
+    """
+    seed_everything(config.seed, workers=True, verbose=False)
+    assert config.source is not None
+    checkpoint = SourceCheckpoint.load(config.source)
+    entry.trainer_arguments(config.trainer)
+    images = target_images(config, checkpoint)
+    _columns(config, images)
+    create_stream(config.stream.options, images, config.seed)
+    module, _, config = create_module(config, checkpoint)
+    if config.start is not None:
+        module.method.load_adapted_state(load_adapted(config.start, checkpoint))
+    folder = sheet_folder(config, _run_name(config))
+    sets = {"target": images}
+    tell(sets)
+    return write_sheet(folder, folder.name, understood(sets), sets)
+
+
+def _columns(config: AdaptConfig, images: ImageSet) -> dict[str, Any]:
+    """The columns by which metrics are split; refuses groups that cannot be scored."""
+    scoring = config.data.options
+    columns = {name: images.column(name) for name in scoring.subgroups}
+    if scoring.aggregate == "group":
+        check_groups(images.labels, images.groups, columns)
+    return columns
 
 
 def _save(
@@ -512,6 +549,9 @@ def main(argv: Sequence[str]) -> int:
 
     def run() -> None:
         config = configure(argv)
+        if config.check is not None:
+            print(f"checked, and nothing was adapted; contact sheet: {check(config)}")
+            return
         if config.preflight.kind == "only":
             nonlocal status
             look = look_ahead(config)

@@ -14,8 +14,10 @@ from lightning.pytorch.loggers import Logger
 
 from callbacks import GuardConfig
 from callbacks.calibration import CalibrationConfig, NoCalibrationConfig, calibrate
+from callbacks.report.contact import write_sheet
 from datamodules import DATA, load_splits
 from datamodules.source import SourceData
+from datamodules.summary import tell, understood
 from tta import entry
 from tta.artifacts import log_artifact, source_metadata, source_name
 from tta.checkpoint import SourceCheckpoint, source_file
@@ -26,6 +28,7 @@ from tta.folder import (
     carry_out,
     check_folder,
     claimed,
+    sheet_folder,
     is_disk_error,
     write_error,
     writing,
@@ -98,6 +101,10 @@ class TrainConfig:
         None, "folder of the results; null: runs/train/NAME, or NAME-2, … where that holds some"
     )
     overwrite: bool = option(False, "replace the results of an earlier run in that folder")
+    check: str | None = option(
+        None,
+        "only: load and check everything, say what was understood, leave a contact sheet in output, and train nothing",
+    )
     seed: int = option(0, "seed of weights, order and augmentation")
     epochs: int = option(15, "epochs at most")
     patience: int = option(
@@ -140,6 +147,7 @@ class TrainConfig:
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
 
     def __post_init__(self) -> None:
+        entry.check_choice(self.check)
         for field in ("epochs", "patience", "batch_size"):
             if getattr(self, field) < 1:
                 raise InputError(f"{field} must be at least 1")
@@ -179,25 +187,9 @@ def train(config: TrainConfig) -> Path:
     check_folder(PROGRAM, config)
     seed_everything(config.seed, workers=True, verbose=False)
     adopted = config.weights is not None
-    default = own_name(
-        f"{config.data.kind}-{config.model.kind}-{'adopted' if adopted else f'seed{config.seed}'}"
-    )
-    data = _source_data(config)
-    _subgroups(config, data)  # a column that is not there is refused before training
-    images = data.images["train"]
-    network, description = create_network(
-        config.model.kind,
-        config.model.options,
-        num_classes=images.num_classes,
-        channels=images.channels,
-        size=images.size,
-    )
-    if adopted:
-        _adopt(config, network)
-    else:
-        mean, std = channel_moments(data.in_order("train"))
-        network.mean.copy_(mean)
-        network.std.copy_(std)
+    default = _run_name(config)
+    data, network, description = _prepared(config)
+    tell(data.images)
     arguments = entry.trainer_arguments(config.trainer, max_epochs=config.epochs)
     with claimed(PROGRAM, config, default) as folder:
         name = folder.name if config.output is None else config.name or default
@@ -257,6 +249,52 @@ def _conclude(
     trained.unlink()
 
 
+def check(config: TrainConfig) -> Path:
+    """Load and check everything as training would, and say and show what was understood.
+
+    Returns:
+        The page with the contact sheet.
+    """
+    seed_everything(config.seed, workers=True, verbose=False)
+    if config.calibrate.kind == "only":
+        assert config.source is not None
+        data = _source_data(config)
+        _check_fit(data, SourceCheckpoint.load(config.source))
+    else:
+        data = _prepared(config)[0]
+    entry.trainer_arguments(config.trainer)
+    folder = sheet_folder(config, _run_name(config))
+    tell(data.images)
+    return write_sheet(folder, folder.name, understood(data.images), data.images)
+
+
+def _run_name(config: TrainConfig) -> str:
+    """The run's name, where it has none."""
+    made = "adopted" if config.weights is not None else f"seed{config.seed}"
+    return own_name(f"{config.data.kind}-{config.model.kind}-{made}")
+
+
+def _prepared(config: TrainConfig) -> tuple[SourceData, Network, dict[str, Any]]:
+    """The images, and the network for them with its input scaling, or with the weights that it adopts."""
+    data = _source_data(config)
+    _subgroups(config, data)  # a column that is not there is refused before training
+    images = data.images["train"]
+    network, description = create_network(
+        config.model.kind,
+        config.model.options,
+        num_classes=images.num_classes,
+        channels=images.channels,
+        size=images.size,
+    )
+    if config.weights is not None:
+        _adopt(config, network)
+    else:
+        mean, std = channel_moments(data.in_order("train"))
+        network.mean.copy_(mean)
+        network.std.copy_(std)
+    return data, network, description
+
+
 def recalibrate(config: TrainConfig) -> Path:
     """Calibrate an existing checkpoint anew, and add what older ones lack.
 
@@ -269,12 +307,9 @@ def recalibrate(config: TrainConfig) -> Path:
     assert config.source is not None
     checkpoint = SourceCheckpoint.load(config.source)
     data = _source_data(config)
+    _check_fit(data, checkpoint)
+    tell(data.images)
     images = data.images["train"]
-    ours = (checkpoint.class_names, checkpoint.channels, checkpoint.size)
-    if (list(images.class_names), images.channels, images.size) != ours:
-        raise InputError(
-            "the images have other classes, channels or sides than the checkpoint's: give those it was trained on"
-        )
     network, classes = checkpoint.build(), images.num_classes
     if checkpoint.fisher is None:
         fisher = fisher_information(network, data.sample("train", config.fisher_images), classes)
@@ -297,6 +332,16 @@ def recalibrate(config: TrainConfig) -> Path:
         with writing(file.with_suffix(".part")):
             checkpoint.save(file)
     return file
+
+
+def _check_fit(data: SourceData, checkpoint: SourceCheckpoint) -> None:
+    """Refuse images that are not of the checkpoint's kind."""
+    images = data.images["train"]
+    ours = (checkpoint.class_names, checkpoint.channels, checkpoint.size)
+    if (list(images.class_names), images.channels, images.size) != ours:
+        raise InputError(
+            "the images have other classes, channels or sides than the checkpoint's: give those it was trained on"
+        )
 
 
 def _source_data(config: TrainConfig) -> SourceData:
@@ -464,6 +509,9 @@ def main(argv: Sequence[str]) -> int:
 
     def run() -> None:
         config = configure(argv)
+        if config.check is not None:
+            print(f"checked, and nothing was trained; contact sheet: {check(config)}")
+            return
         file = (
             recalibrate(config)
             if config.calibrate.kind == "only"

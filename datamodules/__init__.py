@@ -81,20 +81,23 @@ def load_splits(
     """
     found: dict[Split, ImageSet] = {}
     unusable: list[Unusable] = []
+    total = 0
     for split in splits:
         try:
             images = load_images(kind, config, split)
         except Unusable as error:
             unusable.append(error)
+            total += error.total
         except NoImages:
             if split not in optional:
                 raise
         else:
+            total += len(images) + len(images.skipped)
             if len(images) or split not in optional:
                 found[split] = images
     if unusable:
         raise Unusable(
-            sum(error.total for error in unusable),
+            total,
             {name: reason for error in unusable for name, reason in error.reasons.items()},
         )
     return found

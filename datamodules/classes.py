@@ -83,9 +83,9 @@ def _refusal(unknown: Mapping[str, int], names: Sequence[str]) -> str:
     pairs = [f"{_quoted(name)}: {_quoted(our)}" for name, our in zip(unknown, names, strict=False)]
     pairs = [*pairs[:_SHOWN], *(["…"] if len(unknown) > min(len(pairs), _SHOWN) else [])]
     return (
-        f"the target's labels are {kinds[0]}, {counted}, and the source's classes {kinds[1]}, "
-        f"{', '.join(names)}: say which is which, data.classes={{{', '.join(pairs)}}}, or in "
-        "whichever order is theirs"
+        f"the target's labels, {counted}, are {kinds[0]}, and the source's classes, "
+        f"{', '.join(names)}, {kinds[1]}: say which is which, data.classes={{{', '.join(pairs)}}}, or "
+        "in whichever order is theirs"
     )
 
 

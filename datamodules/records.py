@@ -13,7 +13,7 @@ from datamodules.images import UNLABELLED, ImageSet, NoImages, Split, Strings
 from datamodules.labels import missing_noted, read_labels
 from datamodules.options import AUTO, FilesConfig
 from datamodules.ranges import refuse_mixture, value_range
-from datamodules.splits import check_leaks, cut, groups_of, likely_groups
+from datamodules.splits import check_leaks, cut, groups_of, hint_at, likely_groups
 from tta.config import closest
 from tta.errors import InputError
 
@@ -142,7 +142,7 @@ def images_of(
         class_names=labels.names,
         metadata={name: values[rows] for name, values in records.metadata.items()},
         spatial_dims=files.spatial_dims,
-        notes=missing_noted(counted, labels.missing),
+        notes=(*missing_noted(counted, labels.missing), *hint_at(_likely(records, config))),
     )
     images = _without(reasons, images, config.on_error)
     refuse_mixture(files)
@@ -163,16 +163,21 @@ def _splits(
         splits[own] = cut(groups[own], config.shares, config.seed)
     if splits is None:
         return None
-    unsaid = config.group == AUTO and not (records.groups != "").any()
     check_leaks(
         records.origin,
         records.paths,
         groups,
         splits,
         _domain_rows(records, "target", source, target),
-        likely_groups(records.metadata) if unsaid else {},
+        _likely(records, config),
     )
     return splits
+
+
+def _likely(records: Records, config: FilesConfig) -> dict[str, Strings]:
+    """Columns that may name patients, where neither the records nor the user say what does."""
+    unsaid = config.group == AUTO and not (records.groups != "").any()
+    return likely_groups(records.metadata) if unsaid else {}
 
 
 def _masks(records: Records, config: FilesConfig) -> Strings | None:
@@ -249,7 +254,7 @@ def _nothing(records: Records, splits: Strings | None, split: Split) -> str:
     known = ["none"]
     if splits is not None:
         known = [name or "(empty)" for name in np.unique(splits).tolist()]
-    remedy = ""
+    remedy = ": a target is what is in test, or in no split" if split == "target" else ""
     if split == "val":
         remedy = (
             ": training is watched on some, so call a part of them val, or leave the splits out and "

@@ -66,6 +66,18 @@ def likely_groups(metadata: Mapping[str, Strings]) -> dict[str, Strings]:
     return {}
 
 
+def hint_at(likely: Mapping[str, Strings]) -> tuple[str, ...]:
+    """A note on columns that may name patients, where any of them has several images."""
+    repeated = [
+        name
+        for name, values in likely.items()
+        if len(np.unique(found := values[_named(values)])) < len(found)
+    ]
+    return tuple(
+        f"{_called(name)} look like patients: data.group={name}, if so" for name in repeated
+    )
+
+
 def check_leaks(
     origin: object,
     ids: Strings,
@@ -167,4 +179,4 @@ def _straddling(values: Strings, codes: npt.NDArray[np.uint8]) -> tuple[int, int
         return None
     first = straddling[rows[straddling].argmin()]
     places = " and ".join(name for bit, name in enumerate(SPLITS) if seen[first] >> bit & 1)
-    return len(straddling), len(rows), str(values[rows[first]]), places
+    return len(straddling), int((seen > 0).sum()), str(values[rows[first]]), places

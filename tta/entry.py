@@ -197,6 +197,16 @@ def output_folder(path: str, config: Any, program: str) -> Path:
     return folder
 
 
+def check_choice(value: str | None) -> None:
+    """Refuse what ``check=`` does not know.
+
+    Raises:
+        InputError: it is something else than ``only``.
+    """
+    if value not in (None, "only"):
+        raise InputError(f"check={value} is not known: check=only checks, and null runs")
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a dictionary, one key a line."""
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

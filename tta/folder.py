@@ -91,6 +91,20 @@ def check_folder(program: Program, config: Any) -> None:
         _refuse_results(folder, program)
 
 
+def sheet_folder(config: Any, default: str) -> Path:
+    """Where ``check=only`` leaves its contact sheet, which replaces an earlier one.
+
+    Args:
+        config: with ``output`` and ``name``.
+        default: the run's name where it has none.
+
+    Raises:
+        InputError: the name is no name of a folder.
+    """
+    name = safe_name(default) if config.name is None else plain_name(config.name)
+    return Path(config.output or f"runs/check/{name}").expanduser()
+
+
 def plain_name(name: str) -> str:
     """The name of a run, which is that of a folder as well.
 

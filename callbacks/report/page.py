@@ -229,29 +229,36 @@ def figure(draw: Callable[[], Figure], caption: str, title: str = "", *, wide: b
     return f"<figure>{svg}<figcaption>{strong}{_escaped(caption)}</figcaption></figure>"
 
 
-def picture(image: npt.NDArray[np.float32], title: str, caption: str) -> str:
+def picture(
+    image: npt.NDArray[np.float32], title: str, caption: str, *, stretch: bool = True
+) -> str:
     """An image, small, with text below.
 
     Args:
         image: (channels, H, W) or (channels, D, H, W); of a volume the middle slice is shown.
         title: in bold.
         caption: after it.
+        stretch: as in ``as_picture``.
     """
     text = _escaped(f"{title} {caption}")
     strong = f"<b>{_escaped(title)}</b><br>" if title else ""
-    return f"<figure><img alt='{text}' src='{_embedded(image)}'><figcaption>{strong}{_escaped(caption)}</figcaption></figure>"
+    shown = f"<img alt='{text}' src='{_embedded(image, stretch)}'>"
+    return f"<figure>{shown}<figcaption>{strong}{_escaped(caption)}</figcaption></figure>"
 
 
-def as_picture(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """(H, W) grey or (H, W, 3) coloured pixels of an image or of a volume's middle slice, from its darkest to its brightest.
+def as_picture(image: npt.NDArray[np.float32], stretch: bool = True) -> npt.NDArray[np.uint8]:
+    """(H, W) grey or (H, W, 3) coloured pixels of an image or of a volume's middle slice; what is not finite is black.
 
-    Stretched so, images that fill a small part of the source's range can be told from black; what is not finite is black.
+    Args:
+        image: (channels, H, W) or (channels, D, H, W).
+        stretch: from its darkest to its brightest, so that images that fill a small part of the source's range can be
+            told from black; else from 0 to 1.
     """
     if image.ndim == 4:
         image = image[:, image.shape[1] // 2]
     channels = image[:3] if len(image) >= 3 else image[:1]
     known = channels[np.isfinite(channels)]
-    low, high = np.percentile(known, [0.5, 99.5]) if len(known) else (0.0, 1.0)
+    low, high = np.percentile(known, [0.5, 99.5]) if stretch and len(known) else (0.0, 1.0)
     stretched = np.where(np.isfinite(channels), (channels - low) / max(high - low, 1e-6), 0.0).clip(
         0, 1
     )
@@ -279,8 +286,8 @@ def shortened(text: str, length: int = _LONGEST) -> str:
     return text if len(text) <= length else f"{text[:keep]}…{text[-keep:]}"
 
 
-def _embedded(image: npt.NDArray[np.float32]) -> str:
-    shown = Image.fromarray(as_picture(image))
+def _embedded(image: npt.NDArray[np.float32], stretch: bool) -> str:
+    shown = Image.fromarray(as_picture(image, stretch))
     shown.thumbnail((_PIXELS, _PIXELS))
     buffer = io.BytesIO()
     shown.save(buffer, format="png")

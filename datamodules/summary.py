@@ -1,0 +1,138 @@
+"""What a run understood of its images, in six lines at most, before anything is done with them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from datamodules.facts import Facts, gathered
+from datamodules.files import ImageFiles
+from datamodules.images import UNLABELLED, ImageSet
+from datamodules.reading import by
+from tta.processes import is_first
+
+#: Classes and domains that are named one by one.
+_LISTED = 12
+
+
+def tell(sets: Mapping[str, ImageSet]) -> None:
+    """Print what was understood; of several processes only the first speaks."""
+    if is_first():
+        print("\n".join(understood(sets)))
+
+
+def understood(sets: Mapping[str, ImageSet]) -> list[str]:
+    """What was understood of the images, six lines at most.
+
+    Args:
+        sets: images by the name of their split; they have the same classes, and the first is what matters most.
+    """
+    facts = {name: facts_of(images) for name, images in sets.items()}
+    first = next(iter(sets))
+    lines = [
+        f"classes: {_classes(sets)}",
+        f"images: {', '.join(_counted(name, images) for name, images in sets.items())}",
+        f"domains: {_domains(sets)}; patients: {_patients(sets)}",
+        f"pixels: {_pixels(sets, facts)}",
+    ]
+    if sets[first].spatial_dims == 3:
+        lines.append(f"volumes: {_volumes(facts[first])}")
+    notes = list(dict.fromkeys(_notes(sets, facts)))
+    return [*lines, *([f"note: {'; '.join(notes)}"] if notes else [])]
+
+
+def facts_of(images: ImageSet) -> Facts:
+    """What is known of the pixels, from the files' check or from a look at an array."""
+    if isinstance(images.images, ImageFiles):
+        return images.images.facts
+    return gathered(images.images, (images.low, images.high)).facts()
+
+
+def _classes(sets: Mapping[str, ImageSet]) -> str:
+    name, images = next(iter(sets.items()))
+    if not images.num_classes:
+        return "none, for nothing is labelled"
+    counts = dict(zip(images.class_names, images.counts().tolist(), strict=True))
+    return f"{len(counts)} ({_listed(counts)} images in {name})"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """Names with their counts; of many some, and how many each of the others has."""
+    shown = [f"{name}: {count}" for name, count in counts.items()]
+    if len(shown) <= _LISTED:
+        return ", ".join(shown)
+    rest = list(counts.values())[_LISTED:]
+    return f"{', '.join(shown[:_LISTED])} and {len(rest)} more of {min(rest)} to {max(rest)}"
+
+
+def _counted(name: str, images: ImageSet) -> str:
+    missing = int((images.labels == UNLABELLED).sum())
+    return f"{name} {len(images)}" + (f" ({missing} without a label)" if missing else "")
+
+
+def _domains(sets: Mapping[str, ImageSet]) -> str:
+    domains = np.concatenate([np.asarray(images.domains, dtype=object) for images in sets.values()])
+    names, counts = np.unique(domains.astype(str), return_counts=True)
+    return _listed(dict(zip(names.tolist(), counts.tolist(), strict=True)))
+
+
+def _patients(sets: Mapping[str, ImageSet]) -> str:
+    """Groups and how many images they have; images that are groups of their own are nobody's."""
+    if all((images.groups == images.ids).all() for images in sets.values()):
+        return "not known, so each image counts by itself (data.group)"
+    counts = [np.unique(images.groups, return_counts=True)[1] for images in sets.values()]
+    sizes = np.concatenate(counts)
+    parts = ", ".join(f"{name} {len(of)}" for name, of in zip(sets, counts, strict=True))
+    total = f"{len(sizes)} ({parts})" if len(sets) > 1 else str(len(sizes))
+    low, high = int(sizes.min()), int(sizes.max())
+    return (
+        f"{total} with {low} images each" if low == high else f"{total} with {low} to {high} images"
+    )
+
+
+def _pixels(sets: Mapping[str, ImageSet], facts: Mapping[str, Facts]) -> str:
+    """Size and channels, and what becomes 0 and 1; of other splits what differs from the first."""
+    first, images = next(iter(sets.items()))
+    said = f"{by(images.size)}, {images.channels} channel{'s' if images.channels > 1 else ''}; "
+    said += facts[first].pixels(images.low, images.high)
+    if facts[first].images < len(images):
+        said += f" (of {facts[first].images} images that were looked at)"
+    for name, other in sets.items():
+        kinds = facts[name].kinds
+        if set(kinds) != set(facts[first].kinds):
+            shown = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            said += f"; in {name} {shown}, {other.low:g} to {other.high:g}"
+    return said
+
+
+def _volumes(facts: Facts) -> str:
+    if not facts.spacing:
+        return "orientation and spacing are not known; axes are taken as D, H, W"
+    sides = [
+        f"{low:.3g}" if low == high else f"{low:.3g}-{high:.3g}" for low, high in facts.spacing
+    ]
+    turned = (
+        f"{facts.turned} of {facts.images} were turned to it" if facts.turned else "all were so"
+    )
+    return f"orientation RAS (axes D, H, W; {turned}); spacing {' x '.join(sides)} mm"
+
+
+def _notes(sets: Mapping[str, ImageSet], facts: Mapping[str, Facts]) -> Iterator[str]:
+    """What users should know beside the figures, each thing once."""
+    first, images = next(iter(sets.items()))
+    if first == "train":
+        yield from _untaught(images, list(sets.values())[1:])
+    for name, other in sets.items():
+        where = f"{name}: " if len(sets) > 1 else ""
+        if other.skipped:
+            path, reason = next(iter(other.skipped.items()))
+            count = len(other.skipped)
+            yield f"{where}{count} file{'s' if count > 1 else ''} left out, the first {path}, which {reason}"
+        yield from other.notes
+        yield from (f"{where}{note}" for note in facts[name].notes)
+
+
+def _untaught(train: ImageSet, others: Sequence[ImageSet]) -> Iterator[str]:
+    shown = sum((other.counts() for other in others), np.zeros(train.num_classes, dtype=np.int64))
+    absent = np.flatnonzero((train.counts() == 0) & (shown > 0))
+    if len(absent):
+        yield f"no training image shows {', '.join(train.class_names[label] for label in absent)}"

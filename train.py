@@ -28,8 +28,8 @@ from tta.folder import (
     carry_out,
     check_folder,
     claimed,
-    sheet_folder,
     is_disk_error,
+    sheet_folder,
     write_error,
     writing,
 )

@@ -44,7 +44,7 @@ def test_training_is_checked_and_not_done(tmp_path: Path, capsys: Capture) -> No
     (path.parent / "images" / "003.png").write_text("damaged")
     assert train.main(words) == 2
     assert "1 of 24 files cannot be used" in capsys.readouterr().err
-    assert train.main([*words, "data.on_error=skip", "model=vit"]) == 2
+    assert train.main([*words, "data.on_error=skip", "model=vit", "data.size=15"]) == 2
     assert train.main([*words, "check=yes"]) == 2
     assert "check=only checks" in capsys.readouterr().err
 

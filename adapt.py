@@ -23,7 +23,7 @@ from callbacks.preflight import (
     preflight,
 )
 from callbacks.report.contact import write_sheet
-from callbacks.report.reporter import RunReporter
+from callbacks.report.reporter import RunReporter, resamples
 from callbacks.trajectory import save_trajectory, trajectory
 from datamodules import (
     DATA,
@@ -131,7 +131,9 @@ class AdaptConfig:
     )
     seed: int = option(0, "seed of the stream")
     bootstrap: int = option(
-        0, "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none"
+        0,
+        "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none, or 500 "
+        "with report=true",
     )
     workers: int = option(0, "processes that prepare batches")
     trainer: dict[str, Any] = option(
@@ -235,8 +237,16 @@ def _carried_out(config: AdaptConfig, held: ExitStack) -> tuple[Path, dict[str, 
             (picture, partial(_draw, picture, name, guard, tracer, writer))
         ]
         if reporter is not None:
-            facts = {"metrics": metrics, "columns": columns, "settings": settings}
-            late.append((page, partial(reporter.write, page, name=name, **facts)))
+            write = partial(
+                reporter.write,
+                page,
+                name=name,
+                metrics=metrics,
+                groups=images.groups[writer.rows],
+                columns=columns,
+                settings=settings,
+            )
+            late.append((page, write))
         told = (loggers, config, checkpoint, folder, metrics, tracer, writer, images)
         late.append((folder / "loggers", partial(_log_outputs, *told)))
         carry_out(late, kept=_KEPT)
@@ -319,7 +329,7 @@ def _metrics(
         groups=images.groups[writer.rows],
         columns=columns,
         aggregate=config.data.options.aggregate == "group",
-        bootstrap=config.bootstrap,
+        bootstrap=resamples(config.bootstrap) if config.report else config.bootstrap,
     )
     metrics["alarms"] = guard.alarms if guard else 0
     metrics["resets"] = len(guard.resets) if guard else 0
@@ -529,6 +539,8 @@ def _told(metrics: Mapping[str, Any]) -> list[str]:
     """What a run came to, in a few words each."""
     known = [key for key in ("balanced_accuracy", "last_quarter") if key in metrics]
     told = [f"{key.replace('_', ' ')} {metrics[key]:.1f} %" for key in known]
+    if metrics.get("level") == "group":
+        told[0] += f" of {metrics['groups']} groups"
     told += [f"{metrics[key]} {key}" for key in ("alarms", "resets")]
     if metrics["skipped_batches"]:
         reasons = ", ".join(

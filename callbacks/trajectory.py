@@ -84,7 +84,7 @@ def running_balanced_accuracy(
         predictions: (N,) predicted classes.
         labels: (N,) true classes, -1 where unknown.
         num_classes: C.
-        windows: positions of the window, which is an eighth of the stream and at least 200 images long.
+        windows: positions of the window, which is ``window_width`` images long.
 
     Returns:
         Centres of the windows, in images, and percent; both empty where nothing is labelled.
@@ -114,10 +114,22 @@ def running_marginals(
     return _windowed(len(predictions), windows, shares)
 
 
+def window_width(count: int) -> int:
+    """Images in a window that slides along a stream.
+
+    An eighth of the stream, but 200 images or more, as a balanced accuracy should have, where these are no more than a
+    quarter; of a short stream a quarter, so that there is a course to see.
+
+    Args:
+        count: images of the stream.
+    """
+    return max(count // 8, min(200, count // 4), 1)
+
+
 def _windowed(
     count: int, windows: int, measure: Any
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    width = min(max(count // 8, 200), count)
+    width = window_width(count)
     starts = np.unique(np.linspace(0, count - width, windows).astype(int))
     return starts + width / 2, np.array([measure(slice(int(s), int(s) + width)) for s in starts])
 

@@ -61,7 +61,7 @@ def test_a_clinic_trains_and_another_adapts(tmp_path: Path, capsys: Capture) -> 
     run(train, "data=table", f"data.path={path}", *small)
     metrics = json.loads((source / "metrics.json").read_text())
     tested = {row["group"] for row in rows(Path(path)) if row["split"] == "test"}
-    assert metrics["scored"] == f"{len(tested)} groups"
+    assert (metrics["level"], metrics["groups"]) == ("group", len(tested))
     assert set(metrics["subgroups"]["sex"]) == {"F", "M"}
     # Another site: its own names, a patient without label, and a damaged file.
     there = Path(clinic(tmp_path / "there"))
@@ -96,7 +96,8 @@ def test_a_clinic_trains_and_another_adapts(tmp_path: Path, capsys: Capture) -> 
     predictions = rows(tmp_path / "out" / "predictions.csv")
     asked = len(rows(there))
     assert len(predictions) == asked
-    assert metrics["scored"] == f"{len({row['group'] for row in rows(there)})} groups"
+    patients = len({row["group"] for row in rows(there)})
+    assert (metrics["level"], metrics["groups"]) == ("group", patients)
     assert set(metrics["subgroups"]) == set(metrics["worst"]) == {"sex", "age/10"}
     assert set(metrics["intervals"]) == {"accuracy", "balanced_accuracy", "auroc"}
     assert [row["id"] for row in predictions if row["reason"]] == [broken]

@@ -7,7 +7,8 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from tests.test_metrics import NAMES, predictions
 from tta.errors import InputError
-from tta.scores import check_groups, intervals, scores
+from tta.intervals import difference, intervals
+from tta.scores import check_groups, in_order, scores
 
 
 def test_subgroups_and_the_worst_of_them() -> None:
@@ -30,6 +31,7 @@ def test_subgroups_and_the_worst_of_them() -> None:
         assert known[name] == pytest.approx(
             100 * balanced_accuracy_score(labels[rows], answers[rows]), abs=1e-3
         )
+    assert list(metrics["subgroups"]["site"]) == ["a", "b", "(unknown)"]
     worst = min(known, key=lambda name: known[name])
     assert metrics["worst"]["site"] == {"group": worst, "balanced_accuracy": known[worst]}
 
@@ -42,8 +44,55 @@ def test_groups_are_scored_by_their_mean_probabilities() -> None:
         probabilities, labels, ("n", "y"), ["x"] * 4, groups=groups, columns={}, aggregate=True
     )
     assert metrics["accuracy"] == 100  # the second image alone is wrong, its patient is not
-    assert metrics["scored"] == "2 groups"
+    assert (metrics["level"], metrics["groups"], metrics["images"]) == ("group", 2, 3)
+    assert metrics["domains"]["x"]["groups"] == 2
     assert "last_quarter" not in metrics
+    metrics = scores(probabilities, labels, ("n", "y"), ["x"] * 4, groups=groups, columns={})
+    assert (metrics["level"], metrics["groups"], metrics["images"]) == ("image", 2, 3)
+    assert "last_quarter" not in metrics  # of one image
+
+
+def test_the_worst_is_none_of_a_handful() -> None:
+    probabilities, labels = predictions()
+    age = np.array(["60-79"] * 3 + ["5-9"] * 97 + ["10-19"] * 100)
+    probabilities[:3] = torch.nn.functional.one_hot((labels[:3] + 1) % 3, 3)  # all wrong
+    metrics = scores(
+        *(probabilities, labels, NAMES, ["x"] * 200),
+        groups=np.arange(200),
+        columns={"age": age},
+        bootstrap=200,
+    )
+    parts = metrics["subgroups"]["age"]
+    assert list(parts) == ["5-9", "10-19", "60-79"]
+    assert parts["60-79"]["balanced_accuracy"] == 0
+    assert metrics["worst"]["age"]["group"] != "60-79"
+    for part in (metrics, parts["5-9"], metrics["domains"]["x"]):
+        low, high = part["intervals"]["balanced_accuracy"]
+        assert low < part["balanced_accuracy"] < high
+        for name, (low, high) in part["intervals"]["sensitivity"].items():
+            assert low <= part["sensitivity"][name] <= high
+
+
+def test_values_stand_in_the_order_of_their_numbers() -> None:
+    bands = ["100-119", "(unknown)", "20-39", "0-19", "b2", "b10", "a"]
+    assert in_order(bands) == ["0-19", "20-39", "100-119", "a", "b2", "b10", "(unknown)"]
+
+
+def test_differences_are_paired() -> None:
+    probabilities, labels = predictions(400)
+    said, groups = probabilities.argmax(1), np.arange(400)
+    other = said.clone()
+    other[:40] = (labels[:40] + 1) % 3  # wrong wherever the first ones may be right
+    assert difference(said, said, labels, groups, 3, 200) == [0, 0]
+    gap = 100 * (balanced_accuracy_score(labels, said) - balanced_accuracy_score(labels, other))
+    found = difference(said, other, labels, groups, 3, 300)
+    assert found is not None
+    low, high = found
+    assert low < gap < high
+    alone = intervals(probabilities, labels, groups, 300)["balanced_accuracy"]
+    assert high - low < alone[1] - alone[0]  # most images are the same to both
+    assert difference(said, other, labels, np.zeros(400), 3, 100) is None
+    assert intervals(probabilities, labels, np.zeros(400), 100) == {}
 
 
 def test_groups_that_cannot_be_scored() -> None:

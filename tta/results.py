@@ -123,7 +123,15 @@ def metric_tables(metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]
     return {"classes": classes, "groups": groups}
 
 
-_GROUP_COLUMNS = ("images", "accuracy", "balanced_accuracy", "auroc/macro", "ece", "last_quarter")
+_GROUP_COLUMNS = (
+    "images",
+    "groups",
+    "accuracy",
+    "balanced_accuracy",
+    "auroc/macro",
+    "ece",
+    "last_quarter",
+)
 
 
 def prediction_sample(

@@ -1,6 +1,8 @@
 """Metrics by subgroup, of groups instead of images, and with intervals: what ``stream_metrics`` says, asked more closely."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tta.errors import InputError
+from tta.intervals import FEW, intervals
 from tta.metrics import stream_metrics
 
 Column = npt.NDArray[Any]
@@ -40,28 +43,36 @@ def scores(
         bootstrap: resamples of groups for 95 % intervals; 0: none.
 
     Returns:
-        ``stream_metrics``, and where asked for ``subgroups`` ({column: {value: metrics, and the number of ``images`` or
-        groups}}), ``worst`` ({column: the value of the lowest balanced accuracy, and that}) and ``intervals``.
+        ``stream_metrics``, and
+
+        - ``level``: what was scored and counted once, image or group;
+        - ``images`` and ``groups``: how many were scored, in all and in each part;
+        - where asked for ``subgroups`` ({column: {value: metrics}}, values in their own order) and ``worst`` ({column: the
+          value of the lowest balanced accuracy, and that, among those of ``FEW`` groups or more where there are any});
+        - where asked for ``intervals``, of all and of each part; of the AUROC of all only.
     """
+    images = (labels >= 0).long()
     if aggregate:
-        first, probabilities, labels = _pooled(probabilities, labels, groups, domains)
+        first, members, probabilities, labels = pooled(probabilities, labels, groups, domains)
+        images = torch.zeros(len(labels), dtype=torch.long).index_add_(0, members, images)
         domains, groups = [domains[row] for row in first.tolist()], groups[first]
         columns = {name: values[first] for name, values in columns.items()}
     metrics = stream_metrics(probabilities, labels, class_names, domains)
     if not metrics:
         return {}
-    if aggregate:  # groups have no place in the stream
-        for part in (metrics, *metrics["domains"].values()):
-            part.pop("last_quarter", None)
-        metrics["scored"] = f"{len(labels)} groups"
+    level = "group" if aggregate else "image"
+    scored = _Scored(level, probabilities, labels, images, groups, tuple(class_names), bootstrap)
+    by_domain = metrics.pop("domains")
+    found: dict[str, Any] = {"level": level, **scored.described(metrics)}
+    names = np.asarray(domains)
+    found["domains"] = {
+        name: scored.part(names == name).described(part, areas=False)
+        for name, part in by_domain.items()
+    }
     if columns:
-        metrics["subgroups"] = {
-            name: _by_value(probabilities, labels, class_names, of) for name, of in columns.items()
-        }
-        metrics["worst"] = {name: _worst(parts) for name, parts in metrics["subgroups"].items()}
-    if bootstrap:
-        metrics["intervals"] = intervals(probabilities, labels, groups, bootstrap)
-    return metrics
+        found["subgroups"] = {name: _by_value(scored, of) for name, of in columns.items()}
+        found["worst"] = {name: worst_of(parts) for name, parts in found["subgroups"].items()}
+    return found
 
 
 def check_groups(labels: Column, groups: Column, columns: Mapping[str, Column]) -> None:
@@ -94,62 +105,21 @@ def check_groups(labels: Column, groups: Column, columns: Mapping[str, Column]) 
             )
 
 
-def intervals(
-    probabilities: Tensor, labels: Tensor, groups: Column, repeats: int, seed: int = 0
-) -> dict[str, list[float]]:
-    """95 % percentile intervals under resampling of whole groups, whose images are no independent evidence.
+def pooled(
+    probabilities: Tensor, labels: Tensor, groups: Column, domains: Sequence[str]
+) -> tuple[npt.NDArray[np.int64], Tensor, Tensor, Tensor]:
+    """Images put together by group, each group once in each domain.
 
     Args:
         probabilities: (N, C).
         labels: (N,), -1 where unknown.
         groups: (N,).
-        repeats: resamples.
-        seed: the same seed gives the same intervals.
+        domains: (N,).
 
     Returns:
-        [low, high] in percent of ``accuracy``, ``balanced_accuracy`` and ``auroc`` (macro), over the classes in a resample.
+        In order of first appearance, of G groups: row of the first image (G,); group of each image (N,); mean probabilities
+        (G, C) and labels (G,).
     """
-    known = (labels >= 0).numpy()
-    truth, scored = labels.numpy()[known], probabilities.double().numpy()[known]
-    classes = scored.shape[1]
-    names, code = np.unique(groups[known], return_inverse=True)
-    cell = truth * classes + scored.argmax(1)
-    ranks = [np.unique(scored[:, label], return_inverse=True)[1] for label in range(classes)]
-    rng = np.random.default_rng(seed)
-    drawn = np.full((repeats, 3), np.nan)
-    for row in drawn:
-        weight = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[code]
-        confusion = np.bincount(cell, weight, classes**2).reshape(classes, classes)
-        support = confusion.sum(1)
-        hits, present = confusion.diagonal(), support > 0
-        areas = [_area(rank, truth == label, weight) for label, rank in enumerate(ranks)]
-        defined = [area for area in areas if area is not None]
-        row[:] = (
-            hits.sum() / support.sum(),
-            (hits[present] / support[present]).mean(),
-            np.mean(defined or [np.nan]),
-        )
-    measures = ("accuracy", "balanced_accuracy", "auroc")
-    ends = {
-        name: 100 * np.nanpercentile(v, [2.5, 97.5])
-        for name, v in zip(measures, drawn.T, strict=True)
-        if (v == v).any()
-    }
-    return {name: [round(float(end), 4) for end in pair] for name, pair in ends.items()}
-
-
-def _area(rank: Column, positive: Column, weight: Column) -> float | None:
-    """Weighted area under the ROC curve, ties counted half; None without positives or negatives."""
-    above = np.bincount(rank, weight * positive)
-    below = np.bincount(rank, weight * ~positive, minlength=len(above))
-    total = above.sum() * below.sum()
-    return float((above * (below.cumsum() - below / 2)).sum() / total) if total else None
-
-
-def _pooled(
-    probabilities: Tensor, labels: Tensor, groups: Column, domains: Sequence[str]
-) -> tuple[npt.NDArray[np.int64], Tensor, Tensor]:
-    """First image, mean probabilities and label of each group in each domain, in order of first appearance."""
     keys: dict[tuple[str, str], int] = {}
     of = [keys.setdefault(pair, len(keys)) for pair in zip(groups.tolist(), domains, strict=True)]
     code, count = torch.tensor(of), len(keys)
@@ -157,30 +127,106 @@ def _pooled(
     first = np.empty(count, dtype=np.int64)
     first[of[::-1]] = np.arange(len(of))[::-1]
     label = torch.full((count,), -1).scatter_reduce_(0, code, labels, "amax")
-    return first, total / torch.bincount(code, minlength=count)[:, None], label
+    return first, code, total / torch.bincount(code, minlength=count)[:, None], label
 
 
-def _by_value(
-    probabilities: Tensor, labels: Tensor, class_names: Sequence[str], values: Column
-) -> dict[str, Any]:
-    named = np.array([str(value) or _UNKNOWN for value in values.tolist()])
+def named_values(values: Column) -> npt.NDArray[Any]:
+    """A column's values as tables call them: what is empty is unknown."""
+    return np.array([str(value) or _UNKNOWN for value in values.tolist()], dtype=object)
+
+
+def in_order(values: Iterable[str]) -> list[str]:
+    """A column's values as a person would list them: numbers and bands by size, what is unknown last."""
+
+    def place(value: str) -> tuple[bool, list[tuple[bool, float, str]]]:
+        parts = re.split(r"(\d+)", value)
+        known = [(part.isdecimal(), part) for part in parts if part]
+        return value == _UNKNOWN, [
+            (not number, float(part) if number else 0.0, "" if number else part)
+            for number, part in known
+        ]
+
+    return sorted(values, key=place)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What is scored: images, or groups of them.
+
+    Args:
+        level: which of the two.
+        probabilities: (M, C).
+        labels: (M,), -1 where unknown.
+        images: (M,) labelled images in each.
+        groups: (M,).
+        class_names: names of the C classes.
+        bootstrap: resamples for intervals; 0: none.
+    """
+
+    level: str
+    probabilities: Tensor
+    labels: Tensor
+    images: Tensor
+    groups: Column
+    class_names: tuple[str, ...]
+    bootstrap: int
+
+    def part(self, member: npt.NDArray[np.bool_]) -> "_Scored":
+        """Some of it, by a mask (M,)."""
+        rows = torch.from_numpy(member)
+        return replace(
+            self,
+            probabilities=self.probabilities[rows],
+            labels=self.labels[rows],
+            images=self.images[rows],
+            groups=self.groups[member],
+        )
+
+    def described(self, metrics: Mapping[str, Any], areas: bool = True) -> dict[str, Any]:
+        """The metrics with what they are taken over, and with their intervals."""
+        known = (self.labels >= 0).numpy()
+        found = {**metrics}
+        groups = len(np.unique(self.groups[known]))
+        if self.level == "group":
+            groups = int(known.sum())  # one that is in two domains is scored twice
+            found.pop("last_quarter", None)  # groups have no place in the stream
+        counts = {"images": int(self.images.sum()), "groups": groups}
+        if not (self.bootstrap and known.any()):
+            return {**counts, **found}
+        ends = intervals(
+            self.probabilities,
+            self.labels,
+            self.groups,
+            self.bootstrap,
+            class_names=self.class_names,
+            areas=areas,
+        )
+        return {**counts, **found, "intervals": ends}
+
+
+def _by_value(scored: _Scored, values: Column) -> dict[str, Any]:
+    named = named_values(values)
     parts = {}
-    for value in sorted(set(named.tolist())):
-        rows = torch.from_numpy(named == value)
-        part = stream_metrics(
-            probabilities[rows], labels[rows], class_names, [""] * int(rows.sum())
+    for value in in_order(set(named.tolist())):
+        part = scored.part(named == value)
+        metrics = stream_metrics(
+            part.probabilities, part.labels, scored.class_names, [""] * len(part.labels)
         )
         for key in ("domains", "last_quarter"):
-            part.pop(key, None)
-        parts[value] = {"images": int(rows.sum()), **part}
+            metrics.pop(key, None)
+        parts[value] = part.described(metrics, areas=False)
     return parts
 
 
-def _worst(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    known = {
-        value: part["balanced_accuracy"]
-        for value, part in parts.items()
-        if "balanced_accuracy" in part
-    }
-    value = min(known, key=lambda name: known[name])
-    return {"group": value, "balanced_accuracy": known[value]}
+def worst_of(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The value of the lowest balanced accuracy, and that; None where no part has one.
+
+    Args:
+        parts: metrics by a column's value; those of fewer than ``FEW`` groups count only if there are no others.
+    """
+    known = {value: part for value, part in parts.items() if "balanced_accuracy" in part}
+    enough = {value: part for value, part in known.items() if part["groups"] >= FEW} or known
+    if not enough:
+        return None
+    value = min(enough, key=lambda name: enough[name]["balanced_accuracy"])
+    return {"group": value, "balanced_accuracy": enough[value]["balanced_accuracy"]}

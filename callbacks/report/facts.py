@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -14,10 +15,15 @@ from callbacks.report.observe import AdaptedObserver
 from callbacks.report.unupdated import Answers, Unupdated
 from callbacks.verdict import Thresholds
 from tta.checkpoint import SourceCheckpoint
+from tta.intervals import difference
 from tta.metrics import balanced_accuracy
+from tta.scores import pooled
+
+Column = npt.NDArray[Any]
 
 #: Rows of a table, at most.
 ROWS = 40
+_COMPARED = ("served", "control")
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,13 @@ class RunFacts:
         probabilities: (N, C) as served, in stream order.
         labels: (N,) true classes, -1 where unknown.
         domains: (N,) domain of each image.
+        groups: (N,) patient or slide of each image.
         columns: (N,) subgroup of each image, by the column's name.
         observer: the adapted model's answers and features.
         thresholds: of our guard; None without it.
         sums: after each batch, by which it alarms; empty without it.
         unupdated: source and control on the stream; None where nothing else than the source served.
+        repeats: resamples for intervals.
         parts: processes that shared each batch.
     """
 
@@ -53,12 +61,35 @@ class RunFacts:
     probabilities: Tensor
     labels: Tensor
     domains: Sequence[str]
+    groups: npt.NDArray[Any]
     columns: Mapping[str, npt.NDArray[Any]]
     observer: AdaptedObserver
     thresholds: Thresholds | None
     sums: Sequence[Mapping[str, float]]
     unupdated: Unupdated | None
+    repeats: int
     parts: int = 1
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is scored and counted once, images or groups of them, as ``metrics.json`` has it.
+
+    Attributes:
+        unit: what it is: image or group.
+        labels: (M,) true classes, -1 where unknown.
+        groups: (M,) patient or slide of each.
+        domains: (M,) domain of each.
+        columns: (M,) subgroup of each, by the column's name.
+        models: what each model said, ``served`` last.
+    """
+
+    unit: str
+    labels: Tensor
+    groups: Column
+    domains: Column
+    columns: Mapping[str, Column]
+    models: Mapping[str, Answers]
 
 
 class View:
@@ -67,32 +98,49 @@ class View:
     Attributes:
         facts: all of them.
         names: of the classes.
-        labels: (N,) true classes, -1 where unknown.
+        labels: (N,) true classes of the images, -1 where unknown.
         labelled: whether there is any.
-        models: what each model said, ``served`` last.
+        models: what each model said of the images, ``served`` last.
         served: what left.
+        scored: what figures are taken over.
         colors: of the classes that are shown by themselves.
     """
 
     def __init__(self, facts: RunFacts) -> None:
         self.facts = facts
         self.names = tuple(facts.checkpoint.class_names)
-        confidences, predictions = facts.probabilities.max(1)
         self.labels = facts.labels
         self.labelled = bool((self.labels >= 0).any())
         self.models: dict[str, Answers] = {}
         if facts.unupdated is not None:
             self.models |= {"source": facts.unupdated.source, "control": facts.unupdated.control}
-        self.models["served"] = self.served = Answers(predictions, confidences)
-        shown = torch.cat([predictions, self.labels[self.labels >= 0]])
+        self.models["served"] = self.served = Answers(facts.probabilities)
+        self.scored = _scored(facts, self.models)
+        shown = torch.cat([self.served.predictions, self.labels[self.labels >= 0]])
         self.colors = class_colors(torch.bincount(shown, minlength=len(self.names)))
 
     def score(self, name: str, rows: Tensor | None = None) -> float:
-        """Balanced accuracy of a model in percent, over all images or some."""
-        rows = torch.ones(len(self.labels), dtype=torch.bool) if rows is None else rows
+        """Balanced accuracy of a model in percent, over all that is scored or some, by a mask (M,)."""
+        rows = torch.ones(len(self.scored.labels), dtype=torch.bool) if rows is None else rows
         return balanced_accuracy(
-            self.models[name].predictions[rows], self.labels[rows], len(self.names)
+            self.scored.models[name].predictions[rows], self.scored.labels[rows], len(self.names)
         )
+
+    def gap(self, rows: Tensor | None = None) -> str | None:
+        """Balanced accuracy of what was served against the control's, with its interval; None: there is none."""
+        if "control" not in self.models or not self.labelled:
+            return None
+        rows = torch.ones(len(self.scored.labels), dtype=torch.bool) if rows is None else rows
+        if not (self.scored.labels[rows] >= 0).any():
+            return None
+        served, control = (self.scored.models[name].predictions[rows] for name in _COMPARED)
+        ends = difference(
+            *(served, control, self.scored.labels[rows], self.scored.groups[rows.numpy()]),
+            classes=len(self.names),
+            repeats=self.facts.repeats,
+        )
+        text = page.signed(self.score("served", rows) - self.score("control", rows))
+        return text if ends is None else f"{text} ({' to '.join(map(page.signed, ends))})"
 
     def legend(self) -> str:
         """The classes' colours."""
@@ -102,3 +150,22 @@ class View:
         return page.legend(
             named if len(self.names) == len(self.colors) else {**named, "others": page.SOURCE}
         )
+
+
+def _scored(facts: RunFacts, models: Mapping[str, Answers]) -> Scored:
+    domains = np.array(facts.domains, dtype=object)
+    if facts.metrics.get("level") != "group":
+        return Scored("image", facts.labels, facts.groups, domains, facts.columns, models)
+    together = {
+        name: pooled(said.probabilities, facts.labels, facts.groups, facts.domains)
+        for name, said in models.items()
+    }
+    first, _, _, labels = together["served"]
+    return Scored(
+        "group",
+        labels,
+        facts.groups[first],
+        domains[first],
+        {name: values[first] for name, values in facts.columns.items()},
+        {name: Answers(means) for name, (_, _, means, _) in together.items()},
+    )

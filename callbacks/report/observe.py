@@ -60,8 +60,9 @@ class Window:
 class AdaptedObserver(Callback):
     """Keeps the adapted model's answers and a few windows of its features; place it before the guard.
 
-    Memory stays bounded: a class an image, and three windows of at most ``WINDOW`` images each (of a larger batch every so
-    many-th image is taken). Of several processes, windows hold the share of the one that writes the page.
+    Memory stays bounded: a class an image, and three windows of at most ``WINDOW`` images each, and of a third of the stream
+    (of a larger batch every so many-th image is taken). Of several processes, windows hold the share of the one that writes
+    the page.
 
     Args:
         guard: whose alarms are waited for; None without one.
@@ -85,9 +86,12 @@ class AdaptedObserver(Callback):
         self._predictions: list[Tensor] = []
         self._parts: deque[Part] = deque()
         self._largest = 0.0
+        self._batches = 0
+        self._window = WINDOW
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring the source's classes to where the features are."""
+        """Bring the source's classes to where the features are, and look how long the stream is."""
+        self._batches = int(trainer.num_training_batches)
         self.mean, self.var = self.mean.to(pl_module.device), self.var.to(pl_module.device)
 
     def on_train_batch_end(
@@ -101,6 +105,8 @@ class AdaptedObserver(Callback):
             outputs["features"][new].float(),
             batch["label"][new],
         )
+        if self._batches and self.start is None:  # a short stream's end shall not be its start
+            self._window = min(WINDOW, self._batches * len(predictions) // 3)
         whole = batch_of_all({"said": predictions.cpu()})
         self._predictions.append(whole["said"])
         if not len(predictions):  # of several processes, this one's share was lost
@@ -109,7 +115,7 @@ class AdaptedObserver(Callback):
         every = slice(None, None, -(-len(predictions) // WINDOW))
         kept = [value[every].cpu() for value in (features, predictions, labels)]
         self._parts.append(Part(kept[0], kept[1], kept[2], float(distance)))
-        while len(self._parts) > 1 and sum(len(part.labels) for part in self._parts) > WINDOW:
+        while len(self._parts) > 1 and sum(len(part.labels) for part in self._parts) > self._window:
             self._parts.popleft()
         self.end = Window(batch_idx, tuple(self._parts))
         if self.start is None or self.start.parts[0] is self._parts[0]:
@@ -168,6 +174,8 @@ class SumsObserver(Callback):
 def moments_shown(observer: AdaptedObserver) -> Sequence[tuple[str, Window]]:
     """The windows worth a look, with what they are."""
     alarm, farthest, end = observer.alarm, observer.farthest, observer.end
+    if observer.start is not None and end is not None and observer.start.batch == end.batch:
+        return [("all along", end)]
     shown = [("at the start", observer.start)]
     if alarm is not None:
         shown.append(("before the first alarm", alarm))

@@ -20,6 +20,14 @@ from tta.adaptation import AdaptationModule
 from tta.checkpoint import SourceCheckpoint
 from tta.methods import METHODS
 
+#: Resamples for the intervals of a page, where none were asked for.
+_RESAMPLES = 500
+
+
+def resamples(asked: int) -> int:
+    """Resamples for the intervals of a run with a page, of which ``metrics.json`` has the same."""
+    return asked or _RESAMPLES
+
 
 class RunReporter:
     """Collects what the page tells, and writes it.
@@ -82,6 +90,7 @@ class RunReporter:
         *,
         name: str,
         metrics: Mapping[str, Any],
+        groups: npt.NDArray[Any],
         columns: Mapping[str, npt.NDArray[Any]],
         settings: Mapping[str, Any],
     ) -> None:
@@ -91,6 +100,7 @@ class RunReporter:
             path: of the page.
             name: of the run.
             metrics: content of ``metrics.json``.
+            groups: (N,) patient or slide of each image.
             columns: (N,) subgroup of each image, by the column's name.
             settings: the configuration, ``auto`` resolved.
         """
@@ -105,11 +115,13 @@ class RunReporter:
             probabilities=self.writer.probabilities,
             labels=self.writer.labels,
             domains=self.writer.domains,
+            groups=groups,
             columns=columns,
             observer=self.observer,
             thresholds=self.guard.thresholds if isinstance(self.guard, CollapseGuard) else None,
             sums=self.sums.rows if self.sums else (),
             unupdated=self.unupdated,
+            repeats=resamples(settings["bootstrap"]),
             parts=self.parts,
         )
         path.write_text(run_report(facts), encoding="utf-8")

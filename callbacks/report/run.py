@@ -10,6 +10,7 @@ from callbacks.report import figures, guarded, page, scored
 from callbacks.report.facts import ROWS, RunFacts, View
 from callbacks.report.observe import moments_shown
 from callbacks.report.unupdated import Change
+from callbacks.trajectory import window_width
 
 _PACKAGES = ("holdfast", "torch", "lightning", "monai", "torchmetrics", "numpy")
 
@@ -39,12 +40,20 @@ def run_report(facts: RunFacts) -> str:
 
 def tiles(view: View) -> str:
     """The numbers to read first."""
-    metrics, shown = view.facts.metrics, {}
+    metrics = view.facts.metrics
+    shown: dict[str, str] = {}
     if view.labelled:
-        shown = {
-            f"balanced accuracy, {name}": f"{view.score(name):.1f} %"
-            for name in reversed(view.models)
-        }
+        if metrics["level"] == "group":
+            shown["scored, by their images' mean"] = page.counted(metrics["groups"], "group")
+        ends = scored.between(metrics.get("intervals", {}).get("balanced_accuracy"))
+        named = "balanced accuracy, served" + ("" if ends is None else f" (95 %: {ends})")
+        shown[named] = f"{metrics['balanced_accuracy']:.1f} %"
+        for name in reversed(view.models):
+            if name != "served":
+                shown[f"balanced accuracy, {name}"] = f"{view.score(name):.1f} %"
+        gap = view.gap()
+        if gap is not None:
+            shown["served against control (95 %)"] = gap
         if "last_quarter" in metrics:
             shown["served, last quarter"] = f"{metrics['last_quarter']:.1f} %"
     return page.tiles({**shown, "images a second": f"{metrics['images_per_second']:,}"})
@@ -58,7 +67,11 @@ def predicted(view: View) -> list[str]:
     if view.labelled:
         panels["true labels"] = view.labels
     batches = len(view.facts.rows)
-    caption = "Share of each class in a sliding window. Where served leans to fewer classes than the control, look closely."
+    width = page.counted(window_width(len(view.labels)), "image")
+    caption = (
+        f"Share of each class in a sliding window of {width}. Where served leans to fewer classes "
+        "than the control, look closely."
+    )
     drawn = page.figure(
         lambda: figures.marginals(panels, view.colors, len(view.names), batches), caption
     )

@@ -1,6 +1,6 @@
 """The sections that need labels: accuracy, confusion, calibration, domains and subgroups."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,9 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from callbacks.report import figures, page
 from callbacks.report.facts import ROWS, View
+from callbacks.trajectory import window_width
+from tta.intervals import FEW
+from tta.scores import named_values, worst_of
 
 
 def accuracy(view: View) -> list[str]:
@@ -25,8 +28,9 @@ def accuracy(view: View) -> list[str]:
     own = view.facts.observer.predictions
     if not torch.equal(own, view.served.predictions):
         curves = {**curves, "adapted": own}
+    width = window_width(len(view.labels))
     caption = (
-        "In a window that slides along the stream, an eighth of it or 200 images long. Source and control learn nothing; "
+        f"In a window of {page.counted(width, 'image')} that slides along the stream. Source and control learn nothing; "
         "adapted is the model's own answer, served what left."
     )
     events, batches = view.facts.events, len(view.facts.rows)
@@ -38,54 +42,79 @@ def accuracy(view: View) -> list[str]:
 
 def per_class(view: View) -> str:
     """What was served, by class, the least sensitive first."""
-    metrics = view.facts.metrics
+    metrics, scored = view.facts.metrics, view.scored
     area = metrics.get("auroc", {}).get("per_class", {})
-    parts = [metrics["sensitivity"], metrics["specificity"], area]
-    support = torch.bincount(view.labels[view.labels >= 0], minlength=len(view.names)).tolist()
-    rows = [
-        [name, n, *(part.get(name) for part in parts)]
-        for name, n in zip(view.names, support, strict=True)
-    ]
+    ends = metrics.get("intervals", {}).get("sensitivity", {})
+    rows = []
+    for label, name in enumerate(view.names):
+        member = (scored.labels == label).numpy()
+        count, groups = int(member.sum()), len(np.unique(scored.groups[member]))
+        rows.append(
+            [
+                *(name, marked_few(count, groups), metrics["sensitivity"].get(name)),
+                between(ends.get(name)),
+                *(part.get(name) for part in (metrics["specificity"], area)),
+            ]
+        )
     rows.sort(key=lambda row: (row[2] is None, row[2]))
-    head = ["class", "images", "sensitivity", "specificity", "AUROC"]
-    cut = (
-        [page.paragraph(f"The {ROWS} least sensitive of {len(rows)} classes.")]
-        if len(rows) > ROWS
-        else []
-    )
-    return f"<div>{page.table(head, rows[:ROWS])}{''.join(cut)}</div>"
+    head = ["class", f"{scored.unit}s", "sensitivity", "95 %", "specificity", "AUROC"]
+    notes = few_note(rows[:ROWS], 1)
+    if len(rows) > ROWS:
+        notes.append(page.paragraph(f"The {ROWS} least sensitive of {len(rows)} classes."))
+    return f"<div>{page.table(head, rows[:ROWS])}{''.join(notes)}</div>"
+
+
+def between(ends: Sequence[float] | None) -> str | None:
+    """An interval as a table has it."""
+    return None if ends is None else f"{ends[0]:.1f} to {ends[1]:.1f}"
+
+
+def marked_few(count: int, groups: int) -> str:
+    """A number of images or groups, marked where their groups are too few to say much."""
+    return f"{count}*" if groups < FEW else str(count)
+
+
+def few_note(rows: Sequence[Sequence[Any]], *columns: int) -> list[str]:
+    """What the mark means, where a row has it."""
+    if not any(str(row[column]).endswith("*") for row in rows for column in columns):
+        return []
+    text = f"* fewer than {FEW} patients or slides: one more or less moves the figure by over {100 // FEW} points."
+    return [page.paragraph(text)]
 
 
 def confusion(view: View) -> list[str]:
     """A confusion matrix a model."""
     if not view.labelled:
         return []
-    known = view.labels >= 0
+    labels = view.scored.labels
+    known = labels >= 0
     parts = []
     for name in reversed(view.models):
-        said = view.models[name].predictions[known]
-        counts = multiclass_confusion_matrix(said, view.labels[known], len(view.names))
+        said = view.scored.models[name].predictions[known]
+        counts = multiclass_confusion_matrix(said, labels[known], len(view.names))
         text = f"Balanced accuracy {view.score(name):.1f} %."
         parts.append(
             page.figure(
                 partial(figures.confusion, counts, view.names), text, f"{name.capitalize()}."
             )
         )
-    return [page.paragraph("Percent of each true class."), page.grid("three", parts)]
+    text = f"Percent of the {view.scored.unit}s of each true class."
+    return [page.paragraph(text), page.grid("three", parts)]
 
 
 def calibration(view: View) -> list[str]:
     """Reliability diagrams."""
     if not view.labelled:
         return []
-    known = view.labels >= 0
+    scored = view.scored
+    known = scored.labels >= 0
     drawn = {
-        name: (m.confidences[known], (m.predictions == view.labels)[known])
-        for name, m in view.models.items()
+        name: (said.confidences[known], (said.predictions == scored.labels)[known])
+        for name, said in scored.models.items()
     }
     text = (
         f"Above the diagonal a model is too modest, below it too sure. Expected calibration error of what was served: "
-        f"{view.facts.metrics['ece']:.1f} %. Bins of fewer than {figures.LEAST} images are left out."
+        f"{view.facts.metrics['ece']:.1f} %. Bins of fewer than {figures.LEAST} {scored.unit}s are left out."
     )
     return [page.grid("two", [page.figure(lambda: figures.reliability(drawn), text)])]
 
@@ -96,15 +125,10 @@ def groups(view: View) -> list[str]:
     if not view.labelled:
         asked = " and ".join(view.facts.columns) or "domain"
         return [page.paragraph(f"Without labels there is no accuracy by {asked}.")]
-    domains = metrics["domains"]
-    split = (
-        {"domain": (domains, np.array(view.facts.domains, dtype=object))}
-        if len(domains) > 1
-        else {}
-    )
+    domains, scored = metrics["domains"], view.scored
+    split = {"domain": (domains, scored.domains)} if len(domains) > 1 else {}
     split |= {
-        name: (parts, view.facts.columns[name])
-        for name, parts in metrics.get("subgroups", {}).items()
+        name: (parts, scored.columns[name]) for name, parts in metrics.get("subgroups", {}).items()
     }
     if not split:
         return [
@@ -113,53 +137,63 @@ def groups(view: View) -> list[str]:
             )
         ]
     shown = []
+    if scored.unit == "group":
+        text = (
+            f"Scored: {page.counted(metrics['groups'], 'group')} (patients or slides) of "
+            f"{page.counted(metrics['images'], 'image')}, each by the mean probabilities of its images."
+        )
+        shown.append(page.paragraph(text))
     for name, (parts, values) in split.items():
         shown += [page.heading(f"By {name}"), *by_group(view, parts, values)]
-    if "scored" in metrics:
-        shown.insert(
-            0,
-            page.paragraph(
-                f"Scored: {metrics['scored']}, each by the mean probabilities of its images."
-            ),
-        )
     return shown
 
 
 def by_group(view: View, parts: Mapping[str, Any], values: npt.NDArray[Any]) -> list[str]:
-    """A table, the worst first.
+    """A table, values in their own order.
 
     Args:
         view: of the run.
         parts: metrics by the column's value.
-        values: (N,) of the column.
+        values: (M,) of the column, of all that is scored.
     """
-    pooled = (
-        "scored" in view.facts.metrics
-    )  # source and control have no probabilities to take the mean of
-    others = [] if pooled else [name for name in reversed(view.models) if name != "served"]
-    named = np.array([str(value) or "(unknown)" for value in values.tolist()], dtype=object)
-    ranked = sorted(parts, key=lambda value: (parts[value].get("balanced_accuracy", np.inf), value))
+    others = [name for name in reversed(view.models) if name != "served"]
+    named = named_values(values)
+    ranked = sorted(parts, key=lambda value: parts[value].get("balanced_accuracy", np.inf))
+    listed = [value for value in parts if value in set(ranked[:ROWS])]
     rows = []
-    for value in ranked[:ROWS]:
+    for value in listed:
         part, member = parts[value], torch.from_numpy(named == value)
-        known = bool((view.labels[member] >= 0).any())
+        known = "balanced_accuracy" in part
+        ends = part.get("intervals", {}).get("balanced_accuracy")
         rows.append(
             [
-                *(value, part.get("images", int(member.sum())), part.get("balanced_accuracy")),
+                *(value, *_counts(view, part), part.get("balanced_accuracy")),
+                between(ends),
                 *(view.score(name, member) if known else None for name in others),
+                *([view.gap(member)] if "control" in others else []),
                 *(part.get("auroc", {}).get("macro"), part.get("ece")),
             ]
         )
-    count = "groups" if pooled else "images"
-    head = ["", count, "balanced accuracy, served", *others, "AUROC", "calibration error"]
-    text = "The worst is marked."
+    counts = ["images", "groups"] if _both(view) else ["images"]
+    gap = ["against control (95 %)"] if "control" in others else []
+    head = ["", *counts, "balanced accuracy, served", "95 %", *others, *gap]
+    head += ["AUROC", "calibration error"]
+    worst = worst_of(parts) if len(rows) > 1 else None
+    text = "" if worst is None else "The worst is marked."
     if len(ranked) > ROWS:
         text = f"The {ROWS} worst of {len(ranked)}; metrics.json has all. {text}"
-    return [
-        page.table(
-            head,
-            rows,
-            marked=[0] if "balanced_accuracy" in parts[ranked[0]] and len(rows) > 1 else (),
-        ),
-        page.paragraph(text),
-    ]
+    marked = [] if worst is None else [listed.index(worst["group"])]
+    notes = [page.paragraph(text)] if text else []
+    return [page.table(head, rows, marked=marked), *notes, *few_note(rows, 1, len(counts))]
+
+
+def _both(view: View) -> bool:
+    """Whether images and groups are different numbers."""
+    metrics = view.facts.metrics
+    return bool(metrics["level"] == "group" or metrics["groups"] != metrics["images"])
+
+
+def _counts(view: View, part: Mapping[str, Any]) -> list[str]:
+    if not _both(view):
+        return [marked_few(part["images"], part["groups"])]
+    return [str(part["images"]), marked_few(part["groups"], part["groups"])]

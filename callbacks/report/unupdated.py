@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -44,10 +45,19 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of a stream: classes (N,) and confidences (N,)."""
+    """What a model says of a stream: probabilities (N, C)."""
 
-    predictions: Tensor
-    confidences: Tensor
+    probabilities: Tensor
+
+    @cached_property
+    def predictions(self) -> Tensor:
+        """(N,) classes."""
+        return self.probabilities.argmax(1)
+
+    @cached_property
+    def confidences(self) -> Tensor:
+        """(N,) of the predicted classes."""
+        return self.probabilities.amax(1)
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ def unupdated_pass(
         progress: whether to show a bar, on a terminal.
     """
     module.to(device)
-    answers: dict[str, list[Answers]] = {"source": [], "control": []}
+    answers: dict[str, list[Tensor]] = {"source": [], "control": []}
     changes: list[Change] = []
     rank, parts = place()
     at = 0
@@ -99,8 +109,7 @@ def unupdated_pass(
             source, control = (logits[new].float().softmax(1).cpu() for logits in both)
             whole = batch_of_all({"source": source, "control": control})
             for name, kept in answers.items():
-                confidences, predictions = whole[name].max(1)
-                kept.append(Answers(predictions, confidences))
+                kept.append(whole[name])
             left = served[at : at + len(whole["control"])][rank::parts]
             at += len(whole["control"])
             shown = {key: taken(batch[key], new) for key in ("id", "domain", "label", "image")}
@@ -110,14 +119,8 @@ def unupdated_pass(
                 changes = _largest([*changes, *_changes(index, shown, control, left)])
             bar.update()
     changes = _largest([change for own in objects_of_all(changes) for change in own])
-    return Unupdated(_joined(answers["source"]), _joined(answers["control"]), changes)
-
-
-def _joined(answers: Sequence[Answers]) -> Answers:
-    return Answers(
-        torch.cat([said.predictions for said in answers]),
-        torch.cat([said.confidences for said in answers]),
-    )
+    source_said, control_said = (Answers(torch.cat(kept)) for kept in answers.values())
+    return Unupdated(source_said, control_said, changes)
 
 
 def _largest(changes: Sequence[Change]) -> list[Change]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import torch
 import adapt
 from callbacks.report import figures, page
 from callbacks.report.observe import WINDOW
+from callbacks.trajectory import running_balanced_accuracy, window_width
 from tests.conftest import QUICK
 from tests.datamodules.test_npz import saved
 from tests.test_own_data import clinic
 from tests.test_own_data import run as run_program
+from tests.test_tracking import offline
 
 ALWAYS = ["What happened", "Guard", "Accuracy over the stream", "What was predicted", "Features"]
 LABELLED = ["Confusion", "Calibration"]
@@ -133,7 +136,7 @@ def test_source_and_control_are_what_runs_of_their_own_say(source: Path, tmp_pat
     domains = ["data.target=[scanner_b,scanner_c]", "data.target_images=256"]
     _, reader = report(source, tmp_path / "two", "method=dsbr", "guard=off", *domains)
     row = next(row for row in reader.rows if row[0] == "scanner_b")
-    for place, method in ((3, "norm"), (4, "source")):
+    for place, method in ((4, "norm"), (5, "source")):
         words = [f"method={method}", "guard=off", *domains]
         assert adapt.main([f"source={source}", f"output={tmp_path / method}", *QUICK, *words]) == 0
         metrics = json.loads((tmp_path / method / "metrics.json").read_text())
@@ -144,7 +147,7 @@ def test_source_and_control_are_what_runs_of_their_own_say(source: Path, tmp_pat
     )
     batches = list(csv.DictReader((tmp_path / "guarded" / "trace.csv").open(newline="")))
     assert len(batches) > 5
-    assert next(line for line in reader.rows if line[0] == "scanner_b")[4] == row[4]
+    assert next(line for line in reader.rows if line[0] == "scanner_b")[5] == row[5]
 
 
 def test_what_a_run_lacks_is_left_out(source: Path, tmp_path: Path) -> None:
@@ -231,27 +234,105 @@ def test_names_are_never_markup(tmp_path: Path) -> None:
     assert not re.search(r"<script|<img src=x|<b onclick", text)
 
 
-def test_subgroups_of_patients(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", ["group", "image"])
+def test_all_that_is_told_of_a_run_agrees(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    level: str,
+) -> None:
     import train
 
-    path = clinic(tmp_path / "here")
-    run_program(
-        train,
-        "data=table",
-        f"data.path={path}",
-        "epochs=1",
-        "batch_size=8",
-        "calibrate=off",
-        f"output={tmp_path / 'source'}",
-    )
-    words = ["stream.batch_size=4", "data.subgroups=[sex,age/10]", "data.aggregate=group"]
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    words = ["wandb.mode=offline", *QUICK[1:]]
+    path = clinic(tmp_path / "here", count=240, noise=160.0)
+    small = ["data=table", f"data.path={path}", "epochs=2", "batch_size=8", "calibrate=off"]
+    assert train.main([*QUICK, *small, f"output={tmp_path / 'source'}"]) == 0
+    words += ["stream.batch_size=8", "data.subgroups=[sex,age/10]", f"data.aggregate={level}"]
+    capsys.readouterr()
     text, reader = report(tmp_path / "source", tmp_path / "out", *words)
-    assert "By sex" in text
-    assert "By age/10" in text
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert f"Scored: {metrics['scored']}" in text
-    for part in metrics["subgroups"].values():
-        assert set(part) <= {row[0] for row in reader.rows}
+    with Path(path).open(newline="") as file:
+        asked = {row["path"]: row for row in csv.DictReader(file) if row["split"] == "test"}
+    score = balanced(tmp_path / "out" / "predictions.csv", asked, level)
+    patients = len({row["group"] for row in asked.values()})
+
+    assert (metrics["level"], metrics["images"], metrics["groups"]) == (level, 60, patients)
+    assert metrics["balanced_accuracy"] == pytest.approx(score(asked), abs=1e-3)
+    told = capsys.readouterr().out.splitlines()[-1]
+    of = f" of {patients} groups" if level == "group" else ""
+    assert f"balanced accuracy {metrics['balanced_accuracy']:.1f} %{of}," in told
+    assert f"<b>{metrics['balanced_accuracy']:.1f} %</b>" in text
+    low, high = metrics["intervals"]["balanced_accuracy"]
+    assert f"balanced accuracy, served (95 %: {low:.1f} to {high:.1f})" in text
+    assert f"<b>Served.</b> Balanced accuracy {metrics['balanced_accuracy']:.1f} %." in text
+    classes = {row[0]: row for row in reader.rows if row[0] in ("ill", "well") and len(row) == 6}
+    units = patients if level == "group" else 60
+    assert sum(int(row[1].rstrip("*")) for row in classes.values()) == units
+    for name, row in classes.items():
+        low, high = metrics["intervals"]["sensitivity"][name]
+        assert row[2:4] == [f"{metrics['sensitivity'][name]:.1f}", f"{low:.1f} to {high:.1f}"]
+    bands = list(metrics["subgroups"]["age/10"])
+    assert bands == sorted(bands, key=lambda band: int(band.split("-")[0]))
+    assert [row[0] for row in reader.rows if row[0] in bands] == bands
+    for value, part in [pair for parts in metrics["subgroups"].values() for pair in parts.items()]:
+        row = next(row for row in reader.rows if row[0] == value)
+        few = "*" if part["groups"] < 20 else ""
+        assert row[1:3] == [str(part["images"]), f"{part['groups']}{few}"]
+        assert row[3] == f"{part['balanced_accuracy']:.1f}"
+        low, high = part["intervals"]["balanced_accuracy"]
+        assert row[4] == f"{low:.1f} to {high:.1f}"
+        assert re.fullmatch(r"[+-][\d.]+ \([+-][\d.]+ to [+-][\d.]+\)", row[7])
+    run, _ = offline(tmp_path / "out")
+    assert run["summary"]["balanced_accuracy"] == metrics["balanced_accuracy"]
+    assert (run["summary"]["level"], run["summary"]["groups"]) == (level, patients)
+    for name, part in metrics["subgroups"]["sex"].items():
+        assert run["summary"][f"subgroups/sex/{name}/groups"] == part["groups"]
+
+
+def balanced(
+    path: Path, asked: dict[str, dict[str, str]], level: str
+) -> Callable[[dict[str, dict[str, str]]], float]:
+    """Balanced accuracy of some images, by hand: of each, or of groups by their mean probabilities."""
+    with path.open(newline="") as file:
+        sure = {row["id"]: float(row["prob_ill"]) for row in csv.DictReader(file)}
+
+    def score(rows: dict[str, dict[str, str]]) -> float:
+        units: dict[str, list[str]] = {}
+        for name, row in rows.items():
+            units.setdefault(row["group"] if level == "group" else name, []).append(name)
+        right: dict[str, list[bool]] = {"ill": [], "well": []}
+        for names in units.values():
+            label = asked[names[0]]["label"]
+            mean = sum(sure[name] for name in names) / len(names)
+            right[label].append((mean > 0.5) == (label == "ill"))
+        return 100 * sum(sum(hits) / len(hits) for hits in right.values()) / len(right)
+
+    return score
+
+
+def test_a_short_stream_has_a_course(source: Path, tmp_path: Path) -> None:
+    few = ["method=tent", "guard=off", "data.target_images=96", "stream.batch_size=16"]
+    text, _ = report(source, tmp_path / "six", *few)
+    assert "In a window of 24 images that slides along the stream." in text
+    assert "32 images up to batch 1." in text
+    assert "32 images up to batch 5." in text
+    assert [f"<b>{name}</b>" in text for name in ("At the start.", "At the end.")] == [True] * 2
+    metrics = json.loads((tmp_path / "six" / "metrics.json").read_text())
+    assert metrics["last_quarter"] == float(metrics["last_quarter"])
+    text, _ = report(source, tmp_path / "one", *few[:2], "data.target_images=40")
+    assert "<b>All along.</b>" in text
+    assert "At the start." not in text
+    assert "last_quarter" not in json.loads((tmp_path / "one" / "metrics.json").read_text())
+
+
+def test_windows_suit_the_stream() -> None:
+    widths = {count: window_width(count) for count in (1, 24, 96, 800, 1600, 8000)}
+    assert widths == {1: 1, 24: 6, 96: 24, 800: 200, 1600: 200, 8000: 1000}
+    labels = torch.arange(96) % 4
+    centers, values = running_balanced_accuracy(labels, labels, 4)
+    assert len(centers) > 20
+    assert set(values.tolist()) == {100.0}
 
 
 def test_what_may_hold_a_password_is_not_passed_around(source: Path, tmp_path: Path) -> None:

@@ -99,7 +99,8 @@ def test_a_clinic_trains_and_another_adapts(tmp_path: Path, capsys: Capture) -> 
     patients = len({row["group"] for row in rows(there)})
     assert (metrics["level"], metrics["groups"]) == ("group", patients)
     assert set(metrics["subgroups"]) == set(metrics["worst"]) == {"sex", "age/10"}
-    assert set(metrics["intervals"]) == {"accuracy", "balanced_accuracy", "auroc"}
+    figures = {"accuracy", "balanced_accuracy", "auroc", "sensitivity"}
+    assert set(metrics["intervals"]) == figures
     assert [row["id"] for row in predictions if row["reason"]] == [broken]
     assert (predictions[-1]["prediction"], predictions[-1]["prob_ill"]) == ("", "")
 

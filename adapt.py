@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from callbacks import GUARDS, Alerts, CollapseGuard, PredictionWriter, TraceWriter, create_guard
 from callbacks.base import Guard
+from callbacks.columns import PredictionsConfig
 from callbacks.preflight import (
     EXIT,
     NoPreflightConfig,
@@ -22,6 +23,7 @@ from callbacks.preflight import (
     PreflightConfig,
     preflight,
 )
+from callbacks.records import PICTURED
 from callbacks.report.contact import write_sheet
 from callbacks.report.reporter import RunReporter, resamples
 from callbacks.trajectory import save_trajectory, trajectory
@@ -52,6 +54,7 @@ from tta.folder import Program, carry_out, check_folder, claimed, sheet_folder, 
 from tta.methods import METHODS, Method, create_method
 from tta.methods.scaling import scaled
 from tta.options import option
+from tta.parquet import check_parquet, to_parquet
 from tta.processes import Others, is_first, together
 from tta.results import log_images, log_result, metric_tables, prediction_sample
 from tta.scores import check_groups, scores
@@ -77,6 +80,7 @@ PROGRAM = Program(
     "runs/adapt",
     results=(
         "predictions.csv",
+        "predictions.parquet",
         "trace.csv",
         "events.jsonl",
         "metrics.json",
@@ -136,6 +140,7 @@ class AdaptConfig:
         "with report=true",
     )
     workers: int = option(0, "processes that prepare batches")
+    predictions: PredictionsConfig = option(PredictionsConfig(), "what is written of each image")
     trainer: dict[str, Any] = option(
         {},
         "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu; one device is used unless "
@@ -149,6 +154,8 @@ class AdaptConfig:
     def __post_init__(self) -> None:
         entry.check_choice(self.check)
         check_serving(self.trainer)
+        if self.predictions.parquet:
+            check_parquet()
 
 
 def configure(argv: Sequence[str]) -> AdaptConfig:
@@ -206,8 +213,15 @@ def _carried_out(config: AdaptConfig, held: ExitStack) -> tuple[Path, dict[str, 
     if is_first():
         _tell_ahead(folder, config, items, images)
     classes = tuple(checkpoint.class_names)
-    writer = PredictionWriter(folder / "predictions.csv", classes, images.skipped, loader.lost)
-    tracer = TraceWriter(folder)
+    writer = PredictionWriter(
+        folder / "predictions.csv",
+        classes,
+        images.skipped,
+        loader.lost,
+        config.predictions.columns,
+        len(items),
+    )
+    tracer = TraceWriter(folder, None if config.report else PICTURED)
     callbacks: list[Callback] = [*watch, NewestOnly(), writer, tracer]
     reporter = RunReporter(checkpoint, guard, writer, tracer) if config.report else None
     if reporter is not None:
@@ -219,7 +233,7 @@ def _carried_out(config: AdaptConfig, held: ExitStack) -> tuple[Path, dict[str, 
     try:
         _log_inputs(loggers, config, checkpoint)
         trainer = entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments})
-        with entry.incomplete(lambda: len(writer.rows), len(items)):
+        with entry.incomplete(lambda: writer.served, len(items)):
             entry.fit(trainer, module, loader)
         columns = {name: values[writer.rows] for name, values in columns.items()}
         metrics = _metrics(config, writer, tracer, guard, images, columns, classes)
@@ -232,21 +246,13 @@ def _carried_out(config: AdaptConfig, held: ExitStack) -> tuple[Path, dict[str, 
         others = Others(trainer)
         if not is_first():
             return folder, metrics
-        picture, page = folder / "trajectory.png", folder / "report.html"
-        late: list[tuple[Path, Callable[[], object]]] = [
-            (picture, partial(_draw, picture, name, guard, tracer, writer))
-        ]
-        if reporter is not None:
-            write = partial(
-                reporter.write,
-                page,
-                name=name,
-                metrics=metrics,
-                groups=images.groups[writer.rows],
-                columns=columns,
-                settings=settings,
-            )
-            late.append((page, write))
+        facts = {
+            "metrics": metrics,
+            "groups": images.groups[writer.rows],
+            "columns": columns,
+            "settings": settings,
+        }
+        late = _late(config, folder, name, guard, tracer, writer, reporter, facts)
         told = (loggers, config, checkpoint, folder, metrics, tracer, writer, images)
         late.append((folder / "loggers", partial(_log_outputs, *told)))
         carry_out(late, kept=_KEPT)
@@ -285,6 +291,30 @@ def _columns(config: AdaptConfig, images: ImageSet) -> dict[str, Any]:
     if scoring.aggregate == "group":
         check_groups(images.labels, images.groups, columns)
     return columns
+
+
+def _late(
+    config: AdaptConfig,
+    folder: Path,
+    name: str,
+    guard: Guard | None,
+    tracer: TraceWriter,
+    writer: PredictionWriter,
+    reporter: RunReporter | None,
+    facts: Mapping[str, Any],
+) -> list[tuple[Path, Callable[[], object]]]:
+    """The files that follow when the results are safe, and what writes each."""
+    picture, table, page = (
+        folder / file for file in ("trajectory.png", "predictions.parquet", "report.html")
+    )
+    steps: list[tuple[Path, Callable[[], object]]] = [
+        (picture, partial(_draw, picture, name, guard, tracer, writer))
+    ]
+    if config.predictions.parquet:
+        steps.append((table, partial(to_parquet, writer.path, table)))
+    if reporter is not None:
+        steps.append((page, partial(reporter.write, page, name=name, **facts)))
+    return steps
 
 
 def _save(
@@ -399,7 +429,7 @@ def _log_outputs(
     shown = []
     for row in sample:
         lost: dict[int, str] = {}
-        seen = images.batch([writer.rows[row["position"]]], lost)["image"]
+        seen = images.batch([int(writer.rows[row["position"]])], lost)["image"]
         shown += [] if lost else [(seen[0], row)]
     log_images(
         loggers,

@@ -3,7 +3,6 @@
 python -m benchmarks.figures [sets=[phantom,nuclei,chest,imbalanced]] [root=DIR] [seeds=[0,1,2]]
 """
 
-import csv
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from adapt import adapt, configure
 from benchmarks.sources import data_words, source_model
 from tta import entry
 from tta.config import closest
+from tta.csvfile import read_rows
 from tta.errors import InputError
 from tta.options import option
 
@@ -172,8 +172,7 @@ def figures(config: FiguresConfig) -> None:
 
 def _largest_share(path: Path) -> float:
     """Percent of the last quarter's predictions that name its most frequent class."""
-    with path.open(newline="") as file:
-        names = [row["prediction"] for row in csv.DictReader(file)]
+    names = [row["prediction"] for row in read_rows(path)]
     last = names[len(names) * 3 // 4 :]
     return 100 * Counter(last).most_common(1)[0][1] / len(last)
 

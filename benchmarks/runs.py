@@ -1,6 +1,5 @@
 """Finished adaptation runs, read back from their folders."""
 
-import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tta.csvfile import read_rows
 from tta.entry import read_json
 
 
@@ -45,14 +45,15 @@ class Run:
             class_names: names of the classes.
             labels: true class of each image id.
         """
-        with (folder / "predictions.csv").open(newline="") as file:
-            rows = [
-                (row["id"], row["prediction"]) for row in csv.DictReader(file) if row["prediction"]
-            ]
-        with (folder / "trace.csv").open(newline="") as file:
-            trace = [
-                {key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)
-            ]
+        rows = [
+            (row["id"], row["prediction"])
+            for row in read_rows(folder / "predictions.csv")
+            if row["prediction"]
+        ]
+        trace = [
+            {key: _number(value) for key, value in row.items()}
+            for row in read_rows(folder / "trace.csv")
+        ]
         lines = (folder / "events.jsonl").read_text().splitlines()
         return cls(
             title=title,

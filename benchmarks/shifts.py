@@ -3,7 +3,6 @@
 python -m benchmarks.shifts [source=DIR_OR_CKPT] [shifts=mr] [images=1000]
 """
 
-import csv
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from train import TrainConfig, train
 from tta import entry
 from tta.checkpoint import SourceCheckpoint
 from tta.config import read_arguments, resolve
+from tta.csvfile import csv_lines
 from tta.errors import InputError
 from tta.metrics import balanced_accuracy
 from tta.options import option
@@ -97,12 +97,9 @@ def shifts(config: ShiftsConfig) -> dict[str, list[float]]:
     milliseconds = {
         name: cost(Shift(((name, SEVERITIES[-1]),), config.seed), some) for name in names
     }
-    with (folder / "shifts.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["shift", *(f"severity {severity}" for severity in (0, *SEVERITIES)), "milliseconds"]
-        )
-        writer.writerows([name, *values, milliseconds[name]] for name, values in scores.items())
+    columns = ["shift", *(f"severity {s}" for s in (0, *SEVERITIES)), "milliseconds"]
+    lines = [columns, *([name, *values, milliseconds[name]] for name, values in scores.items())]
+    (folder / "shifts.csv").write_text(csv_lines(lines), newline="")
     curves(scores, 100 / classes).savefig(folder / "severity.png", dpi=100)
     examples(images[int(rows[0])]["image"], str(images.ids[rows[0]]), names, config.seed).savefig(
         folder / "examples.png", dpi=100

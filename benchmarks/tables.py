@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tta.csvfile import csv_lines, unquoted
 from tta.errors import InputError
 
 Row = dict[str, Any]
@@ -52,13 +53,10 @@ def key_of(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
 
 def append(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Add rows in one write, and see it to the disk; a new file gets its header with it."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    if not path.exists():
-        writer.writerow(columns)
-    writer.writerows([_text(row.get(column)) for column in columns] for row in rows)
+    lines: list[Sequence[str]] = [] if path.exists() else [columns]
+    lines += [[_text(row.get(column)) for column in columns] for row in rows]
     with path.open("a", newline="") as file:
-        file.write(buffer.getvalue())
+        file.write(csv_lines(lines))
         file.flush()
         os.fsync(file.fileno())
 
@@ -81,7 +79,10 @@ def read(path: Path) -> list[Row]:
         path.write_bytes(whole.encode())
     rows = csv.DictReader(io.StringIO(whole))
     return [
-        {key: value if key in _TEXTS and value else _value(value) for key, value in row.items()}
+        {
+            key: unquoted(value) if key in _TEXTS and value else _value(unquoted(value))
+            for key, value in row.items()
+        }
         for row in rows
     ]
 

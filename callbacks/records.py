@@ -1,18 +1,22 @@
 """What leaves the stream: predictions, the trace of statistics, and events, each written as it happens."""
 
-import csv
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import IO, Any
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.columns import Columns
+from callbacks.grown import Grown, Names, Rows
 from callbacks.judge import STATISTICS, cell_of
+from tta.csvfile import RowFile
 from tta.distributed import batch_of_all, objects_of_all
 from tta.tracking import log_trace
 
@@ -35,6 +39,8 @@ TRACE_COLUMNS = tuple(
         ]
     )
 )
+#: Columns of a trace that the run's picture and a second look at the stream need.
+PICTURED = ("R", "drift", "entropy", "choice")
 
 
 class PredictionWriter(Callback):
@@ -45,6 +51,8 @@ class PredictionWriter(Callback):
         class_names: names of the classes, which name the probability columns.
         skipped: reason for each image, by id, that could not be read: they stand at the end, with nothing else.
         lost: the loader's, id and reason of those that can no longer be read: they stand there too.
+        columns: which probabilities are written, as ``callbacks.columns`` knows them.
+        expected: images of the stream, for which memory is set aside.
     """
 
     def __init__(
@@ -53,6 +61,8 @@ class PredictionWriter(Callback):
         class_names: tuple[str, ...],
         skipped: Mapping[str, str] | None = None,
         lost: Mapping[int, tuple[str, str]] | None = None,
+        columns: str = "all",
+        expected: int = 0,
     ) -> None:
         self.path = path
         self.class_names = class_names
@@ -60,14 +70,15 @@ class PredictionWriter(Callback):
         self.lost: Mapping[int, tuple[str, str]] = {} if lost is None else lost
         #: Images that got no prediction, for they could not be read.
         self.unreadable = 0
-        self.domains: list[str] = []
-        self.rows: list[int] = []
         #: Images with broken pixels.
         self.broken = 0
         self.seconds = 0.0
-        self._probabilities: list[Tensor] = []
-        self._labels: list[Tensor] = []
-        self._file: IO[str] | None = None
+        self._columns = Columns(columns, class_names)
+        self._probabilities = Grown(np.float32, expected)
+        self._labels = Grown(np.int32, expected)
+        self._rows = Grown(np.int64, expected)
+        self._domains = Names()
+        self._file: RowFile | None = None
         self._started = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -75,17 +86,9 @@ class PredictionWriter(Callback):
         self._started = perf_counter()
         if not trainer.is_global_zero:
             return
-        self._file = self.path.open("w", newline="")
-        columns = [
-            "id",
-            "prediction",
-            "confidence",
-            *(f"prob_{name}" for name in self.class_names),
-            "verdict",
-            "served_by",
-            "reason",
-        ]
-        csv.writer(self._file).writerow(columns)
+        self._file = RowFile(self.path)
+        names = ["id", "prediction", "confidence", *self._columns.names]
+        self._file.write([[*names, "verdict", "served_by", "reason"]])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -108,10 +111,10 @@ class PredictionWriter(Callback):
         if self._file is not None:
             self._write(served, outputs.get("verdict", ""))
         self.broken += int(served["broken"].sum())
-        self._probabilities.append(served["probabilities"])
-        self._labels.append(served["label"])
-        self.domains += served["domain"]
-        self.rows += served["index"].tolist()
+        self._probabilities.add(served["probabilities"].numpy())
+        self._labels.add(served["label"].numpy())
+        self._rows.add(served["index"].numpy())
+        self._domains.add(served["domain"])
         self.seconds = perf_counter() - self._started
 
     def _write(self, served: Mapping[str, Any], verdict: str) -> None:
@@ -121,24 +124,25 @@ class PredictionWriter(Callback):
             served["id"],
             predictions.tolist(),
             confidences.tolist(),
-            served["probabilities"].tolist(),
+            self._columns.cells(served["probabilities"]),
             served["served_by"],
             served["broken"].tolist(),
             strict=True,
         )
-        csv.writer(self._file).writerows(
+        self._file.write(
             [
-                name,
-                self.class_names[label],
-                f"{confidence:.6f}",
-                *(f"{p:.6f}" for p in row),
-                verdict,
-                served_by,
-                "broken pixels were replaced" if repaired else "",
+                [
+                    name,
+                    self.class_names[label],
+                    f"{confidence:.6f}",
+                    *cells,
+                    verdict,
+                    served_by,
+                    "broken pixels were replaced" if repaired else "",
+                ]
+                for name, label, confidence, cells, served_by, repaired in rows
             ]
-            for name, label, confidence, row, served_by, repaired in rows
         )
-        self._file.flush()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what was skipped, and close the file."""
@@ -147,8 +151,8 @@ class PredictionWriter(Callback):
         self.unreadable = len(rows)
         if self._file is None:
             return
-        empty = [""] * (len(self.class_names) + 4)
-        csv.writer(self._file).writerows([name, *empty, reason] for name, reason in rows)
+        empty = [""] * (len(self._columns.names) + 4)
+        self._file.write([[name, *empty, reason] for name, reason in rows])
         self._close()
 
     def on_exception(
@@ -160,12 +164,27 @@ class PredictionWriter(Callback):
     @property
     def probabilities(self) -> Tensor:
         """(N, C) of all images, in stream order."""
-        return torch.cat(self._probabilities)
+        return torch.from_numpy(self._probabilities.values)
 
     @property
     def labels(self) -> Tensor:
         """(N,) of all images, in stream order; -1 where there is none."""
-        return torch.cat(self._labels)
+        return torch.from_numpy(self._labels.values).long()
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """(N,) which image of the image set each is."""
+        return self._rows.values
+
+    @property
+    def served(self) -> int:
+        """Images that left so far."""
+        return len(self._rows)
+
+    @property
+    def domains(self) -> list[str]:
+        """(N,) domain of each image."""
+        return self._domains.values
 
     def _close(self) -> None:
         if self._file is not None:
@@ -177,22 +196,23 @@ class TraceWriter(Callback):
 
     Args:
         folder: where the two files go.
+        kept: columns of the trace that are kept in memory; None: all, as a report needs them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kept: Collection[str] | None = None) -> None:
         self.folder = folder
-        self.rows: list[dict[str, Any]] = []
-        self.events: list[dict[str, Any]] = []
-        self._files: list[IO[str]] = []
+        self.rows = Rows(kept)
+        self._skips: Counter[str] = Counter()
+        self._trace: RowFile | None = None
+        self._events: RowFile | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the files."""
         if not trainer.is_global_zero:
             return
-        self._files = [
-            (self.folder / name).open("w", newline="") for name in ("trace.csv", "events.jsonl")
-        ]
-        csv.writer(self._files[0]).writerow(TRACE_COLUMNS)
+        self._trace = RowFile(self.folder / "trace.csv")
+        self._events = RowFile(self.folder / "events.jsonl")
+        self._trace.write([TRACE_COLUMNS])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -214,10 +234,9 @@ class TraceWriter(Callback):
         }
         handled = {key: outputs.get(key) for key in ("verdict", "checked", "choice", "served_by")}
         row = {"batch": batch_idx, **measured, **handled, "skipped": whole["skipped"]}
-        self.rows.append(row)
-        self.events += whole["events"]
-        if self._files:
-            self._write(row, whole["events"])
+        self.rows.add(row)
+        self._skips.update([whole["skipped"]] if whole["skipped"] else [])
+        self._write(row, whole["events"])
         log_trace(
             trainer.loggers,
             batch_idx,
@@ -225,15 +244,25 @@ class TraceWriter(Callback):
         )
 
     def _write(self, row: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> None:
-        csv.writer(self._files[0]).writerow([cell_of(row.get(column)) for column in TRACE_COLUMNS])
-        self._files[1].writelines(json.dumps(event) + "\n" for event in events)
-        for file in self._files:
-            file.flush()
+        if self._trace is None or self._events is None:
+            return
+        self._trace.write([[cell_of(row.get(column)) for column in TRACE_COLUMNS]])
+        if events:
+            lines = "".join(json.dumps(event) + "\n" for event in events)
+            self._events.write_lines(lines, len(events))
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What happened, as the first process wrote it; a long stream has too much of it for memory."""
+        if self._events is None:
+            return []
+        with self._events.path.open(encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
 
     @property
     def skipped(self) -> dict[str, int]:
         """How many batches taught nothing, by the reason."""
-        return dict(Counter(row["skipped"] for row in self.rows if row["skipped"]).most_common())
+        return dict(self._skips.most_common())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the files."""
@@ -246,8 +275,9 @@ class TraceWriter(Callback):
         self._close()
 
     def _close(self) -> None:
-        for file in self._files:
-            file.close()
+        for file in (self._trace, self._events):
+            if file is not None:
+                file.close()
 
 
 def _put_together(parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from callbacks.verdict import Memory, State, Thresholds, Verdict
 from tta import entry
 from tta.checkpoint import SourceCheckpoint
 from tta.config import read_arguments, resolve
+from tta.csvfile import csv_lines
 from tta.errors import InputError, said
 from tta.options import option
 
@@ -160,17 +161,17 @@ def write_replayed(path: Path, rows: Sequence[Mapping[str, str]], judged: Sequen
     """Write the trace with the replayed verdicts, their reasons and corrections; ``recorded`` holds the old verdicts."""
     columns = [*rows[0], "recorded", "reason", "correction"]
     try:
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            for row, (verdict, rung) in zip(rows, judged, strict=True):
-                new = {
-                    "verdict": verdict.state,
-                    "recorded": row["verdict"],
-                    "reason": verdict.reason,
-                    "correction": rung,
-                }
-                writer.writerow({**row, **new})
+        lines: list[Sequence[Any]] = [columns]
+        for row, (verdict, rung) in zip(rows, judged, strict=True):
+            new = {
+                "verdict": verdict.state,
+                "recorded": row["verdict"],
+                "reason": verdict.reason,
+                "correction": rung,
+            }
+            whole = {**row, **new}
+            lines.append([whole[column] for column in columns])
+        path.write_text(csv_lines(lines), encoding="utf-8", newline="")
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({said(error)}): choose another, output=FILE.csv"

@@ -1,6 +1,7 @@
 """The picture of a run: separation ratio, marginal drift, running accuracy, and the predicted classes over the stream."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from tta.metrics import balanced_accuracy
 
+#: Points of a curve; a screen shows no more.
+_POINTS = 4000
 _BLUE, _RED, _AMBER, _GREY = "#2563a8", "#c0362c", "#d9962b", "#8a8f98"
 
 
@@ -135,7 +138,8 @@ def _windowed(
 
 
 def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], column: str) -> None:
-    points = [(row["batch"], row[column]) for row in rows if row.get(column) is not None]
+    known = ((row["batch"], row[column]) for row in rows if row.get(column) is not None)
+    points = list(islice(known, 0, None, -(-len(rows) // _POINTS) or 1))
     if points:
         axes.plot(*zip(*points, strict=True), color=_BLUE, marker=".", markersize=4)
     else:

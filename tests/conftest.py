@@ -1,6 +1,9 @@
 """What the tests share: a tiny source model, and where the real images are."""
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,17 @@ def source(tmp_path_factory: Any) -> Path:
     folder = tmp_path_factory.mktemp("source")
     words = [*QUICK, *TINY_TRAINING, "epochs=4", f"output={folder}"]
     return train(entry.configured(TrainConfig, GROUPS, words))
+
+
+@contextmanager
+def file_limit(size: int) -> Iterator[None]:
+    """Within it no file grows beyond some bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

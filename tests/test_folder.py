@@ -2,14 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tta.errors import InputError, WriteError
 from tta.folder import Program, carry_out, check_folder, claimed, safe_name, writing
 
@@ -88,29 +86,25 @@ def test_default_names_are_made_safe() -> None:
     assert len(os.fsencode(safe_name("ä" * 300))) <= 200
 
 
-HOLD = """
-import sys, time
-from tests.test_folder import PROGRAM, Config
-from tta.folder import claimed
-with claimed(PROGRAM, Config(output=sys.argv[1]), "x"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
 def test_the_second_process_is_refused_and_a_dead_one_blocks_nobody(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        config = Config(output=str(tmp_path))
+    config = Config(output=str(tmp_path))
+    told, tell = os.pipe()
+    holder = os.fork()
+    if not holder:
+        with claimed(PROGRAM, config, "x"):
+            os.write(tell, b"held")
+            time.sleep(60)
+        os._exit(0)
+    try:
+        assert os.read(told, 4) == b"held"
         with (
-            pytest.raises(InputError, match=f"in use by process {holder.pid} on .*output=DIR"),
+            pytest.raises(InputError, match=f"in use by process {holder} on .*output=DIR"),
             claimed(PROGRAM, config, "x"),
         ):
             pass
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
     assert (tmp_path / ".lock").is_file()  # left behind
     with claimed(PROGRAM, config, "x"):
         pass

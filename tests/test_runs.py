@@ -1,19 +1,24 @@
 """What a run does to its folder, its files and its process, when all does not go well."""
 
-import resource
+import json
+import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
+import numpy as np
 import pytest
 
 import adapt
 import train
-from tests.conftest import QUICK, ROOT, TINY_TRAINING
+from tests.conftest import QUICK, TINY_TRAINING, file_limit
+from tests.datamodules.test_npz import saved
 from tests.test_programs import Capture, refusal, rows, run_adapt
+from tta import entry
+from tta.csvfile import read_rows
 
 SHORT = ["method=tent", "data.target_images=130"]
 
@@ -69,68 +74,112 @@ def test_training_keeps_what_it_needs(capsys: Capture, word: str) -> None:
     assert "is settled by train.py" in refusal(train, capsys, *TINY_TRAINING, f"trainer.{word}")
 
 
-def started(*words: str, limit: int | None = None) -> subprocess.Popen[str]:
-    """A real adapt.py, whose files may be limited to some bytes each."""
+def when(ready: Callable[[], bool], act: Callable[[], object]) -> Thread:
+    """Something that happens to a run from outside."""
 
-    def limited() -> None:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    def wait() -> None:
+        while not ready():
+            time.sleep(0.02)
+        act()
 
-    command = [sys.executable, "adapt.py", *QUICK, *words]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=limited,
-    )
+    thread = Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
-    """Exit status, and the lines of standard error."""
-    _, said = process.communicate(timeout=120)
-    return process.returncode, [line for line in said.splitlines() if line.strip()]
+def grown(table: Path) -> Callable[[], bool]:
+    return lambda: table.is_file() and table.stat().st_size > 10_000
 
 
-def wait_for(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    while process.poll() is None and not what():
-        time.sleep(0.02)
+def last_line(capsys: Capture) -> str:
+    return [line for line in capsys.readouterr().err.splitlines() if line.strip()][-1]
 
 
-def test_a_terminated_stream_says_how_far_it_came(source: Path, tmp_path: Path) -> None:
-    process = started(f"source={source}", f"output={tmp_path}", "method=tent", "stream.passes=1000")
+def endless(source: Path, output: Path) -> list[str]:
+    words = [f"source={source}", f"output={output}", "method=tent", "stream.passes=100"]
+    return [*QUICK, *words]
+
+
+def test_a_terminated_stream_says_how_far_it_came(
+    source: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
     table = tmp_path / "predictions.csv"
-    wait_for(lambda: table.is_file() and table.stat().st_size > 10_000, process)
-    process.terminate()
-    status, said = ended(process)
-    served = len(rows(table))
-    assert status == 143
-    assert said[-1] == (
-        f"terminated before the end; incomplete: {served} of 500000 images were served"
+    end = when(grown(table), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert adapt.main(endless(source, tmp_path)) == 143
+    end.join()
+    assert last_line(capsys) == (
+        f"terminated before the end; incomplete: {len(rows(table))} of 50000 images were served"
     )
     assert not (tmp_path / "metrics.json").exists()
     assert not (tmp_path / ".lock").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_sigterm_outside_of_a_trainer_is_told_as_well() -> None:
-    code = (
-        "import sys, time\n"
-        "import adapt\n"
-        "from tta import entry\n"
-        "def work():\n"
-        "    print('at work', flush=True)\n"
-        "    time.sleep(60)\n"
-        "sys.exit(entry.run(work, adapt.AdaptConfig, adapt.GROUPS, '', []))\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "at work\n"
-    process.send_signal(signal.SIGTERM)
-    assert ended(process) == (143, ["terminated before the end"])
+def test_sigterm_outside_of_a_trainer_is_told_as_well(capsys: Capture) -> None:
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    assert entry.run(work, adapt.AdaptConfig, adapt.GROUPS, "", []) == 143
+    assert capsys.readouterr().err == "terminated before the end\n"
+
+
+@pytest.mark.parametrize(
+    ("limit", "file", "whole"),
+    [
+        (20_000, "predictions.csv", ()),
+        (45_000, "trajectory.png", ("predictions.csv", "metrics.json", "adapted.ckpt")),
+    ],
+)
+def test_a_full_disk_is_told_and_what_is_whole_stays(
+    source: Path, tmp_path: Path, capsys: Capture, limit: int, file: str, whole: tuple[str, ...]
+) -> None:
+    words = [f"source={source}", f"output={tmp_path}", "method=tent", "data.target_images=400"]
+    with file_limit(limit):
+        assert adapt.main([*QUICK, *words]) == 74
+    said = last_line(capsys)
+    assert f"error: {tmp_path}/{file} cannot be written, the file would exceed" in said
+    table = rows(tmp_path / "predictions.csv")
+    assert all(row["served_by"] for row in table)
+    if whole:
+        assert f"whole {', '.join(whole[:1])}" in said
+        assert all((tmp_path / name).stat().st_size for name in whole)
+        assert len(table) == 400
+        assert json.loads((tmp_path / "metrics.json").read_text())["accuracy"] > 0
+    else:
+        assert len(table) % 64 == 0
+        assert f"the {len(table) + 1} rows before are whole" in said
+        assert f"incomplete: {len(table)} of 400 images were served" in said
+    assert not (tmp_path / "trajectory.png").exists()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_folder_removed_in_mid_run_is_missed_at_once(
+    source: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    output = tmp_path / "out"
+    end = when(grown(output / "predictions.csv"), lambda: shutil.rmtree(output))
+    assert adapt.main(endless(source, output)) == 74
+    end.join()
+    assert f"error: {output} was removed while the run wrote to it" in last_line(capsys)
+
+
+def test_ids_that_look_like_formulas_come_back(source: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
+    names = [f"{'=+-@'[number % 4]}1+{number}" for number in range(70)]
+    path = saved(tmp_path, {"images": images, "id": np.array(names)})
+    words = ["data=npz", f"data.path={path}", "method=tent", "predictions.columns=none"]
+    run_adapt(source, tmp_path / "out", *words, "predictions.parquet=true")
+    text = (tmp_path / "out" / "predictions.csv").read_text()
+    assert not [line for line in text.splitlines() if line[0] in "=+-@"]
+    served = [row["id"] for row in read_rows(tmp_path / "out" / "predictions.csv")]
+    assert sorted(served) == sorted(names)
+    table = tmp_path / "out" / "stream.csv"
+    again = ["stream=replay", f"stream.path={table}"]
+    run_adapt(source, tmp_path / "again", *words, *again)
+    assert (tmp_path / "again" / "predictions.csv").read_text() == text
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(tmp_path / "out" / "predictions.parquet")
+    assert table.column("id").to_pylist() == served
+    assert "prob_round" not in text

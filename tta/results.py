@@ -1,6 +1,5 @@
 """What a run came to, for its loggers: figures for all of them, tables and pictures for W&B."""
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from math import ceil
@@ -13,6 +12,7 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from torch import Tensor
 
+from tta.csvfile import read_rows
 from tta.tracking import wandb_runs
 
 Rows = Sequence[Mapping[str, Any]]
@@ -151,8 +151,7 @@ def prediction_sample(
     if not count or not len(labels):
         return []
     step = ceil(len(labels) / count)
-    with path.open(newline="") as file:
-        chosen = list(islice(enumerate(csv.DictReader(file)), 0, len(labels), step))
+    chosen = list(islice(enumerate(read_rows(path)), 0, len(labels), step))
     kept = ("id", "prediction", "confidence", "verdict", "served_by")
     return [
         {

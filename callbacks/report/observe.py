@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.base import Guard
+from callbacks.grown import Grown, Rows
 from callbacks.guard import CollapseGuard
 from callbacks.judge import STATISTICS, judge
 from callbacks.verdict import Memory, Statistics, Thresholds
@@ -83,7 +85,7 @@ class AdaptedObserver(Callback):
         self.alarm: Window | None = None
         self.farthest: Window | None = None
         self.end: Window | None = None
-        self._predictions: list[Tensor] = []
+        self._predictions = Grown(np.int32)
         self._parts: deque[Part] = deque()
         self._largest = 0.0
         self._batches = 0
@@ -108,7 +110,7 @@ class AdaptedObserver(Callback):
         if self._batches and self.start is None:  # a short stream's end shall not be its start
             self._window = min(WINDOW, self._batches * len(predictions) // 3)
         whole = batch_of_all({"said": predictions.cpu()})
-        self._predictions.append(whole["said"])
+        self._predictions.add(whole["said"].numpy())
         if not len(predictions):  # of several processes, this one's share was lost
             return
         distance = ((features - self.mean[predictions]).square() / self.var).mean()
@@ -132,7 +134,7 @@ class AdaptedObserver(Callback):
     @property
     def predictions(self) -> Tensor:
         """(N,) the adapted model's own answers, in stream order."""
-        return torch.cat(self._predictions)
+        return torch.from_numpy(self._predictions.values).long()
 
     def _remember_alarm(self) -> None:
         if self.alarm is None and self.guard is not None and self.guard.alarms:
@@ -152,7 +154,7 @@ class SumsObserver(Callback):
 
     def __init__(self, guard: CollapseGuard) -> None:
         self.guard = guard
-        self.rows: list[dict[str, float]] = []
+        self.rows = Rows()
         self._before = Memory()
 
     def on_train_batch_end(
@@ -167,7 +169,7 @@ class SumsObserver(Callback):
             memory = judge(
                 measured, self.guard.thresholds, self._before, "OK", outputs["choice"]
             ).memory
-        self.rows.append({name: getattr(memory, name) for name in SUMS})
+        self.rows.add({name: getattr(memory, name) for name in SUMS})
         self._before = self.guard.memory
 
 

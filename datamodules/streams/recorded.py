@@ -14,6 +14,7 @@ from datamodules.streams.base import StreamConfig, as_they_are
 from datamodules.streams.clock import sortable
 from datamodules.streams.stream import COLUMNS, Order, Stream
 from tta.config import closest
+from tta.csvfile import unquoted
 from tta.errors import InputError
 from tta.options import option
 
@@ -97,10 +98,12 @@ def _lines(path: Path) -> Iterator[tuple[str, ...]]:
                 )
             places = [columns.index(name) if name in columns else len(columns) for name in _USED]
             picked = itemgetter(*places)
+            ours = tuple(columns) == COLUMNS  # a table of somebody else's quotes nothing
             for line in reader:
                 if line:
                     empty = False
-                    yield picked(line + [""] * (len(columns) + 1 - len(line)))
+                    cells = list(map(unquoted, line)) if ours else line
+                    yield picked(cells + [""] * (len(columns) + 1 - len(cells)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"the stream's table {path} cannot be read ({error}): check stream.path"

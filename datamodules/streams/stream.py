@@ -1,8 +1,8 @@
 """A stream, item by item: which image arrives when, under which shift; as a small table it can be saved."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,13 @@ import numpy.typing as npt
 
 from datamodules.images import ImageSet, Transform
 from datamodules.shifts import Shift
+from tta.csvfile import RowFile
 from tta.errors import InputError
 
 Order = npt.NDArray[np.int64]
 
+#: Items that are Python objects at a time.
+_BLOCK = 10_000
 #: Columns of a saved stream; shift, severity of compositions are joined by "+".
 COLUMNS = ("position", "row", "id", "domain", "shift", "severity", "seed")
 
@@ -64,13 +67,14 @@ class Stream:
         described = {shift: _described(shift) for shift in self.shifts}
         ids, domains = images.ids[self.rows].tolist(), images.domains[self.rows].tolist()
         items = zip(self.rows.tolist(), ids, domains, self.shifts_of_items(), strict=True)
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows(
-                [position, *item, *described[shift]]
-                for position, (*item, shift) in enumerate(items)
-            )
+        table = RowFile(path)
+        table.write([COLUMNS])
+        lines = (
+            [position, *item, *described[shift]] for position, (*item, shift) in enumerate(items)
+        )
+        while block := list(islice(lines, _BLOCK)):
+            table.write(block)
+        table.close()
 
 
 def joined(streams: Sequence[Stream]) -> Stream:

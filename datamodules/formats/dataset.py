@@ -14,6 +14,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import RTStructureSetStorage, VLWholeSlideMicroscopyImageStorage
 
 from datamodules.formats.decoded import Array, Unreadable, native
 from datamodules.formats.headers import Header, frames_of
@@ -21,6 +22,7 @@ from datamodules.formats.memory import refuse_beyond_memory
 
 _PREAMBLE = 128  # bytes of a DICOM file before its mark
 _MARK = b"DICM"
+_EXTRA = 'pip install "holdfast[dicom]"'
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 #: What pydicom and its decoders raise on damaged or contradictory files.
@@ -86,7 +88,8 @@ def frames(dataset: Dataset, name: str) -> list[Frame]:
         if photometric == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dataset)
     except _DAMAGE as error:
-        raise Unreadable(f"cannot be decoded: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise Unreadable(f"cannot be decoded: {reason}{_remedy(dataset)}") from error
     if photometric.startswith("MONOCHROME"):
         pixels = pixels[..., None]
     elif pixels.shape[-1] != 3 or not photometric.startswith(("RGB", "YBR", "PALETTE")):
@@ -102,12 +105,27 @@ def frames(dataset: Dataset, name: str) -> list[Frame]:
 def _check_kind(dataset: Dataset) -> None:
     """Refuse what holds no image, and say what it is."""
     if any(name in dataset for name in _PIXELS):
+        if (
+            dataset.get("SOPClassUID") == VLWholeSlideMicroscopyImageStorage
+            and frames_of(dataset) > 1
+        ):
+            raise Unreadable("is a whole slide in tiles: cut it into patches, as PNG or TIFF")
         return
     if "DirectoryRecordSequence" in dataset:
         raise Unreadable("is a DICOMDIR, the index of a disc: name the image files instead")
     uid = dataset.get("SOPClassUID")
+    if uid == RTStructureSetStorage:
+        raise Unreadable("holds contours, and no pixels: write them as a DICOM SEG or NIfTI mask")
     kind = uid.name.removesuffix(" Storage") if uid else "of no known kind"
     raise Unreadable(f"is DICOM without pixels ({kind}): leave it out")
+
+
+def _remedy(dataset: Dataset) -> str:
+    """What may decode it, where the decoder that reads most is missing."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_compressed or "pylibjpeg" in get_decoder(syntax).available_plugins:
+        return ""
+    return f": {_EXTRA} may read it"
 
 
 def _check_size(header: Header, count: int) -> None:
@@ -130,7 +148,7 @@ def _check_decoder(dataset: Dataset) -> None:
             f"is compressed as {syntax.name}, for which there is no decoder: write it anew as PNG or DICOM"
         ) from error
     if not available:
-        raise Unreadable(f'is compressed as {syntax.name}: pip install "holdfast[dicom]" reads it')
+        raise Unreadable(f"is compressed as {syntax.name}: {_EXTRA} reads it")
 
 
 @lru_cache(maxsize=1)

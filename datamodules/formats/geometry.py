@@ -159,7 +159,8 @@ def volume_of(positions: Array, headers: Sequence[Header]) -> Volume | None:
     doubled = int((steps <= _SAME * max(usual, 1.0)).sum())
     if doubled:
         raise Unreadable(
-            f"has {doubled} slice(s) at the position of another, as of several phases: part them"
+            f"has {doubled} slice(s) at the position of another, as of several phases: "
+            "give each phase a folder or file of its own"
         )
     if np.ptp(steps) > 2 * _UNEVEN * usual:
         raise Unreadable(

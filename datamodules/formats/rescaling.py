@@ -14,8 +14,8 @@ from datamodules.formats.tables import Table, table_of
 #: Projections, whose rescaled values are in no unit that others share: they span what they store.
 _PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RF", "RG", "XA")
 
-#: Types of raw values that are no unit.
-_UNSPECIFIED = ("", "US", "UNSPECIFIED")
+#: Types of raw values that are units (C.11.1.1.2); others are unspecified, or a vendor's own.
+_UNITS = ("HU", "HU_MOD", "OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")
 
 #: Width of a window that is a step: what is less than a stored value, and more than rounding.
 _STEP = 1e-3
@@ -97,10 +97,12 @@ def modality_of(frame: Frame) -> Modality:
 
 def unit_of(header: Header) -> str:
     """What raw values are measured in; empty where the file does not say."""
-    if header.text("RescaleType").upper() not in _UNSPECIFIED:
-        return header.text("RescaleType")
-    if header.text("Modality") == "CT" and (header.number("RescaleIntercept") or 0) < 0:
-        return "HU"  # which a CT image need not say
+    told = header.text("RescaleType").upper()
+    if told in _UNITS:
+        return told
+    if header.text("Modality") == "CT":  # which need not say so, but has values below 0
+        signed = header.number("PixelRepresentation") == 1
+        return "HU" if signed or (header.number("RescaleIntercept") or 0) < 0 else ""
     return header.text("Units") or header.text("DoseUnits")  # of PET, and of radiotherapy doses
 
 

@@ -56,6 +56,11 @@ def test_bits_units_and_types(tmp_path: Path) -> None:
     np.testing.assert_array_equal(hounsfield.pixels[..., 0], pixels.astype(int) - 1024)
     assert (hounsfield.span, hounsfield.unit, hounsfield.kind) == (None, "HU", "DICOM CT")
     assert hounsfield.pixels.dtype == np.int16
+    signed = decode(write_dicom(tmp_path / "hu", pixels.astype(np.int16), Modality="CT"))
+    assert (signed.span, signed.unit) == (None, "HU")
+    vendors = {"RescaleSlope": "1.7", "RescaleIntercept": "0", "RescaleType": "normalized"}
+    magnetic = decode(write_dicom(tmp_path / "mr", pixels, Modality="MR", **vendors))
+    assert (magnetic.span, magnetic.unit) == (None, "")
     high = decode(write_dicom(tmp_path / "high", stored(16), **unit))
     assert (high.pixels.dtype, high.pixels.max()) == (np.float32, stored(16).max() - 1024.0)
     pet = {"RescaleSlope": "0.37", "RescaleIntercept": "0", "Modality": "PT", "Units": "BQML"}
@@ -279,6 +284,12 @@ def test_what_holds_no_image_is_named(tmp_path: Path) -> None:
     del report.PixelData
     report.save_as(pdf)
     (tmp_path / "text.dcm").write_text("not an image")
+    contours = write_dicom(tmp_path / "contours.dcm", stored(8), sop=uid.RTStructureSetStorage)
+    drawn = pydicom.dcmread(contours)
+    del drawn.PixelData
+    drawn.save_as(contours)
+    slide = uid.VLWholeSlideMicroscopyImageStorage
+    write_frames(tmp_path / "slide.dcm", stored(8, (3, 6, 9)), sop=slide)
     film = write_dicom(tmp_path / "film", stored(8))
     dataset = pydicom.dcmread(film)
     dataset.file_meta.TransferSyntaxUID = uid.MPEG4HP41
@@ -288,6 +299,8 @@ def test_what_holds_no_image_is_named(tmp_path: Path) -> None:
     for name, reason in (
         ("text.dcm", "is no DICOM file"),
         ("report.dcm", r"is DICOM without pixels \(Encapsulated PDF\): leave it out"),
+        ("contours.dcm", "holds contours, and no pixels"),
+        ("slide.dcm", "whole slide in tiles"),
         ("film", "MPEG-4 .* no decoder"),
     ):
         with pytest.raises(Unreadable, match=reason):
@@ -302,18 +315,22 @@ def test_dicom_is_known_by_its_mark(tmp_path: Path) -> None:
 
 
 def test_a_missing_decoder_is_named_with_what_installs_it() -> None:
-    path = pydicom.data.get_testdata_file("MR_small_jpeg_ls_lossless.dcm")
+    names = ("MR_small_jpeg_ls_lossless.dcm", "JPGExtended.dcm")
+    paths = [str(pydicom.data.get_testdata_file(name, download=False)) for name in names]
     code = f"""
 import sys
-sys.modules |= dict.fromkeys(("pylibjpeg", "jpeg_ls", "PIL.JpegImagePlugin"))
+sys.modules |= dict.fromkeys(("pylibjpeg", "jpeg_ls"))
 from pathlib import Path
 from datamodules.formats.dataset import Unreadable, frames, opened
-try:
-    frames(opened(Path({str(path)!r})), "")
-except Unreadable as error:
-    print(error)
+for path in {paths!r}:
+    try:
+        frames(opened(Path(path)), "")
+    except Unreadable as error:
+        print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == (
-        'is compressed as JPEG-LS Lossless Image Compression: pip install "holdfast[dicom]" reads it'
-    )
+    missing, limited = done.stdout.splitlines()
+    install = 'pip install "holdfast[dicom]"'
+    assert missing == f"is compressed as JPEG-LS Lossless Image Compression: {install} reads it"
+    assert limited.startswith("cannot be decoded: Unable to decode")
+    assert limited.endswith(f": {install} may read it")

@@ -10,7 +10,7 @@ from datamodules.decoding import Array
 from datamodules.glance import Form, Glance, Limits, glance_at
 
 #: Images that an array's facts are taken from, spread evenly over it.
-_IMAGES = 1024
+LOOKED_AT = 1024
 #: Share of the images, at either end, whose quantiles the set's need not reach.
 _ODD = 0.01
 #: Share of their limits below which images are nearly flat: 12 bits stored as 16 seldom use more.
@@ -81,6 +81,8 @@ class Gathered:
         self.quantiles = np.full((count, 2), np.nan, np.float32)
         self.extremes = np.full((count, 2), np.nan, np.float32)
         self.limits = np.full((count, 2), np.nan, np.float32)
+        #: (N,) whether an image that was looked at has a pixel that is NaN or infinite.
+        self.broken = np.zeros(count, np.bool_)
         self._spacing: dict[int, Limits] = {}
         self._turned = 0
 
@@ -88,6 +90,7 @@ class Gathered:
         """Take in what was seen of an image."""
         self.codes[row] = self.forms.setdefault(glance.form, len(self.forms))
         self.quantiles[row], self.extremes[row] = glance.quantiles, glance.extremes
+        self.broken[row] = not glance.finite
         if glance.limits is not None:
             self.limits[row] = glance.limits
         for axis, side in enumerate(glance.spacing or ()):
@@ -207,7 +210,7 @@ def gathered(images: Array, limits: Limits | None) -> Gathered:
         images: (N, …), numbers.
         limits: raw values that become 0 and 1, where they are known.
     """
-    rows = np.unique(np.linspace(0, len(images) - 1, min(_IMAGES, len(images)), dtype=int))
+    rows = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images)), dtype=int))
     found = Gathered(len(rows), "data.range")
     for place, row in enumerate(rows):
         found.add(place, glance_at(images[row], limits))

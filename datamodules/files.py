@@ -17,7 +17,7 @@ from tqdm import tqdm
 from datamodules.cache import Cache
 from datamodules.decoding import Array, Decoded, Unreadable, decode
 from datamodules.facts import Facts, Gathered
-from datamodules.glance import Glance, Limits, glance_of
+from datamodules.glance import Glance, Limits, form_of, glance_of
 from datamodules.paths import inside
 from datamodules.reading import Reading, by
 from tta.errors import InputError
@@ -82,6 +82,7 @@ class ImageFiles:
         self._patience = _PATIENCE
         self._found: Gathered | None = None
         self._facts: Facts | None = None
+        self._seen: frozenset[str] | None = None  # their scales
         self._first = self._first_readable()
         form = self._first[1].form
         self._shape, self.dtype = form.shape, np.dtype(form.dtype)
@@ -113,6 +114,10 @@ class ImageFiles:
         if self._facts is None:
             self._facts = self.found.facts()
         return self._facts
+
+    def broken(self) -> npt.NDArray[np.bool_] | None:
+        """(N,) whether an image has pixels that are no numbers; None: not all were looked at."""
+        return self.found.broken[self._places] if self._checked else None
 
     def name(self, place: int) -> str:
         """The path of a file, by its place in ``found``, as it was given."""
@@ -154,7 +159,6 @@ class ImageFiles:
         for place, row in enumerate(rows):
             try:
                 pixels, own = self._patiently(int(self._places[row]))
-                self._refuse_another_scale(own)
             except (Unreadable, InputError) as error:
                 reasons[place] = str(error)
                 continue
@@ -236,7 +240,13 @@ class ImageFiles:
         self.dtype = np.result_type(*(np.dtype(form.dtype) for form in found.counted()))
         if self._cache is not None and self._cache.shape != self._shape:  # the first was odd
             self._cache = Cache(len(self.paths), self._shape, self.dtype, self._cache.limit)
-        self._found, self._facts, self._checked = found, None, True
+        self._found, self._facts, self._seen, self._checked = found, None, None, True
+
+    def _scales(self) -> frozenset[str]:
+        """The scales of the files that were looked at."""
+        if self._seen is None:
+            self._seen = frozenset(form.scale for form in self.found.counted())
+        return self._seen
 
     def _gathered(self) -> Gathered:
         return Gathered(len(self.paths), own_range=self.reading.window in ("percentile", "file"))
@@ -269,9 +279,12 @@ class ImageFiles:
         known = self._cache.get(place) if self._cache else None
         if known is not None:
             return known
-        _, pixels, limits = self._tried(place)
-        if pixels.shape != self._shape:
-            raise Unreadable(self._mismatch(pixels.shape))
+        decoded, pixels, limits = self._tried(place)
+        form = form_of(decoded, pixels)
+        if form.shape != self._shape:
+            raise Unreadable(self._mismatch(form.shape))
+        if not self.reading.suits({form.scale, *self._scales()}):
+            raise Unreadable(f"has values {form.scale}, unlike the files that were looked at")
         if self._cache:
             self._cache.put(place, pixels, limits)
         return pixels, limits
@@ -294,11 +307,6 @@ class ImageFiles:
     def _decoded(self, place: int) -> tuple[Decoded, Array, Limits | None]:
         decoded = decode(inside(self.root, str(self.paths[place])))
         return decoded, *self.reading.apply(decoded, self._mask(place))
-
-    def _refuse_another_scale(self, own: Limits | None) -> None:
-        """Refuse a file that says what it spans among files that do not, or the other way."""
-        if (own is not None) is not self.facts.says:
-            raise Unreadable("has values of another scale than the files that were looked at")
 
     def _mask(self, place: int) -> Decoded | None:
         if self.masks is None:

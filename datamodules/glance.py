@@ -15,6 +15,9 @@ _PIXELS = 4096
 #: Share of an image's pixels below and above its quantiles, so that a few extreme ones mean nothing.
 _TAIL = 0.005
 
+#: The scale of signed and floating-point numbers, which may be any.
+UNSAID = "that do not say what they span"
+
 
 class Form(NamedTuple):
     """What images of a set have in common with some others of it.
@@ -35,6 +38,13 @@ class Form(NamedTuple):
     unit: str = ""
     note: str = ""
 
+    @property
+    def scale(self) -> str:
+        """What its values are, in words; those of two scales cannot share a range."""
+        if self.unit:
+            return f"in {self.unit}"
+        return UNSAID if self.span is None else "of unsigned numbers"
+
 
 class Glance(NamedTuple):
     """What is remembered of one image.
@@ -46,6 +56,7 @@ class Glance(NamedTuple):
         limits: raw values that become 0 and 1; None: it does not say, nor does an option.
         spacing: mm along each spatial axis, where known.
         turned: it was turned to RAS.
+        finite: none of its pixels is NaN or infinite.
     """
 
     form: Form
@@ -54,6 +65,7 @@ class Glance(NamedTuple):
     limits: Limits | None = None
     spacing: tuple[float, ...] | None = None
     turned: bool = False
+    finite: bool = True
 
 
 def glance_of(decoded: Decoded, pixels: Array, limits: Limits | None) -> Glance:
@@ -64,31 +76,45 @@ def glance_of(decoded: Decoded, pixels: Array, limits: Limits | None) -> Glance:
         pixels: (*spatial, channels) that became of it.
         limits: its raw values that become 0 and 1.
     """
-    form = Form(
+    form = form_of(decoded, pixels)
+    quantiles, extremes, finite = _values(pixels)
+    return Glance(form, quantiles, extremes, limits, decoded.spacing, decoded.turned, finite)
+
+
+def form_of(decoded: Decoded, pixels: Array) -> Form:
+    """What an image has in common with others.
+
+    Args:
+        decoded: the file.
+        pixels: (*spatial, channels) that became of it.
+    """
+    return Form(
         decoded.kind, pixels.dtype.name, pixels.shape, decoded.span, decoded.unit, decoded.note
     )
-    return Glance(form, *_values(pixels), limits, decoded.spacing, decoded.turned)
 
 
 def glance_at(image: Array, limits: Limits | None) -> Glance:
     """What is remembered of an image of an array, any shape."""
     form = Form("array", image.dtype.name, image.shape, limits)
-    return Glance(form, *_values(image), limits)
+    quantiles, extremes, finite = _values(image)
+    return Glance(form, quantiles, extremes, limits, finite=finite)
 
 
-def _values(pixels: Array) -> tuple[Limits, Limits]:
-    """Quantiles and extremes of the finite pixels; NaN where there are none."""
+def _values(pixels: Array) -> tuple[Limits, Limits, bool]:
+    """Quantiles and extremes of the finite pixels, NaN where there are none; and whether all are."""
     values = pixels.reshape(-1)
-    sample = values[:: _stride(pixels.shape)]
+    sample, finite = values[:: _stride(pixels.shape)], True
     if np.issubdtype(pixels.dtype, np.floating):
         sample = sample[np.isfinite(sample)]
-        values = values if np.isfinite(values).all() else values[np.isfinite(values)]
+        sound = np.isfinite(values)
+        finite = bool(sound.all())
+        values = values if finite else values[sound]
     if not len(sample):
-        return (math.nan, math.nan), (math.nan, math.nan)
+        return (math.nan, math.nan), (math.nan, math.nan), finite
     sample = np.sort(sample)
     tail = int(_TAIL * len(sample))
     quantiles = float(sample[tail]), float(sample[-1 - tail])
-    return quantiles, (float(values.min()), float(values.max()))
+    return quantiles, (float(values.min()), float(values.max())), finite
 
 
 def _stride(shape: Sequence[int]) -> int:

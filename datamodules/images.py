@@ -267,14 +267,22 @@ def check_training_set(images: ImageSet) -> None:
             f"the training images show {len(present)} class ({', '.join(present) or 'no label'}): training needs at least two"
         )
     if np.issubdtype(images.images.dtype, np.floating):
-        shown = images.transformed(None)
-        chunks = [
-            np.arange(start, min(start + 64, len(images))) for start in range(0, len(images), 64)
-        ]
-        finite = [torch.isfinite(shown.batch(rows)["image"]).flatten(1).all(1) for rows in chunks]
-        broken = np.flatnonzero(~torch.cat(finite).numpy())
+        broken = np.flatnonzero(_broken(images))
         if len(broken):
             raise InputError(
                 f"{len(broken)} training images hold NaN or infinite values (the first has id {images.ids[broken[0]]}): "
                 "remove or repair them before training"
             )
+
+
+def _broken(images: ImageSet) -> npt.NDArray[np.bool_]:
+    """(N,) whether an image has a pixel that is NaN or infinite."""
+    known = images.images.broken() if isinstance(images.images, ImageFiles) else None
+    if known is not None:
+        return known
+    shown, size = images.transformed(None), 64
+    chunks = [
+        np.arange(start, min(start + size, len(images))) for start in range(0, len(images), size)
+    ]
+    finite = [torch.isfinite(shown.batch(rows)["image"]).flatten(1).all(1) for rows in chunks]
+    return ~torch.cat(finite).numpy()

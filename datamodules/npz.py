@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.arrays import Arrays, read_arrays
+from datamodules.facts import LOOKED_AT
 from datamodules.images import UNLABELLED, ImageSet, Split, Strings
 from datamodules.labels import missing_noted, read_labels
 from datamodules.options import AUTO, ColumnsConfig
@@ -122,7 +123,7 @@ def images_from(
     images = arrays["images"][rows]
     low, high = raw_range or type_range(images.dtype) or (0.0, 1.0)
     if split != "target":  # which is judged beside the source's range, by who knows it
-        low, high = value_range(images, given=raw_range)
+        low, high = value_range(_spread(arrays["images"], inside), given=raw_range)
     return ImageSet(
         images=images,
         labels=codes[rows],
@@ -155,6 +156,12 @@ def _checked(arrays: Arrays, path: Path) -> int:
     if arrays.get("class_names", np.zeros(1)).ndim != 1:
         raise InputError(f"{path}: class_names is no list of names")
     return count
+
+
+def _spread(images: npt.NDArray[Any], inside: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Some images of a domain, from all its splits, so that these have one range."""
+    rows = np.flatnonzero(inside)
+    return images[rows[:: max(1, len(rows) // LOOKED_AT)]]
 
 
 def _left_out(arrays: Arrays, count: int) -> list[str]:

@@ -59,15 +59,11 @@ def refuse_mixture(files: ImageFiles) -> None:
     Raises:
         InputError: there are several kinds; it names a file of each.
     """
-    found, reading = files.found, files.reading
-    if reading.window in ("file", "percentile") or reading.range is not None:
-        return  # each is scaled by itself, or the user said what those span that do not say
+    found = files.found
     kinds: dict[str, list[Form]] = {}
     for form in found.counted():
-        kinds.setdefault(_scale(form), []).append(form)
-    if reading.window is not None:  # it may suit numbers that do not say, but not two that do
-        kinds.pop("that do not say what they span", None)
-    if len(kinds) < 2:
+        kinds.setdefault(form.scale, []).append(form)
+    if files.reading.suits(kinds):
         return
     parts = []
     for scale, forms in kinds.items():
@@ -79,12 +75,6 @@ def refuse_mixture(files: ImageFiles) -> None:
         "scale each by its own values, data.window=percentile, or set data.range=[LOW,HIGH] for "
         "those that do not span a type of unsigned numbers"
     )
-
-
-def _scale(form: Form) -> str:
-    if form.unit:
-        return f"in {form.unit}"
-    return "that do not say what they span" if form.span is None else "of unsigned numbers"
 
 
 def _files_range(files: ImageFiles, source: Limits | None) -> Limits:

@@ -1,6 +1,6 @@
 """How a decoded file becomes an image: its size, its channels, and which values are 0 and 1."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from monai.transforms import CropForegroundd, Spacing
 
 from datamodules.decoding import Array, Decoded, Unreadable
 from datamodules.formats.geometry import placed
+from datamodules.glance import UNSAID
 
 #: Shares of pixels that ``window=percentile`` maps to 0 and 1, as published for MR, which has no unit.
 _PERCENTILES = (0.5, 99.5)
@@ -75,6 +76,17 @@ class Reading:
         if size != pixels.shape[:-1]:
             pixels = fitted(pixels, size, self.fit, darkest(pixels, decoded.inverted))
         return pixels, limits
+
+    def suits(self, scales: Collection[str]) -> bool:
+        """Whether values of these scales (``Form.scale``) can be shown alike.
+
+        They can where each image is scaled by itself, or it is said what those span that do not say. A
+        window suits these with any others, but not two scales that are known.
+        """
+        if self.window in ("file", "percentile") or self.range is not None:
+            return True
+        known = set(scales) if self.window is None else set(scales) - {UNSAID}
+        return len(known) < 2
 
     def _channels(self, pixels: Array) -> Array:
         have = pixels.shape[-1]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from datamodules import load_images
 from datamodules.folder import FolderConfig
-from datamodules.images import ImageSet
+from datamodules.images import ImageSet, check_training_set
 from datamodules.npz import NpzConfig, load_npz
 from datamodules.ranges import value_range
 from tests.datamodules.test_files import grey, write_dicom
@@ -186,3 +186,43 @@ def test_facts(tmp_path: Path) -> None:
     assert target(tmp_path, window=[0.0, 1023.0]).images.facts.notes == ()
     unchecked = target(tmp_path, check=False).images.facts
     assert (unchecked.images, unchecked.notes) == (5, (note,))
+
+
+def test_an_unchecked_file_of_another_scale_is_no_image_of_the_set(tmp_path: Path) -> None:
+    for place in range(40):
+        Image.fromarray(grey(8)).save(tmp_path / f"{place:02d}.png")
+    more = {"Modality": "CT", "RescaleSlope": "1", "RescaleIntercept": "-1024", "RescaleType": "HU"}
+    write_dicom(tmp_path / "07.dcm", grey(12), bits=12, **more)
+    images = target(tmp_path, check=False)
+    lost: dict[int, str] = {}
+    images.batch(range(41), lost)
+    assert lost == {7: "has values in HU, unlike the files that were looked at"}
+    with pytest.raises(InputError, match="cannot share a range"):
+        target(tmp_path)
+
+
+def test_broken_files_are_known_from_the_check(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for place in range(10):
+            pixels = floats(1)[0]
+            pixels[3, 3] = np.inf if (label, place) == ("b", 4) else 0.5
+            Image.fromarray(pixels).save(tmp_path / label / f"{place}.tif")
+    config = FolderConfig(root=str(tmp_path), shares=[0.8, 0.1, 0.1])
+    sets = [load_images("folder", config, split) for split in ("train", "val", "test")]
+    broken = [name for images in sets for name in images.ids[images.images.broken()].tolist()]
+    assert broken == ["b/4.tif"]
+    train = next(images for images in sets if "b/4.tif" in images.ids)
+    with pytest.raises(InputError, match=r"1 training images hold NaN or infinite.*b/4\.tif"):
+        check_training_set(train)
+
+
+def test_a_file_that_is_left_out_does_not_speak_for_the_others(tmp_path: Path) -> None:
+    more = {"Modality": "CT", "RescaleSlope": "1", "RescaleIntercept": "-1024", "RescaleType": "HU"}
+    for place in range(4):
+        write_dicom(tmp_path / f"{place}.dcm", grey(12), bits=12, **more)
+    Image.fromarray(grey(8, (3, 3))).save(tmp_path / "a.png")  # the odd one by its sides
+    images = target(tmp_path, on_error="skip", window=[-1000.0, 400.0], cache=0.0)
+    assert images.skipped.keys() == {"a.png"}
+    assert images.batch(range(4))["image"].shape == (4, 1, 6, 9)
+    assert images.images.facts.kinds == {"DICOM CT int16": 4}

@@ -16,7 +16,7 @@ from callbacks.choice import Reference
 from callbacks.guard import CollapseGuard
 from callbacks.settings import GuardConfig
 from callbacks.verdict import Decision, Memory, Statistics, Thresholds, Verdict, decide
-from datamodules import ImageSet, StreamLoader
+from datamodules import UNLABELLED, ImageSet, StreamLoader
 from datamodules.bootstrap import ORDERS, bootstrapped
 from tta import entry
 from tta.adaptation import AdaptationModule
@@ -91,7 +91,17 @@ def calibrate(
     Returns:
         Plain numbers and strings: ``tails`` by the threshold's name, and how they came about; None where too few streams
         were healthy.
+
+    Raises:
+        InputError: so few labelled images that a batch would repeat them, or images of a single class.
     """
+    known = int((images.labels != UNLABELLED).sum())
+    if known < config.batch_size:
+        raise InputError(
+            f"the {known} labelled validation images are fewer than a batch of calibration, so its streams "
+            f"would repeat them: label {config.batch_size} or more, take smaller batches, "
+            "calibrate.batch_size=N, or calibrate=off"
+        )
     traces = [
         trace
         for trace in null_traces(checkpoint, images, config, seed=seed, trainer=trainer)

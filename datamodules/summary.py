@@ -1,6 +1,6 @@
 """What a run understood of its images, in six lines at most, before anything is done with them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from tta.processes import is_first
 
 #: Classes and domains that are named one by one.
 _LISTED = 12
+#: Images below which an accuracy is uncertain by some 20 points either way.
+_FEW = 30
 
 
 def tell(sets: Mapping[str, ImageSet]) -> None:
@@ -118,9 +120,9 @@ def _volumes(facts: Facts) -> str:
 
 def _notes(sets: Mapping[str, ImageSet], facts: Mapping[str, Facts]) -> Iterator[str]:
     """What users should know beside the figures, each thing once."""
-    first, images = next(iter(sets.items()))
+    first = next(iter(sets))
     if first == "train":
-        yield from _untaught(images, list(sets.values())[1:])
+        yield from _thin(sets)
     for name, other in sets.items():
         where = f"{name}: " if len(sets) > 1 else ""
         if other.skipped:
@@ -131,8 +133,14 @@ def _notes(sets: Mapping[str, ImageSet], facts: Mapping[str, Facts]) -> Iterator
         yield from (f"{where}{note}" for note in facts[name].notes)
 
 
-def _untaught(train: ImageSet, others: Sequence[ImageSet]) -> Iterator[str]:
-    shown = sum((other.counts() for other in others), np.zeros(train.num_classes, dtype=np.int64))
-    absent = np.flatnonzero((train.counts() == 0) & (shown > 0))
-    if len(absent):
-        yield f"no training image shows {', '.join(train.class_names[label] for label in absent)}"
+def _thin(sets: Mapping[str, ImageSet]) -> Iterator[str]:
+    """Splits that show too little: no image of a class, or hardly any image."""
+    counts = {name: images.counts() for name, images in sets.items()}
+    for name, of in counts.items():
+        absent = [
+            c for c, count in zip(sets[name].class_names, of.tolist(), strict=True) if not count
+        ]
+        if absent and of.any():
+            yield f"no {name} image shows {', '.join(absent[:_LISTED])}"
+        if of.sum() < _FEW and name != "train":
+            yield f"{name} has {of.sum()} labelled images, and scores of so few say little"

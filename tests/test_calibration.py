@@ -133,8 +133,12 @@ def test_bootstrapped_streams_are_mixed_skewed_and_in_blocks_and_the_same_by_see
         )
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "message"),
+    [(4, "at least two classes"), (64, "the 6 labelled validation images are fewer than a batch")],
+)
 def test_what_cannot_be_calibrated_is_trained_all_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    batch_size: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arrays = domain_arrays()
     arrays["labels"][arrays["split"] == "val"] = 0
@@ -144,9 +148,12 @@ def test_what_cannot_be_calibrated_is_trained_all_the_same(
         "epochs=1",
         "batch_size=4",
         "fisher_images=0",
+        f"calibrate.batch_size={batch_size}",
     ]
     assert train.main([*QUICK, *words, f"output={tmp_path / 'out'}"]) == 0
-    assert "at least two classes" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "the guard keeps its default thresholds" in told
+    assert message in told
     assert SourceCheckpoint.load(tmp_path / "out").calibration is None
 
 

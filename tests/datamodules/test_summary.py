@@ -41,7 +41,10 @@ def test_a_source(tmp_path: Path) -> None:
     note = lines[4]
     assert len(lines) == 5
     for part in (
-        "no training image shows dead",
+        "no train image shows dead",
+        "no val image shows dead",
+        "no test image shows ill, well",
+        "val has 2 labelled images, and scores of so few say little",
         "labels taken for missing: 1 x NA (data.missing)",
         "1 training images have no label and are left out",
         "test: 1 file left out, the first 8.png, which ",

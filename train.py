@@ -19,6 +19,7 @@ from datamodules import DATA, load_splits
 from datamodules.source import SourceData
 from datamodules.summary import tell, understood
 from tta import entry
+from tta.adoption import judged, output_names, output_order
 from tta.artifacts import log_artifact, source_metadata, source_name
 from tta.checkpoint import SourceCheckpoint, source_file
 from tta.config import read_arguments, to_dict
@@ -63,8 +64,8 @@ USAGE = (
 )
 #: Training images from which ``normalization=auto`` learns what each class looks like to each layer.
 _MOMENT_IMAGES = 4000
-#: Balanced accuracy, in percent, that adopted weights must have above chance to look as if they belonged to the data.
-_CHANCE = 5
+#: Validation images on which adopted weights are judged, at most.
+_JUDGED_IMAGES = 512
 #: Options of training itself.
 _TRAINING = {
     "model",
@@ -76,6 +77,8 @@ _TRAINING = {
     "augment",
     "weights_mean",
     "weights_std",
+    "weights_classes",
+    "weights_accuracy",
 }
 #: What a run that is stopped while it calibrates leaves; ``calibrate=only`` goes on from it.
 _TRAINED = "trained.ckpt"
@@ -126,6 +129,14 @@ class TrainConfig:
     )
     weights_std: list[float] | None = option(
         None, "by what it then divides each channel; null: the file's, or 1"
+    )
+    weights_classes: Any = option(
+        None,
+        "classes of the file's outputs, in their order: a list, or a file with one a line; null: the data's order",
+    )
+    weights_accuracy: float | None = option(
+        None,
+        "balanced accuracy, in percent, that its owner states; validation images that contradict it refuse the file",
     )
     source: str | None = option(None, "checkpoint, or the folder of one, for calibrate=only")
     calibrate: Any = option(
@@ -287,7 +298,7 @@ def _prepared(config: TrainConfig) -> tuple[SourceData, Network, dict[str, Any]]
         size=images.size,
     )
     if config.weights is not None:
-        _adopt(config, network)
+        _adopt(config, network, description, data)
     else:
         mean, std = channel_moments(data.in_order("train"))
         network.mean.copy_(mean)
@@ -369,10 +380,18 @@ def _subgroups(config: TrainConfig, data: SourceData) -> dict[str, Any]:
     return {name: images.column(name) for name in config.data.options.subgroups}
 
 
-def _adopt(config: TrainConfig, network: Network) -> None:
-    """Take weights and input scaling from elsewhere, and say what was taken."""
+def _adopt(
+    config: TrainConfig, network: Network, description: dict[str, Any], data: SourceData
+) -> None:
+    """Take weights and input scaling from elsewhere, and say what was taken and what images say of it."""
     assert config.weights is not None
-    print(f"{config.weights}: {adopt(network, config.weights)}")
+    classes = data.images["train"].class_names
+    named: dict[str, Any] = {}
+    if config.weights_classes is not None:
+        names = output_names(config.weights_classes)
+        named = {"order": output_order(names, classes), "outputs": len(names)}
+    result = adopt(network, config.weights, description=description, **named)
+    print(f"{config.weights}: {result}")
     for name in ("mean", "std"):
         buffer, given = getattr(network, name), getattr(config, f"weights_{name}")
         if given is not None and len(given) != len(buffer):
@@ -384,6 +403,9 @@ def _adopt(config: TrainConfig, network: Network) -> None:
     print(
         f"images, scaled to [0, 1], are standardised by mean {network.mean.tolist()} and std {network.std.tolist()}"
     )
+    sample = data.sample("val", _JUDGED_IMAGES)
+    for sentence in judged(network, description, classes, sample, config.weights_accuracy):
+        print(sentence)
 
 
 def _fit(
@@ -495,13 +517,13 @@ def _with_calibration(
     return replace(checkpoint, calibration=calibration)
 
 
-def _told(metrics: Mapping[str, Any]) -> tuple[float, str]:
-    """The score of a source model, of its test images where they have labels, and in words."""
+def _told(metrics: Mapping[str, Any]) -> str:
+    """The score of a source model in words, of its test images where they have labels."""
     if "balanced_accuracy" in metrics:
         score = metrics["balanced_accuracy"]
-        return score, f"test balanced accuracy {score:.1f} %"
+        return f"test balanced accuracy {score:.1f} %"
     score = metrics.get("val_balanced_accuracy", float("nan"))
-    return score, f"validation balanced accuracy {score:.1f} % (there are no labelled test images)"
+    return f"validation balanced accuracy {score:.1f} % (there are no labelled test images)"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -520,12 +542,7 @@ def main(argv: Sequence[str]) -> int:
         if not is_first():
             return
         checkpoint = SourceCheckpoint.load(file)
-        score, told = _told(checkpoint.metrics)
-        print(f"{file}: {told}")
-        if config.weights is not None and score < 100 / len(checkpoint.class_names) + _CHANCE:
-            print(
-                "that is hardly more than chance: see to weights_mean, weights_std and the order of the classes"
-            )
+        print(f"{file}: {_told(checkpoint.metrics)}")
 
     return entry.run(run, TrainConfig, GROUPS, USAGE, argv)
 

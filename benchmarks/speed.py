@@ -22,7 +22,7 @@ from tta import entry
 from tta.adaptation import AdaptationModule
 from tta.errors import InputError
 from tta.methods import create_method
-from tta.networks import ModelConfig, create_network
+from tta.networks import MODELS, create_network
 from tta.options import option
 
 USAGE = "usage: python -m benchmarks.speed [key=value ...]\n\nTime a Tent step: plain loop, our method, Lightning, guard."
@@ -121,7 +121,7 @@ def measure(model: str, size: int, config: SpeedConfig, progress: Any) -> dict[s
     def network() -> nn.Module:
         torch.manual_seed(0)
         return create_network(
-            model, ModelConfig(), num_classes=_CLASSES, channels=3, size=(size, size)
+            model, MODELS[model](), num_classes=_CLASSES, channels=3, size=(size, size)
         )[0].to(device)
 
     def timed(run: Callable[[Sequence[Tensor]], Any]) -> float:

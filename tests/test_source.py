@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import adapt
 from tests.conftest import QUICK
 from tta.checkpoint import SourceCheckpoint
-from tta.networks import ModelConfig, Network, create_network
+from tta.networks import MODELS, Network, create_network
 from tta.objectives import entropy
 from tta.selection import norm_affine
 from tta.source import Evaluation, fisher_information, fit_temperature, source_statistics
@@ -19,7 +19,7 @@ from tta.source import Evaluation, fisher_information, fit_temperature, source_s
 
 def network() -> Network:
     torch.manual_seed(0)
-    return create_network("compact", ModelConfig(), num_classes=3, channels=1, size=(16, 16))[
+    return create_network("compact", MODELS["compact"](), num_classes=3, channels=1, size=(16, 16))[
         0
     ].eval()
 

@@ -149,7 +149,7 @@ def test_refusals(tmp_path: Path) -> None:
     ]
     cases += [
         (five, "5 classes where the data has 3"),
-        (other, "choose the model= "),
+        (other, "in Python, create_method"),
         (whole, "loads? as weights alone"),
     ]
     cases += [
@@ -187,7 +187,7 @@ def test_train_makes_a_source_of_adopted_weights(
         pair: list[dict[str, Tensor]] = [getattr(adopted, name), getattr(trained, name)]
         torch.testing.assert_close(*pair)
     assert (tmp_path / "adopted" / "metrics.json").is_file()
-    assert train.main([*words, "weights_mean=[0]"]) == 2
+    assert train.main([*words, "weights_mean=[0]", "overwrite=true"]) == 2
     assert "give one for each" in capsys.readouterr().err
 
 

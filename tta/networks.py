@@ -1,6 +1,6 @@
 """Networks: MONAI architectures split into features and a linear head, with their input scaling inside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,26 @@ class ModelConfig:
     norm: Literal["batch", "group", "instance"] = option(
         "batch", "normalisation layers: batch, group or instance"
     )
+
+
+@dataclass
+class ResNetConfig(ModelConfig):
+    """A MONAI ResNet; what the weights' shapes do not tell has options, for weights trained elsewhere."""
+
+    conv1_stride: int | None = option(
+        None, "stride of the first convolution; null: 2, of compact 1 (as of MONAI's own ResNet)"
+    )
+    max_pool: bool | None = option(
+        None, "whether a max-pooling follows the first convolution; null: yes, in compact no"
+    )
+    shortcut: Literal["A", "B"] = option(
+        "B",
+        "where a block changes its size: B, a convolution; A, pooling and zeros, without weights",
+    )
+
+    def __post_init__(self) -> None:
+        if self.conv1_stride is not None and self.conv1_stride not in (1, 2):
+            raise InputError(f"model.conv1_stride={self.conv1_stride} must be 1 or 2")
 
 
 @dataclass
@@ -98,11 +118,19 @@ _NORMS: dict[str, Any] = {
 }
 
 
+def stem(config: ResNetConfig, small: bool) -> tuple[int, bool]:
+    """Stride of the first convolution and whether max-pooling follows, of a network for small images or another."""
+    default = 1 if small else 2
+    stride = default if config.conv1_stride is None else config.conv1_stride
+    return stride, (not small if config.max_pool is None else config.max_pool)
+
+
 def _resnet(
     block: str, layers: list[int], planes: list[int], small: bool
 ) -> Callable[..., tuple[nn.Module, int]]:
-    def build(config: ModelConfig, channels: int, size: tuple[int, ...]) -> tuple[nn.Module, int]:
+    def build(config: ResNetConfig, channels: int, size: tuple[int, ...]) -> tuple[nn.Module, int]:
         # The stem of a network for small images keeps their resolution.
+        stride, pool = stem(config, small)
         features = _ResNet(
             block,
             layers,
@@ -110,8 +138,9 @@ def _resnet(
             spatial_dims=len(size),
             n_input_channels=channels,
             conv1_t_size=3 if small else 7,
-            conv1_t_stride=1 if small else 2,
-            no_max_pool=small,
+            conv1_t_stride=stride,
+            no_max_pool=not pool,
+            shortcut_type=config.shortcut,
             feed_forward=False,
             norm=_NORMS[config.norm],
         )
@@ -158,7 +187,14 @@ _BUILDERS: dict[str, Callable[..., tuple[nn.Module, int]]] = {
 }
 
 #: Networks by name, with the dataclass of their options.
-MODELS: dict[str, type] = {name: ViTConfig if name == "vit" else ModelConfig for name in _BUILDERS}
+MODELS: dict[str, type] = {
+    "compact": ResNetConfig,
+    "resnet10": ResNetConfig,
+    "resnet18": ResNetConfig,
+    "resnet50": ResNetConfig,
+    "densenet121": ModelConfig,
+    "vit": ViTConfig,
+}
 
 
 def create_network(
@@ -189,7 +225,29 @@ def create_network(
     return Network(features, width, num_classes, channels), description
 
 
-def network_from(description: dict[str, Any]) -> Network:
+def lookalikes(description: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Options under which a network would have the very same weights and compute something else.
+
+    Args:
+        description: of the network, from ``create_network``.
+
+    Returns:
+        The options that differ, of each such network; none but for a ResNet's stem.
+    """
+    kind = description["kind"]
+    if MODELS[kind] is not ResNetConfig:
+        return []
+    own = stem(ResNetConfig(**description["options"]), small=kind == "compact")
+    others = [(stride, pool) for stride in (1, 2) for pool in (False, True)]
+    names = ("conv1_stride", "max_pool")
+    return [
+        {name: value for name, value, mine in zip(names, other, own, strict=True) if value != mine}
+        for other in others
+        if other != own
+    ]
+
+
+def network_from(description: Mapping[str, Any]) -> Network:
     """Build the network that ``create_network`` described."""
     kind = description["kind"]
     if kind not in MODELS:

@@ -1,0 +1,271 @@
+"""Weights trained elsewhere that fit by shape: what images say of them, and what other libraries call theirs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from monai.networks.nets import DenseNet121, ResNet
+from torch import Tensor, nn
+
+import train
+from tests.conftest import QUICK, TINY
+from tests.test_weights import saved, used
+from tta.adoption import fitting_order, judged, output_names, output_order
+from tta.checkpoint import SourceCheckpoint
+from tta.errors import InputError
+from tta.networks import MODELS, Network, create_network, lookalikes
+from tta.weights import adopt, read_weights
+
+_SIZE = (32, 32)
+
+
+def built(kind: str, classes: int = 3, **options: Any) -> tuple[Network, dict[str, Any]]:
+    network, description = create_network(
+        kind, MODELS[kind](**options), num_classes=classes, channels=1, size=_SIZE
+    )
+    return network.eval(), description
+
+
+def said(source: Path, file: Path, *words: str) -> list[str]:
+    """What is said of a file's weights, adopted with these words, on the phantom's validation images."""
+    config = train.configure([*QUICK, *TINY, f"weights={file}", *words])
+    data = train._source_data(config)
+    images = data.images["train"]
+    network, description = create_network(
+        config.model.kind,
+        config.model.options,
+        num_classes=images.num_classes,
+        channels=images.channels,
+        size=images.size,
+    )
+    named: dict[str, Any] = {}
+    if config.weights_classes is not None:
+        names = output_names(config.weights_classes)
+        named = {"order": output_order(names, images.class_names), "outputs": len(names)}
+    adopt(network, file, description=description, **named)
+    sample = data.sample("val", 160)
+    stated = config.weights_accuracy
+    return judged(network, description, images.class_names, sample, stated)
+
+
+def test_a_monai_resnet_of_stride_one_is_adopted_by_its_option(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = used(
+        ResNet("basic", [2, 2, 2, 2], [64, 128, 256, 512], 2, n_input_channels=1, num_classes=3)
+    )
+    file = saved(tmp_path / "monai.pt", theirs.state_dict())
+    images = torch.rand(4, 1, 32, 32)
+    with torch.no_grad():
+        right, _ = built("resnet18", conv1_stride=1)
+        adopt(right, file)
+        torch.testing.assert_close(right(images), theirs(images))
+        wrong, description = built("resnet18")
+        adopt(wrong, file)  # the shapes are the same
+        assert not torch.allclose(wrong(images), theirs(images), atol=1e-2)
+    assert {"conv1_stride": 1} in lookalikes(description)
+
+
+def test_weights_of_another_stride_are_told_loudly_with_the_option(
+    source: Path, tmp_path: Path
+) -> None:
+    file = saved(tmp_path / "file.pt", SourceCheckpoint.load(source).weights)
+    right = said(source, file)
+    assert not any("model." in sentence for sentence in right)
+    assert right[0].startswith("before adaptation, 160 validation images have a balanced")
+    wrong = said(source, file, "model.conv1_stride=2")
+    assert wrong[1].startswith("WARNING: with model.conv1_stride=1, which changes no shape, it has")
+    stated = ["model.conv1_stride=2", "weights_accuracy=95"]
+    with pytest.raises(InputError, match=r"not what their owner measured.*owner states 95.0 %.*st"):
+        said(source, file, *stated)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 12])
+def test_weights_that_know_nothing_are_told_loudly_whatever_the_number_of_classes(
+    classes: int,
+) -> None:
+    torch.manual_seed(0)
+    network, description = built("vit", classes, hidden_size=48, layers=1)
+    labels = torch.arange(120) % classes
+    batches = [{"image": torch.rand(120, 1, 32, 32), "label": labels}]
+    names = [f"class{i}" for i in range(classes)]
+    said = judged(network, description, names, batches)
+    assert said[1].startswith("WARNING: that is nearer to chance than to right: if its owner")
+    unknown = [{**batches[0], "label": torch.full((120,), -1)}]
+    assert "no validation image has a label" in judged(network, description, names, unknown)[0]
+
+
+def test_another_order_of_the_outputs_is_reported_and_can_be_given(
+    source: Path, tmp_path: Path
+) -> None:
+    checkpoint = SourceCheckpoint.load(source)
+    names, weights = checkpoint.class_names, dict(checkpoint.weights)
+    order = [2, 0, 3, 1][: len(names)]
+    for name in ("head.weight", "head.bias"):
+        weights[name] = weights[name][order]
+    theirs = [names[index] for index in order]
+    file = saved(tmp_path / "file.pt", weights)
+    wrong = said(source, file)
+    assert f"if it was trained so, weights_classes=[{', '.join(theirs)}]" in wrong[1]
+    listed = tmp_path / "names.txt"
+    listed.write_text("\n".join(theirs) + "\n")
+    right = said(source, saved(tmp_path / "right.pt", checkpoint.weights))
+    for words in (f"weights_classes=[{','.join(theirs)}]", f"weights_classes={listed}"):
+        assert said(source, file, words) == right
+
+
+def test_the_order_in_which_torchvision_lists_numbered_folders() -> None:
+    names = [str(number) for number in range(1, 13)]
+    theirs = sorted(names)  # 1, 10, 11, 12, 2, ...
+    labels = torch.arange(240) % 12
+    outputs = torch.tensor([theirs.index(names[label]) for label in labels])
+    outputs[:10] = 0  # it is not always right
+    meant = fitting_order(F.one_hot(outputs, 12).float(), labels)
+    assert meant is not None
+    assert [names[index] for index in meant] == theirs
+    assert output_order(theirs, names) == [theirs.index(name) for name in names]
+    assert fitting_order(torch.zeros(240, 12), labels) is None
+
+
+def test_outputs_that_are_named_wrongly_are_refused(tmp_path: Path) -> None:
+    names = ["a", "b", "c"]
+    for given, message in (
+        (["a", "b"], "has no c"),
+        (["a", "b", "b", "c"], "b twice"),
+        (str(tmp_path / "absent.txt"), "does not exist"),
+        ([], "names nothing"),
+    ):
+        with pytest.raises(InputError, match=message):
+            output_order(output_names(given), names)
+    network, _ = built("compact")
+    file = saved(tmp_path / "file.pt", built("compact", 5)[0].state_dict())
+    with pytest.raises(InputError, match="names 4 outputs, and the file's last layer has 5"):
+        adopt(network, file, order=[0, 1, 2], outputs=4)
+    adopt(network, file, order=[4, 0, 2], outputs=5)  # of more outputs those of the data's classes
+    expected = read_weights(file)["head.bias"][[4, 0, 2]]
+    torch.testing.assert_close(network.head.bias.detach(), expected)
+
+
+def test_one_logit_becomes_the_second_of_two_classes(tmp_path: Path) -> None:
+    theirs = used(built("compact", 1)[0])
+    network, _ = built("compact", 2)
+    adopt(network, saved(tmp_path / "file.pt", theirs.state_dict()))
+    images = torch.rand(4, 1, 32, 32)
+    with torch.no_grad():
+        expected = theirs(images)
+        torch.testing.assert_close(network(images), torch.cat([0 * expected, expected], 1))
+
+
+def torchvision_resnet18(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """The forward pass of torchvision's ResNet-18, from its state dict."""
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        tensors = [
+            state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
+        ]
+        return F.batch_norm(x, *tensors)
+
+    x = F.conv2d(x, state["conv1.weight"], stride=2, padding=3)
+    x = F.max_pool2d(F.relu(norm(x, "bn1")), 3, 2, 1)
+    for name in [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]:
+        stride = 2 if name.endswith(".0") and name != "layer1.0" else 1
+        y = F.conv2d(x, state[f"{name}.conv1.weight"], stride=stride, padding=1)
+        y = F.conv2d(F.relu(norm(y, f"{name}.bn1")), state[f"{name}.conv2.weight"], padding=1)
+        if f"{name}.downsample.0.weight" in state:
+            x = F.conv2d(x, state[f"{name}.downsample.0.weight"], stride=stride)
+            x = norm(x, f"{name}.downsample.1")
+        x = F.relu(norm(y, f"{name}.bn2") + x)
+    return F.linear(x.mean((2, 3)), state["fc.weight"], state["fc.bias"])
+
+
+def torchvision_state(kind: str) -> dict[str, Tensor]:
+    """A state dict as torchvision names it, which knows no bias in downsampling."""
+    torch.manual_seed(0)
+    state = used(built(kind)[0]).state_dict()
+    renamed = {
+        name.removeprefix("features.").replace("head.", "fc."): value
+        for name, value in state.items()
+        if name not in ("mean", "std") and not name.endswith("downsample.0.bias")
+    }
+    return renamed
+
+
+def test_torchvisions_resnet18_gives_the_same_logits(tmp_path: Path) -> None:
+    state = torchvision_state("resnet18")
+    assert "layer4.0.downsample.0.weight" in state
+    assert len(state) == 122  # as torchvision's has
+    network, _ = built("resnet18")
+    result = adopt(network, saved(tmp_path / "resnet18.pth", state))
+    assert (result.missing, result.unused, result.misshapen) == ((), (), {})
+    images = torch.rand(4, 1, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), torchvision_resnet18(state, images))
+
+
+def test_torchvisions_other_names_are_known(tmp_path: Path) -> None:
+    resnet50 = torchvision_state("resnet50")
+    assert len(resnet50) == 320  # as torchvision's has
+    adopt(built("resnet50")[0], saved(tmp_path / "resnet50.pth", resnet50))
+    theirs = used(DenseNet121(2, 1, 3))
+    renamed = {
+        name.replace(".layers.", ".").replace("class_layers.out", "classifier"): value
+        for name, value in theirs.state_dict().items()
+    }
+    assert "features.denseblock1.denselayer1.norm1.weight" in renamed
+    network, _ = built("densenet121")
+    adopt(network, saved(tmp_path / "densenet121.pth", renamed))
+    images = torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), theirs(images))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "options"),
+    [("resnet18", "resnet10", {}), ("compact", "compact", {"norm": "group"})],
+)
+def test_a_file_of_a_network_that_does_more_is_refused(
+    theirs: str, ours: str, options: dict[str, str], tmp_path: Path
+) -> None:
+    file = saved(tmp_path / "file.pt", built(theirs)[0].state_dict())
+    network, description = built(ours, **options)
+    with pytest.raises(InputError, match=rf"0 missing, .* left over.*: it fits model={theirs}$"):
+        adopt(network, file, description=description)
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["encoder.{}", "backbone.{}", "model._orig_mod.backbone.{}", "_orig_mod.module.encoder.{}"],
+)
+def test_holders_are_stripped_wherever_they_stand(named: str, tmp_path: Path) -> None:
+    state = torchvision_state("compact")
+    held = {
+        named.format(name.replace("layer1.", "layer1._orig_mod.")): value
+        for name, value in state.items()
+    }
+    network, _ = built("compact")
+    result = adopt(network, saved(tmp_path / "file.pt", held))
+    assert (result.missing, result.unused) == ((), ())
+
+
+def test_a_shortcut_without_weights_is_named(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs: nn.Module = ResNet(
+        *("basic", [2, 2, 2, 2], [64, 128, 256, 512], 2),
+        n_input_channels=1,
+        conv1_t_stride=2,
+        num_classes=3,
+        shortcut_type="A",
+    )
+    file = saved(tmp_path / "file.pt", used(theirs).state_dict())
+    network, description = built("resnet18")
+    with pytest.raises(InputError, match=r"it fits model=resnet18 model\.shortcut=A$"):
+        adopt(network, file, description=description)
+    network, description = built("densenet121")
+    with pytest.raises(InputError, match=r"it fits model=resnet18 model\.shortcut=A"):
+        adopt(network, file, description=description)
+    right, _ = built("resnet18", shortcut="A")
+    adopt(right, file)
+    images = torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(right(images), theirs(images))

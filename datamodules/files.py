@@ -1,11 +1,9 @@
 """Images that stay in files until they are asked for, decoded in whichever process asks, and kept where they fit."""
 
-import errno
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import sleep
 from typing import Any
 
 import numpy as np
@@ -19,30 +17,13 @@ from datamodules.decoding import Array, Decoded, Unreadable, decode
 from datamodules.facts import Facts, Gathered
 from datamodules.glance import Glance, Limits, form_of, glance_of
 from datamodules.paths import inside
+from datamodules.patience import Patience
 from datamodules.reading import Reading, by
 from tta.errors import InputError
 
 _CHUNK = 32  # files that a thread checks in one go
 #: Files that are looked at, spread over the set, where not all are checked.
 _SAMPLE = 8
-#: Seconds to wait before a file is read again: within two, a network disk that fails over is back.
-_WAITS = (0.1, 0.4, 1.0)
-#: Seconds that a process waits for files in all, for the whole disk, or many files, may be gone.
-_PATIENCE = 20.0
-#: Seconds of them that each file earns back that can be read.
-_EARNED = 0.01
-#: Errors of a disk that may be gone the next moment, as network disks have them.
-_PASSING = {
-    errno.EIO,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.ENOTCONN,
-    errno.ECONNRESET,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.ENETUNREACH,
-    errno.EMFILE,
-}
 
 
 class ImageFiles:
@@ -79,7 +60,7 @@ class ImageFiles:
         self._places = np.arange(len(paths))
         self._shape: tuple[int, ...] | None = None
         self._checked = False
-        self._patience = _PATIENCE
+        self._patience = Patience()
         self._found: Gathered | None = None
         self._facts: Facts | None = None
         self._seen: frozenset[str] | None = None  # their scales
@@ -290,19 +271,8 @@ class ImageFiles:
         return pixels, limits
 
     def _tried(self, place: int) -> tuple[Decoded, Array, Limits | None]:
-        """An image from its file, which is tried again where that may help."""
-        for wait in _WAITS:
-            try:
-                result = self._decoded(place)
-            except Unreadable as error:
-                if wait > self._patience or not (self._checked or _passing(error)):
-                    raise
-                self._patience -= wait
-                sleep(wait)
-            else:
-                self._patience = min(_PATIENCE, self._patience + _EARNED)
-                return result
-        return self._decoded(place)
+        """An image from its file, which is read again where that may help."""
+        return self._patience.tried(lambda: self._decoded(place), self._checked)
 
     def _decoded(self, place: int) -> tuple[Decoded, Array, Limits | None]:
         decoded = decode(inside(self.root, str(self.paths[place])))
@@ -328,8 +298,3 @@ class ImageFiles:
         if shape[:-1] != wanted[:-1]:
             return f"is {sides} where others are {others}: data.size, and data.fit, bring all to one size"
         return f"has {shape[-1]} channel(s) where others have {wanted[-1]}: data.channels=1 or 3 makes them alike"
-
-
-def _passing(error: Unreadable) -> bool:
-    """Whether the disk, and not the file, is the likely cause."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _PASSING

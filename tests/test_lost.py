@@ -55,7 +55,7 @@ def spoil(folder: Path) -> dict[str, str]:
 def test_a_loader_goes_on_without_what_it_lost(tmp_path: Path, workers: int) -> None:
     write_all(tmp_path)
     images = images_of(tmp_path)
-    images.images._patience = 0.0
+    images.images._patience.left = 0.0
     told = spoil(tmp_path)
     loader = StreamLoader(images, np.arange(12), 4, workers, lenient=True)
     batches = list(loader)
@@ -78,7 +78,7 @@ def test_a_loader_goes_on_without_what_it_lost(tmp_path: Path, workers: int) -> 
 def test_in_a_sliding_window_each_image_is_lost_once(tmp_path: Path) -> None:
     write_all(tmp_path)
     images = images_of(tmp_path)
-    images.images._patience = 0.0
+    images.images._patience.left = 0.0
     (tmp_path / "05.png").unlink()
     loader = StreamLoader(images, np.arange(12), 2, window=6, lenient=True)
     seen = [batch["id"][place] for batch in loader for place in counted(batch)]
@@ -89,7 +89,7 @@ def test_in_a_sliding_window_each_image_is_lost_once(tmp_path: Path) -> None:
 def test_a_stream_without_any_image_left_is_an_error(tmp_path: Path) -> None:
     write_all(tmp_path, 4)
     images = images_of(tmp_path)
-    images.images._patience = 0.0
+    images.images._patience.left = 0.0
     for path in tmp_path.glob("*.png"):
         path.unlink()
     with pytest.raises(InputError, match="no image of the stream can be read any more"):
@@ -161,7 +161,7 @@ def test_an_error_that_passes_is_waited_for_in_the_check_too(tmp_path: Path) -> 
 def test_many_lost_files_are_not_waited_for_one_by_one(tmp_path: Path) -> None:
     write_all(tmp_path, 40)
     images = images_of(tmp_path)
-    images.images._patience = 0.3
+    images.images._patience.left = 0.3
     for path in tmp_path.glob("*.png"):
         path.unlink()
     lost: dict[int, str] = {}

@@ -18,6 +18,9 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _DICOM = (".dcm", ".dicom")
 _NIFTI = (".nii", ".nii.gz")
 
+#: What decoders in Rust raise where they find what cannot be; it is no ``Exception``.
+_PANIC = "PanicException"
+
 #: What a folder is searched for, beside DICOM files without a suffix; a table may also name folders of one DICOM series.
 SUFFIXES = (*_PICTURES, *_DICOM, *_NIFTI)
 
@@ -35,6 +38,10 @@ def decode(path: Path) -> Decoded:
         raise
     except Exception as error:  # the readers' errors have no common base: OSError, SyntaxError, struct.error, KeyError, …
         raise Unreadable(f"cannot be read ({said(error, path)})") from error
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+        raise Unreadable(f"is damaged, and its decoder gave up ({error})") from error
     if decoded.pixels.dtype.kind not in "iuf":
         raise Unreadable(f"holds {decoded.pixels.dtype}, not numbers")
     if not decoded.pixels.size:

@@ -48,6 +48,6 @@ def said(error: BaseException, path: str | os.PathLike[str] | None = None) -> st
     if not words:
         return type(error).__name__
     name = type(error).__name__
-    if isinstance(error, _PLAIN) or name in ("ValueError", "RuntimeError", "Error"):
+    if isinstance(error, _PLAIN) or name in ("ValueError", "RuntimeError", "Error", "error"):
         return words
     return f"{name}: {words}"

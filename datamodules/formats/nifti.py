@@ -7,6 +7,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.affines import voxel_sizes
+from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from datamodules.formats.decoded import Array, Decoded, Unreadable, native, span_of
@@ -22,7 +23,10 @@ def read_nifti(path: Path) -> Decoded:
     Raises:
         Unreadable: it is a time series, or nothing of that.
     """
-    image: Any = nibabel.load(path)
+    try:
+        image: Any = nibabel.load(path)
+    except ImageFileError as error:
+        raise Unreadable("is no NIfTI file, or damaged: it does not begin as one") from error
     if not isinstance(image, nibabel.Nifti1Pair):
         kind = type(image).__name__.removesuffix("Image")
         raise Unreadable(f"is {kind}, no plain NIfTI: save its volume as NIfTI")

@@ -6,14 +6,16 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
@@ -27,6 +29,8 @@ from tta.tracking import alert
 _LOG = logging.getLogger(__name__)
 #: Alerts that may be on their way at once; where more pile up, nobody is listening.
 _MOST = 8
+#: Seconds between looks at what a command left in the background.
+_PAUSE = 0.05
 
 
 @dataclass
@@ -204,12 +208,35 @@ def attempt(name: str, send: Callable[[bytes], None], payload: bytes) -> None:
 def call(words: list[str], timeout: float, payload: bytes) -> None:
     """Run a command, without a shell, with the event on its standard input.
 
+    What it starts in the background has the rest of the time, and is ended with it: a run leaves no process behind.
+
     Raises:
         OSError: it cannot be run.
         subprocess.SubprocessError: it failed, or took longer than ``timeout`` seconds and was ended.
     """
-    quiet = subprocess.DEVNULL
-    subprocess.run(words, input=payload, stdout=quiet, stderr=quiet, timeout=timeout, check=True)
+    quiet, deadline = subprocess.DEVNULL, monotonic() + timeout
+    command = subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True
+    )
+    try:
+        command.communicate(payload, timeout)
+        while _lives(command.pid) and monotonic() < deadline:
+            sleep(_PAUSE)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGKILL)
+        command.wait()
+    if command.returncode:
+        raise subprocess.CalledProcessError(command.returncode, words)
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of the group is left; the number is nobody else's before the last one is gone."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def post(address: str, timeout: float, payload: bytes) -> None:

@@ -90,8 +90,21 @@ def test_a_saved_configuration_is_itself_an_argument(tmp_path: Path) -> None:
         ("stream.fraction=1", "unknown option stream.fraction"),
         ("wandb.mod=offline", "wandb"),
         ("wandb.mode=sometimes", "wandb.mode.*expected one of"),
-        ("method.lr=fast", "method.lr"),
-        ("seed=many", "seed"),
+        ("method.lr=fast", "^method.lr=fast: expected a number or auto$"),
+        ("seed=many", "^seed=many: expected a whole number$"),
+        ("wandb=disabled", "write wandb.mode=disabled"),
+        ("wandb=off", "it has options of its own, wandb.mode"),
+        ("wandb.tags=a", r"write wandb.tags=\[a\]"),
+        ("guard.alert=slack", "guard.alert.command"),
+        ("trainer=gpu", "trainer.OPTION=gpu"),
+        ("report=perhaps", "true or false"),
+        ("batch_size=32", r"did you mean stream.batch_size\?"),
+        ("method.batch_size=32", r"did you mean stream.batch_size\?"),
+        ("guard.alert.timeot=1", "unknown option guard.alert.timeot: did you mean timeout"),
+        ("data.shares=[1]", "unknown option data.shares: there are"),
+        ("name=${oc.env:HOME}", "would read the environment"),
+        ("name=${${x}:HOME}", "would read the environment"),
+        ("name=${seed}", "not in the same file"),
         ("method.lr=-1", r"method.lr=-1.0 is outside"),
         ("--seed=1", "write 'seed=1'"),
         ("--verbose", "unknown flag"),
@@ -106,12 +119,47 @@ def test_bad_words(word: str, message: str) -> None:
         configured(word)
 
 
+def test_no_sentence_shows_how_it_is_done() -> None:
+    for word in ("method.lr=fast", "wandb=x", "seed=[1]", "wandb.tags=3", "stream.window=x"):
+        with pytest.raises(InputError) as refused:
+            configured(word)
+        shown = re.search(
+            r"Config\b|Union|Literal|Optional|NoneType|<class|str'", str(refused.value)
+        )
+        assert not shown, str(refused.value)
+
+
+def test_references_are_followed_within_a_file_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROBE_SECRET", "hidden-value")
+    file = tmp_path / "run.yaml"
+    file.write_text("seed: 7\nname: run-${seed}\nmethod: tent\n")
+    assert configured(str(file)).name == "run-7"
+    for text in ("${oc.env:PROBE_SECRET}", "${oc.decode:${oc.env:PROBE_SECRET}}", "${a.${seed}}"):
+        file.write_text(f"seed: 7\nname: '{text}'\n")
+        with pytest.raises(InputError, match="would read the environment") as refused:
+            configured(str(file))
+        assert "hidden-value" not in str(refused.value)
+    # What comes from a checkpoint is not followed either, wherever it stands.
+    for data in (
+        {"kind": "phantom", "source": "${oc.env:PROBE_SECRET}"},
+        {"kind": "phantom", "subgroups": ["${seed}"]},
+    ):
+        words = read_arguments(["data.target=scanner_b", "seed=1"], adapt.GROUPS, {"data": data})
+        assert "hidden-value" not in str(words)
+        with pytest.raises(InputError, match="a reference from outside"):
+            resolve(adapt.AdaptConfig, adapt.GROUPS, words)
+
+
 def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(InputError, match="must hold options"):
         configured(str(tmp_path / "list.yaml"))
-    with pytest.raises(InputError, match="not readable YAML"):
+    with pytest.raises(
+        InputError, match=r"broken.yaml, line 2, is not readable YAML \(did not find"
+    ):
         configured(str(tmp_path / "broken.yaml"))
 
 

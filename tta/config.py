@@ -7,7 +7,6 @@ valid argument.
 """
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +16,12 @@ from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from tta.errors import InputError, said
+from tta.errors import InputError
+from tta.expected import check_names, wrong_value
+from tta.expected import closest as closest
+from tta.references import followed, merged, refuse_references
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -32,14 +35,6 @@ class Choice(Generic[T]):
 
     kind: str
     options: T
-
-
-def closest(word: str, names: Iterable[str]) -> str:
-    """A half-sentence that lists the names, the likeliest first when there is one."""
-    names = sorted(names)
-    match = difflib.get_close_matches(word, names, n=1)
-    known = f"there are: {', '.join(names)}" if names else "there are none"
-    return f"did you mean {match[0]}? ({known})" if match else known
 
 
 def read_arguments(
@@ -65,16 +60,16 @@ def read_arguments(
     )
     for layer in layers[1:]:
         _refuse_secrets(layer)
-    merged: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for layer in layers:
         for key, value in _without_none(layer).items():
             if key in groups:
-                merged[key] = _merge_group(merged.get(key), value, key, groups[key])
-            elif isinstance(value, dict) and isinstance(merged.get(key), dict):
-                merged[key] = OmegaConf.to_container(OmegaConf.merge(merged[key], value))
+                result[key] = _merge_group(result.get(key), value, key, groups[key])
+            elif isinstance(value, dict) and isinstance(result.get(key), dict):
+                result[key] = merged(result[key], value)
             else:
-                merged[key] = value
-    return merged
+                result[key] = value
+    return result
 
 
 def resolve(schema: type[T], groups: Groups, values: Mapping[str, Any]) -> T:
@@ -84,7 +79,8 @@ def resolve(schema: type[T], groups: Groups, values: Mapping[str, Any]) -> T:
         InputError: an unknown key, a value of the wrong type or out of range.
     """
     plain = {key: value for key, value in values.items() if key not in groups}
-    config = _validated(schema, plain, "")
+    elsewhere = _names_inside(schema, groups)
+    config = _validated(schema, plain, "", elsewhere)
     for group in groups:
         if not hasattr(config, group):
             continue
@@ -96,7 +92,8 @@ def resolve(schema: type[T], groups: Groups, values: Mapping[str, Any]) -> T:
         kind = value.pop("kind")
         if kind not in groups[group]:
             raise InputError(f"unknown {group}.kind {kind!r}: {closest(str(kind), groups[group])}")
-        setattr(config, group, Choice(kind, _validated(groups[group][kind], value, f"{group}.")))
+        options: Any = _validated(groups[group][kind], value, f"{group}.", elsewhere)
+        setattr(config, group, Choice(kind, options))
     return config
 
 
@@ -208,11 +205,13 @@ def _read_word(word: str) -> dict[str, Any]:
     if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
         raise InputError(f"{word!r} is not of the form key=value")
     try:
-        return _container(OmegaConf.from_dotlist([word]))
-    except Exception as error:  # the YAML parser's errors have no common base with OmegaConf's
+        node = OmegaConf.from_dotlist([word])
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
         raise InputError(
-            f"{word!r} has a value that is not YAML ({said(error)}): quote it"
+            f"{word!r} has a value that is not YAML: close its brackets, or put it in quotes twice, "
+            f"""{key}='"…"'"""
         ) from error
+    return followed(node, repr(word))
 
 
 def _read_file(word: str) -> dict[str, Any]:
@@ -231,17 +230,16 @@ def _read_file(word: str) -> dict[str, Any]:
 def _load_yaml(path: Path) -> dict[str, Any]:
     try:
         loaded = OmegaConf.load(path)
-    except Exception as error:
-        raise InputError(f"{path} is not readable YAML ({said(error, path)})") from error
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f", line {mark.line + 1},"
+        reason = getattr(error, "problem", None) or "it is no text of options"
+        raise InputError(
+            f"{path}{place} is not readable YAML ({reason}): write one 'key: value' a line"
+        ) from error
     if not OmegaConf.is_dict(loaded):
         raise InputError(f"{path} must hold options, one 'key: value' a line")
-    return _container(loaded)
-
-
-def _container(node: Any) -> dict[str, Any]:
-    container = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    return followed(loaded, str(path))
 
 
 def _sets_option(value: Any) -> bool:
@@ -293,7 +291,7 @@ def _merge_group(
     if "kind" in value and (current is None or current.get("kind") != value["kind"]):
         kind = {True: "on", False: "off"}.get(value["kind"], value["kind"])
         return {**_read_group(group, str(kind), kinds), **value, "kind": kind}
-    return _container(OmegaConf.merge(current or {}, value))
+    return merged(current or {}, value)
 
 
 def _read_group(group: str, name: str, kinds: Iterable[str]) -> dict[str, Any]:
@@ -316,13 +314,14 @@ def _has_content(path: Path) -> bool:
     )
 
 
-def _validated(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
+def _validated(
+    schema: type[T], values: Mapping[str, Any], prefix: str, elsewhere: Sequence[str] = ()
+) -> T:
+    check_names(schema, values, prefix, elsewhere)
     hints = get_type_hints(schema)
-    names = {field.name for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in names:
-            raise InputError(f"unknown option {prefix}{key}: {closest(key, names)}")
     _refuse_nan(values, prefix)
+    for key, value in values.items():
+        refuse_references(value, f"{prefix}{key}")
     values = {key: _as_float(value, hints[key]) for key, value in values.items()}
     try:
         result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
@@ -330,16 +329,23 @@ def _validated(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
         cause = error.__cause__
         if isinstance(cause, InputError):
             raise cause from None
-        key = str(getattr(error, "full_key", "") or "")
-        message = str(error).splitlines()[0]
-        if "is not a ListConfig" in message:
-            raise InputError(
-                f"{prefix}{key} is a list: write {prefix}{key}=[…], items between brackets"
-            ) from error
-        if "." in key and "not in" in message:  # an unknown key of a nested dataclass
-            raise InputError(f"unknown option {prefix}{key}: {message}") from error
-        raise InputError(f"{prefix}{key}: {message}") from error
+        path = str(getattr(error, "full_key", "") or "")
+        raise InputError(wrong_value(schema, values, path, prefix)) from error
     return result  # type: ignore[return-value]
+
+
+def _names_inside(schema: type, groups: Groups) -> list[str]:
+    """Names of all options that belong to another one, with what they belong to."""
+    owners = [(group, kind) for group, kinds in groups.items() for kind in kinds.values()]
+    owners += [
+        (name, hint)
+        for name, hint in get_type_hints(schema).items()
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type)
+    ]
+    names = (
+        f"{owner}.{field.name}" for owner, kind in owners for field in dataclasses.fields(kind)
+    )
+    return list(dict.fromkeys(names))
 
 
 def _as_float(value: Any, hint: Any) -> Any:

@@ -168,6 +168,39 @@ def test_a_hanging_command_neither_delays_nor_piles_up(caplog: pytest.LogCapture
     assert "guard.alert.command failed (TimeoutExpired)" in caplog.text
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that is dead and not yet fetched by its parent does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("waits", ["", "; sleep 60"])
+def test_what_a_command_starts_ends_with_it(
+    tmp_path: Path, waits: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = f"sleep 60 & echo $! > {tmp_path}/child{waits}"
+    alerts = Alerts(AlertConfig(command=["sh", "-c", script], timeout=0.5), "run")
+    started = monotonic()
+    send(alerts)
+    finish(alerts)
+    assert monotonic() - started < 3
+    child = int((tmp_path / "child").read_text())
+    while alive(child) and monotonic() - started < 10:  # it dies in its own time
+        sleep(0.05)
+    assert not alive(child)
+    assert ("TimeoutExpired" in caplog.text) == bool(waits)
+
+
+def test_a_child_in_the_background_may_finish_in_time(tmp_path: Path) -> None:
+    script = f"(sleep 0.3; echo sent > {tmp_path}/sent) &"
+    alerts = Alerts(AlertConfig(command=["sh", "-c", script], timeout=10), "run")
+    started = monotonic()
+    send(alerts)
+    finish(alerts)
+    assert (tmp_path / "sent").read_text() == "sent\n"
+    assert monotonic() - started < 5
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,6 +7,11 @@ from lightning import Callback
 from tta.errors import InputError
 from tta.methods import Prediction
 
+#: What the outputs say served a batch that several models answered together, and who may have a share in it: the model
+#: (or, where that is not trusted, its un-updated twin) and un-updated networks under other statistics.
+MIXTURE = "mixture"
+SHARES = ("adapted", "control", "source", "batch", "corrected")
+
 
 class Guard(Callback):
     """Base of the callbacks that judge each batch, correct the module and say what serves; place it before the records.

@@ -9,7 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from callbacks.base import Guard, prediction_of
+from callbacks.base import MIXTURE, Guard, prediction_of
 from callbacks.choice import Choice, Choosable, Reference
 from callbacks.comparison import Comparison
 from callbacks.corrections import CORRECTIONS, Guardable
@@ -41,9 +41,9 @@ class CollapseGuard(Guard):
     under those in use is the control, against which the adapted model is judged. On ALARM the module is corrected and rests for
     a while, and the batch leaves with the control's logits; so do the next ones, until two checks clear what the correction
     left, and batches that the module reports as ``skipped``. In the first batches, unless the published statistics fit well,
-    and after an alarm of doubt for as long as it is true, candidates answer together, which counts as served by the control.
+    and after an alarm of doubt for as long as it is true, candidates answer together, as a ``mixture``.
     What was found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift, ...), ``checked``,
-    ``choice`` and ``events``.
+    ``choice``, ``events``, and of a mixture the ``shares`` of those in it.
 
     Args:
         class_names: names of the classes.
@@ -239,6 +239,7 @@ class CollapseGuard(Guard):
         """Say what the batch leaves with, where that is not the adapted prediction."""
         twin = "source" if self.choice.current == "source" else "control"
         own = control if control is not None and doubted else adapted
+        mine = outputs.get("served_by", "adapted") if own is adapted else twin
         weights = self._weights(candidates, len(own.logits))
         if weights:
             said = {**candidates, str(self.choice.current): own}
@@ -246,7 +247,11 @@ class CollapseGuard(Guard):
                 [share * said[name].logits.softmax(1) for name, share in weights.items()]
             ).sum(0)
             outputs["logits"] = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
-            outputs["features"], outputs["served_by"] = own.features, "control"
+            outputs["features"], outputs["served_by"] = own.features, MIXTURE
+            outputs["shares"] = shares = dict[str, float]()
+            for name, share in weights.items():
+                who = mine if name == self.choice.current else name
+                shares[who] = shares.get(who, 0.0) + share
         elif control is not None and doubted:
             outputs["logits"], outputs["features"] = control
             if outputs.get("served_by") != "source":

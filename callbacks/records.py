@@ -13,6 +13,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.base import SHARES
 from callbacks.columns import Columns
 from callbacks.grown import Grown, Names, Rows
 from callbacks.judge import STATISTICS, cell_of
@@ -36,6 +37,7 @@ TRACE_COLUMNS = tuple(
             "skipped",
             "choice",
             "served_by",
+            *(f"share_{name}" for name in SHARES),
         ]
     )
 )
@@ -233,7 +235,8 @@ class TraceWriter(Callback):
             **outputs.get("statistics", {}),
         }
         handled = {key: outputs.get(key) for key in ("verdict", "checked", "choice", "served_by")}
-        row = {"batch": batch_idx, **measured, **handled, "skipped": whole["skipped"]}
+        shares = {f"share_{name}": share for name, share in outputs.get("shares", {}).items()}
+        row = {"batch": batch_idx, **measured, **handled, "skipped": whole["skipped"], **shares}
         self.rows.add(row)
         self._skips.update([whole["skipped"]] if whole["skipped"] else [])
         self._write(row, whole["events"])

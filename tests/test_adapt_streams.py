@@ -52,6 +52,7 @@ def test_behind_a_window_every_image_leaves_once(source: Path, tmp_path: Path, g
         assert {row["served_by"] for row in predictions[1:15]} <= {
             "control",
             "source",
+            "mixture",
         }  # until the window is full
 
 

@@ -117,13 +117,15 @@ def test_adaptation_leaves_predictions_trace_events_and_state(source: Path, tmp_
         }
         assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
         assert max(probabilities, key=lambda name: probabilities[name]) == row["prediction"]
-    assert {row["served_by"] for row in predictions[-52:]} <= {
-        "control",
-        "source",
-    }  # the short last batch
     trace = rows(tmp_path / "trace.csv")
+    # The short last batch is no business of the adapted model.
+    assert {row["served_by"] for row in predictions[-52:]} <= {"control", "source", "mixture"}
+    assert not trace[-1]["share_adapted"]
     assert list(trace[0])[:7] == ["batch", "J", "R", "drift", "entropy", "loss", "verdict"]
-    assert list(trace[0])[-4:] == ["checked", "skipped", "choice", "served_by"]
+    assert list(trace[0])[-9:-5] == ["checked", "skipped", "choice", "served_by"]
+    for row in trace:  # whoever answered the batch together is told with its share
+        shares = [float(row[key]) for key in row if key.startswith("share_") and row[key]]
+        assert sum(shares) == pytest.approx(1) if row["served_by"] == "mixture" else not shares
     assert len(trace) == 8
     assert any(row["R"] for row in trace)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
@@ -167,7 +169,7 @@ def test_methods_that_learn_nothing(source: Path, tmp_path: Path, method: str) -
         method == "norm" and "statistics" in reasons
     )  # nothing else to be alarmed about
     served = {row["served_by"] for row in rows(tmp_path / "predictions.csv")}
-    assert served <= ({"source"} if method == "source" else {"control", "source"})
+    assert served <= ({"source"} if method == "source" else {"control", "source", "mixture"})
 
 
 def test_a_run_that_is_terminated_does_not_claim_to_be_done(tmp_path: Path) -> None:
@@ -266,7 +268,9 @@ def test_a_single_image_is_served(source: Path, tmp_path: Path) -> None:
     run_adapt(
         source, tmp_path / "out", "data=npz", f"data.path={saved(tmp_path, {'images': images})}"
     )
-    assert rows(tmp_path / "out" / "predictions.csv")[-1]["served_by"] in ("control", "source")
+    served = rows(tmp_path / "out" / "predictions.csv")[-1]["served_by"]
+    assert served in ("control", "source", "mixture")
+    assert not rows(tmp_path / "out" / "trace.csv")[-1]["share_adapted"]
 
 
 def refusal(program: Any, capture: Capture, *words: str) -> str:

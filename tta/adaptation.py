@@ -16,8 +16,6 @@ from tta.repair import largest_pixel, repaired
 
 #: Share of a batch's most frequent predicted class from which on the batch counts as one of a single class.
 _SINGLE = 0.95
-#: What the module's outputs say served a batch.
-SERVED_BY = ("adapted", "control", "source")
 
 
 class AdaptationModule(LightningModule):

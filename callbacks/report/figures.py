@@ -45,6 +45,7 @@ _SERVING = {
     "batch": CONTROL,
     "control": CONTROL,
     "corrected": "#35a8b5",
+    "mixture": "#8d6fc7",
     "adapted": SERVED,
 }
 

@@ -50,7 +50,8 @@ def guard(view: View) -> list[str]:
         page.figure(
             lambda: figures.timeline(rows, events),
             "What the guard thought of each batch, under which normalisation statistics the model worked, and which "
-            "model's prediction left. Of batches too many to draw, the gravest verdict counts.",
+            "model's prediction left (of a mixture, trace.csv has the shares). Of batches too many to draw, the gravest "
+            "verdict counts.",
             "Verdicts.",
         )
     ]

@@ -545,13 +545,14 @@ def test_at_first_candidates_serve_together_by_their_evidence() -> None:
     torch.testing.assert_close(
         outputs[1]["logits"].exp(), blended(module, list(blur), guard.choice.evidence)
     )
+    assert outputs[1]["shares"].keys() == {"adapted", "source"}
+    assert outputs[1]["shares"]["source"] == pytest.approx(
+        float(torch.tensor([*guard.choice.evidence.values()]).softmax(0)[0])
+    )
     _, _, outputs = watched(blur, 4)
-    assert [output["served_by"] for output in outputs] == [
-        "control",
-        "control",
-        "control",
-        "adapted",
-    ]
+    served = [output["served_by"] for output in outputs]
+    assert served == ["mixture", "mixture", "mixture", "adapted"]
+    assert "shares" not in outputs[3]
 
 
 def test_until_the_hedge_ends_corrected_statistics_serve_along_with_the_adapted_model() -> None:
@@ -562,9 +563,11 @@ def test_until_the_hedge_ends_corrected_statistics_serve_along_with_the_adapted_
     torch.testing.assert_close(outputs[5]["logits"].exp(), expected)
     guard, _, outputs = watched(blur, 10)
     assert guard.alarms == 0
-    assert [output["served_by"] for output in outputs] == ["control"] * 6 + ["adapted"] * 4
+    assert [output["served_by"] for output in outputs] == ["mixture"] * 6 + ["adapted"] * 4
+    assert outputs[5]["shares"].keys() == {"adapted", "corrected"}
+    assert sum(outputs[5]["shares"].values()) == pytest.approx(1)
     _, _, outputs = watched({**blur, "batch": 0.3}, 10)
-    assert "control" not in [output["served_by"] for output in outputs[3:]], (
+    assert "mixture" not in [output["served_by"] for output in outputs[3:]], (
         "where published statistics fit well"
     )
 
@@ -611,7 +614,8 @@ def test_where_neither_batch_statistics_nor_the_source_fit_an_alarm_lets_all_ser
     guard, module, outputs = watched(blur, 20)
     assert guard.alarmed == [1]  # once
     assert module.paused, "for as long as doubt lasts"
-    assert [output["served_by"] for output in outputs] == ["control"] * 20
+    assert [output["served_by"] for output in outputs] == ["mixture"] * 20
+    assert outputs[1]["shares"].keys() == {"control", "source", "corrected"}  # on the alarm
     module.blur["batch"] = 0.2
     for index in range(20, 60):
         adapted = module.predict(mixed(index), "batch")

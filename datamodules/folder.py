@@ -8,7 +8,7 @@ from datamodules.images import ImageSet, Split, Strings
 from datamodules.options import FilesConfig
 from datamodules.records import Records, images_of, repeated, text
 from datamodules.splits import FOLDER
-from datamodules.walk import image_files
+from datamodules.walk import searched
 from tta.errors import InputError
 from tta.options import option
 
@@ -49,7 +49,7 @@ def records_of(root: Path, folders: str = "classes") -> Records:
     Folders train, val and test are splits. Below them, or below the root, folders are classes, or groups of images without
     labels. Folders below classes are the column ``folder``, for they may be patients.
     """
-    files = image_files(root)
+    files, notes = searched(root)
     parts = [file.split("/") for file in files]
     split = all(part[0] in _SPLITS and len(part) > 1 for part in parts)
     inner = [part[1:] if split else part for part in parts]
@@ -68,6 +68,7 @@ def records_of(root: Path, folders: str = "classes") -> Records:
         groups=folder if folders == "groups" else empty,
         splits=text(part[0] for part in parts) if split else None,
         metadata=_below(inner) if folders == "classes" else {},
+        notes=notes,
     )
 
 

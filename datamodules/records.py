@@ -55,6 +55,7 @@ class Records:
         class_names: of the classes, in order; None: those that occur.
         metadata: further columns.
         masks: (N,) path of each image's mask; empty where it has none; None: there are none.
+        notes: what was found beside them, a few words each.
     """
 
     origin: Path
@@ -67,6 +68,7 @@ class Records:
     class_names: tuple[str, ...] | None = None
     metadata: Mapping[str, Strings] = field(default_factory=dict)
     masks: Strings | None = None
+    notes: tuple[str, ...] = ()
 
 
 def text(values: Iterable[str]) -> Strings:
@@ -142,7 +144,11 @@ def images_of(
         class_names=labels.names,
         metadata={name: values[rows] for name, values in records.metadata.items()},
         spatial_dims=files.spatial_dims,
-        notes=(*missing_noted(counted, labels.missing), *hint_at(_likely(records, config))),
+        notes=(
+            *records.notes,
+            *missing_noted(counted, labels.missing),
+            *hint_at(_likely(records, config)),
+        ),
     )
     images = _without(reasons, images, config.on_error)
     refuse_mixture(files)

@@ -18,7 +18,15 @@ _SHOWN = 5  # kinds of files that a warning lists
 
 
 def image_files(root: Path) -> list[str]:
-    """Paths of all image files below a folder, relative to it, sorted; others are counted in a warning.
+    """Paths of all image files below a folder, relative to it, sorted; others are counted in a warning."""
+    found, notes = searched(root)
+    for note in notes:
+        _log.warning("%s: %s", root, note)
+    return found
+
+
+def searched(root: Path) -> tuple[list[str], tuple[str, ...]]:
+    """Paths of all image files below a folder, relative to it, sorted, and notes on the other files.
 
     A file without a known suffix is an image if it bears DICOM's mark. Links to folders are followed
     within the root, each folder once.
@@ -37,18 +45,19 @@ def image_files(root: Path) -> list[str]:
             found.append(name)
         elif not entry.name.startswith("."):
             others[os.path.splitext(entry.name)[1] or "no suffix"] += 1
+    notes = []
     if others:
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(_SHOWN))
-        _log.warning("%s: files that are no images are left out (%s)", root, kinds)
+        notes.append(f"files that are no images are left out ({kinds})")
     if leftovers:
-        _log.warning("%s: %d leftover(s) of macOS, Windows or an export left out", root, leftovers)
+        notes.append(f"{leftovers} leftover(s) of macOS, Windows or an export left out")
     if not found:
         raise InputError(
             f"{root} has no image files: expected {', '.join(SUFFIXES)}, or DICOM files without a "
             "suffix, in it or in class folders"
         )
     _refuse_odd_names(root, found)
-    return sorted(found)
+    return sorted(found), tuple(notes)
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:

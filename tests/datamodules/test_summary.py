@@ -59,11 +59,13 @@ def test_a_target_of_unknown_patients(tmp_path: Path) -> None:
     assert "the values of 'patient' look like patients: data.group=patient, if so" in lines[4]
     (tmp_path / "flat").mkdir()
     write_picture(tmp_path / "flat" / "0.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "flat" / "notes.txt").write_text("")
     flat = understood({"target": load_folder(FolderConfig(root=str(tmp_path / "flat")), "target")})
     assert flat[:2] == [
         "classes: none, for nothing is labelled",
         "images: target 1 (1 without a label)",
     ]
+    assert "files that are no images are left out (1 .txt)" in flat[-1]
 
 
 def test_volumes(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from datamodules.images import UNLABELLED, ImageSet, Split, Strings
 from datamodules.labels import missing_noted, read_labels
 from datamodules.options import AUTO, ColumnsConfig
 from datamodules.ranges import type_range, value_range
-from datamodules.splits import SPLITS, check_leaks, groups_of, likely_groups
+from datamodules.splits import SPLITS, check_leaks, groups_of, hint_at, likely_groups
 from tta.config import closest
 from tta.errors import InputError
 from tta.options import option
@@ -112,7 +112,7 @@ def images_from(
         for name, values in arrays.items()
         if name not in _KEYS and values.shape == (count,)
     }
-    groups = _groups(arrays, ids, metadata, path, group)
+    groups, hints = _groups(arrays, ids, metadata, path, group)
     written = _written(arrays, count, path)
     given = arrays.get("class_names") if class_names is None else class_names
     labels = read_labels(
@@ -137,6 +137,7 @@ def images_from(
         spatial_dims=spatial_dims,
         notes=(
             *missing_noted(written[rows if split == "target" else named], labels.missing),
+            *hints,
             *_left_out(arrays, count),
         ),
     )
@@ -206,18 +207,17 @@ def _wanted(
 
 def _groups(
     arrays: Arrays, ids: Strings, metadata: Arrays, path: Path, chosen: str | None
-) -> Strings:
-    """The group of each image; refuses one, or a likely one, in several splits."""
+) -> tuple[Strings, tuple[str, ...]]:
+    """The group of each image, and a note on what may be one; refuses one, or a likely one, in several splits."""
     named = {name: values.astype(str) for name, values in metadata.items()}
     own = arrays.get("group", np.full(len(ids), "")).astype(str)
-    groups = groups_of(own, named, chosen, ids, path)
+    likely = likely_groups(named) if chosen == AUTO and "group" not in arrays else {}
     if "split" in arrays:
-        likely = likely_groups(named) if chosen == AUTO and "group" not in arrays else {}
         rows = np.arange(len(ids)).astype(str)  # ids may count anew in each split
         known = groups_of(own, named, chosen, rows, path)
         nowhere = np.zeros(len(ids), dtype=np.bool_)
         check_leaks(path, rows, known, arrays["split"].astype(str), nowhere, likely)
-    return groups
+    return groups_of(own, named, chosen, ids, path), hint_at(likely)
 
 
 def _written(arrays: Arrays, count: int, path: Path) -> Strings:

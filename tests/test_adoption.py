@@ -15,7 +15,7 @@ from tests.test_weights import saved, used
 from tta.adoption import fitting_order, judged, output_names, output_order
 from tta.checkpoint import SourceCheckpoint
 from tta.errors import InputError
-from tta.networks import MODELS, Network, create_network, lookalikes
+from tta.networks import MODELS, Network, create_network, lookalikes, network_from
 from tta.weights import adopt, read_weights
 
 _SIZE = (32, 32)
@@ -65,6 +65,31 @@ def test_a_monai_resnet_of_stride_one_is_adopted_by_its_option(tmp_path: Path) -
         adopt(wrong, file)  # the shapes are the same
         assert not torch.allclose(wrong(images), theirs(images), atol=1e-2)
     assert {"conv1_stride": 1} in lookalikes(description)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "count"),
+    [
+        ("compact", {}, 3),
+        ("resnet10", {"norm": "group"}, 7),
+        ("densenet121", {"norm": "group"}, 1),
+        ("densenet121", {}, 0),
+        ("vit", {"hidden_size": 48, "layers": 2}, 7),
+    ],
+)
+def test_lookalikes_have_the_same_shapes(kind: str, options: dict[str, Any], count: int) -> None:
+    network, description = built(kind, **options)
+    others = lookalikes(description)
+    assert len(others) == count
+    with torch.no_grad():  # so that attention is not the same for all tokens
+        for parameter in network.parameters():
+            parameter.mul_(3 if kind == "vit" else 1)
+    for changed in others[-1:] if kind != "densenet121" else []:
+        other = network_from({**description, "options": {**description["options"], **changed}})
+        other.load_state_dict(network.state_dict())
+        images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            assert not torch.allclose(other.eval()(images), network(images), atol=1e-6)
 
 
 def test_weights_of_another_stride_are_told_loudly_with_the_option(

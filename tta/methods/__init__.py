@@ -116,6 +116,6 @@ def create_method(
     facts = {key: hyperparameters.pop(key) for key in method.uses if key in hyperparameters}
     try:
         config = method.Config(**hyperparameters)
+        return method(model, num_classes, config, head=head, known=facts)
     except InputError as error:  # options say method.NAME=, as on the command line
         raise InputError(str(error).replace("method.", "")) from None
-    return method(model, num_classes, config, head=head, known=facts)

@@ -27,15 +27,15 @@ above 1 it leaves with the forward pass before the last step.
 
 ## Beside the released code
 
-Each method was run beside the code that its authors, or others, released: same weights, same images, same views. Predictions
-and weights agree to 1e-4 over 24 updates; [tests/golden](../tests/golden/README.md) holds what that code returned. This is what
-differs, by choice.
+Each method was run beside the code that its authors, or others, released (`dsbr` beside its formula): same weights, same
+images, same views. Predictions and weights agree to 1e-4 over 24 updates; [tests/golden](../tests/golden/README.md) holds what
+that code returned. This differs, by choice, in all methods that it concerns:
 
-- Everywhere, a batch of which the filters leave nothing is no update; there a mean of nothing is NaN.
-- Everywhere, the source's running statistics are kept; there they are set to None, after which the checkpoint does not load.
-- Everywhere, `reset` takes back all that a method remembers.
-- Everywhere, random views are this project's own (`tta/views.py`): flips, turns, shifts, brightness, contrast and noise, for
-  any number of channels, and for volumes.
+- A batch of which the filters leave nothing is no update. Some of that code takes a mean of nothing, which is NaN.
+- The source's running statistics are kept. Most of that code sets them to None, and then the checkpoint does not load.
+- `reset` takes back all that a method remembers. Some of that code keeps running means, variances or momentum.
+- Random views are this project's own (`tta/views.py`): flips, turns, shifts, brightness, contrast and noise, for any number of
+  channels, and for volumes.
 
 | method | code | what differs |
 |---|---|---|

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ class ImageFiles:
     def facts(self) -> Facts:
         """What the files are, as far as they were looked at."""
         if self._facts is None:
-            self._facts = self.found.facts()
+            facts, note = self.found.facts(), self.reading.idle(self._scales())
+            self._facts = replace(facts, notes=(*facts.notes, note)) if note else facts
         return self._facts
 
     def broken(self) -> npt.NDArray[np.bool_] | None:

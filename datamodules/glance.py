@@ -17,6 +17,8 @@ _TAIL = 0.005
 
 #: The scale of signed and floating-point numbers, which may be any.
 UNSAID = "that do not say what they span"
+#: That of unsigned ones, whose type or header says it.
+SPANNED = "of unsigned numbers"
 
 
 class Form(NamedTuple):
@@ -43,7 +45,7 @@ class Form(NamedTuple):
         """What its values are, in words; those of two scales cannot share a range."""
         if self.unit:
             return f"in {self.unit}"
-        return UNSAID if self.span is None else "of unsigned numbers"
+        return UNSAID if self.span is None else SPANNED
 
 
 class Glance(NamedTuple):

@@ -65,4 +65,7 @@ class Patience:
 
 def _passing(error: Unreadable) -> bool:
     """Whether the disk, and not the file, is the likely cause."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _PASSING
+    cause: BaseException | None = error
+    while isinstance(cause, Unreadable):  # of a mask, say, within that of its image
+        cause = cause.__cause__
+    return isinstance(cause, OSError) and cause.errno in _PASSING

@@ -85,9 +85,10 @@ def _files_range(files: ImageFiles, source: Limits | None) -> Limits:
         return (min(facts.limits), max(facts.limits)) if shared and facts.limits else _UNIT
     unit = next((form.unit for form in files.found.counted() if form.unit), "")
     if unit:
+        example = ", such as [-160,240] for soft tissue" if unit == "HU" else ""
         raise InputError(
             f"the images hold {unit}, of which some range is to be shown: set "
-            "data.window=[LOW,HIGH], such as [-160,240] for soft tissue, or data.window=file"
+            f"data.window=[LOW,HIGH]{example}, or data.window=file"
         )
     return _judged(files.found, source, files.name)
 

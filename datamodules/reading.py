@@ -12,7 +12,7 @@ from monai.transforms import CropForegroundd, Spacing
 
 from datamodules.decoding import Array, Decoded, Unreadable
 from datamodules.formats.geometry import placed
-from datamodules.glance import UNSAID
+from datamodules.glance import SPANNED, UNSAID
 
 #: Shares of pixels that ``window=percentile`` maps to 0 and 1, as published for MR, which has no unit.
 _PERCENTILES = (0.5, 99.5)
@@ -87,6 +87,13 @@ class Reading:
             return True
         known = set(scales) if self.window is None else set(scales) - {UNSAID}
         return len(known) < 2
+
+    def idle(self, scales: Collection[str]) -> str:
+        """Which option does nothing for files of these scales, in words; empty: none."""
+        if self.range is None or (self.window is None and set(scales) != {SPANNED}):
+            return ""
+        why = "all files say what they span" if self.window is None else "data.window holds for all"
+        return f"data.range is not used: {why}"
 
     def _channels(self, pixels: Array) -> Array:
         have = pixels.shape[-1]

@@ -226,3 +226,26 @@ def test_a_file_that_is_left_out_does_not_speak_for_the_others(tmp_path: Path) -
     assert images.skipped.keys() == {"a.png"}
     assert images.batch(range(4))["image"].shape == (4, 1, 6, 9)
     assert images.images.facts.kinds == {"DICOM CT int16": 4}
+
+
+def test_an_option_without_effect_is_said(tmp_path: Path) -> None:
+    Image.fromarray(grey(8)).save(tmp_path / "a.png")
+    for options, why in (
+        ({}, "all files say what they span"),
+        ({"window": [0.0, 100.0]}, "data.window holds for all"),
+    ):
+        notes = target(tmp_path, range=[0.0, 99.0], **options).images.facts.notes
+        assert notes == (f"data.range is not used: {why}",)
+    (tmp_path / "b").mkdir()
+    write_dicom(
+        tmp_path / "b" / "a.dcm",
+        grey(12),
+        bits=12,
+        Modality="CT",
+        RescaleSlope="1",
+        RescaleIntercept="-1024",
+    )
+    images = target(tmp_path / "b", range=[-1000.0, 400.0])
+    assert (images.images.facts.notes, images.images.facts.limits) == ((), (-1000, 400))
+    with pytest.raises(InputError, match=r"hold HU.*data\.window=\[LOW,HIGH\], such as"):
+        value_range(target(tmp_path / "b").images, (0.0, 255.0))

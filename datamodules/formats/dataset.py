@@ -84,7 +84,7 @@ def frames(dataset: Dataset, name: str) -> list[Frame]:
     photometric = str(dataset.get("PhotometricInterpretation", ""))
     count = frames_of(dataset)
     try:
-        pixels = native(pixel_array(dataset))
+        pixels = native(_decoded(dataset))
         if photometric == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dataset)
     except _DAMAGE as error:
@@ -96,10 +96,23 @@ def frames(dataset: Dataset, name: str) -> list[Frame]:
         raise Unreadable(f"has colours as {photometric or 'it does not say'}: convert it to RGB")
     if pixels.dtype == np.float64:
         pixels = pixels.astype(np.float32)
+    if pixels.size != count * math.prod(pixels.shape[-3:]):
+        raise Unreadable(
+            "holds more pixels than it says: its Rows, Columns or NumberOfFrames are wrong"
+        )
     for keyword in _PIXELS:  # else they are kept twice as long as the headers are
         dataset.pop(keyword, None)
     planes = pixels.reshape(count, *pixels.shape[-3:])
     return [Frame(Header(dataset, index), plane, name) for index, plane in enumerate(planes)]
+
+
+def _decoded(dataset: Dataset) -> Array:
+    try:
+        return pixel_array(dataset)
+    except BaseException as error:  # a panic of the RLE decoder, which is in Rust, is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise Unreadable("cannot be decoded: its compressed pixels are damaged") from error
 
 
 def _check_kind(dataset: Dataset) -> None:

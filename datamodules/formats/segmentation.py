@@ -13,6 +13,7 @@ from datamodules.formats.geometry import (
     positions_of,
     spacing_of,
 )
+from datamodules.formats.memory import refuse_beyond_memory
 
 #: Share of a segment from which a voxel of a fractional segmentation belongs to it.
 _HALF = 0.5
@@ -41,7 +42,7 @@ def read_segmentation(dataset: Dataset, name: str) -> Decoded:
     places = (along - along[0]) / step
     if (np.abs(places - np.round(places)) > _OFF).any():
         raise Unreadable("is a segmentation whose planes are unevenly spaced: write it as NIfTI")
-    levels = np.round(places).astype(int)
+    levels = np.round(places).astype(np.int64)
     volume, overlap = _numbers(dataset, [planes[place] for place in order], levels)
     where = grid(axes, positions[order[0]], axes[0] * step, headers[0], list(range(len(volume))))
     affine = where.turned(volume.shape[1:3])
@@ -57,17 +58,18 @@ def read_segmentation(dataset: Dataset, name: str) -> Decoded:
 
 
 def _step(plane: Frame, along: Array) -> float:
-    """mm between planes: as told, else the least that there is."""
-    told = plane.header.number("SpacingBetweenSlices")
-    if told:
-        return abs(told)
-    steps = np.diff(np.unique(np.round(along, 3)))
-    return float(steps.min()) if steps.size else plane.header.number("SliceThickness") or 1.0
+    """mm between planes: as told, but no more than the least that there is."""
+    steps = np.diff(np.unique(np.round(along, 3))).tolist()
+    told = abs(plane.header.number("SpacingBetweenSlices") or 0)
+    if not told and not steps:
+        return abs(plane.header.number("SliceThickness") or 0) or 1.0
+    return float(min([told, *steps] if told else steps))
 
 
 def _numbers(dataset: Dataset, planes: list[Frame], levels: Array) -> tuple[Array, bool]:
     """(D, H, W, 1) numbers of segments, and whether some overlap."""
     kind = str(dataset.get("SegmentationType", "")).upper()
+    refuse_beyond_memory((levels[-1] + 1.0) * planes[0].pixels.size * np.uint16().itemsize)
     result = np.zeros((levels[-1] + 1, *planes[0].pixels.shape), np.uint16)
     overlap = False
     for plane, level in zip(planes, levels, strict=True):

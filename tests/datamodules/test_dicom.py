@@ -234,6 +234,7 @@ def test_a_film_is_a_volume_as_it_is_stored(tmp_path: Path) -> None:
         ({"PixelSpacing": ["1", "2", "3"]}, "3 values of PixelSpacing where 2"),
         ({"PixelSpacing": ["0", "0"]}, "PixelSpacing of 0 and 0 mm"),
         ({"BitsStored": None}, "Bits Stored"),
+        ({"Rows": 2}, "holds more pixels than it says"),
         ({"PhotometricInterpretation": "CMYK", "SamplesPerPixel": 3}, "cannot be decoded|colours"),
     ],
 )
@@ -334,3 +335,15 @@ for path in {paths!r}:
     assert missing == f"is compressed as JPEG-LS Lossless Image Compression: {install} reads it"
     assert limited.startswith("cannot be decoded: Unable to decode")
     assert limited.endswith(f": {install} may read it")
+
+
+def test_damaged_runs_are_refused(tmp_path: Path) -> None:
+    """Runs that are longer than the image: the decoder, written in Rust, panics."""
+    dataset = pydicom.dcmread(pydicom.data.get_testdata_file("MR_small_RLE.dcm", download=False))
+    (frame,) = pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1)
+    header = 64  # bytes
+    runs = frame[:header] + b"\x81\0" * ((len(frame) - header) // 2)
+    dataset.PixelData = pydicom.encaps.encapsulate([runs])
+    dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(Unreadable, match="cannot be decoded"):
+        decode(tmp_path / "a.dcm")

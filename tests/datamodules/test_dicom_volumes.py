@@ -252,11 +252,13 @@ def write_segmentation(path: Path, kind: str = "BINARY", **more: Any) -> Pixels:
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
-@pytest.mark.parametrize("told", [True, False])
-def test_a_segmentation_is_the_mask_of_its_series(tmp_path: Path, kind: str, told: bool) -> None:
+@pytest.mark.parametrize("told", [2.0, None, 1e30])  # the last is wrong
+def test_a_segmentation_is_the_mask_of_its_series(
+    tmp_path: Path, kind: str, told: float | None
+) -> None:
     slices = volume(_SLICES, 6, 16)
     series = decode(write_series(tmp_path / "ct", slices))
-    more = {"SpacingBetweenSlices": 2.0} if told else {}
+    more = {} if told is None else {"SpacingBetweenSlices": told}
     expected = write_segmentation(tmp_path / "seg.dcm", kind, **more)[:, ::-1, ::-1]
     mask = decode(tmp_path / "seg.dcm")
     np.testing.assert_array_equal(mask.pixels[..., 0], expected[1:5])
@@ -284,6 +286,27 @@ def test_a_segmentation_is_the_mask_of_one_slice(tmp_path: Path) -> None:
         else:
             with pytest.raises(Unreadable, match="marks nothing"):
                 Reading(around_mask=0).apply(decode(path), mask)
+
+
+def test_marked_planes_at_distances_that_only_the_file_explains(tmp_path: Path) -> None:
+    shared = {
+        "PlaneOrientationSequence": [item(ImageOrientationPatient=AXIAL)],
+        "PixelMeasuresSequence": measures(1, 1, SpacingBetweenSlices=2),
+    }
+    own = [
+        {
+            "PlanePositionSequence": position(0, 0, place),
+            "SegmentIdentificationSequence": [item(ReferencedSegmentNumber=3)],
+        }
+        for place in (0, 4, 10)
+    ]
+    about = {"SegmentationType": "BINARY", "sop": _SEGMENTATION}
+    path = write_frames(tmp_path / "seg", np.ones((3, 6, 9), np.uint8), own, shared, **about)
+    assert decode(path).pixels[:, 0, 0, 0].tolist() == [3, 0, 3, 0, 0, 3]
+    shared["PixelMeasuresSequence"] = measures(1, 1, SpacingBetweenSlices=1e-9)
+    write_frames(path, np.ones((3, 6, 9), np.uint8), own, shared, **about)
+    with pytest.raises(Unreadable, match="GiB of memory"):
+        decode(path)
 
 
 def test_planes_marked_on_every_second_slice_find_their_places(tmp_path: Path) -> None:

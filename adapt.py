@@ -582,6 +582,8 @@ def _told(metrics: Mapping[str, Any]) -> list[str]:
         )
     if metrics["broken_images"]:
         told.append(f"{metrics['broken_images']} images with broken pixels")
+    if metrics["unreadable_images"]:
+        told.append(f"{metrics['unreadable_images']} images without a prediction")
     return told
 
 

@@ -80,7 +80,7 @@ class Gathered:
         self.codes = np.full(count, -1, np.int32)
         self.quantiles = np.full((count, 2), np.nan, np.float32)
         self.extremes = np.full((count, 2), np.nan, np.float32)
-        self.limits = np.full((count, 2), np.nan, np.float32)
+        self.limits = np.full((count, 2), np.nan, np.float64)
         #: (N,) whether an image that was looked at has a pixel that is NaN or infinite.
         self.broken = np.zeros(count, np.bool_)
         self._spacing: dict[int, Limits] = {}

@@ -97,7 +97,9 @@ def test_a_stream_without_any_image_left_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", [[], ["workers=1"], ["stream=window", "stream.window=6"]])
-def test_a_run_leaves_a_row_for_every_image(source: Path, tmp_path: Path, extra: list[str]) -> None:
+def test_a_run_leaves_a_row_for_every_image(
+    source: Path, tmp_path: Path, extra: list[str], capsys: Any
+) -> None:
     """Without a check, files that are unreadable from the start are like those that become so."""
     names = write_all(tmp_path / "images")
     told = spoil(tmp_path / "images")
@@ -117,6 +119,7 @@ def test_a_run_leaves_a_row_for_every_image(source: Path, tmp_path: Path, extra:
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["unreadable_images"] == len(told)
     assert (folder / "report.html").is_file()
+    assert "7 images without a prediction" in capsys.readouterr().out
 
 
 def test_training_ends_in_one_sentence(tmp_path: Path, capsys: Any) -> None:

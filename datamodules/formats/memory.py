@@ -26,12 +26,19 @@ def refuse_beyond_memory(size: float) -> None:
 def available_memory() -> float:
     """Bytes that a process can still take: what Linux says is free, elsewhere all that there is."""
     try:
-        lines = _MEMORY.read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024.0 for line in lines if "MemAvailable" in line)
-    except (OSError, StopIteration):
+        free = _numbers(_MEMORY)["MemAvailable:"] * 1024.0
+    except (OSError, KeyError):
         free = float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
     try:
         limit = float((_GROUP / "memory.max").read_text())
-        return min(free, limit - float((_GROUP / "memory.current").read_text()))
-    except (OSError, ValueError):  # no such group, or one without a limit: "max"
+        used = float((_GROUP / "memory.current").read_text())
+        # What was read from files is kept while nobody else wants the room.
+        return min(free, limit - used + _numbers(_GROUP / "memory.stat")["inactive_file"])
+    except (OSError, ValueError, KeyError):  # no such group, or one without a limit: "max"
         return free
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """The numbers of a file of lines such as ``MemAvailable: 12345 kB``."""
+    words = (line.split() for line in path.read_text().splitlines())
+    return {name: int(number) for name, number, *_ in words}

@@ -30,12 +30,14 @@ from benchmarks.plan import (
     plan_tasks,
     policies_of,
 )
+from benchmarks.provenance import merge_models, record_models
 from benchmarks.report import benchmark_report
 from benchmarks.summary import OURS, as_table, summarize, with_references
 from tta import entry
 from tta.artifacts import log_artifact
 from tta.config import read_arguments, to_dict
 from tta.errors import InputError
+from tta.folder import held
 from tta.results import log_result
 from tta.tracking import create_loggers, finish, log_progress
 
@@ -63,6 +65,11 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     Returns:
         The content of ``summary.json``.
     """
+    with held(Path(config.output).expanduser()):
+        return _benchmark(config)
+
+
+def _benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     folder = output_folder(config)
     name = "-".join(
         [folder.name, *([f"shard{config.shard.replace('/', 'of')}"] if config.shard else [])]
@@ -139,6 +146,7 @@ def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] =
     grid = plan_grid(config)
     models = plan_models(config, [setting for setting, _ in grid])
     workers.train_models(missing_models(config, models), config.processes)
+    record_models(folder, models.values())
     tasks = plan_tasks(config, grid, models, _rows(folder, "results"), _rows(folder, "references"))
     total = sum(len(cases) for _, cases in grid)
     if not total:
@@ -156,6 +164,7 @@ def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] =
 
 def merge(folder: Path, parts: Sequence[Path]) -> None:
     """Put the tables of shards together, each row once, failures that nothing made good, and the costs that each measured."""
+    merge_models(folder, parts)
     tables.merge(folder, parts, _NAMES, _COLUMNS)
     done = _rows(folder, "results")
     failures = [row for part in [folder, *parts] for row in tables.read(part / "errors.csv")]

@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tta.config import Groups, closest, describe, read_arguments, resolve, save
 from tta.errors import InputError, ProcessLost, WriteError, said
 from tta.folder import is_disk_error, write_error
-from tta.processes import is_first, together
+from tta.processes import announce_start, end_with_first, is_first, together
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ def run(
         print(describe(schema, groups, usage))
         return 0
     quieten()
+    end_with_first()
     try:
         with _terminable(), nullcontext() if is_first() else redirect_stdout(io.StringIO()):
             work()
@@ -181,6 +182,8 @@ def create_trainer(arguments: Mapping[str, Any]) -> Trainer:
             "several processes share the work by trainer.strategy=ddp only, which a script can use "
             "and a notebook cannot: name it, or take trainer.devices=1"
         )
+    if trainer.world_size > 1:
+        announce_start()
     return trainer
 
 

@@ -80,6 +80,21 @@ def claimed(program: Program, config: Any, default: str) -> Iterator[Path]:
         _release(folder, lock)
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Within the block, no other process writes to the folder, which may hold results to go on from.
+
+    Raises:
+        InputError: another one does.
+        WriteError: the disk is full.
+    """
+    lock = _opened(folder)
+    try:
+        yield
+    finally:
+        _release(folder, lock)
+
+
 def check_folder(program: Program, config: Any) -> None:
     """Refuse early, before anything is read, what ``claimed`` would refuse in the end.
 
@@ -219,17 +234,22 @@ class _Occupied(InputError):
         self.reason = reason
 
 
-def _taken(folder: Path, program: Program, overwrite: bool) -> int | None:
-    """Lock a folder, and see that no results are in it."""
+def _opened(folder: Path) -> int | None:
+    """Lock a folder, which is created where there is none."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
+        return _lock(folder)
     except OSError as error:
         if is_disk_error(error):
             raise write_error(error, folder) from error
         raise InputError(
             f"the output folder {folder} cannot be written ({error.strerror}): choose another, output=DIR"
         ) from error
+
+
+def _taken(folder: Path, program: Program, overwrite: bool) -> int | None:
+    """Lock a folder, and see that no results are in it."""
+    lock = _opened(folder)
     try:
         if overwrite:
             _clear(folder, program)

@@ -6,6 +6,8 @@ stream; what comes after it is for the first process alone.
 
 import os
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +22,8 @@ from tta.errors import ProcessLost
 _TO_END = 60
 #: What Lightning's launcher leaves in the environment of the process that it was called in.
 _LAUNCHED = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+#: In their environment: which process started them.
+_STARTED_BY = "HOLDFAST_STARTED_BY"
 #: Words of the backends' errors when the connection to another process is gone.
 _GONE = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
 
@@ -46,6 +50,29 @@ def together() -> Iterator[None]:
             "one of the processes that share this run ended before the others, so it was stopped: "
             "see what that process said, or run in one process, trainer.devices=1"
         ) from error
+
+
+def announce_start() -> None:
+    """Tell the processes that a Trainer is about to start who started them."""
+    if is_first():
+        os.environ[_STARTED_BY] = str(os.getpid())
+
+
+def end_with_first() -> None:
+    """In a process that the first one started: end as soon as that is gone.
+
+    Talking to it would show as much, but not while this one still loads, or waits for a first word.
+    """
+    starter = os.environ.get(_STARTED_BY)
+    if is_first() or starter is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(starter):
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Others:

@@ -13,7 +13,9 @@ from benchmarks.paper.page import markdown
 from benchmarks.paper.plan import KEYS, create_plan, plan_tasks
 from benchmarks.paper.summary import as_table, summarize
 from benchmarks.plan import missing_models, plan_models
+from benchmarks.provenance import merge_models, record_models
 from tta import entry
+from tta.folder import held
 
 __all__ = ["as_table", "run_study"]
 
@@ -26,11 +28,16 @@ def run_study(config: PaperConfig) -> dict[str, Any]:
     Returns:
         The content of ``summary.json``.
     """
+    with held(Path(config.output).expanduser()):
+        return _run_study(config)
+
+
+def _run_study(config: PaperConfig) -> dict[str, Any]:
     folder = output_folder(config)
     if config.merge:
-        tables.merge(
-            folder, [Path(part).expanduser() for part in config.merge], {"results": KEYS}, _COLUMNS
-        )
+        parts = [Path(part).expanduser() for part in config.merge]
+        merge_models(folder, parts)
+        tables.merge(folder, parts, {"results": KEYS}, _COLUMNS)
     else:
         run_cells(config, folder)
     rows = tables.latest(tables.read(folder / "results.csv"), KEYS)
@@ -55,6 +62,7 @@ def run_cells(config: PaperConfig, folder: Path) -> None:
     plan = create_plan(config)
     models = plan_models(config, [stream.setting for stream, _ in plan])
     workers.train_models(missing_models(config, models), config.processes)
+    record_models(folder, models.values())
     tasks = plan_tasks(config, plan, models, tables.read(folder / "results.csv"))
     total = sum(len(cells) for _, cells in plan)
     left = sum(len(task.cells) for task in tasks)

@@ -1,6 +1,7 @@
 """benchmark.py from end to end on a tiny phantom: stopped and gone on with, divided and put together, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,16 @@ import pytest
 import torch
 
 import benchmark
-from benchmarks import cell, tables, workers
+from benchmarks import cell, spreading, tables
 from benchmarks.kept import OF_STREAM, of_streams, unpacked
 from benchmarks.options import BenchmarkConfig
 from benchmarks.plan import plan_grid
 from tests.callbacks.test_report import checked
 from tests.datamodules.test_files import grey, write_picture
 from tta import entry
+from tta.checkpoint import SourceCheckpoint
 from tta.errors import InputError
+from tta.folder import held
 from tta.metrics import balanced_accuracy
 
 Capture = pytest.CaptureFixture[str]
@@ -254,6 +257,39 @@ def test_results_under_other_settings_are_not_mixed(
     assert benchmark.main([*words, "seeds=[0]"]) == 0
 
 
+def test_results_of_another_source_model_are_not_mixed(
+    words: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    folder, other = tmp_path / "out", tmp_path / "others" / "phantom0"
+    words = [*words, "streams=[iid]"]
+    assert benchmark.main([*words, f"output={folder}"]) == 0
+    before = (folder / "results.csv").read_bytes()
+    checkpoint = SourceCheckpoint.load(tmp_path / "sources" / "phantom0")
+    name = next(iter(checkpoint.weights))
+    weights = {**checkpoint.weights, name: checkpoint.weights[name] + 1e-3}
+    other.mkdir(parents=True)
+    replace(checkpoint, weights=weights).save(other / "source.ckpt")
+    another = [*words, f"sources={other.parent}"]
+    assert benchmark.main([*another, "methods=[norm]", f"output={folder}"]) == 2
+    assert f"results of another source model than {other}" in capsys.readouterr().err
+    assert (folder / "results.csv").read_bytes() == before
+    assert benchmark.main([*words, f"output={folder}"]) == 0
+    # Nor are shards of two models merged.
+    assert benchmark.main([*another, f"output={tmp_path / 'two'}"]) == 0
+    parts = f"merge=[{folder},{tmp_path / 'two'}]"
+    assert benchmark.main([parts, f"output={tmp_path / 'all'}"]) == 2
+    assert "different source models (phantom0)" in capsys.readouterr().err
+    assert not (tmp_path / "all" / "results.csv").exists()
+
+
+def test_a_folder_has_one_writer(words: list[str], tmp_path: Path, capsys: Capture) -> None:
+    folder = tmp_path / "out"
+    with held(folder):
+        assert benchmark.main([*words, f"output={folder}"]) == 2
+    assert f"{folder} is in use by process" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == []
+
+
 class Odd(Exception):
     """An error that no queue can carry."""
 
@@ -268,7 +304,7 @@ def fail(task: int, tell: Any) -> None:
 
 def test_an_error_that_cannot_be_carried_stops_all_the_same() -> None:
     with pytest.raises(RuntimeError, match="Odd: odd"):
-        workers.spread(fail, [1, 2], 2, print)
+        spreading.spread(fail, [1, 2], 2, print)
 
 
 def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:

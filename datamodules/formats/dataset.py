@@ -73,8 +73,13 @@ def opened(path: Path) -> Dataset:
         ) from error
 
 
-def frames(dataset: Dataset, name: str) -> list[Frame]:
+def frames(dataset: Dataset, name: str, colours: bool = True) -> list[Frame]:
     """The planes of a file: grey, or RGB.
+
+    Args:
+        dataset: the file, which loses its pixels.
+        name: of the file.
+        colours: numbers of a palette become its colours.
 
     Raises:
         Unreadable: it holds no image, or one that cannot be decoded.
@@ -85,12 +90,12 @@ def frames(dataset: Dataset, name: str) -> list[Frame]:
     count = frames_of(dataset)
     try:
         pixels = native(_decoded(dataset))
-        if photometric == "PALETTE COLOR":
+        if photometric == "PALETTE COLOR" and colours:
             pixels = apply_color_lut(pixels, dataset)
     except _DAMAGE as error:
         reason = " ".join(str(error).split())
         raise Unreadable(f"cannot be decoded: {reason}{_remedy(dataset)}") from error
-    if photometric.startswith("MONOCHROME"):
+    if photometric.startswith("MONOCHROME") or not colours:
         pixels = pixels[..., None]
     elif pixels.shape[-1] != 3 or not photometric.startswith(("RGB", "YBR", "PALETTE")):
         raise Unreadable(f"has colours as {photometric or 'it does not say'}: convert it to RGB")

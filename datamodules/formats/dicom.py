@@ -20,7 +20,7 @@ from datamodules.formats.geometry import (
 from datamodules.formats.headers import Header, frames_of
 from datamodules.formats.rescaling import displayed, raw, unit_of
 from datamodules.formats.segmentation import read_segmentation
-from datamodules.formats.series import numbered, slices
+from datamodules.formats.series import members, numbered, slices
 
 __all__ = ["is_dicom", "read_dicom"]
 
@@ -33,14 +33,17 @@ _FRAMES = "frames without positions are the planes of a volume, in their order"
 def read_dicom(path: Path) -> Decoded:
     """A file, or all slices of a series in a folder, in raw values.
 
-    A file of one frame is a plane as it is displayed. Slices, and frames with positions, are a volume
+    A file of one frame is a plane as it is displayed, also alone in its folder. Slices, and frames with positions, are a volume
     turned to RAS like a NIfTI file's; frames without are one as they are stored.
 
     Raises:
         Unreadable: it holds no image, or none that is sure to be read rightly.
     """
     if path.is_dir():
-        return _decoded(slices(path))
+        paths = members(path)
+        if len(paths) > 1:
+            return _decoded(slices(paths))
+        path = paths[0]
     dataset = opened(path)
     if dataset.get("SOPClassUID") in _SEGMENTATIONS:
         return read_segmentation(dataset, path.name)

@@ -16,8 +16,8 @@ _DIRECTION = 1e-3
 #: Share of the distance of slices by which it may vary; positions are rounded when they are written.
 _UNEVEN = 0.1
 
-#: Share of the distance of slices below which two are at one position.
-_SAME = 0.01
+#: Share of the distance of slices below which two are at one position, and mm that are none.
+_SAME, _NONE = 0.01, 1e-5
 
 #: Part of a voxel by which a mask may lie beside its image.
 _OFF = 0.1
@@ -35,9 +35,8 @@ _TURNED = 0.01
 #: The kind of file that holds marked planes only, and is to be put in its place.
 SEGMENTATION = "DICOM SEG"
 
-_LPS_TO_RAS = np.diag(
-    [-1.0, -1.0, 1.0, 1.0]
-)  # DICOM counts towards left and back, NIfTI towards right and front
+#: DICOM counts towards left and back, NIfTI towards right and front.
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class Volume(NamedTuple):
@@ -156,7 +155,7 @@ def volume_of(positions: Array, headers: Sequence[Header]) -> Volume | None:
     along, order = distances(positions, axes)
     steps = np.diff(along)
     usual = float(np.median(steps))
-    doubled = int((steps <= _SAME * max(usual, 1.0)).sum())
+    doubled = int((steps <= max(_SAME * usual, _NONE)).sum())
     if doubled:
         raise Unreadable(
             f"has {doubled} slice(s) at the position of another, as of several phases: "

@@ -1,7 +1,6 @@
 """The attributes of one DICOM image, wherever its file keeps them."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from pydicom import Dataset
@@ -68,11 +67,8 @@ class Header:
         """
         try:
             value = self._value(name)
-            values = (
-                [float(item) for item in (value if _several(value) else [value])]
-                if _is(value)
-                else []
-            )
+            items = value if _several(value) else [value]
+            values = [float(item) for item in items] if _is(value) else []
         except (ValueError, TypeError, OverflowError) as error:
             raise Unreadable(f"has a {name} that is no number: correct it") from error
         if not all(map(math.isfinite, values)):
@@ -116,8 +112,3 @@ def _is(value: Any) -> bool:
 
 def _several(value: Any) -> bool:
     return isinstance(value, MultiValue | list | tuple) and not isinstance(value, str)
-
-
-def listed(values: Sequence[str]) -> str:
-    """Names as in "a, b and c"."""
-    return " and ".join([*([", ".join(values[:-1])] if values[1:] else []), values[-1]])

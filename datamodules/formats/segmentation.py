@@ -32,7 +32,7 @@ def read_segmentation(dataset: Dataset, name: str) -> Decoded:
     Raises:
         Unreadable: its planes have no positions, or lie on no grid.
     """
-    planes = frames(dataset, name)
+    planes = frames(dataset, name, colours=False)
     headers = [plane.header for plane in planes]
     positions, axes = positions_of(headers), axes_of(headers)
     if positions is None or axes is None:

@@ -21,11 +21,11 @@ _SHARED = {
 _SUFFIXES = ("", ".dcm", ".dicom", ".ima")
 
 
-def slices(folder: Path) -> list[Frame]:
-    """The planes of all DICOM files in a folder, in the order of their names; others are left alone.
+def members(folder: Path) -> list[Path]:
+    """The DICOM files in a folder, in the order of their names; others are left alone.
 
     Raises:
-        Unreadable: there is none, they are not of one series and patient, or do not fit together.
+        Unreadable: there is none, or one that is not what its name says.
     """
     # The index of a disc bears DICOM's mark too, and what begins with a dot is an operating system's.
     paths = [
@@ -38,10 +38,19 @@ def slices(folder: Path) -> list[Frame]:
     ]
     if not paths:
         raise Unreadable("is a folder without DICOM files")
+    return paths
+
+
+def slices(paths: Sequence[Path]) -> list[Frame]:
+    """The planes of the files of a series.
+
+    Raises:
+        Unreadable: they are not of one series and patient, or do not fit together.
+    """
     datasets = [opened(path) for path in paths]
     for several, attributes in _SHARED.items():
         _check_one(paths, datasets, several, attributes)
-    if len(paths) > 1 and max(map(frames_of, datasets)) > 1:
+    if max(map(frames_of, datasets)) > 1:
         raise Unreadable("holds files of several frames beside others: give each a folder")
     return [
         plane

@@ -244,7 +244,7 @@ def write_segmentation(path: Path, kind: str = "BINARY", **more: Any) -> Pixels:
         about |= {"MaximumFractionalValue": 200}
         frames = frames * 150 + 40  # 40 of 200 is outside, 190 inside
     else:
-        about["sop"] = _LABEL_MAP
+        about |= {"sop": _LABEL_MAP, "PhotometricInterpretation": "PALETTE COLOR"}
         frames, own = expected[list(_MARKED)].astype(np.uint8), own[:3]
     order = [2, 0, 1, *range(3, len(frames))]
     write_frames(path, frames[order], [own[place] for place in order], shared, **about)
@@ -260,7 +260,9 @@ def test_a_segmentation_is_the_mask_of_its_series(
     series = decode(write_series(tmp_path / "ct", slices))
     more = {} if told is None else {"SpacingBetweenSlices": told}
     expected = write_segmentation(tmp_path / "seg.dcm", kind, **more)[:, ::-1, ::-1]
-    mask = decode(tmp_path / "seg.dcm")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "seg.dcm").rename(tmp_path / "folder" / "seg.dcm")
+    mask = decode(tmp_path / "folder")
     np.testing.assert_array_equal(mask.pixels[..., 0], expected[1:5])
     assert (mask.spacing, mask.kind) == ((2, 0.5, 0.75), "DICOM SEG")
     stored = slices[:, ::-1, ::-1]
@@ -358,3 +360,16 @@ def test_a_segmentation_without_positions_is_refused(tmp_path: Path) -> None:
     path = write_frames(tmp_path / "seg", segments()[0], **about)
     with pytest.raises(Unreadable, match="without positions"):
         decode(path)
+
+
+def test_one_file_in_a_folder_is_that_file(tmp_path: Path) -> None:
+    slices = volume(1, 6, 9)
+    np.testing.assert_array_equal(
+        decode(write_series(tmp_path / "a", slices)).pixels[..., 0], slices[0]
+    )
+    (tmp_path / "b").mkdir()
+    film = write_frames(tmp_path / "b" / "film.dcm", volume(4, 6, 9))
+    np.testing.assert_array_equal(decode(film.parent).pixels, decode(film).pixels)
+    write_frames(film.parent / "other.dcm", volume(4, 6, 9))
+    with pytest.raises(Unreadable, match="several frames beside others"):
+        decode(film.parent)

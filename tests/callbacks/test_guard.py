@@ -440,9 +440,10 @@ def test_a_module_that_cannot_be_guarded_is_told_what_it_lacks() -> None:
 
 
 def test_names_and_shapes_that_do_not_fit_are_told() -> None:
+    said = {"logits": torch.zeros(4, 3), "features": torch.zeros(4, 6)}
     with pytest.raises(InputError, match="2 class names where logits have 3 columns"):
-        run(batches(1), classes=CLASSES[:2], model=Features())
-    said = {"logits": torch.zeros(4, 3), "features": torch.zeros(4, 6, 1, 1)}
+        CollapseGuard(CLASSES[:2]).on_train_batch_end(None, None, said, None, 0)  # type: ignore[arg-type]
+    said["features"] = torch.zeros(4, 6, 1, 1)
     guard = CollapseGuard(CLASSES)
     with pytest.raises(
         InputError, match=r"features of training_step have shape \(4, 6, 1, 1\): flatten them"

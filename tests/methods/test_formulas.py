@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
 from torch import nn
 from torch.func import functional_call
 
-from tests.conftest import small_network
+from tests.conftest import ROOT, small_network
 from tests.methods.test_methods import created, images
 from tta.errors import InputError
 from tta.methods import create_method
@@ -259,6 +260,23 @@ def test_blended_statistics_take_the_unbiased_variance_where_there_is_one() -> N
     torch.testing.assert_close(layer(x), (x - mean) / (var + norm.eps).sqrt())
     one = x[:1]
     torch.testing.assert_close(layer(one), 0.7 * one / math.sqrt(0.7 + norm.eps))
+
+
+def test_the_study_can_leave_the_last_stage_alone_as_its_code_does() -> None:
+    variants = OmegaConf.load(ROOT / "configs" / "benchmark" / "paper_exclude.yaml").variants
+    options = MODELS["compact"]()
+    for settings in OmegaConf.to_container(variants).values():
+        network, _ = create_network("compact", options, num_classes=3, channels=1, size=(32, 32))
+        kind = settings.pop("kind")
+        method = create_method(kind, network, num_classes=3, **settings)
+        # The released code skips every name with layer4 in it, and adapts all other BatchNorms.
+        expected = {
+            f"{name}.{key}"
+            for name, module in network.named_modules()
+            if isinstance(module, TestTimeBatchNorm) and "layer4" not in name
+            for key in ("weight", "bias")
+        }
+        assert set(method.adapted) == expected
 
 
 def test_a_bet_that_could_lose_all_is_refused() -> None:

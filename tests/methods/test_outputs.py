@@ -109,6 +109,11 @@ def test_an_answer_without_logits_is_a_sentence() -> None:
         ({"momentum": 2}, "^momentum=2 "),
         ({"steps": 0}, "^steps=0 must"),
         ({"lr": "auto"}, "which create_method does not know: give a number"),
+        ({"lr": "fast"}, "^lr='fast' must be one of auto, float$"),
+        ({"optimizer": "adamw"}, "^optimizer='adamw' must be one of sgd, adam, auto$"),
+        ({"normalization": "btach"}, "^normalization='btach' must be one of batch"),
+        ({"momentum": None}, "^momentum=None must be one of float$"),
+        ({"exclude": "features"}, "^exclude='features' must be one of list$"),
     ],
 )
 def test_errors_are_in_the_words_of_the_caller(options: dict[str, Any], message: str) -> None:

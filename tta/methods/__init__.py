@@ -27,7 +27,7 @@ from tta.methods.rdumb import RDumb
 from tta.methods.roid import ROID
 from tta.methods.rotta import RoTTA
 from tta.methods.sar import SAR
-from tta.methods.settings import MethodConfig, UpdateConfig
+from tta.methods.settings import MethodConfig, UpdateConfig, check_words
 from tta.methods.shot_im import SHOTIM
 from tta.methods.source import Source
 from tta.methods.t3a import T3A
@@ -114,6 +114,7 @@ def create_method(
     if num_classes < 2:
         raise InputError(f"num_classes={num_classes}: adaptation needs at least 2 classes")
     facts = {key: hyperparameters.pop(key) for key in method.uses if key in hyperparameters}
+    check_words(method.Config, hyperparameters)
     try:
         config = method.Config(**hyperparameters)
         return method(model, num_classes, config, head=head, known=facts)

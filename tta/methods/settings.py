@@ -1,7 +1,8 @@
 """Hyperparameters that methods share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tta.errors import InputError
 from tta.options import option, within
@@ -45,3 +46,30 @@ class UpdateConfig(MethodConfig):
         within(self, "alpha", 0, 1, left=False)
         if self.steps < 1:
             raise InputError(f"method.steps={self.steps} must be at least 1")
+
+
+def check_words(config: type[MethodConfig], given: Mapping[str, Any]) -> None:
+    """Refuse words that are none of a hyperparameter's, and words or None in place of a number.
+
+    The command line's are checked as they are read; in Python nothing else would, and a typing error
+    in ``optimizer`` would be an optimiser.
+
+    Args:
+        config: the method's dataclass.
+        given: hyperparameters, by name.
+
+    Raises:
+        InputError: such a value.
+    """
+    hints = get_type_hints(config)
+    for name, value in given.items():
+        parts = [hints[name]] if get_origin(hints[name]) is Literal else get_args(hints[name])
+        parts = list(parts) or [hints[name]]
+        words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+        others = [get_origin(part) or part for part in parts]
+        kinds = [part.__name__ for part in others if isinstance(part, type)]
+        misspelt = isinstance(value, str) and value not in words and "str" not in kinds
+        absent = value is None and "NoneType" not in kinds
+        if (misspelt or absent) and Any not in parts:
+            allowed = [*words, *(kind for kind in kinds if kind != "NoneType")]
+            raise InputError(f"{name}={value!r} must be one of {', '.join(allowed)}")

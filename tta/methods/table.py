@@ -16,6 +16,8 @@ source, blend, robust, median) and `alpha`. "Statistics" is what BatchNorm layer
 methods on *batch* statistics need batches of several images. "Source" is what the method needs of the source checkpoint,
 which `train.py` writes; *(option)* where only some hyperparameters do. Passes are forward/backward passes a batch.
 
+A network answers with logits (N, C), or with a tuple or dictionary that holds them; for two classes one logit will do.
+
 | method | paper | updates | passes | statistics | source | YAML |
 |---|---|---|---|---|---|---|
 """

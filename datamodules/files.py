@@ -219,10 +219,12 @@ class ImageFiles:
             form = found.first_form(self._places[[row]])
             reasons[row] = self._mismatch(form.shape)
         found.leave_out(places)
-        # A type that holds the values of all.
-        self.dtype = np.result_type(*(np.dtype(form.dtype) for form in found.counted()))
-        if self._cache is not None and self._cache.shape != self._shape:  # the first was odd
-            self._cache = Cache(len(self.paths), self._shape, self.dtype, self._cache.limit)
+        types = [np.dtype(form.dtype) for form in found.counted()]
+        self.dtype = np.result_type(*types)  # one that holds the values of all
+        cache = self._cache
+        if cache is not None and (cache.shape, cache.dtype) != (self._shape, types[0]):
+            # The first file was odd: most would never be kept.
+            self._cache = Cache(len(self.paths), self._shape, types[0], cache.limit)
         self._found, self._facts, self._seen, self._checked = found, None, None, True
 
     def _scales(self) -> frozenset[str]:

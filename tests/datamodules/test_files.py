@@ -259,3 +259,18 @@ def test_damaged_files_end_in_a_sentence(tmp_path: Path) -> None:
     for reason in refused:
         assert str(tmp_path) not in reason
         assert reason.startswith(("is ", "has ", "holds ", "cannot be ", "does not "))
+
+
+def test_where_the_first_has_another_type_the_others_are_right_and_kept(tmp_path: Path) -> None:
+    write_picture(tmp_path / "0.png", grey(8))
+    for place in range(1, 5):
+        write_picture(tmp_path / f"{place}.png", grey(16) // place)
+    images = files(tmp_path, *(f"{place}.png" for place in range(5)), cache=1e-3)
+    assert images.unreadable() == {}
+    assert images.dtype == np.uint16
+    shown = images.scaled(range(5), (0, 1))
+    np.testing.assert_allclose(shown[0, 0], grey(8) / 255, atol=1e-6)
+    np.testing.assert_allclose(shown[3, 0], grey(16) // 3 / 65535, atol=1e-6)
+    for place in range(1, 5):
+        (tmp_path / f"{place}.png").unlink()
+    assert torch.equal(images.scaled(range(5), (0, 1)), shown)

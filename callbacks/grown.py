@@ -80,7 +80,7 @@ class Rows(Sequence[Mapping[str, Any]]):
     """
 
     def __init__(self, kept: Iterable[str] | None = None) -> None:
-        self._kept = None if kept is None else frozenset(kept)
+        self._kept = None if kept is None else tuple(kept)
         # By name, in the order of the rows; None until a first value tells what a column holds.
         self._columns: dict[str, array[float] | Names | None] = {}
         self._count = 0
@@ -90,9 +90,9 @@ class Rows(Sequence[Mapping[str, Any]]):
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row."""
-        for name, value in row.items():
-            if name != "batch" and (self._kept is None or name in self._kept):
-                self._add(name, value)
+        for name in row if self._kept is None else self._kept:
+            if name != "batch" and name in row:
+                self._add(name, row[name])
         self._count += 1
 
     def _add(self, name: str, value: Any) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: whole ones load, also of earlier releases; damaged, tampered and foreign ones are refused in a sentence."""
 
+import contextlib
 import struct
 import time
 import zipfile
@@ -7,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tta.checkpoint import SourceCheckpoint, checksum, load_adapted, save_adapted
 from tta.errors import InputError
+from tta.weights import read_weights
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -199,3 +202,37 @@ def test_a_zip_bomb_is_not_unpacked(source: Path, tmp_path: Path) -> None:
     assert path.stat().st_size < 5_000_000
     with pytest.raises(InputError, match="unpacks to more than its own size"):
         SourceCheckpoint.load(path)
+
+
+def test_weights_of_other_programs_are_called_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    for content, message in (
+        (b"\x08\x08\x12\x07pytorch\x1a\x062.13.0", "is an ONNX model"),
+        (struct.pack("<Q", len(header)) + header + bytes(4), "is a safetensors file"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            read_weights(path)
+    torch.save({"a": torch.zeros(10_000_000)}, path)
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "b.pt", "w") as packed:
+        for entry in whole.infolist():
+            packed.writestr(entry.filename, whole.read(entry), zipfile.ZIP_DEFLATED)
+    with pytest.raises(InputError, match="unpacks to more than its own size"):
+        read_weights(tmp_path / "b.pt")
+
+
+def test_whatever_byte_is_damaged_is_told(source: Path, tmp_path: Path) -> None:
+    whole, path = (source / "source.ckpt").read_bytes(), tmp_path / "source.ckpt"
+    random = np.random.default_rng(0)
+    ends = [*range(1, 90, 7), *(len(whole) - k for k in range(1, 200, 13))]
+    for place in [*ends, *random.integers(len(whole), size=15).tolist()]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        with contextlib.suppress(InputError):
+            assert SourceCheckpoint.load(path).hash == SourceCheckpoint.load(source).hash
+    for size in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(InputError, match="damaged"):
+            SourceCheckpoint.load(path)

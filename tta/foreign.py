@@ -1,5 +1,6 @@
 """What a file is that is none of ours, and whether it is safe to open: told from its first bytes."""
 
+import struct
 import zipfile
 from pathlib import Path
 
@@ -30,20 +31,18 @@ def kind_of(path: Path) -> str | None:
     # The first field of an ONNX model is its version, a small number; the next ones are texts.
     if len(head) > 3 and head[0] == 0x08 and head[1] < 0x40 and head[2] in (0x12, 0x1A, 0x3A):
         return "an ONNX model, which holds a graph and no network to train: give the weights it was exported from"
-    return _kind_of_archive(path) if zipfile.is_zipfile(path) else None
+    return _kind_of_archive(path)
 
 
 def unpacks_to_more(path: Path) -> bool:
     """Whether a zip archive holds more than its own size, which none that torch wrote does."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size
+    return sum(entry.file_size for entry in _entries(path)) > path.stat().st_size
 
 
 def _kind_of_archive(path: Path) -> str | None:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    names = [entry.filename for entry in _entries(path)]
+    if not names:
+        return None
     if any("/code/" in name for name in names):
         return "a TorchScript archive, which holds code: save the state dict of the module that it was made from"
     if any(name.endswith(".npy") for name in names):
@@ -51,3 +50,14 @@ def _kind_of_archive(path: Path) -> str | None:
     if not any(name.endswith("data.pkl") for name in names):
         return "a zip archive, and not one of torch's"
     return None
+
+
+def _entries(path: Path) -> list[zipfile.ZipInfo]:
+    """What a zip archive lists; nothing where it is none, or so damaged that it cannot be listed."""
+    if not zipfile.is_zipfile(path):
+        return []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
+        return []

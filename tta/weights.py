@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tta.errors import InputError
+from tta.foreign import kind_of, unpacks_to_more
 from tta.networks import MODELS, Network, ResNetConfig, network_from
 
 #: First parts of a name that say who held the network, not what is in it: wrappers, and how our networks and MONAI's DenseNet
@@ -97,6 +98,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         name.endswith("data.pkl") for name in zipfile.ZipFile(file).namelist()
     ):
         raise InputError(f"weights={file} is an archive: unpack it, and name the bundle's folder")
+    foreign = kind_of(file)
+    if foreign is not None:
+        raise InputError(f"weights={file} is {foreign}")
+    if unpacks_to_more(file):
+        raise InputError(f"weights={file} unpacks to more than its own size: torch.save it again")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen unrelated types on what it does not load

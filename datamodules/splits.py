@@ -48,7 +48,8 @@ def groups_of(
         return np.where(known != "", known, ids)
     if chosen not in metadata:
         raise InputError(
-            f"{origin} has no column {chosen!r} (data.group): {closest(chosen, metadata)}"
+            f"{origin} has no column {chosen!r} (data.group): {closest(chosen, metadata)}; name its own, "
+            "or leave images by themselves, data.group=null"
         )
     return np.where(_named(metadata[chosen]), metadata[chosen], ids)
 

@@ -100,8 +100,10 @@ def _pixels(sets: Mapping[str, ImageSet], facts: Mapping[str, Facts]) -> str:
         said += f" (of {facts[first].images} images that were looked at)"
     for name, other in sets.items():
         kinds = facts[name].kinds
-        if set(kinds) != set(facts[first].kinds):
-            shown = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        if others := {
+            kind: count for kind, count in kinds.items() if kind not in facts[first].kinds
+        }:
+            shown = ", ".join(f"{count} {kind}" for kind, count in others.items())
             said += f"; in {name} {shown}, {other.low:g} to {other.high:g}"
     return said
 
@@ -115,7 +117,9 @@ def _volumes(facts: Facts) -> str:
     turned = (
         f"{facts.turned} of {facts.images} were turned to it" if facts.turned else "all were so"
     )
-    return f"orientation RAS (axes D, H, W; {turned}); spacing {' x '.join(sides)} mm"
+    return (
+        f"orientation RAS (axes D, H, W; {turned}); stored with a spacing of {' x '.join(sides)} mm"
+    )
 
 
 def _notes(sets: Mapping[str, ImageSet], facts: Mapping[str, Facts]) -> Iterator[str]:

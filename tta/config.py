@@ -7,6 +7,7 @@ valid argument.
 """
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -201,9 +202,11 @@ def _names_file(word: str) -> bool:
 def _read_word(word: str) -> dict[str, Any]:
     if word.startswith("-"):
         raise InputError(f"{word!r} starts with a dash: write {word.lstrip('-')!r}")
-    key = word.split("=", 1)[0]
+    key, _, value = word.partition("=")
     if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
         raise InputError(f"{word!r} is not of the form key=value")
+    if value.startswith("%"):  # a format of dates; to YAML a line of its own
+        word = f"{key}={json.dumps(value)}"
     try:
         node = OmegaConf.from_dotlist([word])
     except (YAMLError, OmegaConfBaseException, ValueError) as error:

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from adapt import GROUPS, AdaptConfig
 from datamodules import ImageSet
 from datamodules.streams import TimeConfig, stream_order
 from datamodules.streams.clock import sortable
+from tta.config import read_arguments, resolve
 from tta.errors import InputError
 
 IN_ORDER = {
@@ -68,3 +70,9 @@ def test_a_stream_in_that_order() -> None:
     images = replace(images, metadata={"day": np.array(["nan", "2024-01-01", ""])})
     with pytest.raises(InputError, match="is empty for 2 of the target's 3"):
         stream_order(TimeConfig(column="day"), images, 0)
+
+
+def test_a_format_can_be_typed() -> None:
+    words = ["source=x", "data=table", "stream=time", "stream.time_format=%d.%m.%Y %H:%M"]
+    config = resolve(AdaptConfig, GROUPS, read_arguments(words, GROUPS))
+    assert config.stream.options.time_format == "%d.%m.%Y %H:%M"

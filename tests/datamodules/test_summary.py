@@ -78,7 +78,7 @@ def test_volumes(tmp_path: Path) -> None:
     lines = understood({"target": replace(images, low=0.0, high=1.0)})
     assert "pixels: 4x5x6, 1 channel; 2 NIfTI float32: 0 to 1 becomes 0 to 1" in lines[3]
     assert lines[4] == (
-        "volumes: orientation RAS (axes D, H, W; 1 of 2 were turned to it); spacing 2.5 x 1 x 1 mm"
+        "volumes: orientation RAS (axes D, H, W; 1 of 2 were turned to it); stored with a spacing of 2.5 x 1 x 1 mm"
     )
     array = ImageSet(
         np.zeros((1, 4, 5, 6), np.uint8),

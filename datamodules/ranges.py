@@ -72,17 +72,18 @@ def refuse_mixture(files: ImageFiles) -> None:
         parts.append(f"{len(rows)} {scale} ({first.kind} {first.dtype}, as {files.name(rows[0])})")
     raise InputError(
         f"the files have values that cannot share a range: {', '.join(parts)}: leave one kind out, "
-        "scale each by its own values, data.window=percentile, or set data.range=[LOW,HIGH] for "
-        "those that do not span a type of unsigned numbers"
+        "scale each by its own values, data.window=percentile, or say what becomes 0 and 1 in those "
+        "that are not unsigned, data.range=[LOW,HIGH]"
     )
 
 
 def _files_range(files: ImageFiles, source: Limits | None) -> Limits:
     facts = files.facts
     if facts.says:
-        # Where each has its own there is none to share; MONOCHROME1 has the ends turned.
-        shared = facts.limits is not None and not files.found.own_range
-        return (min(facts.limits), max(facts.limits)) if shared and facts.limits else _UNIT
+        limits = None if files.found.own_range else facts.limits
+        if limits is None:  # each has its own, and there is none to share
+            return _UNIT
+        return min(limits), max(limits)  # MONOCHROME1 has the ends turned
     unit = next((form.unit for form in files.found.counted() if form.unit), "")
     if unit:
         example = ", such as [-160,240] for soft tissue" if unit == "HU" else ""
@@ -94,6 +95,7 @@ def _files_range(files: ImageFiles, source: Limits | None) -> Limits:
 
 
 def _judged(found: Gathered, source: Limits | None, name: Callable[[int], str]) -> Limits:
+    """0 to 1, or the source's range: the one that the values of most images fit, if it is one alone."""
     rows = found.shown(np.flatnonzero(found.codes >= 0))
     if not len(rows):
         return source or _UNIT

@@ -70,9 +70,10 @@ def _channels_last(image: Any, pixels: Array) -> Array:
     """(X, Y, Z, channels)."""
     shape = image.shape + (1,) * (3 - len(image.shape))
     more = [side for side in shape[3:] if side > 1]
-    if len(shape) == 4 and more and (more[0] > _CHANNELS or _counts_time(image.header)):
+    times = shape[3] if len(shape) > 3 else 1
+    if times > 1 and (times > _CHANNELS or _counts_time(image.header)):
         raise Unreadable(
-            f"is a time series of {shape[3]} volumes: write each to a file of its own (channels are "
+            f"is a time series of {times} volumes: write each to a file of its own (channels are "
             "saved as vectors, or without a unit of time)"
         )
     colours = pixels.ndim > len(image.shape)

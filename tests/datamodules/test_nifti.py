@@ -79,6 +79,8 @@ def test_channels_are_told_from_time_by_the_unit(tmp_path: Path) -> None:
     assert decode(save(tmp_path / "channels.nii", values)).pixels.shape == (6, 5, 4, 3)
     with pytest.raises(Unreadable, match=r"time series of 3 volumes: write each to a file"):
         decode(save(tmp_path / "time.nii", values, xyz="mm", t="sec"))
+    with pytest.raises(Unreadable, match=r"time series of 3 volumes"):
+        decode(save(tmp_path / "time.nii", values[..., None], xyz="mm", t="sec"))
     with pytest.raises(Unreadable, match="has 5 axes, 4x5x6x2x3"):
         decode(save(tmp_path / "both.nii", np.stack([values] * 2, 3), vector=True))
 

@@ -16,6 +16,7 @@ import torch
 
 import adapt
 from datamodules.source import SourceData, _Dealt
+from tests.benchmarks.test_spreading import running
 from tests.callbacks.test_report import checked
 from tests.conftest import QUICK, ROOT, TINY, TINY_TRAINING
 from tests.datamodules.test_streams import images
@@ -79,7 +80,7 @@ def test_two_processes_train_one_model_and_adapt_it_as_one(tmp_path: Path) -> No
     text, page = checked(out / "report.html")
     assert "2 processes shared each batch." in text
     assert "250 images, 4 batches" in text
-    assert "125 images up to batch 3" in text  # of features, the share of the process that writes
+    assert "32 images up to batch 0" in text  # of features, the share of the process that writes
     sensitivity = [line for line in page.rows if line[0] in checkpoint.class_names]
     assert sum(int(line[1]) for line in sensitivity if len(line) == 5) == 250
 
@@ -110,7 +111,7 @@ def entropy(row: dict[str, str], names: list[str]) -> float:
 @pytest.mark.slow
 def test_a_lost_process_ends_the_run_with_a_sentence(source: Path, tmp_path: Path) -> None:
     long = ["method=tent", "stream.passes=500", *TINY]
-    running = subprocess.Popen(
+    first = subprocess.Popen(
         command("adapt.py", f"source={source}", f"output={tmp_path}", *long),
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -119,21 +120,44 @@ def test_a_lost_process_ends_the_run_with_a_sentence(source: Path, tmp_path: Pat
     )
     started, file = time.monotonic(), tmp_path / "predictions.csv"
     while not (file.is_file() and file.stat().st_size > 4000):
-        assert running.poll() is None
+        assert first.poll() is None
         assert time.monotonic() < started + 200
         time.sleep(0.1)
-    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
     if not children.is_file():
-        running.kill()
+        first.kill()
         pytest.skip("this system does not tell the children of a process")
     os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
-    _, errors = running.communicate(timeout=60)
-    assert running.returncode == 1
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 1
     assert "ended before the others" in errors
     assert "Traceback" not in errors
     with file.open(newline="") as written:
         assert len(list(csv.reader(written))) > 1
     assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_first_one_while_they_still_load(
+    source: Path, tmp_path: Path
+) -> None:
+    words = command("adapt.py", f"source={source}", f"output={tmp_path}", *TINY)
+    first = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
+    if not children.is_file():
+        first.kill()
+        pytest.skip("this system does not tell the children of a process")
+    started = time.monotonic()
+    while not children.read_text():
+        assert time.monotonic() < started + 200
+        time.sleep(0.05)
+    [other] = map(int, children.read_text().split())
+    first.kill()
+    first.wait()
+    deadline = time.monotonic() + 60
+    while running(other):
+        assert time.monotonic() < deadline, "a process stayed behind"
+        time.sleep(0.1)
 
 
 def test_training_images_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from benchmarks import cell, spreading, tables
 from benchmarks.kept import OF_STREAM, of_streams, unpacked
 from benchmarks.options import BenchmarkConfig
 from benchmarks.plan import plan_grid
+from benchmarks.summary import as_lines
 from tests.callbacks.test_report import checked
 from tests.datamodules.test_files import grey, write_picture
 from tta import entry
@@ -141,6 +142,14 @@ def test_a_stopped_run_goes_on_and_shards_make_a_whole(
             ("tent", "ours", "4"),
         ]
         assert all(" to " in line[6] for line in table)
+        told = json.loads((folder / "summary.json").read_text())
+        for line in as_lines(told)[1:]:  # and so does the table on the console
+            assert [cell or "" for cell in line] in page.rows
+        for line in table:
+            scored = "guarded" if line[2] == "ours" else "unguarded"
+            mean = sum(row[scored] for row in results(folder)) / 4
+            gain = mean - sum(row["control"] for row in results(folder)) / 4
+            assert (line[4], line[5]) == (f"{mean:.1f}", f"{round(gain, 1) + 0.0:+.1f}")
         assert "images of each stream" in text
 
 

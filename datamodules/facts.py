@@ -147,7 +147,7 @@ class Gathered:
         low, high = self.extremes[seen].T
         uses = {} if self.own_range else {form: self._use(form) for form in counts}
         known = [use for use in uses.values() if use is not None]
-        limits = self.limits[seen]
+        limits = np.sort(self.limits[seen], axis=1)  # MONOCHROME1 has them turned
         same = bool(len(seen)) and bool((limits == limits[0]).all())
         return Facts(
             images=len(seen),

@@ -93,6 +93,8 @@ def test_a_window_holds_for_raw_values_and_monochrome1_is_turned_over_after_it(
     assert padded[0].max() == padded[-1].max() == 0  # what surrounds it is dark
     other = write_dicom(tmp_path / "b", pixels, **own)
     torch.testing.assert_close(shown(other, window="file"), 1 - shown(path, window="file"))
+    both = ImageFiles(tmp_path, text(["a", "b"]), Reading())
+    assert (both.facts.limits, both.facts.says) == ((0, 4095), True)
 
 
 def test_a_radiograph_spans_what_it_stores_and_the_sets_range_is_not_turned_over(

@@ -289,6 +289,10 @@ def test_a_shortcut_without_weights_is_named(tmp_path: Path) -> None:
     network, description = built("densenet121")
     with pytest.raises(InputError, match=r"it fits model=resnet18 model\.shortcut=A"):
         adopt(network, file, description=description)
+    grouped = saved(tmp_path / "grouped.pt", built("compact", norm="group")[0].state_dict())
+    network, description = built("compact")
+    with pytest.raises(InputError, match=r"it fits model=compact model\.norm=group$"):
+        adopt(network, grouped, description=description)
     right, _ = built("resnet18", shortcut="A")
     adopt(right, file)
     images = torch.rand(2, 1, 32, 32)

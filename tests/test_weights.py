@@ -13,8 +13,9 @@ import train
 from tests.conftest import QUICK, TINY_TRAINING
 from tta.checkpoint import SourceCheckpoint
 from tta.errors import InputError
+from tta.matching import match
 from tta.networks import MODELS, Network, create_network
-from tta.weights import adopt, match, read_weights
+from tta.weights import adopt, read_weights
 
 
 def ours(kind: str, classes: int = 3, **options: Any) -> Network:

@@ -116,8 +116,10 @@ def judged(
         reasons = "; ".join(hints) or f"see to {_SUSPECTS}"
         raise InputError(f"weights= are not what their owner measured: {sentences[0]}: {reasons}")
     if (score - chance) / (100 - chance) < _DOUBTFUL and not hints:
-        hints = [f"if its owner measured more, see to {_SUSPECTS}"]
-        hints[0] = f"that is nearer to chance than to right: {hints[0]}"
+        hints = [
+            "that is nearer to chance than to right: if its owner measured more, see to "
+            + _SUSPECTS
+        ]
     return sentences + [f"WARNING: {hint}" for hint in hints]
 
 

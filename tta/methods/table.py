@@ -45,8 +45,8 @@ that code returned. This differs, by choice, in all methods that it concerns:
 
 _FOOTER = """
 The study behind `dsbr` leaves the last stage alone **in every method**: its code skips `layer4` of a ResNet, and `blocks.9` to
-`blocks.11` and the last `norm` of a ViT. Here `tent`, `dot`, `roid` and `dsbr` adapt all normalisation layers, as their papers
-say; `method.exclude=[features.layer4]` adapts what that code does. [paper.md](paper.md) can be measured so as well:
+`blocks.11` and the last `norm` of a ViT. Here `tent`, `dot`, `roid` and `dsbr` adapt all normalisation layers;
+`method.exclude=[features.layer4]` adapts what that code does. [paper.md](paper.md) can be measured so as well:
 
     python benchmark.py configs/benchmark/paper_exclude.yaml data.root=DIR sources=DIR
 """
@@ -119,9 +119,7 @@ RELEASED: dict[str, _Released] = {
         "yarinbar/poem",
         f"the source's entropies are kept as 101 quantiles; a clip that lets a bet lose all is refused; {_LAST}",
     ),
-    "memo": _Released(
-        _TTA, "the source's statistics, as in its paper's code for GroupNorm; there a blend"
-    ),
+    "memo": _Released(_TTA, "keeps the source's statistics; there a blend with the views'"),
     "lame": _Released(_TTA, "returns log-probabilities; there probabilities"),
     "t3a": _Released("matsuolab/T3A"),
 }

@@ -12,6 +12,7 @@ import torch
 from pydicom import uid
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
+import datamodules
 from datamodules.decoding import Unreadable, decode
 from datamodules.files import ImageFiles
 from datamodules.formats.dicom import is_dicom
@@ -322,8 +323,11 @@ def test_a_missing_decoder_is_named_with_what_installs_it() -> None:
     paths = [str(pydicom.data.get_testdata_file(name, download=False)) for name in names]
     code = f"""
 import sys
-sys.modules |= dict.fromkeys(("pylibjpeg", "jpeg_ls"))
 from pathlib import Path
+from types import ModuleType
+sys.modules |= dict.fromkeys(("pylibjpeg", "jpeg_ls"))
+package = sys.modules["datamodules"] = ModuleType("datamodules")  # without what it imports
+package.__path__ = [{str(Path(datamodules.__file__).parent)!r}]
 from datamodules.formats.dataset import Unreadable, frames, opened
 for path in {paths!r}:
     try:

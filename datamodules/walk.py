@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datamodules.decoding import SUFFIXES, is_dicom
+from datamodules.formats.foreign import what_it_is
 from datamodules.paths import is_below
 from tta.errors import InputError, said
 
@@ -37,7 +38,7 @@ def searched(root: Path) -> tuple[list[str], tuple[str, ...]]:
     if not root.is_dir():
         raise InputError(f"the folder {root} does not exist: check data.root and data.target")
     found: list[str] = []
-    others, leftovers = Counter[str](), 0
+    others, leftovers, example = Counter[str](), 0, ""
     for name, entry in _walk(root):
         if _is_leftover(entry.name):
             leftovers += 1
@@ -45,6 +46,8 @@ def searched(root: Path) -> tuple[list[str], tuple[str, ...]]:
             found.append(name)
         elif not entry.name.startswith("."):
             others[os.path.splitext(entry.name)[1] or "no suffix"] += 1
+            if not example and entry.is_file():
+                example = f" ({name} {what_it_is(Path(entry.path))})"
     notes = []
     if others:
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(_SHOWN))
@@ -54,7 +57,7 @@ def searched(root: Path) -> tuple[list[str], tuple[str, ...]]:
     if not found:
         raise InputError(
             f"{root} has no image files: expected {', '.join(SUFFIXES)}, or DICOM files without a "
-            "suffix, in it or in class folders"
+            f"suffix, in it or in class folders{example}"
         )
     _refuse_odd_names(root, found)
     return sorted(found), tuple(notes)

@@ -101,3 +101,13 @@ def test_a_name_with_a_zero_byte_is_refused(tmp_path: Path) -> None:
     assert load_images("table", config, "target").skipped == {
         "b\0d.png": "has a NUL in its path, which no file has"
     }
+
+
+def test_a_folder_of_another_kind_of_files_says_which(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.svs").write_bytes(b"II*\0")
+    with pytest.raises(
+        InputError,
+        match=r"no image files: .*\(a/1\.svs is a whole-slide image: cut it into patches",
+    ):
+        image_files(tmp_path)

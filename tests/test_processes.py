@@ -15,12 +15,14 @@ import pytest
 import torch
 
 import adapt
+import train
 from datamodules.source import SourceData, _Dealt
 from tests.benchmarks.test_spreading import running
 from tests.callbacks.test_report import checked
 from tests.conftest import QUICK, ROOT, TINY, TINY_TRAINING
 from tests.datamodules.test_streams import images
 from tests.test_programs import rows
+from tta import entry
 from tta.checkpoint import SourceCheckpoint
 from tta.errors import InputError
 from tta.metrics import balanced_accuracy
@@ -158,6 +160,14 @@ def test_processes_end_with_the_first_one_while_they_still_load(
     while running(other):
         assert time.monotonic() < deadline, "a process stayed behind"
         time.sleep(0.1)
+
+
+def test_one_device_unless_more_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.trainer_arguments({}, max_epochs=1)["devices"] == 1
+    assert entry.trainer_arguments({"devices": "auto"}, max_epochs=1)["devices"] == "auto"
+    for program in (train, adapt):
+        assert program.main(["--help"]) == 0
+        assert "one device is used unless trainer.devices=N" in capsys.readouterr().out
 
 
 def test_training_images_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:

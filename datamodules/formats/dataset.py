@@ -19,6 +19,7 @@ from pydicom.uid import RTStructureSetStorage, VLWholeSlideMicroscopyImageStorag
 from datamodules.formats.decoded import Array, Unreadable, native
 from datamodules.formats.headers import Header, frames_of
 from datamodules.formats.memory import refuse_beyond_memory
+from tta.errors import said
 
 _PREAMBLE = 128  # bytes of a DICOM file before its mark
 _MARK = b"DICM"
@@ -93,7 +94,7 @@ def frames(dataset: Dataset, name: str, colours: bool = True) -> list[Frame]:
         if photometric == "PALETTE COLOR" and colours:
             pixels = apply_color_lut(pixels, dataset)
     except _DAMAGE as error:
-        reason = " ".join(str(error).split())
+        reason = said(error)
         raise Unreadable(f"cannot be decoded: {reason}{_remedy(dataset)}") from error
     if photometric.startswith("MONOCHROME") or not colours:
         pixels = pixels[..., None]

@@ -193,8 +193,8 @@ def _carried_out(config: AdaptConfig, held: ExitStack) -> tuple[Path, dict[str, 
         config.trainer, max_epochs=1, enable_checkpointing=False, log_every_n_steps=1
     )
     images = target_images(config, checkpoint)
-    columns = _columns(config, images)
     tell({"target": images})
+    columns = _columns(config, images)
     stream = config.stream.options
     items = create_stream(stream, images, config.seed)
     loader = StreamLoader(
@@ -273,14 +273,14 @@ def check(config: AdaptConfig) -> Path:
     checkpoint = SourceCheckpoint.load(config.source)
     entry.trainer_arguments(config.trainer)
     images = target_images(config, checkpoint)
+    sets = {"target": images}
+    tell(sets)
     _columns(config, images)
     create_stream(config.stream.options, images, config.seed)
     module, _, config = create_module(config, checkpoint)
     if config.start is not None:
         module.method.load_adapted_state(load_adapted(config.start, checkpoint))
     folder = sheet_folder(config, _run_name(config))
-    sets = {"target": images}
-    tell(sets)
     return write_sheet(folder, folder.name, understood(sets), sets)
 
 

@@ -200,7 +200,6 @@ def train(config: TrainConfig) -> Path:
     adopted = config.weights is not None
     default = _run_name(config)
     data, network, description = _prepared(config)
-    tell(data.images)
     arguments = entry.trainer_arguments(config.trainer, max_epochs=config.epochs)
     with claimed(PROGRAM, config, default) as folder:
         name = folder.name if config.output is None else config.name or default
@@ -270,12 +269,12 @@ def check(config: TrainConfig) -> Path:
     if config.calibrate.kind == "only":
         assert config.source is not None
         data = _source_data(config)
+        tell(data.images)
         _check_fit(data, SourceCheckpoint.load(config.source))
     else:
         data = _prepared(config)[0]
     entry.trainer_arguments(config.trainer)
     folder = sheet_folder(config, _run_name(config))
-    tell(data.images)
     return write_sheet(folder, folder.name, understood(data.images), data.images)
 
 
@@ -288,6 +287,7 @@ def _run_name(config: TrainConfig) -> str:
 def _prepared(config: TrainConfig) -> tuple[SourceData, Network, dict[str, Any]]:
     """The images, and the network for them with its input scaling, or with the weights that it adopts."""
     data = _source_data(config)
+    tell(data.images)
     _subgroups(config, data)  # a column that is not there is refused before training
     images = data.images["train"]
     network, description = create_network(
@@ -318,8 +318,8 @@ def recalibrate(config: TrainConfig) -> Path:
     assert config.source is not None
     checkpoint = SourceCheckpoint.load(config.source)
     data = _source_data(config)
-    _check_fit(data, checkpoint)
     tell(data.images)
+    _check_fit(data, checkpoint)
     images = data.images["train"]
     network, classes = checkpoint.build(), images.num_classes
     if checkpoint.fisher is None:

@@ -36,7 +36,7 @@ def test_messages_are_not_cut_off(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_arguments([str(file)], {})
     assert str(caught.value).count(str(file)) == 1
-    assert str(caught.value).endswith(")")
+    assert "did not find expected node content" in str(caught.value)
     text = tmp_path / ("long-" * 30 + ".npz")
     text.write_text("no archive")
     with pytest.raises(InputError) as caught:

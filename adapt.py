@@ -92,6 +92,7 @@ PROGRAM = Program(
         "config.yaml",
         "stream.csv",
         "preflight.json",
+        "*.ckpt.*.part",
         "tensorboard/events.out.tfevents.*",
     ),
 )

@@ -87,7 +87,10 @@ PROGRAM = Program(
     "train.py",
     "runs/train",
     results=("source.ckpt", _TRAINED, "metrics.json"),
-    others=("config.yaml", "csv/*", "checkpoints/best.ckpt", "tensorboard/events.out.tfevents.*"),
+    others=(
+        *("config.yaml", "csv/*", "checkpoints/best.ckpt", "*.ckpt.*.part"),
+        "tensorboard/events.out.tfevents.*",
+    ),
 )
 #: ``calibrate=only`` leaves a checkpoint beside whatever else is there.
 RECALIBRATION = Program("train.py", "runs/train", results=("source.ckpt",), others=())

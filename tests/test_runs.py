@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import adapt
 import train
@@ -72,6 +74,14 @@ def test_no_argument_of_the_trainer_changes_what_is_served(
 )
 def test_training_keeps_what_it_needs(capsys: Capture, word: str) -> None:
     assert "is settled by train.py" in refusal(train, capsys, *TINY_TRAINING, f"trainer.{word}")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("program", [adapt, train])
+def test_a_gpu_that_is_not_there_is_told(source: Path, capsys: Capture, program: Any) -> None:
+    ours = [f"source={source}"] if program is adapt else []
+    said = refusal(program, capsys, *ours, "trainer.accelerator=gpu")
+    assert "torch finds no such device here" in said
 
 
 def when(ready: Callable[[], bool], act: Callable[[], object]) -> Thread:

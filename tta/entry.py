@@ -172,8 +172,9 @@ def create_trainer(arguments: Mapping[str, Any]) -> Trainer:
     try:
         trainer = Trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(
-            f"lightning.Trainer refuses its arguments ({said(error)}): check trainer.*"
+            f"lightning.Trainer refuses its arguments ({reason}): check trainer.*"
         ) from error
     # Copies of this process would keep what they find to themselves; sharded weights are in no one's.
     copied = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)

@@ -193,7 +193,7 @@ def carry_out(steps: Sequence[tuple[Path, Callable[[], object]]], kept: Sequence
         try:
             with writing(path):
                 write()
-            whole.append(path.name)
+            whole += [path.name] if path.exists() else []  # a step need not leave a file
         except WriteError as error:
             failed[path] = error.__cause__
     for path, cause in failed.items():

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning import Trainer
 
 from tta.errors import InputError
@@ -45,6 +46,7 @@ def check_serving(given: Mapping[str, Any]) -> None:
     Raises:
         InputError: there is such an argument.
     """
+    _check_device(given)
     for name in _known(given):
         if name not in _SERVING:
             instead = _INSTEAD.get(name, "a stream does without it")
@@ -59,11 +61,24 @@ def check_training(given: Mapping[str, Any]) -> None:
     Raises:
         InputError: there is such an argument.
     """
+    _check_device(given)
     for name in _known(given):
         if name in _TRAINING:
             raise InputError(
                 f"trainer.{name} is settled by train.py: leave it out; {_TRAINING[name]}"
             )
+
+
+def _check_device(given: Mapping[str, Any]) -> None:
+    """Refuse a GPU where there is none, in words of our own."""
+    wanted = str(given.get("accelerator", "auto"))
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    here["gpu"] = any(here.values())
+    if not here.get(wanted, True):
+        raise InputError(
+            f"trainer.accelerator={wanted}: torch finds no such device here; take "
+            "trainer.accelerator=cpu, or leave it out"
+        )
 
 
 def _known(given: Mapping[str, Any]) -> list[str]:

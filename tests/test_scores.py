@@ -91,6 +91,9 @@ def test_differences_are_paired() -> None:
     assert low < gap < high
     alone = intervals(probabilities, labels, groups, 300)["balanced_accuracy"]
     assert high - low < alone[1] - alone[0]  # most images are the same to both
+    sure = torch.nn.functional.one_hot(labels[:60], 3).float()
+    certain = intervals(sure, labels[:60], np.arange(60), 100)["accuracy"]  # all right
+    assert certain == [pytest.approx(100 * 0.025 ** (1 / 60), abs=1e-3), 100]
     assert difference(said, other, labels, np.zeros(400), 3, 100) is None
     assert intervals(probabilities, labels, np.zeros(400), 100) == {}
 

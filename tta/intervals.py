@@ -64,7 +64,14 @@ def intervals(
         for name, values in parts.items():
             drawn.setdefault(name, []).append(values)
     ends = {name: _interval(np.concatenate(values)) for name, values in drawn.items()}
-    by_class = {name: ends.pop(f"of {label}") for label, name in enumerate(class_names)}
+    with_class = (support > 0).sum(0)
+    fewest = int(with_class[with_class > 0].min())
+    by_class = {
+        name: _opened(ends.pop(f"of {label}"), int(with_class[label]))
+        for label, name in enumerate(class_names)
+    }
+    ends["accuracy"] = _opened(ends["accuracy"], len(names))
+    ends["balanced_accuracy"] = _opened(ends["balanced_accuracy"], fewest)
     found: dict[str, Any] = {name: pair for name, pair in ends.items() if pair is not None}
     if class_names:
         found["sensitivity"] = {name: pair for name, pair in by_class.items() if pair is not None}
@@ -160,3 +167,16 @@ def _interval(values: Numbers) -> list[float] | None:
     if np.isnan(values).all():
         return None
     return [round(float(end), 4) for end in 100 * np.nanpercentile(values, _ENDS)]
+
+
+def _opened(pair: list[float] | None, groups: int) -> list[float] | None:
+    """An interval that is none, since all are right or all wrong and no resample can differ: the exact one of a share.
+
+    Args:
+        pair: in percent.
+        groups: of which the share is taken.
+    """
+    margin = round(100 * (1 - 0.025 ** (1 / max(groups, 1))), 4)
+    if pair == [100, 100]:
+        return [100 - margin, 100.0]
+    return [0.0, margin] if pair == [0, 0] else pair

@@ -15,7 +15,7 @@ from callbacks.report.observe import AdaptedObserver
 from callbacks.report.unupdated import Answers, Unupdated
 from callbacks.verdict import Thresholds
 from tta.checkpoint import SourceCheckpoint
-from tta.intervals import difference
+from tta.intervals import FEW, difference
 from tta.metrics import balanced_accuracy
 from tta.scores import pooled
 
@@ -127,19 +127,25 @@ class View:
         )
 
     def gap(self, rows: Tensor | None = None) -> str | None:
-        """Balanced accuracy of what was served against the control's, with its interval; None: there is none."""
+        """Balanced accuracy of what was served against the control's, with its interval where groups are no few.
+
+        None: there is no control, or no label.
+        """
         if "control" not in self.models or not self.labelled:
             return None
         rows = torch.ones(len(self.scored.labels), dtype=torch.bool) if rows is None else rows
         if not (self.scored.labels[rows] >= 0).any():
             return None
+        text = page.signed(self.score("served", rows) - self.score("control", rows))
+        groups, labels = self.scored.groups[rows.numpy()], self.scored.labels[rows]
+        if len(np.unique(groups[(labels >= 0).numpy()])) < FEW:
+            return text
         served, control = (self.scored.models[name].predictions[rows] for name in _COMPARED)
         ends = difference(
-            *(served, control, self.scored.labels[rows], self.scored.groups[rows.numpy()]),
+            *(served, control, labels, groups),
             classes=len(self.names),
             repeats=self.facts.repeats,
         )
-        text = page.signed(self.score("served", rows) - self.score("control", rows))
         return text if ends is None else f"{text} ({' to '.join(map(page.signed, ends))})"
 
     def legend(self) -> str:

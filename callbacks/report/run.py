@@ -45,7 +45,9 @@ def tiles(view: View) -> str:
     if view.labelled:
         if metrics["level"] == "group":
             shown["scored, by their images' mean"] = page.counted(metrics["groups"], "group")
-        ends = scored.between(metrics.get("intervals", {}).get("balanced_accuracy"))
+        ends = scored.between(
+            metrics.get("intervals", {}).get("balanced_accuracy"), metrics["groups"]
+        )
         named = "balanced accuracy, served" + ("" if ends is None else f" (95 %: {ends})")
         shown[named] = f"{metrics['balanced_accuracy']:.1f} %"
         for name in reversed(view.models):

@@ -52,7 +52,7 @@ def per_class(view: View) -> str:
         rows.append(
             [
                 *(name, marked_few(count, groups), metrics["sensitivity"].get(name)),
-                between(ends.get(name)),
+                between(ends.get(name), groups),
                 *(part.get(name) for part in (metrics["specificity"], area)),
             ]
         )
@@ -64,9 +64,9 @@ def per_class(view: View) -> str:
     return f"<div>{page.table(head, rows[:ROWS])}{''.join(notes)}</div>"
 
 
-def between(ends: Sequence[float] | None) -> str | None:
-    """An interval as a table has it."""
-    return None if ends is None else f"{ends[0]:.1f} to {ends[1]:.1f}"
+def between(ends: Sequence[float] | None, groups: int) -> str | None:
+    """An interval as a table has it; none of a few groups, of which resamples hardly differ."""
+    return None if ends is None or groups < FEW else f"{ends[0]:.1f} to {ends[1]:.1f}"
 
 
 def marked_few(count: int, groups: int) -> str:
@@ -78,7 +78,8 @@ def few_note(rows: Sequence[Sequence[Any]], *columns: int) -> list[str]:
     """What the mark means, where a row has it."""
     if not any(str(row[column]).endswith("*") for row in rows for column in columns):
         return []
-    text = f"* fewer than {FEW} patients or slides: one more or less moves the figure by over {100 // FEW} points."
+    text = f"* fewer than {FEW} patients or slides: one more or less moves the figure by over {100 // FEW} points, "
+    text += "and an interval would promise too much."
     return [page.paragraph(text)]
 
 
@@ -168,7 +169,7 @@ def by_group(view: View, parts: Mapping[str, Any], values: npt.NDArray[Any]) -> 
         rows.append(
             [
                 *(value, *_counts(view, part), part.get("balanced_accuracy")),
-                between(ends),
+                between(ends, part["groups"]),
                 *(view.score(name, member) if known else None for name in others),
                 *([view.gap(member)] if "control" in others else []),
                 *(part.get("auroc", {}).get("macro"), part.get("ece")),

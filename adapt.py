@@ -50,7 +50,7 @@ from tta.candidates import Candidates
 from tta.checkpoint import SourceCheckpoint, load_adapted, save_adapted, source_file
 from tta.config import read_arguments, resolve, to_dict
 from tta.errors import InputError
-from tta.folder import Program, carry_out, check_folder, claimed, sheet_folder, writing
+from tta.folder import Program, carry_out, check_folder, claimed, held, sheet_folder, writing
 from tta.methods import METHODS, Method, create_method
 from tta.methods.scaling import scaled
 from tta.options import option
@@ -182,11 +182,11 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
 def carried_out(config: AdaptConfig) -> tuple[Path, dict[str, Any]]:
     """The same as ``adapt``; returns the folder as well."""
     check_folder(PROGRAM, config)
-    with ExitStack() as held:
-        return _carried_out(config, held)
+    with ExitStack() as stack:
+        return _carried_out(config, stack)
 
 
-def _carried_out(config: AdaptConfig, held: ExitStack) -> tuple[Path, dict[str, Any]]:
+def _carried_out(config: AdaptConfig, stack: ExitStack) -> tuple[Path, dict[str, Any]]:
     seed_everything(config.seed, workers=True, verbose=False)
     assert config.source is not None
     checkpoint = SourceCheckpoint.load(config.source)
@@ -209,7 +209,7 @@ def _carried_out(config: AdaptConfig, held: ExitStack) -> tuple[Path, dict[str, 
     watch: list[Callback] = [] if guard is None else [guard]
     if isinstance(guard, CollapseGuard):
         watch.append(Alerts(guard.config.alert, name))  # refuses before anything is written
-    folder = held.enter_context(claimed(PROGRAM, config, name))
+    folder = stack.enter_context(claimed(PROGRAM, config, name))
     name = folder.name if config.output is None else name
     if is_first():
         _tell_ahead(folder, config, items, images)
@@ -341,8 +341,13 @@ def _tell_ahead(folder: Path, config: AdaptConfig, items: Stream, images: ImageS
         items.save(folder / "stream.csv", images)
     if config.preflight.kind == "report":
         look = look_ahead(config)
-        entry.write_json(folder / "preflight.json", look.to_dict())
+        _write_look(folder, look)
         print(look)
+
+
+def _write_look(folder: Path, look: Preflight) -> None:
+    with writing(folder / "preflight.json"):
+        entry.write_json(folder / "preflight.json", look.to_dict())
 
 
 def _metrics(
@@ -603,8 +608,8 @@ def main(argv: Sequence[str]) -> int:
             print(look)
             if config.output is not None:  # and nothing else, for a run's results may lie there
                 folder = Path(config.output).expanduser()
-                folder.mkdir(parents=True, exist_ok=True)
-                entry.write_json(folder / "preflight.json", look.to_dict())
+                with held(folder):
+                    _write_look(folder, look)
             status = EXIT[look.advice]
             return
         folder, metrics = carried_out(config)

@@ -52,6 +52,24 @@ CHANGES: dict[str, tuple[Change, str]] = {
         "its network has 1000000000 classes, and there are names for 4",
     ),
     "classes without names": (set_at("class_names", value=None), "class_names are no list"),
+    "a class twice": (set_at("class_names", value=["a", "b", "c", "a"]), "a class twice"),
+    "layers in words": (
+        set_at("network", "options", value={"layers": "6"}),
+        "more layers than weights",
+    ),
+    "a list of networks": (set_at("network", "kind", value=["vit"]), "not described"),
+    "weights of whole numbers": (
+        set_at("weights", "head.bias", value=torch.zeros(4, dtype=torch.long)),
+        "head.bias holds torch.int64",
+    ),
+    "complex weights": (
+        set_at("weights", "head.bias", value=torch.zeros(4, dtype=torch.complex64)),
+        "head.bias holds torch.complex64",
+    ),
+    "shares of true and false": (
+        set_at("prevalence", value=torch.ones(4, dtype=torch.bool)),
+        "prevalence holds torch.bool",
+    ),
     "an unknown network": (set_at("network", "kind", value="alexnet"), "no network 'alexnet'"),
     "unknown options": (
         set_at("network", "options", value={"depth": 3}),
@@ -120,6 +138,39 @@ def test_what_does_not_fit_together_is_refused(source: Path, tmp_path: Path, nam
     assert time.monotonic() - started < 5
     assert message in str(refused.value)
     assert str(tmp_path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(4).to_sparse(), "head.bias is sparse"),
+        (torch.zeros(4, device="meta"), "head.bias has no values"),
+        # Four terabytes of one number: whatever copies it is killed.
+        (torch.zeros(1).expand(10**6, 10**6), "head.bias has more values than the file"),
+    ],
+)
+def test_no_plain_tensor_is_touched(
+    source: Path, tmp_path: Path, value: torch.Tensor, message: str
+) -> None:
+    content = content_of(source / "source.ckpt")
+    content["weights"]["head.bias"] = value
+    for told in ({"checksum": "0"}, {}):  # that of a file is looked at before the rest is
+        content = {key: item for key, item in content.items() if key != "checksum"} | told
+        torch.save(content, tmp_path / "source.ckpt")
+        with pytest.raises(InputError, match=message):
+            SourceCheckpoint.load(tmp_path)
+
+
+def test_nests_without_end_are_refused(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    for _ in range(400):
+        content = {"model": content}
+    path = tmp_path / "nest.ckpt"
+    torch.save({**content, "format": "holdfast-source", "version": 1, "checksum": "0"}, path)
+    with pytest.raises(InputError, match="nested too deeply"):
+        SourceCheckpoint.load(path)
+    with pytest.raises(InputError, match="holds no state dict"):
+        read_weights(path)
 
 
 def test_a_flipped_byte_is_found(source: Path, tmp_path: Path) -> None:
@@ -220,6 +271,14 @@ def test_weights_of_other_programs_are_called_what_they_are(tmp_path: Path) -> N
             packed.writestr(entry.filename, whole.read(entry), zipfile.ZIP_DEFLATED)
     with pytest.raises(InputError, match="unpacks to more than its own size"):
         read_weights(tmp_path / "b.pt")
+
+
+def test_an_archive_whose_directory_is_damaged_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(3)}, path)
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x00\x00", 1))
+    with pytest.raises(InputError, match="does not load as weights alone"):
+        read_weights(path)
 
 
 def test_whatever_byte_is_damaged_is_told(source: Path, tmp_path: Path) -> None:

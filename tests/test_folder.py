@@ -56,6 +56,10 @@ def test_a_run_without_a_name_gets_a_fresh_folder(
             assert folder == Path("runs/prog") / expected
             (folder / "result.csv").write_text("new")
     assert "so this run goes to tent-3" in capsys.readouterr().out
+    for ending in ("", "-2"):  # a long name has room for its number
+        with claimed(PROGRAM, Config(), "x" * 300) as folder:
+            assert folder.name == "x" * 200 + ending
+            (folder / "result.csv").write_text("new")
     with (
         claimed(PROGRAM, Config(overwrite=True), "tent") as first,
         claimed(PROGRAM, Config(overwrite=True), "tent") as second,

@@ -18,7 +18,7 @@ from torch import Tensor
 from tta.errors import InputError
 from tta.foreign import kind_of, unpacks_to_more
 from tta.networks import Network, network_from
-from tta.soundness import Unsound, check_adapted, check_source
+from tta.soundness import Unsound, check_adapted, check_plain, check_source
 
 _VERSION = 1
 _SOURCE, _ADAPTED = "holdfast-source", "holdfast-adapted"
@@ -245,6 +245,12 @@ def _load(path: Path, wanted: str, description: str) -> dict[str, Any]:
         raise InputError(
             f"{path} has format version {content.get('version')}; this version of Holdfast reads {_VERSION}"
         )
+    try:
+        check_plain(content)
+    except Unsound as problem:
+        raise InputError(
+            f"{path} is damaged or was tampered with, {problem}: take a copy that is whole"
+        ) from problem
     # Files of earlier releases have none; a newer reader of this version's files still finds all it knows.
     expected = content.pop("checksum", None)
     if expected is not None and expected != checksum(content):

@@ -113,7 +113,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def save(config: Any, path: Path, command: str) -> None:
     """Write the resolved configuration as YAML, its first line the command that uses it."""
-    path.write_text(f"# {command}\n{OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))}")
+    text = OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
+    path.write_text(f"# {command}\n{text}", encoding="utf-8")
 
 
 def describe(schema: type, groups: Groups, usage: str) -> str:

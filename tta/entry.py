@@ -20,8 +20,8 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tta.config import Groups, closest, describe, read_arguments, resolve, save
-from tta.errors import InputError, ProcessLost, WriteError, said
-from tta.folder import is_disk_error, write_error
+from tta.errors import InputError, ProcessLost, WriteError
+from tta.folder import is_disk_error, no_folder, write_error
 from tta.processes import announce_start, end_with_first, is_first, together
 
 T = TypeVar("T")
@@ -195,9 +195,7 @@ def output_folder(path: str, config: Any, program: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         save(config, folder / "config.yaml", f"python {program} {folder}/config.yaml")
     except OSError as error:
-        raise InputError(
-            f"the output folder {folder} cannot be written ({said(error)}): choose another, output=DIR"
-        ) from error
+        raise no_folder(error, folder) from error
     return folder
 
 

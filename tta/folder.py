@@ -173,6 +173,15 @@ def write_error(error: OSError, path: Path | None = None, told: str = "") -> Wri
     )
 
 
+def no_folder(error: OSError, folder: Path) -> InputError | WriteError:
+    """The sentence for a folder that cannot be made, or not be written to."""
+    if is_disk_error(error):
+        return write_error(error, folder)
+    return InputError(
+        f"the output folder {folder} cannot be written ({error.strerror}): choose another, output=DIR"
+    )
+
+
 def is_disk_error(error: OSError) -> bool:
     """Whether a disk took no more, rather than the user naming what is not there."""
     return error.errno in _DISK
@@ -209,7 +218,7 @@ def _claim(program: Program, config: Any, default: str) -> tuple[Path, int | Non
         return named, _taken(named, program, config.overwrite)
     number, name = 1, default
     while True:
-        folder = Path(program.root) / plain_name(name)
+        folder = Path(program.root) / name
         try:
             return folder, _taken(folder, program, config.overwrite and number == 1)
         except _Occupied as occupied:
@@ -240,11 +249,7 @@ def _opened(folder: Path) -> int | None:
         folder.mkdir(parents=True, exist_ok=True)
         return _lock(folder)
     except OSError as error:
-        if is_disk_error(error):
-            raise write_error(error, folder) from error
-        raise InputError(
-            f"the output folder {folder} cannot be written ({error.strerror}): choose another, output=DIR"
-        ) from error
+        raise no_folder(error, folder) from error
 
 
 def _taken(folder: Path, program: Program, overwrite: bool) -> int | None:

@@ -48,7 +48,7 @@ def _kind_of_archive(path: Path) -> str | None:
     if any(name.endswith(".npy") for name in names):
         return "a NumPy archive"
     if not any(name.endswith("data.pkl") for name in names):
-        return "a zip archive, and not one of torch's"
+        return "a zip archive: unpack it, and name what is in it (of a MONAI bundle its folder)"
     return None
 
 

@@ -13,12 +13,45 @@ from tta.networks import MODELS, Network, network_from
 
 #: Sides, channels and options of a network beyond this are no network's.
 _MOST = 10**6
+#: Containers within containers beyond this are no checkpoint's: ours have four.
+_DEEPEST = 50
 #: What draws random values, and what MONAI bounds them by.
 _FILLING = frozenset({"normal_", "uniform_", "erfinv_", "mul_", "add_", "clamp_"})
 
 
 class Unsound(ValueError):
     """Why a checkpoint cannot be used, a half-sentence."""
+
+
+def check_plain(content: Any) -> None:
+    """Check that loaded content can be gone through and copied, before anything is done with it.
+
+    Raises:
+        Unsound: a tensor is no plain one, or containers are nested without end.
+    """
+    left = [(content, "its content", 0)]
+    while left:
+        value, name, depth = left.pop()
+        _expect(depth <= _DEEPEST, "its content is nested too deeply")
+        if isinstance(value, Tensor):
+            oddity = oddity_of(value)
+            _expect(not oddity, f"{name} {oddity}")
+        elif isinstance(value, Mapping):
+            left += [(item, str(key), depth + 1) for key, item in value.items()]
+        elif isinstance(value, list | tuple):
+            left += [(item, name, depth + 1) for item in value]
+
+
+def oddity_of(value: Tensor) -> str:
+    """Why a loaded tensor is no plain array of values, as words behind its name; empty where it is one."""
+    if value.layout != torch.strided:
+        return "is sparse"
+    if value.is_meta:
+        return "has no values"
+    # A tensor may pretend to be large by repeating what little it has, and be so once it is copied.
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return "has more values than the file"
+    return ""
 
 
 def check_source(fields: Mapping[str, Any]) -> None:
@@ -33,6 +66,7 @@ def check_source(fields: Mapping[str, Any]) -> None:
     names, weights = fields["class_names"], fields["weights"]
     _expect(isinstance(names, list) and len(names) > 0, "class_names are no list")
     _expect(all(isinstance(name, str) for name in names), "class_names are no names")
+    _expect(len(set(names)) == len(names), "class_names name a class twice")
     _check_tensors(weights, "weights")
     network = _described(fields["network"], len(names), len(weights))
     _check_weights(weights, network)
@@ -83,16 +117,17 @@ def _described(network: Any, classes: int, tensors: int) -> Network:
     """The network of a description, with shapes and no memory."""
     _expect(isinstance(network, dict), "its network is not described")
     options, size = network.get("options"), network.get("size")
-    _expect(isinstance(options, dict) and isinstance(size, list), "its network is not described")
-    _expect(network.get("kind") in MODELS, f"this version knows no network {network.get('kind')!r}")
-    _expect(
-        network.get("num_classes") == classes,
-        f"its network has {network.get('num_classes')} classes, and there are names for {classes}",
-    )
+    kind, told = network.get("kind"), network.get("num_classes")
+    whole = isinstance(options, dict) and isinstance(size, list) and isinstance(kind, str)
+    _expect(whole and isinstance(told, int), "its network is not described")
+    _expect(kind in MODELS, f"this version knows no network {kind!r}")
+    _expect(told == classes, f"its network has {told} classes, and there are names for {classes}")
     sizes = [network.get("channels"), *size, *(v for v in options.values() if isinstance(v, int))]
     within = all(isinstance(value, int) and 0 < value <= _MOST for value in sizes)
     _expect(within and len(size) in (2, 3), "its network's sizes are out of range")
-    _expect(options.get("layers", 0) <= tensors, "its network has more layers than weights")
+    layers = options.get("layers", 0)
+    fewer = isinstance(layers, int) and layers <= tensors
+    _expect(fewer, "its network has more layers than weights")
     try:
         with torch.device("meta"), _Unfilled():
             return network_from(network)
@@ -105,7 +140,11 @@ def _check_weights(weights: Mapping[str, Tensor], network: Network) -> None:
     odd = sorted(weights.keys() ^ expected.keys())
     _expect(not odd, f"weights of other layers than its network has ({', '.join(odd[:3])})")
     for name, value in weights.items():
-        _check_tensor(value, name, tuple(expected[name].shape))
+        _check_shape(value, name, tuple(expected[name].shape))
+        if not expected[name].is_floating_point():  # a count of batches
+            _expect(value.dtype == expected[name].dtype, f"{name} holds {value.dtype}")
+            continue
+        _check_values(value, name)
         if name.endswith("running_var") or name == "std":
             _expect(bool((value >= 0).all()), f"{name} has negative values")
     _expect(bool((weights["std"] > 0).all()), "std is 0")
@@ -148,16 +187,18 @@ def _check_tensors(values: Any, what: str) -> None:
 
 
 def _check_tensor(value: Any, name: str, shape: tuple[int, ...]) -> None:
-    _expect(isinstance(value, Tensor), f"{name} is no tensor")
-    given = "x".join(map(str, value.shape)) or "a single number"
-    _expect(tuple(value.shape) == shape, f"{name} is {given}, not {'x'.join(map(str, shape))}")
+    _check_shape(value, name, shape)
     _check_values(value, name)
 
 
+def _check_shape(value: Any, name: str, shape: tuple[int, ...]) -> None:
+    _expect(isinstance(value, Tensor), f"{name} is no tensor")
+    given = "x".join(map(str, value.shape)) or "a single number"
+    _expect(tuple(value.shape) == shape, f"{name} is {given}, not {'x'.join(map(str, shape))}")
+
+
 def _check_values(value: Tensor, name: str) -> None:
-    # A tensor may pretend to be large by repeating what little it has, and be so once it is copied.
-    held = value.untyped_storage().nbytes()
-    _expect(value.numel() * value.element_size() <= held, f"{name} has more values than the file")
+    _expect(value.is_floating_point(), f"{name} holds {value.dtype}, not floating-point numbers")
     _expect(bool(torch.isfinite(value).all()), f"{name} has values that are no numbers")
 
 

@@ -1,6 +1,5 @@
 """Weights trained elsewhere: read from a file, and put into a network of ours."""
 
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from tta.errors import InputError
 from tta.foreign import kind_of, unpacks_to_more
 from tta.matching import Match, match, with_head
 from tta.networks import MODELS, ModelConfig, Network, ResNetConfig, network_from
+from tta.soundness import oddity_of
 
 #: Where files keep the state dict, among other things.
 _KEYS = ("weights", "state_dict", "model_state_dict", "model", "network", "net")
@@ -36,10 +36,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         )
     if not file.stat().st_size:
         raise InputError(f"weights={file} is empty: copy it again")
-    if zipfile.is_zipfile(file) and not any(
-        name.endswith("data.pkl") for name in zipfile.ZipFile(file).namelist()
-    ):
-        raise InputError(f"weights={file} is an archive: unpack it, and name the bundle's folder")
     foreign = kind_of(file)
     if foreign is not None:
         raise InputError(f"weights={file} is {foreign}")
@@ -123,6 +119,8 @@ def _refuse_no_numbers(path: str | Path, network: Network, result: Match) -> Non
         given = result.found.get(name)
         if given is None or not value.is_floating_point():
             continue
+        if oddity := oddity_of(given):
+            raise InputError(f"weights={path}: {name} {oddity}: save it as a plain tensor")
         if not given.is_floating_point():
             raise InputError(
                 f"weights={path}: {name} holds {given.dtype}, not floating-point numbers: save them before quantisation"
@@ -177,8 +175,10 @@ def _differ_in_channels(theirs: tuple[int, ...], ours: tuple[int, ...]) -> bool:
 
 def _state_dict(content: Any) -> dict[str, Tensor]:
     """The tensors of a mapping, or of the part that holds them."""
+    inner = content if isinstance(content, Mapping) else None
+    while inner is not None:
+        content = inner
+        inner = next((content[key] for key in _KEYS if isinstance(content.get(key), Mapping)), None)
     if not isinstance(content, Mapping):
         return {}
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    inner = next((content[key] for key in _KEYS if isinstance(content.get(key), Mapping)), None)
-    return tensors if inner is None else _state_dict(inner)
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 
 from callbacks.report import page
 from datamodules.images import UNLABELLED, ImageSet
-from tta.errors import InputError
-from tta.folder import writing
+from tta.folder import no_folder, writing
 
 #: Images on a sheet, and how many stand in a row.
 _IMAGES, _COLUMNS = 12, 4
@@ -57,9 +56,7 @@ def write_sheet(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"the folder {folder} cannot be made ({error.strerror}): choose another, output=DIR"
-        ) from error
+        raise no_folder(error, folder) from error
     with writing(folder / "contact.png"):
         sheet(shown, title).savefig(folder / "contact.png", dpi=110)
     with writing(folder / "contact.html"):

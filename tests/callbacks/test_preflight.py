@@ -160,6 +160,8 @@ def test_the_program_prints_and_exits_by_its_advice(
     assert json.loads((tmp_path / "none" / "preflight.json").read_text())["images"] == 128
     assert EXIT == {"adapt": 0, "adapt carefully": 3, "do not adapt": 4}
     assert adapt.main([*words, "preflight.images=0", "preflight=only"]) == 2
+    (tmp_path / "file").write_text("")
+    assert adapt.main([*words, "preflight=only", f"output={tmp_path / 'file' / 'x'}"]) == 2
 
 
 def test_a_report_changes_nothing_of_the_run(source: Path, tmp_path: Path) -> None:

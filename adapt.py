@@ -58,7 +58,7 @@ from tta.parquet import check_parquet, to_parquet
 from tta.processes import Others, is_first, together
 from tta.results import log_images, log_result, metric_tables, prediction_sample
 from tta.scores import check_groups, scores
-from tta.tracking import WandbConfig, create_loggers, finish, own_name
+from tta.tracking import WandbConfig, create_loggers, finish, own_name, wandb_runs
 from tta.trainers import check_serving
 
 GROUPS = {
@@ -212,7 +212,7 @@ def _carried_out(config: AdaptConfig, stack: ExitStack) -> tuple[Path, dict[str,
     folder = stack.enter_context(claimed(PROGRAM, config, name))
     name = folder.name if config.output is None else name
     if is_first():
-        _tell_ahead(folder, config, items, images)
+        _tell_ahead(folder, config, checkpoint, items, images)
     classes = tuple(checkpoint.class_names)
     writer = PredictionWriter(
         folder / "predictions.csv",
@@ -335,12 +335,14 @@ def _save(
     carry_out(steps, kept=_KEPT[:-2])
 
 
-def _tell_ahead(folder: Path, config: AdaptConfig, items: Stream, images: ImageSet) -> None:
+def _tell_ahead(
+    folder: Path, config: AdaptConfig, checkpoint: SourceCheckpoint, items: Stream, images: ImageSet
+) -> None:
     """Write what is known before the run starts."""
     with writing(folder / "stream.csv"):
         items.save(folder / "stream.csv", images)
     if config.preflight.kind == "report":
-        look = look_ahead(config)
+        look = look_ahead(config, checkpoint, images)
         _write_look(folder, look)
         print(look)
 
@@ -422,6 +424,9 @@ def _log_outputs(
     images: ImageSet,
 ) -> None:
     """Give the loggers what the run came to."""
+    if not wandb_runs(loggers):  # the others get figures; a long table is not read for nothing
+        log_result(loggers, metrics)
+        return
     columns = ("batch", "event", "reason", "message")
     tables = {
         "events": [{column: event.get(column) for column in columns} for event in tracer.events],
@@ -461,11 +466,9 @@ def _log_outputs(
         log_artifact(loggers, adapted_name(checkpoint), "model", [folder / "adapted.ckpt"], facts)
 
 
-def look_ahead(config: AdaptConfig) -> Preflight:
+def look_ahead(config: AdaptConfig, checkpoint: SourceCheckpoint, images: ImageSet) -> Preflight:
     """What the first images of the stream say about adapting to them; the run's own randomness is left as it was."""
-    assert config.source is not None
-    checkpoint = SourceCheckpoint.load(config.source)
-    images, stream = target_images(config, checkpoint), config.stream.options
+    stream = config.stream.options
     items = create_stream(stream, images, config.seed)
     loader = StreamLoader(images, items, stream.batch_size, lenient=True)
     gpu = torch.cuda.is_available() and config.trainer.get("accelerator", "auto") in (
@@ -604,7 +607,9 @@ def main(argv: Sequence[str]) -> int:
             return
         if config.preflight.kind == "only":
             nonlocal status
-            look = look_ahead(config)
+            assert config.source is not None
+            checkpoint = SourceCheckpoint.load(config.source)
+            look = look_ahead(config, checkpoint, target_images(config, checkpoint))
             print(look)
             if config.output is not None:  # and nothing else, for a run's results may lie there
                 folder = Path(config.output).expanduser()

@@ -244,7 +244,7 @@ def _conclude(
     except InputError as error:  # no reason to lose the training
         print(f"calibration was left out, so the guard keeps its default thresholds: {error}")
 
-    def tell() -> None:
+    def log() -> None:
         log_result(loggers, checkpoint.metrics, tables=metric_tables(checkpoint.metrics))
         if config.wandb.artifacts:
             files, facts = [folder / "source.ckpt"], source_metadata(checkpoint)
@@ -256,7 +256,7 @@ def _conclude(
             folder / "metrics.json",
             lambda: entry.write_json(folder / "metrics.json", checkpoint.metrics),
         ),
-        (folder / "loggers", tell),
+        (folder / "loggers", log),
     ]
     carry_out(steps, kept=[_TRAINED])
     trained.unlink()

@@ -21,7 +21,7 @@ from callbacks.verdict import Memory, State, Thresholds, Verdict
 from tta import entry
 from tta.checkpoint import SourceCheckpoint
 from tta.config import read_arguments, resolve
-from tta.csvfile import csv_lines
+from tta.csvfile import csv_lines, read_rows
 from tta.errors import InputError, said
 from tta.options import option
 
@@ -105,8 +105,7 @@ def read_trace(path: Path) -> list[dict[str, str]]:
         InputError: it cannot be read, is not from a guarded run, or lacks columns.
     """
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(read_rows(path))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"the trace {path} cannot be read: name the trace.csv of a run of adapt.py, or its folder"

@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from datamodules.arrays import Arrays, read_arrays
 from datamodules.facts import LOOKED_AT
+from datamodules.formats.decoded import span_of
 from datamodules.images import UNLABELLED, ImageSet, Split, Strings
 from datamodules.labels import missing_noted, read_labels
 from datamodules.options import AUTO, ColumnsConfig
-from datamodules.ranges import type_range, value_range
+from datamodules.ranges import value_range
 from datamodules.splits import SPLITS, check_leaks, groups_of, hint_at, likely_groups
 from tta.config import closest
 from tta.errors import InputError
@@ -121,7 +122,7 @@ def images_from(
     codes = np.full(count, UNLABELLED)
     codes[named] = labels.codes
     images = arrays["images"][rows]
-    low, high = raw_range or type_range(images.dtype) or (0.0, 1.0)
+    low, high = raw_range or span_of(images.dtype) or (0.0, 1.0)
     if split != "target":  # which is judged beside the source's range, by who knows it
         low, high = value_range(_spread(arrays["images"], inside), given=raw_range)
     return ImageSet(
@@ -187,7 +188,8 @@ def _wanted(
     if split == "target":
         if target is None and len(known) > 1:
             raise InputError(f"data.target is missing: {path} has the domains {', '.join(known)}")
-        wanted = known if target is None else [target] if isinstance(target, str) else list(target)
+        named = [target] if isinstance(target, str) else target
+        wanted = known if named is None else list(named)
     else:
         if "split" not in arrays:
             raise InputError(

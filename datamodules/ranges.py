@@ -1,7 +1,6 @@
 """Which raw values become 0 and 1 in a set of images, judged over all of them."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +8,7 @@ import numpy.typing as npt
 from datamodules.decoding import Array
 from datamodules.facts import LITTLE, Gathered, gathered, likely_end
 from datamodules.files import ImageFiles
+from datamodules.formats.decoded import span_of
 from datamodules.glance import Form, Limits
 from tta.errors import InputError
 
@@ -20,11 +20,6 @@ _FAR = 2.0
 _PART = 0.1
 
 _UNIT = (0.0, 1.0)
-
-
-def type_range(dtype: np.dtype[Any]) -> Limits | None:
-    """What unsigned numbers of 8 or 16 bits span; other types do not say."""
-    return (0.0, float(np.iinfo(dtype).max)) if dtype in (np.uint8, np.uint16) else None
 
 
 def value_range(
@@ -47,7 +42,7 @@ def value_range(
     """
     if isinstance(images, ImageFiles):
         return _files_range(images, source)
-    known = given or type_range(images.dtype)
+    known = given or span_of(images.dtype)
     if known is not None or not len(images):
         return known or _UNIT
     return _judged(gathered(images, None), source, "image {}".format)

@@ -252,7 +252,9 @@ def _elsewhere(records: Records, domain: str) -> str:
 
 
 def _listed(names: Names) -> list[str] | None:
-    return [names] if isinstance(names, str) else None if names is None else list(names)
+    if names is None:
+        return None
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _nothing(records: Records, splits: Strings | None, split: Split) -> str:

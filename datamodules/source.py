@@ -220,7 +220,7 @@ class _InOrder(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         batch = self.images.batch(self.batches[index])
-        before = sum(len(rows) for rows in self.batches[:index])
+        before = index * len(self.batches[0])  # all but the last are of one size
         batch["label"][max(0, self.labelled - before) :] = UNLABELLED
         return batch
 

@@ -124,12 +124,12 @@ def _read_csv(path: Path) -> dict[str, Strings]:
         raise InputError(f"{path} is a spreadsheet: save it as CSV, in UTF-8")
     with path.open(newline="", encoding=_encoding(path)) as file:
         first, line = file.readline(), 1
-        said = _SEPARATOR.fullmatch(first)
-        if said:  # a line for spreadsheets, before the header
+        named = _SEPARATOR.fullmatch(first)
+        if named:  # a line for spreadsheets, before the header
             line += 1
         else:
             file.seek(0)
-        rows = csv.reader(file, delimiter=said[1] if said else max(",;\t", key=first.count))
+        rows = csv.reader(file, delimiter=named[1] if named else max(",;\t", key=first.count))
         header = [name.strip() for name in next(rows, [])]
         if len(set(header)) < len(header):
             raise InputError(f"{path} names a column twice: {', '.join(header)}")

@@ -179,13 +179,8 @@ def _describe_fields(
                 dataclasses.fields(default), f"{prefix}{field.name}.", type(default), indent
             )
             continue
-        shown = (
-            "null"
-            if default is None
-            else str(default).lower()
-            if isinstance(default, bool)
-            else default
-        )
+        shown = "null" if default is None else default
+        shown = str(default).lower() if isinstance(default, bool) else shown
         lines.append(
             f"{' ' * indent}{prefix}{field.name}={shown}".ljust(38)
             + f"  {field.metadata.get('help', '')}"

@@ -52,7 +52,7 @@ def read_rows(path: Path) -> Iterator[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
         columns = [unquoted(name) for name in next(reader, [])]
-        for row in reader:
+        for row in filter(None, reader):  # but blank lines
             yield dict(zip(columns, map(unquoted, row), strict=False))
 
 

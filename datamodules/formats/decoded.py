@@ -55,4 +55,5 @@ def native(pixels: Array) -> Array:
 
 
 def span_of(dtype: np.dtype[Any]) -> tuple[float, float] | None:
+    """What unsigned numbers of 8 or 16 bits span; other types do not say."""
     return (0.0, float(np.iinfo(dtype).max)) if dtype in (np.uint8, np.uint16) else None

@@ -22,6 +22,7 @@ from yaml import YAMLError
 from tta.errors import InputError
 from tta.expected import check_names, wrong_value
 from tta.expected import closest as closest
+from tta.options import opening
 from tta.references import followed, merged, refuse_references
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -161,7 +162,7 @@ def _sentence(group: str, name: str, options: type) -> str:
     lines = path.read_text().splitlines() if path.is_file() else []
     if len(lines) > 1 and lines[1].startswith("# "):
         return lines[1].removeprefix("# ")
-    return (options.__doc__ or "").strip().split("\n")[0]
+    return opening(options)
 
 
 def _describe_fields(

@@ -1,6 +1,7 @@
 """How a configuration dataclass documents its options, and refuses what is out of range."""
 
 import copy
+import inspect
 from dataclasses import field
 from typing import Any
 
@@ -12,6 +13,16 @@ def option(default: Any, help: str) -> Any:
     return field(
         default_factory=lambda: copy.deepcopy(default), metadata={"help": help, "default": default}
     )
+
+
+def opening(documented: object) -> str:
+    """The first paragraph of a docstring, on one line; empty where there is none.
+
+    >>> opening(InputError)
+    'Something the user gave cannot be used; the message is one sentence that names the remedy.'
+    """
+    paragraph = inspect.cleandoc(documented.__doc__ or "").split("\n\n")[0]
+    return " ".join(paragraph.split())
 
 
 def within(

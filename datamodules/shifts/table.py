@@ -3,6 +3,7 @@
 import re
 
 from datamodules.shifts.registry import CORRUPTIONS, FAMILIES, Corruption
+from tta.options import opening
 
 
 def shifts_table() -> str:
@@ -21,9 +22,7 @@ def families_table() -> str:
 
 
 def _row(name: str, corruption: Corruption) -> str:
-    text = re.sub(
-        "``(.*?)``", r"*\1*", (corruption.function.__doc__ or "").split("\n")[0].rstrip(".")
-    )
+    text = re.sub("``(.*?)``", r"*\1*", opening(corruption.function).rstrip("."))
     levels = ", ".join(f"{level:g}" for level in corruption.levels)
     needs = "colour, " * corruption.colour + ("2D" if corruption.flat else "2D, 3D")
     return f"| `{name}` | {text} | {levels} | {needs} |\n"

@@ -167,11 +167,11 @@ def _spread(images: npt.NDArray[Any], inside: npt.NDArray[np.bool_]) -> npt.NDAr
 
 
 def _left_out(arrays: Arrays, count: int) -> list[str]:
-    """Which keys are no column of the images, in words."""
+    """Which keys are no column of the images, in words; a single value is about the file."""
     return [
         f"the key {name} ({'x'.join(map(str, values.shape))}) is left out: it has not one value an image"
         for name, values in arrays.items()
-        if name not in _KEYS and values.shape != (count,)
+        if name not in _KEYS and values.shape not in ((), (1,), (count,))
     ]
 
 

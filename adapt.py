@@ -59,7 +59,7 @@ from tta.processes import Others, is_first, together
 from tta.results import log_images, log_result, metric_tables, prediction_sample
 from tta.scores import check_groups, scores
 from tta.tracking import WandbConfig, create_loggers, finish, own_name, wandb_runs
-from tta.trainers import check_serving
+from tta.trainers import check_device, check_serving
 
 GROUPS = {
     "data": DATA,
@@ -190,6 +190,7 @@ def _carried_out(config: AdaptConfig, stack: ExitStack) -> tuple[Path, dict[str,
     seed_everything(config.seed, workers=True, verbose=False)
     assert config.source is not None
     checkpoint = SourceCheckpoint.load(config.source)
+    check_device(config.trainer)
     arguments = entry.trainer_arguments(
         config.trainer, max_epochs=1, enable_checkpointing=False, log_every_n_steps=1
     )
@@ -272,6 +273,7 @@ def check(config: AdaptConfig) -> Path:
     seed_everything(config.seed, workers=True, verbose=False)
     assert config.source is not None
     checkpoint = SourceCheckpoint.load(config.source)
+    check_device(config.trainer)
     entry.trainer_arguments(config.trainer)
     images = target_images(config, checkpoint)
     sets = {"target": images}

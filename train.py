@@ -50,7 +50,7 @@ from tta.source import (
     source_statistics,
 )
 from tta.tracking import WandbConfig, create_loggers, finish, own_name
-from tta.trainers import check_training
+from tta.trainers import check_device, check_training
 from tta.weights import adopt
 
 GROUPS = {
@@ -203,6 +203,7 @@ def train(config: TrainConfig) -> Path:
     adopted = config.weights is not None
     default = _run_name(config)
     data, network, description = _prepared(config)
+    check_device(config.trainer)
     arguments = entry.trainer_arguments(config.trainer, max_epochs=config.epochs)
     with claimed(PROGRAM, config, default) as folder:
         name = folder.name if config.output is None else config.name or default
@@ -276,6 +277,7 @@ def check(config: TrainConfig) -> Path:
         _check_fit(data, SourceCheckpoint.load(config.source))
     else:
         data = _prepared(config)[0]
+    check_device(config.trainer)
     entry.trainer_arguments(config.trainer)
     folder = sheet_folder(config, _run_name(config))
     return write_sheet(folder, folder.name, understood(data.images), data.images)

@@ -46,7 +46,6 @@ def check_serving(given: Mapping[str, Any]) -> None:
     Raises:
         InputError: there is such an argument.
     """
-    _check_device(given)
     for name in _known(given):
         if name not in _SERVING:
             instead = _INSTEAD.get(name, "a stream does without it")
@@ -61,7 +60,6 @@ def check_training(given: Mapping[str, Any]) -> None:
     Raises:
         InputError: there is such an argument.
     """
-    _check_device(given)
     for name in _known(given):
         if name in _TRAINING:
             raise InputError(
@@ -69,8 +67,12 @@ def check_training(given: Mapping[str, Any]) -> None:
             )
 
 
-def _check_device(given: Mapping[str, Any]) -> None:
-    """Refuse a GPU where there is none, in words of our own."""
+def check_device(given: Mapping[str, Any]) -> None:
+    """Refuse a GPU where there is none, in words of our own; a configuration may still name it.
+
+    Raises:
+        InputError: torch finds none.
+    """
     wanted = str(given.get("accelerator", "auto"))
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     here["gpu"] = any(here.values())

@@ -96,6 +96,8 @@ PROGRAM = Program(
         "tensorboard/events.out.tfevents.*",
     ),
 )
+#: Options that decide which values the network sees of an image, besides its size and channels.
+_VALUES = ("window", "spacing", "around_mask")
 #: What is whole when pictures, page and loggers are left, in the order of writing.
 _KEPT = ("predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "adapted.ckpt")
 #: Letters of the target's name in that of a run: there may be fifty of them.
@@ -203,6 +205,7 @@ def _carried_out(config: AdaptConfig, stack: ExitStack) -> tuple[Path, dict[str,
         images, items, stream.batch_size, config.workers, stream.window, lenient=True
     )
     module, guard, config = create_module(config, checkpoint)
+    _warn_of_short(module, len(items))
     method = module.method
     if config.start is not None:
         method.load_adapted_state(load_adapted(config.start, checkpoint))
@@ -279,12 +282,22 @@ def check(config: AdaptConfig) -> Path:
     sets = {"target": images}
     tell(sets)
     _columns(config, images)
-    create_stream(config.stream.options, images, config.seed)
+    items = create_stream(config.stream.options, images, config.seed)
     module, _, config = create_module(config, checkpoint)
+    _warn_of_short(module, len(items))
     if config.start is not None:
         module.method.load_adapted_state(load_adapted(config.start, checkpoint))
     folder = sheet_folder(config, _run_name(config))
     return write_sheet(folder, folder.name, understood(sets), sets)
+
+
+def _warn_of_short(module: AdaptationModule, images: int) -> None:
+    """Say ahead that a stream shorter than a batch teaches nothing."""
+    if is_first() and module.screens_mix and images < module.batch_size:
+        print(
+            f"the stream has {images} images, fewer than a batch of {module.batch_size}, so nothing "
+            "will be learned: take smaller batches, stream.batch_size=N"
+        )
 
 
 def _columns(config: AdaptConfig, images: ImageSet) -> dict[str, Any]:
@@ -494,18 +507,34 @@ def target_images(config: AdaptConfig, checkpoint: SourceCheckpoint) -> ImageSet
     if not len(images):
         raise InputError("the target has no images: check data.target, and that its split is test")
     if (images.channels, images.size) != (checkpoint.channels, checkpoint.size):
+        wanted = str(list(checkpoint.size)).replace(" ", "")  # as a shell takes it
         theirs, ours = ("x".join(map(str, size)) for size in (images.size, checkpoint.size))
         raise InputError(
             f"the target's images are {theirs} with {images.channels} channel(s), but the source was trained on {ours} with "
             f"{checkpoint.channels}: bring them to that form, data.channels={checkpoint.channels} and, of "
-            f"files, data.size={list(checkpoint.size)}, or train on images like these"
+            f"files, data.size={wanted}, or train on images like these"
         )
     images = in_classes_of(images, tuple(checkpoint.class_names), config.data.options.classes)
     shift = create_shift(config.shift.kind, config.shift.options)
     low, high = value_range(
         images.images, (checkpoint.low, checkpoint.high), config.data.options.given_range()
     )
-    return replace(images, low=low, high=high, transform=shift)
+    notes = (*images.notes, *_left_out(checkpoint.data, config.data.options))
+    return replace(images, low=low, high=high, transform=shift, notes=notes)
+
+
+def _left_out(trained: Mapping[str, Any], given: object) -> list[str]:
+    """A note on the options that made the source's values what they are, and that the target has not got."""
+    lost = [
+        f"data.{name}={str(trained[name]).replace(' ', '')}"
+        for name in _VALUES
+        if trained.get(name) is not None and getattr(given, name, None) is None
+    ]
+    return (
+        [f"the source was trained with {' '.join(lost)}, and the target is read without"]
+        if lost
+        else []
+    )
 
 
 def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, AdaptConfig]:

@@ -66,6 +66,8 @@ USAGE = (
 _MOMENT_IMAGES = 4000
 #: Validation images on which adopted weights are judged, at most.
 _JUDGED_IMAGES = 512
+#: Steps between two records of the training loss; an epoch of fewer steps has one record.
+_LOGGED = 10
 #: Options of training itself.
 _TRAINING = {
     "model",
@@ -437,7 +439,7 @@ def _fit(
     trainer = entry.create_trainer(
         {
             "callbacks": [stopping, best],
-            "log_every_n_steps": 10,
+            "log_every_n_steps": _logged_every(len(data.images["train"]), config.batch_size),
             **arguments,
             "use_distributed_sampler": False,  # the data are dealt out by SourceData
         }
@@ -455,6 +457,11 @@ def _fit(
         with suppress(OSError):  # somebody keeps other files there
             Path(best.dirpath or "").rmdir()
     return others
+
+
+def _logged_every(images: int, batch_size: int) -> int:
+    """Steps between two records of the loss: Lightning warns where an epoch has fewer."""
+    return min(_LOGGED, max(1, images // batch_size))
 
 
 def _described(

@@ -77,14 +77,14 @@ def _refusal(unknown: Mapping[str, int], names: Sequence[str]) -> str:
     if any(theirs) == any(ours):
         return (
             f"the target's {counted} cannot be mapped to the source's classes ({', '.join(names)}): "
-            "say which they are, data.classes={theirs: ours}, or leave them unlabelled, {theirs: null}"
+            "say which they are, 'data.classes={theirs: ours}', or leave them unlabelled, {theirs: null}"
         )
     kinds = ("names", "numbers") if any(theirs) else ("numbers", "names")
     pairs = [f"{_quoted(name)}: {_quoted(our)}" for name, our in zip(unknown, names, strict=False)]
     pairs = [*pairs[:_SHOWN], *(["…"] if len(unknown) > min(len(pairs), _SHOWN) else [])]
     return (
         f"the target's labels, {counted}, are {kinds[0]}, and the source's classes, "
-        f"{', '.join(names)}, {kinds[1]}: say which is which, data.classes={{{', '.join(pairs)}}}, or "
+        f"{', '.join(names)}, {kinds[1]}: say which is which, 'data.classes={{{', '.join(pairs)}}}', or "
         "in whichever order is theirs"
     )
 

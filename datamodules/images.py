@@ -262,9 +262,13 @@ def check_training_set(images: ImageSet) -> None:
     present = [
         name for name, count in zip(images.class_names, images.counts(), strict=True) if count
     ]
+    if not present:
+        raise InputError(
+            "no training image has a label: training needs a folder for each class, or a table's column label"
+        )
     if len(present) < 2:
         raise InputError(
-            f"the training images show {len(present)} class ({', '.join(present) or 'no label'}): training needs at least two"
+            f"the training images show 1 class ({present[0]}): training needs at least two"
         )
     if np.issubdtype(images.images.dtype, np.floating):
         broken = np.flatnonzero(_broken(images))

@@ -248,7 +248,11 @@ def _domain_rows(
 def _elsewhere(records: Records, domain: str) -> str:
     """The column that names a domain, where it is not the one that should."""
     found = [name for name, values in records.metadata.items() if (values == domain).any()]
-    return f"its column {found[0]!r} has it, so call that column domain" if found else ""
+    if found:
+        return f"its column {found[0]!r} has it, so call that column domain"
+    if Path(domain).expanduser().is_dir():
+        return f"a folder of images is data=folder data.root={domain}"
+    return ""
 
 
 def _listed(names: Names) -> list[str] | None:

@@ -80,15 +80,15 @@ def _domains(sets: Mapping[str, ImageSet]) -> str:
 def _patients(sets: Mapping[str, ImageSet]) -> str:
     """Groups and how many images they have; images that are groups of their own are nobody's."""
     if all((images.groups == images.ids).all() for images in sets.values()):
-        return "not known, so each image counts by itself (data.group)"
+        return "one image each, or not known (data.group)"
     counts = [np.unique(images.groups, return_counts=True)[1] for images in sets.values()]
     sizes = np.concatenate(counts)
     parts = ", ".join(f"{name} {len(of)}" for name, of in zip(sets, counts, strict=True))
     total = f"{len(sizes)} ({parts})" if len(sets) > 1 else str(len(sizes))
     low, high = int(sizes.min()), int(sizes.max())
-    return (
-        f"{total} with {low} images each" if low == high else f"{total} with {low} to {high} images"
-    )
+    if low < high:
+        return f"{total} with {low} to {high} images"
+    return f"{total} with {low} image{'s' if low > 1 else ''} each"
 
 
 def _pixels(sets: Mapping[str, ImageSet], facts: Mapping[str, Facts]) -> str:

@@ -1,6 +1,7 @@
 """check=only: what a run would do with its data is said and shown, and nothing is done."""
 
 import html.parser
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from callbacks.report.contact import chosen, sheet, write_sheet
 from datamodules.images import ImageSet
 from tests.conftest import QUICK
 from tests.test_own_data import clinic
+from tta.checkpoint import SourceCheckpoint
 
 Capture = pytest.CaptureFixture[str]
 
@@ -66,6 +68,30 @@ def test_adaptation_is_checked_and_not_done(source: Path, tmp_path: Path, capsys
     assert adapt.main([*words, *names]) == 2
     assert "cannot be mapped to the source's classes" in capsys.readouterr().err
     assert adapt.main([*words[:-1], "name=../x"]) == 2
+
+
+def test_what_a_target_lacks_is_said_ahead(source: Path, tmp_path: Path, capsys: Capture) -> None:
+    checkpoint = SourceCheckpoint.load(source)
+    trained = {**checkpoint.data, "window": [-160, 240], "spacing": None}
+    replace(checkpoint, data=trained).save(tmp_path / "windowed.ckpt")
+    (tmp_path / "there").mkdir()
+    for number in range(3):
+        colours = np.full((32, 32, 3), 80 * number, np.uint8)
+        Image.fromarray(colours).save(tmp_path / "there" / f"{number}.png")
+    words = [*QUICK, "data=folder", f"data.root={tmp_path / 'there'}", "check=only"]
+    words += [f"source={tmp_path / 'windowed.ckpt'}", f"output={tmp_path / 'check'}"]
+    lost = "the source was trained with data.window=[-160,240], and the target is read without"
+    short = "the stream has 3 images, fewer than a batch of 64, so nothing will be learned"
+    assert adapt.main(words) == 0
+    told = capsys.readouterr().out
+    assert lost in told
+    assert short in told
+    assert adapt.main([*words, "data.window=[0,255]", "stream.batch_size=3"]) == 0
+    told = capsys.readouterr().out
+    assert lost not in told
+    assert short not in told
+    assert adapt.main([*words, "method=source"]) == 0
+    assert short not in capsys.readouterr().out
 
 
 def test_the_sheet_shows_all_splits_and_many_classes() -> None:

@@ -109,6 +109,8 @@ def test_a_saved_configuration_is_itself_an_argument(tmp_path: Path) -> None:
         ("--seed=1", "write 'seed=1'"),
         ("--verbose", "unknown flag"),
         ("seed", "neither a YAML file nor key=value"),
+        ("16,", "neither a YAML file nor key=value: write a list without spaces"),
+        ("16]", "or the whole option in quotes"),
         ("absent.yaml", "does not exist"),
         ("a b=1", "not of the form"),
         ("seed=[1", "not YAML"),

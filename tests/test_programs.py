@@ -63,6 +63,14 @@ def test_training_leaves_one_complete_file(source: Path) -> None:
     torch.load(source / "source.ckpt", weights_only=True)
 
 
+def test_training_of_a_single_batch_is_not_warned_of(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    few = ["data.train_images=40", "data.val_images=40", "data.test_images=40", "calibrate=off"]
+    assert train.main([*QUICK, *few, "epochs=1", f"output={tmp_path / 'out'}"]) == 0
+    assert not [str(warning.message) for warning in recwarn if "log_every" in str(warning.message)]
+
+
 @pytest.mark.parametrize("other", [(), ("notes.txt",)])
 def test_training_goes_where_one_was_interrupted(tmp_path: Path, other: tuple[str, ...]) -> None:
     left = tmp_path / "checkpoints"

@@ -181,11 +181,17 @@ class AdaptationModule(LightningModule):
         except BatchStatisticsError:
             return self.method.source(images)
 
+    @property
+    def screens_mix(self) -> bool:
+        """Whether short batches, and those of hardly more than one class, teach nothing."""
+        method = self.method
+        learns = method.predicts_first and not method.static
+        return self.screen and learns and method.needs_mixed_batch
+
     def _unfit(self, images: Tensor, prediction: Prediction | None, broken: bool) -> str | None:
         """Why a batch, of all processes, is no ground to learn from, or None."""
         reason = "broken_image" if broken else None
-        method = self.method
-        if self.screen and method.predicts_first and not method.static and method.needs_mixed_batch:
+        if self.screens_mix:
             assert prediction is not None
             if reason is None and len(images) < self.batch_size // place()[1]:
                 reason = "short_batch"

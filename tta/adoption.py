@@ -110,8 +110,10 @@ def judged(
         f"before adaptation, {count} validation images have a balanced accuracy of {score:.1f} % "
         f"(chance is {chance:.1f} %){told}"
     ]
-    hints = _orders(logits, labels, class_names, score)
-    hints += _stems(network, description, batches, classes, score)
+    ordered, hints = _orders(logits, labels, class_names, score)
+    # A stem that does no better than chance, or than another order does, is no explanation.
+    least = max(score + _CLEARLY, chance + _CLEARLY, ordered)
+    hints += _stems(network, description, batches, classes, least)
     if stated is not None and score < stated - _CLEARLY:
         reasons = "; ".join(hints) or f"see to {_SUSPECTS}"
         raise InputError(f"weights= are not what their owner measured: {sentences[0]}: {reasons}")
@@ -140,26 +142,31 @@ def _asked(network: Network, batches: Batches, num_classes: int) -> tuple[Tensor
 _SUSPECTS = "weights_mean and weights_std, the order of its outputs (weights_classes), data.window, and the network's options"
 
 
-def _orders(logits: Tensor, labels: Tensor, class_names: Sequence[str], score: float) -> list[str]:
-    """A word on another order of the outputs, where one clearly fits better."""
+def _orders(
+    logits: Tensor, labels: Tensor, class_names: Sequence[str], score: float
+) -> tuple[float, list[str]]:
+    """A word on another order of the outputs, where one clearly fits better, and the accuracy under the better order."""
     meant = fitting_order(logits, labels)
     if meant is None:
-        return []
+        return score, []
     better = balanced_accuracy(torch.tensor(meant)[logits.argmax(1)], labels, len(class_names))
     if better < score + _CLEARLY:
-        return []
-    names = ", ".join(class_names[index] for index in meant)
-    return [
+        return score, []
+    names = ",".join(class_names[index] for index in meant)
+    return better, [
         f"with its outputs in another order it has {better:.1f} %: if it was trained so, weights_classes=[{names}]"
     ]
 
 
 def _stems(
-    network: Network, description: Mapping[str, Any], batches: Batches, classes: int, score: float
+    network: Network, description: Mapping[str, Any], batches: Batches, classes: int, least: float
 ) -> list[str]:
-    """A word on each network of the same shapes with which the weights do clearly better; none is tried where none can."""
+    """A word on the network of the same shapes with which the weights do best, where that is ``least`` percent or more.
+
+    None is tried where none can.
+    """
     found: list[tuple[float, str]] = []
-    for changed in lookalikes(description) if score < 100 - _CLEARLY else []:
+    for changed in lookalikes(description) if least < 100 else []:
         options = {**description["options"], **changed}
         other = network_from({**description, "options": options})
         other.load_state_dict(network.state_dict())
@@ -171,7 +178,7 @@ def _stems(
             continue
         better = balanced_accuracy(logits.argmax(1), labels, classes)
         words = " ".join(f"model.{name}={str(value).lower()}" for name, value in changed.items())
-        if better >= score + _CLEARLY:
+        if better >= least:
             found.append((better, words))
     if not found:
         return []

@@ -214,6 +214,13 @@ def _read_word(word: str) -> dict[str, Any]:
     return followed(node, repr(word))
 
 
+def _remedy(word: str) -> str:
+    """What to do about a word that is no option: a shell parts a list at its spaces."""
+    if word.endswith((",", "]", "}")):
+        return "write a list without spaces, key=[a,b], or the whole option in quotes, 'key=[a, b]'"
+    return "--help lists the options"
+
+
 def _read_file(word: str) -> dict[str, Any]:
     path = Path(word)
     if word.startswith("-"):
@@ -221,7 +228,7 @@ def _read_file(word: str) -> dict[str, Any]:
             f"unknown flag {word!r}: options are written key=value, and --help lists them"
         )
     if path.suffix not in (".yaml", ".yml"):
-        raise InputError(f"{word!r} is neither a YAML file nor key=value: --help lists the options")
+        raise InputError(f"{word!r} is neither a YAML file nor key=value: {_remedy(word)}")
     if not path.is_file():
         raise InputError(f"the configuration file {word} does not exist")
     return _load_yaml(path)

@@ -1,6 +1,7 @@
 """Both layouts of .npz files, and every way in which one can be wrong."""
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,9 @@ def test_training_on_one_class_or_none_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, broken(labels=np.zeros(40, np.uint8)))
     with pytest.raises(InputError, match=r"show 1 class \(no\)"):
         check_training_set(load_npz(NpzConfig(path=path), "train"))
+    images = load_npz(NpzConfig(path=path), "train")
+    with pytest.raises(InputError, match=r"no training image has a label: .* each class"):
+        check_training_set(replace(images, labels=np.full(len(images), -1)))
     with pytest.raises(InputError, match="no training images"):
         check_training_set(load_npz(NpzConfig(path=path, source="there"), "train"))
 

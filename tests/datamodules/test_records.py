@@ -314,6 +314,8 @@ def test_a_domain_in_another_column(tmp_path: Path) -> None:
     path = table(tmp_path, header=HEADER.replace("domain", "site"))
     with pytest.raises(InputError, match="its column 'site' has it, so call that column domain"):
         load_table(TableConfig(path=path, source="north"), "train")
+    with pytest.raises(InputError, match=f"a folder of images is data=folder data.root={tmp_path}"):
+        load_table(TableConfig(path=path, target=str(tmp_path)), "target")
 
 
 def test_columns_in_bands(tmp_path: Path) -> None:

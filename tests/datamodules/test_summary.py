@@ -55,7 +55,7 @@ def test_a_source(tmp_path: Path) -> None:
 def test_a_target_of_unknown_patients(tmp_path: Path) -> None:
     target = load_table(TableConfig(path=site(tmp_path), on_error="skip"), "target")
     lines = understood({"target": target})
-    assert "patients: not known, so each image counts by itself (data.group)" in lines[2]
+    assert "patients: one image each, or not known (data.group)" in lines[2]
     assert "the values of 'patient' look like patients: data.group=patient, if so" in lines[4]
     (tmp_path / "flat").mkdir()
     write_picture(tmp_path / "flat" / "0.png", np.zeros((8, 8, 3), np.uint8))
@@ -88,6 +88,14 @@ def test_volumes(tmp_path: Path) -> None:
         spatial_dims=3,
     )
     assert "orientation and spacing are not known" in understood({"target": array})[4]
+
+
+def test_patients_of_one_image_each() -> None:
+    ids = np.arange(3).astype(str)
+    groups = np.array(["p0", "p1", "p2"])
+    images = ImageSet(np.zeros((3, 4, 4), np.uint8), np.full(3, -1), ids, ids, groups, ())
+    lines = understood({"target": images})
+    assert "patients: 3 with 1 image each" in "\n".join(lines)
 
 
 def test_many_classes_take_one_line() -> None:

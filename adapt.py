@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -181,14 +180,22 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     return metrics
 
 
-def carried_out(config: AdaptConfig) -> tuple[Path, dict[str, Any]]:
-    """The same as ``adapt``; returns the folder as well."""
-    check_folder(PROGRAM, config)
-    with ExitStack() as stack:
-        return _carried_out(config, stack)
+@dataclass(frozen=True)
+class _Loaded:
+    """What a run needs, all of it checked, before anything is written; the configuration has ``auto`` resolved."""
+
+    config: AdaptConfig
+    checkpoint: SourceCheckpoint
+    arguments: dict[str, Any]
+    images: ImageSet
+    columns: dict[str, Any]
+    items: Stream
+    module: AdaptationModule
+    guard: Guard | None
 
 
-def _carried_out(config: AdaptConfig, stack: ExitStack) -> tuple[Path, dict[str, Any]]:
+def _loaded(config: AdaptConfig) -> _Loaded:
+    """Load everything, and say what was understood of the images."""
     seed_everything(config.seed, workers=True, verbose=False)
     assert config.source is not None
     checkpoint = SourceCheckpoint.load(config.source)
@@ -199,24 +206,38 @@ def _carried_out(config: AdaptConfig, stack: ExitStack) -> tuple[Path, dict[str,
     images = target_images(config, checkpoint)
     tell({"target": images})
     columns = _columns(config, images)
-    stream = config.stream.options
-    items = create_stream(stream, images, config.seed)
-    loader = StreamLoader(
-        images, items, stream.batch_size, config.workers, stream.window, lenient=True
-    )
+    items = create_stream(config.stream.options, images, config.seed)
     module, guard, config = create_module(config, checkpoint)
     _warn_of_short(module, len(items))
-    method = module.method
     if config.start is not None:
-        method.load_adapted_state(load_adapted(config.start, checkpoint))
-    name = config.name or _run_name(config)
+        module.method.load_adapted_state(load_adapted(config.start, checkpoint))
+    return _Loaded(config, checkpoint, arguments, images, columns, items, module, guard)
+
+
+def carried_out(config: AdaptConfig) -> tuple[Path, dict[str, Any]]:
+    """The same as ``adapt``; returns the folder as well."""
+    check_folder(PROGRAM, config)
+    loaded = _loaded(config)
+    guard, name = loaded.guard, config.name or _run_name(config)
     watch: list[Callback] = [] if guard is None else [guard]
     if isinstance(guard, CollapseGuard):
         watch.append(Alerts(guard.config.alert, name))  # refuses before anything is written
-    folder = stack.enter_context(claimed(PROGRAM, config, name))
-    name = folder.name if config.output is None else name
+    with claimed(PROGRAM, loaded.config, name) as folder:
+        name = folder.name if config.output is None else name
+        return folder, _carried_out(loaded, watch, folder, name)
+
+
+def _carried_out(
+    loaded: _Loaded, watch: Sequence[Callback], folder: Path, name: str
+) -> dict[str, Any]:
+    """Serve the stream, and write what came of it; returns the metrics."""
+    config, checkpoint, guard = loaded.config, loaded.checkpoint, loaded.guard
+    images, items, stream = loaded.images, loaded.items, config.stream.options
     if is_first():
         _tell_ahead(folder, config, checkpoint, items, images)
+    loader = StreamLoader(
+        images, items, stream.batch_size, config.workers, stream.window, lenient=True
+    )
     classes = tuple(checkpoint.class_names)
     writer = PredictionWriter(
         folder / "predictions.csv",
@@ -237,20 +258,22 @@ def _carried_out(config: AdaptConfig, stack: ExitStack) -> tuple[Path, dict[str,
     )
     try:
         _log_inputs(loggers, config, checkpoint)
-        trainer = entry.create_trainer({"logger": loggers, "callbacks": callbacks, **arguments})
+        trainer = entry.create_trainer(
+            {"logger": loggers, "callbacks": callbacks, **loaded.arguments}
+        )
         with entry.incomplete(lambda: writer.served, len(items)):
-            entry.fit(trainer, module, loader)
-        columns = {name: values[writer.rows] for name, values in columns.items()}
+            entry.fit(trainer, loaded.module, loader)
+        columns = {name: values[writer.rows] for name, values in loaded.columns.items()}
         metrics = _metrics(config, writer, tracer, guard, images, columns, classes)
         if is_first():
-            _save(folder, config, checkpoint, metrics, method)
+            _save(folder, config, checkpoint, metrics, loaded.module.method)
         if reporter is not None:
             twin, _, _ = create_module(config, checkpoint)
             with together():
                 reporter.look_again(twin, loader, trainer, config.method.kind)
         others = Others(trainer)
         if not is_first():
-            return folder, metrics
+            return metrics
         facts = {
             "metrics": metrics,
             "groups": images.groups[writer.rows],
@@ -264,7 +287,7 @@ def _carried_out(config: AdaptConfig, stack: ExitStack) -> tuple[Path, dict[str,
         others.ended()
     finally:
         finish(loggers)
-    return folder, metrics
+    return metrics
 
 
 def check(config: AdaptConfig) -> Path:
@@ -273,20 +296,7 @@ def check(config: AdaptConfig) -> Path:
     Returns:
         The page with the contact sheet.
     """
-    seed_everything(config.seed, workers=True, verbose=False)
-    assert config.source is not None
-    checkpoint = SourceCheckpoint.load(config.source)
-    check_device(config.trainer)
-    entry.trainer_arguments(config.trainer)
-    images = target_images(config, checkpoint)
-    sets = {"target": images}
-    tell(sets)
-    _columns(config, images)
-    items = create_stream(config.stream.options, images, config.seed)
-    module, _, config = create_module(config, checkpoint)
-    _warn_of_short(module, len(items))
-    if config.start is not None:
-        module.method.load_adapted_state(load_adapted(config.start, checkpoint))
+    sets = {"target": _loaded(config).images}
     folder = sheet_folder(config, _run_name(config))
     return write_sheet(folder, folder.name, understood(sets), sets)
 

@@ -108,7 +108,7 @@ def test_an_array_without_class_names(tmp_path: Path) -> None:
 
 def test_numbers_are_never_matched_to_names() -> None:
     numbers, words = named("0", "1", labels=[0, 1, 1]), named("well", "ill", labels=[0, 1, 1])
-    remedy = r"data\.classes=\{0: malignant, 1: normal\}, or in whichever order"
+    remedy = r"data\.classes=\{0: malignant, 1: normal\}', or in whichever order"
     with pytest.raises(InputError, match=rf"0 \(1 images\), 1 \(2 images\).*{remedy}"):
         in_classes_of(numbers, ("malignant", "normal"))
     with pytest.raises(InputError, match=r"data\.classes=\{well: 0, ill: 1\}"):

@@ -1,4 +1,6 @@
-"""Adapt a source model to an unlabelled stream, guarded, and leave predictions with their evidence."""
+"""Adapt a source model to an unlabelled stream, guarded, and leave predictions with their
+evidence.
+"""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -133,12 +135,14 @@ class AdaptConfig:
     )
     check: str | None = option(
         None,
-        "only: load and check everything, say what was understood, leave a contact sheet in output, and adapt nothing",
+        "only: load and check everything, say what was understood, leave a contact sheet in "
+        "output, and adapt nothing",
     )
     seed: int = option(0, "seed of the stream")
     bootstrap: int = option(
         0,
-        "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none, or 500 "
+        "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none, or "
+        "500 "
         "with report=true",
     )
     workers: int = option(0, "processes that prepare batches")
@@ -161,7 +165,9 @@ class AdaptConfig:
 
 
 def configure(argv: Sequence[str]) -> AdaptConfig:
-    """The configuration of command-line words; what they leave open of the data is as in the source checkpoint."""
+    """The configuration of command-line words; what they leave open of the data is as in the source
+    checkpoint.
+    """
     argv = expanded(argv)
     source = read_arguments(argv, GROUPS).get("source")
     if source is None:
@@ -182,7 +188,9 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What a run needs, all of it checked, before anything is written; the configuration has ``auto`` resolved."""
+    """What a run needs, all of it checked, before anything is written; the configuration has
+    ``auto`` resolved.
+    """
 
     config: AdaptConfig
     checkpoint: SourceCheckpoint
@@ -305,7 +313,8 @@ def _warn_of_short(module: AdaptationModule, images: int) -> None:
     """Say ahead that a stream shorter than a batch teaches nothing."""
     if is_first() and module.screens_mix and images < module.batch_size:
         print(
-            f"the stream has {images} images, fewer than a batch of {module.batch_size}, so nothing "
+            f"the stream has {images} images, fewer than a batch of {module.batch_size}, so "
+            "nothing "
             "will be learned: take smaller batches, stream.batch_size=N"
         )
 
@@ -492,7 +501,9 @@ def _log_outputs(
 
 
 def look_ahead(config: AdaptConfig, checkpoint: SourceCheckpoint, images: ImageSet) -> Preflight:
-    """What the first images of the stream say about adapting to them; the run's own randomness is left as it was."""
+    """What the first images of the stream say about adapting to them; the run's own randomness is
+    left as it was.
+    """
     stream = config.stream.options
     items = create_stream(stream, images, config.seed)
     loader = StreamLoader(images, items, stream.batch_size, lenient=True)
@@ -520,8 +531,10 @@ def target_images(config: AdaptConfig, checkpoint: SourceCheckpoint) -> ImageSet
         wanted = str(list(checkpoint.size)).replace(" ", "")  # as a shell takes it
         theirs, ours = ("x".join(map(str, size)) for size in (images.size, checkpoint.size))
         raise InputError(
-            f"the target's images are {theirs} with {images.channels} channel(s), but the source was trained on {ours} with "
-            f"{checkpoint.channels}: bring them to that form, data.channels={checkpoint.channels} and, of "
+            f"the target's images are {theirs} with {images.channels} channel(s), but the source "
+            f"was trained on {ours} with "
+            f"{checkpoint.channels}: bring them to that form, data.channels={checkpoint.channels} "
+            "and, of "
             f"files, data.size={wanted}, or train on images like these"
         )
     images = in_classes_of(images, tuple(checkpoint.class_names), config.data.options.classes)
@@ -534,7 +547,9 @@ def target_images(config: AdaptConfig, checkpoint: SourceCheckpoint) -> ImageSet
 
 
 def _left_out(trained: Mapping[str, Any], given: object) -> list[str]:
-    """A note on the options that made the source's values what they are, and that the target has not got."""
+    """A note on the options that made the source's values what they are, and that the target has
+    not got.
+    """
     lost = [
         f"data.{name}={str(trained[name]).replace(' ', '')}"
         for name in _VALUES
@@ -578,7 +593,8 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
     if batch_size == 1:
         if config.guard.kind != "on" and getattr(options, "normalization", None) == "batch":
             print(
-                "one image a batch: its own statistics tell little, so predictions suffer; take more, stream.batch_size=64"
+                "one image a batch: its own statistics tell little, so predictions suffer; take "
+                "more, stream.batch_size=64"
             )
         with torch.no_grad():  # shows whether a layer would see a single value per channel
             method.predict(torch.zeros(1, checkpoint.channels, *checkpoint.size))
@@ -588,7 +604,8 @@ def create(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Method, A
 def create_module(
     config: AdaptConfig, checkpoint: SourceCheckpoint
 ) -> tuple[AdaptationModule, Guard | None, AdaptConfig]:
-    """What runs in a Trainer: the module, its guard (None where there is to be none), and the configuration as resolved.
+    """What runs in a Trainer: the module, its guard (None where there is to be none), and the
+    configuration as resolved.
 
     Raises:
         InputError: the network cannot be adapted so, or not with this batch size.
@@ -621,14 +638,17 @@ def _told(metrics: Mapping[str, Any]) -> list[str]:
     told = [f"{key.replace('_', ' ')} {metrics[key]:.1f} %" for key in known]
     if metrics.get("level") == "group":
         told[0] += f" of {metrics['groups']} groups"
-    told += [f"{metrics[key]} {key}" for key in ("alarms", "resets")]
+    for name in ("alarm", "reset"):
+        count = metrics[f"{name}s"]
+        told.append(f"{count} {name}" if count == 1 else f"{count} {name}s")
     if metrics["skipped_batches"]:
         reasons = ", ".join(
             f"{reason.replace('_', ' ')} {count}"
             for reason, count in metrics["skipped_batches"].items()
         )
         told.append(
-            f"no update in {sum(metrics['skipped_batches'].values())} of {metrics['batches']} batches ({reasons})"
+            f"no update in {sum(metrics['skipped_batches'].values())} of {metrics['batches']} "
+            f"batches ({reasons})"
         )
     if metrics["broken_images"]:
         told.append(f"{metrics['broken_images']} images with broken pixels")

@@ -1,4 +1,5 @@
-"""Measure guards: methods on shifted streams, alone and under each guard, as one table, seven figures and pictures.
+"""Measure guards: methods on shifted streams, alone and under each guard, as one table, seven
+figures and pictures.
 
 With ``study=paper``, measure the claims of the paper behind DSBR instead.
 """
@@ -43,7 +44,8 @@ from tta.tracking import create_loggers, finish, log_progress
 
 USAGE = (
     "usage: python benchmark.py [config.yaml ...] [key=value ...]\n\n"
-    "Run methods on shifted streams, alone and guarded; where a run was stopped, the same command goes on."
+    "Run methods on shifted streams, alone and guarded; where a run was stopped, the same command "
+    "goes on."
 )
 #: What names a row of the tables that are read again.
 _NAMES = {
@@ -60,7 +62,8 @@ _COLUMNS = {
 
 
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
-    """Run the cells that are not there yet, or put shards together; then write summary and pictures.
+    """Run the cells that are not there yet, or put shards together; then write summary and
+    pictures.
 
     Returns:
         The content of ``summary.json``.
@@ -151,7 +154,8 @@ def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] =
     total = sum(len(cases) for _, cases in grid)
     if not total:
         print(
-            f"no cell falls to shard={config.shard}: streams are dealt out whole, and there are fewer than shards"
+            f"no cell falls to shard={config.shard}: streams are dealt out whole, and there are "
+            "fewer than shards"
         )
     left = sum(len(task.cells) for task in tasks)
     tell = partial(log_progress, loggers)
@@ -163,7 +167,9 @@ def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] =
 
 
 def merge(folder: Path, parts: Sequence[Path]) -> None:
-    """Put the tables of shards together, each row once, failures that nothing made good, and the costs that each measured."""
+    """Put the tables of shards together, each row once, failures that nothing made good, and the
+    costs that each measured.
+    """
     merge_models(folder, parts)
     tables.merge(folder, parts, _NAMES, _COLUMNS)
     done = _rows(folder, "results")
@@ -186,7 +192,9 @@ def merge(folder: Path, parts: Sequence[Path]) -> None:
 
 
 def _made_good(failure: tables.Row, result: tables.Row) -> bool:
-    """Whether a result is of what failed: a cell, a method under no guard yet, or a whole stream."""
+    """Whether a result is of what failed: a cell, a method under no guard yet, or a whole
+    stream.
+    """
     return all(failure[name] in (None, result[name]) for name in _NAMES["results"])
 
 

@@ -62,7 +62,8 @@ USAGE = (
     "usage: python train.py [config.yaml ...] [key=value ...]\n\n"
     "Train a source model, or adopt one with weights=FILE, and write output/source.ckpt."
 )
-#: Training images from which ``normalization=auto`` learns what each class looks like to each layer.
+#: Training images from which ``normalization=auto`` learns what each class looks like to each
+#: layer.
 _MOMENT_IMAGES = 4000
 #: Validation images on which adopted weights are judged, at most.
 _JUDGED_IMAGES = 512
@@ -84,7 +85,8 @@ _TRAINING = {
 }
 #: What a run that is stopped while it calibrates leaves; ``calibrate=only`` goes on from it.
 _TRAINED = "trained.ckpt"
-#: An interrupted training leaves ``checkpoints/best.ckpt`` and curves, which nothing takes: it may be run again.
+#: An interrupted training leaves ``checkpoints/best.ckpt`` and curves, which nothing takes: it may
+#: be run again.
 PROGRAM = Program(
     "train.py",
     "runs/train",
@@ -111,7 +113,8 @@ class TrainConfig:
     overwrite: bool = option(False, "replace the results of an earlier run in that folder")
     check: str | None = option(
         None,
-        "only: load and check everything, say what was understood, leave a contact sheet in output, and train nothing",
+        "only: load and check everything, say what was understood, leave a contact sheet in "
+        "output, and train nothing",
     )
     seed: int = option(0, "seed of weights, order and augmentation")
     epochs: int = option(15, "epochs at most")
@@ -127,7 +130,8 @@ class TrainConfig:
     )
     weights: str | None = option(
         None,
-        "state dict, or MONAI bundle's folder, of a network trained elsewhere, to take in place of training",
+        "state dict, or MONAI bundle's folder, of a network trained elsewhere, to take in place of "
+        "training",
     )
     weights_mean: list[float] | None = option(
         None, "mean of each channel that it subtracts, images being in 0..1; null: the file's, or 0"
@@ -137,11 +141,13 @@ class TrainConfig:
     )
     weights_classes: Any = option(
         None,
-        "classes of the file's outputs, in their order: a list, or a file with one a line; null: the data's order",
+        "classes of the file's outputs, in their order: a list, or a file with one a line; null: "
+        "the data's order",
     )
     weights_accuracy: float | None = option(
         None,
-        "balanced accuracy, in percent, that its owner states; validation images that contradict it refuse the file",
+        "balanced accuracy, in percent, that its owner states; validation images that contradict "
+        "it refuse the file",
     )
     source: str | None = option(None, "checkpoint, or the folder of one, for calibrate=only")
     calibrate: Any = option(
@@ -177,16 +183,20 @@ class TrainConfig:
 
 
 def configure(argv: Sequence[str]) -> TrainConfig:
-    """The configuration of command-line words; ``calibrate=only`` takes the data that they leave open from the checkpoint."""
+    """The configuration of command-line words; ``calibrate=only`` takes the data that they leave
+    open from the checkpoint.
+    """
     values = read_arguments(argv, GROUPS)
     only = (values.get("calibrate") or {}).get("kind") == "only"
     if only != (values.get("source") is not None):
         raise InputError(
-            "calibrate=only and source=DIR_OR_CKPT belong together: the checkpoint is calibrated anew"
+            "calibrate=only and source=DIR_OR_CKPT belong together: the checkpoint is calibrated "
+            "anew"
         )
     if only and values.get("weights") is not None:
         raise InputError(
-            "weights= makes a new checkpoint, calibrate=only mends one: run the first, then the second if need be"
+            "weights= makes a new checkpoint, calibrate=only mends one: run the first, then the "
+            "second if need be"
         )
     if only and (idle := sorted(_TRAINING & values.keys())):
         print(f"calibrate=only takes the checkpoint as it is, and does not use {', '.join(idle)}")
@@ -292,7 +302,9 @@ def _run_name(config: TrainConfig) -> str:
 
 
 def _prepared(config: TrainConfig) -> tuple[SourceData, Network, dict[str, Any]]:
-    """The images, and the network for them with its input scaling, or with the weights that it adopts."""
+    """The images, and the network for them with its input scaling, or with the weights that it
+    adopts.
+    """
     data = _source_data(config)
     tell(data.images)
     _subgroups(config, data)  # a column that is not there is refused before training
@@ -317,7 +329,8 @@ def recalibrate(config: TrainConfig) -> Path:
     """Calibrate an existing checkpoint anew, and add what older ones lack.
 
     Returns:
-        The checkpoint's file: that of ``config.source``, replaced, or a new one in ``config.output``.
+        The checkpoint's file: that of ``config.source``, replaced, or a new one in
+        ``config.output``.
     """
     if config.output is not None:
         check_folder(RECALIBRATION, config)
@@ -358,7 +371,8 @@ def _check_fit(data: SourceData, checkpoint: SourceCheckpoint) -> None:
     ours = (checkpoint.class_names, checkpoint.channels, checkpoint.size)
     if (list(images.class_names), images.channels, images.size) != ours:
         raise InputError(
-            "the images have other classes, channels or sides than the checkpoint's: give those it was trained on"
+            "the images have other classes, channels or sides than the checkpoint's: give those it "
+            "was trained on"
         )
 
 
@@ -382,7 +396,9 @@ def _source_data(config: TrainConfig) -> SourceData:
 
 
 def _subgroups(config: TrainConfig, data: SourceData) -> dict[str, Any]:
-    """The columns of the test images, or else of the validation images, by which metrics are split."""
+    """The columns of the test images, or else of the validation images, by which metrics are
+    split.
+    """
     images = data.images.get("test", data.images["val"])
     return {name: images.column(name) for name in config.data.options.subgroups}
 
@@ -390,7 +406,9 @@ def _subgroups(config: TrainConfig, data: SourceData) -> dict[str, Any]:
 def _adopt(
     config: TrainConfig, network: Network, description: dict[str, Any], data: SourceData
 ) -> None:
-    """Take weights and input scaling from elsewhere, and say what was taken and what images say of it."""
+    """Take weights and input scaling from elsewhere, and say what was taken and what images say of
+    it.
+    """
     assert config.weights is not None
     classes = data.images["train"].class_names
     named: dict[str, Any] = {}
@@ -403,12 +421,14 @@ def _adopt(
         buffer, given = getattr(network, name), getattr(config, f"weights_{name}")
         if given is not None and len(given) != len(buffer):
             raise InputError(
-                f"weights_{name} has {len(given)} values for {len(buffer)} channel(s): give one for each"
+                f"weights_{name} has {len(given)} values for {len(buffer)} channel(s): give one "
+                "for each"
             )
         if given is not None:
             buffer.copy_(torch.tensor(given))
     print(
-        f"images, scaled to [0, 1], are standardised by mean {network.mean.tolist()} and std {network.std.tolist()}"
+        f"images, scaled to [0, 1], are standardised by mean {network.mean.tolist()} and std "
+        f"{network.std.tolist()}"
     )
     sample = data.sample("val", _JUDGED_IMAGES)
     for sentence in judged(network, description, classes, sample, config.weights_accuracy):
@@ -506,7 +526,9 @@ def _metrics(config: TrainConfig, data: SourceData, predicted: Evaluation) -> di
 def _with_calibration(
     config: TrainConfig, checkpoint: SourceCheckpoint, data: SourceData
 ) -> SourceCheckpoint:
-    """The checkpoint with the guard's null distributions, as far as they are asked for and can be had."""
+    """The checkpoint with the guard's null distributions, as far as they are asked for and can be
+    had.
+    """
     if config.calibrate.kind == "off":
         return checkpoint
     calibration = calibrate(
@@ -518,13 +540,15 @@ def _with_calibration(
     )
     if calibration is None:
         print(
-            "calibration: adaptation did harm on too many streams, so the guard keeps its default thresholds"
+            "calibration: adaptation did harm on too many streams, so the guard keeps its default "
+            "thresholds"
         )
     else:
         levels = asdict(GuardConfig().thresholds(calibration))
         shown = ", ".join(f"{name} {level:.2f}" for name, level in levels.items())
         print(
-            f"calibration on {calibration['streams']} healthy streams ({calibration['left_out']} left out): {shown}"
+            f"calibration on {calibration['streams']} healthy streams ({calibration['left_out']} "
+            f"left out): {shown}"
         )
     return replace(checkpoint, calibration=calibration)
 

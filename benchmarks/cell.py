@@ -1,4 +1,6 @@
-"""The cells of one stream: its references once, then each method unguarded, and guarded by each policy."""
+"""The cells of one stream: its references once, then each method unguarded, and guarded by each
+policy.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -51,7 +53,9 @@ class Variant:
 
 @dataclass(frozen=True)
 class Cell:
-    """A method at a learning rate, with the policies that are still to run on it; see ``create_cell``."""
+    """A method at a learning rate, with the policies that are still to run on it; see
+    ``create_cell``.
+    """
 
     variant: Variant
     optimizer: str | None
@@ -105,7 +109,9 @@ class Task:
 
 
 class Report(NamedTuple):
-    """Rows for one of the tables: references, results, predictions or errors; ``done`` counts the cells that are dealt with."""
+    """Rows for one of the tables: references, results, predictions or errors; ``done`` counts the
+    cells that are dealt with.
+    """
 
     table: str
     rows: list[Row]
@@ -246,7 +252,8 @@ class _Stream:
     def guarded(self, cell: Cell, policy: str) -> Row:
         """What a policy makes of the cell.
 
-        Ours comes with adapt.py's choice of normalisation; a published guard meets the method as that was published.
+        Ours comes with adapt.py's choice of normalisation; a published guard meets the method as
+        that was published.
         """
         normalization = [] if policy == OURS else cell.published
         outcome = self.run([*cell.words, *normalization, f"guard={policy}"])
@@ -269,7 +276,8 @@ class _Stream:
 def load_stream(task: Task) -> tuple[Batches, list[str]]:
     """The stream's batches, and how adapt.py is asked for them.
 
-    A small target is passed over several times, and each is thinned, so that streams are about equally long.
+    A small target is passed over several times, and each is thinned, so that streams are about
+    equally long.
     """
     setting = task.setting
     kind = [f"stream={setting.stream}"]
@@ -299,7 +307,9 @@ def load_stream(task: Task) -> tuple[Batches, list[str]]:
 
 
 def thinned(images: ImageSet, count: int, seed: int) -> ImageSet:
-    """About ``count`` images drawn at random, equally many of each domain; all of them where there are no more."""
+    """About ``count`` images drawn at random, equally many of each domain; all of them where there
+    are no more.
+    """
     domains = dict.fromkeys(images.domains.tolist())
     share, rng = -(-count // len(domains)), np.random.default_rng(seed)
     rows = np.concatenate(
@@ -327,7 +337,8 @@ def _images(source: str, data: tuple[str, ...]) -> ImageSet:
 
 @lru_cache
 def _there_and_back(source: str, data: tuple[str, ...]) -> list[str]:
-    """Recurring domains: the target's and the source's own in turn; the target alone where there is no other domain.
+    """Recurring domains: the target's and the source's own in turn; the target alone where there is
+    no other domain.
 
     Raises:
         InputError: the data set's target is something else than the names of domains.
@@ -348,8 +359,10 @@ def _there_and_back(source: str, data: tuple[str, ...]) -> list[str]:
         served = set()
     if served != {*names, home}:
         raise InputError(
-            f"stream=recurring goes from domain to domain, and data.target={target} of data={config.data.kind} names none: "
-            "take a data set whose target is a domain, such as npz or table, or leave recurring out of streams"
+            f"stream=recurring goes from domain to domain, and data.target={target} of "
+            f"data={config.data.kind} names none: "
+            "take a data set whose target is a domain, such as npz or table, or leave recurring "
+            "out of streams"
         )
     return [word]
 

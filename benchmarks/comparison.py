@@ -1,6 +1,6 @@
 """Every method, unguarded and with its defaults, on real shifts: the tables of docs/results.md.
 
-python -m benchmarks.comparison [root=DIR] [sources=DIR] [seeds=[0,1,2]] [methods=[tent,dsbr]] [processes=1]
+python -m benchmarks.comparison [root=DIR] [sources=DIR] [seeds=[0,1,2]] [methods=[tent,dsbr]]
 """
 
 import contextlib
@@ -33,11 +33,16 @@ from tta.methods.settings import UpdateConfig
 from tta.metrics import balanced_accuracy
 from tta.options import option
 
-USAGE = "usage: python -m benchmarks.comparison [key=value ...]\n\nCompare all methods, unguarded, on real shifts."
+USAGE = (
+    "usage: python -m benchmarks.comparison [key=value ...]\n\nCompare all methods, unguarded, "
+    "on real shifts."
+)
 
 
 class Target(NamedTuple):
-    """Target images under a title: whose source model meets them, and how adapt.py is asked for them."""
+    """Target images under a title: whose source model meets them, and how adapt.py is asked for
+    them.
+    """
 
     title: str
     data: str
@@ -192,7 +197,8 @@ def stream_batches(words: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def measured(words: Sequence[str], batches: Sequence[dict[str, Any]]) -> tuple[int, float, float]:
-    """Carry a method through batches, without Lightning or guard, under the normalisation that it was published with.
+    """Carry a method through batches, without Lightning or guard, under the normalisation that it
+    was published with.
 
     Args:
         words: those of adapt.py.
@@ -251,7 +257,9 @@ def _append(path: Path, row: Row) -> None:
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """A table in Markdown for each kind of stream: balanced accuracy by method and target, mean ± deviation over seeds."""
+    """A table in Markdown for each kind of stream: balanced accuracy by method and target, mean ±
+    deviation over seeds.
+    """
     parts = []
     for stream in _STREAMS:
         here = [row for row in rows if row.stream == stream]
@@ -296,7 +304,9 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def write_page(path: Path, text: str, writer: str = "benchmarks.comparison") -> None:
-    """Put the tables between the page's markers, which name their writer, and leave what is around them."""
+    """Put the tables between the page's markers, which name their writer, and leave what is around
+    them.
+    """
     start = f"<!-- written by {writer} -->"
     page = path.read_text() if path.is_file() else f"# Results\n\n{start}\n{_END}\n"
     if page.count(start) != 1 or _END not in page.split(start)[1]:

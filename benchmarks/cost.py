@@ -1,4 +1,6 @@
-"""What guarding costs: the guard's time over that of the steps that it watches, in one run on a calm stream."""
+"""What guarding costs: the guard's time over that of the steps that it watches, in one run on a
+calm stream.
+"""
 
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -9,7 +11,8 @@ from benchmarks.summary import OURS
 from datamodules import StreamLoader, create_stream
 from tta.checkpoint import SourceCheckpoint
 
-#: Length of the stream, 100 batches of 64. A guard looks mostly at the start: a longer stream costs less, a shorter one more.
+#: Length of the stream, 100 batches of 64. A guard looks mostly at the start: a longer stream costs
+#: less, a shorter one more.
 _IMAGES = 6400
 
 
@@ -20,11 +23,13 @@ def guard_costs(
     rounds: int,
     progress: Callable[[], object],
 ) -> dict[str, float]:
-    """The guard's time over that of all else in the same pass, by policy: the median over rounds, in which all take turns.
+    """The guard's time over that of all else in the same pass, by policy: the median over rounds,
+    in which all take turns.
 
-    Step and guard take turns batch by batch, so a machine that becomes slower or faster meanwhile is no part of the ratio. The
-    stream is the target, in random order, and Tent at its default rate: a calm one, but not so near to the source that the
-    guard would hold updates back, and save time. Time is the process's, since others on the machine are none of its cost.
+    Step and guard take turns batch by batch, so a machine that becomes slower or faster meanwhile
+    is no part of the ratio. The stream is the target, in random order, and Tent at its default
+    rate: a calm one, but not so near to the source that the guard would hold updates back, and save
+    time. Time is the process's, since others on the machine are none of its cost.
 
     Args:
         source: folder of the source model.

@@ -1,4 +1,5 @@
-"""The demo: a source model, a shifted target, Tent unguarded, Tent guarded and DSBR guarded. `make demo` runs it.
+"""The demo: a source model, a shifted target, Tent unguarded, Tent guarded and DSBR guarded. `make
+demo` runs it.
 
 python -m benchmarks.demo [output=runs/demo] [seed=0]
 """
@@ -20,9 +21,13 @@ from tta import entry
 from tta.checkpoint import SourceCheckpoint
 from tta.options import option
 
-USAGE = "usage: python -m benchmarks.demo [key=value ...]\n\nShow on embedded data how adaptation collapses, and the guard."
+USAGE = (
+    "usage: python -m benchmarks.demo [key=value ...]\n\nShow on embedded data how adaptation "
+    "collapses, and the guard."
+)
 
-#: Twenty times the rate at which adaptation helps: there entropy minimisation collapses, wherever the source was trained.
+#: Twenty times the rate at which adaptation helps: there entropy minimisation collapses, wherever
+#: the source was trained.
 _RATE = "method.lr=2e-2"
 _RUNS = (
     ("source", "method=source", False),
@@ -95,7 +100,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     curves(*drawn, len(classes), thresholds).savefig(folder / "demo.png", dpi=110)
     page = write_report(
         "Holdfast demo: adaptation with and without a guard",
-        "A model trained on cells under one scanner meets another scanner, and adapts at twenty times the sane learning rate.",
+        "A model trained on cells under one scanner meets another scanner, and adapts at twenty "
+        "times the sane learning rate.",
         *drawn,
         classes,
         [("source: scanner_a", source), ("target: scanner_b", target)],
@@ -108,7 +114,9 @@ def demo(config: DemoConfig) -> dict[str, Any]:
 
 
 def _summary(runs: Sequence[tuple[str, bool, Run]]) -> dict[str, Any]:
-    """What ``summary.json`` holds: the two references' scores, and the figures of the runs that adapt."""
+    """What ``summary.json`` holds: the two references' scores, and the figures of the runs that
+    adapt.
+    """
     figures = ("balanced_accuracy", "last_quarter", "alarms", "resets")
     adapting = [
         {"name": name, "guarded": guarded, **{key: run.metrics[key] for key in figures}}
@@ -124,7 +132,10 @@ def _print_table(runs: Sequence[Run]) -> None:
     print(f"\n{'run':<18}{'balanced accuracy':>18}{'last quarter':>14}{'resets':>8}")
     for run in runs:
         metrics = run.metrics
-        scores = f"{metrics['balanced_accuracy']:>16.1f} %{metrics['last_quarter']:>12.1f} %{metrics['resets']:>8}"
+        scores = (
+            f"{metrics['balanced_accuracy']:>16.1f} %{metrics['last_quarter']:>12.1f} "
+            f"%{metrics['resets']:>8}"
+        )
         print(f"{run.title:<18}{scores}")
 
 

@@ -40,8 +40,10 @@ def write_report(
     table = page.table(head, [[name, *(run.metrics[key] for key in keys)] for name, run in every])
     over_the_stream = page.figure(
         lambda: curves(references, runs, len(class_names), thresholds),
-        "Vertical lines: corrections. Dashed: models that learn nothing, and the guard's thresholds. R compares the "
-        "separation of classes with the control's; drift is the total variation between their predictions.",
+        "Vertical lines: corrections. Dashed: models that learn nothing, and the guard's "
+        "thresholds. R compares the "
+        "separation of classes with the control's; drift is the total variation between their "
+        "predictions.",
         wide=True,
     )
     answers = page.figure(
@@ -66,7 +68,10 @@ def _story(runs: Sequence[Run], last_quarter: dict[str, float]) -> list[str]:
     for run in runs:
         gap = run.metrics["last_quarter"] - last_quarter[best]
         side = "below" if gap < 0 else "above"
-        line = f"{run.title} ends {abs(gap):.1f} points {side} the {best} in the last quarter of the stream."
+        line = (
+            f"{run.title} ends {abs(gap):.1f} points {side} the {best} in the last quarter of "
+            "the stream."
+        )
         for event in run.events:
             if event["event"] == "verdict" and event.get("state") == "ALARM":
                 line += f" The guard saw it at batch {event['batch']}: {event['message']}"
@@ -86,7 +91,9 @@ def curves(
     num_classes: int,
     thresholds: dict[str, float],
 ) -> Figure:
-    """Running accuracy, separation ratio and marginal drift of the runs over the stream, with the corrections marked."""
+    """Running accuracy, separation ratio and marginal drift of the runs over the stream, with the
+    corrections marked.
+    """
     figure = Figure(figsize=(9, 8), layout="constrained")
     accuracy, ratio, drift = figure.subplots(3, 1, sharex=True)
     for style, (name, run) in zip((":", "--"), references, strict=False):

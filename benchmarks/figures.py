@@ -20,7 +20,10 @@ from tta.csvfile import read_rows
 from tta.errors import InputError
 from tta.options import option
 
-USAGE = "usage: python -m benchmarks.figures [key=value ...]\n\nMeasure adaptation with and without guard, over seeds."
+USAGE = (
+    "usage: python -m benchmarks.figures [key=value ...]\n\nMeasure adaptation with and "
+    "without guard, over seeds."
+)
 
 
 class Set(NamedTuple):
@@ -30,7 +33,8 @@ class Set(NamedTuple):
     training: str = ""
 
 
-#: The last one's source saw the classes in the shares in which they came, and nothing but the images as they are.
+#: The last one's source saw the classes in the shares in which they came, and nothing but the
+#: images as they are.
 _SETS = {
     "phantom": Set("phantom"),
     "nuclei": Set("nuclei"),
@@ -165,7 +169,8 @@ def figures(config: FiguresConfig) -> None:
                 *scores, resets = zip(*columns, strict=True)
                 shown = [f"{sum(c) / len(c):.1f} ({min(c):.1f}–{max(c):.1f})" for c in scores]
                 print(
-                    f"| {cell.title} | {name} | {' | '.join(shown)} | {', '.join(map(str, resets))} |",
+                    f"| {cell.title} | {name} | {' | '.join(shown)} | "
+                    f"{', '.join(map(str, resets))} |",
                     flush=True,
                 )
 

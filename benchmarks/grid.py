@@ -1,4 +1,6 @@
-"""The grid of cells: what is crossed with what, a balanced part of it, and its division among machines. All deterministic."""
+"""The grid of cells: what is crossed with what, a balanced part of it, and its division among
+machines. All deterministic.
+"""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -14,7 +16,9 @@ Part = TypeVar("Part")
 
 
 class Setting(NamedTuple):
-    """One stream: images, what was done to them, and the order in which they arrive; ``severity`` is 0 without a shift."""
+    """One stream: images, what was done to them, and the order in which they arrive; ``severity``
+    is 0 without a shift.
+    """
 
     data: str
     target: str
@@ -25,7 +29,9 @@ class Setting(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What runs on a stream: a method, by its label, and a multiple of its default learning rate."""
+    """What runs on a stream: a method, by its label, and a multiple of its default learning
+    rate.
+    """
 
     method: str
     rate: float
@@ -42,7 +48,9 @@ def settings(
     streams: Sequence[str],
     seeds: Sequence[int],
 ) -> list[Setting]:
-    """All streams of the axes; a target is written DATA/DOMAIN, or DATA where there is but one domain."""
+    """All streams of the axes; a target is written DATA/DOMAIN, or DATA where there is but one
+    domain.
+    """
     shifted = [("none", 0)] if "none" in shifts else []
     shifted += product([shift for shift in shifts if shift != "none"], severities)
     return [
@@ -59,8 +67,9 @@ def create_grid(
 ) -> Grid:
     """Cross streams with cases, or take a balanced part of the product.
 
-    A part covers each value of each axis, and each pair of values of two axes, about equally often. Streams share their
-    references among their cells, so a part has few streams with several cases rather than many with one.
+    A part covers each value of each axis, and each pair of values of two axes, about equally often.
+    Streams share their references among their cells, so a part has few streams with several cases
+    rather than many with one.
 
     Args:
         streams: from ``settings``.
@@ -87,9 +96,11 @@ def balanced(
     counts: Counter[Hashable] | None = None,
     context: tuple[Hashable, ...] = (),
 ) -> list[T]:
-    """Choose ``count`` distinct candidates so that values, and pairs of values, occur equally often.
+    """Choose ``count`` distinct candidates so that values, and pairs of values, occur equally
+    often.
 
-    Greedy: the next one is that whose values and pairs have occurred least so far; a seeded draw breaks ties.
+    Greedy: the next one is that whose values and pairs have occurred least so far; a seeded draw
+    breaks ties.
 
     Args:
         candidates: tuples, an entry an axis.
@@ -113,7 +124,8 @@ def balanced(
 
 
 def shard_of(grid: list[Part], shard: str | None) -> list[Part]:
-    """The k-th of n parts, written k/n from 1/n to n/n; a stream is never divided, so that its references stay with it.
+    """The k-th of n parts, written k/n from 1/n to n/n; a stream is never divided, so that its
+    references stay with it.
 
     Raises:
         InputError: the word has another form.

@@ -1,4 +1,6 @@
-"""The predictions of every run of the benchmark, kept small as a table, so that what depends on them can be computed later."""
+"""The predictions of every run of the benchmark, kept small as a table, so that what depends on
+them can be computed later.
+"""
 
 import base64
 import zlib
@@ -13,8 +15,9 @@ from benchmarks.tables import CELL_KEYS, STREAM_KEYS, Row, key_of
 
 Numbers = npt.NDArray[np.int64]
 
-#: A row a run: classes in stream order, packed. The method left alone is policy "off"; rows of a stream have no method, and as
-#: policy what they hold: labels, source, control, or which row of the image set each image is.
+#: A row a run: classes in stream order, packed. The method left alone is policy "off"; rows of a
+#: stream have no method, and as policy what they hold: labels, source, control, or which row of the
+#: image set each image is.
 PREDICTIONS = (*CELL_KEYS, "policy", "predictions")
 #: What names a row.
 PREDICTION_KEYS = (*CELL_KEYS, "policy")

@@ -32,7 +32,10 @@ from tta.methods import create_method
 from tta.networks import MODELS, create_network
 from tta.options import option
 
-USAGE = "usage: python -m benchmarks.loading [key=value ...]\n\nTime the loader alone, and the Tent step that it feeds."
+USAGE = (
+    "usage: python -m benchmarks.loading [key=value ...]\n\nTime the loader alone, and the "
+    "Tent step that it feeds."
+)
 
 #: Times that one file is decoded to find what that costs.
 _DECODINGS = 101
@@ -63,7 +66,8 @@ class LoadingConfig:
             < 1
         ):
             raise InputError(
-                "images, size, batch_size and rounds must be at least 1, workers a list of numbers from 0"
+                "images, size, batch_size and rounds must be at least 1, workers a list of numbers "
+                "from 0"
             )
         if self.model not in MODELS:
             raise InputError(f"unknown model {self.model!r}: {closest(self.model, MODELS)}")
@@ -85,7 +89,9 @@ def write_files(folder: Path, config: LoadingConfig) -> None:
 
 
 def write_ct(path: Path, pixels: npt.NDArray[Any]) -> None:
-    """A picture of 8 bits as a CT image, with the header of the scanner's file that pydicom brings."""
+    """A picture of 8 bits as a CT image, with the header of the scanner's file that pydicom
+    brings.
+    """
     dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
     dataset.Rows, dataset.Columns = pixels.shape
     dataset.PixelData = (pixels.astype(np.int16) * 8).tobytes()
@@ -182,7 +188,8 @@ def loading(config: LoadingConfig) -> None:
         else f"{torch.get_num_threads()} CPU threads"
     )
     print(
-        f"{config.images} {config.format} files of {config.size}x{config.size}, shift {config.shift}, batch {config.batch_size}"
+        f"{config.images} {config.format} files of {config.size}x{config.size}, shift "
+        f"{config.shift}, batch {config.batch_size}"
     )
     print(f"  {f'Tent step, {config.model}, {name}':<44}{step:10.0f} images/s")
     for way, found in ways.items():

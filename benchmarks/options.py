@@ -29,7 +29,8 @@ class DataOptions:
             "vessels": "vessel_patches.npz",
             "pneumoniamnist": "pneumoniamnist.npz",
         },
-        "data sets by name, each an .npz file with training images of one domain; the phantom needs none",
+        "data sets by name, each an .npz file with training images of one domain; the phantom "
+        "needs none",
     )
     targets: list[str] = option(
         ["phantom/scanner_b"], "targets, DATA/DOMAIN, or DATA where it has but one domain"
@@ -162,7 +163,8 @@ class BenchmarkConfig(StudyConfig):
 
 
 def output_folder(config: StudyConfig) -> Path:
-    """The folder of the results; what lies there or is merged must have been measured under the same settings.
+    """The folder of the results; what lies there or is merged must have been measured under the
+    same settings.
 
     Raises:
         InputError: it was not.
@@ -172,21 +174,26 @@ def output_folder(config: StudyConfig) -> Path:
         for name in config.settings:
             if name in old and old[name] != new[name]:
                 raise InputError(
-                    f"{folder} holds results under {name}={old[name]}, and they would be mixed with those under "
+                    f"{folder} holds results under {name}={old[name]}, and they would be mixed "
+                    "with those under "
                     f"{name}={new[name]}: choose another folder, output=DIR"
                 )
     return entry.output_folder(config.output, config, "benchmark.py")
 
 
 def recorded_settings(config: StudyConfig) -> dict[str, Any]:
-    """What the first of the shards that are merged was run with, but for where it was and who was told."""
+    """What the first of the shards that are merged was run with, but for where it was and who was
+    told.
+    """
     for _, options in _recorded(config):
         return {name: value for name, value in options.items() if name not in _ONE_RUN}
     return {}
 
 
 def _recorded(config: StudyConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The folders of the output and of the merged shards that hold results, with their configurations."""
+    """The folders of the output and of the merged shards that hold results, with their
+    configurations.
+    """
     for part in (config.output, *config.merge):
         folder = Path(part).expanduser()
         if (folder / "results.csv").is_file() and (folder / "config.yaml").is_file():

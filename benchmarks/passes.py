@@ -14,7 +14,8 @@ from datamodules import StreamLoader
 from tta import entry
 from tta.checkpoint import SourceCheckpoint
 
-#: Within so many images from its start, a stream's running loss is held against that many (see ``running_loss``).
+#: Within so many images from its start, a stream's running loss is held against that many (see
+#: ``running_loss``).
 _WARM_UP = 512
 
 
@@ -143,10 +144,12 @@ def run(batches: Batches, config: AdaptConfig, checkpoint: SourceCheckpoint) -> 
 def running_loss(
     predictions: Tensor, references: Sequence[Tensor], labels: Tensor, batch_size: int
 ) -> Tensor:
-    """Points of balanced accuracy by which predictions lie below the better of the references, from the stream's start on.
+    """Points of balanced accuracy by which predictions lie below the better of the references, from
+    the stream's start on.
 
-    It is the difference of running balanced accuracies over the same images, except that a class counts as if it had
-    shown at least its share of 512 images: the first few images of a rare class would otherwise be worth many points each.
+    It is the difference of running balanced accuracies over the same images, except that a class
+    counts as if it had shown at least its share of 512 images: the first few images of a rare class
+    would otherwise be worth many points each.
 
     Args:
         predictions: (N,) classes.

@@ -21,7 +21,8 @@ def title_of(policy: str) -> str:
 
 
 def regret_against_gain(rows: Sequence[Row]) -> Figure:
-    """A panel a policy, a dot a cell: what the method alone gains or loses, and what is left of it under the policy.
+    """A panel a policy, a dot a cell: what the method alone gains or loses, and what is left of it
+    under the policy.
 
     Args:
         rows: with their references, of all policies.
@@ -46,7 +47,8 @@ def regret_against_gain(rows: Sequence[Row]) -> Figure:
         measured = figures(own)
         kept = measured["kept_gain"]
         axes.set_title(
-            f"{title_of(name)}: {measured['below_rate']:.0%} below, worst {measured['worst_regret']:.1f}, "
+            f"{title_of(name)}: {measured['below_rate']:.0%} below, worst "
+            f"{measured['worst_regret']:.1f}, "
             f"kept {'–' if kept is None else f'{kept:.0%}'}",
             fontsize=9,
         )
@@ -57,7 +59,8 @@ def regret_against_gain(rows: Sequence[Row]) -> Figure:
 
 
 def heat_map(rows: Sequence[Row], policy: str = OURS) -> Figure:
-    """Guarded score minus the better of source and control: a line an image set and shift, a column a stream and method.
+    """Guarded score minus the better of source and control: a line an image set and shift, a column
+    a stream and method.
 
     Args:
         rows: with their references.

@@ -1,4 +1,6 @@
-"""From options to tasks: which data is there, which source models are missing, which cells are still to be run."""
+"""From options to tasks: which data is there, which source models are missing, which cells are
+still to be run.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -77,7 +79,8 @@ def present_targets(config: StudyConfig) -> list[str]:
     present = [target for target in files if target not in absent]
     if not present:
         raise InputError(
-            "none of the data is there: set data.root to its folder, or data.targets=[phantom/scanner_b]"
+            "none of the data is there: set data.root to its folder, or "
+            "data.targets=[phantom/scanner_b]"
         )
     for target in present:
         _check_domain(config, *target.split("/", 1))

@@ -1,4 +1,6 @@
-"""Which source models the rows of a folder were measured with: those of two are never mixed in one table."""
+"""Which source models the rows of a folder were measured with: those of two are never mixed in one
+table.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +29,8 @@ def record_models(folder: Path, models: Iterable[Model]) -> None:
     new = {name: load_checkpoint(str(place)).hash for name, place in places.items()}
     for name in _other(known, new):
         raise InputError(
-            f"{folder} holds results of another source model than {places[name]}, and they would be "
+            f"{folder} holds results of another source model than {places[name]}, and they would "
+            "be "
             "mixed: choose another folder, output=DIR, or name those of the results, sources=DIR"
         )
     entry.write_json(folder / _FILE, {**known, **new})
@@ -53,7 +56,9 @@ def merge_models(folder: Path, parts: Sequence[Path]) -> None:
 
 
 def recorded_models(folder: Path) -> dict[str, str]:
-    """The hashes of the source models of a folder's rows, by data set and seed; none where there are no rows."""
+    """The hashes of the source models of a folder's rows, by data set and seed; none where there
+    are no rows.
+    """
     path = folder / _FILE
     if not (path.is_file() and (folder / "results.csv").is_file()):
         return {}

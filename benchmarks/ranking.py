@@ -1,4 +1,6 @@
-"""Methods and guards in order of what they are worth against doing nothing, with intervals; pure but for a seeded draw."""
+"""Methods and guards in order of what they are worth against doing nothing, with intervals; pure
+but for a seeded draw.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,12 +54,14 @@ def ranked(
 ) -> list[Entry]:
     """All methods, alone and guarded, the largest gain first.
 
-    The intervals come from resampling seeds, with all that belongs to each, and within each stream images, of which one may
-    show several times; the same draw serves method and control, so differences are paired.
+    The intervals come from resampling seeds, with all that belongs to each, and within each stream
+    images, of which one may show several times; the same draw serves method and control, so
+    differences are paired.
 
     Args:
         rows: results with their references.
-        predictions: rows of ``predictions.csv``; a cell without counts as it is, and only its seed is drawn.
+        predictions: rows of ``predictions.csv``; a cell without counts as it is, and only its seed
+            is drawn.
         repeats: resamples.
         seed: of the draws.
     """
@@ -101,7 +105,9 @@ def ranked(
 
 
 def outcomes(gains: Iterable[float]) -> tuple[int, int, int]:
-    """How many cells are won, tied and lost: more than ``TOLERANCE`` points above the control, about as good, or below."""
+    """How many cells are won, tied and lost: more than ``TOLERANCE`` points above the control,
+    about as good, or below.
+    """
     signs = [(gain > TOLERANCE) - (gain < -TOLERANCE) for gain in gains]
     return signs.count(1), signs.count(0), signs.count(-1)
 
@@ -113,11 +119,13 @@ def resampled(
     repeats: int,
     rng: np.random.Generator,
 ) -> dict[Any, Floats]:
-    """Balanced accuracies in percent of several models under the same resamples of a stream's images.
+    """Balanced accuracies in percent of several models under the same resamples of a stream's
+    images.
 
     Args:
         labels: (N,) true classes, -1 where unknown.
-        images: (N,) which image each is; one that shows several times is drawn with all its showings.
+        images: (N,) which image each is; one that shows several times is drawn with all its
+            showings.
         right: whether each prediction is right (N,), by the model's name.
         repeats: resamples.
         rng: of the draws.
@@ -168,7 +176,9 @@ def _by_entry(runs: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
 def _drawn(
     runs: Sequence[Row], predictions: Sequence[Row], repeats: int, rng: np.random.Generator
 ) -> tuple[dict[tuple[str, ...], Floats], bool]:
-    """Differences (repeats,) from the control under resampling, by the run's key; and whether there are any."""
+    """Differences (repeats,) from the control under resampling, by the run's key; and whether there
+    are any.
+    """
     said = {_key(row): row["predictions"] for row in predictions if row["method"] is not None}
     wanted: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for row in runs:

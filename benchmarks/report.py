@@ -1,4 +1,6 @@
-"""The report of ``benchmark.py``: methods and guards in order, the seven figures, and where each guard wins and loses."""
+"""The report of ``benchmark.py``: methods and guards in order, the seven figures, and where each
+guard wins and loses.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -75,8 +77,10 @@ def _ranks(entries: Sequence[Entry], rows: Sequence[Row], seeds: int, images: bo
         else "There is nothing to resample for intervals."
     )
     text = (
-        "Each method, left alone and under each guard, by its mean difference from the control of the same streams: batch "
-        f"statistics and no updates. {how} A cell is won or lost beyond {TOLERANCE:g} point, and regret is what is missing to "
+        "Each method, left alone and under each guard, by its mean difference from the control of "
+        "the same streams: batch "
+        f"statistics and no updates. {how} A cell is won or lost beyond {TOLERANCE:g} point, and "
+        "regret is what is missing to "
         "the better of source and control."
     )
     streams = {key_of(row, STREAM_KEYS): row for row in rows}.values()
@@ -157,9 +161,12 @@ def _forest(entries: Sequence[Entry]) -> Figure:
 def _figures(summary: Mapping[str, Any]) -> list[str]:
     head, *lines = as_lines(summary)
     text = (
-        "The goals are in the first line. Detected in time: harm cells with an alarm before the running loss exceeds 5 points. "
-        "False resets: other cells with any reset. Below: cells more than a point below the better of source and control. Kept "
-        "gain: guarded over unguarded gain, where there is one. Normalisation regret: of the statistics chosen without labels. "
+        "The goals are in the first line. Detected in time: harm cells with an alarm before the "
+        "running loss exceeds 5 points. "
+        "False resets: other cells with any reset. Below: cells more than a point below the better "
+        "of source and control. Kept "
+        "gain: guarded over unguarded gain, where there is one. Normalisation regret: of the "
+        "statistics chosen without labels. "
         "Cost: the guard's time over that of all else."
     )
     return [page.paragraph(text), page.table(head, lines, marked=[0])]
@@ -174,8 +181,10 @@ def _regret(rows: Sequence[Row]) -> list[str]:
         return figure
 
     text = (
-        "A dot a cell. To the right the method alone is worth its while, to the left it harms; height is what is left under "
-        "the guard. A perfect guard keeps the dashed line on the right and zero on the left; red is more than a point below."
+        "A dot a cell. To the right the method alone is worth its while, to the left it harms; "
+        "height is what is left under "
+        "the guard. A perfect guard keeps the dashed line on the right and zero on the left; red "
+        "is more than a point below."
     )
     return [page.figure(draw, text, wide=True)]
 

@@ -1,4 +1,5 @@
-"""What each shift costs a source model at each severity: a table, its curves, and a sheet of shifted images.
+"""What each shift costs a source model at each severity: a table, its curves, and a sheet of
+shifted images.
 
 python -m benchmarks.shifts [source=DIR_OR_CKPT] [shifts=mr] [images=1000]
 """
@@ -32,7 +33,10 @@ from tta.source import evaluate
 GROUPS = {"data": DATA}
 #: Images by which the time of a shift is taken.
 _TIMED = 16
-USAGE = "usage: python -m benchmarks.shifts [key=value ...]\n\nScore a source model on its test images under every shift."
+USAGE = (
+    "usage: python -m benchmarks.shifts [key=value ...]\n\nScore a source model on its test "
+    "images under every shift."
+)
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
@@ -57,7 +61,9 @@ class ShiftsConfig:
 
 
 def configure(argv: Sequence[str]) -> ShiftsConfig:
-    """The configuration of command-line words; what they leave open of the data is as in the source checkpoint."""
+    """The configuration of command-line words; what they leave open of the data is as in the source
+    checkpoint.
+    """
     source = read_arguments(argv, GROUPS).get("source")
     base = {"data": SourceCheckpoint.load(source).data} if source is not None else {}
     return resolve(ShiftsConfig, GROUPS, read_arguments(argv, GROUPS, base))
@@ -108,13 +114,15 @@ def shifts(config: ShiftsConfig) -> dict[str, list[float]]:
     print("\n| shift | 1 | 2 | 3 | 4 | 5 | ms an image |\n|---|---|---|---|---|---|---|")
     for name, values in scores.items():
         print(
-            f"| `{name}` | {' | '.join(f'{value:.1f}' for value in values[1:])} | {milliseconds[name]:.2f} |"
+            f"| `{name}` | {' | '.join(f'{value:.1f}' for value in values[1:])} | "
+            f"{milliseconds[name]:.2f} |"
         )
     return scores
 
 
 def cost(shift: Shift, images: Sequence[tuple[str, Tensor]]) -> float:
-    """Milliseconds that a shift takes for an image, the median; of this thread alone, since the machine may be busy.
+    """Milliseconds that a shift takes for an image, the median; of this thread alone, since the
+    machine may be busy.
 
     Args:
         shift: to be timed.
@@ -167,7 +175,9 @@ def curves(scores: Mapping[str, Sequence[float]], chance: float) -> Figure:
 
 
 def examples(image: Tensor, name: str, names: Sequence[str], seed: int) -> Figure:
-    """One image, clean and under each shift at severities 1, 3 and 5; of a volume the middle slice."""
+    """One image, clean and under each shift at severities 1, 3 and 5; of a volume the middle
+    slice.
+    """
     shown = (1, 3, 5)
     blocks = min(3, len(names))
     rows = -(-len(names) // blocks)

@@ -34,9 +34,11 @@ def data_words(name: str, root: str) -> list[str]:
 
 
 def source_model(folder: Path, name: str, seed: int, words: Sequence[str]) -> Path:
-    """The folder of the source model ``NAME-seedN`` in ``folder``, trained by train.py if it is not there yet.
+    """The folder of the source model ``NAME-seedN`` in ``folder``, trained by train.py if it is not
+    there yet.
 
-    It is not calibrated: tables are about the guard's default thresholds, and calibration takes longer than training.
+    It is not calibrated: tables are about the guard's default thresholds, and calibration takes
+    longer than training.
 
     Args:
         folder: of the source models.

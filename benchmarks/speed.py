@@ -1,4 +1,5 @@
-"""Milliseconds per adaptation step, as ratios against a plain eager Tent loop measured in the same run.
+"""Milliseconds per adaptation step, as ratios against a plain eager Tent loop measured in the same
+run.
 
 python -m benchmarks.speed [rounds=5] [steps=20] [accelerator=auto]
 """
@@ -25,12 +26,16 @@ from tta.methods import create_method
 from tta.networks import MODELS, create_network
 from tta.options import option
 
-USAGE = "usage: python -m benchmarks.speed [key=value ...]\n\nTime a Tent step: plain loop, our method, Lightning, guard."
+USAGE = (
+    "usage: python -m benchmarks.speed [key=value ...]\n\nTime a Tent step: plain loop, our "
+    "method, Lightning, guard."
+)
 _CASES = (("compact", 28), ("resnet18", 64))
 #: A GPU is kept busy by larger ones.
 _LARGE = (("resnet50", 224),)
 _CLASSES, _BATCH = 4, 64
-#: Learning rate of the passes that may be guarded: noise teaches nothing but collapse, and the guard would watch every batch.
+#: Learning rate of the passes that may be guarded: noise teaches nothing but collapse, and the
+#: guard would watch every batch.
 _CALM = 1e-6
 
 
@@ -115,7 +120,8 @@ def measure(model: str, size: int, config: SpeedConfig, progress: Any) -> dict[s
         class_names=tuple("abcd"),
     )
     loader = StreamLoader(images, np.arange(count), _BATCH)
-    # Laid out as images usually are: those of the loader have their channels last already, which is part of what is measured.
+    # Laid out as images usually are: those of the loader have their channels last already, which is
+    # part of what is measured.
     tensors = [batch["image"].to(device).contiguous() for batch in loader]
 
     def network() -> nn.Module:
@@ -183,7 +189,8 @@ def speed(config: SpeedConfig) -> None:
         print(f"\n{model} at {size}x{size}")
         for name, values in results.items():
             print(
-                f"  {name:<20}{statistics.median(values):8.1f} ms a step ({min(values):.1f}-{max(values):.1f})"
+                f"  {name:<20}{statistics.median(values):8.1f} ms a step "
+                f"({min(values):.1f}-{max(values):.1f})"
             )
         for variant, reference in pairs:
             print(f"  {variant} / {reference}: {ratios(results, variant, reference)}")

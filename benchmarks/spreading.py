@@ -1,4 +1,6 @@
-"""Tasks spread over processes of one thread each, which end with the process that started them, however that ends."""
+"""Tasks spread over processes of one thread each, which end with the process that started them,
+however that ends.
+"""
 
 import multiprocessing
 import os
@@ -82,7 +84,8 @@ def _next(told: Any, workers: Sequence[Any]) -> Any:
         except queue.Empty:
             if any(worker.exitcode for worker in workers):
                 raise InputError(
-                    "a process of the benchmark was killed, perhaps for lack of memory: give it fewer, processes=1, and go on "
+                    "a process of the benchmark was killed, perhaps for lack of memory: give it "
+                    "fewer, processes=1, and go on "
                     "with the same command"
                 ) from None
 

@@ -19,7 +19,10 @@ from tta import entry
 from tta.config import read_arguments, resolve
 from tta.options import option
 
-USAGE = "usage: python -m benchmarks.streams [key=value ...]\n\nWrite the page of streams and draw its pictures."
+USAGE = (
+    "usage: python -m benchmarks.streams [key=value ...]\n\nWrite the page of streams and draw "
+    "its pictures."
+)
 
 _HEADER = """\
 # Streams
@@ -49,7 +52,9 @@ replayed in about two; images are shifted when their batch is due.
 
 
 class Example(NamedTuple):
-    """A stream to draw: its picture's name, the words that ask for it, and what is to be said of it."""
+    """A stream to draw: its picture's name, the words that ask for it, and what is to be said of
+    it.
+    """
 
     picture: str
     words: str
@@ -137,7 +142,9 @@ def markdown() -> str:
 
 
 def made(words: Sequence[str], count: int) -> tuple[ImageSet, Stream]:
-    """The phantom's images, with a time by which classes drift, and the stream over them that the words ask for."""
+    """The phantom's images, with a time by which classes drift, and the stream over them that the
+    words ask for.
+    """
     base = {"data": {"kind": "phantom", "target_images": count}}
     config = resolve(AdaptConfig, GROUPS, read_arguments(words, GROUPS, base))
     images = load_images("phantom", config.data.options, "target")

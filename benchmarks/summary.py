@@ -1,7 +1,8 @@
 """The seven figures of a guard, from the rows of the benchmark; pure.
 
-In a cell the *better* is the larger of source's and control's score. *Harm*: in the last quarter of the stream the unguarded
-method is more than 3 points below the better. *Gain*: over the whole stream it is more than 1 point above.
+In a cell the *better* is the larger of source's and control's score. *Harm*: in the last quarter of
+the stream the unguarded method is more than 3 points below the better. *Gain*: over the whole
+stream it is more than 1 point above.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,8 +38,8 @@ def summarize(
         costs: the guard's time over that of the steps that it watches, by policy.
 
     Returns:
-        ``ours``, ``policies`` by name, and ``unguarded`` (each method left alone, measured by the same figures); a figure
-        without a cell that it could be taken from is None.
+        ``ours``, ``policies`` by name, and ``unguarded`` (each method left alone, measured by the
+        same figures); a figure without a cell that it could be taken from is None.
     """
     rows = with_references(results, references)
     regret = normalization_regret(references)
@@ -133,8 +134,10 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     Returns:
         Counts (``cells``, ``harm``, ``gain``) and
 
-        - ``detected_in_time``: share of harm cells with an alarm before the running loss of what was served exceeds 5 points;
-        - ``harm_avoided``: share of harm cells that end within a point of the better, alarm or no alarm;
+        - ``detected_in_time``: share of harm cells with an alarm before the running loss of what
+          was served exceeds 5 points;
+        - ``harm_avoided``: share of harm cells that end within a point of the better, alarm or no
+          alarm;
         - ``detected_or_avoided``: share of harm cells with either;
         - ``false_reset_rate``: share of the other cells with any reset;
         - ``below_rate``: share of cells that end more than a point below the better;
@@ -165,7 +168,9 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def normalization_regret(references: Sequence[Row]) -> float | None:
-    """Mean over streams of the best fixed normalisation minus the one chosen without labels, no updates, in points."""
+    """Mean over streams of the best fixed normalisation minus the one chosen without labels, no
+    updates, in points.
+    """
     return _mean(
         [
             max(row[name] for name in NORMALIZATIONS) - row["auto"]

@@ -1,4 +1,6 @@
-"""The benchmark's tables: CSV files that grow by whole blocks of rows, so that a killed run leaves them readable."""
+"""The benchmark's tables: CSV files that grow by whole blocks of rows, so that a killed run leaves
+them readable.
+"""
 
 import csv
 import io
@@ -25,7 +27,8 @@ RESULTS = (
     *("policy", "source", "control", "unguarded", "unguarded_last", "guarded", "guarded_last"),
     *("alarms", "resets", "first_alarm_batch", "loss_before_alarm", "seconds"),
 )
-#: The normalisations without updates that ``auto`` chooses among, and how adapt.py is asked for each.
+#: The normalisations without updates that ``auto`` chooses among, and how adapt.py is asked for
+#: each.
 NORMALIZATIONS = {
     "source": ("method=source",),
     "blend_0.1": ("method=alpha_norm", "method.alpha=0.1"),
@@ -34,7 +37,8 @@ NORMALIZATIONS = {
     "ema_0.02": ("method=norm_ema", "method.momentum=0.02"),
     "batch": ("method=norm",),
 }
-#: A row a stream: ``batch`` is the control; ``auto`` is chosen without labels, empty where that is not to be had.
+#: A row a stream: ``batch`` is the control; ``auto`` is chosen without labels, empty where that is
+#: not to be had.
 REFERENCES = (
     *STREAM_KEYS,
     "model",
@@ -70,7 +74,9 @@ def write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]])
 
 
 def read(path: Path) -> list[Row]:
-    """All rows, empty entries as None and names as text; a last line that was cut off is taken out of the file."""
+    """All rows, empty entries as None and names as text; a last line that was cut off is taken out
+    of the file.
+    """
     if not path.is_file():
         return []
     text = path.read_bytes().decode()
@@ -88,7 +94,9 @@ def read(path: Path) -> list[Row]:
 
 
 def latest(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
-    """The last row of each name: tables of several shards, or of a repeated run, put one after the other."""
+    """The last row of each name: tables of several shards, or of a repeated run, put one after the
+    other.
+    """
     return list({key_of(row, names): row for row in rows}.values())
 
 

@@ -1,4 +1,6 @@
-"""The benchmark's work spread over processes: source models to train, and cells whose rows are written as they come."""
+"""The benchmark's work spread over processes: source models to train, and cells whose rows are
+written as they come.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +40,8 @@ def run_cells(
     left: int,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Do tasks whose reports (``benchmarks.cell.Report``) are rows of tables, each written as soon as it is there.
+    """Do tasks whose reports (``benchmarks.cell.Report``) are rows of tables, each written as soon
+    as it is there.
 
     What failed before is tried again, so errors start afresh.
 

@@ -1,4 +1,6 @@
-"""Tell a person when the guard raises an alarm: by W&B, by a command, by a web hook; never at the stream's expense."""
+"""Tell a person when the guard raises an alarm: by W&B, by a command, by a web hook; never at the
+stream's expense.
+"""
 
 import base64
 import json
@@ -40,7 +42,8 @@ class AlertConfig:
     wandb: bool = option(True, "send a W&B alert, where a W&B run is active")
     command: Any = option(
         None,
-        "command to call, a list or one string, without a shell; it gets the event as JSON on its standard input",
+        "command to call, a list or one string, without a shell; it gets the event as JSON on its "
+        "standard input",
     )
     url: str | None = option(
         None, "http(s) address to post the event to as JSON; env:NAME takes it from the environment"
@@ -55,7 +58,8 @@ class AlertConfig:
             parts = _parts(self.url, self.url)
             if parts.username or parts.password or parts.query:
                 raise InputError(
-                    "guard.alert.url holds credentials or a query, which would end up in config.yaml: put the address into "
+                    "guard.alert.url holds credentials or a query, which would end up in "
+                    "config.yaml: put the address into "
                     "the environment and give guard.alert.url=env:NAME"
                 )
 
@@ -74,7 +78,8 @@ class AlertConfig:
             self.command is not None and not words
         ):
             raise InputError(
-                "guard.alert.command must be a command line, or a list of its words; put quotes around words that YAML takes "
+                "guard.alert.command must be a command line, or a list of its words; put quotes "
+                "around words that YAML takes "
                 "for numbers or truth values, 'guard.alert.command=[notify,\"60\"]'"
             )
         return words
@@ -97,17 +102,20 @@ class AlertConfig:
 
 
 class Alerts(Callback):
-    """Sends what the guard found to whoever asked, as soon as it is ALARM or FROZEN; place it after the guard.
+    """Sends what the guard found to whoever asked, as soon as it is ALARM or FROZEN; place it after
+    the guard.
 
-    Commands and addresses are served by short-lived threads with a time limit, so the stream does not wait; what fails is
-    logged as a warning, without words of the command or address, which may be secret.
+    Commands and addresses are served by short-lived threads with a time limit, so the stream does
+    not wait; what fails is logged as a warning, without words of the command or address, which may
+    be secret.
 
     Args:
         config: who is told.
         run: name of the run, which the event carries.
 
     Raises:
-        InputError: the command is not there, or the environment does not have the address that is left to it.
+        InputError: the command is not there, or the environment does not have the address that is
+            left to it.
     """
 
     def __init__(self, config: AlertConfig, run: str) -> None:
@@ -167,7 +175,8 @@ class Alerts(Callback):
 
 
 def alarm_of(verdict: str, events: Any) -> dict[str, Any] | None:
-    """The one event that tells of a batch's alarm, with evidence and correction; None where there is none to tell.
+    """The one event that tells of a batch's alarm, with evidence and correction; None where there
+    is none to tell.
 
     Args:
         verdict: state of the batch.
@@ -208,11 +217,13 @@ def attempt(name: str, send: Callable[[bytes], None], payload: bytes) -> None:
 def call(words: list[str], timeout: float, payload: bytes) -> None:
     """Run a command, without a shell, with the event on its standard input.
 
-    What it starts in the background has the rest of the time, and is ended with it: a run leaves no process behind.
+    What it starts in the background has the rest of the time, and is ended with it: a run leaves no
+    process behind.
 
     Raises:
         OSError: it cannot be run.
-        subprocess.SubprocessError: it failed, or took longer than ``timeout`` seconds and was ended.
+        subprocess.SubprocessError: it failed, or took longer than ``timeout`` seconds and was
+        ended.
     """
     quiet, deadline = subprocess.DEVNULL, monotonic() + timeout
     command = subprocess.Popen(
@@ -231,7 +242,9 @@ def call(words: list[str], timeout: float, payload: bytes) -> None:
 
 
 def _lives(group: int) -> bool:
-    """Whether a process of the group is left; the number is nobody else's before the last one is gone."""
+    """Whether a process of the group is left; the number is nobody else's before the last one is
+    gone.
+    """
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -240,7 +253,8 @@ def _lives(group: int) -> bool:
 
 
 def post(address: str, timeout: float, payload: bytes) -> None:
-    """Post JSON to an address, with its user and password as basic authentication; redirects are not followed.
+    """Post JSON to an address, with its user and password as basic authentication; redirects are
+    not followed.
 
     Raises:
         OSError: no answer within ``timeout`` seconds, or one that is not 2xx.

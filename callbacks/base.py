@@ -1,4 +1,6 @@
-"""What every guard has: a position in the stream, a record of what it did, and events that tell of it."""
+"""What every guard has: a position in the stream, a record of what it did, and events that tell of
+it.
+"""
 
 from typing import Any, Literal
 
@@ -7,14 +9,16 @@ from lightning import Callback
 from tta.errors import InputError
 from tta.methods import Prediction
 
-#: What the outputs say served a batch that several models answered together, and who may have a share in it: the model
-#: (or, where that is not trusted, its un-updated twin) and un-updated networks under other statistics.
+#: What the outputs say served a batch that several models answered together, and who may have a
+#: share in it: the model (or, where that is not trusted, its un-updated twin) and un-updated
+#: networks under other statistics.
 MIXTURE = "mixture"
 SHARES = ("adapted", "control", "source", "batch", "corrected")
 
 
 class Guard(Callback):
-    """Base of the callbacks that judge each batch, correct the module and say what serves; place it before the records.
+    """Base of the callbacks that judge each batch, correct the module and say what serves; place it
+    before the records.
 
     Attributes:
         batch: number of the batch that comes next, or is being judged.
@@ -54,12 +58,14 @@ def prediction_of(
     if not isinstance(named, dict) or not {"logits", "features"} <= named.keys():
         kind = "a dictionary" if method == "training_step" else "a Prediction"
         raise InputError(
-            f"{type(guard).__name__} needs a {method} that returns {kind} with 'logits' and 'features'"
+            f"{type(guard).__name__} needs a {method} that returns {kind} with 'logits' and "
+            "'features'"
         )
     for name in ("logits", "features"):
         if named[name].dim() != 2:
             shape = tuple(named[name].shape)
             raise InputError(
-                f"{type(guard).__name__} needs a row an image, and {name} of {method} have shape {shape}: flatten them"
+                f"{type(guard).__name__} needs a row an image, and {name} of {method} have shape "
+                f"{shape}: flatten them"
             )
     return Prediction(named["logits"], named["features"])

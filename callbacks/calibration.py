@@ -1,8 +1,10 @@
-"""What the guard's statistics are on streams on which nothing is wrong: calibration at the end of source training.
+"""What the guard's statistics are on streams on which nothing is wrong: calibration at the end of
+source training.
 
-Streams are drawn from the source's validation images; each is adapted to as ``adapt.py`` would, watched on every batch, and
-never corrected. Updates are not held back either where the source's own statistics would suit the stream: there R is 1 and
-says nothing. A stream on which adaptation did real harm, as its labels tell, is no example of health and is left out.
+Streams are drawn from the source's validation images; each is adapted to as ``adapt.py`` would,
+watched on every batch, and never corrected. Updates are not held back either where the source's own
+statistics would suit the stream: there R is 1 and says nothing. A stream on which adaptation did
+real harm, as its labels tell, is no example of health and is left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +32,8 @@ from tta.methods.scaling import scaled
 from tta.metrics import balanced_accuracy
 from tta.options import option
 
-#: Points of balanced accuracy that the adapted model may lie below the control in the second half of a healthy stream.
+#: Points of balanced accuracy that the adapted model may lie below the control in the second half
+#: of a healthy stream.
 _TOLERANCE = 3.0
 #: Streams of which a tail can be told at all.
 _FEWEST = 6
@@ -43,7 +46,9 @@ class NoCalibrationConfig:
 
 @dataclass
 class CalibrationConfig:
-    """Streams of validation images, adapted to, that show how far the guard's statistics go on healthy streams."""
+    """Streams of validation images, adapted to, that show how far the guard's statistics go on
+    healthy streams.
+    """
 
     methods: list[str] = option(
         ["tent", "dsbr"], "methods that adapt, in turn, with the options of their YAML"
@@ -55,7 +60,8 @@ class CalibrationConfig:
     def __post_init__(self) -> None:
         if not self.methods:
             raise InputError(
-                "calibrate.methods is empty: name some, calibrate.methods=[tent,dsbr], or calibrate=off"
+                "calibrate.methods is empty: name some, calibrate.methods=[tent,dsbr], or "
+                "calibrate=off"
             )
         for name in self.methods:
             if name not in METHODS:
@@ -64,7 +70,8 @@ class CalibrationConfig:
                 )
             if METHODS[name].static:
                 raise InputError(
-                    f"calibrate.methods has {name}, which never adapts and so tells nothing: leave it out"
+                    f"calibrate.methods has {name}, which never adapts and so tells nothing: leave "
+                    "it out"
                 )
         for name, least in (("streams", _FEWEST), ("batches", 4), ("batch_size", 2)):
             if getattr(self, name) < least:
@@ -79,7 +86,8 @@ def calibrate(
     seed: int = 0,
     trainer: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
-    """The tail of each threshold's statistic over healthy streams, as ``SourceCheckpoint.calibration`` keeps it.
+    """The tail of each threshold's statistic over healthy streams, as
+    ``SourceCheckpoint.calibration`` keeps it.
 
     Args:
         checkpoint: the source.
@@ -89,16 +97,18 @@ def calibrate(
         trainer: arguments of lightning.Trainer; only the accelerator and the precision are used.
 
     Returns:
-        Plain numbers and strings: ``tails`` by the threshold's name, and how they came about; None where too few streams
-        were healthy.
+        Plain numbers and strings: ``tails`` by the threshold's name, and how they came about; None
+        where too few streams were healthy.
 
     Raises:
-        InputError: so few labelled images that a batch would repeat them, or images of a single class.
+        InputError: so few labelled images that a batch would repeat them, or images of a single
+            class.
     """
     known = int((images.labels != UNLABELLED).sum())
     if known < config.batch_size:
         raise InputError(
-            f"the {known} labelled validation images are fewer than a batch of calibration, so its streams "
+            f"the {known} labelled validation images are fewer than a batch of calibration, so its "
+            "streams "
             f"would repeat them: label {config.batch_size} or more, take smaller batches, "
             "calibrate.batch_size=N, or calibrate=off"
         )
@@ -157,7 +167,8 @@ def null_traces(
 def tails(traces: Sequence[Sequence[Statistics]], batches: int) -> dict[str, dict[str, float]]:
     """The tail of each threshold's statistic, by the threshold's name.
 
-    Levels of the watch come first; what the verdict sums beyond them is then had by replaying it over the traces.
+    Levels of the watch come first; what the verdict sums beyond them is then had by replaying it
+    over the traces.
 
     Args:
         traces: statistics of each stream, check by check.
@@ -206,7 +217,9 @@ def _with_options(name: str) -> Choice[Any]:
 
 
 def _module(checkpoint: SourceCheckpoint, choice: Choice[Any], batch_size: int) -> AdaptationModule:
-    """The method as ``adapt.py`` runs it under the guard, but that it never goes back to the source's statistics."""
+    """The method as ``adapt.py`` runs it under the guard, but that it never goes back to the
+    source's statistics.
+    """
     published = METHODS[choice.kind].Config
     facts = {name: getattr(checkpoint, name) for name in METHODS[choice.kind].uses}
     kind, size = checkpoint.network["kind"], checkpoint.size
@@ -232,7 +245,9 @@ class _Observer(CollapseGuard):
 
     @property
     def healthy(self) -> bool:
-        """Whether the adapted model was about as good as the control in the second half of the stream, or better."""
+        """Whether the adapted model was about as good as the control in the second half of the
+        stream, or better.
+        """
         if not self._answers:
             return True
         adapted, control, labels = torch.cat(self._answers[len(self._answers) // 2 :], 1)

@@ -1,13 +1,16 @@
 """Which statistics, and so which un-updated network, suits the stream: a choice by evidence.
 
-A stream starts under the statistics that methods are published with, each batch's own. They are hard to beat where classes come
-mixed, and ruinous where they come in blocks; so others are believed only when they lead by a handicap: little for the source's
-own, which nothing on the stream can mislead, much for corrected ones, which believe their own predictions. Theirs grows with
-what the source itself lags behind: batch statistics suffer from a skewed mix, the source's do not, so a source that is far
-worse speaks of a shift, and of predictions that are not to be believed. Batch statistics are suspect where the source leads
-them, and where the predicted mix varies between batches more than chance would have it, under one scanner; then the handicap
-is small. And they are mistrusted where they fit the images badly while the source's own fit not much worse: a shift strong
-enough to mislead them mostly leaves the source far behind, so it is rather the mix that misleads them.
+A stream starts under the statistics that methods are published with, each batch's own. They are
+hard to beat where classes come mixed, and ruinous where they come in blocks; so others are believed
+only when they lead by a handicap: little for the source's own, which nothing on the stream can
+mislead, much for corrected ones, which believe their own predictions. Theirs grows with what the
+source itself lags behind: batch statistics suffer from a skewed mix, the source's do not, so a
+source that is far worse speaks of a shift, and of predictions that are not to be believed. Batch
+statistics are suspect where the source leads them, and where the predicted mix varies between
+batches more than chance would have it, under one scanner; then the handicap is small. And they are
+mistrusted where they fit the images badly while the source's own fit not much worse: a shift strong
+enough to mislead them mostly leaves the source far behind, so it is rather the mix that misleads
+them.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -25,19 +28,21 @@ from tta.separation import ClassMoments
 
 #: What methods are published with: batch statistics, or whatever a method has for itself.
 HOMES = ("batch", "control")
-#: How much the predicted mix must vary between batches, in units of chance, to do so somewhat, and clearly: under the published
-#: statistics, which even out each batch's predictions and so mostly stay below 1/2 in a random order, and the product of that
-#: with what corrected ones show, mostly about 1 and counted up to the third number. Somewhat also where the first by itself
-#: exceeds the fourth.
+#: How much the predicted mix must vary between batches, in units of chance, to do so somewhat, and
+#: clearly: under the published statistics, which even out each batch's predictions and so mostly
+#: stay below 1/2 in a random order, and the product of that with what corrected ones show, mostly
+#: about 1 and counted up to the third number. Somewhat also where the first by itself exceeds the
+#: fourth.
 _SOMEWHAT, _CLEARLY, _AT_MOST, _BY_ITSELF = (0.65, 3.0), (0.8, 4.0), 6.0, 1.2
-#: Movement of the first layer's mean outside what mixes of classes explain (``tta.movement``) from which on the scanner changes
-#: along the stream, and the predicted mix with it. At most 2.7 on 301 streams of one scanner, 3.4 or more at the second
-#: scanner's first batches where those were taken for blocks.
+#: Movement of the first layer's mean outside what mixes of classes explain (``tta.movement``) from
+#: which on the scanner changes along the stream, and the predicted mix with it. At most 2.7 on 301
+#: streams of one scanner, 3.4 or more at the second scanner's first batches where those were taken
+#: for blocks.
 _CHANGES = 3.0
 #: Batches that say something about how the mix varies.
 _FEWEST = 3
-#: Evidence by which candidates must lead the published statistics: as they are, where those are suspect, and where the mix
-#: clearly varies, in which case they are worse than their evidence says.
+#: Evidence by which candidates must lead the published statistics: as they are, where those are
+#: suspect, and where the mix clearly varies, in which case they are worse than their evidence says.
 _HANDICAPS: Mapping[str, tuple[float, float, float]] = {
     "source": (0.05, 0.05, 0.05),
     "corrected": (0.3, 0.0, -0.2),
@@ -48,20 +53,25 @@ _LAG = 0.3
 _FAR_BEHIND, _LOOK_AT_ALL = 0.6, 4
 #: Evidence by which the published statistics lead all others when those are asked less often.
 _AHEAD = 0.1
-#: Looks at the start in which all candidates serve together. After them, up to the batch of the second number, corrected
-#: statistics serve along with the published ones: until a second block of classes begins, the first may look like a balanced
-#: stream under a shift; and where that is what it is, the mean of both is as good as the published ones within half a point.
+#: Looks at the start in which all candidates serve together. After them, up to the batch of the
+#: second number, corrected statistics serve along with the published ones: until a second block of
+#: classes begins, the first may look like a balanced stream under a shift; and where that is what
+#: it is, the mean of both is as good as the published ones within half a point.
 _TOGETHER, _HEDGE = 3, 6
-#: Evidence from which on published statistics fit so well that no other serves along. In the first three batches of 144 streams
-#: at a constant skew, in class blocks or in Dirichlet order none reached it (.69 at most); of 36 in random order half did.
+#: Evidence from which on published statistics fit so well that no other serves along. In the first
+#: three batches of 144 streams at a constant skew, in class blocks or in Dirichlet order none
+#: reached it (.69 at most); of 36 in random order half did.
 _FITS = 0.75
-#: Evidence below which published statistics fit badly, and by how much the source's may be behind where it supports the doubt.
-#: Of 42 streams in random order, up to severity 3, none had both from the second look on, and all lacked .15 at the least; of
-#: 126 at a constant skew, in class blocks or in Dirichlet order 36 had, two thirds of those that batch statistics harmed. (At
-#: severity 5, or under blur, where all statistics are near chance, random orders may have both as well: 6 of 29.)
+#: Evidence below which published statistics fit badly, and by how much the source's may be behind
+#: where it supports the doubt. Of 42 streams in random order, up to severity 3, none had both from
+#: the second look on, and all lacked .15 at the least; of 126 at a constant skew, in class blocks
+#: or in Dirichlet order 36 had, two thirds of those that batch statistics harmed. (At severity 5,
+#: or under blur, where all statistics are near chance, random orders may have both as well: 6 of
+#: 29.)
 _DOUBTFUL, _SUPPORT = 0.6, 1.0
-#: Batches for which all candidates serve together, at least, once published statistics are mistrusted; then until a look finds
-#: no doubt. In blocks of one class that last longer than this, they would be back long before the second block tells.
+#: Batches for which all candidates serve together, at least, once published statistics are
+#: mistrusted; then until a look finds no doubt. In blocks of one class that last longer than this,
+#: they would be back long before the second block tells.
 _MISTRUST = 8
 
 
@@ -79,7 +89,8 @@ class Choosable(Protocol):
     def candidates(
         self, batch: Any, names: Sequence[str] | None = None, partly: Collection[str] = ()
     ) -> Mapping[str, Prediction]:
-        """What the un-updated network says under each choice of statistics, by name; all, or those named.
+        """What the un-updated network says under each choice of statistics, by name; all, or those
+        named.
 
         Those in ``partly`` may speak of a part of the batch only.
         """
@@ -88,7 +99,9 @@ class Choosable(Protocol):
         """Predict and learn under this choice from now on."""
 
     def scanner_change(self) -> Tensor | None:
-        """How much the scanner changes between batches (``tta.movement``); None where nothing tells."""
+        """How much the scanner changes between batches (``tta.movement``); None where nothing
+        tells.
+        """
 
 
 class Choice:
@@ -102,9 +115,12 @@ class Choice:
         current: name of the candidate in use; None before the first look.
         evidence: of each candidate, by name.
         looks: how many there were.
-        varying: whether the predicted mix varied between batches, at the last look: 0 no, 1 somewhat, 2 clearly.
-        scanner_changes: whether the scanner was seen to change along the stream, with which the mix varies as well.
-        mistrusted: number of the batch from which on the published statistics are, or were, mistrusted; None: they never were.
+        varying: whether the predicted mix varied between batches, at the last look: 0 no, 1
+            somewhat, 2 clearly.
+        scanner_changes: whether the scanner was seen to change along the stream, with which the mix
+            varies as well.
+        mistrusted: number of the batch from which on the published statistics are, or were,
+            mistrusted; None: they never were.
         relented: whether that is over.
     """
 
@@ -123,8 +139,9 @@ class Choice:
     def contenders(self, batch: int) -> list[str] | None:
         """Candidates worth asking at a look; None: all.
 
-        Where the published statistics lead and nothing speaks against them, others are asked at every other look, which also
-        keeps corrected ones informed. A source far behind is asked now and then only.
+        Where the published statistics lead and nothing speaks against them, others are asked at
+        every other look, which also keeps corrected ones informed. A source far behind is asked now
+        and then only.
 
         Args:
             batch: number of the batch.
@@ -145,11 +162,13 @@ class Choice:
         return [name for name in self.evidence if name not in far]
 
     def noticed(self, counts: Tensor) -> Tensor:
-        """How much the predicted mix varies between batches, this one among them (``overdispersion``).
+        """How much the predicted mix varies between batches, this one among them
+        (``overdispersion``).
 
         Args:
-            counts: (C,) predictions of the batch by class, of all processes. They count while batch statistics are in use,
-                under which the adapted model predicts about as its twin would.
+            counts: (C,) predictions of the batch by class, of all processes. They count while batch
+                statistics are in use, under which the adapted model predicts about as its twin
+                would.
 
         Returns:
             Scalar; 0 under other statistics, or while hardly anything is known.
@@ -169,8 +188,10 @@ class Choice:
 
         Args:
             candidates: what each says of the batch.
-            reference: of the source's features; None: evidence leaves out how far classes have moved.
-            scanner_change: how much the scanner changes between batches; a mix that varies with it says nothing of blocks.
+            reference: of the source's features; None: evidence leaves out how far classes have
+                moved.
+            scanner_change: how much the scanner changes between batches; a mix that varies with it
+                says nothing of blocks.
         """
         self.looks += 1
         self.hear(candidates)
@@ -197,7 +218,8 @@ class Choice:
         self.varying = 0 if self.scanner_changes else varying
 
     def hear(self, candidates: Mapping[str, Prediction]) -> None:
-        """Take in what candidates say of a batch, whether it is looked at or they serve along; the next look weighs it.
+        """Take in what candidates say of a batch, whether it is looked at or they serve along; the
+        next look weighs it.
 
         Args:
             candidates: what each says.
@@ -226,7 +248,9 @@ class Choice:
         return self.current is not None and self.current == home_of(names)
 
     def lead(self, names: Mapping[str, object]) -> float | None:
-        """By how much others lead the published statistics; None where there are none, or one look is all there was."""
+        """By how much others lead the published statistics; None where there are none, or one look
+        is all there was.
+        """
         home = home_of(names)
         return (
             None
@@ -235,14 +259,18 @@ class Choice:
         )
 
     def preferred(self, names: Mapping[str, object]) -> str:
-        """The candidate to use: the published statistics at first, later those with the most evidence."""
+        """The candidate to use: the published statistics at first, later those with the most
+        evidence.
+        """
         evidence = self.handicapped(names)
         if self.current is None or self.current not in evidence:
             return home_of(names) or max(evidence, key=evidence.__getitem__)
         return choose(evidence, self.current, self.hysteresis)
 
     def doubt(self, names: Mapping[str, object]) -> float | None:
-        """By how much published statistics fit worse, and the source's less badly, than in any random order; None: unknown."""
+        """By how much published statistics fit worse, and the source's less badly, than in any
+        random order; None: unknown.
+        """
         known = (
             self.looks >= 2
             and self.at_home(names)
@@ -254,7 +282,9 @@ class Choice:
         return min(_DOUBTFUL - own, self.evidence["source"] - own + _SUPPORT)
 
     def reconsidered(self, doubt: float | None, batch: int) -> float | None:
-        """The doubt that is new: none once it was found; a mistrust that has lasted for a while ends where none is left."""
+        """The doubt that is new: none once it was found; a mistrust that has lasted for a while
+        ends where none is left.
+        """
         if self.mistrusted is None:
             return doubt
         if batch >= self.mistrusted + _MISTRUST and (doubt is None or doubt <= 0):
@@ -263,7 +293,9 @@ class Choice:
 
     @property
     def undisputed(self) -> bool:
-        """Whether nothing speaks against the statistics in use: there are no others, or the published ones fit and lead."""
+        """Whether nothing speaks against the statistics in use: there are no others, or the
+        published ones fit and lead.
+        """
         if len(self.evidence) < 2:
             return True
         mistrusted = self.mistrusted is not None and not self.relented
@@ -295,7 +327,9 @@ class Choice:
         )
 
     def alongside(self, batch: int) -> list[str]:
-        """Candidates that serve along with the published statistics: where those are mistrusted, and while little is known."""
+        """Candidates that serve along with the published statistics: where those are mistrusted,
+        and while little is known.
+        """
         if self.hedging(batch):
             return ["source", "corrected"]
         early = (
@@ -312,7 +346,8 @@ class Choice:
         return set() if early else {"source", "corrected"} - set(self.alongside(batch))
 
     def weights(self, names: Mapping[str, object], batch: int) -> dict[str, float]:
-        """Shares with which candidates serve together while little is known: the exponential of their evidence, normalised.
+        """Shares with which candidates serve together while little is known: the exponential of
+        their evidence, normalised.
 
         Args:
             names: those that predicted the batch.

@@ -1,4 +1,6 @@
-"""Which probabilities ``predictions.csv`` holds: of many classes all of them are more than anybody reads."""
+"""Which probabilities ``predictions.csv`` holds: of many classes all of them are more than anybody
+reads.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +10,8 @@ from torch import Tensor
 
 from tta.options import option
 
-#: Classes up to which all probabilities are written, unless told otherwise: a row is then about a kilobyte.
+#: Classes up to which all probabilities are written, unless told otherwise: a row is then about a
+#: kilobyte.
 _MANY = 100
 _TOP = 5
 
@@ -19,7 +22,8 @@ class PredictionsConfig:
 
     columns: Literal["auto", "all", "top5", "none"] = option(
         "auto",
-        f"probabilities of all classes, the top5 with their classes, or none; auto: all up to {_MANY}",
+        "probabilities of all classes, the top5 with their classes, or none; auto: all up to "
+        f"{_MANY}",
     )
     parquet: bool = option(False, "leave predictions.parquet as well, with ids as they are")
 

@@ -1,4 +1,6 @@
-"""The adapted model beside its un-updated twin, on the same images: what the guard's verdict is about."""
+"""The adapted model beside its un-updated twin, on the same images: what the guard's verdict is
+about.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,14 +17,16 @@ from tta.rank import effective_rank
 from tta.separation import ClassMoments, class_moments, merge, no_moments, separation_of
 from tta.sequential import Wager
 
-#: Small batches are remembered for longer, or a window would hold too few images to compare any class: so many times
-#: ``min_count`` for each class, which batches of 16 hold for four, but no more than batches of 64 would. (A memory half as long
-#: again answers too late: on three of 24 cells in batches of 16 it lost 8 to 10 points.)
+#: Small batches are remembered for longer, or a window would hold too few images to compare any
+#: class: so many times ``min_count`` for each class, which batches of 16 hold for four, but no more
+#: than batches of 64 would. (A memory half as long again answers too late: on three of 24 cells in
+#: batches of 16 it lost 8 to 10 points.)
 _ENOUGH, _BATCH = 1.6, 64
 
 
 class Comparison:
-    """Running class moments and marginals of adapted model and control, both grouped by the control's labels, and their flips.
+    """Running class moments and marginals of adapted model and control, both grouped by the
+    control's labels, and their flips.
 
     Args:
         class_names: names of the classes.
@@ -45,7 +49,8 @@ class Comparison:
         Args:
             adapted: what the adapted model says of this process's part of the batch.
             control: what its twin says of the same images.
-            common: (C,) how common each class is among predictions so far, for the flip test; None: all alike.
+            common: (C,) how common each class is among predictions so far, for the flip test; None:
+                all alike.
             stands_for: how many batches the check stands for.
         """
         classes, labels = len(self.class_names), control.logits.argmax(1)
@@ -100,12 +105,16 @@ class Comparison:
         )
 
     def _decay(self, images: Tensor) -> Tensor:
-        """What counts of the past, the same in all processes, when a batch of so many images, of all of them, comes in."""
+        """What counts of the past, the same in all processes, when a batch of so many images, of
+        all of them, comes in.
+        """
         window = min(_ENOUGH * self.min_count * len(self.class_names), _BATCH / (1 - self.decay))
         return (1 - images / window).clamp(min=self.decay)
 
     def shares(self) -> tuple[Tensor, Tensor]:
-        """Shares (C,) of the classes among the adapted model's predictions and the control's; no class has none."""
+        """Shares (C,) of the classes among the adapted model's predictions and the control's; no
+        class has none.
+        """
         counts = torch.ones(2, len(self.class_names)) if self._counts is None else self._counts + 1
         adapted, control = counts / counts.sum(1, keepdim=True)
         return adapted, control

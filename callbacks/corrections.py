@@ -1,4 +1,6 @@
-"""What can be done about an alarm, mildest first: each correction is a small function of the guarded module."""
+"""What can be done about an alarm, mildest first: each correction is a small function of the
+guarded module.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +13,9 @@ from tta.methods import Prediction
 
 @runtime_checkable
 class Guardable(Protocol):
-    """What the guard asks of a LightningModule, besides ``logits`` and ``features`` in its step's outputs."""
+    """What the guard asks of a LightningModule, besides ``logits`` and ``features`` in its step's
+    outputs.
+    """
 
     def control(self, batch: Any) -> Prediction:
         """What the un-updated twin says of the batch."""
@@ -42,10 +46,12 @@ class Correction:
     """A rung of the ladder.
 
     Attributes:
-        apply: changes the module, given the control's class shares (C,), and says in a sentence what it did.
+        apply: changes the module, given the control's class shares (C,), and says in a sentence
+            what it did.
         resets: whether the source's weights come back whole.
         final: whether updates stop for good.
-        shifts_logits: whether the batches of the rest leave with the adapted logits, their prior corrected.
+        shifts_logits: whether the batches of the rest leave with the adapted logits, their prior
+            corrected.
     """
 
     apply: Callable[[Guardable, Tensor], str]
@@ -80,7 +86,9 @@ def slow(module: Guardable, prior: Tensor) -> str:
 
 
 def reweight(module: Guardable, prior: Tensor) -> str:
-    """The control's class shares as the objective's aim, from the source's weights; a plain reset where there is no aim."""
+    """The control's class shares as the objective's aim, from the source's weights; a plain reset
+    where there is no aim.
+    """
     message = reset(module, prior)
     if isinstance(module, Correctable) and module.reweight(prior):
         return f"{message} The objective now aims at the control's class shares."
@@ -88,7 +96,9 @@ def reweight(module: Guardable, prior: Tensor) -> str:
 
 
 def pause(module: Guardable, prior: Tensor) -> str:
-    """No updates for the time of the rest; the adapted logits are shifted by log π − log p meanwhile."""
+    """No updates for the time of the rest; the adapted logits are shifted by log π − log p
+    meanwhile.
+    """
     return "Updates rest, and predictions leave with the control's class shares put in."
 
 
@@ -108,5 +118,6 @@ CORRECTIONS: Mapping[str, Correction] = {
     "freeze": Correction(freeze, resets=True, final=True),
 }
 
-#: What the first and the later alarms lead to by default: a false alarm costs little, and a true one comes again.
+#: What the first and the later alarms lead to by default: a false alarm costs little, and a true
+#: one comes again.
 LADDER = ("slow", "slow", "slow", "restore", "reset", "freeze")

@@ -1,4 +1,6 @@
-"""What a stream leaves behind, an entry an image or batch, in a few bytes each: lists of objects take a hundred times that."""
+"""What a stream leaves behind, an entry an image or batch, in a few bytes each: lists of objects
+take a hundred times that.
+"""
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +15,8 @@ class Grown:
 
     Args:
         dtype: of its values.
-        expected: entries for which there is room at once; memory that is not written to is not taken.
+        expected: entries for which there is room at once; memory that is not written to is not
+            taken.
     """
 
     def __init__(self, dtype: npt.DTypeLike, expected: int = 0) -> None:

@@ -1,4 +1,6 @@
-"""The guard: watches an adapting model against its un-updated twin, and takes it back before it collapses."""
+"""The guard: watches an adapting model against its un-updated twin, and takes it back before it
+collapses.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -24,26 +26,31 @@ from tta.errors import InputError
 from tta.marginal import chance_drift, marginal_drift, predicted_counts
 from tta.methods import Prediction
 
-#: Change of the predicted marginal from the running one, in total variation, that calls for a look at once: at least so much,
-#: and so much more than chance, which makes most of it where classes are many; but one that leaves hardly anything always does
-#: (by chance as well, in batches of fewer images than a fifteenth of the classes).
+#: Change of the predicted marginal from the running one, in total variation, that calls for a look
+#: at once: at least so much, and so much more than chance, which makes most of it where classes are
+#: many; but one that leaves hardly anything always does (by chance as well, in batches of fewer
+#: images than a fifteenth of the classes).
 _STARTLING, _BY_MORE, _ALL = 0.35, 0.25, 0.98
-#: Most batches between two looks while updates are held back, when there is time to look whether that is still right; and where
-#: the published statistics fit badly, when the next block of classes may tell why.
+#: Most batches between two looks while updates are held back, when there is time to look whether
+#: that is still right; and where the published statistics fit badly, when the next block of classes
+#: may tell why.
 _HELD, _MISFIT = 2, 4
 
 
 class CollapseGuard(Guard):
-    """Compare the adapted model with its un-updated twins, choose, judge, correct; place it before what writes predictions.
+    """Compare the adapted model with its un-updated twins, choose, judge, correct; place it before
+    what writes predictions.
 
-    Where the module offers candidates (``Choosable``), evidence decides under which statistics it works; leaving those that
-    methods are published with is an alarm of its own, since a method left alone would go on under them. The un-updated network
-    under those in use is the control, against which the adapted model is judged. On ALARM the module is corrected and rests for
-    a while, and the batch leaves with the control's logits; so do the next ones, until two checks clear what the correction
-    left, and batches that the module reports as ``skipped``. In the first batches, unless the published statistics fit well,
-    and after an alarm of doubt for as long as it is true, candidates answer together, as a ``mixture``.
-    What was found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (J, R, drift, ...), ``checked``,
-    ``choice``, ``events``, and of a mixture the ``shares`` of those in it.
+    Where the module offers candidates (``Choosable``), evidence decides under which statistics it
+    works; leaving those that methods are published with is an alarm of its own, since a method left
+    alone would go on under them. The un-updated network under those in use is the control, against
+    which the adapted model is judged. On ALARM the module is corrected and rests for a while, and
+    the batch leaves with the control's logits; so do the next ones, until two checks clear what the
+    correction left, and batches that the module reports as ``skipped``. In the first batches,
+    unless the published statistics fit well, and after an alarm of doubt for as long as it is true,
+    candidates answer together, as a ``mixture``. What was found is left in the step's outputs:
+    ``verdict``, ``served_by``, ``statistics`` (J, R, drift, ...), ``checked``, ``choice``,
+    ``events``, and of a mixture the ``shares`` of those in it.
 
     Args:
         class_names: names of the classes.
@@ -52,8 +59,9 @@ class CollapseGuard(Guard):
         calibration: of the source checkpoint, for thresholds that are not set.
 
     Example:
-        ``Trainer(max_epochs=1, callbacks=[CollapseGuard(["benign", "malignant"])])`` for any LightningModule that is
-        ``Guardable`` and whose training step returns a dictionary with ``logits`` and ``features``.
+        ``Trainer(max_epochs=1, callbacks=[CollapseGuard(["benign", "malignant"])])`` for any
+        LightningModule that is ``Guardable`` and whose training step returns a dictionary with
+        ``logits`` and ``features``.
     """
 
     def __init__(
@@ -84,7 +92,8 @@ class CollapseGuard(Guard):
         """Refuse a module that cannot be guarded, before any image is seen."""
         if not isinstance(pl_module, Guardable):
             raise InputError(
-                f"CollapseGuard needs control(batch), reset() and pause(paused) of {type(pl_module).__name__}: "
+                "CollapseGuard needs control(batch), reset() and pause(paused) of "
+                f"{type(pl_module).__name__}: "
                 "define them, or use AdaptationModule"
             )
         if self._rests:  # taken up in the middle of a rest
@@ -116,7 +125,8 @@ class CollapseGuard(Guard):
         doubted = (
             self.rest.doubted
         )  # then the control serves until the model is found sound, or has rested
-        # A control whose statistics move with the stream must see every batch, or it falls behind the adapted model's.
+        # A control whose statistics move with the stream must see every batch, or it falls behind
+        # the adapted model's.
         due = doubted or self.duty.checks(self.batch) or getattr(pl_module, "control_moves", False)
         candidates: Mapping[str, Prediction] = {}
         control, lead, doubt, switched = None, None, None, False
@@ -133,7 +143,8 @@ class CollapseGuard(Guard):
         if not candidates and not spoilt:
             candidates = self._along(pl_module, batch)
         statistics = Statistics(non_finite=not healthy)
-        # At the start, corrected statistics take a batch in before the control predicts it: the adapted model did without.
+        # At the start, corrected statistics take a batch in before the control predicts it: the
+        # adapted model did without.
         settled = self.choice.current != "corrected" or self.choice.looks > WARM_UP
         pausing = (
             self.rest.left > 0 and self.rest.shift is not None
@@ -223,7 +234,8 @@ class CollapseGuard(Guard):
         names, columns = len(self.class_names), adapted.logits.shape[1]
         if names != columns:
             raise InputError(
-                f"CollapseGuard has {names} class names where logits have {columns} columns: name each class"
+                f"CollapseGuard has {names} class names where logits have {columns} columns: name "
+                "each class"
             )
         return adapted
 
@@ -275,20 +287,25 @@ class CollapseGuard(Guard):
     def _look(
         self, module: Any, candidates: Mapping[str, Prediction], events: list[dict[str, Any]]
     ) -> tuple[float | None, bool]:
-        """Weigh the candidates' evidence; by how much others lead the published statistics, and whether the choice changed.
+        """Weigh the candidates' evidence; by how much others lead the published statistics, and
+        whether the choice changed.
 
-        The published statistics are left by an alarm only; between others, and back to them, the guard changes by itself.
+        The published statistics are left by an alarm only; between others, and back to them, the
+        guard changes by itself.
         """
         known = self.choice.scanner_changes
         self.choice.weigh(candidates, self.reference, module.scanner_change())
         if self.choice.scanner_changes and not known:
-            message = "Images move in ways that no mix of classes explains: the scanner changes along the stream."
+            message = (
+                "Images move in ways that no mix of classes explains: the scanner changes "
+                "along the stream."
+            )
             events.append(self.event("scanner", "movement", message))
         if self.choice.current is not None and self.choice.current not in candidates:
             return (
                 None,
                 False,
-            )  # a batch of one value per channel, which batch statistics cannot predict, is no reason to leave
+            )  # a batch of one value per channel, which has no statistics, is no reason to leave
         if self.choice.at_home(candidates) and not self.memory.frozen:
             return self.choice.lead(candidates), False
         before, choice = self.choice.current, self.choice.preferred(candidates)
@@ -315,7 +332,9 @@ class CollapseGuard(Guard):
         )
 
     def _along(self, module: Any, batch: Any) -> Mapping[str, Prediction]:
-        """What the candidates say that serve along with the model on a batch that is not looked at."""
+        """What the candidates say that serve along with the model on a batch that is not looked
+        at.
+        """
         names = self.choice.alongside(self.batch)
         if not names or not isinstance(module, Choosable):
             return {}
@@ -379,7 +398,8 @@ class CollapseGuard(Guard):
             None,
             0,
         )  # both were of adapted model and control under other statistics
-        # Where the stream looks like the source, there is nothing to adapt to, and entropy tightens the wrong clusters.
+        # Where the stream looks like the source, there is nothing to adapt to, and entropy tightens
+        # the wrong clusters.
         self.holding = choice == "source" and others
         if self.holding:
             module.reset()
@@ -442,7 +462,9 @@ class CollapseGuard(Guard):
         return self._event("correction", verdict.reason, message, statistics, correction=rung)
 
     def _hurry(self, counts: Tensor) -> None:
-        """Look at once where the predicted mix jumps, or varies under statistics that take it badly: both are seen for free."""
+        """Look at once where the predicted mix jumps, or varies under statistics that take it
+        badly: both are seen for free.
+        """
         varies = self.choice.noticed(counts)
         if self.duty.looks(self.batch):
             return  # nothing to hurry, and no need to wait for the device

@@ -1,4 +1,6 @@
-"""What a verdict leads to: memory, held states and the ladder, in pure functions that live guard and replay share."""
+"""What a verdict leads to: memory, held states and the ladder, in pure functions that live guard
+and replay share.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -58,8 +60,8 @@ def rung_of(
 ) -> str:
     """The correction of an alarm: the further up, the more alarms the last ``window`` batches had.
 
-    Where the adapted model is lost, values not finite or a class gone, the rungs that would keep some of it are skipped; but
-    not on to the one that is final.
+    Where the adapted model is lost, values not finite or a class gone, the rungs that would keep
+    some of it are skipped; but not on to the one that is final.
 
     Args:
         alarmed: numbers of the batches with earlier alarms that the ladder answered.
@@ -79,12 +81,16 @@ def rung_of(
 
 
 def corrected(rung: str, memory: Memory) -> Memory:
-    """The memory after a correction: it starts afresh, at half the level, frozen where the correction is final."""
+    """The memory after a correction: it starts afresh, at half the level, frozen where the
+    correction is final.
+    """
     return replace(forgotten(memory), frozen=CORRECTIONS[rung].final)
 
 
 def forgotten(memory: Memory) -> Memory:
-    """The memory when adapted model or control becomes another: what was measured says nothing of this one."""
+    """The memory when adapted model or control becomes another: what was measured says nothing of
+    this one.
+    """
     return Memory(spent=memory.spent + 1, frozen=memory.frozen)
 
 

@@ -1,7 +1,8 @@
 """Before a stream starts: does it pay to adapt to these images, and what should one beware of?
 
-The source model looks at the first images under each choice of statistics that the guard has. Its features and predictions are
-held against what the source checkpoint remembers of its own validation images; nothing is learned, and no label is needed.
+The source model looks at the first images under each choice of statistics that the guard has. Its
+features and predictions are held against what the source checkpoint remembers of its own validation
+images; nothing is learned, and no label is needed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,16 +31,19 @@ EXIT: Mapping[str, int] = {"adapt": 0, "adapt carefully": 3, "do not adapt": 4}
 
 #: Images below which nothing can be said with confidence.
 _FEW = 64
-#: Share of images above the source's 95 % entropy quantile (.05 at the source) that makes a model unsure, or lost.
+#: Share of images above the source's 95 % entropy quantile (.05 at the source) that makes a model
+#: unsure, or lost.
 _UNSURE, _LOST = 0.15, 0.5
 #: J, as a share of the source's, below which classes have come close, or have merged.
 _CLOSE, _MERGED = 0.6, 0.2
-#: J, as a share of the source's, below which a strong shift and a stream of hardly more than one class look alike: under batch
-#: statistics five streams of one class had .22 to .34, strong shifts in random order as little, mild ones .43 or more.
+#: J, as a share of the source's, below which a strong shift and a stream of hardly more than one
+#: class look alike: under batch statistics five streams of one class had .22 to .34, strong shifts
+#: in random order as little, mild ones .43 or more.
 _APART = 0.4
 #: Total variation of predicted from expected class shares that sampling does not explain.
 _SKEW = 0.2
-#: Evidence by which other statistics must be better than the source's to be chosen, and to be clearly better.
+#: Evidence by which other statistics must be better than the source's to be chosen, and to be
+#: clearly better.
 _BARELY, _CLEARLY = 0.05, 0.35
 
 
@@ -50,7 +54,9 @@ class NoPreflightConfig:
 
 @dataclass
 class PreflightConfig:
-    """Look at the first images, and say whether to adapt; its cost is that of some eight updates."""
+    """Look at the first images, and say whether to adapt; its cost is that of some eight
+    updates.
+    """
 
     images: int = option(256, "images to look at, in whole batches")
 
@@ -69,11 +75,12 @@ class View:
     """What the source model says of the images under one choice of statistics.
 
     Attributes:
-        separation: J of the features, as a share of the source's on its validation images; None where hardly more than one
-            class is predicted, so that there is nothing to compare.
+        separation: J of the features, as a share of the source's on its validation images; None
+            where hardly more than one class is predicted, so that there is nothing to compare.
         unsure: share of images whose entropy is above the source's 95 % quantile.
         marginal: (C,) predicted class shares.
-        drift: total variation between ``marginal`` and the class shares of the source's training images.
+        drift: total variation between ``marginal`` and the class shares of the source's training
+            images.
         evidence: by which the guard chooses.
     """
 
@@ -238,7 +245,10 @@ def advise(
         )
         return "do not adapt", [reason, *cautions]
     if fits and chosen == "source":
-        reason = f"The source model reads these images as its own ({measured}): there is nothing to adapt to."
+        reason = (
+            f"The source model reads these images as its own ({measured}): there is nothing "
+            "to adapt to."
+        )
         return "do not adapt", [reason, *cautions]
     if fits:
         reason = (
@@ -249,15 +259,20 @@ def advise(
     reason = f"These images are not like the source's ({measured})."
     if chosen == "source":
         cautions.append(
-            "No other statistics suit them better, so the shift is not one that normalisation takes away."
+            "No other statistics suit them better, so the shift is not one that normalisation "
+            "takes away."
         )
     else:
-        reason += f" The {chosen} statistics suit them better: {_separated(best)}, {best.unsure:.0%} are less certain."
+        reason += (
+            f" The {chosen} statistics suit them better: {_separated(best)}, "
+            f"{best.unsure:.0%} are less certain."
+        )
     if best.fails:
         cautions.append("Classes lie so close that entropy may tighten the wrong clusters.")
     elif best.separation is not None and best.separation < _APART:
         cautions.append(
-            "Classes lie that close under a strong shift, and where a stream shows hardly more than one of them: look at some "
+            "Classes lie that close under a strong shift, and where a stream shows hardly more "
+            "than one of them: look at some "
             "images, for there the source may do better than whatever adapts."
         )
     return ("adapt carefully" if cautions else "adapt"), [reason, *cautions]
@@ -283,10 +298,12 @@ def _cautions(
         cautions.append(f"{broken} of {images} images have broken pixels.")
     if images - broken < _FEW:
         cautions.append(
-            f"Only {images - broken} sound images were there to look at; {_FEW} or more tell better."
+            f"Only {images - broken} sound images were there to look at; {_FEW} or more tell "
+            "better."
         )
-    # Batch statistics pull predictions towards equal shares, so the other views that hold up have a say about skew; so does one
-    # that sees a single class, of which nobody knows whether it holds up.
+    # Batch statistics pull predictions towards equal shares, so the other views that hold up have a
+    # say about skew; so does one that sees a single class, of which nobody knows whether it holds
+    # up.
     near = [
         view
         for view in views.values()
@@ -297,14 +314,18 @@ def _cautions(
     if widest.drift > _SKEW + float(chance_drift(prevalence, max(images - broken, 1))):
         most = int((torch.tensor(widest.marginal) - prevalence).argmax())
         cautions.append(
-            f"{widest.marginal[most]:.0%} of the images are predicted as {class_names[most]}, where the source had "
-            f"{float(prevalence[most]):.0%}: an objective that aims at equal shares would work against that."
+            f"{widest.marginal[most]:.0%} of the images are predicted as {class_names[most]}, "
+            "where the source had "
+            f"{float(prevalence[most]):.0%}: an objective that aims at equal shares would work "
+            "against that."
         )
     return cautions
 
 
 def _candidates(checkpoint: SourceCheckpoint) -> Candidates:
-    """The source model under the guard's choices of statistics; under its own alone, where it has no layers to choose for."""
+    """The source model under the guard's choices of statistics; under its own alone, where it has
+    no layers to choose for.
+    """
     classes = len(checkpoint.class_names)
     try:
         method = create_method(

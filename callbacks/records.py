@@ -1,4 +1,6 @@
-"""What leaves the stream: predictions, the trace of statistics, and events, each written as it happens."""
+"""What leaves the stream: predictions, the trace of statistics, and events, each written as it
+happens.
+"""
 
 import json
 from collections import Counter
@@ -21,7 +23,8 @@ from tta.csvfile import RowFile
 from tta.distributed import batch_of_all, objects_of_all
 from tta.tracking import log_trace
 
-#: What a person looks at, then what else ``callbacks.replay`` needs, then how the batch was handled.
+#: What a person looks at, then what else ``callbacks.replay`` needs, then how the batch was
+#: handled.
 TRACE_COLUMNS = tuple(
     dict.fromkeys(
         [
@@ -46,12 +49,14 @@ PICTURED = ("R", "drift", "entropy", "choice")
 
 
 class PredictionWriter(Callback):
-    """Writes ``predictions.csv``, a row an image, and keeps what the metrics need; place it after the guard.
+    """Writes ``predictions.csv``, a row an image, and keeps what the metrics need; place it after
+    the guard.
 
     Args:
         path: the file.
         class_names: names of the classes, which name the probability columns.
-        skipped: reason for each image, by id, that could not be read: they stand at the end, with nothing else.
+        skipped: reason for each image, by id, that could not be read: they stand at the end, with
+            nothing else.
         lost: the loader's, id and reason of those that can no longer be read: they stand there too.
         columns: which probabilities are written, as ``callbacks.columns`` knows them.
         expected: images of the stream, for which memory is set aside.
@@ -194,7 +199,8 @@ class PredictionWriter(Callback):
 
 
 class TraceWriter(Callback):
-    """Writes ``trace.csv``, a row a batch, and ``events.jsonl``, a line an event; logs both; place it after the guard.
+    """Writes ``trace.csv``, a row a batch, and ``events.jsonl``, a line an event; logs both; place
+    it after the guard.
 
     Args:
         folder: where the two files go.
@@ -256,7 +262,9 @@ class TraceWriter(Callback):
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What happened, as the first process wrote it; a long stream has too much of it for memory."""
+        """What happened, as the first process wrote it; a long stream has too much of it for
+        memory.
+        """
         if self._events is None:
             return []
         with self._events.path.open(encoding="utf-8") as file:

@@ -2,9 +2,10 @@
 
     python -m callbacks.replay runs/adapt/NAME/trace.csv guard.alarm_shortfall=0.5
 
-The settings start from those of the run, where its ``config.yaml`` lies beside the trace, and from its source's calibration.
-With the same settings the verdicts are the recorded ones. With others they tell when the alarm *would* have come; what the
-model would have done after it, a trace cannot know: the statistics stay those of the recorded run.
+The settings start from those of the run, where its ``config.yaml`` lies beside the trace, and from
+its source's calibration. With the same settings the verdicts are the recorded ones. With others
+they tell when the alarm *would* have come; what the model would have done after it, a trace cannot
+know: the statistics stay those of the recorded run.
 """
 
 import csv
@@ -26,7 +27,8 @@ from tta.errors import InputError, said
 from tta.options import option
 
 USAGE = (
-    "usage: python -m callbacks.replay TRACE_CSV_OR_RUN_FOLDER [config.yaml ...] [key=value ...]\n\n"
+    "usage: python -m callbacks.replay TRACE_CSV_OR_RUN_FOLDER [config.yaml ...] [key=value "
+    "...]\n\n"
     "Judge a recorded trace again under other settings of the guard."
 )
 #: Settings on which verdicts depend; all others change what is measured in the first place.
@@ -108,7 +110,8 @@ def read_trace(path: Path) -> list[dict[str, str]]:
         rows = list(read_rows(path))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            f"the trace {path} cannot be read: name the trace.csv of a run of adapt.py, or its folder"
+            f"the trace {path} cannot be read: name the trace.csv of a run of adapt.py, or its "
+            "folder"
         ) from error
     if not rows:
         raise InputError(
@@ -117,15 +120,18 @@ def read_trace(path: Path) -> list[dict[str, str]]:
     missing = {"batch", "verdict", "choice", *STATISTICS} - set(rows[0])
     if missing:
         raise InputError(
-            f"{path} lacks the columns {', '.join(sorted(missing))}: record it again with this version"
+            f"{path} lacks the columns {', '.join(sorted(missing))}: record it again with this "
+            "version"
         )
     if not any(row["verdict"] for row in rows):
         raise InputError(
-            f"{path} was recorded without the guard, so it holds nothing to judge: run adapt.py with guard=on"
+            f"{path} was recorded without the guard, so it holds nothing to judge: run adapt.py "
+            "with guard=on"
         )
     if rows[0]["batch"] != "0":
         raise InputError(
-            f"{path} begins at batch {rows[0]['batch']}, and a verdict depends on all batches before it: name a whole trace"
+            f"{path} begins at batch {rows[0]['batch']}, and a verdict depends on all batches "
+            "before it: name a whole trace"
         )
     return rows
 
@@ -151,13 +157,16 @@ def report(rows: Sequence[Mapping[str, str]], judged: Sequence[Judged]) -> str:
         verdict, rung = judged[i]
         action = f" Correction: {rung}." if rung else ""
         lines.append(
-            f"  batch {batches[i]}: {old[i]} -> {verdict.state} ({verdict.reason}) {verdict.message}{action}"
+            f"  batch {batches[i]}: {old[i]} -> {verdict.state} ({verdict.reason}) "
+            f"{verdict.message}{action}"
         )
     return "\n".join([*lines, f"  and {len(changed) - 20} more"] if len(changed) > 20 else lines)
 
 
 def write_replayed(path: Path, rows: Sequence[Mapping[str, str]], judged: Sequence[Judged]) -> None:
-    """Write the trace with the replayed verdicts, their reasons and corrections; ``recorded`` holds the old verdicts."""
+    """Write the trace with the replayed verdicts, their reasons and corrections; ``recorded`` holds
+    the old verdicts.
+    """
     columns = [*rows[0], "recorded", "reason", "correction"]
     try:
         lines: list[Sequence[Any]] = [columns]
@@ -192,7 +201,8 @@ def configure(argv: Sequence[str]) -> tuple[Path, ReplayConfig]:
     given = read_arguments([word for word in argv if word not in traces], {})
     if not isinstance(given.get("guard", {}), dict):
         raise InputError(
-            "a trace is judged again by the guard that judged it: name its settings, guard.alarm_excess=.3 say"
+            "a trace is judged again by the guard that judged it: name its settings, "
+            "guard.alarm_excess=.3 say"
         )
     base = resolve(ReplayConfig, {}, recorded)
     words = [word for word in argv if word not in traces]
@@ -202,28 +212,34 @@ def configure(argv: Sequence[str]) -> tuple[Path, ReplayConfig]:
             base.guard, field.name
         ):
             raise InputError(
-                f"guard.{field.name} changes what is measured or done, which a trace cannot tell: run adapt.py with it, or "
+                f"guard.{field.name} changes what is measured or done, which a trace cannot tell: "
+                "run adapt.py with it, or "
                 f"replay one of {', '.join(REPLAYED)}"
             )
     return path, config
 
 
 def _names_trace(word: str) -> bool:
-    """Whether a word is a path to a trace, though folders of sweeps often have a = in their names."""
+    """Whether a word is a path to a trace, though folders of sweeps often have a = in their
+    names.
+    """
     if "=" in word:
         return Path(word).expanduser().exists()
     return not word.endswith((".yaml", ".yml")) and not word.startswith("-")
 
 
 def _recorded(path: Path) -> dict[str, Any]:
-    """The source and the guard's settings in a run's ``config.yaml``; the defaults where there is none."""
+    """The source and the guard's settings in a run's ``config.yaml``; the defaults where there is
+    none.
+    """
     if not path.is_file():
         return {}
     content = read_arguments([str(path)], {})
     guard = dict(content.get("guard") or {})
     if guard.pop("kind", "on") != "on":
         raise InputError(
-            f"{path.with_name('trace.csv')} was not judged by guard=on, so it cannot be judged again"
+            f"{path.with_name('trace.csv')} was not judged by guard=on, so it cannot be judged "
+            "again"
         )
     return {"guard": guard, "source": content.get("source")}
 
@@ -237,7 +253,8 @@ def main(argv: Sequence[str]) -> int:
         if not path.with_name("config.yaml").is_file():
             missing = "; calibration needs source=…" if config.source is None else ""
             print(
-                f"no config.yaml lies beside the trace, so settings start from the defaults{missing}",
+                "no config.yaml lies beside the trace, so settings start from the "
+                f"defaults{missing}",
                 file=sys.stderr,
             )
         calibration = (

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-#: Checks in a row that must find nothing amiss before a corrected model serves again while it rests.
+#: Checks in a row that must find nothing amiss before a corrected model serves again while it
+#: rests.
 _SOUND = 2
 
 
@@ -15,7 +16,8 @@ class Rest:
     Attributes:
         left: batches without updates that are still to come.
         sound: checks in a row, since the correction, that knew R and found nothing amiss.
-        idle: whether the module is at the source and stays there for now, so that adapted model and control are one.
+        idle: whether the module is at the source and stays there for now, so that adapted model and
+            control are one.
         shift: (C,) what is added to the adapted logits meanwhile; None: nothing.
     """
 
@@ -26,7 +28,9 @@ class Rest:
 
     @property
     def doubted(self) -> bool:
-        """Whether the correction left some of the harm in place, and the model has not been found sound since."""
+        """Whether the correction left some of the harm in place, and the model has not been found
+        sound since.
+        """
         return self.left > 0 and not self.idle and self.shift is None and self.sound < _SOUND
 
     @property
@@ -38,7 +42,8 @@ class Rest:
         """Count a batch.
 
         Args:
-            found_sound: whether it was checked, and nothing found amiss; None: R is unknown, which tells nothing.
+            found_sound: whether it was checked, and nothing found amiss; None: R is unknown, which
+                tells nothing.
         """
         self.left = max(self.left - 1, 0)
         if found_sound is not None:

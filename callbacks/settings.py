@@ -31,39 +31,47 @@ class GuardConfig:
     )
     decay: float = option(
         0.7,
-        "memory of the running class moments and marginals, per check; small batches are remembered for longer",
+        "memory of the running class moments and marginals, per check; small batches are "
+        "remembered for longer",
     )
     min_count: float = option(8.0, "effective samples that a class needs before its moments count")
     false_alarm: float = option(
         0.01,
-        "level of the test of flips, and most chance of a false alarm of R or drift in 100 batches where thresholds are null "
+        "level of the test of flips, and most chance of a false alarm of R or drift in 100 batches "
+        "where thresholds are null "
         "and calibrated",
     )
     watch_ratio: float | None = option(
         None,
-        "watch closely when R is below this; null: as calibrated by train.py, or 0.97; if set, no calibration counts",
+        "watch closely when R is below this; null: as calibrated by train.py, or 0.97; if set, no "
+        "calibration counts",
     )
     alarm_shortfall: float | None = option(
         None,
-        "alarm when R fell short of watch_ratio by this much, summed over batches; null: as calibrated, or 0.1",
+        "alarm when R fell short of watch_ratio by this much, summed over batches; null: as "
+        "calibrated, or 0.1",
     )
     watch_drift: float | None = option(
         None,
-        "watch closely when the marginal drift is above this; null: as calibrated, or 0.04; if set, no calibration counts",
+        "watch closely when the marginal drift is above this; null: as calibrated, or 0.04; if "
+        "set, no calibration counts",
     )
     alarm_excess: float | None = option(
         None,
-        "alarm when drift exceeded watch_drift by this much, summed over batches, where statistics are chosen; null: as "
+        "alarm when drift exceeded watch_drift by this much, summed over batches, where statistics "
+        "are chosen; null: as "
         "calibrated, or 0.06",
     )
     alarm_lead: float | None = option(
         None,
-        "alarm, and change the statistics, when the evidence for others led that for the published ones by this much, summed "
+        "alarm, and change the statistics, when the evidence for others led that for the published "
+        "ones by this much, summed "
         "over looks; null: 0.05",
     )
     alarm_doubt: float | None = option(
         None,
-        "alarm, and let all statistics serve together while it lasts, when doubt in the published ones came to this much, "
+        "alarm, and let all statistics serve together while it lasts, when doubt in the published "
+        "ones came to this much, "
         "summed over looks; null: 0.1",
     )
     ladder: list[str] = option(
@@ -96,7 +104,8 @@ class GuardConfig:
             )
         if self.rest == 0 and "pause" in self.ladder:
             raise InputError(
-                "guard.rest=0 leaves guard.ladder's pause without effect: let it rest, or name another correction"
+                "guard.rest=0 leaves guard.ladder's pause without effect: let it rest, or name "
+                "another correction"
             )
         for rung in self.ladder:
             if rung not in CORRECTIONS:
@@ -108,8 +117,8 @@ class GuardConfig:
         """Where trust ends: as set, else as calibrated, else by default.
 
         Args:
-            calibration: of the source checkpoint. Its levels belong together, sums beyond a watch to that watch; so where a
-                level of the watch is set, the others are the defaults.
+            calibration: of the source checkpoint. Its levels belong together, sums beyond a watch
+                to that watch; so where a level of the watch is set, the others are the defaults.
         """
         given = {
             field.name: getattr(self, field.name)

@@ -1,4 +1,6 @@
-"""The picture of a run: separation ratio, marginal drift, running accuracy, and the predicted classes over the stream."""
+"""The picture of a run: separation ratio, marginal drift, running accuracy, and the predicted
+classes over the stream.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -120,8 +122,8 @@ def running_marginals(
 def window_width(count: int) -> int:
     """Images in a window that slides along a stream.
 
-    An eighth of the stream, but 200 images or more, as a balanced accuracy should have, where these are no more than a
-    quarter; of a short stream a quarter, so that there is a course to see.
+    An eighth of the stream, but 200 images or more, as a balanced accuracy should have, where these
+    are no more than a quarter; of a short stream a quarter, so that there is a course to see.
 
     Args:
         count: images of the stream.

@@ -20,16 +20,20 @@ class Statistics:
         separation: J of the adapted model.
         ratio: R = J(adapted) / J(control), both grouped by the control's labels on the same images.
         drift: total variation between the predicted marginals of adapted and control.
-        vanished: names of the classes that the control predicts and the adapted model hardly does (``tta.marginal``).
+        vanished: names of the classes that the control predicts and the adapted model hardly does
+            (``tta.marginal``).
         non_finite: the adapted model returned a NaN or an infinity.
-        lead: evidence by which other normalisation statistics lead those that the method was published with, less their
-            handicap.
+        lead: evidence by which other normalisation statistics lead those that the method was
+            published with, less their handicap.
         doubt: evidence by which those fit the images badly while the source's own do not.
-        lean: evidence that flips between adapted and control lean to the commoner class: logarithm of a bet's wealth.
+        lean: evidence that flips between adapted and control lean to the commoner class: logarithm
+            of a bet's wealth.
         mirror: the same for flips away from it, as of over-balancing.
         disagreement: share of images on which adapted and control disagree.
-        rank: effective rank of the adapted model's features over the control's; for the reader, nothing is judged by it.
-        stands_for: batches that the check stands for: more than 1 where those before it were let pass while watching.
+        rank: effective rank of the adapted model's features over the control's; for the reader,
+            nothing is judged by it.
+        stands_for: batches that the check stands for: more than 1 where those before it were let
+            pass while watching.
     """
 
     separation: float | None = None
@@ -52,13 +56,18 @@ class Thresholds:
 
     Attributes:
         watch_ratio: R below this falls short, and calls for a watch.
-        alarm_shortfall: the alarm is raised when R has fallen short of ``watch_ratio`` by this much, summed over batches.
+        alarm_shortfall: the alarm is raised when R has fallen short of ``watch_ratio`` by this
+            much, summed over batches.
         watch_drift: marginal drift above this calls for a watch.
-        alarm_excess: the alarm is raised when drift has exceeded ``watch_drift`` by this much, summed over batches; None: drift
-            alone never raises it, as where the control's own marginal is not to be trusted.
-        alarm_lead: the alarm is raised when other statistics have led the published ones by this much, summed over looks.
-        alarm_doubt: the alarm is raised when doubt in the published ones has come to this much, summed over looks.
-        alpha: level of the test of flips; each correction halves what the next test has, so that all together keep to it.
+        alarm_excess: the alarm is raised when drift has exceeded ``watch_drift`` by this much,
+            summed over batches; None: drift alone never raises it, as where the control's own
+            marginal is not to be trusted.
+        alarm_lead: the alarm is raised when other statistics have led the published ones by this
+            much, summed over looks.
+        alarm_doubt: the alarm is raised when doubt in the published ones has come to this much,
+            summed over looks.
+        alpha: level of the test of flips; each correction halves what the next test has, so that
+            all together keep to it.
     """
 
     watch_ratio: float = 0.97
@@ -105,7 +114,9 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict, the memory that the next one needs, and in how many batches an alarm is due if things go on as they are."""
+    """A verdict, the memory that the next one needs, and in how many batches an alarm is due if
+    things go on as they are.
+    """
 
     verdict: Verdict
     memory: Memory = field(default_factory=Memory)
@@ -115,13 +126,15 @@ class Decision:
 def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> Decision:
     """Judge one batch.
 
-    R is watched by a cumulative sum (Page, 1954): each check adds what R lacks to ``watch_ratio``, or takes off what it has
-    to spare. So a deep fall is caught at once, a shallow one when it lasts, and a single noisy check is forgiven. A shallow
-    fall counts only where predictions move as well: clusters that loosen while every image keeps its class harm nobody. While
-    predictions drift, R is held against the best that it has been: over-balancing first tightens the clusters, and when R
-    falls below the control's it is late. Drift itself, the lead of other normalisation statistics, and doubt in the published
-    ones are summed likewise. A check counts for all the batches that it stands for, so sums grow by the batch however often
-    one looks (the CUSUM chart of variable sampling intervals: Reynolds, Amin and Arnold, 1990).
+    R is watched by a cumulative sum (Page, 1954): each check adds what R lacks to ``watch_ratio``,
+    or takes off what it has to spare. So a deep fall is caught at once, a shallow one when it
+    lasts, and a single noisy check is forgiven. A shallow fall counts only where predictions move
+    as well: clusters that loosen while every image keeps its class harm nobody. While predictions
+    drift, R is held against the best that it has been: over-balancing first tightens the clusters,
+    and when R falls below the control's it is late. Drift itself, the lead of other normalisation
+    statistics, and doubt in the published ones are summed likewise. A check counts for all the
+    batches that it stands for, so sums grow by the batch however often one looks (the CUSUM chart
+    of variable sampling intervals: Reynolds, Amin and Arnold, 1990).
 
     Args:
         statistics: what was measured; an undefined ratio leaves the sum as it was.
@@ -130,7 +143,8 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
     """
     after = _remembered(statistics, thresholds, memory)
     ratio, drift = statistics.ratio, statistics.drift
-    # Two bets share α/2 at first, α/4 when they start anew, ...: the sum is α however often that happens.
+    # Two bets share α/2 at first, α/4 when they start anew, ...: the sum is α however often that
+    # happens.
     certain = (memory.spent + 2) * math.log(2) - math.log(thresholds.alpha)
     leaning = statistics.lean is not None and statistics.lean >= certain
     balancing = statistics.mirror is not None and statistics.mirror >= certain
@@ -163,19 +177,24 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
         )
     elif (leaning or balancing) and ratio is not None and ratio < thresholds.watch_ratio:
         way = "to" if leaning else "away from"
-        message = f"Predictions keep turning {way} the commoner classes; class separation is {ratio:.2f} of the control's."
+        message = (
+            f"Predictions keep turning {way} the commoner classes; class separation is "
+            f"{ratio:.2f} of the control's."
+        )
         verdict = Verdict("ALARM", "flips", message)
     elif statistics.lead is not None and after.lead > thresholds.alarm_lead:
         verdict = Verdict(
             "ALARM",
             "statistics",
-            "The normalisation statistics that the method was published with do not suit the stream.",
+            "The normalisation statistics that the method was published with do not suit the "
+            "stream.",
         )
     elif statistics.doubt is not None and after.doubt > thresholds.alarm_doubt:
         verdict = Verdict(
             "ALARM",
             "doubt",
-            "Batch statistics fit the images badly, the source's own not much worse: neither is to be trusted alone.",
+            "Batch statistics fit the images badly, the source's own not much worse: neither is to "
+            "be trusted alone.",
         )
     elif ratio is not None and ratio < thresholds.watch_ratio:
         verdict = Verdict(
@@ -199,14 +218,21 @@ def decide(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> De
 
 
 def _fallen(ratio: float, peak: float, thresholds: Thresholds) -> str:
-    """What is said of an alarm of R, which may be above the level of the watch where it was higher before."""
+    """What is said of an alarm of R, which may be above the level of the watch where it was higher
+    before.
+    """
     if ratio >= thresholds.watch_ratio:
-        return f"Class separation fell from {peak:.2f} to {ratio:.2f} of the control's while predictions moved."
+        return (
+            f"Class separation fell from {peak:.2f} to {ratio:.2f} of the control's while "
+            "predictions moved."
+        )
     return f"Class separation is {ratio:.2f} of the control's, too little for too long."
 
 
 def _remembered(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> Memory:
-    """The memory with what a batch adds to its sums, or takes off; what is not defined changes nothing."""
+    """The memory with what a batch adds to its sums, or takes off; what is not defined changes
+    nothing.
+    """
     ratio, drift, batches = statistics.ratio, statistics.drift, statistics.stands_for
     shortfall, peak = memory.shortfall, memory.peak
     if ratio is not None:
@@ -232,7 +258,9 @@ def _lacking(statistics: Statistics, thresholds: Thresholds, peak: float) -> flo
 
 
 def _room(statistics: Statistics, thresholds: Thresholds, memory: Memory) -> float:
-    """Batches until an alarm if things go on as they are, and what R lacks counts; infinite where nothing is amiss."""
+    """Batches until an alarm if things go on as they are, and what R lacks counts; infinite where
+    nothing is amiss.
+    """
     paces = []
     if statistics.ratio is not None:
         paces.append(

@@ -1,4 +1,6 @@
-"""The arrays of an .npz file, read without pickle, and never more than its header and the memory allow."""
+"""The arrays of an .npz file, read without pickle, and never more than its header and the memory
+allow.
+"""
 
 import math
 import zipfile
@@ -21,7 +23,8 @@ def read_arrays(path: Path) -> Arrays:
     """All arrays of an .npz file, without pickle.
 
     Raises:
-        InputError: no such file, or it holds something else, or more than it says or than there is memory.
+        InputError: no such file, or it holds something else, or more than it says or than there is
+            memory.
     """
     path = path.expanduser()
     if not path.is_file():
@@ -42,7 +45,8 @@ def _read_arrays(path: Path, modified: int) -> Arrays:
         raise InputError(f"{path} {error}") from error
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError, RuntimeError) as error:
         raise InputError(
-            f"{path} is not a readable .npz file of plain arrays ({said(error, path)}): write it by "
+            f"{path} is not a readable .npz file of plain arrays ({said(error, path)}): write it "
+            "by "
             "np.savez(FILE, images=..., labels=...)"
         ) from error
 
@@ -56,7 +60,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any
         shape, dtype = _header(file)
         if dtype.hasobject:
             raise Unreadable(
-                f"holds Python objects ({name}), which could be any program: save numbers and texts, "
+                f"holds Python objects ({name}), which could be any program: save numbers and "
+                "texts, "
                 "np.array(..., dtype=str)"
             )
         expected = file.tell() + math.prod(shape) * dtype.itemsize

@@ -1,4 +1,6 @@
-"""Streams drawn with replacement from labelled images: what a healthy target might look like, as often as it is asked for."""
+"""Streams drawn with replacement from labelled images: what a healthy target might look like, as
+often as it is asked for.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -49,7 +51,8 @@ ORDERS: tuple[Callable[[list[Order], int, np.random.Generator], Order], ...] = (
 
 
 def bootstrapped(images: ImageSet, count: int, length: int, seed: int) -> Iterator[Stream]:
-    """Streams of ``length`` items, in each of ``ORDERS`` in turn, each under one mild shift or none.
+    """Streams of ``length`` items, in each of ``ORDERS`` in turn, each under one mild shift or
+    none.
 
     Args:
         images: labelled images; those without a label are left out.
@@ -64,7 +67,8 @@ def bootstrapped(images: ImageSet, count: int, length: int, seed: int) -> Iterat
     classes = [np.flatnonzero(images.labels == label) for label in np.unique(known)]
     if len(classes) < 2:
         raise InputError(
-            "calibration needs validation images of at least two classes: label some, or calibrate=off"
+            "calibration needs validation images of at least two classes: label some, or "
+            "calibrate=off"
         )
     for number in range(count):
         rng = np.random.default_rng([seed, number])

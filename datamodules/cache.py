@@ -24,7 +24,8 @@ class Cache:
     ) -> None:
         self.shape, self.dtype, self.limit = shape, dtype, limit
         self.capacity = int(min(count, limit // (int(np.prod(shape)) * dtype.itemsize)))
-        # Anonymous shared memory, for /dev/shm, where torch shares tensors, is 64 MB in most containers.
+        # Anonymous shared memory, for /dev/shm, where torch shares tensors, is 64 MB in most
+        # containers.
         self.pixels = _shared((self.capacity, *shape), dtype)
         self.limits = _shared((self.capacity, 2), np.dtype(np.float64))
         self.filled = _shared((self.capacity,), np.dtype(np.bool_))

@@ -1,4 +1,6 @@
-"""``data.channels`` for images that lie in memory; those in files are converted as they are decoded."""
+"""``data.channels`` for images that lie in memory; those in files are converted as they are
+decoded.
+"""
 
 from dataclasses import replace
 from typing import Any

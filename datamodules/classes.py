@@ -22,16 +22,18 @@ def in_classes_of(
 ) -> ImageSet:
     """The images with their labels numbered as the source numbers its classes.
 
-    Labels are matched by name, and numbers by their value. A number is never matched to a name: which
-    class it counts is known to nobody, since the source's are in alphabetical order.
+    Labels are matched by name, and numbers by their value. A number is never matched to a name:
+    which class it counts is known to nobody, since the source's are in alphabetical order.
 
     Args:
         images: the target.
         names: of the source's classes.
-        classes: the source's name for names of the target; None leaves images of that label unlabelled.
+        classes: the source's name for names of the target; None leaves images of that label
+            unlabelled.
 
     Raises:
-        InputError: a label that is none of the source's, or a mapping from or to a class that does not exist.
+        InputError: a label that is none of the source's, or a mapping from or to a class that does
+            not exist.
     """
     ours = {same(name): place for place, name in enumerate(names)}
     given = {same(theirs): our for theirs, our in (classes or {}).items()}
@@ -76,15 +78,18 @@ def _refusal(unknown: Mapping[str, int], names: Sequence[str]) -> str:
     theirs, ours = ([number_of(name) is None for name in part] for part in (unknown, names))
     if any(theirs) == any(ours):
         return (
-            f"the target's {counted} cannot be mapped to the source's classes ({', '.join(names)}): "
-            "say which they are, 'data.classes={theirs: ours}', or leave them unlabelled, {theirs: null}"
+            f"the target's {counted} cannot be mapped to the source's classes "
+            f"({', '.join(names)}): "
+            "say which they are, 'data.classes={theirs: ours}', or leave them unlabelled, {theirs: "
+            "null}"
         )
     kinds = ("names", "numbers") if any(theirs) else ("numbers", "names")
     pairs = [f"{_quoted(name)}: {_quoted(our)}" for name, our in zip(unknown, names, strict=False)]
     pairs = [*pairs[:_SHOWN], *(["…"] if len(unknown) > min(len(pairs), _SHOWN) else [])]
     return (
         f"the target's labels, {counted}, are {kinds[0]}, and the source's classes, "
-        f"{', '.join(names)}, {kinds[1]}: say which is which, 'data.classes={{{', '.join(pairs)}}}', or "
+        f"{', '.join(names)}, {kinds[1]}: say which is which, "
+        f"'data.classes={{{', '.join(pairs)}}}', or "
         "in whichever order is theirs"
     )
 

@@ -1,4 +1,6 @@
-"""One image file as raw numbers, whichever reader it needs: `datamodules.formats` has one for each kind."""
+"""One image file as raw numbers, whichever reader it needs: `datamodules.formats` has one for each
+kind.
+"""
 
 import os
 import stat
@@ -21,7 +23,8 @@ _NIFTI = (".nii", ".nii.gz")
 #: What decoders in Rust raise where they find what cannot be; it is no ``Exception``.
 _PANIC = "PanicException"
 
-#: What a folder is searched for, beside DICOM files without a suffix; a table may also name folders of one DICOM series.
+#: What a folder is searched for, beside DICOM files without a suffix; a table may also name folders
+#: of one DICOM series.
 SUFFIXES = (*_PICTURES, *_DICOM, *_NIFTI)
 
 
@@ -36,7 +39,8 @@ def decode(path: Path) -> Decoded:
         decoded = _reader_of(path)(path)
     except Unreadable:
         raise
-    except Exception as error:  # the readers' errors have no common base: OSError, SyntaxError, struct.error, KeyError, …
+    # The readers' errors have no common base: OSError, SyntaxError, struct.error, KeyError, …
+    except Exception as error:
         raise Unreadable(f"cannot be read ({said(error, path)})") from error
     except BaseException as error:
         if type(error).__name__ != _PANIC:

@@ -1,4 +1,6 @@
-"""Images that stay in files until they are asked for, decoded in whichever process asks, and kept where they fit."""
+"""Images that stay in files until they are asked for, decoded in whichever process asks, and kept
+where they fit.
+"""
 
 import os
 from collections.abc import Sequence
@@ -85,7 +87,9 @@ class ImageFiles:
 
     @property
     def found(self) -> Gathered:
-        """What was seen of each file: of all that can be used once they were checked, else of some."""
+        """What was seen of each file: of all that can be used once they were checked, else of
+        some.
+        """
         if self._found is None:
             self._found = self._looked_at()
         return self._found
@@ -125,7 +129,8 @@ class ImageFiles:
     def read(
         self, rows: Sequence[int] | npt.NDArray[Any], limits: Limits
     ) -> tuple[Tensor, dict[int, str]]:
-        """Images as ``scaled`` has them, and why some cannot be read: another stands in their place.
+        """Images as ``scaled`` has them, and why some cannot be read: another stands in their
+        place.
 
         A file that could be read in the check, or fails as a network disk does, is tried again.
 
@@ -134,8 +139,8 @@ class ImageFiles:
             limits: as for ``scaled``.
 
         Returns:
-            The images (B, channels, *spatial), NaN where there is none to stand in, and the reason for
-            each that cannot be read, by its place in ``rows``.
+            The images (B, channels, *spatial), NaN where there is none to stand in, and the reason
+            for each that cannot be read, by its place in ``rows``.
         """
         result = np.empty((len(rows), self.shape[-1], *self.shape[1:-1]), np.float32)
         reasons: dict[int, str] = {}
@@ -256,7 +261,8 @@ class ImageFiles:
             except Unreadable as error:
                 reason = reason if place else f"the first, {self.name(place)}, {error}"
         raise InputError(
-            f"none of the {len(self.paths)} image files in {self.root} can be read ({reason}): check the paths"
+            f"none of the {len(self.paths)} image files in {self.root} can be read ({reason}): "
+            "check the paths"
         )
 
     def _patiently(self, place: int) -> tuple[Array, Limits | None]:
@@ -300,5 +306,11 @@ class ImageFiles:
         if len(shape) != len(wanted):
             return f"is {sides} where others are {others}: leave out the volumes, or the pictures"
         if shape[:-1] != wanted[:-1]:
-            return f"is {sides} where others are {others}: data.size, and data.fit, bring all to one size"
-        return f"has {shape[-1]} channel(s) where others have {wanted[-1]}: data.channels=1 or 3 makes them alike"
+            return (
+                f"is {sides} where others are {others}: data.size, and data.fit, bring all to "
+                "one size"
+            )
+        return (
+            f"has {shape[-1]} channel(s) where others have {wanted[-1]}: data.channels=1 or 3 "
+            "makes them alike"
+        )

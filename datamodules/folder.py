@@ -17,7 +17,9 @@ _SPLITS = ("train", "val", "test")
 
 @dataclass
 class FolderConfig(FilesConfig):
-    """A folder for each class, or images without labels; either within folders train, val and test, or not."""
+    """A folder for each class, or images without labels; either within folders train, val and test,
+    or not.
+    """
 
     root: str | None = option(None, "the folder")
     folders: Literal["classes", "groups"] = option(
@@ -46,8 +48,9 @@ def load_folder(config: FolderConfig, split: Split) -> ImageSet:
 def records_of(root: Path, folders: str = "classes") -> Records:
     """The images below a folder, in the order of their names.
 
-    Folders train, val and test are splits. Below them, or below the root, folders are classes, or groups of images without
-    labels. Folders below classes are the column ``folder``, for they may be patients.
+    Folders train, val and test are splits. Below them, or below the root, folders are classes, or
+    groups of images without labels. Folders below classes are the column ``folder``, for they may
+    be patients.
     """
     files, notes = searched(root)
     parts = [file.split("/") for file in files]
@@ -56,7 +59,8 @@ def records_of(root: Path, folders: str = "classes") -> Records:
     loose = sum(len(part) == 1 for part in inner)
     if 0 < loose < len(inner):
         raise InputError(
-            f"{root} has {loose} image(s) beside its class folders: move them into one, or all out of them"
+            f"{root} has {loose} image(s) beside its class folders: move them into one, or all out "
+            "of them"
         )
     folder, empty = text("" if loose else part[0] for part in inner), repeated("", len(files))
     return Records(

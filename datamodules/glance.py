@@ -12,7 +12,8 @@ Limits = tuple[float, float]
 
 #: Pixels of an image that its quantiles are taken from: enough for the 0.5 % at either end.
 _PIXELS = 4096
-#: Share of an image's pixels below and above its quantiles, so that a few extreme ones mean nothing.
+#: Share of an image's pixels below and above its quantiles, so that a few extreme ones mean
+#: nothing.
 _TAIL = 0.005
 
 #: The scale of signed and floating-point numbers, which may be any.
@@ -103,7 +104,9 @@ def glance_at(image: Array, limits: Limits | None) -> Glance:
 
 
 def _values(pixels: Array) -> tuple[Limits, Limits, bool]:
-    """Quantiles and extremes of the finite pixels, NaN where there are none; and whether all are."""
+    """Quantiles and extremes of the finite pixels, NaN where there are none; and whether all
+    are.
+    """
     values = pixels.reshape(-1)
     sample, finite = values[:: _stride(pixels.shape)], True
     if np.issubdtype(pixels.dtype, np.floating):
@@ -120,7 +123,9 @@ def _values(pixels: Array) -> tuple[Limits, Limits, bool]:
 
 
 def _stride(shape: Sequence[int]) -> int:
-    """Between sampled pixels; prime to the sides, so that it meets every row, column and channel."""
+    """Between sampled pixels; prime to the sides, so that it meets every row, column and
+    channel.
+    """
     stride = max(1, math.prod(shape) // _PIXELS)
     while any(math.gcd(stride, side) > 1 for side in shape):
         stride += 1

@@ -35,7 +35,8 @@ MISSING = (
 #: How many of DICOM's units of age make a year.
 _IN_A_YEAR = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
 
-#: A column of text: fixed-width, or numpy's StringDType, which holds a million file names in a tenth of the memory.
+#: A column of text: fixed-width, or numpy's StringDType, which holds a million file names in a
+#: tenth of the memory.
 Strings = npt.NDArray[Any]
 
 #: From a scaled image and its id to the image that is shown.
@@ -48,13 +49,16 @@ class ImageSet(Dataset[dict[str, Any]]):
 
     An item, and with tensors and lists a batch too, is a dictionary of
 
-    - ``image``: (channels, *spatial) float32, spatial being H, W or D, H, W, scaled so that ``low`` is 0 and ``high`` is 1;
+    - ``image``: (channels, *spatial) float32, spatial being H, W or D, H, W, scaled so that ``low``
+      is 0 and ``high`` is 1;
     - ``label``: an integer class, or None (in a batch -1) where there is none;
-    - ``id``, ``domain``, ``group``: strings; a group is a patient or a slide, and never straddles splits;
+    - ``id``, ``domain``, ``group``: strings; a group is a patient or a slide, and never straddles
+      splits;
     - ``index``: the row in this set.
 
     Args:
-        images: (N, *spatial) or (N, *spatial, channels), any integer or floating type; or files, which are as the latter.
+        images: (N, *spatial) or (N, *spatial, channels), any integer or floating type; or files,
+            which are as the latter.
         labels: (N,) classes, ``UNLABELLED`` where there is none.
         ids: (N,) strings.
         domains: (N,) strings.
@@ -111,7 +115,8 @@ class ImageSet(Dataset[dict[str, Any]]):
         bad = self.labels[(self.labels >= len(self.class_names)) | (self.labels < UNLABELLED)]
         if len(bad):
             raise InputError(
-                f"label {bad[0]} is out of range: there are {len(self.class_names)} classes, numbered from 0 "
+                f"label {bad[0]} is out of range: there are {len(self.class_names)} classes, "
+                "numbered from 0 "
                 f"({', '.join(self.class_names)})"
             )
 
@@ -132,12 +137,14 @@ class ImageSet(Dataset[dict[str, Any]]):
     def batch(
         self, indices: Sequence[int] | npt.NDArray[np.int64], lost: dict[int, str] | None = None
     ) -> dict[str, Any]:
-        """The items as one batch: image (B, channels, H, W), label and index (B,), strings as lists.
+        """The items as one batch: image (B, channels, H, W), label and index (B,), strings as
+        lists.
 
         Args:
             indices: (B,) rows.
             lost: is filled with the reason for each place whose file cannot be read, where another
-                image of the batch then stands (NaN where there is none); None: such a file is an error.
+                image of the batch then stands (NaN where there is none); None: such a file is an
+                error.
 
         Raises:
             InputError: a file cannot be read.
@@ -181,7 +188,8 @@ class ImageSet(Dataset[dict[str, Any]]):
         return replace(self, transform=transform)
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """What is known of each image under a name: a column of the metadata, ``domain`` or ``group``.
+        """What is known of each image under a name: a column of the metadata, ``domain`` or
+        ``group``.
 
         ``age/20`` is the column age in bands of 20: 0-19, 20-39, …; empty where it is not known.
 
@@ -228,7 +236,8 @@ class ImageSet(Dataset[dict[str, Any]]):
 def _banded(values: npt.NDArray[Any], name: str, width: str) -> Strings:
     if not width.isdecimal() or int(width) < 1:
         raise InputError(
-            f"{name}/{width} is no column in bands: write a whole number behind the slash, {name}/20"
+            f"{name}/{width} is no column in bands: write a whole number behind the slash, "
+            f"{name}/20"
         )
     step, bands = int(width), []
     for value in values.tolist():
@@ -237,7 +246,8 @@ def _banded(values: npt.NDArray[Any], name: str, width: str) -> Strings:
             start = None if unknown else int(_years(str(value)) // step * step)
         except (ValueError, OverflowError) as error:
             raise InputError(
-                f"the column {name!r} holds {value!r}, which is no number to cut into bands of {width}"
+                f"the column {name!r} holds {value!r}, which is no number to cut into bands of "
+                f"{width}"
             ) from error
         bands.append("" if start is None else f"{start}-{start + step - 1}")
     return np.array(bands)
@@ -264,7 +274,8 @@ def check_training_set(images: ImageSet) -> None:
     ]
     if not present:
         raise InputError(
-            "no training image has a label: training needs a folder for each class, or a table's column label"
+            "no training image has a label: training needs a folder for each class, or a table's "
+            "column label"
         )
     if len(present) < 2:
         raise InputError(
@@ -274,7 +285,8 @@ def check_training_set(images: ImageSet) -> None:
         broken = np.flatnonzero(_broken(images))
         if len(broken):
             raise InputError(
-                f"{len(broken)} training images hold NaN or infinite values (the first has id {images.ids[broken[0]]}): "
+                f"{len(broken)} training images hold NaN or infinite values (the first has id "
+                f"{images.ids[broken[0]]}): "
                 "remove or repair them before training"
             )
 

@@ -43,11 +43,14 @@ def read_labels(
     Args:
         values: (N,) labels as they are written.
         origin: where they come from, for messages.
-        class_names: of the classes, in order, where they are known; whole numbers then count them from 0.
-        missing: words that stand for no label, besides those of ``MISSING``; [] takes all for classes.
+        class_names: of the classes, in order, where they are known; whole numbers then count them
+            from 0.
+        missing: words that stand for no label, besides those of ``MISSING``; [] takes all for
+            classes.
 
     Raises:
-        InputError: a label is none of the classes, or two differ in nothing that tells classes apart.
+        InputError: a label is none of the classes, or two differ in nothing that tells classes
+            apart.
     """
     written, of_row = np.unique(values, return_inverse=True)
     words = (*MISSING, *(missing or ())) if missing is None or missing else ()

@@ -1,6 +1,7 @@
 """MedMNIST's own files, downloaded with a check of their published md5 where they are absent.
 
-Names, classes and sums are those of MedMNIST v2's published index (https://medmnist.com, Yang et al., Scientific Data 2023).
+Names, classes and sums are those of MedMNIST v2's published index (https://medmnist.com, Yang et
+al., Scientific Data 2023).
 """
 
 import logging
@@ -24,7 +25,9 @@ _log = logging.getLogger(__name__)
 
 
 class MedMNIST(NamedTuple):
-    """One set: its classes, the md5 sum of its file at each image size, and whether its images are volumes."""
+    """One set: its classes, the md5 sum of its file at each image size, and whether its images are
+    volumes.
+    """
 
     classes: tuple[str, ...]
     md5: dict[int, str]
@@ -33,7 +36,9 @@ class MedMNIST(NamedTuple):
 
 @dataclass
 class MedMNISTConfig(DataConfig):
-    """A set of MedMNIST, 2D or 3D; its test split is the target. Of ChestMNIST the images of a single finding."""
+    """A set of MedMNIST, 2D or 3D; its test split is the target. Of ChestMNIST the images of a
+    single finding.
+    """
 
     name: str = option("pneumoniamnist", "which set, e.g. pneumoniamnist, dermamnist, bloodmnist")
     size: int = option(28, "side of the images: 28, 64, 128 or 224; of volumes 28 or 64")
@@ -42,7 +47,9 @@ class MedMNISTConfig(DataConfig):
 
 @dataclass
 class OrganViewsConfig(DataConfig):
-    """Organs of CT seen from another side: train on one view of MedMNIST's, test on others; the classes are shared."""
+    """Organs of CT seen from another side: train on one view of MedMNIST's, test on others; the
+    classes are shared.
+    """
 
     source: str = option("axial", "view to train on: axial, coronal or sagittal")
     target: str | list[str] = option(
@@ -63,7 +70,8 @@ def load_medmnist(config: MedMNISTConfig, split: Split) -> ImageSet:
     known = MEDMNIST[config.name]
     if config.size not in known.md5:
         raise InputError(
-            f"MedMNIST has no size {config.size}: choose data.size from {', '.join(map(str, known.md5))}"
+            f"MedMNIST has no size {config.size}: choose data.size from "
+            f"{', '.join(map(str, known.md5))}"
         )
     name = f"{config.name}.npz" if config.size == 28 else f"{config.name}_{config.size}.npz"
     path = Path(config.root).expanduser() / name
@@ -129,7 +137,9 @@ def load_organ_views(config: OrganViewsConfig, split: Split) -> ImageSet:
 
 
 def _single_label(arrays: Arrays) -> Arrays:
-    """Of a file with 0 or 1 for each of several findings, the images of exactly one, labelled by it."""
+    """Of a file with 0 or 1 for each of several findings, the images of exactly one, labelled by
+    it.
+    """
     result = dict(arrays)
     for split in ("train", "val", "test"):
         findings = arrays.get(f"{split}_labels", np.zeros((0, 0)))
@@ -152,7 +162,8 @@ def _download(url: str, path: Path, md5: str) -> None:
 
 _VIEWS = {"axial": "organamnist", "coronal": "organcmnist", "sagittal": "organsmnist"}
 
-#: The classes that the axial, coronal and sagittal views share, in the order in which they are numbered.
+#: The classes that the axial, coronal and sagittal views share, in the order in which they are
+#: numbered.
 _ORGANS = (
     "bladder",
     "femur-left",

@@ -1,8 +1,9 @@
 """Images from one .npz file, read without pickle; two layouts.
 
-Domain layout: ``images`` (N, H, W[, channels]), or of volumes (N, D, H, W[, channels]), and where known ``labels``, ``domain``,
-``split`` (train, val, test), ``group`` and any other column such as ``time`` (all (N,)), and ``class_names`` (C,). MedMNIST
-layout: ``train_images``, ``train_labels``, and the same for val and test.
+Domain layout: ``images`` (N, H, W[, channels]), or of volumes (N, D, H, W[, channels]), and where
+known ``labels``, ``domain``, ``split`` (train, val, test), ``group`` and any other column such as
+``time`` (all (N,)), and ``class_names`` (C,). MedMNIST layout: ``train_images``, ``train_labels``,
+and the same for val and test.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,8 @@ from tta.errors import InputError
 from tta.options import option
 
 _KEYS = ("images", "labels", "domain", "split", "group", "id", "class_names")
-_VAL_SHARE = 10  # of a MedMNIST-like file without a val split, every tenth training image of a class validates
+# of a MedMNIST-like file without a val split, every tenth training image of a class validates
+_VAL_SHARE = 10
 
 
 @dataclass
@@ -96,7 +98,8 @@ def images_from(
         arrays = _unfold_medmnist(arrays, path.stem)
     elif "images" not in arrays:
         raise InputError(
-            f"{path} has the keys {', '.join(sorted(arrays)) or '(none)'}: expected images (with labels, domain, split, group) "
+            f"{path} has the keys {', '.join(sorted(arrays)) or '(none)'}: expected images (with "
+            "labels, domain, split, group) "
             "or train_images, train_labels, val_images, …, test_labels"
         )
     count = _checked(arrays, path)
@@ -169,7 +172,8 @@ def _spread(images: npt.NDArray[Any], inside: npt.NDArray[np.bool_]) -> npt.NDAr
 def _left_out(arrays: Arrays, count: int) -> list[str]:
     """Which keys are no column of the images, in words; a single value is about the file."""
     return [
-        f"the key {name} ({'x'.join(map(str, values.shape))}) is left out: it has not one value an image"
+        f"the key {name} ({'x'.join(map(str, values.shape))}) is left out: it has not one value an "
+        "image"
         for name, values in arrays.items()
         if name not in _KEYS and values.shape not in ((), (1,), (count,))
     ]
@@ -193,12 +197,14 @@ def _wanted(
     else:
         if "split" not in arrays:
             raise InputError(
-                f"{path} has no key split (train, val, test for each image): it can be a target, not a source"
+                f"{path} has no key split (train, val, test for each image): it can be a target, "
+                "not a source"
             )
         trainable = sorted(set(domain[arrays["split"] == "train"].tolist()))
         if source is None and len(trainable) != 1:
             raise InputError(
-                f"data.source is missing: {path} has training images of {', '.join(trainable) or 'no domain'}"
+                f"data.source is missing: {path} has training images of "
+                f"{', '.join(trainable) or 'no domain'}"
             )
         wanted = [trainable[0] if source is None else source]
     for name in wanted:
@@ -210,7 +216,9 @@ def _wanted(
 def _groups(
     arrays: Arrays, ids: Strings, metadata: Arrays, path: Path, chosen: str | None
 ) -> tuple[Strings, tuple[str, ...]]:
-    """The group of each image, and a note on what may be one; refuses one, or a likely one, in several splits."""
+    """The group of each image, and a note on what may be one; refuses one, or a likely one, in
+    several splits.
+    """
     named = {name: values.astype(str) for name, values in metadata.items()}
     own = arrays.get("group", np.full(len(ids), "")).astype(str)
     likely = likely_groups(named) if chosen == AUTO and "group" not in arrays else {}
@@ -229,7 +237,8 @@ def _written(arrays: Arrays, count: int, path: Path) -> Strings:
     labels = arrays["labels"]
     if labels.size != count or labels.dtype.kind not in "iufUTb":
         raise InputError(
-            f"{path}: labels have shape {labels.shape} and type {labels.dtype}: expected one number or "
+            f"{path}: labels have shape {labels.shape} and type {labels.dtype}: expected one "
+            "number or "
             f"name for each of {count} images"
         )
     return (labels.astype(int) if labels.dtype.kind == "b" else labels).reshape(-1).astype(str)

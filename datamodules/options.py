@@ -19,7 +19,8 @@ class DataConfig:
 
     classes: Any = option(
         None,
-        "the source's name for each of the target's labels, {theirs: ours}; null leaves images of a label unlabelled",
+        "the source's name for each of the target's labels, {theirs: ours}; null leaves images of "
+        "a label unlabelled",
     )
     subgroups: list[str] = option(
         [],
@@ -27,7 +28,8 @@ class DataConfig:
     )
     range: list[float] | None = option(
         None,
-        "[LOW,HIGH] raw values that become 0 and 1 where images do not say what they span, as signed "
+        "[LOW,HIGH] raw values that become 0 and 1 where images do not say what they span, as "
+        "signed "
         "and floating-point ones; in arrays all. data.window holds for all files",
     )
     aggregate: Literal["image", "group"] = option(
@@ -44,7 +46,8 @@ class DataConfig:
             return
         if not isinstance(self.classes, Mapping):
             raise InputError(
-                f"data.classes={self.classes} must map the target's labels to the source's classes, "
+                f"data.classes={self.classes} must map the target's labels to the source's "
+                "classes, "
                 "data.classes={theirs: ours}"
             )
         self.classes = {
@@ -72,7 +75,8 @@ class ColumnsConfig(DataConfig):
     )
     missing: list[str] | None = option(
         None,
-        "labels that stand for none besides empty ones, -1, nan, NA, null and the like; [] takes all for classes",
+        "labels that stand for none besides empty ones, -1, nan, NA, null and the like; [] takes "
+        "all for classes",
     )
 
 
@@ -88,7 +92,8 @@ class FilesConfig(ColumnsConfig):
     )
     window: Any = option(
         None,
-        "[LOW,HIGH] raw values, file (DICOM's own), percentile, or null: the span of the file's type",
+        "[LOW,HIGH] raw values, file (DICOM's own), percentile, or null: the span of the file's "
+        "type",
     )
     spacing: float | None = option(
         None,
@@ -96,7 +101,8 @@ class FilesConfig(ColumnsConfig):
     )
     around_mask: int | None = option(
         None,
-        "cut each image down to its mask (a table's column mask) and so many pixels around it; null: whole images",
+        "cut each image down to its mask (a table's column mask) and so many pixels around it; "
+        "null: whole images",
     )
     cache: float = option(2.0, "GiB of memory for decoded images of each split; 0: none")
     check: bool = option(True, "decode every file once at the start, and list those that cannot be")
@@ -121,7 +127,8 @@ class FilesConfig(ColumnsConfig):
             raise InputError("data.cache must not be negative")
         if self.on_error == "skip" and not self.check:
             raise InputError(
-                "data.on_error=skip must know the unreadable files before it starts: leave data.check=true"
+                "data.on_error=skip must know the unreadable files before it starts: leave "
+                "data.check=true"
             )
         if self.shares is not None and (
             len(self.shares) != 3 or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6

@@ -1,7 +1,9 @@
-"""Embedded data: cells drawn by a seeded program and seen through several scanners. No files, no download.
+"""Embedded data: cells drawn by a seeded program and seen through several scanners. No files, no
+download.
 
-Each cell is an absorption map; a scanner stains it (Beer-Lambert), lights it unevenly, blurs it, adds noise, and
-quantises it to 8 bits. Classes differ by outline and texture, so that blur and noise hide what tells them apart.
+Each cell is an absorption map; a scanner stains it (Beer-Lambert), lights it unevenly, blurs it,
+adds noise, and quantises it to 8 bits. Classes differ by outline and texture, so that blur and
+noise hide what tells them apart.
 """
 
 from dataclasses import dataclass
@@ -78,7 +80,8 @@ class PhantomConfig(DataConfig):
                 continue
             if len(shares) != len(CLASSES) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
                 raise InputError(
-                    f"data.{name} must be {len(CLASSES)} shares that sum to 1, one for each of {CLASSES}"
+                    f"data.{name} must be {len(CLASSES)} shares that sum to 1, one for each of "
+                    f"{CLASSES}"
                 )
 
 
@@ -176,7 +179,9 @@ def _labels(count: int, prevalence: list[float] | None) -> npt.NDArray[np.int64]
 
 
 def _smooth_noise(rng: np.random.Generator, count: int, sigma: float) -> Array:
-    """Gaussian noise (count, SIZE, SIZE) smoothed to ``sigma`` pixels, each image with mean 0 and variance 1."""
+    """Gaussian noise (count, SIZE, SIZE) smoothed to ``sigma`` pixels, each image with mean 0 and
+    variance 1.
+    """
     noise = _blurred(rng.standard_normal((count, SIZE, SIZE), np.float32), sigma)
     noise -= noise.mean((1, 2), keepdims=True)
     return noise / noise.std((1, 2), keepdims=True)

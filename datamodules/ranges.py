@@ -67,7 +67,8 @@ def refuse_mixture(files: ImageFiles) -> None:
         parts.append(f"{len(rows)} {scale} ({first.kind} {first.dtype}, as {files.name(rows[0])})")
     raise InputError(
         f"the files have values that cannot share a range: {', '.join(parts)}: leave one kind out, "
-        "scale each by its own values, data.window=percentile, or say what becomes 0 and 1 in those "
+        "scale each by its own values, data.window=percentile, or say what becomes 0 and 1 in "
+        "those "
         "that are not unsigned, data.range=[LOW,HIGH]"
     )
 
@@ -90,7 +91,9 @@ def _files_range(files: ImageFiles, source: Limits | None) -> Limits:
 
 
 def _judged(found: Gathered, source: Limits | None, name: Callable[[int], str]) -> Limits:
-    """0 to 1, or the source's range: the one that the values of most images fit, if it is one alone."""
+    """0 to 1, or the source's range: the one that the values of most images fit, if it is one
+    alone.
+    """
     rows = found.shown(np.flatnonzero(found.codes >= 0))
     if not len(rows):
         return source or _UNIT
@@ -112,14 +115,17 @@ def _judged(found: Gathered, source: Limits | None, name: Callable[[int], str]) 
 def _refuse_two_scales(
     found: Gathered, rows: npt.NDArray[np.intp], name: Callable[[int], str]
 ) -> None:
-    """Refuse images in 0..1 among others that are not, unless they are so few that they are dark."""
+    """Refuse images in 0..1 among others that are not, unless they are so few that they are
+    dark.
+    """
     low, high = found.quantiles[rows].T
     inside = (low >= -_SLACK) & (high <= 1 + _SLACK)
     far = high > _FAR
     if far.any() and inside.mean() > _PART:
         one, other = rows[inside][0], rows[far][0]
         raise InputError(
-            f"{inside.sum()} of {len(rows)} images hold values in 0 to 1 (as {name(int(one))}), and "
+            f"{inside.sum()} of {len(rows)} images hold values in 0 to 1 (as {name(int(one))}), "
+            "and "
             f"{far.sum()} up to {high[far].max():g} (as {name(int(other))}): bring them to one "
             "scale, or scale each by its own values, of files with data.window=percentile"
         )
@@ -145,7 +151,8 @@ def _unclear(found: Gathered, rows: npt.NDArray[np.intp], source: Limits | None)
     likely = "" if end is None else f" (likely [0,{end}])"
     files = "" if form.kind == "array" else ", or data.window=percentile"
     return (
-        f"the images hold {form.dtype} numbers from {low:g} to {high:g}, which do not say what they "
+        f"the images hold {form.dtype} numbers from {low:g} to {high:g}, which do not say what "
+        "they "
         f"span{beside}: set data.range=[LOW,HIGH], the raw values that stand for 0 and 1{likely}"
         f"{files}"
     )

@@ -14,7 +14,8 @@ from datamodules.decoding import Array, Decoded, Unreadable
 from datamodules.formats.geometry import placed
 from datamodules.glance import SPANNED, UNSAID
 
-#: Shares of pixels that ``window=percentile`` maps to 0 and 1, as published for MR, which has no unit.
+#: Shares of pixels that ``window=percentile`` maps to 0 and 1, as published for MR, which has no
+#: unit.
 _PERCENTILES = (0.5, 99.5)
 
 
@@ -24,11 +25,13 @@ class Reading:
 
     Args:
         size: sides of the image, (H, W) or (D, H, W), or one for all.
-        fit: stretch (each side by itself), cover (scale to cover, cut what stands over), pad (scale to fit in, surround with
-            the image's minimum) or crop (do not scale: cut or surround so, about the centre).
+        fit: stretch (each side by itself), cover (scale to cover, cut what stands over), pad (scale
+            to fit in, surround with the image's minimum) or crop (do not scale: cut or surround so,
+            about the centre).
         channels: 1 makes colour grey (ITU-R 601), 3 repeats grey.
-        window: raw values that become 0 and 1; ``file``: the display window that a DICOM file names; ``percentile``: its own
-            0.5 and 99.5 %; None: the span of its type, or where that is unknown the image set's own range.
+        window: raw values that become 0 and 1; ``file``: the display window that a DICOM file
+            names; ``percentile``: its own 0.5 and 99.5 %; None: the span of its type, or where that
+            is unknown the image set's own range.
         spacing: mm from pixel to pixel, to which a file that tells its own is resampled.
         around_mask: pixels around the image's mask that are kept, the rest cut off.
         range: raw values that become 0 and 1 in files that do not say what they span.
@@ -45,7 +48,8 @@ class Reading:
     def apply(
         self, decoded: Decoded, mask: Decoded | None = None
     ) -> tuple[Array, tuple[float, float] | None]:
-        """The image (*spatial, channels) in its file's type, and the values that become 0 and 1 where it knows them.
+        """The image (*spatial, channels) in its file's type, and the values that become 0 and 1
+        where it knows them.
 
         First it is resampled, then cropped, then windowed, then brought to its size.
 
@@ -80,8 +84,8 @@ class Reading:
     def suits(self, scales: Collection[str]) -> bool:
         """Whether values of these scales (``Form.scale``) can be shown alike.
 
-        They can where each image is scaled by itself, or it is said what those span that do not say. A
-        window suits these with any others, but not two scales that are known.
+        They can where each image is scaled by itself, or it is said what those span that do not
+        say. A window suits these with any others, but not two scales that are known.
         """
         if self.window in ("file", "percentile") or self.range is not None:
             return True
@@ -136,7 +140,9 @@ class Reading:
         return _typed(np.moveaxis(cropped.numpy(), 0, -1), pixels.dtype)
 
     def _limits(self, decoded: Decoded, pixels: Array) -> tuple[float, float] | None:
-        """The raw values that become 0 and 1; the first is the larger where low values are bright."""
+        """The raw values that become 0 and 1; the first is the larger where low values are
+        bright.
+        """
         ends = self._ends(decoded, pixels)
         if not decoded.inverted:
             return ends
@@ -185,7 +191,9 @@ def fitted(
 
 
 def darkest(pixels: Array, inverted: bool = False) -> float:
-    """The value that surrounds an image, for 0 would be water in CT: of its own, broken ones aside."""
+    """The value that surrounds an image, for 0 would be water in CT: of its own, broken ones
+    aside.
+    """
     if not np.issubdtype(pixels.dtype, np.integer):
         pixels = pixels[np.isfinite(pixels)]
     if not pixels.size:

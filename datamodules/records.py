@@ -1,4 +1,6 @@
-"""What is known of a data set's files before any is opened, and the image set of one split of it."""
+"""What is known of a data set's files before any is opened, and the image set of one split of
+it.
+"""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +44,8 @@ class Unusable(InputError):
 
 @dataclass(frozen=True)
 class Records:
-    """A table of image files, a row each; texts are StringDType, for there may be a million of them.
+    """A table of image files, a row each; texts are StringDType, for there may be a million of
+    them.
 
     Args:
         origin: file or folder that the rows come from, for messages.
@@ -86,8 +89,9 @@ def images_of(
 ) -> ImageSet:
     """The images of a split.
 
-    Source splits come from the source's domains, by the records' splits or by ``config.shares``. The target has its domains'
-    images that are in no split, or in test; all of them where there are no splits.
+    Source splits come from the source's domains, by the records' splits or by ``config.shares``.
+    The target has its domains' images that are in no split, or in test; all of them where there are
+    no splits.
 
     Args:
         records: of all splits and domains.
@@ -97,7 +101,8 @@ def images_of(
         target: domain, or domains, of the target; None: all but a named source.
 
     Raises:
-        InputError: an unknown domain, a missing split, a group in two splits, or files that cannot be read.
+        InputError: an unknown domain, a missing split, a group in two splits, or files that cannot
+            be read.
     """
     _check_paths(records, records.paths)
     if "" in records.paths:
@@ -192,19 +197,23 @@ def _masks(records: Records, config: FilesConfig) -> Strings | None:
         return None
     if records.masks is None:
         raise InputError(
-            f"{records.origin} has no masks for data.around_mask: read it by data=table, with a column mask, or leave it out"
+            f"{records.origin} has no masks for data.around_mask: read it by data=table, with a "
+            "column mask, or leave it out"
         )
     _check_paths(records, records.masks)
     return records.masks
 
 
 def _check_paths(records: Records, paths: Strings) -> None:
-    """Refuse paths that leave the root by their wording; links are looked at when a file is opened."""
+    """Refuse paths that leave the root by their wording; links are looked at when a file is
+    opened.
+    """
     odd = np.strings.startswith(paths, "/") | (np.strings.find(paths, "..") >= 0)
     for path in paths[odd].tolist():
         if path.startswith("/") or Path(*_walk(path)).parts[:1] == ("..",):
             raise InputError(
-                f"{records.origin}: {path} lies outside {records.root}: paths must be relative to it, and stay below"
+                f"{records.origin}: {path} lies outside {records.root}: paths must be relative to "
+                "it, and stay below"
             )
 
 
@@ -269,7 +278,8 @@ def _nothing(records: Records, splits: Strings | None, split: Split) -> str:
     remedy = ": a target is what is in test, or in no split" if split == "target" else ""
     if split == "val":
         remedy = (
-            ": training is watched on some, so call a part of them val, or leave the splits out and "
+            ": training is watched on some, so call a part of them val, or leave the splits out "
+            "and "
             "cut them, data.shares=[.7,.15,.15]"
         )
     return (
@@ -279,7 +289,9 @@ def _nothing(records: Records, splits: Strings | None, split: Split) -> str:
 
 
 def _without(reasons: Mapping[int, str], images: ImageSet, on_error: str) -> ImageSet:
-    """The images without those that cannot be used, which are listed, and stop the run or are left out."""
+    """The images without those that cannot be used, which are listed, and stop the run or are left
+    out.
+    """
     if not reasons:
         return images
     skipped = {str(images.ids[row]): reason for row, reason in reasons.items()}

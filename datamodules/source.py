@@ -19,7 +19,8 @@ from tta.config import closest
 from tta.distributed import place
 from tta.errors import InputError
 
-#: Augmentations by name: MONAI transforms of one scaled image (channels, H, W) or (channels, D, H, W), in plane.
+#: Augmentations by name: MONAI transforms of one scaled image (channels, H, W) or (channels, D, H,
+#: W), in plane.
 AUGMENTATIONS: dict[str, Any] = {
     "flip": lambda: [RandFlip(prob=0.5, spatial_axis=-2), RandFlip(prob=0.5, spatial_axis=-1)],
     "mirror": lambda: [RandFlip(prob=0.5, spatial_axis=-1)],
@@ -74,14 +75,16 @@ class SourceData(LightningDataModule):
             )
         if not val.labelled:
             raise InputError(
-                f"none of the {len(val)} validation images has a label, and training is watched on them: label some"
+                f"none of the {len(val)} validation images has a label, and training is watched on "
+                "them: label some"
             )
         for name in augment:
             if name not in AUGMENTATIONS:
                 raise InputError(f"unknown augmentation {name!r}: {closest(name, AUGMENTATIONS)}")
         if "rotate" in augment and train.size[-1] != train.size[-2]:
             raise InputError(
-                "quarter turns change the sides of images that are not square: leave rotate out of augment"
+                "quarter turns change the sides of images that are not square: leave rotate out of "
+                "augment"
             )
         self.images = {"train": train, "val": val}
         if test is not None and len(test):
@@ -89,8 +92,10 @@ class SourceData(LightningDataModule):
         for images in self.images.values():
             if (images.size, images.channels) != (train.size, train.channels):
                 raise InputError(
-                    f"training images are {train.size} with {train.channels} channel(s), others {images.size} with "
-                    f"{images.channels}: bring them to one form, for files with data.size and data.channels"
+                    f"training images are {train.size} with {train.channels} channel(s), others "
+                    f"{images.size} with "
+                    f"{images.channels}: bring them to one form, for files with data.size and "
+                    "data.channels"
                 )
         self.batch_size, self.balanced, self.workers, self.seed = (
             batch_size,
@@ -107,7 +112,8 @@ class SourceData(LightningDataModule):
         rank, parts = place()
         if parts > 1 and (self.batch_size % parts or self.batch_size < 2 * parts):
             raise InputError(
-                f"batch_size={self.batch_size} cannot be shared by {parts} processes, which need equal "
+                f"batch_size={self.batch_size} cannot be shared by {parts} processes, which need "
+                "equal "
                 f"shares of at least 2 images: take a multiple of {parts}, or trainer.devices=1"
             )
         if parts > 1:  # or all would turn and flip alike
@@ -119,7 +125,8 @@ class SourceData(LightningDataModule):
         sampler = WeightedRandomSampler(
             weights[images.labels].tolist(), len(images), self.balanced, generator
         )
-        # MONAI's loader seeds random transforms anew in each worker and epoch; torch's would repeat them.
+        # MONAI's loader seeds random transforms anew in each worker and epoch; torch's would repeat
+        # them.
         return monai.data.DataLoader(
             _Augmented(images, self.augmentation),
             batch_size=self.batch_size // parts,
@@ -151,7 +158,8 @@ class SourceData(LightningDataModule):
     def in_order(
         self, split: str, rows: Sequence[int] | None = None, unlabelled: int = 0
     ) -> DataLoader[Any]:
-        """The images of a split as they are, in order, or those of ``rows``; in batches of 256, of large images fewer.
+        """The images of a split as they are, in order, or those of ``rows``; in batches of 256, of
+        large images fewer.
 
         Args:
             split: train, val or test.
@@ -187,7 +195,9 @@ def _labelled(images: ImageSet) -> ImageSet:
 
 @contextmanager
 def _plain_tensors() -> Iterator[None]:
-    """Within the block, MONAI's transforms keep no account of what they did, which takes twice as long as doing it."""
+    """Within the block, MONAI's transforms keep no account of what they did, which takes twice as
+    long as doing it.
+    """
     before = monai.data.get_track_meta()
     monai.data.set_track_meta(False)
     try:

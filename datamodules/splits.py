@@ -17,7 +17,8 @@ SPLITS = ("train", "val", "test")
 #: The column in which folders of images, read as data, keep what lies between class and image.
 FOLDER = "folder"
 
-#: Columns that name patients, and where there is none of these, what lies between patient and image.
+#: Columns that name patients, and where there is none of these, what lies between patient and
+#: image.
 _PATIENTS = ("patient", "subject", "participant", "person", "donor", "mrn", "pid")
 _PARTS = ("case", "study", "exam", "accession", "specimen", "biopsy", "slide", "wsi", FOLDER)
 _ENDINGS = ("", "id", "uid", "instanceuid", "name", "number", "no", "nr", "key", "code")
@@ -35,7 +36,8 @@ def groups_of(
     Args:
         known: (N,) groups as the data set has them; empty where unknown.
         metadata: (N,) further columns by name.
-        chosen: the column that ``data.group`` names; ``AUTO``: the data set's own; None: there is none.
+        chosen: the column that ``data.group`` names; ``AUTO``: the data set's own; None: there is
+            none.
         ids: (N,) of the images.
         origin: where they come from, for messages.
 
@@ -48,7 +50,8 @@ def groups_of(
         return np.where(known != "", known, ids)
     if chosen not in metadata:
         raise InputError(
-            f"{origin} has no column {chosen!r} (data.group): {closest(chosen, metadata)}; name its own, "
+            f"{origin} has no column {chosen!r} (data.group): {closest(chosen, metadata)}; name "
+            "its own, "
             "or leave images by themselves, data.group=null"
         )
     return np.where(_named(metadata[chosen]), metadata[chosen], ids)
@@ -87,7 +90,8 @@ def check_leaks(
     target: npt.NDArray[np.bool_],
     likely: Mapping[str, Strings],
 ) -> None:
-    """Refuse a group, or a file, in two splits; what is in none and belongs to the target is as good as a test.
+    """Refuse a group, or a file, in two splits; what is in none and belongs to the target is as
+    good as a test.
 
     Args:
         origin: where the images come from, for messages.
@@ -127,7 +131,8 @@ def check_leaks(
 
 
 def cut(groups: Strings, shares: Sequence[float], seed: int) -> Strings:
-    """Splits of about the given shares that no group straddles; each has a group where there are three.
+    """Splits of about the given shares that no group straddles; each has a group where there are
+    three.
 
     Args:
         groups: (N,) group of each image.
@@ -169,7 +174,9 @@ def _named(values: Strings) -> npt.NDArray[np.bool_]:
 
 
 def _straddling(values: Strings, codes: npt.NDArray[np.uint8]) -> tuple[int, int, str, str] | None:
-    """How many values, of how many, are in several splits, the first of them, and where it is; None where all are in one."""
+    """How many values, of how many, are in several splits, the first of them, and where it is; None
+    where all are in one.
+    """
     _, rows, of_row = np.unique(_hashes(values), return_index=True, return_inverse=True)
     seen = np.zeros(len(rows), dtype=np.uint8)
     np.bitwise_or.at(seen, of_row, codes)

@@ -26,7 +26,8 @@ def understood(sets: Mapping[str, ImageSet]) -> list[str]:
     """What was understood of the images, six lines at most.
 
     Args:
-        sets: images by the name of their split; they have the same classes, and the first is what matters most.
+        sets: images by the name of their split; they have the same classes, and the first is what
+            matters most.
     """
     facts = {name: facts_of(images) for name, images in sets.items()}
     first = next(iter(sets))
@@ -53,6 +54,10 @@ def _classes(sets: Mapping[str, ImageSet]) -> str:
     name, images = next(iter(sets.items()))
     if not images.num_classes:
         return "none, for nothing is labelled"
+    if not images.labelled:
+        more = ["…"] if images.num_classes > _LISTED else []
+        shown = ", ".join([*images.class_names[:_LISTED], *more])
+        return f"{images.num_classes} ({shown}); no labels in {name}"
     counts = dict(zip(images.class_names, images.counts().tolist(), strict=True))
     return f"{len(counts)} ({_listed(counts)} images in {name})"
 
@@ -132,7 +137,8 @@ def _notes(sets: Mapping[str, ImageSet], facts: Mapping[str, Facts]) -> Iterator
         if other.skipped:
             path, reason = next(iter(other.skipped.items()))
             count = len(other.skipped)
-            yield f"{where}{count} file{'s' if count > 1 else ''} left out, the first {path}, which {reason}"
+            files = f"{count} file{'s' if count > 1 else ''}"
+            yield f"{where}{files} left out, the first {path}, which {reason}"
         yield from other.notes
         yield from (f"{where}{note}" for note in facts[name].notes)
 

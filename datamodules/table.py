@@ -27,7 +27,9 @@ _KNOWN = ("path", "label", "split", "domain", "group", "mask")
 
 @dataclass
 class TableConfig(FilesConfig):
-    """A CSV or Parquet table with columns path, label, split, domain, group, mask (all but path may be absent) and metadata."""
+    """A CSV or Parquet table with columns path, label, split, domain, group, mask (all but path may
+    be absent) and metadata.
+    """
 
     path: str | None = option(None, "the table; its paths are relative to its folder")
     source: str | list[str] | None = option(
@@ -67,7 +69,8 @@ def load_table(config: TableConfig, split: Split) -> ImageSet:
 
 
 def read_table(path: Path) -> dict[str, Strings]:
-    """The columns of a CSV (or TSV, or semicolon-separated) or Parquet file, all as text; missing values are empty.
+    """The columns of a CSV (or TSV, or semicolon-separated) or Parquet file, all as text; missing
+    values are empty.
 
     Raises:
         InputError: no such file, or it is malformed.
@@ -83,7 +86,8 @@ def _read_table(path: Path, modified: int) -> dict[str, Strings]:
         columns = _read_parquet(path) if path.suffix in (".parquet", ".pq") else _read_csv(path)
     except UnicodeDecodeError as error:  # of the eight-bit encodings nobody can tell which it is
         raise InputError(
-            f"{path} is not in UTF-8: save it so (in Excel: CSV UTF-8), or convert it, for instance "
+            f"{path} is not in UTF-8: save it so (in Excel: CSV UTF-8), or convert it, for "
+            "instance "
             f"iconv -f cp1252 -t utf-8 {path.name} > utf8.csv"
         ) from error
     except (OSError, csv.Error, ValueError) as error:
@@ -140,7 +144,8 @@ def _read_csv(path: Path) -> dict[str, Strings]:
                 line += 1
                 if len(row) != len(header):
                     raise InputError(
-                        f"{path}, row {line}: has {len(row)} values, where the header names {len(header)} columns"
+                        f"{path}, row {line}: has {len(row)} values, where the header names "
+                        f"{len(header)} columns"
                     )
             for part, values in zip(parts, zip(*chunk, strict=True), strict=False):
                 part.append(text(values))
@@ -163,7 +168,9 @@ def _read_parquet(path: Path) -> dict[str, Strings]:
 
 
 def _plain(value: Any) -> str:
-    """A value as CSV would have it; whole numbers in a column of floats, which gaps make of integers, without the point."""
+    """A value as CSV would have it; whole numbers in a column of floats, which gaps make of
+    integers, without the point.
+    """
     if value is None or value != value:
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -19,7 +19,9 @@ _SHOWN = 5  # kinds of files that a warning lists
 
 
 def image_files(root: Path) -> list[str]:
-    """Paths of all image files below a folder, relative to it, sorted; others are counted in a warning."""
+    """Paths of all image files below a folder, relative to it, sorted; others are counted in a
+    warning.
+    """
     found, notes = searched(root)
     for note in notes:
         _log.warning("%s: %s", root, note)
@@ -27,13 +29,15 @@ def image_files(root: Path) -> list[str]:
 
 
 def searched(root: Path) -> tuple[list[str], tuple[str, ...]]:
-    """Paths of all image files below a folder, relative to it, sorted, and notes on the other files.
+    """Paths of all image files below a folder, relative to it, sorted, and notes on the other
+    files.
 
-    A file without a known suffix is an image if it bears DICOM's mark. Links to folders are followed
-    within the root, each folder once.
+    A file without a known suffix is an image if it bears DICOM's mark. Links to folders are
+    followed within the root, each folder once.
 
     Raises:
-        InputError: no such folder, no image in it, a link that leaves it, or a name that is no text.
+        InputError: no such folder, no image in it, a link that leaves it, or a name that is no
+            text.
     """
     if not root.is_dir():
         raise InputError(f"the folder {root} does not exist: check data.root and data.target")
@@ -73,7 +77,8 @@ def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
         real = os.path.realpath(os.path.join(real_root, below))
         if real != real_root and not is_below(real_root, real):
             raise InputError(
-                f"{below} in {root} is a link to {real}: only what lies below the folder is read, so "
+                f"{below} in {root} is a link to {real}: only what lies below the folder is read, "
+                "so "
                 "copy it there, or name another folder"
             )
         if real in seen:

@@ -2,9 +2,10 @@
 
 python examples/add_method.py
 
-The method maximises the margin between the two likeliest classes of confident images. Within the project it would be
-``tta/methods/margin.py``, an entry in ``METHODS`` and a YAML of defaults (CONTRIBUTING.md has the steps); in a script of your
-own the entry is enough, as long as it is made before ``adapt`` is imported.
+The method maximises the margin between the two likeliest classes of confident images. Within the
+project it would be ``tta/methods/margin.py``, an entry in ``METHODS`` and a YAML of defaults
+(CONTRIBUTING.md has the steps); in a script of your own the entry is enough, as long as it is made
+before ``adapt`` is imported.
 """
 
 import sys
@@ -65,7 +66,9 @@ def in_python() -> float:
 
 
 def by_program(output: str) -> int:
-    """Train a source model on cells under our microscope, and adapt it to theirs by the method; returns the exit status."""
+    """Train a source model on cells under our microscope, and adapt it to theirs by the method;
+    returns the exit status.
+    """
     import adapt
     import train
 

@@ -1,11 +1,13 @@
-"""Your own images: train on a folder, adapt to another, read the metrics, and compare subgroups by a table.
+"""Your own images: train on a folder, adapt to another, read the metrics, and compare subgroups by
+a table.
 
 python examples/own_folder.py
 python examples/own_folder.py here=DIR there=DIR
 
-``here`` has a folder for each class, ``there`` likewise, or images alone: then there are predictions and no metrics. Without
-them two small folders of PNGs are drawn, the second with a table that also knows each image's patient, sex and age. The
-script does nothing but write those and call ``train.py`` and ``adapt.py``; it prints the commands.
+``here`` has a folder for each class, ``there`` likewise, or images alone: then there are
+predictions and no metrics. Without them two small folders of PNGs are drawn, the second with a
+table that also knows each image's patient, sex and age. The script does nothing but write those and
+call ``train.py`` and ``adapt.py``; it prints the commands.
 """
 
 import csv
@@ -26,7 +28,10 @@ from tta import entry
 from tta.errors import InputError
 from tta.options import option
 
-USAGE = "usage: python examples/own_folder.py [here=DIR there=DIR]\n\nTrain on a folder of images and adapt to another."
+USAGE = (
+    "usage: python examples/own_folder.py [here=DIR there=DIR]\n\nTrain on a folder of images "
+    "and adapt to another."
+)
 
 
 @dataclass
@@ -70,13 +75,16 @@ def example(config: ExampleConfig) -> dict[str, Any]:
     for column, groups in {"all": {"": metrics}, **metrics.get("subgroups", {})}.items():
         for name, scores in groups.items():
             print(
-                f"{column:8}{name:8}balanced accuracy {scores.get('balanced_accuracy', float('nan')):5.1f} %"
+                f"{column:8}{name:8}balanced accuracy "
+                f"{scores.get('balanced_accuracy', float('nan')):5.1f} %"
             )
     return metrics
 
 
 def draw(folder: Path, count: int, contrast: float) -> str:
-    """Files CLASS/NUMBER.png in a folder, and beside it a table of them; a patient has two images."""
+    """Files CLASS/NUMBER.png in a folder, and beside it a table of them; a patient has two
+    images.
+    """
     images, labels = cells(count, contrast, seed=count)
     folder.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".csv").open("w", newline="") as file:

@@ -2,9 +2,9 @@
 
 python examples/own_model.py
 
-A small network that was trained on one microscope meets another. Printed is its accuracy as it is, under each batch's own
-normalisation statistics (the control), and adapted. Put your model and your batches in place of ``trained`` and ``cells``:
-any network with a Linear head will do, 2D or 3D.
+A small network that was trained on one microscope meets another. Printed is its accuracy as it is,
+under each batch's own normalisation statistics (the control), and adapted. Put your model and your
+batches in place of ``trained`` and ``cells``: any network with a Linear head will do, 2D or 3D.
 """
 
 import torch

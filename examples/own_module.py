@@ -2,9 +2,10 @@
 
 python examples/own_module.py
 
-``Adapting`` minimises the entropy of its predictions, at a rate at which that goes wrong, and knows nothing of Holdfast's
-methods. What the guard asks of it are three methods, ``control``, ``reset`` and ``pause``, and a training step that returns
-logits and features. Printed are accuracy and largest predicted share of the last quarter, without and with the guard.
+``Adapting`` minimises the entropy of its predictions, at a rate at which that goes wrong, and knows
+nothing of Holdfast's methods. What the guard asks of it are three methods, ``control``, ``reset``
+and ``pause``, and a training step that returns logits and features. Printed are accuracy and
+largest predicted share of the last quarter, without and with the guard.
 """
 
 import copy
@@ -40,7 +41,9 @@ class Adapting(LightningModule):
         return torch.optim.Adam(self.network.parameters(), lr=self.lr)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Predict, then update; what is returned is what the guard sees, and changes when it alarms."""
+        """Predict, then update; what is returned is what the guard sees, and changes when it
+        alarms.
+        """
         prediction = predict(self.network, batch[0])
         if not self.paused:
             optimizer = self.optimizers()
@@ -108,7 +111,9 @@ def run(guard: CollapseGuard | None) -> Tensor:
 
 
 def main() -> dict[str, float]:
-    """Print, and return, the accuracy of the last quarter without and with the guard, in percent."""
+    """Print, and return, the accuracy of the last quarter without and with the guard, in
+    percent.
+    """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     last = cells(3200, contrast=0.6, seed=1)[1][2400:]
     guard = CollapseGuard(CLASSES)

@@ -1,4 +1,6 @@
-"""What the examples look at: drawn cells of three shapes, and a plain torch network that tells them apart."""
+"""What the examples look at: drawn cells of three shapes, and a plain torch network that tells them
+apart.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,9 @@ CLASSES = ("disc", "ring", "rod")
 
 
 def cells(count: int, contrast: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Images (count, 1, 20, 20) within 0..1, and their classes (count,); below contrast 1 under another microscope, blurred."""
+    """Images (count, 1, 20, 20) within 0..1, and their classes (count,); below contrast 1 under
+    another microscope, blurred.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float) -> Tensor:

@@ -1,4 +1,6 @@
-"""The commands that pages tell a reader to type, and whether the programs would take them; nothing is run."""
+"""The commands that pages tell a reader to type, and whether the programs would take them; nothing
+is run.
+"""
 
 import importlib
 import re
@@ -43,7 +45,9 @@ def fenced(text: str) -> list[tuple[str, str]]:
 
 
 def commands(text: str) -> Iterator[str]:
-    """Commands of a page: lines of fenced and indented blocks, and code within sentences, that begin with python or make."""
+    """Commands of a page: lines of fenced and indented blocks, and code within sentences, that
+    begin with python or make.
+    """
     blocks = [
         content for language, content in fenced(text) if language in ("", "bash", "sh", "console")
     ]
@@ -238,7 +242,9 @@ def _variants(words: list[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _check_variant(module: str, found: Program, words: list[str]) -> None:
-    """Refuse words that the program does not take, whatever the choices are that they leave open."""
+    """Refuse words that the program does not take, whatever the choices are that they leave
+    open.
+    """
     given = {key: value for key, mark, value in (word.partition("=") for word in words) if mark}
     empty = [key for key, value in given.items() if _PLACEHOLDER.fullmatch(value)]
     filled = [word for word in words if word.partition("=")[0] not in empty]

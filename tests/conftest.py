@@ -17,7 +17,8 @@ os.environ["WANDB_MODE"] = "disabled"
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Where Lightning runs in most tests of one process: ``HOLDFAST_ACCELERATOR=gpu`` runs them on a GPU.
+#: Where Lightning runs in most tests of one process: ``HOLDFAST_ACCELERATOR=gpu`` runs them on a
+#: GPU.
 ACCELERATOR = os.environ.get("HOLDFAST_ACCELERATOR", "cpu")
 #: Words that make a program quick and silent in a test.
 QUICK = [

@@ -1,4 +1,6 @@
-"""adapt.py over streams: what it saves is replayed exactly, a window shows each image once, refusals are one sentence."""
+"""adapt.py over streams: what it saves is replayed exactly, a window shows each image once,
+refusals are one sentence.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""Weights trained elsewhere that fit by shape: what images say of them, and what other libraries call theirs."""
+"""Weights trained elsewhere that fit by shape: what images say of them, and what other libraries
+call theirs.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,9 @@ def built(kind: str, classes: int = 3, **options: Any) -> tuple[Network, dict[st
 
 
 def said(source: Path, file: Path, *words: str) -> list[str]:
-    """What is said of a file's weights, adopted with these words, on the phantom's validation images."""
+    """What is said of a file's weights, adopted with these words, on the phantom's validation
+    images.
+    """
     config = train.configure([*QUICK, *TINY, f"weights={file}", *words])
     data = train._source_data(config)
     images = data.images["train"]

@@ -37,7 +37,9 @@ def test_the_tail_of_a_pareto_law() -> None:
 
 
 def test_three_dozen_values_bound_a_normal_law_from_above() -> None:
-    """The rate of false alarms holds on average over calibrations, though one in a hundred was in none of them."""
+    """The rate of false alarms holds on average over calibrations, though one in a hundred was in
+    none of them.
+    """
     rng = np.random.default_rng(0)
     limits = [tail_value(fit_tail(rng.normal(size=36).tolist()), 0.01) for _ in range(200)]
     exceeded = [0.5 * math.erfc(limit / math.sqrt(2)) for limit in limits]
@@ -109,7 +111,8 @@ def test_the_guard_takes_what_is_set_then_what_is_calibrated_then_the_default() 
     assert guard.thresholds.watch_ratio == pytest.approx(0.9)
     assert (guard.thresholds.watch_drift, guard.thresholds.alarm_shortfall) == (0.11, 0.25)
     assert GuardConfig(alarm_shortfall=0.5).thresholds(known).alarm_shortfall == 0.5
-    # Sums are calibrated beyond the calibrated watch, so another watch leaves them at their default.
+    # Sums are calibrated beyond the calibrated watch, so another watch leaves them at their
+    # default.
     assert GuardConfig(watch_ratio=0.7).thresholds(known) == Thresholds(watch_ratio=0.7)
     with pytest.raises(InputError, match="false_alarm"):
         GuardConfig(false_alarm=0.0)

@@ -1,4 +1,6 @@
-"""Checkpoints: whole ones load, also of earlier releases; damaged, tampered and foreign ones are refused in a sentence."""
+"""Checkpoints: whole ones load, also of earlier releases; damaged, tampered and foreign ones are
+refused in a sentence.
+"""
 
 import contextlib
 import struct

@@ -1,4 +1,6 @@
-"""Every command and option that a page names is one that can be typed, and every link leads somewhere."""
+"""Every command and option that a page names is one that can be typed, and every link leads
+somewhere.
+"""
 
 import re
 from pathlib import Path
@@ -45,8 +47,10 @@ def test_commands_are_found_in_blocks_and_sentences() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "python adapt.py source=DIR_OR_CKPT method=tent method.lr=1e-2 stream=prevalence shift=[blur,noise] > log.txt",
-        "python adapt.py source=DIR shift=ghosting shift.severity=1..5 guard=on|off data.target=THERE",
+        "python adapt.py source=DIR_OR_CKPT method=tent method.lr=1e-2 stream=prevalence "
+        "shift=[blur,noise] > log.txt",
+        "python adapt.py source=DIR shift=ghosting shift.severity=1..5 guard=on|off "
+        "data.target=THERE",
         "WANDB_MODE=disabled .venv/bin/python train.py data=NAME workers=N trainer.accelerator=cpu",
         "python -m callbacks.replay runs/adapt/NAME guard.alarm_excess=.3",
         "make help",

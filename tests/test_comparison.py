@@ -1,4 +1,6 @@
-"""The comparison of all methods: its figures are adapt.py's, it goes on where it stopped, and its page is what the CSV says."""
+"""The comparison of all methods: its figures are adapt.py's, it goes on where it stopped, and its
+page is what the CSV says.
+"""
 
 from pathlib import Path
 
@@ -25,7 +27,8 @@ from tta.errors import InputError
 @pytest.mark.parametrize("method", ["tent", "lame"])
 def test_a_figure_is_what_adapt_says_unguarded(source: Path, tmp_path: Path, method: str) -> None:
     words = [*TINY, "stream=prevalence", "seed=1", f"method={method}", "guard=off"]
-    # Where images are alike, LAME's neighbours are a matter of rounding: both on the CPU, where the comparison runs.
+    # Where images are alike, LAME's neighbours are a matter of rounding: both on the CPU, where the
+    # comparison runs.
     expected = run_adapt(source, tmp_path, *words, "trainer.accelerator=cpu")
     words = [f"source={source}", *words, *QUICK]
     images, score, speed = measured(words, stream_batches(words))

@@ -1,4 +1,6 @@
-"""Statistics corrected for the mix of classes: against hand values, and on a network whose shift is known."""
+"""Statistics corrected for the mix of classes: against hand values, and on a network whose shift is
+known.
+"""
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ CLASSES = 3
 
 
 def network() -> nn.Sequential:
-    """One normalised layer that sees the image itself, and a head that reads the class off the brightest channel."""
+    """One normalised layer that sees the image itself, and a head that reads the class off the
+    brightest channel.
+    """
     model = nn.Sequential(
         nn.BatchNorm2d(CLASSES), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CLASSES, CLASSES)
     )
@@ -39,7 +43,9 @@ def labels(count: int, shares: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3), seed: 
 
 
 def trained() -> tuple[nn.Sequential, dict[str, Tensor]]:
-    """The network with the running statistics of balanced classes, and what each class looks like to it."""
+    """The network with the running statistics of balanced classes, and what each class looks like
+    to it.
+    """
     model, known = network(), labels(3000)
     seen = images(known)
     model[0].running_mean.copy_(seen.mean([0, 2, 3]))
@@ -81,7 +87,9 @@ def corrected(
     shift: float,
     gain: float,
 ) -> Tensor:
-    """The mean that the correction arrives at on a long stream, when it is told the right predictions."""
+    """The mean that the correction arrives at on a long stream, when it is told the right
+    predictions.
+    """
     correction = LabelCorrection(model, moments)
     for seed in range(60):
         known = labels(64, shares, seed)

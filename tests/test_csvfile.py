@@ -1,4 +1,6 @@
-"""CSV files: what they hold comes back as it was, no spreadsheet runs it, and a full disk leaves whole rows."""
+"""CSV files: what they hold comes back as it was, no spreadsheet runs it, and a full disk leaves
+whole rows.
+"""
 
 import csv
 import os

@@ -1,4 +1,6 @@
-"""Two real processes adapt one model: moments are those of all images, and what one sees both act on."""
+"""Two real processes adapt one model: moments are those of all images, and what one sees both act
+on.
+"""
 
 import os
 import subprocess
@@ -35,7 +37,9 @@ _TOLD = 7
 
 
 class Part(torch.utils.data.IterableDataset[dict[str, Any]]):
-    """What a process gets of every batch; the second has a broken image in one, and a single class in another."""
+    """What a process gets of every batch; the second has a broken image in one, and a single class
+    in another.
+    """
 
     def __iter__(self) -> Any:
         rank, size = place()
@@ -49,7 +53,9 @@ class Part(torch.utils.data.IterableDataset[dict[str, Any]]):
 
 
 class HarmOne(Callback):
-    """From batch 12 on, what the second process measures of the adapted model has all classes in one place."""
+    """From batch 12 on, what the second process measures of the adapted model has all classes in
+    one place.
+    """
 
     def on_train_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int

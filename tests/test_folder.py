@@ -1,4 +1,6 @@
-"""The folder of a run: never two runs' results in one, never two writers, never outside runs/, and full disks in a sentence."""
+"""The folder of a run: never two runs' results in one, never two writers, never outside runs/, and
+full disks in a sentence.
+"""
 
 import os
 import signal
@@ -133,7 +135,8 @@ def test_half_a_file_is_removed_and_what_can_be_written_is(tmp_path: Path) -> No
     with pytest.raises(WriteError) as error:
         carry_out(steps, kept=["metrics.json"])
     assert str(error.value) == (
-        f"{full} cannot be written, the disk is full; missing are picture.png, and whole metrics.json, "
+        f"{full} cannot be written, the disk is full; missing are picture.png, and whole "
+        "metrics.json, "
         "report.html: make room, or choose another disk, output=DIR"
     )
     assert not full.exists()

@@ -1,4 +1,6 @@
-"""Files that vanish or break while a stream runs: each a row with its reason, and the run goes on."""
+"""Files that vanish or break while a stream runs: each a row with its reason, and the run goes
+on.
+"""
 
 import csv
 import json
@@ -37,7 +39,9 @@ def images_of(folder: Path, **options: Any) -> ImageSet:
 
 
 def spoil(folder: Path) -> dict[str, str]:
-    """Delete one file, cut one off, resize one, and delete a whole batch of four; how each is told."""
+    """Delete one file, cut one off, resize one, and delete a whole batch of four; how each is
+    told.
+    """
     (folder / "02.png").unlink()
     whole = (folder / "03.png").read_bytes()
     (folder / "03.png").write_bytes(whole[: len(whole) // 2])
@@ -151,7 +155,9 @@ def test_a_file_that_is_away_for_a_moment_is_read(tmp_path: Path) -> None:
 
 
 def test_an_error_that_passes_is_waited_for_in_the_check_too(tmp_path: Path) -> None:
-    """For a quarter of a second no file can be opened: an error of the moment, as network disks have."""
+    """For a quarter of a second no file can be opened: an error of the moment, as network disks
+    have.
+    """
     images = files(tmp_path, *write_all(tmp_path, 3))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     back = threading.Timer(0.25, resource.setrlimit, (resource.RLIMIT_NOFILE, (soft, hard)))

@@ -1,4 +1,6 @@
-"""Movement that no mix of classes explains: hand values, and the two streams that it has to tell apart."""
+"""Movement that no mix of classes explains: hand values, and the two streams that it has to tell
+apart.
+"""
 
 import pytest
 import torch
@@ -6,7 +8,8 @@ from torch import Tensor
 
 from tta.movement import Span, class_span, moved_by, no_movement, scanner_change
 
-#: Two classes, which differ by 4 in the first of three channels; the source's standard deviation is 2 in each.
+#: Two classes, which differ by 4 in the first of three channels; the source's standard deviation is
+#: 2 in each.
 MEANS = torch.tensor([[0.0, 1.0, 5.0], [4.0, 1.0, 5.0]])
 SPAN = class_span(MEANS, torch.full((3,), 4.0))
 

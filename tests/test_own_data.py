@@ -41,9 +41,8 @@ def clinic(folder: Path, count: int = 60, noise: float = 20.0) -> str:
         )
         name = f"images/{number:03d}.png"
         write_picture(folder / name, pixels)
-        lines.append(
-            f"{name},{('well', 'ill')[label]},{split},clinic,p{group},{'FM'[group % 3 == 0]},{20 + group}"
-        )
+        seen, sex = ("well", "ill")[label], "FM"[group % 3 == 0]
+        lines.append(f"{name},{seen},{split},clinic,p{group},{sex},{20 + group}")
     (folder / "clinic.csv").write_text("\n".join(lines) + "\n")
     return str(folder / "clinic.csv")
 

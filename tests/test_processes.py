@@ -1,4 +1,6 @@
-"""train.py and adapt.py in two real processes: what is written is whole, and a process that is lost is told."""
+"""train.py and adapt.py in two real processes: what is written is whole, and a process that is lost
+is told.
+"""
 
 import csv
 import json
@@ -55,7 +57,8 @@ def test_two_processes_train_one_model_and_adapt_it_as_one(tmp_path: Path) -> No
         "config.yaml",
         "csv",
     }
-    # The best epoch is told by all validation images, each once, though they do not go round evenly.
+    # The best epoch is told by all validation images, each once, though they do not go round
+    # evenly.
     curve = rows(tmp_path / "source" / "csv" / "metrics.csv")
     best = max(float(row["val/balanced_accuracy"] or 0) for row in curve)
     checkpoint = SourceCheckpoint.load(tmp_path / "source")

@@ -30,7 +30,8 @@ def test_by_hand() -> None:
 def test_equals_calinski_harabasz_on_balanced_classes() -> None:
     features, labels = clusters([50, 50, 50])
     n, k = len(labels), 3
-    # For K balanced classes of n/K samples: CH = J·(n − K)/(2K), since B = n·(K−1)/(2K)·D and W = n·within.
+    # For K balanced classes of n/K samples: CH = J·(n − K)/(2K), since B = n·(K−1)/(2K)·D and W =
+    # n·within.
     expected = calinski_harabasz_score(features.numpy(), labels.numpy()) * 2 * k / (n - k)
     assert separation(features, labels, 3).item() == pytest.approx(expected, rel=1e-4)
 

@@ -59,6 +59,7 @@ def test_divergence_by_hand() -> None:
     means, present = running_class_means(mean, features, torch.tensor([0, 0, 2]), memory=0.75)
     assert present.tolist() == [True, False, True]
     torch.testing.assert_close(means, torch.tensor([[0.5, 0.5], [0.0, 0.0], [1.0, 0.0]]))
-    # Distances .5 and 1 of the classes that were seen: the mean is taken first, then the exponential.
+    # Distances .5 and 1 of the classes that were seen: the mean is taken first, then the
+    # exponential.
     gamma = departure(means[present], mean[present], torch.full((2, 2), 0.5))
     assert float(gamma) == pytest.approx(1 - math.exp(-0.75), abs=1e-5)

@@ -1,4 +1,6 @@
-"""configs/sweep: valid by W&B's own schema, and each starts as W&B's agent would start it, without an account."""
+"""configs/sweep: valid by W&B's own schema, and each starts as W&B's agent would start it, without
+an account.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""Runs as W&B and other loggers see them: offline files read back, lineage, secrets, what is refused."""
+"""Runs as W&B and other loggers see them: offline files read back, lineage, secrets, what is
+refused.
+"""
 
 import json
 import re
@@ -29,7 +31,9 @@ KEY, TOKEN = "0123456789abcdef" * 2 + "89abcdef", "hunter2-is-planted"
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """W&B offline, with secrets in the environment; all that it writes elsewhere goes to this folder."""
+    """W&B offline, with secrets in the environment; all that it writes elsewhere goes to this
+    folder.
+    """
     folder = tmp_path / "home"
     folder.mkdir()
     monkeypatch.delenv("WANDB_MODE", raising=False)

@@ -1,4 +1,6 @@
-"""Networks trained elsewhere: matched by name and shape, reported, and refused where something is missing."""
+"""Networks trained elsewhere: matched by name and shape, reported, and refused where something is
+missing.
+"""
 
 import zipfile
 from pathlib import Path

@@ -79,7 +79,9 @@ def read_table(content: dict[str, Any], file: Path, name: str) -> list[dict[str,
 
 
 def log_records(data: bytes, block: int = 32768) -> list[bytes]:
-    """Records of LevelDB's log format behind W&B's 7-byte header: checksum (4), length (2), type (1), content."""
+    """Records of LevelDB's log format behind W&B's 7-byte header: checksum (4), length (2), type
+    (1), content.
+    """
     records, parts, at = [], b"", 7
     while at + 7 <= len(data):
         if block - at % block < 7:  # no header fits into the rest of a block

@@ -14,23 +14,27 @@ from tta.methods.base import Method, Prediction
 from tta.normalization import BatchStatisticsError
 from tta.repair import largest_pixel, repaired
 
-#: Share of a batch's most frequent predicted class from which on the batch counts as one of a single class.
+#: Share of a batch's most frequent predicted class from which on the batch counts as one of a
+#: single class.
 _SINGLE = 0.95
 
 
 class AdaptationModule(LightningModule):
     """One online pass: predict each batch with the weights as they are, then update.
 
-    Use it in ``Trainer.fit`` for one epoch. Each step returns a dictionary that callbacks read and may change: ``logits``
-    (N, C) and ``features`` (N, D) of the prediction that counts, ``loss`` where there was an update, ``skipped`` (why there
-    was none, or None), ``broken`` (indices of images that were broken and repaired, or None), ``restored`` (the method took
-    itself back to the source) and ``served_by``.
+    Use it in ``Trainer.fit`` for one epoch. Each step returns a dictionary that callbacks read and
+    may change: ``logits`` (N, C) and ``features`` (N, D) of the prediction that counts, ``loss``
+    where there was an update, ``skipped`` (why there was none, or None), ``broken`` (indices of
+    images that were broken and repaired, or None), ``restored`` (the method took itself back to the
+    source) and ``served_by``.
 
     Args:
         method: from ``create_method``.
         batch_size: nominal size of a batch; smaller ones are short.
-        screen: skip the update on batches that teach the wrong thing (short ones, and those of hardly more than one class).
-        candidates: the un-updated network under several statistics, for a method whose normalisation is chosen as it goes.
+        screen: skip the update on batches that teach the wrong thing (short ones, and those of
+            hardly more than one class).
+        candidates: the un-updated network under several statistics, for a method whose
+            normalisation is chosen as it goes.
     """
 
     def __init__(
@@ -50,16 +54,20 @@ class AdaptationModule(LightningModule):
         self.largest = largest_pixel(method.model)
 
     def on_fit_start(self) -> None:
-        """Let gradients and steps go through Lightning, for its precision and DDP plugins; take up the statistics in use."""
+        """Let gradients and steps go through Lightning, for its precision and DDP plugins; take up
+        the statistics in use.
+        """
         if any(p.dtype in (torch.float16, torch.bfloat16) for p in self.method.adapted.values()):
             raise InputError(
-                "weights of 16 bits lose the small steps of adaptation: use trainer.precision=bf16-mixed, or 32-true"
+                "weights of 16 bits lose the small steps of adaptation: use "
+                "trainer.precision=bf16-mixed, or 32-true"
             )
         if place()[1] > 1 and (
             type(self.method).learn is not Method.learn or self.method.optimizer is None
         ):
             raise InputError(
-                f"{type(self.method).__name__} works in one process only: use trainer.devices=1, or a method that takes plain "
+                f"{type(self.method).__name__} works in one process only: use trainer.devices=1, "
+                "or a method that takes plain "
                 "gradient steps (tent, dsbr, eata, ...)"
             )
         if self.method.optimizer is not None:
@@ -104,7 +112,9 @@ class AdaptationModule(LightningModule):
         )
 
     def _unlearned(self, prediction: Prediction, skipped: str | None) -> dict[str, Any]:
-        """The output without an update; statistics that move with the stream do so all the same, as the control's."""
+        """The output without an update; statistics that move with the stream do so all the same, as
+        the control's.
+        """
         self.method.keep_moving()
         return self._output(prediction, skipped=skipped)
 
@@ -119,14 +129,18 @@ class AdaptationModule(LightningModule):
         names: Sequence[str] | None = None,
         partly: Collection[str] = (),
     ) -> Mapping[str, Prediction]:
-        """What the un-updated network says of the batch under each choice of statistics, or some; none without choice."""
+        """What the un-updated network says of the batch under each choice of statistics, or some;
+        none without choice.
+        """
         if self.twins is None:
             return {}
         images, _ = self._repaired(batch)
         return self.twins.predict(images, names, partly)
 
     def scanner_change(self) -> Tensor | None:
-        """How much the scanner changes between batches (``tta.movement``), once candidates were asked; None: nothing tells."""
+        """How much the scanner changes between batches (``tta.movement``), once candidates were
+        asked; None: nothing tells.
+        """
         return None if self.twins is None else self.twins.scanner_change
 
     def use(self, name: str) -> None:
@@ -141,7 +155,9 @@ class AdaptationModule(LightningModule):
 
     @property
     def control_moves(self) -> bool:
-        """Whether the control must see every batch, since its normalisation statistics move with the stream."""
+        """Whether the control must see every batch, since its normalisation statistics move with
+        the stream.
+        """
         return self.method.control_moves
 
     def reset(self) -> None:
@@ -153,11 +169,15 @@ class AdaptationModule(LightningModule):
         self.method.restore(fraction)
 
     def restore_elements(self, share: float) -> None:
-        """The source's value in each element of the adapted weights that a coin of this probability picks."""
+        """The source's value in each element of the adapted weights that a coin of this probability
+        picks.
+        """
         self.method.restore_elements(share)
 
     def restore_last(self, share: float) -> None:
-        """The source's values in the last share of the adapted tensors; moments and running state start afresh."""
+        """The source's values in the last share of the adapted tensors; moments and running state
+        start afresh.
+        """
         self.method.restore_last(share)
 
     def reweight(self, prior: Tensor) -> bool:
@@ -196,7 +216,8 @@ class AdaptationModule(LightningModule):
             if reason is None and len(images) < self.batch_size // place()[1]:
                 reason = "short_batch"
             single = reason is None and _single_class(prediction.logits)
-            # Only where the un-updated twin agrees: otherwise it is no such batch but a collapse. All ask it, or none.
+            # Only where the un-updated twin agrees: otherwise it is no such batch but a collapse.
+            # All ask it, or none.
             if (
                 any_of_all(single, images.device)
                 and _single_class(self._control(images).logits)

@@ -1,4 +1,6 @@
-"""Whether adopted weights are the network that they were trained as: what shapes can't tell, labelled images do."""
+"""Whether adopted weights are the network that they were trained as: what shapes can't tell,
+labelled images do.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +15,14 @@ from tta.metrics import balanced_accuracy
 from tta.networks import Network, lookalikes, network_from
 from tta.source import evaluate
 
-#: Points of balanced accuracy by which another network, another order or the owner's figure must differ to be worth a word.
+#: Points of balanced accuracy by which another network, another order or the owner's figure must
+#: differ to be worth a word.
 _CLEARLY = 10.0
-#: Share of the way from chance to right below which weights look as if they did not belong to the data.
+#: Share of the way from chance to right below which weights look as if they did not belong to the
+#: data.
 _DOUBTFUL = 0.5
-#: Images that are predicted together: few, since a network without a stride takes sixteen times the memory.
+#: Images that are predicted together: few, since a network without a stride takes sixteen times the
+#: memory.
 _TOGETHER = 16
 
 Batches = Iterable[Mapping[str, Any]]
@@ -36,14 +41,16 @@ def output_names(given: Any) -> list[str]:
         path = Path(given).expanduser()
         if not path.is_file():
             raise InputError(
-                f"weights_classes={given} does not exist: give a list of names, or a file with one a line"
+                f"weights_classes={given} does not exist: give a list of names, or a file with one "
+                "a line"
             )
         given = path.read_text(encoding="utf-8-sig").splitlines()
     names = [str(name).strip() for name in given if str(name).strip()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
         raise InputError(
-            f"weights_classes names {', '.join(twice) or 'nothing'}{' twice' if twice else ''}: name each output once"
+            f"weights_classes names {', '.join(twice) or 'nothing'}{' twice' if twice else ''}: "
+            "name each output once"
         )
     return names
 
@@ -57,14 +64,16 @@ def output_order(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
     absent = [name for name in class_names if name not in names]
     if absent:
         raise InputError(
-            f"weights_classes has no {', '.join(absent[:5])}: name the outputs as the data names its classes "
+            f"weights_classes has no {', '.join(absent[:5])}: name the outputs as the data names "
+            "its classes "
             f"({', '.join(class_names[:20])})"
         )
     return [list(names).index(name) for name in class_names]
 
 
 def fitting_order(logits: Tensor, labels: Tensor) -> list[int] | None:
-    """The class that each output stands for by the labels, where each stands for one of its own; else None.
+    """The class that each output stands for by the labels, where each stands for one of its own;
+    else None.
 
     Args:
         logits: (N, C).
@@ -139,13 +148,18 @@ def _asked(network: Network, batches: Batches, num_classes: int) -> tuple[Tensor
 
 
 #: What can be wrong with weights whose shapes fit.
-_SUSPECTS = "weights_mean and weights_std, the order of its outputs (weights_classes), data.window, and the network's options"
+_SUSPECTS = (
+    "weights_mean and weights_std, the order of its outputs (weights_classes), "
+    "data.window, and the network's options"
+)
 
 
 def _orders(
     logits: Tensor, labels: Tensor, class_names: Sequence[str], score: float
 ) -> tuple[float, list[str]]:
-    """A word on another order of the outputs, where one clearly fits better, and the accuracy under the better order."""
+    """A word on another order of the outputs, where one clearly fits better, and the accuracy under
+    the better order.
+    """
     meant = fitting_order(logits, labels)
     if meant is None:
         return score, []
@@ -154,14 +168,16 @@ def _orders(
         return score, []
     names = ",".join(class_names[index] for index in meant)
     return better, [
-        f"with its outputs in another order it has {better:.1f} %: if it was trained so, weights_classes=[{names}]"
+        f"with its outputs in another order it has {better:.1f} %: if it was trained so, "
+        f"weights_classes=[{names}]"
     ]
 
 
 def _stems(
     network: Network, description: Mapping[str, Any], batches: Batches, classes: int, least: float
 ) -> list[str]:
-    """A word on the network of the same shapes with which the weights do best, where that is ``least`` percent or more.
+    """A word on the network of the same shapes with which the weights do best, where that is
+    ``least`` percent or more.
 
     None is tried where none can.
     """

@@ -1,7 +1,9 @@
-"""Checkpoints and results as W&B artifacts, so that W&B shows which source, and which state, a result came from.
+"""Checkpoints and results as W&B artifacts, so that W&B shows which source, and which state, a
+result came from.
 
-The source checkpoint leaves ``train.py`` and enters ``adapt.py`` under one name, made from its weights, and W&B knows versions
-by their content: a run that was offline is linked with the run that trained its source once both are synced.
+The source checkpoint leaves ``train.py`` and enters ``adapt.py`` under one name, made from its
+weights, and W&B knows versions by their content: a run that was offline is linked with the run that
+trained its source once both are synced.
 """
 
 import logging
@@ -21,7 +23,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def source_name(source: SourceCheckpoint) -> str:
-    """The artifact of a source checkpoint; its versions differ in what does not belong to the weights, say in calibration."""
+    """The artifact of a source checkpoint; its versions differ in what does not belong to the
+    weights, say in calibration.
+    """
     return _allowed(f"source-{source.data['kind']}-{source.network['kind']}-{source.hash[:8]}")
 
 
@@ -37,7 +41,8 @@ def log_artifact(
     files: Sequence[Path],
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Give files out as an artifact; they are copied, so that a later run into the same folder does not matter.
+    """Give files out as an artifact; they are copied, so that a later run into the same folder does
+    not matter.
 
     Args:
         loggers: of the run.
@@ -57,7 +62,8 @@ def use_model(
     file: Path,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Declare a checkpoint as the run's input: the version of an artifact that has this content, made where it is not known.
+    """Declare a checkpoint as the run's input: the version of an artifact that has this content,
+    made where it is not known.
 
     Args:
         loggers: of the run.
@@ -105,8 +111,9 @@ def _declare(run: Any, end: Literal["input", "output"], artifact: Any) -> None:
         if end == "output":
             run.log_artifact(artifact)
         elif run.offline:
-            # What use_artifact itself does with an artifact that is new; offline it refuses, for no run could wait for the
-            # answer. The record says that the run uses the version, and syncing sees to it.
+            # What use_artifact itself does with an artifact that is new; offline it refuses, for no
+            # run could wait for the answer. The record says that the run uses the version, and
+            # syncing sees to it.
             run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
         else:
             run.use_artifact(artifact)

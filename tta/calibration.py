@@ -1,28 +1,33 @@
-"""From statistics of healthy streams to thresholds at a chosen rate of false alarms: pure functions of plain numbers.
+"""From statistics of healthy streams to thresholds at a chosen rate of false alarms: pure functions
+of plain numbers.
 
-A calibration holds, for each threshold of the guard, the tail of its statistic over streams on which nothing was wrong. Some
-dozens of streams show no event of one in a hundred, so the tail is extrapolated: what exceeds the median is taken to follow a
-generalised Pareto law (Pickands, 1975), fitted by the method of moments (Hosking and Wallis, 1987).
+A calibration holds, for each threshold of the guard, the tail of its statistic over streams on
+which nothing was wrong. Some dozens of streams show no event of one in a hundred, so the tail is
+extrapolated: what exceeds the median is taken to follow a generalised Pareto law (Pickands, 1975),
+fitted by the method of moments (Hosking and Wallis, 1987).
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: Batches of the stream for which a rate of false alarms is stated. One of the calibration is shorter: the rate is shared out
-#: among as many as make up this length.
+#: Batches of the stream for which a rate of false alarms is stated. One of the calibration is
+#: shorter: the rate is shared out among as many as make up this length.
 STREAM_BATCHES = 100
-#: Chance of a watch in a stream of the calibration. It costs time and nothing else, so it needs no rarity; it is fixed, because
-#: the alarm's statistics are summed beyond the levels of the watch; and it leaves streams enough in which there is a sum.
+#: Chance of a watch in a stream of the calibration. It costs time and nothing else, so it needs no
+#: rarity; it is fixed, because the alarm's statistics are summed beyond the levels of the watch;
+#: and it leaves streams enough in which there is a sum.
 _WATCH_CHANCE = 0.2
-#: Shapes beyond these are noise of a fit to some dozens of values: tails at least exponential, and with a variance.
+#: Shapes beyond these are noise of a fit to some dozens of values: tails at least exponential, and
+#: with a variance.
 _SHAPES = (0.0, 0.25)
 
-#: Least and greatest value of each threshold, whatever the calibration says. Validation images are easier than any target: R
-#: may hardly leave 1 on them, and predictions hardly move, and levels so strict would take every target for harm. At the more
-#: lenient end the alarm still comes within two checks where R fell to 0.6, and at once where 0.3 of the predictions moved. Of
-#: drift no more than twice the default is let pass: one healthy stream on which predictions rightly move would otherwise excuse
-#: every other, and a weak model lost up to three points more on skewed streams.
+#: Least and greatest value of each threshold, whatever the calibration says. Validation images are
+#: easier than any target: R may hardly leave 1 on them, and predictions hardly move, and levels so
+#: strict would take every target for harm. At the more lenient end the alarm still comes within two
+#: checks where R fell to 0.6, and at once where 0.3 of the predictions moved. Of drift no more than
+#: twice the default is let pass: one healthy stream on which predictions rightly move would
+#: otherwise excuse every other, and a weak model lost up to three points more on skewed streams.
 RANGES: Mapping[str, tuple[float, float]] = {
     "watch_ratio": (0.88, 0.97),
     "watch_drift": (0.03, 0.15),
@@ -38,8 +43,9 @@ def fit_tail(values: Sequence[float]) -> dict[str, float]:
         values: one number a stream, the largest that its statistic became.
 
     Returns:
-        ``start``, the median; ``share`` of values above it; ``scale`` and ``shape`` of their excess over it. So the value x is
-        exceeded with probability share · (1 + shape · (x − start) / scale)^(−1 / shape).
+        ``start``, the median; ``share`` of values above it; ``scale`` and ``shape`` of their excess
+        over it. So the value x is exceeded with probability share · (1 + shape · (x − start) /
+        scale)^(−1 / shape).
     """
     ordered = sorted(values)
     start = ordered[len(ordered) // 2]
@@ -59,7 +65,9 @@ def fit_tail(values: Sequence[float]) -> dict[str, float]:
 
 
 def tail_value(tail: Mapping[str, float], chance: float) -> float:
-    """The value that the next stream exceeds with this probability; the tail's start where it is above the tail's share."""
+    """The value that the next stream exceeds with this probability; the tail's start where it is
+    above the tail's share.
+    """
     ratio = tail["share"] / chance
     if ratio <= 1:
         return tail["start"]
@@ -77,7 +85,8 @@ def calibrated(
     Args:
         calibration: of a source checkpoint; None where it has none.
         threshold: its name, such as ``alarm_shortfall``.
-        false_alarm: chance of a false alarm in ``STREAM_BATCHES`` batches; levels of the watch do not depend on it.
+        false_alarm: chance of a false alarm in ``STREAM_BATCHES`` batches; levels of the watch do
+            not depend on it.
 
     Returns:
         The threshold; None where the calibration does not know it.

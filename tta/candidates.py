@@ -1,4 +1,6 @@
-"""The un-updated network under several normalisation statistics: what could serve a batch in place of the adapted one."""
+"""The un-updated network under several normalisation statistics: what could serve a batch in place
+of the adapted one.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -17,15 +19,18 @@ _SAMPLE = 16
 
 
 class Candidates(nn.Module):
-    """Predicts with the source's weights under each choice of statistics, and lets the adapting method use one of them.
+    """Predicts with the source's weights under each choice of statistics, and lets the adapting
+    method use one of them.
 
-    For a method with ``normalization="auto"`` they are ``source``, ``batch`` and ``corrected`` (``LabelCorrection``); without
-    class-conditional moments there is nothing to correct by, and the first two are left. A method whose statistics are fixed
-    has ``source`` and its own ``control``; where they are one, or the network has no BatchNorm, there is no choice.
+    For a method with ``normalization="auto"`` they are ``source``, ``batch`` and ``corrected``
+    (``LabelCorrection``); without class-conditional moments there is nothing to correct by, and the
+    first two are left. A method whose statistics are fixed has ``source`` and its own ``control``;
+    where they are one, or the network has no BatchNorm, there is no choice.
 
     Args:
         method: it works under the statistics that ``use`` names, where they are not fixed.
-        moments: by layer, what each class of the source looks like there (``class_conditional_moments``).
+        moments: by layer, what each class of the source looks like there
+            (``class_conditional_moments``).
     """
 
     def __init__(self, method: Method, moments: Mapping[str, Tensor] | None = None) -> None:
@@ -63,11 +68,13 @@ class Candidates(nn.Module):
         Args:
             images: (N, channels, ...).
             names: candidates to ask; all by default.
-            partly: those that are asked about 16 images or some more, spread over the batch, which is evidence enough at a
-                fraction of the cost. The one in use, and batch statistics, which depend on the batch, are asked about all.
+            partly: those that are asked about 16 images or some more, spread over the batch, which
+                is evidence enough at a fraction of the cost. The one in use, and batch statistics,
+                which depend on the batch, are asked about all.
 
         Returns:
-            Predictions by name, without candidates that cannot predict the batch: one value per channel has no statistics.
+            Predictions by name, without candidates that cannot predict the batch: one value per
+            channel has no statistics.
         """
         result = {}
         for name in self.names if names is None else names:
@@ -85,7 +92,9 @@ class Candidates(nn.Module):
 
     @property
     def scanner_change(self) -> Tensor | None:
-        """How much the scanner changes between batches (``tta.movement``); None where there are no class moments to tell by."""
+        """How much the scanner changes between batches (``tta.movement``); None where there are no
+        class moments to tell by.
+        """
         return None if self.correction is None else self.correction.scanner_change
 
     def use(self, name: str) -> None:
@@ -117,7 +126,9 @@ class Candidates(nn.Module):
             )
 
     def _corrected(self, images: Tensor) -> Prediction:
-        """Predict under the statistics as they stand, then let them take the batch in; the other way round at the start."""
+        """Predict under the statistics as they stand, then let them take the batch in; the other
+        way round at the start.
+        """
         assert self.correction is not None
         kind: Statistics = "batch" if self.batches == 0 and len(images) > 1 else "moving"
         values = self.correction.statistics()

@@ -1,4 +1,5 @@
-"""The files that carry a model from training to adaptation, and from one adaptation run to the next.
+"""The files that carry a model from training to adaptation, and from one adaptation run to the
+next.
 
 Both are plain dictionaries of tensors, numbers and strings, and load with ``weights_only``.
 """
@@ -29,7 +30,8 @@ class SourceCheckpoint:
     """All that adaptation needs of the source.
 
     Attributes:
-        network: description from which the network is built, with ``channels`` and ``size`` of its images.
+        network: description from which the network is built, with ``channels`` and ``size`` of its
+            images.
         weights: its state dict.
         class_names: names of the C classes.
         low: raw pixel value that is scaled to 0.
@@ -39,12 +41,16 @@ class SourceCheckpoint:
         feature_var: (C, D) their variances.
         separation: J on the validation images, grouped by predicted class.
         temperature: that minimises the negative log-likelihood on the validation images.
-        entropy_quantiles: (101,) quantiles 0 to 1 of the prediction entropy on the validation images, in nats.
+        entropy_quantiles: (101,) quantiles 0 to 1 of the prediction entropy on the validation
+            images, in nats.
         data: the data set's kind and options, as ``adapt.py``'s default.
         metrics: of the source's test images.
-        fisher: diagonal Fisher information of the normalisation layers' parameters, by name; None in older files.
-        layer_moments: mean and mean square (2, C, channels) of each BatchNorm layer's input by class; None in older files.
-        calibration: what the guard's statistics are on healthy streams (``tta/calibration.py``); None where it was left out.
+        fisher: diagonal Fisher information of the normalisation layers' parameters, by name; None
+            in older files.
+        layer_moments: mean and mean square (2, C, channels) of each BatchNorm layer's input by
+            class; None in older files.
+        calibration: what the guard's statistics are on healthy streams (``tta/calibration.py``);
+            None where it was left out.
     """
 
     network: dict[str, Any]
@@ -86,14 +92,16 @@ class SourceCheckpoint:
         } - content.keys()
         if missing:
             raise InputError(
-                f"{file} lacks {', '.join(sorted(missing))}: train the source again with this version"
+                f"{file} lacks {', '.join(sorted(missing))}: train the source again with this "
+                "version"
             )
         given = {field.name: content[field.name] for field in fields if field.name in content}
         try:
             check_source(given)
         except Unsound as problem:
             raise InputError(
-                f"{file} is damaged or was tampered with, {problem}: take a copy that is whole, or train the source again"
+                f"{file} is damaged or was tampered with, {problem}: take a copy that is whole, or "
+                "train the source again"
             ) from problem
         return cls(**given)
 
@@ -160,20 +168,23 @@ def load_adapted(path: str | Path, source: SourceCheckpoint) -> dict[str, Tensor
     content = _load(Path(path).expanduser(), _ADAPTED, "an adapted.ckpt of Holdfast")
     if content.get("source_hash") != source.hash:
         raise InputError(
-            f"{path} was adapted from another source checkpoint: give the one it came from as source="
+            f"{path} was adapted from another source checkpoint: give the one it came from as "
+            "source="
         )
     state: dict[str, Tensor] = content.get("state", {})
     try:
         check_adapted(state)
     except Unsound as problem:
         raise InputError(
-            f"{path} is damaged or was tampered with, {problem}: start from the source, or from another adapted.ckpt"
+            f"{path} is damaged or was tampered with, {problem}: start from the source, or from "
+            "another adapted.ckpt"
         ) from problem
     return state
 
 
 def _save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file, with a checksum over its content; whatever happens, an older one stays whole until this one is.
+    """Write a file, with a checksum over its content; whatever happens, an older one stays whole
+    until this one is.
 
     Raises:
         OSError: the disk takes no more.
@@ -243,7 +254,8 @@ def _load(path: Path, wanted: str, description: str) -> dict[str, Any]:
         raise InputError(f"{path} is not {description}")
     if content.get("version") != _VERSION:
         raise InputError(
-            f"{path} has format version {content.get('version')}; this version of Holdfast reads {_VERSION}"
+            f"{path} has format version {content.get('version')}; this version of Holdfast reads "
+            f"{_VERSION}"
         )
     try:
         check_plain(content)
@@ -251,10 +263,12 @@ def _load(path: Path, wanted: str, description: str) -> dict[str, Any]:
         raise InputError(
             f"{path} is damaged or was tampered with, {problem}: take a copy that is whole"
         ) from problem
-    # Files of earlier releases have none; a newer reader of this version's files still finds all it knows.
+    # Files of earlier releases have none; a newer reader of this version's files still finds all it
+    # knows.
     expected = content.pop("checksum", None)
     if expected is not None and expected != checksum(content):
         raise InputError(
-            f"{path} is damaged, its content does not match its checksum: copy it again from where it came from"
+            f"{path} is damaged, its content does not match its checksum: copy it again from where "
+            "it came from"
         )
     return content

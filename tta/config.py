@@ -1,9 +1,9 @@
 """Configuration: YAML files and key=value words, merged by OmegaConf and validated by dataclasses.
 
-A *group* (data, model, method, stream, shift, guard) is an option with choices: ``data=npz`` takes the options of
-``configs/data/npz.yaml``, whose ``kind`` (the file's name by default) selects the dataclass that validates them. Naming a
-choice starts its group afresh. Later words override earlier files; a resolved configuration, saved as YAML, is itself a
-valid argument.
+A *group* (data, model, method, stream, shift, guard) is an option with choices: ``data=npz`` takes
+the options of ``configs/data/npz.yaml``, whose ``kind`` (the file's name by default) selects the
+dataclass that validates them. Naming a choice starts its group afresh. Later words override earlier
+files; a resolved configuration, saved as YAML, is itself a valid argument.
 """
 
 import dataclasses
@@ -129,7 +129,8 @@ def describe(schema: type, groups: Groups, usage: str) -> str:
         default = field.metadata["default"]
         lines += [
             "",
-            f"{field.name}=NAME  {field.metadata['help']} (default {default or 'as in the source checkpoint'})",
+            f"{field.name}=NAME  {field.metadata['help']} (default "
+            f"{default or 'as in the source checkpoint'})",
         ]
         for names, options, values in _alike(field.name, groups[field.name]):
             lines += [
@@ -147,7 +148,9 @@ def group_choices(group: str) -> list[str]:
 
 
 def _alike(group: str, kinds: Mapping[str, type]) -> list[tuple[list[str], type, dict[str, Any]]]:
-    """The choices of a group with their options and what their files set; those that have both alike together."""
+    """The choices of a group with their options and what their files set; those that have both
+    alike together.
+    """
     together: dict[str, tuple[list[str], type, dict[str, Any]]] = {}
     for name in sorted({*group_choices(group), *kinds}):
         values = _read_group(group, name, kinds)
@@ -157,7 +160,9 @@ def _alike(group: str, kinds: Mapping[str, type]) -> list[tuple[list[str], type,
 
 
 def _sentence(group: str, name: str, options: type) -> str:
-    """What a choice is: the second line of its file where that is a comment, else the first of its dataclass's docstring."""
+    """What a choice is: the second line of its file where that is a comment, else the first of its
+    dataclass's docstring.
+    """
     path = CONFIGS / group / f"{name}.yaml"
     lines = path.read_text().splitlines() if path.is_file() else []
     if len(lines) > 1 and lines[1].startswith("# "):
@@ -208,7 +213,8 @@ def _read_word(word: str) -> dict[str, Any]:
         node = OmegaConf.from_dotlist([word])
     except (YAMLError, OmegaConfBaseException, ValueError) as error:
         raise InputError(
-            f"{word!r} has a value that is not YAML: close its brackets, or put it in quotes twice, "
+            f"{word!r} has a value that is not YAML: close its brackets, or put it in quotes "
+            "twice, "
             f"""{key}='"…"'"""
         ) from error
     return followed(node, repr(word))
@@ -250,7 +256,9 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 
 def _sets_option(value: Any) -> bool:
-    """Whether a word sets an option of a group, rather than the choice itself (``method=tent``, ``method.kind=tent``)."""
+    """Whether a word sets an option of a group, rather than the choice itself (``method=tent``,
+    ``method.kind=tent``).
+    """
     return isinstance(value, dict) and "kind" not in value
 
 
@@ -259,7 +267,8 @@ def _refuse_secrets(values: Mapping[str, Any], prefix: str = "") -> None:
     for key, value in values.items():
         if re.search(r"(?i)(api_?key|password|passwd|secret|token)$", str(key)):
             raise InputError(
-                f"{prefix}{key} would be written to config.yaml and to loggers: secrets belong into the environment, "
+                f"{prefix}{key} would be written to config.yaml and to loggers: secrets belong "
+                "into the environment, "
                 "W&B's into WANDB_API_KEY"
             )
         if isinstance(value, dict):
@@ -302,7 +311,9 @@ def _merge_group(
 
 
 def _read_group(group: str, name: str, kinds: Iterable[str]) -> dict[str, Any]:
-    """The options of a choice; a kind that somebody registered without a file has its dataclass's defaults."""
+    """The options of a choice; a kind that somebody registered without a file has its dataclass's
+    defaults.
+    """
     path = CONFIGS / group / f"{name}.yaml"
     if name not in group_choices(group):
         if name in kinds:

@@ -1,14 +1,16 @@
 """Normalisation statistics of a target stream, with its mix of classes explained away.
 
-Batch statistics move for two reasons: the scanner changed, which normalisation should follow, and the classes come in other
-shares than in training, which it should not. The source knows, for every layer, what each class looks like there. So the
-moments that a stream shows are compared with those that the source would show *at the same mix of predicted classes*; only
-what is left is taken for the shift:
+Batch statistics move for two reasons: the scanner changed, which normalisation should follow, and
+the classes come in other shares than in training, which it should not. The source knows, for every
+layer, what each class looks like there. So the moments that a stream shows are compared with those
+that the source would show *at the same mix of predicted classes*; only what is left is taken for
+the shift:
 
-    mean = m₀ + (observed mean − Σ p_c m_c),    variance = v₀ · observed variance / variance at the mix p.
+    mean = m₀ + (observed mean − Σ p_c m_c)
+    variance = v₀ · observed variance / variance at the mix p
 
-Means and mean squares of a mixture are linear in p, so observed moments and p may be averaged over a long stretch of a stream,
-whatever the classes do meanwhile; and batches may be of any size.
+Means and mean squares of a mixture are linear in p, so observed moments and p may be averaged over
+a long stretch of a stream, whatever the classes do meanwhile; and batches may be of any size.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,27 +23,32 @@ from tta.distributed import mean_of_all
 from tta.movement import Movement, Span, class_span, moved_by, no_movement, scanner_change
 from tta.normalization import named_adjustable_layers, seen_moments, statistics
 
-#: Images that the source's own moments count for, at the start; and the most that the past counts for. A batch of 64 thus
-#: moves the statistics half-way at first, and by an eightieth later. With a memory of 1216, blocks of one class that last for
-#: 1600 images had replaced all else by the time that they ended (11 points worse over three such streams of the phantom on
-#: average, within 2.2 on 18 others).
+#: Images that the source's own moments count for, at the start; and the most that the past counts
+#: for. A batch of 64 thus moves the statistics half-way at first, and by an eightieth later. With a
+#: memory of 1216, blocks of one class that last for 1600 images had replaced all else by the time
+#: that they ended (11 points worse over three such streams of the phantom on average, within 2.2 on
+#: 18 others).
 _PRIOR, _MEMORY = 64.0, 4864.0
-#: How far the predicted mix is drawn to equal shares before it is believed. At 0 a model that wrongly calls most images one
-#: class explains the very shift away that misleads it; at 1 nothing is explained away. Chosen on streams of nuclei, vessels,
-#: chest and phantom: at 1/3 balanced streams lose little against batch statistics, skewed ones and class blocks gain most.
+#: How far the predicted mix is drawn to equal shares before it is believed. At 0 a model that
+#: wrongly calls most images one class explains the very shift away that misleads it; at 1 nothing
+#: is explained away. Chosen on streams of nuclei, vessels, chest and phantom: at 1/3 balanced
+#: streams lose little against batch statistics, skewed ones and class blocks gain most.
 _SHRINKAGE = 1 / 3
 #: Variances below this share of the source's are no variance but a constant input.
 _SMALLEST = 1e-6
 
 
 class LabelCorrection(nn.Module):
-    """Running moments of every layer's input, and of the predicted classes, turned into corrected statistics.
+    """Running moments of every layer's input, and of the predicted classes, turned into corrected
+    statistics.
 
-    All layers' channels lie one after the other, so that a batch takes a few operations, not some for each layer.
+    All layers' channels lie one after the other, so that a batch takes a few operations, not some
+    for each layer.
 
     Args:
         model: network whose BatchNorm layers are adjustable.
-        moments: by layer, mean and mean square (2, C, channels) of its input for each class of the source.
+        moments: by layer, mean and mean square (2, C, channels) of its input for each class of the
+            source.
     """
 
     def __init__(self, model: nn.Module, moments: Mapping[str, Tensor]) -> None:
@@ -76,7 +83,8 @@ class LabelCorrection(nn.Module):
 
     @torch.no_grad()
     def after(self, seen: Mapping[str, Tensor], probabilities: Tensor) -> dict[str, Tensor]:
-        """What the running state becomes with a batch, of all processes, which is not kept; the same where it is not finite.
+        """What the running state becomes with a batch, of all processes, which is not kept; the
+        same where it is not finite.
 
         Args:
             seen: by layer, mean and mean square (2, channels) of the batch there.
@@ -103,7 +111,9 @@ class LabelCorrection(nn.Module):
 
     @property
     def scanner_change(self) -> Tensor:
-        """How much the scanner changes between batches, by the first layer: a scalar (``tta.movement``)."""
+        """How much the scanner changes between batches, by the first layer: a scalar
+        (``tta.movement``).
+        """
         return scanner_change(self._movement, self._span)
 
     @torch.no_grad()
@@ -114,7 +124,8 @@ class LabelCorrection(nn.Module):
 
     @torch.no_grad()
     def statistics(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """The corrected statistics, by the names of the layers' ``moving_mean`` and ``moving_var`` in the model.
+        """The corrected statistics, by the names of the layers' ``moving_mean`` and ``moving_var``
+        in the model.
 
         Args:
             state: from ``after``; by default the running one.
@@ -156,7 +167,8 @@ def class_conditional_moments(
     num_classes: int,
     device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
-    """What each class looks like to every BatchNorm layer of a source model, under the source's own statistics.
+    """What each class looks like to every BatchNorm layer of a source model, under the source's own
+    statistics.
 
     Args:
         model: network whose BatchNorm layers are adjustable.
@@ -165,8 +177,8 @@ def class_conditional_moments(
         device: where the network is.
 
     Returns:
-        By layer, mean and mean square (2, C, channels) of its input; empty for a network without such layers. A class
-        without images gets the moments of all.
+        By layer, mean and mean square (2, C, channels) of its input; empty for a network without
+        such layers. A class without images gets the moments of all.
     """
     total: dict[str, Tensor] = {}
     counts = torch.zeros(num_classes)

@@ -1,4 +1,6 @@
-"""CSV files as the project writes them: safe in spreadsheets, loss-free, and of whole rows whatever happens to the disk."""
+"""CSV files as the project writes them: safe in spreadsheets, loss-free, and of whole rows whatever
+happens to the disk.
+"""
 
 import csv
 import errno
@@ -12,14 +14,16 @@ from typing import Any
 
 from tta.folder import write_error
 
-#: A cell that begins so is a formula to a spreadsheet, also behind blanks and in full-width letters.
+#: A cell that begins so is a formula to a spreadsheet, also behind blanks and in full-width
+#: letters.
 _FORMULA = re.compile(r"[\t\r\n']|\s*[=+\-@＝＋－＠]")
 _STARTS = frozenset("\t\r\n' =+-@＝＋－＠")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|nan)")
 
 
 def quoted(text: str) -> str:
-    """A cell that no spreadsheet runs: behind an apostrophe where it would be a formula, or begins with one.
+    """A cell that no spreadsheet runs: behind an apostrophe where it would be a formula, or begins
+    with one.
 
     >>> [quoted(text) for text in ("scan 7", "=1+1", "-3.5", "'x")]
     ['scan 7', "'=1+1", '-3.5', "''x"]
@@ -48,7 +52,9 @@ def csv_lines(rows: Iterable[Iterable[Any]]) -> str:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a CSV file that the project wrote, by column, with text as it was before it was quoted."""
+    """Rows of a CSV file that the project wrote, by column, with text as it was before it was
+    quoted.
+    """
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
         columns = [unquoted(name) for name in next(reader, [])]
@@ -57,7 +63,8 @@ def read_rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 class RowFile:
-    """A file that grows by whole rows: of rows that do not fit on the disk none is left, not even in part.
+    """A file that grows by whole rows: of rows that do not fit on the disk none is left, not even
+    in part.
 
     Args:
         path: the file, written anew.

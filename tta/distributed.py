@@ -1,8 +1,9 @@
-"""Several processes that adapt one model: what they must know of each other so that all of them act alike.
+"""Several processes that adapt one model: what they must know of each other so that all of them act
+alike.
 
-Each holds a part of every batch. Whatever decides about the model (moments, counts, whether to update) is put together first,
-from all parts in the order of ranks, so that every process computes the same numbers to the last bit. Where there is one
-process, everything passes through as it is.
+Each holds a part of every batch. Whatever decides about the model (moments, counts, whether to
+update) is put together first, from all parts in the order of ranks, so that every process computes
+the same numbers to the last bit. Where there is one process, everything passes through as it is.
 """
 
 from collections.abc import Mapping
@@ -43,7 +44,9 @@ def rows_of_all(rows: Tensor) -> Tensor:
 
 
 def objects_of_all(value: Any) -> list[Any]:
-    """What each process has, in the order of ranks; it is pickled, so nothing on a device is in it."""
+    """What each process has, in the order of ranks; it is pickled, so nothing on a device is in
+    it.
+    """
     _, size = place()
     if size == 1:
         return [value]
@@ -124,7 +127,9 @@ def moments_of_all(moments: ClassMoments) -> ClassMoments:
 
 
 def skipped_by_all(reason: str | None, device: torch.device) -> str | None:
-    """Why no process updates: its own reason, or ``elsewhere`` for that of another; None where none has any."""
+    """Why no process updates: its own reason, or ``elsewhere`` for that of another; None where none
+    has any.
+    """
     if not any_of_all(reason is not None, device):
         return None
     return reason or "elsewhere"

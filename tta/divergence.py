@@ -1,4 +1,6 @@
-"""How far a model's classes have left the source's in feature space (Hoang et al., PeTTA, NeurIPS 2024)."""
+"""How far a model's classes have left the source's in feature space (Hoang et al., PeTTA, NeurIPS
+2024).
+"""
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,8 @@ def running_class_means(
         mean: (C, D) so far.
         features: (N, D).
         labels: (N,) class of each row, 0..C-1.
-        memory: weight of what was, for a class that the batch shows; other classes stay as they are.
+        memory: weight of what was, for a class that the batch shows; other classes stay as they
+            are.
 
     Returns:
         The means (C, D), and which classes the batch shows (C,).
@@ -27,7 +30,8 @@ def running_class_means(
 
 
 def departure(mean: Tensor, source_mean: Tensor, source_var: Tensor) -> Tensor:
-    """γ: 1 − exp(−d), d the mean squared distance of classes to the source's, in units of the source's variance.
+    """γ: 1 − exp(−d), d the mean squared distance of classes to the source's, in units of the
+    source's variance.
 
     Args:
         mean: (K, D) running feature means of the classes that count.

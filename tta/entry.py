@@ -69,7 +69,8 @@ def run(
 
 
 def fit(trainer: Trainer, module: LightningModule, data: Any) -> None:
-    """``trainer.fit``, of which processes that share it are told the end, and SIGTERM is never forgotten.
+    """``trainer.fit``, of which processes that share it are told the end, and SIGTERM is never
+    forgotten.
 
     Raises:
         ProcessLost: another process ended before its work was done.
@@ -121,7 +122,9 @@ def _noted(sentence: str, error: BaseException) -> str:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends what goes on with an exception, so that files and loggers are closed and the status is told."""
+    """SIGTERM ends what goes on with an exception, so that files and loggers are closed and the
+    status is told.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -155,7 +158,8 @@ def trainer_arguments(given: Mapping[str, Any], **defaults: Any) -> dict[str, An
     for key in given:
         if key not in known or key in ("callbacks", "logger"):
             raise InputError(
-                f"unknown option trainer.{key}: {closest(key, set(known) - {'callbacks', 'logger'})}"
+                f"unknown option trainer.{key}: "
+                f"{closest(key, set(known) - {'callbacks', 'logger'})}"
             )
     # One device unless more are asked for: what several compute together differs in rounding and in
     # the statistics of their shares of a batch, which nobody should meet by buying a second GPU.
@@ -176,7 +180,8 @@ def create_trainer(arguments: Mapping[str, Any]) -> Trainer:
         raise InputError(
             f"lightning.Trainer refuses its arguments ({reason}): check trainer.*"
         ) from error
-    # Copies of this process would keep what they find to themselves; sharded weights are in no one's.
+    # Copies of this process would keep what they find to themselves; sharded weights are in no
+    # one's.
     copied = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
     if copied or (trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy)):
         raise InputError(

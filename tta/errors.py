@@ -11,7 +11,9 @@ class InputError(ValueError):
 
 
 class ProcessLost(RuntimeError):
-    """A process that shared the work ended before its time; the entry points print it and exit with 1."""
+    """A process that shared the work ended before its time; the entry points print it and exit with
+    1.
+    """
 
 
 class WriteError(RuntimeError):
@@ -21,7 +23,8 @@ class WriteError(RuntimeError):
     """
 
 
-#: Errors whose words stand for themselves; of others the type is told as well, for ``'shape'`` alone says nothing.
+#: Errors whose words stand for themselves; of others the type is told as well, for ``'shape'``
+#: alone says nothing.
 _PLAIN = (InputError, OSError, MemoryError, SyntaxError, UnicodeError)
 
 

@@ -1,13 +1,16 @@
-"""How well a model fits a stream that has no labels: evidence by which the guard chooses what serves.
+"""How well a model fits a stream that has no labels: evidence by which the guard chooses what
+serves.
 
-A model is believed when its predictions are confident and not all the same, when it separates its classes in feature space,
-and when what it calls a class looks like that class did at the source:
+A model is believed when its predictions are confident and not all the same, when it separates its
+classes in feature space, and when what it calls a class looks like that class did at the source:
 
-    evidence = I / ln C + .2 ln J − .4 divergence − .5 (share of classes not seen),    I = H(mean p) − mean H(p).
+    evidence = I / ln C + .2 ln J − .4 divergence − .5 (share of classes not seen)
+    I = H(mean p) − mean H(p)
 
-I is the mutual information of image and prediction; J the class-balanced separation and the divergence the squared distance of
-class means to the source's in units of its variance, both under the model's own labels. None of them needs classes in the
-source's proportions. Each class remembers its own last samples, so that what was learned of it outlives a stretch without it.
+I is the mutual information of image and prediction; J the class-balanced separation and the
+divergence the squared distance of class means to the source's in units of its variance, both under
+the model's own labels. None of them needs classes in the source's proportions. Each class remembers
+its own last samples, so that what was learned of it outlives a stretch without it.
 """
 
 import math
@@ -19,15 +22,17 @@ from torch import Tensor
 from tta.distributed import any_of_all, mean_of_all, moments_of_all
 from tta.separation import ClassMoments, class_moments, merge, no_moments, separation_of
 
-#: Weights of separation, of divergence, and of the share of classes that the model has hardly predicted so far; chosen, as the
-#: other constants, on streams of nuclei, vessels, chest and phantom. Separation weighs less than divergence, since a model that
-#: is confident and wrong separates what it believes to be classes.
+#: Weights of separation, of divergence, and of the share of classes that the model has hardly
+#: predicted so far; chosen, as the other constants, on streams of nuclei, vessels, chest and
+#: phantom. Separation weighs less than divergence, since a model that is confident and wrong
+#: separates what it believes to be classes.
 SEPARATION, DIVERGENCE, UNSEEN = 0.2, 0.4, 0.5
 #: Samples of each class that are remembered; least samples of a class that say something.
 MEMORY, MIN_COUNT = 128.0, 8.0
 #: Least weight of a new batch in the mean prediction.
 RATE = 0.03
-#: Features so many times as long as the batch's median come from a broken image, and would outweigh all others for long.
+#: Features so many times as long as the batch's median come from a broken image, and would outweigh
+#: all others for long.
 _OUTLYING = 100.0
 #: What separation and divergence count as while they are undefined: little, and much.
 _UNKNOWN_SEPARATION, _UNKNOWN_DIVERGENCE = 0.1, 1.0
@@ -58,7 +63,8 @@ def no_evidence(num_classes: int, width: int, device: torch.device | str = "cpu"
 def gathered(past: Evidence, logits: Tensor, features: Tensor) -> Evidence:
     """The state after another batch, of all processes, in O(N·D + C·D).
 
-    Rows that are not finite, or whose features are a hundred times as long as the batch's median, are left out.
+    Rows that are not finite, or whose features are a hundred times as long as the batch's median,
+    are left out.
 
     Args:
         past: the state.
@@ -98,7 +104,8 @@ def gathered(past: Evidence, logits: Tensor, features: Tensor) -> Evidence:
 def divergence_of(
     moments: ClassMoments, source_mean: Tensor, source_var: Tensor, min_count: float = MIN_COUNT
 ) -> Tensor:
-    """Mean squared distance of class means to the source's, in units of the source's variance within classes.
+    """Mean squared distance of class means to the source's, in units of the source's variance
+    within classes.
 
     Args:
         moments: of the classes.

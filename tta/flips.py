@@ -1,11 +1,13 @@
-"""Which way does adaptation turn predictions? A bet that it leans, and one that it evens out too much; pure functions.
+"""Which way does adaptation turn predictions? A bet that it leans, and one that it evens out too
+much; pure functions.
 
-Where adapted model and control disagree on an image, the flip goes to a class that the stream has shown more often so far, or
-less often. If adaptation leaned neither way, a batch's vote (the share of its flips that go to the commoner class) would
-average ½. Two bets are kept on the votes: that they lie above (predictions lean to some classes, as under entropy
-minimisation), and that they lie below (over-balancing, as under a uniform prior on a skewed stream). Wealth of 1/α is an alarm
-that is wrong with probability α at most, at however many looks (Ville, 1939). Useful corrections break the null as well, so R
-has to confirm it.
+Where adapted model and control disagree on an image, the flip goes to a class that the stream has
+shown more often so far, or less often. If adaptation leaned neither way, a batch's vote (the share
+of its flips that go to the commoner class) would average ½. Two bets are kept on the votes: that
+they lie above (predictions lean to some classes, as under entropy minimisation), and that they lie
+below (over-balancing, as under a uniform prior on a skewed stream). Wealth of 1/α is an alarm that
+is wrong with probability α at most, at however many looks (Ville, 1939). Useful corrections break
+the null as well, so R has to confirm it.
 """
 
 import math
@@ -16,14 +18,17 @@ from torch import Tensor
 
 from tta.sequential import Wager, wagered
 
-#: Step of the bets, and the largest bet (Bar et al., NeurIPS 2024, use the same construction for entropies).
+#: Step of the bets, and the largest bet (Bar et al., NeurIPS 2024, use the same construction for
+#: entropies).
 _GAMMA, _CLIP = 0.5, 1.0
 #: Flips that a batch needs to have a vote.
 _FEWEST = 3
 
 
 class FlipTest(NamedTuple):
-    """How the two bets stand: that flips lean to the commoner class, and that they lean away from it."""
+    """How the two bets stand: that flips lean to the commoner class, and that they lean away from
+    it.
+    """
 
     lean: Wager = Wager()
     mirror: Wager = Wager()
@@ -43,7 +48,8 @@ def flip_votes(adapted: Tensor, control: Tensor, shares: Tensor) -> Tensor:
         shares: (C,) how often each class has been predicted so far, in any unit.
 
     Returns:
-        (2,) number of flips, and of those that go to the class with the larger share; equal shares count half.
+        (2,) number of flips, and of those that go to the class with the larger share; equal shares
+        count half.
     """
     flipped = adapted != control
     gained = shares[adapted] - shares[control]

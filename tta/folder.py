@@ -1,4 +1,6 @@
-"""The folder of a run: one process writes there, results of two runs never mix, and a full disk is told in a sentence."""
+"""The folder of a run: one process writes there, results of two runs never mix, and a full disk is
+told in a sentence.
+"""
 
 import errno
 import fcntl
@@ -18,7 +20,8 @@ from tta.processes import is_first
 _LOCK = ".lock"
 #: Bytes of a name: file systems take 255, and a number may follow.
 _LONGEST = 200
-#: What a disk says that takes no more: full, over the quota, a file's limit, read-only, broken or gone.
+#: What a disk says that takes no more: full, over the quota, a file's limit, read-only, broken or
+#: gone.
 _DISK = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -50,16 +53,16 @@ class Program:
 def claimed(program: Program, config: Any, default: str) -> Iterator[Path]:
     """The folder of a run, for as long as it writes there, with ``config.yaml`` in it.
 
-    A folder that was named must not hold results, unless ``config.overwrite`` says that they may go: then the program's own
-    files are removed, and nobody else's. Where neither folder nor run was named, it is the first of NAME, NAME-2, NAME-3 …
-    that is free.
+    A folder that was named must not hold results, unless ``config.overwrite`` says that they may
+    go: then the program's own files are removed, and nobody else's. Where neither folder nor run
+    was named, it is the first of NAME, NAME-2, NAME-3 … that is free.
 
     Of several processes the first one holds the folder; the others write nothing.
 
     Args:
         program: whose folder.
-        config: with ``output``, ``name`` and ``overwrite``; what is saved leaves out where and over what it was written, so
-            that the saved file is an argument for another run.
+        config: with ``output``, ``name`` and ``overwrite``; what is saved leaves out where and over
+            what it was written, so that the saved file is an argument for another run.
         default: the run's name where it has none.
 
     Raises:
@@ -82,7 +85,8 @@ def claimed(program: Program, config: Any, default: str) -> Iterator[Path]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Within the block, no other process writes to the folder, which may hold results to go on from.
+    """Within the block, no other process writes to the folder, which may hold results to go on
+    from.
 
     Raises:
         InputError: another one does.
@@ -129,14 +133,17 @@ def plain_name(name: str) -> str:
     odd = not name.strip() or name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", name)
     if odd or len(os.fsencode(name)) > _LONGEST:
         raise InputError(
-            f"name={name!r} is no name of a folder: leave out / and \\, of at most {_LONGEST} letters, or name a folder "
+            f"name={name!r} is no name of a folder: leave out / and \\, of at most {_LONGEST} "
+            "letters, or name a folder "
             "anywhere with output=DIR"
         )
     return name
 
 
 def safe_name(text: str, longest: int = _LONGEST) -> str:
-    """Text as part of a folder's name: letters, digits and ``. + -`` alone, and no more than some bytes of them."""
+    """Text as part of a folder's name: letters, digits and ``. + -`` alone, and no more than some
+    bytes of them.
+    """
     plain = re.sub(r"[^\w.+-]", "-", text).lstrip(".") or "-"
     return os.fsencode(plain)[:longest].decode(errors="ignore")
 
@@ -165,7 +172,8 @@ def write_error(error: OSError, path: Path | None = None, told: str = "") -> Wri
     place = path or Path(os.fsdecode(error.filename or "a file of the results"))
     if path is not None and not path.parent.exists():
         return WriteError(
-            f"{path.parent} was removed while the run wrote to it, and its results with it: run again"
+            f"{path.parent} was removed while the run wrote to it, and its results with it: run "
+            "again"
         )
     reason = _DISK.get(error.errno or 0, error.strerror)
     return WriteError(
@@ -178,7 +186,8 @@ def no_folder(error: OSError, folder: Path) -> InputError | WriteError:
     if is_disk_error(error):
         return write_error(error, folder)
     return InputError(
-        f"the output folder {folder} cannot be written ({error.strerror}): choose another, output=DIR"
+        f"the output folder {folder} cannot be written ({error.strerror}): choose another, "
+        "output=DIR"
     )
 
 
@@ -188,7 +197,8 @@ def is_disk_error(error: OSError) -> bool:
 
 
 def carry_out(steps: Sequence[tuple[Path, Callable[[], object]]], kept: Sequence[str] = ()) -> None:
-    """Write files, the most important first; one that cannot be written keeps none of the others from it.
+    """Write files, the most important first; one that cannot be written keeps none of the others
+    from it.
 
     Args:
         steps: each file, and what writes it.
@@ -286,7 +296,8 @@ def _clear(folder: Path, program: Program) -> None:
 def _lock(folder: Path) -> int | None:
     """The folder's lock, as an open file; None where the file system knows no locks.
 
-    A process that ends, however it does, lets go of its lock, so a file that is left behind blocks nobody.
+    A process that ends, however it does, lets go of its lock, so a file that is left behind blocks
+    nobody.
     """
     path = folder / _LOCK
     while True:

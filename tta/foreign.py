@@ -1,4 +1,6 @@
-"""What a file is that is none of ours, and whether it is safe to open: told from its first bytes."""
+"""What a file is that is none of ours, and whether it is safe to open: told from its first
+bytes.
+"""
 
 import struct
 import zipfile
@@ -27,10 +29,16 @@ def kind_of(path: Path) -> str | None:
         return "a TensorFlow Lite model"
     # A header of JSON behind its length, 8 bytes.
     if head[8:9] == b"{" and 0 < int.from_bytes(head[:8], "little") <= path.stat().st_size:
-        return "a safetensors file: load it with safetensors.torch.load_file and torch.save its state dict"
+        return (
+            "a safetensors file: load it with safetensors.torch.load_file and torch.save its "
+            "state dict"
+        )
     # The first field of an ONNX model is its version, a small number; the next ones are texts.
     if len(head) > 3 and head[0] == 0x08 and head[1] < 0x40 and head[2] in (0x12, 0x1A, 0x3A):
-        return "an ONNX model, which holds a graph and no network to train: give the weights it was exported from"
+        return (
+            "an ONNX model, which holds a graph and no network to train: give the weights it "
+            "was exported from"
+        )
     return _kind_of_archive(path)
 
 
@@ -44,7 +52,10 @@ def _kind_of_archive(path: Path) -> str | None:
     if not names:
         return None
     if any("/code/" in name for name in names):
-        return "a TorchScript archive, which holds code: save the state dict of the module that it was made from"
+        return (
+            "a TorchScript archive, which holds code: save the state dict of the module that it "
+            "was made from"
+        )
     if any(name.endswith(".npy") for name in names):
         return "a NumPy archive"
     if not any(name.endswith("data.pkl") for name in names):
@@ -53,7 +64,9 @@ def _kind_of_archive(path: Path) -> str | None:
 
 
 def _entries(path: Path) -> list[zipfile.ZipInfo]:
-    """What a zip archive lists; nothing where it is none, or so damaged that it cannot be listed."""
+    """What a zip archive lists; nothing where it is none, or so damaged that it cannot be
+    listed.
+    """
     if not zipfile.is_zipfile(path):
         return []
     try:

@@ -1,7 +1,7 @@
 """95 % intervals under resampling of whole groups, whose images are no independent evidence.
 
-Every figure of a run is resampled by the same draws, so that differences between models are paired: what makes a resample hard
-for one makes it hard for the other.
+Every figure of a run is resampled by the same draws, so that differences between models are paired:
+what makes a resample hard for one makes it hard for the other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,8 +14,8 @@ from torch import Tensor
 Numbers = npt.NDArray[np.float64]
 Column = npt.NDArray[Any]
 
-#: Groups from which on an interval says something: of 20, one more or less right moves a share by 5 points, and its interval
-#: spans up to 45.
+#: Groups from which on an interval says something: of 20, one more or less right moves a share by 5
+#: points, and its interval spans up to 45.
 FEW = 20
 #: Resamples, times groups, that are held at once: 128 MiB.
 _HELD = 2**24
@@ -43,8 +43,9 @@ def intervals(
         areas: whether to resample the AUROC too, which takes most of the time.
 
     Returns:
-        [low, high] in percent of ``accuracy``, ``balanced_accuracy`` and ``auroc`` (macro) over the classes in a resample, and
-        of each class's ``sensitivity``; empty where there are no two groups to draw from.
+        [low, high] in percent of ``accuracy``, ``balanced_accuracy`` and ``auroc`` (macro) over the
+        classes in a resample, and of each class's ``sensitivity``; empty where there are no two
+        groups to draw from.
     """
     known = (labels >= 0).numpy()
     truth, scored = labels.numpy()[known], probabilities.double().numpy()[known]
@@ -136,7 +137,9 @@ def _by_group(said: Column, truth: Column, code: Column, classes: int) -> tuple[
 
 
 def _recalls(weights: Numbers, hits: Numbers, support: Numbers) -> tuple[Numbers, Numbers]:
-    """(R, C) sensitivities, NaN of classes that were not drawn, and (R,) accuracies of resamples."""
+    """(R, C) sensitivities, NaN of classes that were not drawn, and (R,) accuracies of
+    resamples.
+    """
     right, there = weights @ hits, weights @ support
     shares = right.sum(1) / there.sum(1)
     return np.divide(right, there, out=np.full_like(right, np.nan), where=there > 0), shares
@@ -170,7 +173,8 @@ def _interval(values: Numbers) -> list[float] | None:
 
 
 def _opened(pair: list[float] | None, groups: int) -> list[float] | None:
-    """An interval that is none, since all are right or all wrong and no resample can differ: the exact one of a share.
+    """An interval that is none, since all are right or all wrong and no resample can differ: the
+    exact one of a share.
 
     Args:
         pair: in percent.

@@ -30,7 +30,8 @@ def marginal_drift(adapted: Tensor, control: Tensor) -> Tensor:
 
 
 def chance_drift(shares: Tensor, images: float | Tensor) -> Tensor:
-    """Total variation that chance alone is expected to make between a mix of classes and so many images drawn from it.
+    """Total variation that chance alone is expected to make between a mix of classes and so many
+    images drawn from it.
 
     Half the sum of the mean absolute deviations of binomial shares, each taken as normal.
 
@@ -39,7 +40,8 @@ def chance_drift(shares: Tensor, images: float | Tensor) -> Tensor:
         images: how many are drawn; at least 1.
 
     Returns:
-        Scalar of at least 0; with few images of many classes, where shares are no longer normal, it may exceed 1.
+        Scalar of at least 0; with few images of many classes, where shares are no longer normal, it
+        may exceed 1.
     """
     return (2 * shares * (1 - shares) / (math.pi * images)).sqrt().sum() / 2
 
@@ -49,8 +51,9 @@ def vanished_classes(
 ) -> Tensor:
     """Classes that the control still predicts and the adapted model has (almost) ceased to.
 
-    Of many classes a window holds few predictions each. They vanish together where those whose count has halved had half of the
-    control's predictions, and the adapted model uses at most half as many classes (the exponential of the entropy).
+    Of many classes a window holds few predictions each. They vanish together where those whose
+    count has halved had half of the control's predictions, and the adapted model uses at most half
+    as many classes (the exponential of the entropy).
 
     Args:
         adapted: (C,) counts of the adapted model's predictions in the window.
@@ -112,10 +115,11 @@ def spread_with(past: Spread, counts: Tensor) -> Spread:
 
 
 def overdispersion(spread: Spread) -> Tensor:
-    """How much more the mix of predicted classes varies between batches than if images came in random order.
+    """How much more the mix of predicted classes varies between batches than if images came in
+    random order.
 
-    Variance of the shares over that of a multinomial draw. About 1 for a random order, less where batch statistics even out
-    each batch's predictions; far above where one class follows another.
+    Variance of the shares over that of a multinomial draw. About 1 for a random order, less where
+    batch statistics even out each batch's predictions; far above where one class follows another.
 
     Returns:
         Scalar >= 0; 0 for fewer than two batches.
@@ -131,18 +135,19 @@ def overdispersion(spread: Spread) -> Tensor:
 
 
 def prediction_bias(predicted: Tensor, true: Tensor) -> Tensor:
-    """β: the Kullback–Leibler divergence of the true marginal from the predicted one, over ln C (arXiv 2606.02339).
+    """β: the Kullback–Leibler divergence of the true marginal from the predicted one, over ln C
+    (arXiv 2606.02339).
 
-    0 is a model that predicts each class as often as it occurs; 1, where classes are balanced, one that answers with a
-    single class.
+    0 is a model that predicts each class as often as it occurs; 1, where classes are balanced, one
+    that answers with a single class.
 
     Args:
         predicted: (C,) counts of the predictions.
         true: (C,) counts of the true classes.
 
     Returns:
-        Scalar of at least 0; infinite where a class is predicted that does not occur, 0 where there is but one class, NaN
-        where either has no count.
+        Scalar of at least 0; infinite where a class is predicted that does not occur, 0 where there
+        is but one class, NaN where either has no count.
     """
     p, q = predicted / predicted.sum(), true / true.sum()
     if len(p) == 1:

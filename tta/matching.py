@@ -9,11 +9,11 @@ from torch import Tensor
 from tta.errors import InputError
 from tta.networks import Network
 
-#: First parts of a name that say who held the network, not what is in it: wrappers, and how our networks and MONAI's DenseNet
-#: and ViT hold their layers.
+#: First parts of a name that say who held the network, not what is in it: wrappers, and how our
+#: networks and MONAI's DenseNet and ViT hold their layers.
 _HOLDERS = frozenset({"model", "net", "network", "encoder", "backbone", "features", "vit", "0"})
-#: Parts that say nothing wherever they stand: what DataParallel and torch.compile put around a module, and the list in which
-#: MONAI's DenseNet holds what torchvision's holds itself.
+#: Parts that say nothing wherever they stand: what DataParallel and torch.compile put around a
+#: module, and the list in which MONAI's DenseNet holds what torchvision's holds itself.
 _SILENT = frozenset({"module", "_orig_mod", "layers"})
 #: What MONAI's networks, and others after them, call the last layer.
 _HEADS = (
@@ -38,7 +38,8 @@ class Match:
         found: those that fit, by the network's names; biases that the file does without are 0.
         missing: names of the network that the file has not got.
         unused: names of the file that the network has no place for.
-        beyond: those of them that lie within the network's own stages, so that the file's network does more.
+        beyond: those of them that lie within the network's own stages, so that the file's network
+            does more.
         misshapen: the file's and the network's shape, by the network's names.
     """
 
@@ -70,17 +71,20 @@ class Match:
 
 
 def match(network: Network, tensors: Mapping[str, Tensor]) -> Match:
-    """Pair a file's tensors with the network's by name, whoever held them, and compare their shapes.
+    """Pair a file's tensors with the network's by name, whoever held them, and compare their
+    shapes.
 
     Raises:
-        InputError: two tensors have one name but for their holders, as a model and its moving average.
+        InputError: two tensors have one name but for their holders, as a model and its moving
+            average.
     """
     theirs: dict[str, str] = {}
     for name in tensors:
         other = theirs.setdefault(_plain(name), name)
         if other != name:
             raise InputError(
-                f"weights= hold both {other} and {name}, which are one layer's: save the state dict of one network"
+                f"weights= hold both {other} and {name}, which are one layer's: save the state "
+                "dict of one network"
             )
     found, missing, misshapen, used = {}, [], {}, set()
     for name, value in network.state_dict().items():
@@ -108,7 +112,8 @@ def match(network: Network, tensors: Mapping[str, Tensor]) -> Match:
 def with_head(
     tensors: Mapping[str, Tensor], num_classes: int, order: Sequence[int] | None, outputs: int
 ) -> dict[str, Tensor]:
-    """A file's tensors with the outputs of the last layer in the order of the classes, one logit being two.
+    """A file's tensors with the outputs of the last layer in the order of the classes, one logit
+    being two.
 
     Raises:
         InputError: the file has not as many outputs as were named.
@@ -121,7 +126,8 @@ def with_head(
             value = torch.cat([torch.zeros_like(value), value])
         if order is not None and len(value) != outputs:
             raise InputError(
-                f"weights_classes names {outputs} outputs, and the file's last layer has {len(value)}: name each, in order"
+                f"weights_classes names {outputs} outputs, and the file's last layer has "
+                f"{len(value)}: name each, in order"
             )
         result[name] = value if order is None else value[list(order)]
     return result

@@ -12,14 +12,17 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
 )
 
-#: Labelled images that a quarter of the stream needs: of fewer, one more or less right moves the figure by over 5 points.
+#: Labelled images that a quarter of the stream needs: of fewer, one more or less right moves the
+#: figure by over 5 points.
 _FEWEST = 20
 
 
 def balanced_accuracy(predictions: Tensor, labels: Tensor, num_classes: int) -> float:
-    """Mean sensitivity over the classes that occur in ``labels``, in percent; NaN where there is none.
+    """Mean sensitivity over the classes that occur in ``labels``, in percent; NaN where there is
+    none.
 
-    (torchmetrics' macro accuracy also averages over classes that are predicted but absent, as zeros.)
+    (torchmetrics' macro accuracy also averages over classes that are predicted but absent, as
+    zeros.)
 
     Args:
         predictions: (N,) predicted classes.
@@ -44,10 +47,10 @@ def stream_metrics(
         domains: (N,) domain of each image.
 
     Returns:
-        ``accuracy``, ``balanced_accuracy``, ``auroc`` ({macro, per_class}), ``sensitivity`` and ``specificity`` (per class),
-        ``ece``, ``last_quarter`` (balanced accuracy of the stream's last quarter, of 20 labelled images or more) and
-        ``domains`` (the same for each); what is undefined, such as the sensitivity of a class that does not occur, is left
-        out.
+        ``accuracy``, ``balanced_accuracy``, ``auroc`` ({macro, per_class}), ``sensitivity`` and
+        ``specificity`` (per class), ``ece``, ``last_quarter`` (balanced accuracy of the stream's
+        last quarter, of 20 labelled images or more) and ``domains`` (the same for each); what is
+        undefined, such as the sensitivity of a class that does not occur, is left out.
     """
     metrics = _metrics(probabilities, labels, class_names)
     if not metrics:

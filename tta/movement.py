@@ -1,8 +1,10 @@
-"""Whether the scanner changes along a stream: movement between batches that no mix of classes explains.
+"""Whether the scanner changes along a stream: movement between batches that no mix of classes
+explains.
 
-The mean that a batch shows to the first layer is linear in the mix of its classes. So under one scanner batches of different
-classes differ within the span of the differences between class means; what moves out of it is a change of scanner, site or
-stain. (The first layer, for nothing was normalised before it, and scanner and class have hardly mixed there.)
+The mean that a batch shows to the first layer is linear in the mix of its classes. So under one
+scanner batches of different classes differ within the span of the differences between class means;
+what moves out of it is a change of scanner, site or stain. (The first layer, for nothing was
+normalised before it, and scanner and class have hardly mixed there.)
 """
 
 from typing import NamedTuple
@@ -10,11 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: A channel's variance counts for at least this share of the largest: one that is constant on the source has no scale.
+#: A channel's variance counts for at least this share of the largest: one that is constant on the
+#: source has no scale.
 _SMALLEST = 1e-6
-#: Directions in which class means differ by less than this share of the largest difference are none, but rounding.
+#: Directions in which class means differ by less than this share of the largest difference are
+#: none, but rounding.
 _RANK = 1e-3
-#: Added to the extent of the classes, in standard deviations of the source: smaller movements are noise.
+#: Added to the extent of the classes, in standard deviations of the source: smaller movements are
+#: noise.
 _FLOOR = 0.02
 
 
@@ -23,7 +28,8 @@ class Span(NamedTuple):
 
     Attributes:
         center: (channels,) mean of the class means.
-        outside: (channels, channels) matrix that standardises a mean by the source and takes out what mixes explain.
+        outside: (channels, channels) matrix that standardises a mean by the source and takes out
+            what mixes explain.
         extent: how far classes lie apart, in standard deviations.
     """
 
@@ -72,7 +78,9 @@ def no_movement(channels: int) -> Movement:
 
 
 def moved_by(past: Movement, seen: Tensor, span: Span) -> Movement:
-    """The state after a batch that shows the (channels,) mean ``seen``; one that is not finite changes nothing."""
+    """The state after a batch that shows the (channels,) mean ``seen``; one that is not finite
+    changes nothing.
+    """
     out = span.outside @ (seen - span.center)
     finite = out.isfinite().all()
     out, rate = torch.where(finite, out, past.mean), finite / (past.batches + 1)
@@ -81,7 +89,8 @@ def moved_by(past: Movement, seen: Tensor, span: Span) -> Movement:
 
 
 def scanner_change(movement: Movement, span: Span) -> Tensor:
-    """How far batches move outside the span, two standard deviations of it over the extent of the classes.
+    """How far batches move outside the span, two standard deviations of it over the extent of the
+    classes.
 
     Returns:
         Scalar >= 0; 0 for fewer than two batches, or where classes span all channels.

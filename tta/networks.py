@@ -1,4 +1,6 @@
-"""Networks: MONAI architectures split into features and a linear head, with their input scaling inside."""
+"""Networks: MONAI architectures split into features and a linear head, with their input scaling
+inside.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -24,7 +26,9 @@ class ModelConfig:
 
 @dataclass
 class ResNetConfig(ModelConfig):
-    """A MONAI ResNet; what the weights' shapes do not tell has options, for weights trained elsewhere."""
+    """A MONAI ResNet; what the weights' shapes do not tell has options, for weights trained
+    elsewhere.
+    """
 
     conv1_stride: int | None = option(
         None, "stride of the first convolution; null: 2, of compact 1 (as of MONAI's own ResNet)"
@@ -101,7 +105,9 @@ class _ViTFeatures(nn.Module):
 
 
 class _ResNet(ResNet):
-    """MONAI's ResNet with its normalisation in all blocks: release 1.6 leaves BatchNorm in them, whatever is asked for."""
+    """MONAI's ResNet with its normalisation in all blocks: release 1.6 leaves BatchNorm in them,
+    whatever is asked for.
+    """
 
     def __init__(self, *arguments: Any, norm: Any, **more: Any) -> None:
         self._norm = norm
@@ -119,7 +125,9 @@ _NORMS: dict[str, Any] = {
 
 
 def stem(config: ResNetConfig, small: bool) -> tuple[int, bool]:
-    """Stride of the first convolution and whether max-pooling follows, of a network for small images or another."""
+    """Stride of the first convolution and whether max-pooling follows, of a network for small
+    images or another.
+    """
     default = 1 if small else 2
     stride = default if config.conv1_stride is None else config.conv1_stride
     return stride, (not small if config.max_pool is None else config.max_pool)
@@ -161,7 +169,8 @@ def _densenet121(
 def _vit(config: ViTConfig, channels: int, size: tuple[int, ...]) -> tuple[nn.Module, int]:
     if any(side % config.patch_size for side in size):
         raise InputError(
-            f"model.patch_size={config.patch_size} does not divide the image size {'x'.join(map(str, size))}"
+            f"model.patch_size={config.patch_size} does not divide the image size "
+            f"{'x'.join(map(str, size))}"
         )
     features = _ViTFeatures(
         in_channels=channels,
@@ -207,7 +216,8 @@ def create_network(
         config: its options.
         num_classes: C.
         channels: channels of the images.
-        size: height and width of the images; of volumes depth, height and width, which makes the network 3D.
+        size: height and width of the images; of volumes depth, height and width, which makes the
+            network 3D.
 
     Returns:
         The network, and the plain dictionary from which ``network_from`` builds it again.
@@ -264,7 +274,8 @@ def network_from(description: Mapping[str, Any]) -> Network:
     kind = description["kind"]
     if kind not in MODELS:
         raise InputError(
-            f"the checkpoint holds a network {kind!r} that this version does not know: {closest(kind, MODELS)}"
+            f"the checkpoint holds a network {kind!r} that this version does not know: "
+            f"{closest(kind, MODELS)}"
         )
     network, _ = create_network(
         kind,

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from tta.errors import InputError
 
-#: source: running statistics; batch: the batch's own; blend: (1-alpha) of the first and alpha of the second (Schneider et
-#: al., NeurIPS 2020); robust: an average that moves by alpha a batch (RoTTA, CVPR 2023); median: the batch's own about its
-#: per-channel median (MedBN, CVPR 2024).
-#: moving and recording are the halves of ``robust``: normalise by the moving average as it stands, or by the batch while
-#: the average takes it in, as training does. ``moving`` also serves statistics that are computed elsewhere.
+#: source: running statistics; batch: the batch's own; blend: (1-alpha) of the first and alpha of
+#: the second (Schneider et al., NeurIPS 2020); robust: an average that moves by alpha a batch
+#: (RoTTA, CVPR 2023); median: the batch's own about its per-channel median (MedBN, CVPR 2024).
+#: moving and recording are the halves of ``robust``: normalise by the moving average as it stands,
+#: or by the batch while the average takes it in, as training does. ``moving`` also serves
+#: statistics that are computed elsewhere.
 Statistics = Literal["source", "batch", "blend", "robust", "median", "moving", "recording"]
 _MOVING = ("robust", "moving", "recording")
 
@@ -27,15 +28,16 @@ class BatchStatisticsError(InputError):
 
 
 class TestTimeBatchNorm(nn.Module):
-    """BatchNorm with a choice of statistics, holding the very tensors of the layer that it replaces.
+    """BatchNorm with a choice of statistics, holding the very tensors of the layer that it
+    replaces.
 
-    Batch statistics are computed functionally: the source's buffers are neither read nor written, so that the source
-    checkpoint stays loadable and the source prediction can be had again. (Train mode with momentum 0 would still count
-    batches, and 0·NaN would poison the buffers.)
+    Batch statistics are computed functionally: the source's buffers are neither read nor written,
+    so that the source checkpoint stays loadable and the source prediction can be had again. (Train
+    mode with momentum 0 would still count batches, and 0·NaN would poison the buffers.)
 
-    A layer with moving statistics has buffers of its own, ``moving_mean`` and ``moving_var``, that start at the source's.
-    A forward pass computes what they would become; they become it by ``keep_moving``, so that a pass that comes to nothing
-    leaves no trace.
+    A layer with moving statistics has buffers of its own, ``moving_mean`` and ``moving_var``, that
+    start at the source's. A forward pass computes what they would become; they become it by
+    ``keep_moving``, so that a pass that comes to nothing leaves no trace.
     """
 
     __test__ = False  # the name starts with "Test", and pytest would collect it
@@ -81,8 +83,10 @@ class TestTimeBatchNorm(nn.Module):
         mixed = anchor is not None and self.statistics in ("blend", "robust")
         if x.numel() == x.shape[1] and not mixed:
             raise BatchStatisticsError(
-                "batch statistics need more than one value per channel, and a layer sees exactly one: "
-                "give batches of 2 or more images (stream.batch_size), the method source, or a network with GroupNorm "
+                "batch statistics need more than one value per channel, and a layer sees exactly "
+                "one: "
+                "give batches of 2 or more images (stream.batch_size), the method source, or a "
+                "network with GroupNorm "
                 "(model.norm=group)"
             )
         if self.statistics == "median":
@@ -109,7 +113,9 @@ class TestTimeBatchNorm(nn.Module):
             self.latest = None
 
     def _anchor(self) -> tuple[Tensor, Tensor] | None:
-        """Mean and variance that do not come from the batch; None where the layer was trained without."""
+        """Mean and variance that do not come from the batch; None where the layer was trained
+        without.
+        """
         moving = self.statistics in _MOVING
         mean, var = (
             (self.moving_mean, self.moving_var) if moving else (self.running_mean, self.running_var)
@@ -117,10 +123,12 @@ class TestTimeBatchNorm(nn.Module):
         return None if mean is None or var is None else (mean, var)
 
     def _renormalise(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        """Normalise by the given statistics, with the gradient of the batch's own (batch renormalisation, Ioffe 2017).
+        """Normalise by the given statistics, with the gradient of the batch's own (batch
+        renormalisation, Ioffe 2017).
 
-        With fixed statistics a lower layer can shift and scale a whole channel, and entropy falls that way without any image
-        being told from another; the batch's own take that direction out of the gradient.
+        With fixed statistics a lower layer can shift and scale a whole channel, and entropy falls
+        that way without any image being told from another; the batch's own take that direction out
+        of the gradient.
         """
         own_mean, own_var = _moments(x.detach())
         scale = (var + self.eps).rsqrt()
@@ -150,7 +158,8 @@ def _moments(x: Tensor, correction: int = 0) -> tuple[Tensor, Tensor]:
     if correction or x.dim() != 4 or x.requires_grad:
         var, mean = torch.var_mean(x.float(), [0, *range(2, x.dim())], correction=correction)
         return mean, var
-    # The fused kernel takes a quarter of var_mean's time on channels-last images; what it normalises is not needed.
+    # The fused kernel takes a quarter of var_mean's time on channels-last images; what it
+    # normalises is not needed.
     _, mean, inverse = torch.native_batch_norm(x.float(), None, None, None, None, True, 0.0, 0.0)
     return mean, torch.where(
         inverse > 0, inverse.square().reciprocal(), 0.0
@@ -174,8 +183,8 @@ def _mixed(
 def choose_statistics(model: nn.Module, statistics: Statistics, alpha: float = 0.1) -> None:
     """Make every BatchNorm of ``model`` use the given statistics, replacing the layers in place.
 
-    Names, parameters and buffers stay the same objects, so state dicts and optimisers are unaffected; ``robust`` adds
-    buffers of its own.
+    Names, parameters and buffers stay the same objects, so state dicts and optimisers are
+    unaffected; ``robust`` adds buffers of its own.
 
     Args:
         model: any network.
@@ -217,7 +226,9 @@ def named_adjustable_layers(model: nn.Module) -> dict[str, TestTimeBatchNorm]:
 
 @contextmanager
 def seen_moments(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
-    """Within the block, each adjustable layer leaves mean and mean square (2, channels) of every input, by its name."""
+    """Within the block, each adjustable layer leaves mean and mean square (2, channels) of every
+    input, by its name.
+    """
     layers = named_adjustable_layers(model)
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
     for name, layer in layers.items():

@@ -21,17 +21,22 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Cross-entropy of softmax(logits) against softmax(target_logits), in nats: (N,) of two (N, C)."""
+    """Cross-entropy of softmax(logits) against softmax(target_logits), in nats: (N,) of two (N,
+    C).
+    """
     return -(target_logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
 
 
 def symmetric_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Mean of the cross-entropies in both directions (Wang et al., ICCV 2019): (N,) of two (N, C)."""
+    """Mean of the cross-entropies in both directions (Wang et al., ICCV 2019): (N,) of two (N,
+    C).
+    """
     return (cross_entropy(logits, target_logits) + cross_entropy(target_logits, logits)) / 2
 
 
 def soft_likelihood_ratio(logits: Tensor, clip: float = 0.99, eps: float = 1e-5) -> Tensor:
-    """−Σ p ln(p / (1−p)): unlike entropy, its gradient does not vanish for confident samples (Marsden et al., WACV 2024).
+    """−Σ p ln(p / (1−p)): unlike entropy, its gradient does not vanish for confident samples
+    (Marsden et al., WACV 2024).
 
     Args:
         logits: (N, C).
@@ -46,10 +51,11 @@ def soft_likelihood_ratio(logits: Tensor, clip: float = 0.99, eps: float = 1e-5)
 
 
 def opinion_entropy(logits: Tensor) -> Tensor:
-    """Entropy over C beliefs and the mass that a subjective opinion leaves uncertain (Zhang et al., COME, ICLR 2025).
+    """Entropy over C beliefs and the mass that a subjective opinion leaves uncertain (Zhang et al.,
+    COME, ICLR 2025).
 
-    With x the logits, their norm held constant, beliefs are b = e^x / S and the uncertain mass u = C / S, where
-    S = Σ e^x + C: a softmax over x and one further logit ln C.
+    With x the logits, their norm held constant, beliefs are b = e^x / S and the uncertain mass u =
+    C / S, where S = Σ e^x + C: a softmax over x and one further logit ln C.
 
     Args:
         logits: (N, C).
@@ -83,7 +89,9 @@ def balanced_weights(labels: Tensor, marginal: Tensor, target: Tensor) -> Tensor
 
 
 def rescaled(values: Tensor) -> Tensor:
-    """Values (N,) mapped to [0, 1] by their extremes; all 0 where they are equal, as in a batch of one."""
+    """Values (N,) mapped to [0, 1] by their extremes; all 0 where they are equal, as in a batch of
+    one.
+    """
     low, high = values.min(), values.max()
     return (
         (values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)

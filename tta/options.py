@@ -9,7 +9,9 @@ from tta.errors import InputError
 
 
 def option(default: Any, help: str) -> Any:
-    """A dataclass field with a default, copied for each instance, and the sentence that ``--help`` prints for it."""
+    """A dataclass field with a default, copied for each instance, and the sentence that ``--help``
+    prints for it.
+    """
     return field(
         default_factory=lambda: copy.deepcopy(default), metadata={"help": help, "default": default}
     )
@@ -51,5 +53,6 @@ def within(
         return
     if not ((low <= value if left else low < value) and (value <= high if right else value < high)):
         raise InputError(
-            f"{group}.{name}={value} is outside {'[' if left else '('}{low}, {high}{']' if right else ')'}"
+            f"{group}.{name}={value} is outside {'[' if left else '('}{low}, "
+            f"{high}{']' if right else ')'}"
         )

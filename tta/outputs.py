@@ -24,7 +24,8 @@ def check_width(head: nn.Module, name: str, num_classes: int) -> None:
     if width != num_classes and (width, num_classes) != (1, 2):
         remedy = f"num_classes={max(width, 2)}" if width > 0 else "a network with a classifier"
         raise InputError(
-            f"{name!r}, taken for the classifier, has {width} output(s), and num_classes={num_classes}: give {remedy}, or "
+            f"{name!r}, taken for the classifier, has {width} output(s), and "
+            f"num_classes={num_classes}: give {remedy}, or "
             "the name of the layer whose input counts as features, head=NAME"
         )
 
@@ -32,8 +33,8 @@ def check_width(head: nn.Module, name: str, num_classes: int) -> None:
 def as_logits(output: Any, num_classes: int) -> Tensor:
     """The logits (N, C) in what a network answers.
 
-    A tuple, list or dictionary gives its first tensor of that shape. One logit z, (N,) or (N, 1), is that of the second of two
-    classes: the first has 0, and softmax of both is the sigmoid of z.
+    A tuple, list or dictionary gives its first tensor of that shape. One logit z, (N,) or (N, 1),
+    is that of the second of two classes: the first has 0, and softmax of both is the sigmoid of z.
 
     Args:
         output: a tensor, or tensors in a tuple, list or dictionary.
@@ -52,7 +53,8 @@ def as_logits(output: Any, num_classes: int) -> Tensor:
             return torch.cat([torch.zeros_like(one), one], 1)
     found = ", ".join(str(tuple(tensor.shape)) for tensor in tensors) or "no tensor"
     raise InputError(
-        f"the network answers with {type(output).__name__} ({found}), which holds no logits of shape (images, {num_classes}): "
+        f"the network answers with {type(output).__name__} ({found}), which holds no logits of "
+        f"shape (images, {num_classes}): "
         "give num_classes as the network has them, or a module whose forward returns its logits"
     )
 

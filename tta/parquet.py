@@ -17,7 +17,8 @@ def check_parquet() -> None:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise InputError(
-            "predictions.parquet=true needs a package that is not installed: pip install '.[parquet]'"
+            "predictions.parquet=true needs a package that is not installed: pip install "
+            "'.[parquet]'"
         ) from error
 
 
@@ -25,7 +26,8 @@ def to_parquet(path: Path, target: Path) -> None:
     """Turn a CSV file of ours into Parquet, block by block.
 
     Args:
-        path: the CSV file; its numbers become numbers, its text is taken out of the quotes for spreadsheets.
+        path: the CSV file; its numbers become numbers, its text is taken out of the quotes for
+            spreadsheets.
         target: the Parquet file.
     """
     import pyarrow as pa

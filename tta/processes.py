@@ -1,7 +1,8 @@
-"""A program in several processes: the first one speaks and writes, and none is left behind or lost without a word.
+"""A program in several processes: the first one speaks and writes, and none is left behind or lost
+without a word.
 
-Lightning starts the others with the program's own command line (or torchrun and SLURM start all). They share training or the
-stream; what comes after it is for the first process alone.
+Lightning starts the others with the program's own command line (or torchrun and SLURM start all).
+They share training or the stream; what comes after it is for the first process alone.
 """
 
 import os

@@ -1,7 +1,8 @@
-"""References between options, ``${seed}``: followed within a YAML file of the user's, and nowhere else.
+"""References between options, ``${seed}``: followed within a YAML file of the user's, and nowhere
+else.
 
-What is configured is written to ``config.yaml`` and to loggers, and some of it comes from checkpoints: neither may read the
-environment.
+What is configured is written to ``config.yaml`` and to loggers, and some of it comes from
+checkpoints: neither may read the environment.
 """
 
 import re
@@ -29,22 +30,26 @@ def followed(node: Any, where: str) -> dict[str, Any]:
     for text in _texts(OmegaConf.to_container(node, resolve=False)):
         if "${" in _PLAIN.sub("", text):
             raise InputError(
-                f"{where} has {text!r}, which would read the environment or call a function, and options are written to "
-                "config.yaml and loggers: write the value itself (secrets have options of their own, "
+                f"{where} has {text!r}, which would read the environment or call a function, and "
+                "options are written to "
+                "config.yaml and loggers: write the value itself (secrets have options of their "
+                "own, "
                 "guard.alert.url=env:NAME)"
             )
     try:
         container = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(
-            f"{where} has a reference to an option that is not in the same file: write the value itself"
+            f"{where} has a reference to an option that is not in the same file: write the value "
+            "itself"
         ) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
 def refuse_references(values: Any, name: str) -> None:
-    """Refuse what still looks like a reference: it came with a checkpoint, say, and is never followed.
+    """Refuse what still looks like a reference: it came with a checkpoint, say, and is never
+    followed.
 
     Raises:
         InputError: there is one.
@@ -52,7 +57,8 @@ def refuse_references(values: Any, name: str) -> None:
     for text in _texts(values):
         if "${" in text:
             raise InputError(
-                f"{name} holds {text!r}, a reference from outside of your own YAML files, which is not followed: write the "
+                f"{name} holds {text!r}, a reference from outside of your own YAML files, which is "
+                "not followed: write the "
                 "value itself"
             )
 

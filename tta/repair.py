@@ -1,12 +1,14 @@
-"""Broken images: pixels that are no numbers, or so far from the source's that one image would outweigh all others."""
+"""Broken images: pixels that are no numbers, or so far from the source's that one image would
+outweigh all others.
+"""
 
 import torch
 from torch import Tensor, nn
 
 from tta.networks import Network
 
-#: A pixel is broken beyond so many times the magnitude of the source's pixels; and, where that is not known, beyond the second,
-#: whose squares still add up in single precision.
+#: A pixel is broken beyond so many times the magnitude of the source's pixels; and, where that is
+#: not known, beyond the second, whose squares still add up in single precision.
 _TIMES, _AT_ALL = 1e4, 1e9
 
 
@@ -14,7 +16,8 @@ def largest_pixel(model: nn.Module) -> float:
     """Magnitude up to which a pixel counts as sound.
 
     Args:
-        model: the source's network; ours knows the mean and standard deviation of the source's pixels.
+        model: the source's network; ours knows the mean and standard deviation of the source's
+            pixels.
     """
     if not isinstance(model, Network):
         return _AT_ALL
@@ -22,15 +25,17 @@ def largest_pixel(model: nn.Module) -> float:
 
 
 def repaired(images: Tensor, largest: float = _AT_ALL) -> tuple[Tensor, Tensor | None]:
-    """Images with broken pixels replaced, so that one broken image does not spoil its batch's statistics.
+    """Images with broken pixels replaced, so that one broken image does not spoil its batch's
+    statistics.
 
     Args:
         images: (N, channels, ...).
         largest: magnitude up to which a pixel is sound, from ``largest_pixel``.
 
     Returns:
-        The images, each broken pixel replaced by its channel's mean over the sound pixels of the batch (0 where there are
-        none); and the indices of the images that had such pixels, or None if all were sound.
+        The images, each broken pixel replaced by its channel's mean over the sound pixels of the
+        batch (0 where there are none); and the indices of the images that had such pixels, or None
+        if all were sound.
     """
     sound = torch.isfinite(images) & (
         images.abs() <= largest

@@ -59,7 +59,8 @@ def log_images(loggers: Iterable[Logger], images: Sequence[tuple[Tensor, str]]) 
 
     Args:
         loggers: of the run.
-        images: (channels, H, W) or (channels, D, H, W), scaled to 0..1, and what to write below each.
+        images: (channels, H, W) or (channels, D, H, W), scaled to 0..1, and what to write below
+            each.
     """
     for run in wandb_runs(loggers):
         if images:
@@ -164,7 +165,9 @@ def prediction_sample(
 
 
 def picture_of(image: Tensor) -> npt.NDArray[np.uint8]:
-    """An image as (H, W, 3 or 1) bytes: of a volume its middle slice, of unusual channels the first; large ones thinned."""
+    """An image as (H, W, 3 or 1) bytes: of a volume its middle slice, of unusual channels the
+    first; large ones thinned.
+    """
     if image.dim() == 4:
         image = image[:, image.shape[1] // 2]
     image = image if image.shape[0] in (1, 3) else image[:1]

@@ -1,4 +1,6 @@
-"""Metrics by subgroup, of groups instead of images, and with intervals: what ``stream_metrics`` says, asked more closely."""
+"""Metrics by subgroup, of groups instead of images, and with intervals: what ``stream_metrics``
+says, asked more closely.
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,8 +49,9 @@ def scores(
 
         - ``level``: what was scored and counted once, image or group;
         - ``images`` and ``groups``: how many were scored, in all and in each part;
-        - where asked for ``subgroups`` ({column: {value: metrics}}, values in their own order) and ``worst`` ({column: the
-          value of the lowest balanced accuracy, and that, among those of ``FEW`` groups or more where there are any});
+        - where asked for ``subgroups`` ({column: {value: metrics}}, values in their own order) and
+          ``worst`` ({column: the value of the lowest balanced accuracy, and that, among those of
+          ``FEW`` groups or more where there are any});
         - where asked for ``intervals``, of all and of each part; of the AUROC of all only.
     """
     images = (labels >= 0).long()
@@ -100,7 +103,8 @@ def check_groups(labels: Column, groups: Column, columns: Mapping[str, Column]) 
         odd = np.flatnonzero(value != first[code])
         if len(odd):
             raise InputError(
-                f"data.aggregate=group needs one {name} a group, and group {names[code[odd[0]]]} has several: "
+                f"data.aggregate=group needs one {name} a group, and group {names[code[odd[0]]]} "
+                "has several: "
                 "score images instead, data.aggregate=image, or make the groups smaller"
             )
 
@@ -117,8 +121,8 @@ def pooled(
         domains: (N,).
 
     Returns:
-        In order of first appearance, of G groups: row of the first image (G,); group of each image (N,); mean probabilities
-        (G, C) and labels (G,).
+        In order of first appearance, of G groups: row of the first image (G,); group of each image
+        (N,); mean probabilities (G, C) and labels (G,).
     """
     keys: dict[tuple[str, str], int] = {}
     of = [keys.setdefault(pair, len(keys)) for pair in zip(groups.tolist(), domains, strict=True)]
@@ -136,7 +140,9 @@ def named_values(values: Column) -> npt.NDArray[Any]:
 
 
 def in_order(values: Iterable[str]) -> list[str]:
-    """A column's values as a person would list them: numbers and bands by size, what is unknown last."""
+    """A column's values as a person would list them: numbers and bands by size, what is unknown
+    last.
+    """
 
     def place(value: str) -> tuple[bool, list[tuple[bool, float, str]]]:
         parts = re.split(r"(\d+)", value)
@@ -222,7 +228,8 @@ def worst_of(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     """The value of the lowest balanced accuracy, and that; None where no part has one.
 
     Args:
-        parts: metrics by a column's value; those of fewer than ``FEW`` groups count only if there are no others.
+        parts: metrics by a column's value; those of fewer than ``FEW`` groups count only if there
+            are no others.
     """
     known = {value: part for value, part in parts.items() if "balanced_accuracy" in part}
     enough = {value: part for value, part in known.items() if part["groups"] >= FEW} or known

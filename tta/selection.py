@@ -9,7 +9,8 @@ from tta.normalization import is_norm
 
 
 def find_head(model: nn.Module, name: str | None = None) -> nn.Module:
-    """The layer whose input counts as features: the module called ``name``, or else the last Linear.
+    """The layer whose input counts as features: the module called ``name``, or else the last
+    Linear.
 
     Raises:
         InputError: there is none.
@@ -18,26 +19,30 @@ def find_head(model: nn.Module, name: str | None = None) -> nn.Module:
     if name is not None:
         if name not in modules:
             raise InputError(
-                f"head={name!r} is not a module of {type(model).__name__}; its modules: {_some(modules)}"
+                f"head={name!r} is not a module of {type(model).__name__}; its modules: "
+                f"{_some(modules)}"
             )
         return modules[name]
     linear = [module for module in modules.values() if isinstance(module, nn.Linear)]
     if not linear:
         raise InputError(
-            f"{type(model).__name__} has no Linear layer to take features from: name its classifier, head=NAME"
+            f"{type(model).__name__} has no Linear layer to take features from: name its "
+            "classifier, head=NAME"
         )
     return linear[-1]
 
 
 def norm_affine(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, nn.Parameter]:
-    """Weights and biases of the normalisation layers, by their names in ``model.named_parameters()``.
+    """Weights and biases of the normalisation layers, by their names in
+    ``model.named_parameters()``.
 
     Args:
         model: any network.
         exclude: names of submodules whose layers are left alone.
 
     Raises:
-        InputError: the network has no such parameter, or an excluded name is not one of its modules.
+        InputError: the network has no such parameter, or an excluded name is not one of its
+            modules.
     """
     _check_modules(model, exclude)
     found = {
@@ -49,8 +54,10 @@ def norm_affine(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, nn.P
     if not found:
         excluded = " outside the excluded ones" if exclude else ""
         raise InputError(
-            f"{type(model).__name__} has no normalisation layer with weights that could be adapted{excluded} (looked for "
-            "BatchNorm, InstanceNorm, GroupNorm and LayerNorm): build it with affine normalisation layers, or use "
+            f"{type(model).__name__} has no normalisation layer with weights that could be "
+            f"adapted{excluded} (looked for "
+            "BatchNorm, InstanceNorm, GroupNorm and LayerNorm): build it with affine normalisation "
+            "layers, or use "
             "the method source"
         )
     return found
@@ -70,7 +77,8 @@ def parameters_outside(model: nn.Module, exclude: Sequence[str]) -> dict[str, nn
     }
     if not found:
         raise InputError(
-            f"exclude={list(exclude)} leaves no parameter of {type(model).__name__} to adapt: exclude fewer modules"
+            f"exclude={list(exclude)} leaves no parameter of {type(model).__name__} to adapt: "
+            "exclude fewer modules"
         )
     return found
 
@@ -78,10 +86,11 @@ def parameters_outside(model: nn.Module, exclude: Sequence[str]) -> dict[str, nn
 def last_stage(model: nn.Module) -> list[str]:
     """Names of the modules that form the last stage of a network, found by position.
 
-    Sharpness-aware and entropy-filtering methods leave the last stage alone (``layer4`` of a ResNet, the last quarter of a
-    transformer's blocks), since its features are the most sensitive. Looked for here: the innermost module that holds all
-    normalisation layers; among its children the last that holds several, with what follows it. Where that is most of the
-    network, as with a list of blocks, it is the last quarter of the blocks instead.
+    Sharpness-aware and entropy-filtering methods leave the last stage alone (``layer4`` of a
+    ResNet, the last quarter of a transformer's blocks), since its features are the most sensitive.
+    Looked for here: the innermost module that holds all normalisation layers; among its children
+    the last that holds several, with what follows it. Where that is most of the network, as with a
+    list of blocks, it is the last quarter of the blocks instead.
 
     Returns:
         Names for ``exclude``; none where the network has fewer than two normalisation layers.
@@ -108,12 +117,15 @@ def _check_modules(model: nn.Module, names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise InputError(
-                f"exclude: {name!r} is not a module of {type(model).__name__}; its modules: {_some(known)}"
+                f"exclude: {name!r} is not a module of {type(model).__name__}; its modules: "
+                f"{_some(known)}"
             )
 
 
 def _units(model: nn.Module, prefix: str, norms: Sequence[str]) -> list[str]:
-    """Children that hold normalisation layers, of the innermost module at or below ``prefix`` that has several."""
+    """Children that hold normalisation layers, of the innermost module at or below ``prefix`` that
+    has several.
+    """
     while True:
         module = model.get_submodule(prefix)
         children = [f"{prefix}.{name}".lstrip(".") for name, _ in module.named_children()]

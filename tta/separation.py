@@ -1,7 +1,7 @@
 """How far apart the classes lie in feature space: pure functions of features and labels.
 
-The measure is class-balanced: unlike the trace ratio with empirical proportions, it hardly moves when the proportions of
-the classes do, so that label shift alone is not mistaken for a collapse.
+The measure is class-balanced: unlike the trace ratio with empirical proportions, it hardly moves
+when the proportions of the classes do, so that label shift alone is not mistaken for a collapse.
 """
 
 from typing import NamedTuple
@@ -53,7 +53,8 @@ def class_moments(features: Tensor, labels: Tensor, num_classes: int) -> ClassMo
 
 
 def merge(past: ClassMoments, batch: ClassMoments, decay: float | Tensor = 1.0) -> ClassMoments:
-    """Moments of both together, the past's counting ``decay`` times, or (C,) times (Chan et al.'s pairwise update).
+    """Moments of both together, the past's counting ``decay`` times, or (C,) times (Chan et al.'s
+    pairwise update).
 
     Exact for ``decay`` 1: merging batches equals taking the moments of all samples at once.
     """
@@ -67,9 +68,11 @@ def merge(past: ClassMoments, batch: ClassMoments, decay: float | Tensor = 1.0) 
 
 
 def separation_of(moments: ClassMoments, min_count: float = 2.0) -> Tensor:
-    """J: mean squared distance between class means over the mean variance within classes, in O(C·D).
+    """J: mean squared distance between class means over the mean variance within classes, in
+    O(C·D).
 
-    J = mean over class pairs ‖m_c − m_c′‖² / mean over classes of tr S_c, over the classes with enough samples.
+    J = mean over class pairs ‖m_c − m_c′‖² / mean over classes of tr S_c, over the classes with
+    enough samples.
 
     Args:
         moments: moments of the classes.
@@ -82,7 +85,8 @@ def separation_of(moments: ClassMoments, min_count: float = 2.0) -> Tensor:
     classes = enough.sum()
     center = (moments.mean * enough[:, None]).sum(0) / classes.clamp(min=1)
     means = (moments.mean - center) * enough[:, None]
-    # With centred means, the mean squared distance over pairs is 2/(K−1) times the summed squared norms.
+    # With centred means, the mean squared distance over pairs is 2/(K−1) times the summed squared
+    # norms.
     between = 2 * means.square().sum() / (classes - 1).clamp(min=1)
     within = (enough * moments.scatter / moments.counts.clamp(min=1)).sum() / classes.clamp(min=1)
     return between / within.clamp(min=1e-12)  # finite also where nothing varies within classes

@@ -27,7 +27,8 @@ def wagered(
 ) -> tuple[list[float], Wager]:
     """Settle the bet on each value, one after the other (Bar et al., NeurIPS 2024).
 
-    Wealth grows by the factor 1 + ε(u − ½); the bet ε follows the gradient of its logarithm, in steps that are free of scale.
+    Wealth grows by the factor 1 + ε(u − ½); the bet ε follows the gradient of its logarithm, in
+    steps that are free of scale.
 
     Args:
         values: u, in [0, 1].
@@ -77,7 +78,9 @@ class MeanBound(NamedTuple):
         return self.total / max(self.seen, 1.0)
 
     def lower(self, alpha: float) -> float:
-        """The bound: with probability 1 − α, the mean is above it at every look; −∞ where nothing was seen."""
+        """The bound: with probability 1 − α, the mean is above it at every look; −∞ where nothing
+        was seen.
+        """
         return (
             (self.weighted - math.log(1 / alpha) - self.penalty) / self.weights
             if self.seen
@@ -86,10 +89,12 @@ class MeanBound(NamedTuple):
 
 
 def bounded(values: Iterable[float], bound: MeanBound, alpha: float) -> MeanBound:
-    """Take numbers into the bound: empirical Bernstein, predictable plug-in (Waudby-Smith & Ramdas, JRSS B 2024, th. 2).
+    """Take numbers into the bound: empirical Bernstein, predictable plug-in (Waudby-Smith & Ramdas,
+    JRSS B 2024, th. 2).
 
-    The weight of the n-th number is λ = √(2 ln(1/α) / (σ̂² n ln(1 + n))), at most ½, of the variance σ̂² before it; mean and
-    variance are estimated as if there had been a ½ and a variance of ¼ at the start.
+    The weight of the n-th number is λ = √(2 ln(1/α) / (σ̂² n ln(1 + n))), at most ½, of the
+    variance σ̂² before it; mean and variance are estimated as if there had been a ½ and a variance
+    of ¼ at the start.
 
     Args:
         values: in [0, 1]; True counts as 1.

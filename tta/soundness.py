@@ -1,4 +1,6 @@
-"""Whether what a checkpoint holds fits together; a damaged model would else serve at chance, and not say so."""
+"""Whether what a checkpoint holds fits together; a damaged model would else serve at chance, and
+not say so.
+"""
 
 import math
 from collections.abc import Mapping
@@ -43,7 +45,9 @@ def check_plain(content: Any) -> None:
 
 
 def oddity_of(value: Tensor) -> str:
-    """Why a loaded tensor is no plain array of values, as words behind its name; empty where it is one."""
+    """Why a loaded tensor is no plain array of values, as words behind its name; empty where it is
+    one.
+    """
     if value.layout != torch.strided:
         return "is sparse"
     if value.is_meta:
@@ -102,7 +106,9 @@ def check_adapted(state: Any) -> None:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves out random values: of tensors without memory, drawing them would load torch's compiler, for seconds."""
+    """Leaves out random values: of tensors without memory, drawing them would load torch's
+    compiler, for seconds.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None

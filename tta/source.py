@@ -90,7 +90,9 @@ class Evaluation(NamedTuple):
 def evaluate(
     network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int
 ) -> Evaluation:
-    """Predict all batches with the source's weights and statistics, on the device of the network."""
+    """Predict all batches with the source's weights and statistics, on the device of the
+    network.
+    """
     method = create_method("source", network, num_classes=num_classes)
     device = network.mean.device
     predictions, labels = [], []
@@ -119,10 +121,12 @@ def channel_moments(batches: Iterable[Mapping[str, Any]]) -> tuple[Tensor, Tenso
 
 
 def source_statistics(train: Evaluation, val: Evaluation, num_classes: int) -> dict[str, Any]:
-    """Class-wise feature statistics, separation, temperature and entropy quantiles of a source model.
+    """Class-wise feature statistics, separation, temperature and entropy quantiles of a source
+    model.
 
     Args:
-        train: its predictions of the training images, which give the features' statistics by true class.
+        train: its predictions of the training images, which give the features' statistics by true
+            class.
         val: of the validation images, which give the rest.
         num_classes: C.
 
@@ -151,10 +155,11 @@ def source_statistics(train: Evaluation, val: Evaluation, num_classes: int) -> d
 def fisher_information(
     network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int
 ) -> dict[str, Tensor] | None:
-    """Diagonal Fisher information of the normalisation layers' weights and biases, as EATA regularises them.
+    """Diagonal Fisher information of the normalisation layers' weights and biases, as EATA
+    regularises them.
 
-    Squared gradients of the cross-entropy to the network's own predictions, under batch statistics, averaged over batches of
-    64 (Niu et al., ICML 2022).
+    Squared gradients of the cross-entropy to the network's own predictions, under batch statistics,
+    averaged over batches of 64 (Niu et al., ICML 2022).
 
     Args:
         network: the source model.
@@ -162,8 +167,8 @@ def fisher_information(
         num_classes: C.
 
     Returns:
-        A tensor on the CPU for each parameter, by its name in ``network.named_parameters()``; None where there is no image or
-        the network has no such layer.
+        A tensor on the CPU for each parameter, by its name in ``network.named_parameters()``; None
+        where there is no image or the network has no such layer.
     """
     if not any(is_norm(module) for module in network.modules()):
         return None
@@ -189,11 +194,12 @@ def fisher_information(
 def layer_moments(
     network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int
 ) -> dict[str, Tensor] | None:
-    """What each class looks like to each BatchNorm layer, by which ``normalization=auto`` tells a new scanner from a new mix.
+    """What each class looks like to each BatchNorm layer, by which ``normalization=auto`` tells a
+    new scanner from a new mix.
 
     Returns:
-        Mean and mean square (2, C, channels) by layer; None where there is no such layer, or where the table would outgrow the
-        network because there are so many classes.
+        Mean and mean square (2, C, channels) by layer; None where there is no such layer, or where
+        the table would outgrow the network because there are so many classes.
     """
     method = create_method("source", network, num_classes=num_classes)
     moments = class_conditional_moments(method.model, batches, num_classes, network.mean.device)
@@ -202,7 +208,8 @@ def layer_moments(
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature T in [0.05, 20] that minimises the cross-entropy of logits / T (Guo et al., ICML 2017).
+    """The temperature T in [0.05, 20] that minimises the cross-entropy of logits / T (Guo et al.,
+    ICML 2017).
 
     Args:
         logits: (N, C).

@@ -1,4 +1,6 @@
-"""Where a run is logged: to Weights & Biases, offline unless asked otherwise, and to Lightning's other loggers."""
+"""Where a run is logged: to Weights & Biases, offline unless asked otherwise, and to Lightning's
+other loggers.
+"""
 
 import os
 import re
@@ -38,7 +40,8 @@ class WandbConfig:
 
     mode: Literal["online", "offline", "disabled"] = option(
         "offline",
-        "online, offline (sync later) or disabled; WANDB_MODE, where set, decides between the first two",
+        "online, offline (sync later) or disabled; WANDB_MODE, where set, decides between the "
+        "first two",
     )
     project: str = option("holdfast", "project on W&B")
     entity: str | None = option(None, "team or user on W&B")
@@ -65,7 +68,8 @@ class WandbConfig:
                 for word in (value if isinstance(value, list) else str(value).split())
             ):
                 raise InputError(
-                    f"wandb.{name} looks like a W&B key: secrets belong into the environment, WANDB_API_KEY"
+                    f"wandb.{name} looks like a W&B key: secrets belong into the environment, "
+                    "WANDB_API_KEY"
                 )
         if self.images < 0:
             raise InputError("wandb.images must not be negative")
@@ -88,7 +92,8 @@ def create_loggers(
 ) -> list[Logger]:
     """Start the loggers of a run; of several processes, only the first has any.
 
-    Training always leaves ``csv/metrics.csv``; what adaptation and benchmark measure is in CSV files of their own anyway.
+    Training always leaves ``csv/metrics.csv``; what adaptation and benchmark measure is in CSV
+    files of their own anyway.
 
     Args:
         config: W&B.
@@ -132,13 +137,16 @@ def logger_names(words: Any) -> list[str]:
     for name in names:
         if name not in ("csv", *_LOGGERS):
             raise InputError(
-                f"unknown logger {name!r}: {closest(str(name), ['csv', *_LOGGERS])}; W&B is asked for by wandb.mode"
+                f"unknown logger {name!r}: {closest(str(name), ['csv', *_LOGGERS])}; W&B is asked "
+                "for by wandb.mode"
             )
     return [name for name in dict.fromkeys(names) if name != "csv"]
 
 
 def own_name(name: str) -> str:
-    """The name, with its id where W&B's sweep agent started the run: one folder would not do for all of them."""
+    """The name, with its id where W&B's sweep agent started the run: one folder would not do for
+    all of them.
+    """
     run = os.environ.get("WANDB_RUN_ID")
     return f"{name}-{run}" if run and os.environ.get("WANDB_SWEEP_ID") else name
 
@@ -171,7 +179,9 @@ def alert(loggers: Iterable[Logger], title: str, text: str) -> None:
 
 
 def finish(loggers: Iterable[Logger]) -> None:
-    """Close the loggers, as failed where an exception is on its way, so that the next run in this process starts its own."""
+    """Close the loggers, as failed where an exception is on its way, so that the next run in this
+    process starts its own.
+    """
     failed = sys.exc_info()[0] is not None
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -188,11 +198,13 @@ def _wandb(
         return []
     if mode != "online" and config.resume != "never":
         raise InputError(
-            f"wandb.resume={config.resume} needs wandb.mode=online: an offline run cannot be gone on with, but "
+            f"wandb.resume={config.resume} needs wandb.mode=online: an offline run cannot be gone "
+            "on with, but "
             "wandb.group=NAME keeps its runs together"
         )
     try:
-        # The run is started here and handed over: a WandbLogger that starts it leaves WANDB_MODE behind in the environment.
+        # The run is started here and handed over: a WandbLogger that starts it leaves WANDB_MODE
+        # behind in the environment.
         run = wandb.init(
             name=config.name or name,
             dir=folder,
@@ -211,7 +223,8 @@ def _wandb(
         )
     except (wandb.errors.Error, ValueError) as error:
         raise InputError(
-            f"W&B does not start ({said(error)}): export WANDB_API_KEY, or log offline and sync later, wandb.mode=offline"
+            f"W&B does not start ({said(error)}): export WANDB_API_KEY, or log offline and sync "
+            "later, wandb.mode=offline"
         ) from error
     for metrics, axis in _AXES[job_type].items():
         run.define_metric(axis)
@@ -228,7 +241,8 @@ def _tensorboard(folder: Path, name: str, project: str) -> Logger:
 
 
 def _mlflow(folder: Path, name: str, project: str) -> Logger:
-    # Where to and with which credentials is MLflow's own business, and stands in its variables of the environment.
+    # Where to and with which credentials is MLflow's own business, and stands in its variables of
+    # the environment.
     uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.resolve()}/mlflow.db")
     return MLFlowLogger(experiment_name=project, run_name=name, tracking_uri=uri)
 

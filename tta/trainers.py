@@ -1,4 +1,6 @@
-"""Which arguments of Lightning's Trainer a program passes on: those that say where and how, not what is served or kept."""
+"""Which arguments of Lightning's Trainer a program passes on: those that say where and how, not
+what is served or kept.
+"""
 
 import inspect
 from collections.abc import Mapping
@@ -9,7 +11,8 @@ from lightning import Trainer
 
 from tta.errors import InputError
 
-#: Where and how a stream is computed; all others change which images are served, or how a method learns.
+#: Where and how a stream is computed; all others change which images are served, or how a method
+#: learns.
 _SERVING = frozenset(
     {
         *("accelerator", "strategy", "devices", "num_nodes", "precision", "deterministic"),

@@ -1,4 +1,6 @@
-"""Random views of images, for methods that ask a network about the same image twice; 2D and 3D, on any device."""
+"""Random views of images, for methods that ask a network about the same image twice; 2D and 3D, on
+any device.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,10 +8,12 @@ from torch import Tensor
 
 
 def random_view(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
-    """Each image flipped, turned, shifted, scaled, and changed in brightness, contrast and noise, by chance.
+    """Each image flipped, turned, shifted, scaled, and changed in brightness, contrast and noise,
+    by chance.
 
-    The ranges at strength 1 are those of CoTTA's augmentation (Wang et al., CVPR 2022): 15 degrees, 1/16 of the side, scale
-    0.9 to 1.1, contrast 0.8 to 1.2, noise 0.005; values stay within the batch's range.
+    The ranges at strength 1 are those of CoTTA's augmentation (Wang et al., CVPR 2022): 15 degrees,
+    1/16 of the side, scale 0.9 to 1.1, contrast 0.8 to 1.2, noise 0.005; values stay within the
+    batch's range.
 
     Args:
         images: (N, channels, H, W) or (N, channels, D, H, W).
@@ -63,7 +67,8 @@ def shuffled_patches(images: Tensor, count: int, generator: torch.Generator) -> 
     """Cut each image into ``count`` patches a side and put them together in a random order.
 
     Args:
-        images: (N, channels, ...) with sides of at least ``count``; sides that ``count`` does not divide are resized for it.
+        images: (N, channels, ...) with sides of at least ``count``; sides that ``count`` does not
+            divide are resized for it.
         count: patches a side.
         generator: on the CPU.
 

@@ -18,10 +18,12 @@ _KEYS = ("weights", "state_dict", "model_state_dict", "model", "network", "net")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict of a file: one of ours, Lightning's or MONAI's, or a plain one; nothing but tensors is ever loaded.
+    """The state dict of a file: one of ours, Lightning's or MONAI's, or a plain one; nothing but
+    tensors is ever loaded.
 
     Args:
-        path: the file; or the folder of a MONAI bundle (``models/model.pt``) or of a run of ours (``source.ckpt``).
+        path: the file; or the folder of a MONAI bundle (``models/model.pt``) or of a run of ours
+            (``source.ckpt``).
 
     Raises:
         InputError: no such file, or none that holds a state dict and loads safely.
@@ -45,7 +47,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen unrelated types on what it does not load
         raise InputError(
-            f"weights={file} does not load as weights alone (it is damaged, or a whole model or TorchScript, which hold code): "
+            f"weights={file} does not load as weights alone (it is damaged, or a whole model or "
+            "TorchScript, which hold code): "
             "save its state dict, torch.save(model.state_dict(), FILE)"
         ) from error
     tensors = _state_dict(content)
@@ -69,12 +72,14 @@ def adopt(
     Args:
         network: of the kind that the weights were trained as.
         path: as ``read_weights`` takes it.
-        description: of the network, from ``create_network``, so that a refusal can name what would fit.
+        description: of the network, from ``create_network``, so that a refusal can name what would
+            fit.
         order: which of the file's outputs each class is; None: they are in the classes' order.
         outputs: how many outputs the file should have; looked at where there is an ``order``.
 
     Raises:
-        InputError: something that the network needs is missing, of another shape (the sentence holds the report) or no number.
+        InputError: something that the network needs is missing, of another shape (the sentence
+            holds the report) or no number.
     """
     tensors = with_head(read_weights(path), network.head.out_features, order, outputs)
     result = match(network, tensors)
@@ -94,8 +99,10 @@ def _refuse_misfit(
     if heads and not result.missing and heads == set(result.misshapen):
         theirs, ours = (shape[0] for shape in result.misshapen[heads.pop()])
         raise InputError(
-            f"weights={path} fits but for its head, which tells {theirs} classes where the data has {ours}: "
-            "give images with the classes that the network was trained on, or name its outputs in their order, "
+            f"weights={path} fits but for its head, which tells {theirs} classes where the data "
+            f"has {ours}: "
+            "give images with the classes that the network was trained on, or name its outputs in "
+            "their order, "
             "weights_classes=[...]"
         )
     channels = [shapes for shapes in result.misshapen.values() if _differ_in_channels(*shapes)]
@@ -106,7 +113,8 @@ def _refuse_misfit(
             else (shape[0] for shape in result.misshapen["mean"])
         )
         raise InputError(
-            f"weights={path} was trained on images of {theirs} channel(s), and the data's have {ours}: give images with as many"
+            f"weights={path} was trained on images of {theirs} channel(s), and the data's have "
+            f"{ours}: give images with as many"
         )
     if not result.fits:
         raise InputError(
@@ -123,16 +131,20 @@ def _refuse_no_numbers(path: str | Path, network: Network, result: Match) -> Non
             raise InputError(f"weights={path}: {name} {oddity}: save it as a plain tensor")
         if not given.is_floating_point():
             raise InputError(
-                f"weights={path}: {name} holds {given.dtype}, not floating-point numbers: save them before quantisation"
+                f"weights={path}: {name} holds {given.dtype}, not floating-point numbers: save "
+                "them before quantisation"
             )
         if not given.isfinite().all():
             raise InputError(
-                f"weights={path}: {name} holds values that are not finite: take an earlier checkpoint"
+                f"weights={path}: {name} holds values that are not finite: take an earlier "
+                "checkpoint"
             )
 
 
 def _remedy(tensors: Mapping[str, Tensor], description: Mapping[str, Any] | None) -> str:
-    """What to do where tensors don't fit, as far as it can be told: networks are built and compared."""
+    """What to do where tensors don't fit, as far as it can be told: networks are built and
+    compared.
+    """
     fitting = [] if description is None else _fitting(tensors, description)
     if fitting:
         return f"it fits {' or '.join(fitting)}"
@@ -168,7 +180,9 @@ def _kinds() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _differ_in_channels(theirs: tuple[int, ...], ours: tuple[int, ...]) -> bool:
-    """Whether two shapes are of a first convolution for images of other channels: no other layer takes in 1 or 3."""
+    """Whether two shapes are of a first convolution for images of other channels: no other layer
+    takes in 1 or 3.
+    """
     alike = len(theirs) == len(ours) > 2 and theirs[0] == ours[0] and theirs[2:] == ours[2:]
     return alike and {theirs[1], ours[1]} <= {1, 2, 3, 4}
 

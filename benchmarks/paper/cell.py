@@ -1,4 +1,6 @@
-"""The cells of one stream: each method unguarded, on the normalisation that it was published with."""
+"""The cells of one stream: each method unguarded, on the normalisation that it was published
+with.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +16,8 @@ from benchmarks.tables import Row
 from tta.marginal import marginal_drift, predicted_counts, prediction_bias
 from tta.metrics import stream_metrics
 
-#: What is measured of a pass, and again of the stream's last quarter, under names that end in ``_last``.
+#: What is measured of a pass, and again of the stream's last quarter, under names that end in
+#: ``_last``.
 MEASURES = ("beta", "tv", "balanced_accuracy", "auroc")
 #: Columns of ``results.csv``.
 RESULTS = (*KEYS, *MEASURES, *(f"{name}_last" for name in MEASURES), "seconds")
@@ -59,8 +62,8 @@ def measures(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) 
         class_names: of the C classes.
 
     Returns:
-        ``MEASURES``: β and total variation between the marginals of predicted and true classes, balanced accuracy and macro
-        AUROC in percent; None where undefined.
+        ``MEASURES``: β and total variation between the marginals of predicted and true classes,
+        balanced accuracy and macro AUROC in percent; None where undefined.
     """
     last = slice(len(labels) * 3 // 4, None)
     whole = _measures(probabilities, labels, class_names)

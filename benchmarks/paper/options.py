@@ -15,7 +15,9 @@ _OPTIMIZERS = ("adam", "sgd")
 
 @dataclass
 class PaperConfig(StudyConfig):
-    """Options of ``benchmark.py study=paper``: the first of a list is the centre, the others are tried one axis at a time."""
+    """Options of ``benchmark.py study=paper``: the first of a list is the centre, the others are
+    tried one axis at a time.
+    """
 
     study: Literal["paper"] = option("paper", "what is measured")
     methods: list[str] = option(

@@ -46,7 +46,8 @@ def markdown(rows: Sequence[Row], config: PaperConfig) -> str:
             _along("batch_size", sorted(config.batch_sizes), own, config, stream)
             for stream, own in parts.items()
         ],
-        "Bias beforehand, and harm: runs whose β grew by more than .02 / whose balanced accuracy fell by more than a point": [
+        "Bias beforehand, and harm: runs whose β grew by more than .02 / whose balanced accuracy "
+        "fell by more than a point": [
             _bands(own, config, stream, reference)
             for stream, own in parts.items()
             for reference in REFERENCES
@@ -140,11 +141,10 @@ def _along(
                     " / ".join(_shown(spread(point, name), _MEASURES[name][1]) for name in _SHORT)
                 )
             lines.append([target, f"`{title_of(method)}`", *cells])
-    return (
-        f"{_first_upper(stream_title(stream))}:\n\n{_table(['target', 'method', *map(str, found)], lines)}"
-        if lines
-        else ""
-    )
+    if not lines:
+        return ""
+    table = _table(["target", "method", *map(str, found)], lines)
+    return f"{_first_upper(stream_title(stream))}:\n\n{table}"
 
 
 def _bands(rows: Sequence[Row], config: PaperConfig, stream: str, reference: str) -> str:

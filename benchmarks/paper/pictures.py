@@ -1,4 +1,6 @@
-"""The study's pictures: bias before and after, accuracy against bias, the mirror failure, batch sizes."""
+"""The study's pictures: bias before and after, accuracy against bias, the mirror failure, batch
+sizes.
+"""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -49,7 +51,9 @@ def draw(rows: Sequence[Row], config: PaperConfig) -> dict[str, Figure]:
 
 
 def bias(rows: Sequence[Row], config: PaperConfig) -> Figure:
-    """A panel a stream, a line a target through source, control and methods: β in the last quarter, mean over seeds."""
+    """A panel a stream, a line a target through source, control and methods: β in the last quarter,
+    mean over seeds.
+    """
     methods, targets = methods_in(rows), list(dict.fromkeys(map(target_title, rows)))
     figure, panels = _panels(1, len(config.streams), width=5.2, height=4.2)
     for axes, stream in zip(panels, config.streams, strict=True):
@@ -89,7 +93,9 @@ def bias(rows: Sequence[Row], config: PaperConfig) -> Figure:
 
 
 def accuracy(rows: Sequence[Row], config: PaperConfig) -> Figure:
-    """A panel a stream, a dot a run: what an update does to bias and to balanced accuracy, against the control."""
+    """A panel a stream, a dot a run: what an update does to bias and to balanced accuracy, against
+    the control.
+    """
     changes = [row for row in against_control(rows) if row["method"] in config.methods]
     figure, panels = _panels(1, len(config.streams), width=4.6, height=3.8)
     for axes, stream in zip(panels, config.streams, strict=True):
@@ -132,7 +138,9 @@ def accuracy(rows: Sequence[Row], config: PaperConfig) -> Figure:
 
 
 def mirror(rows: Sequence[Row], config: PaperConfig) -> Figure:
-    """Skewed streams at their longest: balanced accuracy and β of the last quarter, by target; thin lines: range of seeds."""
+    """Skewed streams at their longest: balanced accuracy and β of the last quarter, by target; thin
+    lines: range of seeds.
+    """
     methods = [m for m in (*REFERENCES, *config.close) if m in methods_in(rows)]
     targets = list(dict.fromkeys(map(target_title, rows)))
     figure, panels = _panels(2, 1, width=3.6 + 1.2 * len(targets), height=2.5)
@@ -181,7 +189,9 @@ def mirror(rows: Sequence[Row], config: PaperConfig) -> Figure:
 
 
 def batch_sizes(rows: Sequence[Row], config: PaperConfig) -> Figure:
-    """A panel a target and stream: balanced accuracy of the last quarter against the batch size; bands: seeds' range."""
+    """A panel a target and stream: balanced accuracy of the last quarter against the batch size;
+    bands: seeds' range.
+    """
     methods = [m for m in (*REFERENCES, *config.close) if m in methods_in(rows)]
     points = list(dict.fromkeys((target_title(row), row["stream"]) for row in rows))
     figure, panels = _panels(1, len(points), width=3.1, height=3.2, same=True)

@@ -14,7 +14,8 @@ from tta.methods.settings import UpdateConfig
 #: What names a row of ``results.csv``.
 STREAM = ("data", "target", "shift", "severity", "stream", "batch_size", "images", "seed")
 KEYS = (*STREAM, "method", "optimizer", "lr")
-#: Before adaptation: the source itself, and the control, which has its weights and the methods' statistics.
+#: Before adaptation: the source itself, and the control, which has its weights and the methods'
+#: statistics.
 REFERENCES = ("source", "norm")
 
 

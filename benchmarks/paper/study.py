@@ -23,7 +23,8 @@ _COLUMNS = {"results": RESULTS, "errors": (*KEYS, "error")}
 
 
 def run_study(config: PaperConfig) -> dict[str, Any]:
-    """Run the cells that are not there yet, or put shards together; then write summary and pictures, and a page if asked.
+    """Run the cells that are not there yet, or put shards together; then write summary and
+    pictures, and a page if asked.
 
     Returns:
         The content of ``summary.json``.

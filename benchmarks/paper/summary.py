@@ -11,9 +11,11 @@ from benchmarks.paper.options import PaperConfig
 from benchmarks.paper.plan import KEYS, REFERENCES, STREAM
 from benchmarks.tables import Row, key_of
 
-#: The measures of a stream's last quarter: after adaptation, and of the references on the same images.
+#: The measures of a stream's last quarter: after adaptation, and of the references on the same
+#: images.
 AFTER = tuple(f"{name}_last" for name in MEASURES)
-#: Bias beforehand up to which the paper's pairs were hardly harmed, and from which on all had it amplified.
+#: Bias beforehand up to which the paper's pairs were hardly harmed, and from which on all had it
+#: amplified.
 _LOW, _HIGH = 0.1, 0.31
 _BANDS = ("low", "middle", "high")
 #: By how much bias must grow, and balanced accuracy fall (points), to count.
@@ -38,7 +40,9 @@ class Spread(NamedTuple):
 
 
 def at(rows: Iterable[Row], config: PaperConfig, **axes: Any) -> list[Row]:
-    """The rows at the centre, or elsewhere on the axes that are named; references have neither optimiser nor rate."""
+    """The rows at the centre, or elsewhere on the axes that are named; references have neither
+    optimiser nor rate.
+    """
     optimizer = axes.get("optimizer", config.optimizers[0])
     rate = config.lr[optimizer] * config.rates[0]
     centre = {
@@ -73,7 +77,9 @@ def over_targets(rows: Iterable[Row], measure: str) -> float | None:
 
 
 def against_control(rows: Sequence[Row]) -> list[Row]:
-    """Each row with what its measures are above those of its stream's control; rows of streams without one are left out."""
+    """Each row with what its measures are above those of its stream's control; rows of streams
+    without one are left out.
+    """
     controls = {key_of(row, STREAM): row for row in rows if row["method"] == "norm"}
     pairs = [(row, controls.get(key_of(row, STREAM))) for row in rows]
     return [
@@ -84,7 +90,9 @@ def against_control(rows: Sequence[Row]) -> list[Row]:
 
 
 class Band(NamedTuple):
-    """Runs of a method whose bias beforehand lay in a band: how many, and in how many of them it grew, or accuracy fell."""
+    """Runs of a method whose bias beforehand lay in a band: how many, and in how many of them it
+    grew, or accuracy fell.
+    """
 
     runs: int
     amplified: int
@@ -96,11 +104,13 @@ def bands(rows: Sequence[Row], reference: str) -> dict[str, dict[str, Band]]:
 
     Args:
         rows: of any points.
-        reference: whose bias over the stream counts as that before: source, or norm for the control.
+        reference: whose bias over the stream counts as that before: source, or norm for the
+            control.
 
     Returns:
-        Band ``low`` (β up to .1), ``middle`` and ``high`` (from .31 on); *amplified*: in the last quarter β is more than .02
-        above the control's on the same images; *worse*: balanced accuracy is more than a point below.
+        Band ``low`` (β up to .1), ``middle`` and ``high`` (from .31 on); *amplified*: in the last
+        quarter β is more than .02 above the control's on the same images; *worse*: balanced
+        accuracy is more than a point below.
     """
     before = {key_of(row, STREAM): row["beta"] for row in rows if row["method"] == reference}
     found: dict[str, dict[str, Band]] = {}
@@ -120,9 +130,10 @@ def summarize(rows: Sequence[Row], config: PaperConfig) -> dict[str, Any]:
     """The content of ``summary.json``.
 
     Returns:
-        ``cells``, ``seeds``, ``centre`` (by stream and method, the measures of the last quarter, mean over targets), ``bands``
-        (by stream, reference and method, over the shifts at the centre) and ``points`` (each with mean and deviation over
-        seeds); what is undefined or infinite is None.
+        ``cells``, ``seeds``, ``centre`` (by stream and method, the measures of the last quarter,
+        mean over targets), ``bands`` (by stream, reference and method, over the shifts at the
+        centre) and ``points`` (each with mean and deviation over seeds); what is undefined or
+        infinite is None.
     """
     keys = tuple(key for key in KEYS if key != "seed")
     ordered = sorted(rows, key=lambda row: key_of(row, keys))
@@ -174,7 +185,9 @@ def as_table(summary: dict[str, Any]) -> str:
 
 
 def title_of(method: str) -> str:
-    """How tables and pictures call a method: the un-updated network under the methods' statistics is the control."""
+    """How tables and pictures call a method: the un-updated network under the methods' statistics
+    is the control.
+    """
     return "control" if method == "norm" else method
 
 

@@ -1,4 +1,6 @@
-"""Published guards, each a policy on the same interface; to add one, write a file and name it here."""
+"""Published guards, each a policy on the same interface; to add one, write a file and name it
+here.
+"""
 
 from collections.abc import Mapping
 

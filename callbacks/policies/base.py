@@ -1,4 +1,6 @@
-"""What a published guard is: a rule that looks at each batch's prediction and says what becomes of the model."""
+"""What a published guard is: a rule that looks at each batch's prediction and says what becomes of
+the model.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -56,7 +58,8 @@ def alarm(
 class Policy(ABC):
     """Base of the policies; one says how it is configured, what it remembers, and how it judges.
 
-    Policies correct only the model. They have no control to serve from, so a batch leaves with the adapted prediction.
+    Policies correct only the model. They have no control to serve from, so a batch leaves with the
+    adapted prediction.
 
     Args:
         config: settings, of the class's ``Config``.
@@ -69,9 +72,11 @@ class Policy(ABC):
     paper: ClassVar[str]
     #: Fields of the source checkpoint that are needed.
     uses: ClassVar[tuple[str, ...]] = ()
-    #: Functions that the guarded module must have; with ``control`` among them, it is asked about each batch.
+    #: Functions that the guarded module must have; with ``control`` among them, it is asked about
+    #: each batch.
     needs: ClassVar[tuple[str, ...]] = ("reset",)
-    #: Whether the ruling depends on the prediction: then a batch without a finite row is passed over.
+    #: Whether the ruling depends on the prediction: then a batch without a finite row is passed
+    #: over.
     watches: ClassVar[bool] = True
     #: Attributes that the next ruling depends on.
     remembers: ClassVar[tuple[str, ...]] = ()
@@ -92,8 +97,10 @@ class Policy(ABC):
         """Look at a batch, after the model was updated on it.
 
         Args:
-            prediction: of the rows that are finite: logits (N, C), features (N, D), made before the update.
-            control: what the un-updated network says of the same rows, where the policy ``needs`` it.
+            prediction: of the rows that are finite: logits (N, C), features (N, D), made before the
+                update.
+            control: what the un-updated network says of the same rows, where the policy ``needs``
+                it.
         """
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""ASR's adaptive and selective reset: when mean logits concentrate on few classes, restore the last layers."""
+"""ASR's adaptive and selective reset: when mean logits concentrate on few classes, restore the last
+layers.
+"""
 
 import math
 from dataclasses import dataclass
@@ -36,9 +38,10 @@ class ConcentrationConfig:
 class Concentration(Policy):
     """Watches E, the entropy of the softmax of a batch's mean logits, against a threshold T.
 
-    Where E < T, the last ``share`` + ``growth`` (T − E) of the adapted tensors, at most all, are restored and T starts anew.
-    Elsewhere T moves to E by ``rate`` times the share of labels on which adapted and control agree. With two classes T starts
-    at 0, below which E never is; it only fires once T has risen. ASR's regulariser, part of a loss, is no part of the policy.
+    Where E < T, the last ``share`` + ``growth`` (T − E) of the adapted tensors, at most all, are
+    restored and T starts anew. Elsewhere T moves to E by ``rate`` times the share of labels on
+    which adapted and control agree. With two classes T starts at 0, below which E never is; it only
+    fires once T has risen. ASR's regulariser, part of a loss, is no part of the policy.
     """
 
     Config: ClassVar[type] = ConcentrationConfig
@@ -60,7 +63,10 @@ class Concentration(Policy):
         if gap > 0:
             share = min(self.config.share + self.config.growth * gap, 1.0)
             self.restart()
-            message = f"Mean logits have an entropy of {value:.3f} nats, below {evidence['threshold']:.3f}."
+            message = (
+                f"Mean logits have an entropy of {value:.3f} nats, below "
+                f"{evidence['threshold']:.3f}."
+            )
             return alarm("concentration", message, evidence, Action("restore_last", share))
         agreed = (prediction.logits.argmax(1) == control.logits.argmax(1)).float().mean().item()
         self.threshold -= self.config.rate * agreed * gap

@@ -1,4 +1,6 @@
-"""PeTTA's divergence: the further class features have left the source, the harder weights are pulled back."""
+"""PeTTA's divergence: the further class features have left the source, the harder weights are
+pulled back.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,7 +23,8 @@ class DivergenceConfig:
     )
     pull: float = option(
         0.1,
-        "share of the way to the source that weights go each batch where features have left it wholly; published: 10 lr",
+        "share of the way to the source that weights go each batch where features have left it "
+        "wholly; published: 10 lr",
     )
     threshold: float = option(
         0.9, "divergence, in [0, 1], above which there is an alarm; it changes nothing"
@@ -35,10 +38,11 @@ class DivergenceConfig:
 class Divergence(Policy):
     """After each batch, weights go ``pull`` times γ of the way back to the source's.
 
-    γ is 1 − exp(−d), d the mean squared distance of the running feature means of the batch's predicted classes to the source's,
-    in units of its variance. PeTTA knows no reset: it adds a pull to the source of weight 10 γ to its loss, by
-    which a step of gradient descent takes weights 10 γ lr of the way back. That is done here, whatever the method's loss;
-    the default belongs to a rate of .01. The slower teacher, PeTTA's other half, is left to the method of that name.
+    γ is 1 − exp(−d), d the mean squared distance of the running feature means of the batch's
+    predicted classes to the source's, in units of its variance. PeTTA knows no reset: it adds a
+    pull to the source of weight 10 γ to its loss, by which a step of gradient descent takes weights
+    10 γ lr of the way back. That is done here, whatever the method's loss; the default belongs to a
+    rate of .01. The slower teacher, PeTTA's other half, is left to the method of that name.
     """
 
     Config: ClassVar[type] = DivergenceConfig
@@ -54,7 +58,9 @@ class Divergence(Policy):
         self.above = False
 
     def judge(self, prediction: Prediction, control: Prediction | None = None) -> Ruling:
-        """Move the running means, and pull by the divergence; the alarm is raised when it passes the threshold."""
+        """Move the running means, and pull by the divergence; the alarm is raised when it passes
+        the threshold.
+        """
         features = prediction.features.float()
         self.mean, present = running_class_means(
             self.mean.to(features), features, prediction.logits.argmax(1), self.config.memory

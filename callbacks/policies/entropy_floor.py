@@ -16,7 +16,8 @@ class EntropyFloorConfig:
 
     floor: float = option(
         0.029,
-        "mean entropy, as a fraction of ln C, below which to reset; published: .2 nats for 1000 classes",
+        "mean entropy, as a fraction of ln C, below which to reset; published: .2 nats for 1000 "
+        "classes",
     )
     memory: float = option(0.9, "memory of the running mean entropy, per batch")
 
@@ -28,8 +29,8 @@ class EntropyFloorConfig:
 class EntropyFloor(Policy):
     """A full reset when the running mean of the batches' mean entropy is below ``floor`` ln C.
 
-    SAR takes the mean over its reliable samples, at perturbed weights. A policy sees the prediction alone, and takes it over
-    all samples.
+    SAR takes the mean over its reliable samples, at perturbed weights. A policy sees the prediction
+    alone, and takes it over all samples.
     """
 
     Config: ClassVar[type] = EntropyFloorConfig

@@ -20,9 +20,10 @@ _SAYS = {
 class PolicyGuard(Guard):
     """Judge each batch by a policy, and correct the module as that was published.
 
-    Only the model is corrected: the batch leaves with the adapted prediction, also where it raised the alarm or is not
-    finite. What was found is left in the step's outputs: ``verdict``, ``served_by``, ``statistics`` (the policy's evidence)
-    and ``events``. Corrections that a policy makes on every batch are no events.
+    Only the model is corrected: the batch leaves with the adapted prediction, also where it raised
+    the alarm or is not finite. What was found is left in the step's outputs: ``verdict``,
+    ``served_by``, ``statistics`` (the policy's evidence) and ``events``. Corrections that a policy
+    makes on every batch are no events.
 
     Args:
         policy: of ``POLICIES``.
@@ -43,7 +44,8 @@ class PolicyGuard(Guard):
         ]
         if missing:
             raise InputError(
-                f"{type(self.policy).__name__} needs {' and '.join(f'{name}()' for name in missing)} of "
+                f"{type(self.policy).__name__} needs "
+                f"{' and '.join(f'{name}()' for name in missing)} of "
                 f"{type(pl_module).__name__}: define them, or use AdaptationModule"
             )
 
@@ -93,7 +95,9 @@ class PolicyGuard(Guard):
         self.policy.load_state_dict(state_dict["policy"])
 
     def _judge(self, module: Any, adapted: Prediction, batch: Any) -> Ruling:
-        """The policy's ruling on the finite rows of all processes; a NaN would stay in its running means for good."""
+        """The policy's ruling on the finite rows of all processes; a NaN would stay in its running
+        means for good.
+        """
         adapted = _of_all(adapted)
         rows = torch.isfinite(adapted.logits).all(1) & torch.isfinite(adapted.features).all(1)
         control = _of_all(module.control(batch)) if "control" in self.policy.needs else None

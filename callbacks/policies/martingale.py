@@ -33,8 +33,9 @@ class MartingaleConfig:
 class Martingale(Policy):
     """A full reset when the wealth of POEM's bet has reached 1/α, looked at after each batch.
 
-    While u = F(H) is uniform, F being the source's distribution function of entropies H, wealth is a martingale, and reaches
-    1/α with probability α at most (Ville, 1939). It is betting again from nothing after a reset.
+    While u = F(H) is uniform, F being the source's distribution function of entropies H, wealth is
+    a martingale, and reaches 1/α with probability α at most (Ville, 1939). It is betting again from
+    nothing after a reset.
     """
 
     Config: ClassVar[type] = MartingaleConfig
@@ -63,5 +64,8 @@ class Martingale(Policy):
             return Ruling(evidence=evidence)
         self.restart()
         way = "higher" if wager.bet > 0 else "lower"
-        message = f"Entropies are {way} than the source's: the bet on it has won exp({wager.log_wealth:.1f})."
+        message = (
+            f"Entropies are {way} than the source's: the bet on it has won "
+            f"exp({wager.log_wealth:.1f})."
+        )
         return alarm("entropy_distribution", message, evidence)

@@ -1,4 +1,6 @@
-"""A confidence sequence on a proxy of the risk: how often predictions are unsurer than the source's surely were."""
+"""A confidence sequence on a proxy of the risk: how often predictions are unsurer than the source's
+surely were.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -32,10 +34,12 @@ class ProxyRiskConfig:
 
 
 class ProxyRisk(Policy):
-    """A full reset when the lower confidence bound on the rate of uncertain predictions exceeds the source's + tolerance.
+    """A full reset when the lower confidence bound on the rate of uncertain predictions exceeds the
+    source's + tolerance.
 
-    The bound holds at every look (empirical Bernstein with predictable weights: Waudby-Smith & Ramdas, JRSS B 2024): while
-    each sample is uncertain with a probability within the tolerance, it errs, ever, with probability α at most.
+    The bound holds at every look (empirical Bernstein with predictable weights: Waudby-Smith &
+    Ramdas, JRSS B 2024): while each sample is uncertain with a probability within the tolerance, it
+    errs, ever, with probability α at most.
     """
 
     Config: ClassVar[type] = ProxyRiskConfig
@@ -61,5 +65,8 @@ class ProxyRisk(Policy):
         if evidence["risk_bound"] <= allowed:
             return Ruling(evidence=evidence)
         self.restart()
-        message = f"At least {evidence['risk_bound']:.0%} of predictions are uncertain; {allowed:.0%} would pass."
+        message = (
+            f"At least {evidence['risk_bound']:.0%} of predictions are uncertain; "
+            f"{allowed:.0%} would pass."
+        )
         return alarm("risk", message, evidence)

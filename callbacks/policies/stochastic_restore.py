@@ -1,4 +1,6 @@
-"""CoTTA's stochastic restoration: a random part of the weights goes back to the source after every batch."""
+"""CoTTA's stochastic restoration: a random part of the weights goes back to the source after every
+batch.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,7 +24,9 @@ class StochasticRestoreConfig:
 
 
 class StochasticRestore(Policy):
-    """Each element of the adapted tensors returns to the source with a fixed probability. It never raises an alarm."""
+    """Each element of the adapted tensors returns to the source with a fixed probability. It never
+    raises an alarm.
+    """
 
     Config: ClassVar[type] = StochasticRestoreConfig
     config: StochasticRestoreConfig

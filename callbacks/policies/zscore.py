@@ -16,7 +16,9 @@ from tta.options import option, within
 
 @dataclass
 class ZScoreConfig:
-    """Reset when the recent predicted marginal leaves its running mean by too many standard deviations."""
+    """Reset when the recent predicted marginal leaves its running mean by too many standard
+    deviations.
+    """
 
     threshold: float = option(3.0, "largest |z| of a class's share that passes")
     window: int = option(10, "recent batches that are held against those before")
@@ -29,10 +31,12 @@ class ZScoreConfig:
 
 
 class ZScore(Policy):
-    """A full reset when a class's share of the recent predictions differs from its share before by |z| > ``threshold``.
+    """A full reset when a class's share of the recent predictions differs from its share before by
+    |z| > ``threshold``.
 
-    Shares are taken batch by batch; their standard deviation among the earlier batches, at least one prediction of a batch,
-    is the unit. z of two means over w and n batches is their difference over σ √(1/w + 1/n).
+    Shares are taken batch by batch; their standard deviation among the earlier batches, at least
+    one prediction of a batch, is the unit. z of two means over w and n batches is their difference
+    over σ √(1/w + 1/n).
     """
 
     Config: ClassVar[type] = ZScoreConfig

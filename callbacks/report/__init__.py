@@ -1,1 +1,3 @@
-"""A run as one HTML page that needs nothing else: what is kept for it on the way, and how it is drawn and written."""
+"""A run as one HTML page that needs nothing else: what is kept for it on the way, and how it is
+drawn and written.
+"""

@@ -20,7 +20,9 @@ _SHORT = 34
 
 
 class Shown(NamedTuple):
-    """One image of the sheet: id, what is known of it, and (channels, *spatial) as the network sees it."""
+    """One image of the sheet: id, what is known of it, and (channels, *spatial) as the network sees
+    it.
+    """
 
     name: str
     about: str

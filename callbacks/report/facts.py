@@ -120,14 +120,17 @@ class View:
         self.colors = class_colors(torch.bincount(shown, minlength=len(self.names)))
 
     def score(self, name: str, rows: Tensor | None = None) -> float:
-        """Balanced accuracy of a model in percent, over all that is scored or some, by a mask (M,)."""
+        """Balanced accuracy of a model in percent, over all that is scored or some, by a mask
+        (M,).
+        """
         rows = torch.ones(len(self.scored.labels), dtype=torch.bool) if rows is None else rows
         return balanced_accuracy(
             self.scored.models[name].predictions[rows], self.scored.labels[rows], len(self.names)
         )
 
     def gap(self, rows: Tensor | None = None) -> str | None:
-        """Balanced accuracy of what was served against the control's, with its interval where groups are no few.
+        """Balanced accuracy of what was served against the control's, with its interval where
+        groups are no few.
 
         None: there is no control, or no label.
         """

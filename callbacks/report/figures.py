@@ -55,7 +55,8 @@ def thinned(values: Numbers, pick: np.ufunc | None) -> tuple[Numbers, Numbers]:
 
     Args:
         values: (N,), NaN where there is none.
-        pick: what stands for a bin: ``np.fmin``, say, where low values matter; None: its last value.
+        pick: what stands for a bin: ``np.fmin``, say, where low values matter; None: its last
+            value.
 
     Returns:
         Place of each bin's centre (M,), counted from 0, and its value (M,).
@@ -236,8 +237,8 @@ def source_axes(mean: Tensor, var: Tensor, prevalence: Tensor) -> tuple[Tensor, 
         prevalence: (C,) share of each class; those without an image are left out.
 
     Returns:
-        Centre (D,) and two orthonormal axes (D, 2): the principal components of the between-class scatter plus the diagonal
-        of the scatter within classes.
+        Centre (D,) and two orthonormal axes (D, 2): the principal components of the between-class
+        scatter plus the diagonal of the scatter within classes.
     """
     known = prevalence > 0
     share = (prevalence[known] / prevalence[known].sum()).double()
@@ -260,7 +261,8 @@ def projections(
     colors: Mapping[int, str],
     by_label: bool,
 ) -> list[Callable[[], Figure]]:
-    """A figure a window: its features in the source's plane, all on one scale, with the source's class means.
+    """A figure a window: its features in the source's plane, all on one scale, with the source's
+    class means.
 
     Args:
         windows: features.
@@ -408,7 +410,9 @@ def reliability(models: Mapping[str, tuple[Tensor, Tensor]], bins: int = 10) -> 
 
 
 def class_colors(counts: Tensor) -> dict[int, str]:
-    """Colours of the classes, or of the most frequent ones where there are more than colours; by class, in their order."""
+    """Colours of the classes, or of the most frequent ones where there are more than colours; by
+    class, in their order.
+    """
     if len(counts) <= len(COLORS):
         return dict(enumerate(COLORS[: len(counts)]))
     frequent = sorted(counts.argsort(descending=True, stable=True)[: len(COLORS)].tolist())
@@ -427,14 +431,18 @@ def _stacked(figure: Figure, count: int) -> list[Axes]:
 
 
 def _over_batches(axes: Axes, count: int) -> None:
-    """The axis that all figures of the stream share, so that they can be held against each other."""
+    """The axis that all figures of the stream share, so that they can be held against each
+    other.
+    """
     axes.set_xlabel("batch")
     axes.set_xlim(-0.5, max(count - 0.5, 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
 
 
 def _mark(axes: Axes, events: Rows) -> None:
-    """Lines at corrections, and fainter ones where the statistics changed; none where they would hide the curve."""
+    """Lines at corrections, and fainter ones where the statistics changed; none where they would
+    hide the curve.
+    """
     for kind, style in (("correction", "-"), ("choice", ":")):
         batches = [event["batch"] for event in events if event["event"] == kind]
         for batch in batches if len(batches) <= _MARKS else ():

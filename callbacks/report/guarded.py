@@ -31,7 +31,8 @@ def what_happened(view: View) -> list[str]:
     skipped = sum(bool(row.get("skipped")) for row in view.facts.rows)
     if skipped:
         lines.append(
-            f"{skipped} of {len(view.facts.rows)} batches taught the model nothing; events.jsonl says why."
+            f"{skipped} of {len(view.facts.rows)} batches taught the model nothing; events.jsonl "
+            "says why."
         )
     return (
         [page.items(lines)] if lines else [page.paragraph("Nothing that called for a correction.")]
@@ -39,7 +40,9 @@ def what_happened(view: View) -> list[str]:
 
 
 def guard(view: View) -> list[str]:
-    """Verdicts, and the statistics behind them with their thresholds; of an unguarded run only what it has."""
+    """Verdicts, and the statistics behind them with their thresholds; of an unguarded run only what
+    it has.
+    """
     rows, events = view.facts.rows, view.facts.events
     if not any(row.get("verdict") for row in rows):
         text = (
@@ -49,8 +52,10 @@ def guard(view: View) -> list[str]:
     parts = [
         page.figure(
             lambda: figures.timeline(rows, events),
-            "What the guard thought of each batch, under which normalisation statistics the model worked, and which "
-            "model's prediction left (of a mixture, trace.csv has the shares). Of batches too many to draw, the gravest "
+            "What the guard thought of each batch, under which normalisation statistics the model "
+            "worked, and which "
+            "model's prediction left (of a mixture, trace.csv has the shares). Of batches too many "
+            "to draw, the gravest "
             "verdict counts.",
             "Verdicts.",
         )
@@ -67,8 +72,10 @@ def guard(view: View) -> list[str]:
             ("drift", drift, thresholds.watch_drift, "high"),
         ]
         caption = (
-            "R: class separation of the adapted model over the control's. Drift: total variation between their predicted "
-            "marginals. Dashed: beyond it the guard watches closely. Vertical: corrections; dotted, other statistics."
+            "R: class separation of the adapted model over the control's. Drift: total variation "
+            "between their predicted "
+            "marginals. Dashed: beyond it the guard watches closely. Vertical: corrections; "
+            "dotted, other statistics."
         )
         parts.append(
             page.figure(lambda: figures.measures(rows, events, panels), caption, "What is watched.")
@@ -81,7 +88,8 @@ def guard(view: View) -> list[str]:
             for name in SUMS
         ]
         caption = (
-            "By how much R fell short, drift exceeded and other statistics led, summed over checks; an alarm is raised above "
+            "By how much R fell short, drift exceeded and other statistics led, summed over "
+            "checks; an alarm is raised above "
             "the dashed line. "
             "(Drift alone alarms only where the statistics are chosen.)"
         )
@@ -91,7 +99,8 @@ def guard(view: View) -> list[str]:
     else:
         parts.append(
             page.paragraph(
-                "The adapted model was never compared with its control: nothing was adapted, or not for long enough."
+                "The adapted model was never compared with its control: nothing was adapted, or "
+                "not for long enough."
             )
         )
     return [page.grid("two", [*parts, *losses(view)])]

@@ -1,4 +1,6 @@
-"""What a report needs of a run besides its records: the adapted model's own answers and features, and the sums that alarm."""
+"""What a report needs of a run besides its records: the adapted model's own answers and features,
+and the sums that alarm.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -23,7 +25,9 @@ WINDOW = 400
 
 
 class Part(NamedTuple):
-    """What is kept of a batch: features (N, D), predicted classes (N,), true classes (N,), distance to the source."""
+    """What is kept of a batch: features (N, D), predicted classes (N,), true classes (N,), distance
+    to the source.
+    """
 
     features: Tensor
     predictions: Tensor
@@ -60,11 +64,12 @@ class Window:
 
 
 class AdaptedObserver(Callback):
-    """Keeps the adapted model's answers and a few windows of its features; place it before the guard.
+    """Keeps the adapted model's answers and a few windows of its features; place it before the
+    guard.
 
-    Memory stays bounded: a class an image, and three windows of at most ``WINDOW`` images each, and of a third of the stream
-    (of a larger batch every so many-th image is taken). Of several processes, windows hold the share of the one that writes
-    the page.
+    Memory stays bounded: a class an image, and three windows of at most ``WINDOW`` images each, and
+    of a third of the stream (of a larger batch every so many-th image is taken). Of several
+    processes, windows hold the share of the one that writes the page.
 
     Args:
         guard: whose alarms are waited for; None without one.
@@ -74,7 +79,8 @@ class AdaptedObserver(Callback):
     Attributes:
         start: the first images.
         alarm: the last images before the first alarm; None without one.
-        farthest: the images that lay farthest from the source's classes, of all windows but the first.
+        farthest: the images that lay farthest from the source's classes, of all windows but the
+            first.
         end: the last images.
     """
 

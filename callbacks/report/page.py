@@ -1,7 +1,9 @@
-"""One HTML file that holds all it shows: text, tables, and figures as inline SVG that follow a light or a dark theme.
+"""One HTML file that holds all it shows: text, tables, and figures as inline SVG that follow a
+light or a dark theme.
 
-Every function takes plain text and escapes it, so that an image's id or a class's name never becomes markup; what they return
-is HTML. The page asks for nothing from elsewhere, and its content security policy forbids it to.
+Every function takes plain text and escapes it, so that an image's id or a class's name never
+becomes markup; what they return is HTML. The page asks for nothing from elsewhere, and its content
+security policy forbids it to.
 """
 
 import base64
@@ -19,7 +21,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from PIL import Image
 
-#: Colours that stand for the page's own in a figure, and become them: text, secondary text, lines, background.
+#: Colours that stand for the page's own in a figure, and become them: text, secondary text, lines,
+#: background.
 INK, SOFT, LINE, CARD = "#010203", "#010204", "#010205", "#010206"
 _THEMED = {INK: "currentColor", SOFT: "var(--soft)", LINE: "var(--line)", CARD: "var(--card)"}
 #: Of classes and runs; each is told from the others, and from the page, under both themes.
@@ -99,10 +102,13 @@ def page(
         for at, name, parts in shown
     )
     return (
-        f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{_escaped(title)}</title>"
+        "<!doctype html>\n<html lang='en'><head><meta "
+        f"charset='utf-8'><title>{_escaped(title)}</title>"
         f"<meta http-equiv='Content-Security-Policy' content=\"{_POLICY}\">"
-        f"<meta name='viewport' content='width=device-width, initial-scale=1'><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{_escaped(title)}</h1><p class='lead'>{_escaped(lead)}</p>{''.join(head)}\n<nav>{links}</nav>\n"
+        "<meta name='viewport' content='width=device-width, "
+        f"initial-scale=1'><style>{_STYLE}</style></head>\n"
+        f"<body><h1>{_escaped(title)}</h1><p "
+        f"class='lead'>{_escaped(lead)}</p>{''.join(head)}\n<nav>{links}</nav>\n"
         f"{body}</body></html>\n"
     )
 
@@ -183,7 +189,8 @@ def figure(draw: Callable[[], Figure], caption: str, title: str = "", *, wide: b
     """A matplotlib figure as inline SVG, in the colours of the page.
 
     Args:
-        draw: makes the figure; it is called with matplotlib's settings for this page, and uses ``INK`` and its like.
+        draw: makes the figure; it is called with matplotlib's settings for this page, and uses
+            ``INK`` and its like.
         caption: below the figure.
         title: in bold before the caption.
         wide: it scrolls on a narrow screen, rather than shrink.
@@ -247,12 +254,13 @@ def picture(
 
 
 def as_picture(image: npt.NDArray[np.float32], stretch: bool = True) -> npt.NDArray[np.uint8]:
-    """(H, W) grey or (H, W, 3) coloured pixels of an image or of a volume's middle slice; what is not finite is black.
+    """(H, W) grey or (H, W, 3) coloured pixels of an image or of a volume's middle slice; what is
+    not finite is black.
 
     Args:
         image: (channels, H, W) or (channels, D, H, W).
-        stretch: from its darkest to its brightest, so that images that fill a small part of the source's range can be
-            told from black; else from 0 to 1.
+        stretch: from its darkest to its brightest, so that images that fill a small part of the
+            source's range can be told from black; else from 0 to 1.
     """
     if image.ndim == 4:
         image = image[:, image.shape[1] // 2]
@@ -295,7 +303,9 @@ def _embedded(image: npt.NDArray[np.float32], stretch: bool) -> str:
 
 
 def _inline(svg: str, label: str, wide: bool) -> str:
-    """A file's SVG as an element of the page: without what only a file needs, in the page's colours, and of legible size."""
+    """A file's SVG as an element of the page: without what only a file needs, in the page's
+    colours, and of legible size.
+    """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     opening, body = svg.split(">", 1)
@@ -307,7 +317,10 @@ def _inline(svg: str, label: str, wide: bool) -> str:
         body = body.replace(color, variable)
     width = float(view.group(1))
     size = f"max-width:{1.65 * width:.0f}px" + (f";min-width:{0.9 * width:.0f}px" if wide else "")
-    return f"<svg {view.group()} style='{size}' role='img' aria-label='{_escaped(label)}'>{body.strip()}"
+    return (
+        f"<svg {view.group()} style='{size}' role='img' "
+        f"aria-label='{_escaped(label)}'>{body.strip()}"
+    )
 
 
 def _cell(value: Any) -> str:

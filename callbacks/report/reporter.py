@@ -1,4 +1,6 @@
-"""What ``adapt.py`` calls for a report: watch the run, look at the stream once more, write the page."""
+"""What ``adapt.py`` calls for a report: watch the run, look at the stream once more, write the
+page.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +55,9 @@ class RunReporter:
         self.parts = 1
 
     def around(self, callbacks: Sequence[Callback]) -> list[Callback]:
-        """The run's callbacks between those of the report: one sees batches before the guard, one behind it."""
+        """The run's callbacks between those of the report: one sees batches before the guard, one
+        behind it.
+        """
         return [self.observer, *callbacks, *([self.sums] if self.sums else [])]
 
     def look_again(
@@ -128,7 +132,9 @@ class RunReporter:
 
 
 def _shareable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without addresses and commands that may hold a password: a page is passed around."""
+    """The settings without addresses and commands that may hold a password: a page is passed
+    around.
+    """
     guard = dict(settings["guard"])
     if guard.get("alert"):
         hidden = {key: "(set)" for key in ("url", "command") if guard["alert"].get(key) is not None}

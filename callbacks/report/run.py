@@ -1,4 +1,6 @@
-"""The report of a run of ``adapt.py``: what the stream did to the model, and what the guard did about it, on one page."""
+"""The report of a run of ``adapt.py``: what the stream did to the model, and what the guard did
+about it, on one page.
+"""
 
 import platform
 from datetime import datetime
@@ -106,8 +108,10 @@ def features(view: View) -> list[str]:
     ]
     by = "true" if view.labelled else "predicted"
     text = (
-        "The adapted model's features in the plane in which the source's vary most (principal components of its class "
-        f"means and variances, as the checkpoint holds them), coloured by {by} class; crosses are the source's class means."
+        "The adapted model's features in the plane in which the source's vary most (principal "
+        "components of its class "
+        f"means and variances, as the checkpoint holds them), coloured by {by} class; crosses are "
+        "the source's class means."
     )
     return [page.paragraph(text), view.legend(), page.grid("three", parts)]
 
@@ -119,7 +123,10 @@ def changes(view: View) -> list[str]:
     found = view.facts.unupdated.changes
     if not found:
         return [page.paragraph("What left is what the control says, image by image.")]
-    text = "Images of which the control, which learned nothing, says another class than what was served; the surest first. "
+    text = (
+        "Images of which the control, which learned nothing, says another class than what was "
+        "served; the surest first. "
+    )
     text += (
         "Each is shown from its darkest to its brightest pixel, and of a volume the middle slice."
     )
@@ -162,8 +169,10 @@ def settings(view: View) -> list[str]:
     if view.facts.unupdated is not None:
         parts.append(
             page.paragraph(
-                "Source and control were asked after the run, in a second pass over the stream without updates: the control "
-                "under the statistics that the guard had chosen at each batch, or the method's own where nobody chose."
+                "Source and control were asked after the run, in a second pass over the stream "
+                "without updates: the control "
+                "under the statistics that the guard had chosen at each batch, or the method's own "
+                "where nobody chose."
             )
         )
     return parts

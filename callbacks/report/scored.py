@@ -21,7 +21,8 @@ def accuracy(view: View) -> list[str]:
     if not view.labelled:
         return [
             page.paragraph(
-                "No image of this stream has a label, so nothing here says how accurate the predictions are."
+                "No image of this stream has a label, so nothing here says how accurate the "
+                "predictions are."
             )
         ]
     curves = {name: model.predictions for name, model in view.models.items()}
@@ -30,7 +31,8 @@ def accuracy(view: View) -> list[str]:
         curves = {**curves, "adapted": own}
     width = window_width(len(view.labels))
     caption = (
-        f"In a window of {page.counted(width, 'image')} that slides along the stream. Source and control learn nothing; "
+        f"In a window of {page.counted(width, 'image')} that slides along the stream. Source and "
+        "control learn nothing; "
         "adapted is the model's own answer, served what left."
     )
     events, batches = view.facts.events, len(view.facts.rows)
@@ -78,7 +80,10 @@ def few_note(rows: Sequence[Sequence[Any]], *columns: int) -> list[str]:
     """What the mark means, where a row has it."""
     if not any(str(row[column]).endswith("*") for row in rows for column in columns):
         return []
-    text = f"* fewer than {FEW} patients or slides: one more or less moves the figure by over {100 // FEW} points, "
+    text = (
+        f"* fewer than {FEW} patients or slides: one more or less moves the figure by over "
+        f"{100 // FEW} points, "
+    )
     text += "and an interval would promise too much."
     return [page.paragraph(text)]
 
@@ -114,8 +119,10 @@ def calibration(view: View) -> list[str]:
         for name, said in scored.models.items()
     }
     text = (
-        f"Above the diagonal a model is too modest, below it too sure. Expected calibration error of what was served: "
-        f"{view.facts.metrics['ece']:.1f} %. Bins of fewer than {figures.LEAST} {scored.unit}s are left out."
+        "Above the diagonal a model is too modest, below it too sure. Expected calibration error "
+        "of what was served: "
+        f"{view.facts.metrics['ece']:.1f} %. Bins of fewer than {figures.LEAST} {scored.unit}s are "
+        "left out."
     )
     return [page.grid("two", [page.figure(lambda: figures.reliability(drawn), text)])]
 
@@ -141,7 +148,8 @@ def groups(view: View) -> list[str]:
     if scored.unit == "group":
         text = (
             f"Scored: {page.counted(metrics['groups'], 'group')} (patients or slides) of "
-            f"{page.counted(metrics['images'], 'image')}, each by the mean probabilities of its images."
+            f"{page.counted(metrics['images'], 'image')}, each by the mean probabilities of its "
+            "images."
         )
         shown.append(page.paragraph(text))
     for name, (parts, values) in split.items():

@@ -1,4 +1,6 @@
-"""The stream once more, without updates: what source and control would have said, and where they disagree with what left."""
+"""The stream once more, without updates: what source and control would have said, and where they
+disagree with what left.
+"""
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -62,7 +64,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class Unupdated:
-    """A stream without updates: ``source`` and ``control``, and the largest changes of mind from control to what was served."""
+    """A stream without updates: ``source`` and ``control``, and the largest changes of mind from
+    control to what was served.
+    """
 
     source: Answers
     control: Answers
@@ -82,12 +86,14 @@ def unupdated_pass(
 ) -> Unupdated:
     """Ask the un-updated networks about a stream that was adapted to; all processes do so together.
 
-    The control is under the statistics that the guard had chosen at each batch; where nobody chose, under the method's own.
+    The control is under the statistics that the guard had chosen at each batch; where nobody chose,
+    under the method's own.
 
     Args:
         module: new, as it was before the run.
         batches: of the stream, from its start.
-        choices: the statistics in use at each batch of the run, None where nobody chose; the pass ends with them.
+        choices: the statistics in use at each batch of the run, None where nobody chose; the pass
+            ends with them.
         served: (N, C) probabilities that left, in stream order.
         device: to compute on.
         precision: context of the forward passes.
@@ -139,7 +145,8 @@ def _ask(module: AdaptationModule, images: Tensor, choice: str | None) -> tuple[
     if choice is None or module.twins is None:
         return source, module.control(batch).logits
     module.use(choice)
-    # Corrected statistics are a running average of the stream: they see it from the start, chosen or not.
+    # Corrected statistics are a running average of the stream: they see it from the start, chosen
+    # or not.
     said = module.candidates(
         batch, [name for name in module.twins.names if name in ("corrected", choice)]
     )

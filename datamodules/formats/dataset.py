@@ -164,7 +164,8 @@ def _check_decoder(dataset: Dataset) -> None:
         available = get_decoder(syntax).is_available
     except NotImplementedError as error:
         raise Unreadable(
-            f"is compressed as {syntax.name}, for which there is no decoder: write it anew as PNG or DICOM"
+            f"is compressed as {syntax.name}, for which there is no decoder: write it anew as PNG "
+            "or DICOM"
         ) from error
     if not available:
         raise Unreadable(f"is compressed as {syntax.name}: {_EXTRA} reads it")

@@ -24,7 +24,8 @@ class Decoded(NamedTuple):
             numbers, and for values in a unit.
         window: lower and upper end of a DICOM file's own display window.
         spacing: mm from one pixel to the next along each of the spatial axes, where known.
-        affine: (4, 4), from voxels (x, y, z) to RAS coordinates in mm, where known; z of a plane is 0.
+        affine: (4, 4), from voxels (x, y, z) to RAS coordinates in mm, where known; z of a plane is
+            0.
         inverted: low values are bright (MONOCHROME1). The pixels stay raw: the ends of the range
             change places when it is scaled.
         display: the pixels as the file says they are to be shown, float32 in 0..1, where that is no

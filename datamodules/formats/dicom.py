@@ -33,8 +33,9 @@ _FRAMES = "frames without positions are the planes of a volume, in their order"
 def read_dicom(path: Path) -> Decoded:
     """A file, or all slices of a series in a folder, in raw values.
 
-    A file of one frame is a plane as it is displayed, also alone in its folder. Slices, and frames with positions, are a volume
-    turned to RAS like a NIfTI file's; frames without are one as they are stored.
+    A file of one frame is a plane as it is displayed, also alone in its folder. Slices, and frames
+    with positions, are a volume turned to RAS like a NIfTI file's; frames without are one as they
+    are stored.
 
     Raises:
         Unreadable: it holds no image, or none that is sure to be read rightly.

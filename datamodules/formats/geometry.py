@@ -1,4 +1,6 @@
-"""Where the planes of a DICOM volume lie: their order, their orientation, and a mask's place in an image."""
+"""Where the planes of a DICOM volume lie: their order, their orientation, and a mask's place in an
+image.
+"""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +15,8 @@ from datamodules.formats.headers import Header
 #: Directions whose cosines differ by more are two.
 _DIRECTION = 1e-3
 
-#: Share of the distance of slices by which it may vary; positions are rounded when they are written.
+#: Share of the distance of slices by which it may vary; positions are rounded when they are
+#: written.
 _UNEVEN = 0.1
 
 #: Share of the distance of slices below which two are at one position, and mm that are none.
@@ -26,7 +29,8 @@ _OFF = 0.1
 _TILT = 0.0175
 _TILTED = "tilted slices are stacked as if they were not"
 
-#: Orientation of planes that lie on each other upwards, rows towards the front, columns to the right.
+#: Orientation of planes that lie on each other upwards, rows towards the front, columns to the
+#: right.
 _STORED_RAS = [[2, 1], [1, 1], [0, 1]]
 
 #: Part of a voxel, a voxel, by which the axes of a mask may run off its image's.
@@ -59,7 +63,9 @@ class Volume(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What is worth saying: planes that are pushed along themselves, as in a tilted gantry's CT."""
+        """What is worth saying: planes that are pushed along themselves, as in a tilted gantry's
+        CT.
+        """
         sides = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
         return _TILTED if np.abs(sides[:, 0] @ sides[:, 1:]).max() > _TILT else ""
 
@@ -137,7 +143,9 @@ def axes_of(headers: Sequence[Header]) -> Array | None:
 
 
 def distances(positions: Array, axes: Array) -> tuple[Array, list[int]]:
-    """(N,) places of planes along their normal in mm, ascending, and the order that makes them so."""
+    """(N,) places of planes along their normal in mm, ascending, and the order that makes them
+    so.
+    """
     along = positions @ axes[0]
     order = np.argsort(along, kind="stable")
     return along[order], order.tolist()
@@ -163,7 +171,8 @@ def volume_of(positions: Array, headers: Sequence[Header]) -> Volume | None:
         )
     if np.ptp(steps) > 2 * _UNEVEN * usual:
         raise Unreadable(
-            f"has slices {steps.min():.4g} to {steps.max():.4g} mm apart, so that some are missing: "
+            f"has slices {steps.min():.4g} to {steps.max():.4g} mm apart, so that some are "
+            "missing: "
             "complete it, or write it evenly as NIfTI"
         )
     first, last = positions[order[0]], positions[order[-1]]
@@ -188,7 +197,8 @@ def grid(axes: Array, first: Array, step: Array, header: Header, order: list[int
 
 
 def plane_affine(header: Header) -> Array | None:
-    """(4, 4), from (column, row, 0) of one plane to RAS coordinates in mm; None where it is not sure.
+    """(4, 4), from (column, row, 0) of one plane to RAS coordinates in mm; None where it is not
+    sure.
 
     It is only needed for a mask, so that what is wrong with it is no reason to refuse the plane.
     """

@@ -26,7 +26,8 @@ _GROUPS = {
 
 
 class Header:
-    """The attributes of one frame: of its own functional groups, then the shared ones, then the file.
+    """The attributes of one frame: of its own functional groups, then the shared ones, then the
+    file.
 
     An attribute without a value counts as absent.
 

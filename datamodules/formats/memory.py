@@ -18,7 +18,8 @@ def refuse_beyond_memory(size: float) -> None:
     free = available_memory()
     if size > free:
         raise Unreadable(
-            f"unpacks to {size / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB of memory are free: it is "
+            f"unpacks to {size / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB of memory are free: it "
+            "is "
             "damaged, or too large"
         )
 

@@ -79,7 +79,8 @@ def _channels_last(image: Any, pixels: Array) -> Array:
     colours = pixels.ndim > len(image.shape)
     if len(more) > 1 or (more and colours):
         raise Unreadable(
-            f"has {len(shape)} axes, {'x'.join(map(str, shape))}: expected a plane, a volume, or one with channels"
+            f"has {len(shape)} axes, {'x'.join(map(str, shape))}: expected a plane, a volume, or "
+            "one with channels"
         )
     return pixels.reshape(*shape[:3], -1)
 

@@ -51,7 +51,8 @@ def _upright(image: Image.Image) -> Array:
     whole = image.mode.startswith("I") or image.mode == "F"
     if not whole and (_bits(image) > 8 or ";16" in str(getattr(image, "tile", ""))):
         raise Unreadable(
-            f"has 16 bits a colour ({image.mode}), of which Pillow reads 8: write it as NIfTI or DICOM"
+            f"has 16 bits a colour ({image.mode}), of which Pillow reads 8: write it as NIfTI or "
+            "DICOM"
         )
     plain = _plain(image)
     ImageOps.exif_transpose(plain, in_place=True)

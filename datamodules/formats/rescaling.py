@@ -1,4 +1,6 @@
-"""DICOM's raw values and display windows: the modality and the VOI transformation of its standard (PS3.3 C.11)."""
+"""DICOM's raw values and display windows: the modality and the VOI transformation of its standard
+(PS3.3 C.11).
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -34,7 +36,8 @@ class Modality(NamedTuple):
     Attributes:
         slope: raw values a stored one.
         intercept: raw value of a stored 0.
-        stored: smallest and largest number that the file can store; None for floating-point numbers.
+        stored: smallest and largest number that the file can store; None for floating-point
+            numbers.
         table: its modality table.
         spans: whether raw values are in no unit, so that what the file can hold is what it spans.
     """
@@ -118,9 +121,11 @@ def _stored(frame: Frame) -> Ends | None:
 
 
 def raw(planes: Sequence[Frame]) -> tuple[list[Array], Ends | None]:
-    """Raw values of planes that belong together, all of one type, and what they span where that is known.
+    """Raw values of planes that belong together, all of one type, and what they span where that is
+    known.
 
-    The type is the files' own where nothing is rescaled, else int16, or float32 where that does not do.
+    The type is the files' own where nothing is rescaled, else int16, or float32 where that does not
+    do.
 
     Raises:
         Unreadable: an attribute that it needs is wrong.
@@ -139,7 +144,9 @@ def raw(planes: Sequence[Frame]) -> tuple[list[Array], Ends | None]:
 
 
 def _type(modalities: Sequence[Modality], planes: Sequence[Frame]) -> np.dtype[np.generic]:
-    """int16 where all raw values are whole and fit in, as CT's do, whatever their stored type allows."""
+    """int16 where all raw values are whole and fit in, as CT's do, whatever their stored type
+    allows.
+    """
     for modality, plane in zip(modalities, planes, strict=True):
         whole = modality.slope.is_integer() and modality.intercept.is_integer()
         if not whole or modality.stored is None or modality.table is not None:

@@ -27,7 +27,8 @@ _OVERLAP = "where segments overlap the one of the higher number holds"
 def read_segmentation(dataset: Dataset, name: str) -> Decoded:
     """The numbers of segments, (D, H, W, 1), 0 in none; planes between the marked ones are empty.
 
-    The volume reaches from the first marked plane to the last; ``geometry.placed`` puts it into its image.
+    The volume reaches from the first marked plane to the last; ``geometry.placed`` puts it into its
+    image.
 
     Raises:
         Unreadable: its planes have no positions, or lie on no grid.

@@ -27,7 +27,8 @@ def members(folder: Path) -> list[Path]:
     Raises:
         Unreadable: there is none, or one that is not what its name says.
     """
-    # The index of a disc bears DICOM's mark too, and what begins with a dot is an operating system's.
+    # The index of a disc bears DICOM's mark too, and what begins with a dot is an operating
+    # system's.
     paths = [
         path
         for path in sorted(folder.iterdir())
@@ -98,6 +99,7 @@ def numbered(headers: Sequence[Header]) -> list[int]:
     known = [number for number in numbers if number is not None]
     if len(set(known)) < len(headers):
         raise Unreadable(
-            "has slices without positions, and an InstanceNumber that is missing or doubled: their order is unknown"
+            "has slices without positions, and an InstanceNumber that is missing or doubled: their "
+            "order is unknown"
         )
     return sorted(range(len(known)), key=known.__getitem__)

@@ -31,8 +31,8 @@ class Table(NamedTuple):
     def apply(self, values: Array) -> Array:
         """The entries of values, which are whole numbers; fractions are cut off.
 
-        As ``pydicom.pixels.apply_modality_lut`` and ``apply_voi``, which however count places in the
-        type of pixels or entries: from the 257th on they begin anew where that has 8 bits.
+        As ``pydicom.pixels.apply_modality_lut`` and ``apply_voi``, which however count places in
+        the type of pixels or entries: from the 257th on they begin anew where that has 8 bits.
         """
         places = values.astype(np.int64) - self.first
         return self.entries[np.clip(places, 0, len(self.entries) - 1)]

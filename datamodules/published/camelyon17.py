@@ -12,7 +12,9 @@ _COLUMNS = ("patient", "node", "x_coord", "y_coord", "tumor", "slide", "center")
 
 @dataclass
 class Camelyon17Config(PublishedConfig):
-    """WILDS Camelyon17: train on one of five hospitals, hospital_1 to hospital_5, test on the four others."""
+    """WILDS Camelyon17: train on one of five hospitals, hospital_1 to hospital_5, test on the four
+    others.
+    """
 
     root: str = option("data/camelyon17_v1.0", "folder of metadata.csv and patches/")
     source: str | list[str] | None = option("hospital_1", "hospital, or hospitals, to train on")

@@ -1,4 +1,6 @@
-"""ChestX-ray14 (Wang et al., CVPR 2017): the radiographs that show a single finding, or none, with the official test list."""
+"""ChestX-ray14 (Wang et al., CVPR 2017): the radiographs that show a single finding, or none, with
+the official test list.
+"""
 
 import logging
 from dataclasses import dataclass
@@ -20,7 +22,9 @@ _TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
 
 @dataclass
 class ChestXray14Config(PublishedConfig):
-    """ChestX-ray14, images of one finding or none (multi-label comes later): train on one view, PA or AP, test on another."""
+    """ChestX-ray14, images of one finding or none (multi-label comes later): train on one view, PA
+    or AP, test on another.
+    """
 
     root: str = option(
         "data/chestxray14", "folder of the table, the two lists and the images' folders"
@@ -31,7 +35,9 @@ class ChestXray14Config(PublishedConfig):
 
 
 def load_chestxray14(config: ChestXray14Config, split: Split) -> ImageSet:
-    """Read a split: test is the official list's, train and val are cut from the other between patients."""
+    """Read a split: test is the official list's, train and val are cut from the other between
+    patients.
+    """
     root = folder(config.root)
     wanted = ["Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position"]
     table = columns(root, _TABLES, wanted)
@@ -44,7 +50,8 @@ def load_chestxray14(config: ChestXray14Config, split: Split) -> ImageSet:
         path = root / f"{name}_list.txt"
         if not path.is_file():
             raise InputError(
-                f"expected {path.name} in {root}: it comes with the images, and says what is for training"
+                f"expected {path.name} in {root}: it comes with the images, and says what is for "
+                "training"
             )
         lists[name] = set(path.read_text().split())
     share = (config.shares or [0.8, 0.1, 0.1])[1]

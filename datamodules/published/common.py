@@ -33,7 +33,8 @@ class PublishedConfig(FilesConfig):
 
 
 def published(records: Records, config: PublishedConfig, split: Split) -> ImageSet:
-    """The images of a split; the target has all images of its domains, unless the set itself says which are for training.
+    """The images of a split; the target has all images of its domains, unless the set itself says
+    which are for training.
 
     Raises:
         InputError: neither source nor target is named, or what ``images_of`` raises.
@@ -46,7 +47,8 @@ def published(records: Records, config: PublishedConfig, split: Split) -> ImageS
         and config.target is None
     ):
         raise InputError(
-            f"name the domain to train on, data.source, or the one to leave out, data.target: {', '.join(domains)}"
+            "name the domain to train on, data.source, or the one to leave out, data.target: "
+            f"{', '.join(domains)}"
         )
     return images_of(records, config, split, config.source, config.target)
 
@@ -60,7 +62,8 @@ def folder(path: str | Path, *inner: str) -> Path:
     found = Path(path).expanduser().joinpath(*inner)
     if not found.is_dir():
         raise InputError(
-            f"expected the folder {found.name} in {found.parent}: set data.root (docs/data.md has the layout)"
+            f"expected the folder {found.name} in {found.parent}: set data.root (docs/data.md has "
+            "the layout)"
         )
     return found
 

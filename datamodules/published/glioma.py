@@ -1,4 +1,6 @@
-"""Gliomas in contrast-enhanced T1 MR of three cohorts, by the molecular classes of WHO 2021; volumes."""
+"""Gliomas in contrast-enhanced T1 MR of three cohorts, by the molecular classes of WHO 2021;
+volumes.
+"""
 
 import logging
 import re
@@ -26,7 +28,9 @@ class _Case(NamedTuple):
 
 @dataclass
 class GliomaConfig(PublishedConfig):
-    """Glioma MR about the tumour, three classes: train on two of the cohorts erasmus, tcga and ucsf, test on the third."""
+    """Glioma MR about the tumour, three classes: train on two of the cohorts erasmus, tcga and
+    ucsf, test on the third.
+    """
 
     root: str = option("data/GliomaMRI/Brain-Glioma-Datasets", "folder of the cohorts' folders")
     target: str | list[str] | None = option(
@@ -51,7 +55,8 @@ def load_glioma(config: GliomaConfig, split: Split) -> ImageSet:
         if not here:
             example = next(iter(listed), "(no case of a known class)")
             raise InputError(
-                f"{root / cohort} has no volume of its clinical table: expected files such as {example}"
+                f"{root / cohort} has no volume of its clinical table: expected files such as "
+                f"{example}"
             )
         cases += [(cohort, case) for case in here]
     records = Records(

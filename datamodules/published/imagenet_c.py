@@ -1,4 +1,6 @@
-"""ImageNet-C (Hendrycks & Dietterich, ICLR 2019): ImageNet's validation images, corrupted; a target only."""
+"""ImageNet-C (Hendrycks & Dietterich, ICLR 2019): ImageNet's validation images, corrupted; a target
+only.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +37,9 @@ CORRUPTIONS = (
 
 @dataclass
 class ImageNetCConfig(PublishedConfig):
-    """ImageNet-C: the fifteen standard corruptions at one severity, or some; train on ImageNet with data=folder."""
+    """ImageNet-C: the fifteen standard corruptions at one severity, or some; train on ImageNet with
+    data=folder.
+    """
 
     root: str = option(
         "data/ImageNetC", "folder of CORRUPTION/SEVERITY/WNID, or of folders of such"
@@ -50,7 +54,8 @@ def load_imagenet_c(config: ImageNetCConfig, split: Split) -> ImageSet:
     """Read the target; its domains are the corruptions, its groups the images underneath."""
     if split != "target":
         raise InputError(
-            "ImageNet-C has nothing to train on: train on ImageNet's folders, data=folder data.root=DIR"
+            "ImageNet-C has nothing to train on: train on ImageNet's folders, data=folder "
+            "data.root=DIR"
         )
     root = folder(config.root)
     wanted = (
@@ -69,7 +74,9 @@ def load_imagenet_c(config: ImageNetCConfig, split: Split) -> ImageSet:
 
 
 def _find(root: Path, corruption: str, severity: int) -> str:
-    """The corruption's folder below the root: there itself, or in a category as the archives have it."""
+    """The corruption's folder below the root: there itself, or in a category as the archives have
+    it.
+    """
     for place in (
         Path(corruption),
         *(Path(inner.name, corruption) for inner in sorted(root.iterdir()) if inner.is_dir()),

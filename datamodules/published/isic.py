@@ -1,4 +1,6 @@
-"""ISIC 2019: dermoscopic images of eight diagnoses from several clinics, with age, sex and site on the body."""
+"""ISIC 2019: dermoscopic images of eight diagnoses from several clinics, with age, sex and site on
+the body.
+"""
 
 import re
 from dataclasses import dataclass
@@ -16,7 +18,9 @@ _PREFIX = "ISIC_2019_Training"
 
 @dataclass
 class IsicConfig(PublishedConfig):
-    """ISIC 2019: domains are clinics (BCN, HAM, MSK), or the values of another column of its metadata."""
+    """ISIC 2019: domains are clinics (BCN, HAM, MSK), or the values of another column of its
+    metadata.
+    """
 
     root: str = option(
         "data/isic2019", f"folder of {_PREFIX}_GroundTruth.csv, _Metadata.csv and _Input/"
@@ -29,7 +33,9 @@ class IsicConfig(PublishedConfig):
 
 
 def load_isic(config: IsicConfig, split: Split) -> ImageSet:
-    """Read a split; source splits are cut between lesions. Clinics are known by the lesions' names, else ``unknown``."""
+    """Read a split; source splits are cut between lesions. Clinics are known by the lesions' names,
+    else ``unknown``.
+    """
     root = folder(config.root)
     folder(root, f"{_PREFIX}_Input")
     known = columns(root, [f"{_PREFIX}_Metadata.csv"], ["image", "lesion_id"])
@@ -39,7 +45,8 @@ def load_isic(config: IsicConfig, split: Split) -> ImageSet:
     for name in names:
         if name not in place:
             raise InputError(
-                f"{root / _PREFIX}_Metadata.csv has no row for the image {name}: fetch both tables again"
+                f"{root / _PREFIX}_Metadata.csv has no row for the image {name}: fetch both tables "
+                "again"
             )
     rows = [place[name] for name in names]
     metadata = {
@@ -53,7 +60,8 @@ def load_isic(config: IsicConfig, split: Split) -> ImageSet:
     choices = {"clinic": clinics, **metadata}
     if config.domain not in choices:
         raise InputError(
-            f"data.domain={config.domain} is no column of ISIC's metadata: {closest(config.domain, choices)}"
+            f"data.domain={config.domain} is no column of ISIC's metadata: "
+            f"{closest(config.domain, choices)}"
         )
     labels = repeated("", len(names))
     for name in CLASSES:

@@ -1,4 +1,6 @@
-"""Mammo-Bench v2 (Bhole et al., 2025): mammograms of several sites, preprocessed alike, in one table."""
+"""Mammo-Bench v2 (Bhole et al., 2025): mammograms of several sites, preprocessed alike, in one
+table.
+"""
 
 from dataclasses import dataclass
 

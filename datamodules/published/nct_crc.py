@@ -1,4 +1,6 @@
-"""NCT-CRC-HE-100K and CRC-VAL-HE-7K (Kather et al., 2018): nine tissues of colorectal cancer, from two centres."""
+"""NCT-CRC-HE-100K and CRC-VAL-HE-7K (Kather et al., 2018): nine tissues of colorectal cancer, from
+two centres.
+"""
 
 from dataclasses import dataclass
 

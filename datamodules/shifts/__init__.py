@@ -1,6 +1,7 @@
 """Corruptions of scaled images, deterministic by seed and image id.
 
-Each is a function of an image, a strength and a random generator; ``registry.py`` lists them with their five strengths.
+Each is a function of an image, a strength and a random generator; ``registry.py`` lists them with
+their five strengths.
 """
 
 from datamodules.shifts.registry import CORRUPTIONS, FAMILIES, members

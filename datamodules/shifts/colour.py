@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Optical densities of haematoxylin, eosin and diaminobenzidine in red, green and blue (Ruifrok & Johnston, 2001).
+#: Optical densities of haematoxylin, eosin and diaminobenzidine in red, green and blue (Ruifrok &
+#: Johnston, 2001).
 _STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 
 #: Wavelengths of red, green and blue, in nm, and their shares in luminance (ITU-R BT.709).
@@ -16,7 +17,9 @@ _DAYLIGHT = 6500.0  # kelvin
 
 
 def stain(image: Tensor, factor: float, rng: np.random.Generator) -> Tensor:
-    """Haematoxylin ``factor`` times as dense and eosin by as much thinner: another laboratory's staining."""
+    """Haematoxylin ``factor`` times as dense and eosin by as much thinner: another laboratory's
+    staining.
+    """
     density = -image.clamp(min=1 / 255).log10()
     amounts = torch.tensor([factor, 1 / factor, 1.0])
     mixing = torch.linalg.inv(_STAINS) @ (amounts[:, None] * _STAINS)
@@ -24,7 +27,9 @@ def stain(image: Tensor, factor: float, rng: np.random.Generator) -> Tensor:
 
 
 def temperature(image: Tensor, kelvin: float, rng: np.random.Generator) -> Tensor:
-    """The light of a lamp of ``kelvin`` instead of daylight's 6500, by Planck's law, at equal luminance."""
+    """The light of a lamp of ``kelvin`` instead of daylight's 6500, by Planck's law, at equal
+    luminance.
+    """
     gains = _planck(kelvin) / _planck(_DAYLIGHT)
     gains = gains / (_LUMINANCE * gains).sum()
     return image * gains.reshape(3, *[1] * (image.dim() - 1))

@@ -7,7 +7,8 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-#: The shorter side that lengths in ``registry.py`` are given for, in pixels: that of the reference models' images.
+#: The shorter side that lengths in ``registry.py`` are given for, in pixels: that of the reference
+#: models' images.
 REFERENCE_SIDE = 32
 
 #: Weights from which on a convolution is faster by way of the Fourier transform.
@@ -20,7 +21,9 @@ def spatial(image: Tensor) -> tuple[int, ...]:
 
 
 def pixels(image: Tensor, length: float) -> float:
-    """A length given for a side of 32 pixels, in pixels of this image: the same share of its shorter in-plane side."""
+    """A length given for a side of 32 pixels, in pixels of this image: the same share of its
+    shorter in-plane side.
+    """
     return length * min(image.shape[-2:]) / REFERENCE_SIDE
 
 
@@ -35,7 +38,8 @@ def convolved(image: Tensor, kernel: Tensor) -> Tensor:
 
     Args:
         image: (channels, *spatial).
-        kernel: odd-sized, of as many dimensions as ``spatial``, smaller than twice the image, the same when mirrored.
+        kernel: odd-sized, of as many dimensions as ``spatial``, smaller than twice the image, the
+            same when mirrored.
 
     Returns:
         (channels, *spatial); beyond the border the image is continued by its border pixels.

@@ -9,12 +9,16 @@ from datamodules.shifts.geometry import drawn
 
 
 def gaussian(image: Tensor, sigma: float, rng: np.random.Generator) -> Tensor:
-    """Additive noise of standard deviation ``sigma``; levels of Hendrycks & Dietterich (ICLR 2019)."""
+    """Additive noise of standard deviation ``sigma``; levels of Hendrycks & Dietterich (ICLR
+    2019).
+    """
     return image + sigma * normal(image, rng)
 
 
 def rician(image: Tensor, sigma: float, rng: np.random.Generator) -> Tensor:
-    """Magnitude of a signal with noise ``sigma`` in its real and imaginary part, as MR scanners show it."""
+    """Magnitude of a signal with noise ``sigma`` in its real and imaginary part, as MR scanners
+    show it.
+    """
     return drawn(RandRicianNoise(prob=1, std=sigma, sample_std=False), image, rng)
 
 

@@ -11,7 +11,9 @@ _FINE = 4  # masks are drawn at four times the resolution, for soft edges
 
 
 def smoke(image: Tensor, density: float, rng: np.random.Generator) -> Tensor:
-    """A light haze of uneven thickness, up to ``density`` opaque: surgical smoke, a clouded lens or cornea."""
+    """A light haze of uneven thickness, up to ``density`` opaque: surgical smoke, a clouded lens or
+    cornea.
+    """
     haze = torch.zeros(image.shape[-2:])
     for cells, weight in ((3, 0.6), (6, 0.4)):
         grid = torch.from_numpy(rng.random((1, 1, cells, cells), dtype=np.float32))
@@ -58,7 +60,9 @@ def _canvas(image: Tensor) -> tuple[Image.Image, ImageDraw.ImageDraw]:
 
 
 def _soft(mask: Image.Image, image: Tensor, blur: float) -> Tensor:
-    """The mask at the image's resolution, blurred by ``blur`` pixels on a side of 32, as (H, W) of 0..1."""
+    """The mask at the image's resolution, blurred by ``blur`` pixels on a side of 32, as (H, W) of
+    0..1.
+    """
     height, width = image.shape[-2:]
     small = mask.resize((width, height), Image.Resampling.BOX)
     soft = small.filter(ImageFilter.GaussianBlur(pixels(image, blur)))

@@ -14,7 +14,8 @@ from datamodules.shifts.optics import defocus, motion, vignette
 from datamodules.shifts.resolution import coarsen, jpeg, pixelate
 from datamodules.shifts.tone import brighten, darken, flatten, window
 
-#: From a scaled image (channels, *spatial), a strength and a random generator to the corrupted image, not yet clamped to 0..1.
+#: From a scaled image (channels, *spatial), a strength and a random generator to the corrupted
+#: image, not yet clamped to 0..1.
 Function = Callable[[Tensor, float, np.random.Generator], Tensor]
 
 
@@ -24,7 +25,8 @@ class Corruption:
 
     Args:
         function: the corruption.
-        levels: its strengths at severities 1..5, in the unit that the function states; docs/shifts.md shows what they cost.
+        levels: its strengths at severities 1..5, in the unit that the function states;
+            docs/shifts.md shows what they cost.
         colour: needs images of three channels.
         flat: needs 2D images.
     """
@@ -65,7 +67,8 @@ CORRUPTIONS: dict[str, Corruption] = {
     "hair": Corruption(hair, (1, 2, 4, 8, 16), flat=True),
 }
 
-#: Shifts that images of a modality are prone to: a family's name stands for its members wherever a stream lists shifts.
+#: Shifts that images of a modality are prone to: a family's name stands for its members wherever a
+#: stream lists shifts.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "xray": (
         "noise",

@@ -12,7 +12,9 @@ from datamodules.shifts.geometry import pixels
 
 
 def coarsen(image: Tensor, size: float, rng: np.random.Generator) -> Tensor:
-    """A coarser acquisition, of pixels ``size`` times as wide on a side of 32, interpolated linearly to the old grid."""
+    """A coarser acquisition, of pixels ``size`` times as wide on a side of 32, interpolated
+    linearly to the old grid.
+    """
     return _resampled(image, size, "bilinear" if image.dim() == 3 else "trilinear")
 
 
@@ -22,7 +24,9 @@ def pixelate(image: Tensor, size: float, rng: np.random.Generator) -> Tensor:
 
 
 def jpeg(image: Tensor, quality: float, rng: np.random.Generator) -> Tensor:
-    """JPEG compression at ``quality`` 1 to 100, slice by slice; three channels as colour, others one by one."""
+    """JPEG compression at ``quality`` 1 to 100, slice by slice; three channels as colour, others
+    one by one.
+    """
     height, width = image.shape[-2:]
     colour = len(image) == 3
     planes = (

@@ -32,7 +32,9 @@ class ShiftConfig:
 
 @dataclass
 class ComposeConfig(ShiftConfig):
-    """Several corruptions, one after the other, all at one severity; also written shift=[blur,noise]."""
+    """Several corruptions, one after the other, all at one severity; also written
+    shift=[blur,noise].
+    """
 
     parts: list[str] = option([], "shifts, in their order")
 
@@ -43,7 +45,8 @@ class ComposeConfig(ShiftConfig):
 
 @dataclass(frozen=True)
 class Shift:
-    """Corruptions, one after the other: a transform from a scaled image and its id to the shifted image.
+    """Corruptions, one after the other: a transform from a scaled image and its id to the shifted
+    image.
 
     Args:
         parts: names and severities.
@@ -60,7 +63,8 @@ class Shift:
         for kind, severity in self.parts:
             if kind in FAMILIES:
                 raise InputError(
-                    f"{kind} is a family of shifts, one at a time: stream=continual stream.shifts={kind}"
+                    f"{kind} is a family of shifts, one at a time: stream=continual "
+                    f"stream.shifts={kind}"
                 )
             if kind not in CORRUPTIONS:
                 raise InputError(f"unknown shift {kind!r}: {closest(kind, CORRUPTIONS)}")
@@ -74,7 +78,8 @@ class Shift:
         """Refuse images that a part cannot be done to.
 
         Raises:
-            InputError: a colour shift and other than three channels, or a 2D shift and other than two spatial dimensions.
+            InputError: a colour shift and other than three channels, or a 2D shift and other than
+                two spatial dimensions.
         """
         for kind, _ in self.parts:
             if not CORRUPTIONS[kind].fits(channels, dimensions):
@@ -87,14 +92,17 @@ class Shift:
                     else "2D images"
                 )
                 raise InputError(
-                    f"shift {kind} needs {needs}, and these are {dimensions}D with {channels} channel(s): "
+                    f"shift {kind} needs {needs}, and these are {dimensions}D with {channels} "
+                    "channel(s): "
                     f"choose among {', '.join(fitting)}"
                 )
 
     def __call__(self, image: Tensor, name: str) -> Tensor:
-        """The shifted image, float32 and within 0..1; the same for the same image, id, seed and parts.
+        """The shifted image, float32 and within 0..1; the same for the same image, id, seed and
+        parts.
 
-        A broken image, with values that are not finite, stays as it is: no shift may mend it or fail on it.
+        A broken image, with values that are not finite, stays as it is: no shift may mend it or
+        fail on it.
 
         Raises:
             InputError: see ``check``.
@@ -121,7 +129,8 @@ SHIFTS: dict[str, type] = {
 
 
 def create_shift(kind: str, config: NoShiftConfig | ShiftConfig) -> Shift | None:
-    """The transform from a scaled image and its id to the shifted image; None where nothing is to be done.
+    """The transform from a scaled image and its id to the shifted image; None where nothing is to
+    be done.
 
     Raises:
         InputError: a composition of nothing.
@@ -135,7 +144,9 @@ def create_shift(kind: str, config: NoShiftConfig | ShiftConfig) -> Shift | None
 
 
 def expanded(words: Sequence[str]) -> list[str]:
-    """Command-line words with ``shift=[blur,noise]`` written out as the options of ``shift=compose``."""
+    """Command-line words with ``shift=[blur,noise]`` written out as the options of
+    ``shift=compose``.
+    """
     written = [
         ["shift=compose", f"shift.parts={w.removeprefix('shift=')}"]
         if w.startswith("shift=[")

@@ -8,7 +8,10 @@ from tta.options import opening
 
 def shifts_table() -> str:
     """A row a shift: what it does, its strengths, and the images that it needs."""
-    header = "| `shift=` | what it does | strength at severity 1, 2, 3, 4, 5 | images |\n|---|---|---|---|\n"
+    header = (
+        "| `shift=` | what it does | strength at severity 1, 2, 3, 4, 5 | images "
+        "|\n|---|---|---|---|\n"
+    )
     return header + "".join(_row(name, corruption) for name, corruption in CORRUPTIONS.items())
 
 

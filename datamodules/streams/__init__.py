@@ -1,4 +1,6 @@
-"""In which order, and under which shifts, the target's images arrive; and the loader that serves them so."""
+"""In which order, and under which shifts, the target's images arrive; and the loader that serves
+them so.
+"""
 
 import numpy as np
 
@@ -58,12 +60,13 @@ def create_stream(config: StreamConfig, images: ImageSet, seed: int) -> Stream:
 
     Args:
         config: the stream.
-        images: the target; its transform is the shift that all items have, the stream's own shifts come after it.
+        images: the target; its transform is the shift that all items have, the stream's own shifts
+            come after it.
         seed: the same seed gives the same stream.
 
     Raises:
-        InputError: the target is empty, or has not got what the stream (labels, domains, a time) or a shift (colour, two
-            dimensions) needs.
+        InputError: the target is empty, or has not got what the stream (labels, domains, a time) or
+            a shift (colour, two dimensions) needs.
     """
     if not len(images):
         raise InputError("the target has no images: check data.target")
@@ -76,5 +79,7 @@ def create_stream(config: StreamConfig, images: ImageSet, seed: int) -> Stream:
 
 
 def stream_order(config: StreamConfig, images: ImageSet, seed: int) -> Order:
-    """Rows of the image set in order of arrival: ``create_stream`` without the shifts that some streams bring along."""
+    """Rows of the image set in order of arrival: ``create_stream`` without the shifts that some
+    streams bring along.
+    """
     return create_stream(config, images, seed).rows

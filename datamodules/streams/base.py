@@ -57,7 +57,8 @@ def class_index(label: str | int, class_names: tuple[str, ...]) -> int:
     if str(label).isdigit() and int(label) < len(class_names):
         return int(label)
     raise InputError(
-        f"label {label!r} is none of the classes: {', '.join(class_names)} (or 0..{len(class_names) - 1})"
+        f"label {label!r} is none of the classes: {', '.join(class_names)} (or "
+        f"0..{len(class_names) - 1})"
     )
 
 
@@ -70,7 +71,8 @@ def rows_of_classes(images: ImageSet, rng: np.random.Generator, stream: str) -> 
     unlabelled = int((images.labels == UNLABELLED).sum())
     if unlabelled:
         raise InputError(
-            f"stream={stream} orders images by class, but {unlabelled} of the target's {len(images)} have no label: "
+            f"stream={stream} orders images by class, but {unlabelled} of the target's "
+            f"{len(images)} have no label: "
             "use stream=iid"
         )
     return [

@@ -1,4 +1,6 @@
-"""Times as tables write them, as numbers that sort: numbers, ISO 8601, DICOM's dates and times, or a format that is named."""
+"""Times as tables write them, as numbers that sort: numbers, ISO 8601, DICOM's dates and times, or
+a format that is named.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -28,8 +30,8 @@ _PARTS = ((re.compile(r"\d{4}-\d\d", re.ASCII), "-01"), (re.compile(r"\d{4}", re
 def sortable(column: str, values: Sequence[str], form: str | None = None) -> Times:
     """Times as numbers that sort as they follow each other.
 
-    Numbers are counted, unless all of them are DICOM's dates or times, of which the shorter are less precise,
-    not earlier.
+    Numbers are counted, unless all of them are DICOM's dates or times, of which the shorter are
+    less precise, not earlier.
 
     Args:
         column: its name, for messages.
@@ -37,14 +39,16 @@ def sortable(column: str, values: Sequence[str], form: str | None = None) -> Tim
         form: as ``datetime.strptime`` takes it; None: one of the forms above.
 
     Raises:
-        InputError: times are written in another way, or only some of them with their offset from UTC.
+        InputError: times are written in another way, or only some of them with their offset from
+            UTC.
     """
     if form is not None:
         return _instants(column, values, [_by(form)], f"does not fit stream.time_format={form}")
     if all(map(_NUMBER.fullmatch, values)):
         return _numbers(values)
     reason = (
-        "is neither a number nor a date of ISO 8601 (2024-05-31T12:00) or DICOM (20240531): say how it "
+        "is neither a number nor a date of ISO 8601 (2024-05-31T12:00) or DICOM (20240531): say "
+        "how it "
         "is written, for instance stream.time_format=%d.%m.%Y for 31.05.2024"
     )
     # DICOM's first: 20240531120000 is ISO 8601 too, with a 1 between date and time.
@@ -53,7 +57,9 @@ def sortable(column: str, values: Sequence[str], form: str | None = None) -> Tim
 
 
 def _numbers(values: Sequence[str]) -> Times:
-    """Numbers by their value, or DICOM's dates and times that are written with a different precision."""
+    """Numbers by their value, or DICOM's dates and times that are written with a different
+    precision.
+    """
     parsers = [_dicom]
     # 9 and 10 are numbers, 0930 and 093015 are not.
     if len({len(value.split(".")[0]) for value in values}) > 1 and any(
@@ -82,7 +88,8 @@ def _instants(
         offsets.add(at.tzinfo is not None)
         if len(offsets) > 1:
             raise InputError(
-                f"the column {column!r} holds times with and without an offset from UTC, {value!r} among "
+                f"the column {column!r} holds times with and without an offset from UTC, {value!r} "
+                "among "
                 "them, and nobody knows how those compare: write all in one way"
             )
     return instants

@@ -13,7 +13,9 @@ from tta.options import option
 
 @dataclass
 class BlocksConfig(StreamConfig):
-    """Class after class, or a few classes after a few: every image once a pass, those of a class together."""
+    """Class after class, or a few classes after a few: every image once a pass, those of a class
+    together.
+    """
 
     blocks: int = option(
         1, "blocks that each class is cut into; every round shows one block of each class"
@@ -29,7 +31,9 @@ class BlocksConfig(StreamConfig):
                 raise InputError(f"stream.{name} must be at least 1")
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
-        """Items in rounds of one block a class; the classes come in a new random order every round."""
+        """Items in rounds of one block a class; the classes come in a new random order every
+        round.
+        """
         blocks = [
             np.array_split(rows, self.blocks) for rows in rows_of_classes(images, rng, "blocks")
         ]
@@ -44,11 +48,14 @@ class BlocksConfig(StreamConfig):
 
 @dataclass
 class DirichletConfig(StreamConfig):
-    """Labels correlated in time: each class spread over slots by a Dirichlet law, every image once a pass."""
+    """Labels correlated in time: each class spread over slots by a Dirichlet law, every image once
+    a pass.
+    """
 
     delta: float = option(
         0.1,
-        "concentration: the smaller, the fewer slots a class is in; large: every slot like the target",
+        "concentration: the smaller, the fewer slots a class is in; large: every slot like the "
+        "target",
     )
     slots: int | None = option(None, "slots of the stream; null: as many as there are classes")
 
@@ -60,7 +67,9 @@ class DirichletConfig(StreamConfig):
             raise InputError("stream.slots must be at least 1")
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
-        """Items slot by slot, within a slot class after class, as in RoTTA (CVPR 2023), after NOTE (NeurIPS 2022)."""
+        """Items slot by slot, within a slot class after class, as in RoTTA (CVPR 2023), after NOTE
+        (NeurIPS 2022).
+        """
         classes = rows_of_classes(images, rng, "dirichlet")
         slots = self.slots or images.num_classes
         shares = rng.dirichlet(np.full(slots, self.delta), len(classes))

@@ -17,7 +17,9 @@ _TOLD = 20  # lost images that are told of one by one
 
 
 class _Batches(Dataset[dict[str, Any]]):
-    """The stream as a dataset whose items are whole batches, so that workers decode, shift and collate them."""
+    """The stream as a dataset whose items are whole batches, so that workers decode, shift and
+    collate them.
+    """
 
     def __init__(
         self,
@@ -62,22 +64,25 @@ class _Batches(Dataset[dict[str, Any]]):
 class StreamLoader:
     """Batches of the target in order of arrival.
 
-    It has a length, ``state_dict`` and ``load_state_dict``, with which Lightning resumes at the exact batch. A batch is what
-    ``ImageSet.batch`` gives, ``seen_before``: how many of its first images were already in earlier batches, 0 without a
-    window, and ``lost``: places of images that cannot be read and do not count, where others stand in. Several processes share
-    every batch: each gets every so many-th image of it.
+    It has a length, ``state_dict`` and ``load_state_dict``, with which Lightning resumes at the
+    exact batch. A batch is what ``ImageSet.batch`` gives, ``seen_before``: how many of its first
+    images were already in earlier batches, 0 without a window, and ``lost``: places of images that
+    cannot be read and do not count, where others stand in. Several processes share every batch:
+    each gets every so many-th image of it.
 
     Args:
         images: the target.
-        stream: from ``create_stream``; or just rows in order of arrival, which come under the images' own transform.
+        stream: from ``create_stream``; or just rows in order of arrival, which come under the
+            images' own transform.
         batch_size: images that arrive together; the last batch may be short.
         workers: processes that prepare batches; 0: none but this one.
         window: newest images that each batch shows, those that just arrived last; None: only those.
-        lenient: files that can no longer be read do not end the stream: they are in ``lost``, and a batch of nothing else is
-            left out. Later passes leave out what the first one lost.
+        lenient: files that can no longer be read do not end the stream: they are in ``lost``, and a
+            batch of nothing else is left out. Later passes leave out what the first one lost.
 
     Attributes:
-        lost: id and reason of each image that the first pass could not read, by its position in the stream.
+        lost: id and reason of each image that the first pass could not read, by its position in the
+            stream.
     """
 
     def __init__(
@@ -149,7 +154,8 @@ class StreamLoader:
             raise InputError("stream.window works in one process only: use trainer.devices=1")
         if parts > 1 and smallest < 2 * parts:
             raise InputError(
-                f"a batch of {smallest} image(s) is too small for {parts} processes, which need 2 each: choose another "
+                f"a batch of {smallest} image(s) is too small for {parts} processes, which need 2 "
+                "each: choose another "
                 "stream.batch_size, or trainer.devices=1"
             )
 

@@ -30,7 +30,8 @@ class PrevalenceConfig(StreamConfig):
             shares and min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6
         ):
             raise InputError(
-                f"stream.prevalence={shares} must be shares of the classes, none below 0, that sum to 1"
+                f"stream.prevalence={shares} must be shares of the classes, none below 0, that sum "
+                "to 1"
             )
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
@@ -52,7 +53,8 @@ class PrevalenceConfig(StreamConfig):
         else:
             if len(self.prevalence) != len(names):
                 raise InputError(
-                    f"stream.prevalence has {len(self.prevalence)} shares for {len(names)} classes: give one for each of "
+                    f"stream.prevalence has {len(self.prevalence)} shares for {len(names)} "
+                    "classes: give one for each of "
                     f"{', '.join(names)}"
                 )
             groups = {
@@ -63,6 +65,7 @@ class PrevalenceConfig(StreamConfig):
         for (name, rows), count in zip(groups.items(), counts, strict=True):
             if count and not len(rows):
                 raise InputError(
-                    f"stream=prevalence needs labelled images of {name} in the target: use stream=iid"
+                    f"stream=prevalence needs labelled images of {name} in the target: use "
+                    "stream=iid"
                 )
         return list(zip(groups.values(), counts, strict=True))

@@ -39,14 +39,16 @@ class TimeConfig(StreamConfig):
         """Items, earliest first; those of the same time as the target lists them."""
         if self.column not in images.metadata:
             raise InputError(
-                f"the target has no column {self.column!r} to order by: {closest(self.column, images.metadata)}"
+                f"the target has no column {self.column!r} to order by: "
+                f"{closest(self.column, images.metadata)}"
             )
         values = images.metadata[self.column]
         text = [str(value).strip() for value in values.tolist()]
         missing = sum(value in _UNTIMED for value in text)
         if missing:
             raise InputError(
-                f"the column {self.column!r} is empty for {missing} of the target's {len(images)} images"
+                f"the column {self.column!r} is empty for {missing} of the target's {len(images)} "
+                "images"
             )
         if values.dtype.kind not in "iufM":
             values = sortable(self.column, text, self.time_format)
@@ -55,7 +57,9 @@ class TimeConfig(StreamConfig):
 
 @dataclass
 class ReplayConfig(StreamConfig):
-    """Exactly the items of a table: the stream.csv of an earlier run, or any CSV with a column id."""
+    """Exactly the items of a table: the stream.csv of an earlier run, or any CSV with a column
+    id.
+    """
 
     path: str | None = option(None, "the table; required")
 
@@ -147,7 +151,8 @@ def _shift(names: str, severity: str, seed: str, where: str) -> Shift | None:
         parts, number = tuple(zip(names.split("+"), severities, strict=True)), int(seed or 0)
     except ValueError as error:
         raise InputError(
-            f"{where}: shift {names!r} with severity {severity!r} and seed {seed!r} is not of the form noise+blur, 3+5, 0"
+            f"{where}: shift {names!r} with severity {severity!r} and seed {seed!r} is not of the "
+            "form noise+blur, 3+5, 0"
         ) from error
     try:
         return Shift(parts, number)

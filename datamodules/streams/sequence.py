@@ -18,7 +18,8 @@ class _ShiftingConfig(StreamConfig):
 
     shifts: str | list[str] | None = option(
         None,
-        "shifts of the stream's own, or a modality's family, after shift=; null: the target's domains instead",
+        "shifts of the stream's own, or a modality's family, after shift=; null: the target's "
+        "domains instead",
     )
     severity: int = option(3, "severity of the stream's own shifts, 1 to 5")
 
@@ -41,7 +42,9 @@ class _ShiftingConfig(StreamConfig):
 
 @dataclass
 class ContinualConfig(_ShiftingConfig):
-    """The target's domains one after the other, or the whole target under one shift after the other."""
+    """The target's domains one after the other, or the whole target under one shift after the
+    other.
+    """
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
         """One visit each: every image of the domain, or of the target, once, shuffled."""
@@ -58,7 +61,9 @@ class ContinualConfig(_ShiftingConfig):
 
 @dataclass
 class RecurringConfig(ContinualConfig):
-    """Domains, or shifts, one after the other, again and again; a single domain is simply repeated."""
+    """Domains, or shifts, one after the other, again and again; a single domain is simply
+    repeated.
+    """
 
     times: int = option(5, "visits of each")
 
@@ -68,7 +73,9 @@ class RecurringConfig(ContinualConfig):
             raise InputError("stream.times must be at least 1")
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
-        """All visits; each shows every image of its domain, or of the target, once, in a new order."""
+        """All visits; each shows every image of its domain, or of the target, once, in a new
+        order.
+        """
         return _shuffled(self.visits(images) * self.times, rng)
 
 
@@ -89,16 +96,21 @@ class MixedConfig(_ShiftingConfig):
 
 @dataclass
 class GradualConfig(_ShiftingConfig):
-    """Severity rises step by step to its highest and falls again, shift after shift; every image once a shift."""
+    """Severity rises step by step to its highest and falls again, shift after shift; every image
+    once a shift.
+    """
 
     shifts: str | list[str] | None = option(
         None,
-        "shifts whose severity ramps, one after the other, or a modality's family; null: that of shift=",
+        "shifts whose severity ramps, one after the other, or a modality's family; null: that of "
+        "shift=",
     )
     severity: int = option(5, "highest severity of the ramp, 1 to 5")
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
-        """Items, shuffled, in equal steps of severity 1, 2, … highest, … 2, 1: the gradual protocol of CoTTA (CVPR 2022)."""
+        """Items, shuffled, in equal steps of severity 1, 2, … highest, … 2, 1: the gradual protocol
+        of CoTTA (CVPR 2022).
+        """
         levels, base, count = range(1, self.severity + 1), images.transform, len(images)
         if self.shifts is not None:
             ramps = [tuple(_after(base, name, level) for level in levels) for name in self.names]
@@ -111,7 +123,8 @@ class GradualConfig(_ShiftingConfig):
             ]
         else:
             raise InputError(
-                "stream=gradual ramps the severity of a shift: choose one, shift=noise, or several in turn, "
+                "stream=gradual ramps the severity of a shift: choose one, shift=noise, or several "
+                "in turn, "
                 "stream.shifts=[noise,blur]"
             )
         steps = np.array([*levels, *reversed(levels[:-1])])[
@@ -130,7 +143,8 @@ def _rows_of_domains(images: ImageSet) -> list[Order]:
 def _check_several_domains(images: ImageSet, stream: str) -> None:
     if len(_rows_of_domains(images)) < 2:
         raise InputError(
-            f"stream={stream} needs several domains in the target, and it has one ({images.domains[0]}): "
+            f"stream={stream} needs several domains in the target, and it has one "
+            f"({images.domains[0]}): "
             "name more, data.target=[A,B], or shifts, stream.shifts=[noise,blur]"
         )
 

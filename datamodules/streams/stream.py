@@ -1,4 +1,6 @@
-"""A stream, item by item: which image arrives when, under which shift; as a small table it can be saved."""
+"""A stream, item by item: which image arrives when, under which shift; as a small table it can be
+saved.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +29,8 @@ class Stream:
 
     Args:
         rows: (N,) rows of the image set.
-        shifts: the distinct transforms that items arrive under, None for none; they stand in for the image set's own.
+        shifts: the distinct transforms that items arrive under, None for none; they stand in for
+            the image set's own.
         which: (N,) index into ``shifts``; None: the first one throughout.
     """
 
@@ -51,7 +54,9 @@ class Stream:
         return [self.shifts[index] for index in self.which.tolist()]
 
     def domains(self, images: ImageSet) -> list[str]:
-        """The domain of each item, by which metrics are split: the image's, and the shift where that changes on the way."""
+        """The domain of each item, by which metrics are split: the image's, and the shift where
+        that changes on the way.
+        """
         names: list[str] = images.domains[self.rows].tolist()
         if len(self.shifts) == 1:
             return names

@@ -1,4 +1,6 @@
-"""The images of a batch that count: each leaves the stream once, when it is new, and only if it could be read."""
+"""The images of a batch that count: each leaves the stream once, when it is new, and only if it
+could be read.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +23,8 @@ def taken(values: Any, places: list[int]) -> Any:
 
 
 class NewestOnly(Callback):
-    """Takes from outputs and batch what earlier batches have already shown, and what could not be read.
+    """Takes from outputs and batch what earlier batches have already shown, and what could not be
+    read.
 
     Place it behind the guard, which may see whole windows, and before what writes predictions.
     """

@@ -1,4 +1,6 @@
-"""benchmark.py from end to end on a tiny phantom: stopped and gone on with, divided and put together, and what it refuses."""
+"""benchmark.py from end to end on a tiny phantom: stopped and gone on with, divided and put
+together, and what it refuses.
+"""
 
 import json
 from dataclasses import replace

@@ -260,7 +260,9 @@ def test_a_summary_is_json_whatever_is_undefined() -> None:
 
 @pytest.fixture
 def words(source: Path, tmp_path: Path) -> list[str]:
-    """Four streams of two batches, and four of batches of two images, on the tests' source model."""
+    """Four streams of two batches, and four of batches of two images, on the tests' source
+    model.
+    """
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources" / "phantom0").symlink_to(source)
     return [

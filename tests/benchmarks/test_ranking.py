@@ -1,4 +1,6 @@
-"""Ranks and their intervals: paired, over seeds and images, and honest where there is nothing to draw."""
+"""Ranks and their intervals: paired, over seeds and images, and honest where there is nothing to
+draw.
+"""
 
 from typing import Any
 

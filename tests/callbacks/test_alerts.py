@@ -1,4 +1,6 @@
-"""Alerts: they arrive with their evidence; a failing, slow or secret one neither stops nor delays a stream, nor is shown."""
+"""Alerts: they arrive with their evidence; a failing, slow or secret one neither stops nor delays a
+stream, nor is shown.
+"""
 
 import json
 import logging
@@ -25,7 +27,10 @@ from tta import entry
 from tta.config import describe
 from tta.errors import InputError
 
-READ = "import sys, pathlib; pathlib.Path(sys.argv[1]).open('ab').write(sys.stdin.buffer.read() + b'\\n')"
+READ = (
+    "import sys, pathlib; pathlib.Path(sys.argv[1]).open('ab').write(sys.stdin.buffer.read() + "
+    "b'\\n')"
+)
 
 
 class _Trainer:
@@ -53,7 +58,9 @@ def finish(alerts: Alerts) -> None:
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
-    """An address on this machine, and the (headers, body) of what is posted to it; /busy answers 503, /away redirects."""
+    """An address on this machine, and the (headers, body) of what is posted to it; /busy answers
+    503, /away redirects.
+    """
     seen: list[tuple[dict[str, str], bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):

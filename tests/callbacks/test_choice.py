@@ -341,7 +341,8 @@ def test_a_check_while_watching_stands_for_the_batches_since_the_last_one() -> N
     missed = duty.missed(6)
     assert missed.checks(7)
     assert missed.stands_for(7) == 3, (
-        "the next check stands for the batches since the last one, less that which could not be measured"
+        "the next check stands for the batches since the last one, less that which could not be "
+        "measured"
     )
     assert Duty().missed(6).stands_for(7) == 1
 
@@ -425,7 +426,9 @@ def test_a_module_that_knows_no_milder_correction_is_reset(rung: str) -> None:
 
 
 class Several(Plain):
-    """A module with several statistics, under each of which features lie more or less blurred about their classes."""
+    """A module with several statistics, under each of which features lie more or less blurred about
+    their classes.
+    """
 
     def __init__(self, blur: Mapping[str, float]) -> None:
         super().__init__()
@@ -597,9 +600,7 @@ def test_corrected_statistics_see_every_other_look_however_far_behind() -> None:
     assert 4 <= sum("source" in names for names in asked) < len(asked)
 
 
-def test_where_neither_batch_statistics_nor_the_source_fit_an_alarm_lets_all_serve_and_updates_rest() -> (
-    None
-):
+def test_where_neither_batch_statistics_nor_the_source_fit_all_serve_and_updates_rest() -> None:
     blur = {"source": 4.2, "batch": 4.0, "corrected": 4.0}
     guard, module, outputs = watched(blur, 5)
     assert (guard.alarmed, guard.resets, module.resets) == ([1], [], 0)

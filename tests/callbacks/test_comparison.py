@@ -14,7 +14,9 @@ DEFAULTS = GuardConfig()
 
 
 def compared(images: int, batches: int, classes: int = 3) -> list[Statistics]:
-    """The statistics of a model that has collapsed wholly beside a control that tells all classes apart."""
+    """The statistics of a model that has collapsed wholly beside a control that tells all classes
+    apart.
+    """
     generator = torch.Generator().manual_seed(0)
     comparison = Comparison(
         [str(index) for index in range(classes)], DEFAULTS.decay, DEFAULTS.min_count

@@ -1,4 +1,6 @@
-"""The guard on real trainers: planted collapse, label shift, broken batches, a user's own module."""
+"""The guard on real trainers: planted collapse, label shift, broken batches, a user's own
+module.
+"""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +25,9 @@ CLASSES = ("a", "b", "c")
 
 
 class Features(nn.Module):
-    """Two features a class, normalised and classified: a network whose weights can be harmed at will."""
+    """Two features a class, normalised and classified: a network whose weights can be harmed at
+    will.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +161,8 @@ def test_a_model_that_a_correction_leaves_harmed_serves_when_two_checks_in_a_row
                     torch.tensor([1.0, 1.0, 0.5, 0.5, 0.0, 0.0])
                 )
 
-    # A larger number of samples leaves R undefined for two checks after the correction: those clear nothing.
+    # A larger number of samples leaves R undefined for two checks after the correction: those clear
+    # nothing.
     for config, unknown in (
         (GuardConfig(ladder=["slow"]), 0),
         (GuardConfig(ladder=["slow"], min_count=40), 2),

@@ -1,4 +1,6 @@
-"""Streams that nobody hopes for: a pixel out of all bounds, images that are no images, a run taken up in its middle."""
+"""Streams that nobody hopes for: a pixel out of all bounds, images that are no images, a run taken
+up in its middle.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

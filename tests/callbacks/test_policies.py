@@ -1,4 +1,6 @@
-"""Published guards: each formula, what makes it fire and what does not, and the callback that runs them."""
+"""Published guards: each formula, what makes it fire and what does not, and the callback that runs
+them.
+"""
 
 import csv
 import math
@@ -87,7 +89,8 @@ def test_entropy_floor_by_hand() -> None:
         [0.5, 0.9 * 0.5 + 0.1 * 0.1], abs=1e-4
     )
     assert rulings[0].evidence["floor"] == pytest.approx(0.3 * math.log(2))
-    # From .46 it takes n batches until .1 + .36 * .9^n is below .208; then the mean starts afresh, at .1, below the floor.
+    # From .46 it takes n batches until .1 + .36 * .9^n is below .208; then the mean starts afresh,
+    # at .1, below the floor.
     rulings = run(judged, [second] * 14)
     assert alarms(rulings) == [11, 12, 13]
     assert {rulings[index].action for index in alarms(rulings)} == {RESET}

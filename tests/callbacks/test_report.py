@@ -1,4 +1,6 @@
-"""A run's report: one file that needs nothing else, with the parts that the run has data for, and no markup from its names."""
+"""A run's report: one file that needs nothing else, with the parts that the run has data for, and
+no markup from its names.
+"""
 
 import csv
 import json
@@ -27,7 +29,9 @@ END = ["Domains and subgroups", "Largest changes of mind", "Settings"]
 
 
 class Reader(HTMLParser):
-    """What a browser makes of a page: its headings, table rows, elements, and whatever it would fetch."""
+    """What a browser makes of a page: its headings, table rows, elements, and whatever it would
+    fetch.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -141,7 +145,8 @@ def test_source_and_control_are_what_runs_of_their_own_say(source: Path, tmp_pat
         assert adapt.main([f"source={source}", f"output={tmp_path / method}", *QUICK, *words]) == 0
         metrics = json.loads((tmp_path / method / "metrics.json").read_text())
         assert row[place] == f"{metrics['domains']['scanner_b']['balanced_accuracy']:.1f}"
-    # The source is that of its own run whichever statistics the guard chooses, long after the start.
+    # The source is that of its own run whichever statistics the guard chooses, long after the
+    # start.
     _, reader = report(
         source, tmp_path / "guarded", "method=dsbr", "stream.batch_size=32", *domains
     )
@@ -295,7 +300,9 @@ def test_all_that_is_told_of_a_run_agrees(
 def balanced(
     path: Path, asked: dict[str, dict[str, str]], level: str
 ) -> Callable[[dict[str, dict[str, str]]], float]:
-    """Balanced accuracy of some images, by hand: of each, or of groups by their mean probabilities."""
+    """Balanced accuracy of some images, by hand: of each, or of groups by their mean
+    probabilities.
+    """
     with path.open(newline="") as file:
         sure = {row["id"]: float(row["prob_ill"]) for row in csv.DictReader(file)}
 

@@ -105,7 +105,9 @@ AXIAL = [1, 0, 0, 0, 1, 0]
 
 
 def write_series(folder: Path, slices: Pixels, step: float = 2.0, **more: Any) -> Path:
-    """An axial series (N, H, W) upwards, whose files' names, numbers and places have other orders."""
+    """An axial series (N, H, W) upwards, whose files' names, numbers and places have other
+    orders.
+    """
     series = uid.generate_uid()
     for place, pixels in enumerate(slices):
         attributes: dict[str, Any] = {

@@ -31,7 +31,9 @@ def shown(path: Path, **reading: Any) -> torch.Tensor:
 
 
 def reference(path: Path) -> np.ndarray[Any, Any]:
-    """What pydicom displays, scaled to 0..1 by the ends that it maps to; MONOCHROME1 turned over."""
+    """What pydicom displays, scaled to 0..1 by the ends that it maps to; MONOCHROME1 turned
+    over.
+    """
     dataset = pydicom.dcmread(path)
     raw = apply_modality_lut(dataset.pixel_array, dataset)
     values = apply_voi_lut(raw, dataset)

@@ -1,4 +1,6 @@
-"""Every DICOM file that comes with pydicom, read as pydicom reads it, or refused with its reason."""
+"""Every DICOM file that comes with pydicom, read as pydicom reads it, or refused with its
+reason.
+"""
 
 from pathlib import Path
 

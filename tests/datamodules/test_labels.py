@@ -1,4 +1,6 @@
-"""Labels as people write them: numbers with gaps, words for nothing, and two sites' words for one thing."""
+"""Labels as people write them: numbers with gaps, words for nothing, and two sites' words for one
+thing.
+"""
 
 from pathlib import Path
 from typing import Any

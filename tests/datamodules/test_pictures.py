@@ -22,7 +22,8 @@ def write_tiff(path: Path, pixels: Array, bits: int = 0, **tags: int) -> Path:
         path: the file.
         pixels: (H, W) or (H, W, samples).
         bits: of a sample; 0: those of its type.
-        tags: photometric, format (1 unsigned, 2 signed, 3 float), extra (of samples) or orientation.
+        tags: photometric, format (1 unsigned, 2 signed, 3 float), extra (of samples) or
+            orientation.
     """
     samples = pixels.shape[2] if pixels.ndim == 3 else 1
     height, width = pixels.shape[:2]

@@ -112,10 +112,8 @@ def glioma(root: Path) -> None:
     def sri(cohort: str, name: str) -> None:
         place = root / cohort / name / "preop"
         volume(place / f"sub-{name}_ses-preop_space-sri_t1c.nii.gz")
-        mask(
-            place
-            / f"sub-{name}_ses-preop_space-sri_{'tumormask' if cohort == 'erasmus' else 'seg'}.nii.gz"
-        )
+        marked = "tumormask" if cohort == "erasmus" else "seg"
+        mask(place / f"sub-{name}_ses-preop_space-sri_{marked}.nii.gz")
 
     subjects = [
         (f"EGD-{i:04d}", *genes)

@@ -158,9 +158,12 @@ def test_a_table_of_a_million_rows_opens_in_seconds(tmp_path: Path) -> None:
     )
     (tmp_path / "t.csv").write_text("path,label,group,sex,age\n" + "\n".join(lines))
     program = (
-        "import resource, time\nfrom datamodules.table import TableConfig, load_table\nstart = time.perf_counter()\n"
-        f"images = load_table(TableConfig(path={str(tmp_path / 't.csv')!r}, check=False), 'target')\n"
-        "print(len(images), time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        "import resource, time\nfrom datamodules.table import TableConfig, load_table\nstart = "
+        "time.perf_counter()\n"
+        f"images = load_table(TableConfig(path={str(tmp_path / 't.csv')!r}, check=False), "
+        "'target')\n"
+        "print(len(images), time.perf_counter() - start, "
+        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,4 +1,6 @@
-"""Shifts: deterministic by seed and image id, within the range, and the stronger the higher the severity."""
+"""Shifts: deterministic by seed and image id, within the range, and the stronger the higher the
+severity.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +65,9 @@ def shifted(kind: str, severity: int, image: Tensor, name: str = "0", seed: int 
 
 
 def check(kind: str, batch: list[Tensor]) -> None:
-    """Whatever the images: same shape and type, in range, repeatable, and on average further off at each severity."""
+    """Whatever the images: same shape and type, in range, repeatable, and on average further off at
+    each severity.
+    """
     changes = []
     for severity in range(1, 6):
         distances = []

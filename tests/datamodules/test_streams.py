@@ -1,4 +1,6 @@
-"""Streams: every image as stated, proportions as asked, the same seed the same order, resumed exactly, replayed exactly."""
+"""Streams: every image as stated, proportions as asked, the same seed the same order, resumed
+exactly, replayed exactly.
+"""
 
 import time
 from dataclasses import replace
@@ -45,7 +47,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "recurring": {"times": 2, "shifts": ["noise", "contrast"]},
     "mixed": {"shifts": ["noise", "blur"]},
 }
-#: What a stream shows of a target of n images, one pass: None where images are drawn with replacement.
+#: What a stream shows of a target of n images, one pass: None where images are drawn with
+#: replacement.
 VISITS = {"prevalence": None, "recurring": 4}
 
 
@@ -75,7 +78,9 @@ def phantom() -> ImageSet:
 def configured(
     name: str, target: ImageSet, folder: Path, **more: Any
 ) -> tuple[StreamConfig, ImageSet]:
-    """A stream that goes over a target; a replay replays a mixed stream of it, whose table holds the shift."""
+    """A stream that goes over a target; a replay replays a mixed stream of it, whose table holds
+    the shift.
+    """
     if name != "replay":
         return STREAMS[name](**{**OPTIONS.get(name, {}), **more}), target
     create_stream(MixedConfig(shifts=["noise", "blur"]), target, 7).save(
@@ -278,7 +283,9 @@ def test_dirichlet_shows_every_image_once_the_more_correlated_the_smaller_delta(
 
 
 def unevenness(labels: Any) -> float:
-    """How far fifths of the stream are from equal shares: 0 if all have them, about 1 if each is of one class."""
+    """How far fifths of the stream are from equal shares: 0 if all have them, about 1 if each is of
+    one class.
+    """
     shares = np.stack(
         [np.bincount(part, minlength=3) / len(part) for part in np.array_split(labels, 5)]
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from datamodules import load_splits
 from datamodules.folder import FolderConfig, load_folder
-from datamodules.images import ImageSet
+from datamodules.images import UNLABELLED, ImageSet
 from datamodules.source import SourceData
 from datamodules.summary import understood
 from datamodules.table import TableConfig, load_table
@@ -78,7 +78,8 @@ def test_volumes(tmp_path: Path) -> None:
     lines = understood({"target": replace(images, low=0.0, high=1.0)})
     assert "pixels: 4x5x6, 1 channel; 2 NIfTI float32: 0 to 1 becomes 0 to 1" in lines[3]
     assert lines[4] == (
-        "volumes: orientation RAS (axes D, H, W; 1 of 2 were turned to it); stored with a spacing of 2.5 x 1 x 1 mm"
+        "volumes: orientation RAS (axes D, H, W; 1 of 2 were turned to it); stored with a spacing "
+        "of 2.5 x 1 x 1 mm"
     )
     array = ImageSet(
         np.zeros((1, 4, 5, 6), np.uint8),
@@ -88,6 +89,12 @@ def test_volumes(tmp_path: Path) -> None:
         spatial_dims=3,
     )
     assert "orientation and spacing are not known" in understood({"target": array})[4]
+
+
+def test_a_target_that_nobody_labelled_has_classes_and_no_counts(tmp_path: Path) -> None:
+    target = load_table(TableConfig(path=site(tmp_path), on_error="skip"), "target")
+    target = replace(target, labels=np.full(len(target), UNLABELLED))
+    assert understood({"target": target})[0].endswith("; no labels in target")
 
 
 def test_patients_of_one_image_each() -> None:

@@ -1,4 +1,6 @@
-"""Methods against what the released implementations returned; tests/golden/README.md says how the files were made."""
+"""Methods against what the released implementations returned; tests/golden/README.md says how the
+files were made.
+"""
 
 import json
 import math
@@ -35,7 +37,8 @@ FILES = sorted(
     for path in (ROOT / "tests" / "golden").glob("*.npz")
     if path.stem not in PLAIN and path.stem != "stream" and not path.stem.startswith("model_")
 )
-#: What stands for random views on both sides: it differs from the image, so that confusing the two shows.
+#: What stands for random views on both sides: it differs from the image, so that confusing the two
+#: shows.
 VIEWS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "flip": lambda images, _: images.flip(-1),
     "roll": lambda images, _: torch.stack(

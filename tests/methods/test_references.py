@@ -1,6 +1,7 @@
 """Whole streams against references in plain torch, formula by formula, on the golden models.
 
-Where released code would go wrong (an empty filter, a reset that does not last) the streams do not go.
+Where released code would go wrong (an empty filter, a reset that does not last) the streams do not
+go.
 """
 
 import math

@@ -85,19 +85,21 @@ def create_method(
 
     Args:
         name: a key of ``METHODS``.
-        model: network from images to logits (N, C), or one logit for two classes; it holds the source's weights, and is
-            adapted in place.
+        model: network from images to logits (N, C), or one logit for two classes; it holds the
+            source's weights, and is adapted in place.
         num_classes: number of classes C.
         head: module whose input counts as features; the last Linear by default.
-        **hyperparameters: fields of the method's ``Config``, and what it ``uses`` of the source's statistics.
+        **hyperparameters: fields of the method's ``Config``, and what it ``uses`` of the source's
+            statistics.
 
     Raises:
-        InputError: an unknown method or hyperparameter, a value out of range, a missing source statistic, or a model that
-            cannot be adapted.
+        InputError: an unknown method or hyperparameter, a value out of range, a missing source
+            statistic, or a model that cannot be adapted.
 
     Example:
         >>> import torch
-        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 2))
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 2))
         >>> method = create_method("tent", model, num_classes=2, lr=0.01)
         >>> method(torch.zeros(4, 3)).shape
         torch.Size([4, 2])

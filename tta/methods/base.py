@@ -45,7 +45,8 @@ class Update(NamedTuple):
     Attributes:
         loss: its loss; None where there was no gradient step.
         skipped: the reason why nothing was learned, or None.
-        prediction: what the batch leaves with, where the method changes its prediction after the forward pass.
+        prediction: what the batch leaves with, where the method changes its prediction after the
+            forward pass.
         restored: the method took itself back to the source.
     """
 
@@ -58,17 +59,20 @@ class Update(NamedTuple):
 class Method(nn.Module):
     """Base of all methods; subclasses say what is adapted and by which loss.
 
-    Calling the method predicts a batch with the weights as they are, then updates them. ``predict`` and ``update`` are
-    the two halves; ``control`` predicts with the source's values in every adapted tensor, ``source`` with the source's
-    normalisation statistics as well. All adapted tensors, optimiser moments, running state and the state of the random
-    generator are in the state dict.
+    Calling the method predicts a batch with the weights as they are, then updates them. ``predict``
+    and ``update`` are the two halves; ``control`` predicts with the source's values in every
+    adapted tensor, ``source`` with the source's normalisation statistics as well. All adapted
+    tensors, optimiser moments, running state and the state of the random generator are in the state
+    dict.
 
-    The method works on the given model in place: its BatchNorm layers are replaced by ones with a choice of statistics
-    (same names, same tensors), and only the adapted parameters require gradients.
+    The method works on the given model in place: its BatchNorm layers are replaced by ones with a
+    choice of statistics (same names, same tensors), and only the adapted parameters require
+    gradients.
 
     Args:
-        model: network from images (N, channels, ...) to logits (N, C), holding the source's weights; for two classes one
-            logit will do. Of a tuple or dictionary the first tensor (N, C) counts.
+        model: network from images (N, channels, ...) to logits (N, C), holding the source's
+            weights; for two classes one logit will do. Of a tuple or dictionary the first tensor
+            (N, C) counts.
         num_classes: C.
         config: the method's hyperparameters.
         head: name of the module whose input counts as features; the last Linear by default.
@@ -129,24 +133,29 @@ class Method(nn.Module):
         if self.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = self._create_optimizer() if self.adapted else None
-        #: How gradients are made and applied; Lightning puts its own here, for precision and DDP plugins.
+        #: How gradients are made and applied; Lightning puts its own here, for precision and DDP
+        #: plugins.
         self.backward: Callable[[Tensor], None] = torch.Tensor.backward
         self.step: Callable[[], Any] = self.optimizer.step if self.optimizer else lambda: None
-        #: Source of every random draw, seeded from torch's seed; on the CPU, so that a stream is the same on any device.
+        #: Source of every random draw, seeded from torch's seed; on the CPU, so that a stream is
+        #: the same on any device.
         self.generator = torch.Generator()
         self.generator.manual_seed(torch.initial_seed() % 2**63)
         #: Running state of shapes that are not known beforehand.
         self.memory: dict[str, Tensor] = {}
         self._idle = 0
         self._control_moving: dict[str, Tensor] | None = None
-        #: Layers whose statistics can be chosen, by name: looked for once, since finding them takes longer than using them.
+        #: Layers whose statistics can be chosen, by name: looked for once, since finding them takes
+        #: longer than using them.
         self.layers = named_adjustable_layers(model)
         averaging = {} if self.chosen_elsewhere else self.layers
-        #: Layers whose moving averages depend on the weights below them, so that the control has its own, by their prefix.
+        #: Layers whose moving averages depend on the weights below them, so that the control has
+        #: its own, by their prefix.
         self._averaging = {
             f"{name}.": layer for name, layer in averaging.items() if layer.moving_mean is not None
         }
-        #: Whether an update was tried since the start, which a reset would undo; until then adapted and control are the same.
+        #: Whether an update was tried since the start, which a reset would undo; until then adapted
+        #: and control are the same.
         self.has_learned = False
         self._control_at: Tensor | None = None
         self._control_said: Prediction | None = None
@@ -164,22 +173,29 @@ class Method(nn.Module):
         return {}
 
     def register_state(self) -> None:
-        """Register running state, here rather than in ``__init__``, so that ``reset`` knows its start.
+        """Register running state, here rather than in ``__init__``, so that ``reset`` knows its
+        start.
 
         State of known shape goes into buffers, other state into ``memory``.
         """
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor | None:
-        """Loss of a batch, None where no sample is fit to learn from; may advance the method's running state."""
+        """Loss of a batch, None where no sample is fit to learn from; may advance the method's
+        running state.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} adapts parameters, so it must say by which loss"
         )
 
     def hear_control(self, prediction: Prediction) -> None:
-        """Take in what the control said of a batch, whoever asked it; for methods that learn from it."""
+        """Take in what the control said of a batch, whoever asked it; for methods that learn from
+        it.
+        """
 
     def learn(self, images: Tensor, prediction: Prediction) -> Update:
-        """Update on finite images, given their prediction; by gradient steps on ``objective`` unless a subclass says else."""
+        """Update on finite images, given their prediction; by gradient steps on ``objective``
+        unless a subclass says else.
+        """
         if not isinstance(self.config, UpdateConfig):
             return Update()
         loss = None
@@ -201,7 +217,9 @@ class Method(nn.Module):
 
     @torch.enable_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, C) with which the batch leaves: made before the update that follows, where the method allows it."""
+        """Logits (N, C) with which the batch leaves: made before the update that follows, where the
+        method allows it.
+        """
         self.begin_batch()
         prediction = self.predict(images) if self.predicts_first else None
         update = self.update(images, prediction)
@@ -214,7 +232,9 @@ class Method(nn.Module):
             self.reset()
 
     def predict(self, images: Tensor) -> Prediction:
-        """Predict with the weights as they are; the result keeps the graph that ``update`` needs, if gradients are on."""
+        """Predict with the weights as they are; the result keeps the graph that ``update`` needs,
+        if gradients are on.
+        """
         with torch.set_grad_enabled(bool(self.adapted) and torch.is_grad_enabled()):
             prediction = self.run(images)
         if not (self.has_learned or self._averaging or self._control_at is images):
@@ -228,7 +248,8 @@ class Method(nn.Module):
             images: (N, channels, ...).
             prediction: what ``predict`` said of them; needed where ``predicts_first``.
         """
-        # One read-back to the host a batch; without it a single NaN would end up in weights, moments and marginals.
+        # One read-back to the host a batch; without it a single NaN would end up in weights,
+        # moments and marginals.
         finite = bool(torch.isfinite(images if prediction is None else prediction.logits).all())
         if any_of_all(not finite, images.device):
             return Update(skipped="non_finite")
@@ -241,17 +262,21 @@ class Method(nn.Module):
         self._idle = self._idle + 1 if update.skipped == "all_filtered" else 0
         if self._idle == _PATIENCE:
             warnings.warn(
-                f"{type(self).__name__} has found no sample to learn from in {_PATIENCE} batches: its filters reject all, so "
-                "it does not adapt; loosen them (entropy_margin, redundancy_margin, plpd_threshold) or use another method",
+                f"{type(self).__name__} has found no sample to learn from in {_PATIENCE} batches: "
+                "its filters reject all, so "
+                "it does not adapt; loosen them (entropy_margin, redundancy_margin, "
+                "plpd_threshold) or use another method",
                 stacklevel=2,
             )
         return update
 
     @torch.no_grad()
     def control(self, images: Tensor) -> Prediction:
-        """Predict with the source's values in every adapted tensor, under the method's own normalisation.
+        """Predict with the source's values in every adapted tensor, under the method's own
+        normalisation.
 
-        Asked twice about the same tensor, or about one that was predicted before anything was learned, it answers from memory.
+        Asked twice about the same tensor, or about one that was predicted before anything was
+        learned, it answers from memory.
         """
         if self._control_at is not images or self._control_said is None:
             self._control_at, self._control_said, self._heard = (
@@ -272,7 +297,9 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def run_source(self, images: Tensor, values: Mapping[str, Tensor] | None = None) -> Prediction:
-        """One forward pass with the source's values in every adapted tensor, and ``values`` in place of others."""
+        """One forward pass with the source's values in every adapted tensor, and ``values`` in
+        place of others.
+        """
         return self.run(images, {**self._source, **(values or {})})
 
     @torch.no_grad()
@@ -291,7 +318,9 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Back to the start, bit for bit: weights, optimiser moments, running state, random generator."""
+        """Back to the start, bit for bit: weights, optimiser moments, running state, random
+        generator.
+        """
         self.restore_weights()
         buffers = dict(self.named_buffers())
         for name, value in self._start.items():
@@ -318,7 +347,9 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def restore(self, fraction: float) -> None:
-        """Move the adapted weights by ``fraction`` of their distance to the source's; moments start afresh."""
+        """Move the adapted weights by ``fraction`` of their distance to the source's; moments start
+        afresh.
+        """
         for name, parameter in self.adapted.items():
             parameter.lerp_(self._source[name], fraction)
         if self.optimizer is not None:
@@ -326,7 +357,9 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def restore_elements(self, share: float) -> None:
-        """The source's value in each element of the adapted tensors that a coin of this probability picks."""
+        """The source's value in each element of the adapted tensors that a coin of this probability
+        picks.
+        """
         for name, parameter in self.adapted.items():
             chosen = (
                 torch.rand(parameter.shape, generator=self.generator).to(parameter.device) < share
@@ -335,7 +368,9 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def restore_last(self, share: float) -> None:
-        """Reset all but the first 1 − ``share`` of the adapted tensors, rounded up, in the network's order."""
+        """Reset all but the first 1 − ``share`` of the adapted tensors, rounded up, in the
+        network's order.
+        """
         first = list(self.adapted)[: math.ceil((1 - share) * len(self.adapted))]
         kept = {name: self.adapted[name].detach().clone() for name in first}
         self.reset()
@@ -349,7 +384,9 @@ class Method(nn.Module):
             group["lr"] *= factor
 
     def reweight(self, prior: Tensor) -> bool:
-        """Let the objective aim at these class shares (C,), until the source is reset; False where it has no such aim."""
+        """Let the objective aim at these class shares (C,), until the source is reset; False where
+        it has no such aim.
+        """
         return False
 
     def adapted_state(self) -> dict[str, Tensor]:
@@ -362,7 +399,8 @@ class Method(nn.Module):
         shapes = {name: tuple(p.shape) for name, p in self.adapted.items()}
         if {name: tuple(value.shape) for name, value in state.items()} != shapes:
             raise InputError(
-                "the adapted state does not fit: it was written for other layers; use the method and source it came from"
+                "the adapted state does not fit: it was written for other layers; use the method "
+                "and source it came from"
             )
         for name, parameter in self.adapted.items():
             parameter.copy_(state[name])
@@ -372,7 +410,8 @@ class Method(nn.Module):
 
     def run(self, images: Tensor, values: Mapping[str, Tensor] | None = None) -> Prediction:
         """One forward pass, with ``values`` in place of the tensors of those names."""
-        # Where channels last must not be, images that happen to lie so (decoded from pixels, say) must not bring it in.
+        # Where channels last must not be, images that happen to lie so (decoded from pixels, say)
+        # must not bring it in.
         images = as_channels_last(images) if self.channels_last else images.contiguous()
         output = (
             self.model(images)
@@ -394,7 +433,8 @@ class Method(nn.Module):
             moving: the statistics as they stand, by the names of the layers' buffers.
 
         Returns:
-            The prediction, and the statistics once they have taken the images in; the model's stay as they were.
+            The prediction, and the statistics once they have taken the images in; the model's stay
+            as they were.
         """
         latest = {name: layer.latest for name, layer in self._averaging.items()}
         prediction = self.run(images, {**values, **moving})
@@ -406,7 +446,9 @@ class Method(nn.Module):
         return prediction, after
 
     def moving_statistics(self) -> dict[str, Tensor]:
-        """The model's moving statistics, by the names of the layers' buffers; none where they do not move."""
+        """The model's moving statistics, by the names of the layers' buffers; none where they do
+        not move.
+        """
         return {
             f"{name}{key}": self.model.get_buffer(f"{name}{key}")
             for name in self._averaging
@@ -422,7 +464,8 @@ class Method(nn.Module):
         if self._known.get(name) is None:
             writer = f"train.py{_WRITTEN_BY.get(name, '')}"
             raise InputError(
-                f"{type(self).__name__} needs the source's {name}, which is missing: {writer} writes "
+                f"{type(self).__name__} needs the source's {name}, which is missing: {writer} "
+                "writes "
                 f"it into source.ckpt; without a checkpoint give {name}=… to create_method"
             )
         return self._known[name]
@@ -449,7 +492,9 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def follow_control(self) -> None:
-        """Take over the control's moving statistics, which went on moving while the source served and nothing was learned."""
+        """Take over the control's moving statistics, which went on moving while the source served
+        and nothing was learned.
+        """
         for name, value in (self._control_moving or {}).items():
             self.model.get_buffer(name).copy_(value)
 
@@ -461,7 +506,9 @@ class Method(nn.Module):
     # How it works
 
     def _forget_moving(self) -> None:
-        """Later passes of an update are not part of the stream, so moving statistics do not take them in."""
+        """Later passes of an update are not part of the stream, so moving statistics do not take
+        them in.
+        """
         for layer in self.layers.values():
             layer.latest = None
 
@@ -502,7 +549,8 @@ class Method(nn.Module):
         )
         if config.lr == "auto" or config.optimizer == "auto":
             raise InputError(
-                "lr='auto' and optimizer='auto' stand for a choice by network and image size, which create_method does not "
+                "lr='auto' and optimizer='auto' stand for a choice by network and image size, "
+                "which create_method does not "
                 "know: give a number, and sgd or adam"
             )
         if config.optimizer == "adam":
@@ -510,7 +558,8 @@ class Method(nn.Module):
         return torch.optim.SGD(self.adapted.values(), lr=config.lr, momentum=config.momentum)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Method":
-        # Snapshots follow the module to its device; they are no buffers, since the state dict need not carry them.
+        # Snapshots follow the module to its device; they are no buffers, since the state dict need
+        # not carry them.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name in ("_source", "_start", "memory", "_start_memory"):
             setattr(self, name, {key: fn(value) for key, value in getattr(self, name).items()})
@@ -520,7 +569,9 @@ class Method(nn.Module):
         return self
 
     def train(self, mode: bool = True) -> "Method":
-        """Stay in eval mode whatever a training loop asks: dropout is off, and statistics have a choice of their own."""
+        """Stay in eval mode whatever a training loop asks: dropout is off, and statistics have a
+        choice of their own.
+        """
         return super().train(False)
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -27,7 +27,9 @@ class CMF(ROID):
 
     @torch.no_grad()
     def average(self) -> None:
-        """Predict the hidden weights, correct them by the adapted ones, and move those a hundredth towards them."""
+        """Predict the hidden weights, correct them by the adapted ones, and move those a hundredth
+        towards them.
+        """
         process = 0.005 * sum(p.numel() for p in self.adapted.values()) / 38400
         noise = 1 - process
         self.hidden.follow(self._source, 1 - _ALPHA)

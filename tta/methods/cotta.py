@@ -23,7 +23,8 @@ class CoTTAConfig(UpdateConfig):
     ema: float = option(0.999, "memory of the teacher's weights, in [0, 1]")
     restore: float = option(
         0.01,
-        "share of the weights restored to the source after a step; published: .001 for 1000 classes",
+        "share of the weights restored to the source after a step; published: .001 for 1000 "
+        "classes",
     )
     views: int = option(32, "augmented views that the teacher averages where the source is unsure")
     symmetric: bool = option(
@@ -31,7 +32,8 @@ class CoTTAConfig(UpdateConfig):
     )
     threshold: float | None = option(
         None,
-        "mean confidence of the source below which it is unsure; null: .92 up to 10 classes, .72 up to 100, .1 above",
+        "mean confidence of the source below which it is unsure; null: .92 up to 10 classes, .72 "
+        "up to 100, .1 above",
     )
 
     def __post_init__(self) -> None:
@@ -54,7 +56,9 @@ class CoTTA(Method):
     teacher: Tensors
 
     def adapts(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """Every weight and bias outside the excluded layers; as released, no token or position of a transformer."""
+        """Every weight and bias outside the excluded layers; as released, no token or position of a
+        transformer.
+        """
         found = parameters_outside(model, self.config.exclude or [])
         return {name: p for name, p in found.items() if name.split(".")[-1] in ("weight", "bias")}
 

@@ -49,7 +49,9 @@ class DeYOConfig(UpdateConfig):
 
 
 class DeYO(NormAffineMethod):
-    """Entropy of the samples that are certain, and less so once shape is destroyed; weighted by both."""
+    """Entropy of the samples that are certain, and less so once shape is destroyed; weighted by
+    both.
+    """
 
     Config: ClassVar[type[MethodConfig]] = DeYOConfig
     config: DeYOConfig
@@ -67,7 +69,8 @@ class DeYO(NormAffineMethod):
         certain = losses.detach() < margin
         if not certain.any():
             return None
-        # As published, the shapeless images form a batch of their own, which batch statistics notice.
+        # As published, the shapeless images form a batch of their own, which batch statistics
+        # notice.
         with torch.no_grad():
             shapeless = self.run(self.without_shape(images[certain])).logits.softmax(1)
         confidence, labels = prediction.logits.detach()[certain].softmax(1).max(1)
@@ -92,6 +95,7 @@ class DeYO(NormAffineMethod):
             start >= side for start, side in zip(corner, sides, strict=True)
         ):
             raise InputError(
-                f"method.occlusion={self.config.occlusion} lies outside images of {'x'.join(map(str, sides))}"
+                f"method.occlusion={self.config.occlusion} lies outside images of "
+                f"{'x'.join(map(str, sides))}"
             )
         return occluded(images, tuple(corner), size)

@@ -23,7 +23,8 @@ class DOTConfig(UpdateConfig):
 
 
 class DOT(NormAffineMethod):
-    """Entropy weighted by the inverse running marginal of the predicted class, weights normalised over the batch.
+    """Entropy weighted by the inverse running marginal of the predicted class, weights normalised
+    over the batch.
 
     The dynamic online reweighting of DELTA, without its renormalisation of features.
     """

@@ -16,7 +16,8 @@ from tta.objectives import balanced_weights
 from tta.options import option, within
 
 _PRIORS = ("uniform", "source", "estimated")
-#: The estimated prior asks the control so often, as the guard does by default; where both run they share the answer.
+#: The estimated prior asks the control so often, as the guard does by default; where both run they
+#: share the answer.
 _CONTROL_EVERY = 4
 
 
@@ -35,7 +36,8 @@ class DSBRConfig(UpdateConfig):
     )
     target_prior: Any = option(
         "uniform",
-        "share that each class should have: uniform (as published), source (that of the training images), a list that sums "
+        "share that each class should have: uniform (as published), source (that of the training "
+        "images), a list that sums "
         "to 1, or estimated (half uniform, half the control's running marginal)",
     )
 
@@ -46,7 +48,8 @@ class DSBRConfig(UpdateConfig):
         if isinstance(prior, str):
             if prior not in _PRIORS:
                 raise InputError(
-                    f"method.target_prior={prior} must be one of {', '.join(_PRIORS)}, or a list of shares"
+                    f"method.target_prior={prior} must be one of {', '.join(_PRIORS)}, or a list "
+                    "of shares"
                 )
             return
         shares = [float(share) for share in prior] if isinstance(prior, (list, tuple)) else []
@@ -59,8 +62,8 @@ class DSBRConfig(UpdateConfig):
 class DSBR(NormAffineMethod):
     """Entropy weighted by the target share over the running share of the sample's predicted class.
 
-    With a uniform target it is the published objective, which assumes that classes are balanced: where one has 85 % of the
-    stream it breaks a healthy model. The other targets are ours.
+    With a uniform target it is the published objective, which assumes that classes are balanced:
+    where one has 85 % of the stream it breaks a healthy model. The other targets are ours.
     """
 
     Config: ClassVar[type[MethodConfig]] = DSBRConfig
@@ -73,7 +76,9 @@ class DSBR(NormAffineMethod):
     since_control: Tensor
 
     def register_state(self) -> None:
-        """The running marginal of predictions, the share that each class should have, and the age of its estimate."""
+        """The running marginal of predictions, the share that each class should have, and the age
+        of its estimate.
+        """
         uniform = torch.full((self.num_classes,), 1 / self.num_classes)
         self.register_buffer("marginal", uniform)
         self.register_buffer("target", self._target(uniform))
@@ -118,6 +123,7 @@ class DSBR(NormAffineMethod):
         )
         if shares.shape != uniform.shape:
             raise InputError(
-                f"method.target_prior has {len(shares)} shares, and the source has {self.num_classes} classes"
+                f"method.target_prior has {len(shares)} shares, and the source has "
+                f"{self.num_classes} classes"
             )
         return shares.clone()

@@ -29,7 +29,9 @@ class EATAConfig(ETAConfig):
 
 
 class EATA(ETA):
-    """ETA's loss and the squared distance to the source's weights, each by its Fisher information."""
+    """ETA's loss and the squared distance to the source's weights, each by its Fisher
+    information.
+    """
 
     Config: ClassVar[type[MethodConfig]] = EATAConfig
     config: EATAConfig
@@ -43,7 +45,8 @@ class EATA(ETA):
         for name, parameter in self.adapted.items():
             if name not in fisher or fisher[name].shape != parameter.shape:
                 raise InputError(
-                    f"fisher has no tensor of shape {tuple(parameter.shape)} for {name}: it needs one for every adapted "
+                    f"fisher has no tensor of shape {tuple(parameter.shape)} for {name}: it needs "
+                    "one for every adapted "
                     "parameter; train.py writes it for the normalisation layers of its own network"
                 )
         self.fisher = Tensors({name: fisher[name].to(p) for name, p in self.adapted.items()})

@@ -12,17 +12,20 @@ from tta.methods.settings import MethodConfig, UpdateConfig
 from tta.objectives import similarity
 from tta.options import option, within
 
-#: A sample is redundant once its class has so many times the share that it would have if all were equal. See
-#: ``redundancy_margin``; the published margins are 1.27 (10 classes) and 1.58 (1000 classes) in these terms.
+#: A sample is redundant once its class has so many times the share that it would have if all were
+#: equal. See ``redundancy_margin``; the published margins are 1.27 (10 classes) and 1.58 (1000
+#: classes) in these terms.
 _OVERREPRESENTED = 1.5
 
 
 def redundancy_margin(num_classes: int) -> float:
-    """The cosine to the running marginal above which a confident sample is redundant, for C classes.
+    """The cosine to the running marginal above which a confident sample is redundant, for C
+    classes.
 
-    The published margins (.05 for 1000 classes, .4 for 10) lie just above 1/√C, the cosine between a confident prediction and
-    a balanced marginal. Kept for fewer classes they would reject every sample, so the margin follows C: it is the cosine
-    to a marginal in which the sample's class has k/C and the others share the rest, k = 1.5.
+    The published margins (.05 for 1000 classes, .4 for 10) lie just above 1/√C, the cosine between
+    a confident prediction and a balanced marginal. Kept for fewer classes they would reject every
+    sample, so the margin follows C: it is the cosine to a marginal in which the sample's class has
+    k/C and the others share the rest, k = 1.5.
     """
     share = min(_OVERREPRESENTED / num_classes, 1.0)
     return share / math.hypot(share, (1 - share) / math.sqrt(num_classes - 1))
@@ -50,7 +53,9 @@ class ETAConfig(UpdateConfig):
 
 
 class ETA(NormAffineMethod):
-    """Entropy of the reliable, non-redundant samples, weighted by e^(E₀−H): EATA without its regulariser."""
+    """Entropy of the reliable, non-redundant samples, weighted by e^(E₀−H): EATA without its
+    regulariser.
+    """
 
     Config: ClassVar[type[MethodConfig]] = ETAConfig
     config: ETAConfig

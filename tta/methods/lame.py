@@ -24,7 +24,8 @@ class LAMEConfig(MethodConfig):
     )
     knn: int = option(
         5,
-        "neighbours of knn; rbf is as wide as the mean distance to the knn-th (self counts as the first)",
+        "neighbours of knn; rbf is as wide as the mean distance to the knn-th (self counts as the "
+        "first)",
     )
 
     def __post_init__(self) -> None:
@@ -33,7 +34,9 @@ class LAMEConfig(MethodConfig):
 
 
 class LAME(Method):
-    """Laplacian-adjusted maximum likelihood: neighbours in feature space should agree. Logits are log-probabilities."""
+    """Laplacian-adjusted maximum likelihood: neighbours in feature space should agree. Logits are
+    log-probabilities.
+    """
 
     Config: ClassVar[type[MethodConfig]] = LAMEConfig
     config: LAMEConfig
@@ -63,8 +66,9 @@ def affinities(features: Tensor, kind: str, k: int) -> Tensor:
 
     Args:
         features: (N, D).
-        kind: knn: 1 for the k nearest of a row, itself excluded, not symmetrised; rbf: Gaussian kernel as wide as the mean
-            distance to the k-th nearest, itself being the first; linear: inner product.
+        kind: knn: 1 for the k nearest of a row, itself excluded, not symmetrised; rbf: Gaussian
+            kernel as wide as the mean distance to the k-th nearest, itself being the first; linear:
+            inner product.
         k: number of neighbours.
 
     Returns:
@@ -84,7 +88,8 @@ def affinities(features: Tensor, kind: str, k: int) -> Tensor:
 def adjusted_assignment(
     log_p: Tensor, affinity: Tensor, max_steps: int = 100, tolerance: float = 1e-8
 ) -> Tensor:
-    """Minimise the Laplacian-regularised energy by its concave-convex bound: Y ← softmax(log p + A·Y).
+    """Minimise the Laplacian-regularised energy by its concave-convex bound: Y ← softmax(log p +
+    A·Y).
 
     Args:
         log_p: (N, C) log-probabilities.

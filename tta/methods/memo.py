@@ -31,7 +31,9 @@ class MEMOConfig(UpdateConfig):
 
 
 class MEMO(Method):
-    """Entropy of the mean prediction over views of one image; weights are restored for each image."""
+    """Entropy of the mean prediction over views of one image; weights are restored for each
+    image.
+    """
 
     Config: ClassVar[type[MethodConfig]] = MEMOConfig
     config: MEMOConfig

@@ -1,4 +1,6 @@
-"""PeTTA: RoTTA whose teacher slows down, and whose weights are held back, as features leave the source's."""
+"""PeTTA: RoTTA whose teacher slows down, and whose weights are held back, as features leave the
+source's.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -23,7 +25,8 @@ class PeTTAConfig(RoTTAConfig):
 
     loss: Literal["ce", "sce"] = option(
         "ce",
-        "what the teacher teaches by: ce, cross-entropy of the view (published for ImageNet), or sce, symmetric "
+        "what the teacher teaches by: ce, cross-entropy of the view (published for ImageNet), or "
+        "sce, symmetric "
         "cross-entropies of image and view (published for CIFAR)",
     )
     anchor_weight: float = option(
@@ -38,11 +41,13 @@ class PeTTAConfig(RoTTAConfig):
 
 
 class PeTTA(RoTTA):
-    """A teacher's loss, the cosine distance to the source's weights, and cross-entropy to the source's prediction.
+    """A teacher's loss, the cosine distance to the source's weights, and cross-entropy to the
+    source's prediction.
 
-    The divergence γ says how far the running feature means of a batch's classes have left the source's; it weighs the pull
-    towards the source up, and the teacher's rate down. Unlike in RoTTA the ages of samples do not weigh the loss. Teacher,
-    student and source each keep moving statistics of their own.
+    The divergence γ says how far the running feature means of a batch's classes have left the
+    source's; it weighs the pull towards the source up, and the teacher's rate down. Unlike in RoTTA
+    the ages of samples do not weigh the loss. Teacher, student and source each keep moving
+    statistics of their own.
     """
 
     Config: ClassVar[type[MethodConfig]] = PeTTAConfig
@@ -57,7 +62,9 @@ class PeTTA(RoTTA):
     source_moving: Tensors
 
     def register_state(self) -> None:
-        """RoTTA's; means and variances of the source's classes, their running means, γ; the source's moving statistics."""
+        """RoTTA's; means and variances of the source's classes, their running means, γ; the
+        source's moving statistics.
+        """
         super().register_state()
         mean, var = (torch.as_tensor(self.known(name), dtype=torch.float32) for name in self.uses)
         self.register_buffer("source_mean", mean.clone())
@@ -67,7 +74,9 @@ class PeTTA(RoTTA):
         self.source_moving = Tensors(self.moving_statistics())
 
     def learn(self, images: Tensor, prediction: Prediction) -> Update:
-        """RoTTA's, under the divergence as it was before this batch; then the running means take the batch in."""
+        """RoTTA's, under the divergence as it was before this batch; then the running means take
+        the batch in.
+        """
         labels = prediction.logits.argmax(1)
         present = torch.bincount(labels, minlength=self.num_classes) > 0
         known = (self.source_mean[present], self.source_var[present])
@@ -84,7 +93,8 @@ class PeTTA(RoTTA):
             with torch.no_grad():
                 taught = self.run(images, self.teacher.values()).logits
                 self.keep_moving()
-            # As released, the student's statistics take the images in before the views, whether the loss asks for them or not.
+            # As released, the student's statistics take the images in before the views, whether the
+            # loss asks for them or not.
             with torch.set_grad_enabled(self.config.loss == "sce"):
                 plain = self.run_student(images).logits
             with torch.no_grad():
@@ -102,7 +112,9 @@ class PeTTA(RoTTA):
         return loss.detach()
 
     def self_training(self, plain: Tensor, view: Tensor, taught: Tensor) -> Tensor:
-        """What each image costs the student, whose logits of it are ``plain`` and of its view ``view``: (N,) of (N, C)."""
+        """What each image costs the student, whose logits of it are ``plain`` and of its view
+        ``view``: (N,) of (N, C).
+        """
         if self.config.loss == "ce":
             return cross_entropy(view, taught)
         both = symmetric_cross_entropy(plain, taught) + symmetric_cross_entropy(view, taught)

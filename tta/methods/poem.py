@@ -1,4 +1,6 @@
-"""POEM: bet on whether entropies still look like the source's, and match them as far as the bet is won."""
+"""POEM: bet on whether entropies still look like the source's, and match them as far as the bet is
+won.
+"""
 
 import math
 from dataclasses import dataclass
@@ -32,18 +34,21 @@ class POEMConfig(UpdateConfig):
         within(self, "clip", 0, 2, left=False, right=False)
         if self.clip + self.gamma >= 2:
             raise InputError(
-                f"method.clip={self.clip} and method.gamma={self.gamma} must sum to less than 2: a bet passes the clip by up "
+                f"method.clip={self.clip} and method.gamma={self.gamma} must sum to less than 2: a "
+                "bet passes the clip by up "
                 "to gamma, and a bet of 2 can lose all"
             )
         within(self, "warmup", 0, math.inf)
 
 
 class POEM(NormAffineMethod):
-    """Squared distance of entropies, weighted by e^(E₀−H), to where the source's distribution would have them.
+    """Squared distance of entropies, weighted by e^(E₀−H), to where the source's distribution would
+    have them.
 
-    Each sample's entropy H is turned into u = F(H) by the source's distribution function F. Wealth grows by the factor
-    1 + ε(u − ½) when the bet ε says rightly whether entropies are high or low; ε follows by scale-free online gradient
-    descent. The target entropy is F⁻¹(½εu² + (1 − ½ε)u), which is H itself as long as nothing is bet.
+    Each sample's entropy H is turned into u = F(H) by the source's distribution function F. Wealth
+    grows by the factor 1 + ε(u − ½) when the bet ε says rightly whether entropies are high or low;
+    ε follows by scale-free online gradient descent. The target entropy is F⁻¹(½εu² + (1 − ½ε)u),
+    which is H itself as long as nothing is bet.
     """
 
     Config: ClassVar[type[MethodConfig]] = POEMConfig
@@ -59,7 +64,9 @@ class POEM(NormAffineMethod):
     seen: Tensor
 
     def register_state(self) -> None:
-        """The source's entropy quantiles, the bet, its squared gradients, the log of the wealth, samples seen."""
+        """The source's entropy quantiles, the bet, its squared gradients, the log of the wealth,
+        samples seen.
+        """
         self.register_buffer(
             "quantiles",
             torch.as_tensor(self.known("entropy_quantiles"), dtype=torch.float32).clone(),
@@ -69,7 +76,9 @@ class POEM(NormAffineMethod):
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor | None:
-        """Half squared distance of weighted entropies to weighted targets, over the certain samples."""
+        """Half squared distance of weighted entropies to weighted targets, over the certain
+        samples.
+        """
         margin = (
             self.nats(0.4) if self.config.entropy_margin is None else self.config.entropy_margin
         )
@@ -96,7 +105,8 @@ class POEM(NormAffineMethod):
             bets.append(bet)
             factor = 1 + bet * (value - 0.5)
             log_wealth += math.log(factor)
-            # As released: the very first sample teaches nothing, and a bet beyond the clip can only fall.
+            # As released: the very first sample teaches nothing, and a bet beyond the clip can only
+            # fall.
             beyond = abs(bet) > self.config.clip and bet * (value - 0.5) > 0
             if not (first or beyond):
                 gradient = (value - 0.5) / factor

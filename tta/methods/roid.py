@@ -28,7 +28,8 @@ class ROIDConfig(UpdateConfig):
     consistency: bool = option(True, "add the symmetric cross-entropy with an augmented view")
     prior_correction: Literal["log", "multiply", "none"] = option(
         "log",
-        "correct predictions by the batch's prior: log (add its logarithm), multiply (as released) or none",
+        "correct predictions by the batch's prior: log (add its logarithm), multiply (as released) "
+        "or none",
     )
 
     def __post_init__(self) -> None:
@@ -37,7 +38,9 @@ class ROIDConfig(UpdateConfig):
 
 
 class ROID(NormAffineMethod):
-    """Weighted soft likelihood ratio, with consistency; weights averaged with the source's; predictions prior-corrected."""
+    """Weighted soft likelihood ratio, with consistency; weights averaged with the source's;
+    predictions prior-corrected.
+    """
 
     Config: ClassVar[type[MethodConfig]] = ROIDConfig
     config: ROIDConfig
@@ -50,7 +53,9 @@ class ROID(NormAffineMethod):
         self.register_buffer("marginal", torch.full((self.num_classes,), 1 / self.num_classes))
 
     def learn(self, images: Tensor, prediction: Prediction) -> Update:
-        """The gradient steps, each followed by averaging; the batch leaves with the corrected prediction."""
+        """The gradient steps, each followed by averaging; the batch leaves with the corrected
+        prediction.
+        """
         update = super().learn(images, prediction)
         served = (update.prediction or prediction).detach()
         return update._replace(prediction=self.corrected(served))

@@ -29,7 +29,8 @@ class RoTTAConfig(UpdateConfig):
     )
     normalization: Literal["batch", "source", "blend", "robust", "median", "auto"] = option(
         "robust",
-        "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving average) or median",
+        "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving "
+        "average) or median",
     )
     alpha: float = option(0.05, "the batch's weight in blend and robust statistics, in (0, 1]")
     capacity: int = option(64, "samples in the memory")
@@ -47,7 +48,8 @@ class RoTTAConfig(UpdateConfig):
 
 
 class Sample(NamedTuple):
-    """A sample in memory: its row, pseudo-label, the entropy of its prediction in nats, and age in samples.
+    """A sample in memory: its row, pseudo-label, the entropy of its prediction in nats, and age in
+    samples.
 
     A sample is 0 old when it asks to enter, and 1 once it has, as in the released memory.
     """
@@ -59,10 +61,11 @@ class Sample(NamedTuple):
 
 
 class RoTTA(NormAffineMethod):
-    """Cross-entropy to an averaging teacher on the memory, older samples counting less; the teacher predicts.
+    """Cross-entropy to an averaging teacher on the memory, older samples counting less; the teacher
+    predicts.
 
-    Teacher and student each keep moving statistics of their own: the teacher's, in the model, of the memory's images, the
-    student's of the views.
+    Teacher and student each keep moving statistics of their own: the teacher's, in the model, of
+    the memory's images, the student's of the views.
     """
 
     Config: ClassVar[type[MethodConfig]] = RoTTAConfig
@@ -75,7 +78,8 @@ class RoTTA(NormAffineMethod):
     waiting: Tensor
 
     def register_state(self) -> None:
-        """The teacher's weights, the student's moving statistics, and the samples since the last update.
+        """The teacher's weights, the student's moving statistics, and the samples since the last
+        update.
 
         The memory fills later.
         """
@@ -153,8 +157,9 @@ class RoTTA(NormAffineMethod):
 def remembered(samples: list[Sample], new: Sample, capacity: int, num_classes: int) -> list[Sample]:
     """The memory after a new sample asked to enter.
 
-    A class with its fair share replaces its own worst sample, one with less the worst of the most frequent classes; worse is
-    older and less certain, and a sample worse than all of those stays outside.
+    A class with its fair share replaces its own worst sample, one with less the worst of the most
+    frequent classes; worse is older and less certain, and a sample worse than all of those stays
+    outside.
 
     Args:
         samples: the memory.

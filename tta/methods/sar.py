@@ -33,9 +33,11 @@ class SARConfig(UpdateConfig):
 
 
 class SAR(NormAffineMethod):
-    """Entropy of reliable samples at the worst point of a small neighbourhood; restores the source when it gets too low.
+    """Entropy of reliable samples at the worst point of a small neighbourhood; restores the source
+    when it gets too low.
 
-    The published threshold of 0.2 nats belongs to 1000 classes (.029 ln C); for two it would always fire.
+    The published threshold of 0.2 nats belongs to 1000 classes (.029 ln C); for two it would always
+    fire.
     """
 
     Config: ClassVar[type[MethodConfig]] = SARConfig

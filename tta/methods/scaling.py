@@ -17,8 +17,9 @@ def scaled(
 ) -> MethodConfig:
     """Replace ``auto`` by the published scaling for the network, the image size and the batch size.
 
-    Small images take Adam at 1e-3. Larger ones take the method's published optimiser; its rate holds for batches of 32 or
-    more and shrinks in proportion below, and vision transformers take 1e-3·N/64 (the protocol of SAR, ICLR 2023).
+    Small images take Adam at 1e-3. Larger ones take the method's published optimiser; its rate
+    holds for batches of 32 or more and shrinks in proportion below, and vision transformers take
+    1e-3·N/64 (the protocol of SAR, ICLR 2023).
 
     Args:
         config: the method's options.

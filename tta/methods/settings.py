@@ -30,11 +30,13 @@ class UpdateConfig(MethodConfig):
     episodic: bool = option(False, "restore the source before every batch")
     exclude: list[str] | None = option(
         None,
-        "layers to leave alone, by name, e.g. [features.layer4]; []: none; null: as the method was published",
+        "layers to leave alone, by name, e.g. [features.layer4]; []: none; null: as the method was "
+        "published",
     )
     normalization: Literal["batch", "source", "blend", "robust", "median", "auto"] = option(
         "batch",
-        "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving average), median, or auto: chosen "
+        "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving "
+        "average), median, or auto: chosen "
         "by the guard as it goes",
     )
     alpha: float = option(0.1, "the batch's weight in blend and robust statistics, in (0, 1]")
@@ -51,8 +53,8 @@ class UpdateConfig(MethodConfig):
 def check_words(config: type[MethodConfig], given: Mapping[str, Any]) -> None:
     """Refuse words that are none of a hyperparameter's, and words or None in place of a number.
 
-    The command line's are checked as they are read; in Python nothing else would, and a typing error
-    in ``optimizer`` would be an optimiser.
+    The command line's are checked as they are read; in Python nothing else would, and a typing
+    error in ``optimizer`` would be an optimiser.
 
     Args:
         config: the method's dataclass.

@@ -28,7 +28,9 @@ class T3AConfig(MethodConfig):
 
 
 class T3A(Method):
-    """Inner product with each class's mean support: the classifier's row and confident normalised features."""
+    """Inner product with each class's mean support: the classifier's row and confident normalised
+    features.
+    """
 
     Config: ClassVar[type[MethodConfig]] = T3AConfig
     config: T3AConfig
@@ -54,7 +56,8 @@ class T3A(Method):
         head = self.model.get_submodule(self.head_name)
         if not isinstance(head, nn.Linear):
             raise InputError(
-                f"T3A needs a Linear classifier, and {self.head_name} is {type(head).__name__}: name it, head=NAME"
+                f"T3A needs a Linear classifier, and {self.head_name} is {type(head).__name__}: "
+                "name it, head=NAME"
             )
         return head
 

@@ -53,7 +53,9 @@ The study behind `dsbr` leaves the last stage alone **in every method**: its cod
 
 
 class _Released(NamedTuple):
-    """The code that a method was compared with, as OWNER/NAME, and what differs from it, in a few words."""
+    """The code that a method was compared with, as OWNER/NAME, and what differs from it, in a few
+    words.
+    """
 
     repository: str
     differs: str = "–"
@@ -72,11 +74,13 @@ RELEASED: dict[str, _Released] = {
     "tent": _Released(_TTA),
     "pseudo_label": _Released(
         "matsuolab/T3A",
-        "adapts the normalisation layers, under batch statistics; there all weights, under the source's",
+        "adapts the normalisation layers, under batch statistics; there all weights, under the "
+        "source's",
     ),
     "shot_im": _Released(
         "matsuolab/T3A",
-        "the information-maximisation terms alone, without pseudo-labels; no 1e-5 within the logarithm",
+        "the information-maximisation terms alone, without pseudo-labels; no 1e-5 within the "
+        "logarithm",
     ),
     "dot": _Released("bwbwzhao/DELTA", "without DELTA's renormalisation of features"),
     "dsbr": _Released(
@@ -84,12 +88,14 @@ RELEASED: dict[str, _Released] = {
     ),
     "eta": _Released(
         "mr-eggplant/EATA",
-        "the redundancy margin follows C: .05 or .4 would reject every sample where classes are few",
+        "the redundancy margin follows C: .05 or .4 would reject every sample where classes are "
+        "few",
     ),
     "eata": _Released("mr-eggplant/EATA", "the margin of `eta`"),
     "sar": _Released(
         "mr-eggplant/SAR",
-        "restores at .029 ln C, .2 nats for 1000 classes (there .2 for any C), and forgets momentum and running loss then "
+        "restores at .029 ln C, .2 nats for 1000 classes (there .2 for any C), and forgets "
+        "momentum and running loss then "
         f"(there both stay); {_LAST}",
     ),
     "deyo": _Released("Jhyun17/DeYO", f"`reset` works (there it raises); {_LAST}"),
@@ -100,24 +106,29 @@ RELEASED: dict[str, _Released] = {
     "come_sar": _Released("BlueWhaleLab/COME", "those of `come` and `sar`"),
     "roid": _Released(
         _TTA,
-        "the logarithm of the prior is added to logits (`method.prior_correction=multiply`: as released); equal weights, as "
+        "the logarithm of the prior is added to logits (`method.prior_correction=multiply`: as "
+        "released); equal weights, as "
         "in a batch of one, are 0 (there 0/0)",
     ),
     "cmf": _Released(_TTA, "those of `roid`"),
     "cotta": _Released(
         "qinenergy/cotta",
-        "views are made only where they are used; `method.symmetric=true` is the loss of its ImageNet folder",
+        "views are made only where they are used; `method.symmetric=true` is the loss of its "
+        "ImageNet folder",
     ),
     "rotta": _Released("BIT-DA/RoTTA", "adapts GroupNorm and LayerNorm as well"),
     "petta": _Released(
         "hthieu166/petta",
-        "updates every `method.update_every` samples, there after each batch (the same at the published 64); the source's "
-        "class means go by true labels, there by predicted ones; `method.loss=sce` is the loss of its CIFAR settings",
+        "updates every `method.update_every` samples, there after each batch (the same at the "
+        "published 64); the source's "
+        "class means go by true labels, there by predicted ones; `method.loss=sce` is the loss of "
+        "its CIFAR settings",
     ),
     "rdumb": _Released("oripress/CCC", "the margin of `eta`"),
     "poem": _Released(
         "yarinbar/poem",
-        f"the source's entropies are kept as 101 quantiles; a clip that lets a bet lose all is refused; {_LAST}",
+        "the source's entropies are kept as 101 quantiles; a clip that lets a bet lose all is "
+        f"refused; {_LAST}",
     ),
     "memo": _Released(_TTA, "keeps the source's statistics; there a blend with the views'"),
     "lame": _Released(_TTA, "returns log-probabilities; there probabilities"),

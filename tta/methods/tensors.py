@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 
 class Tensors(nn.Module):
-    """A second set of values for a method's adapted tensors: a teacher's, say. They are buffers, so state."""
+    """A second set of values for a method's adapted tensors: a teacher's, say. They are buffers, so
+    state.
+    """
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
         super().__init__()

@@ -1,5 +1,4 @@
-"""Your own images: train on a folder, adapt to another, read the metrics, and compare subgroups by
-a table.
+"""Your own images: train on a folder, adapt to another, and compare subgroups by a table.
 
 python examples/own_folder.py
 python examples/own_folder.py here=DIR there=DIR

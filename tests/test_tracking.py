@@ -84,7 +84,8 @@ def test_a_source_is_followed_into_its_adaptation_and_no_secret_with_it(
     assert (trained["tags"], trained["exit"]) == (["pilot"], 0)
     assert trained["axes"] == {"train/*": "epoch", "val/*": "epoch"}
     assert [step["epoch"] for step in trained["history"] if "train/loss" in step] == [0]
-    assert trained["config"]["model"].items() >= {"kind": "compact", "norm": "batch"}.items()
+    stem = {"conv1_stride": None, "max_pool": None, "shortcut": "B"}
+    assert trained["config"]["model"] == {"kind": "compact", "norm": "batch", **stem}
 
     adapted, file = offline(out)
     assert (adapted["job_type"], adapted["axes"]) == ("adapt", {"adapt/*": "adapt/batch"})

@@ -70,6 +70,11 @@ EXAMPLES = (
         "one class at a given share",
     ),
     Example(
+        "switch",
+        "stream=prevalence stream.then=2",
+        "another class is the frequent one from the middle on",
+    ),
+    Example(
         "vector",
         "stream=prevalence stream.prevalence=[.5,.3,.2,0]",
         "any vector of shares; drawn with replacement",

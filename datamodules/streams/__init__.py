@@ -17,7 +17,7 @@ from datamodules.streams.sequence import (
     MixedConfig,
     RecurringConfig,
 )
-from datamodules.streams.stream import Order, Stream, joined
+from datamodules.streams.stream import Order, Stream
 from tta.errors import InputError
 
 __all__ = [
@@ -70,8 +70,7 @@ def create_stream(config: StreamConfig, images: ImageSet, seed: int) -> Stream:
     """
     if not len(images):
         raise InputError("the target has no images: check data.target")
-    rng = np.random.default_rng(seed)
-    stream = joined([config.one_pass(images, rng) for _ in range(config.passes)])
+    stream = config.all_passes(images, np.random.default_rng(seed))
     for shift in stream.shifts:
         if isinstance(shift, Shift):
             shift.check(images.channels, len(images.size))

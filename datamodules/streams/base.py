@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datamodules.images import UNLABELLED, ImageSet
-from datamodules.streams.stream import Order, Stream
+from datamodules.streams.stream import Order, Stream, joined
 from tta.errors import InputError
 from tta.options import option
 
@@ -31,6 +31,10 @@ class StreamConfig:
     def seen(self) -> int:
         """Images that the method sees at once: the window's, or the batch's."""
         return self.window or self.batch_size
+
+    def all_passes(self, images: ImageSet, rng: np.random.Generator) -> Stream:
+        """The items of all passes, one pass after the other; arguments as of ``one_pass``."""
+        return joined([self.one_pass(images, rng) for _ in range(self.passes)])
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
         """The items of one pass over the target.

@@ -17,6 +17,9 @@ class PrevalenceConfig(StreamConfig):
 
     label: str | int = option(0, "the frequent class, by number or name")
     fraction: float = option(0.85, "its share of the stream; the others keep their proportions")
+    then: str | int | None = option(
+        None, "the frequent class from the middle of the stream on; null: the same throughout"
+    )
     prevalence: list[float] | None = option(
         None, "share of each class, in place of label and fraction: [.7,.2,.1]"
     )
@@ -33,39 +36,64 @@ class PrevalenceConfig(StreamConfig):
                 f"stream.prevalence={shares} must be shares of the classes, none below 0, that sum "
                 "to 1"
             )
+        if shares is not None and self.then is not None:
+            raise InputError(
+                "stream.then goes with label and fraction, and excludes stream.prevalence"
+            )
+
+    def all_passes(self, images: ImageSet, rng: np.random.Generator) -> Stream:
+        """Items of all passes; with ``then``, the middle is that of all of them."""
+        if self.then is None:
+            return super().all_passes(images, rng)
+        total = len(images) * self.passes
+        counts = (total // 2, total - total // 2)
+        halves = [
+            self._drawn(self._majority(images, label, count), rng)
+            for label, count in zip((self.label, self.then), counts, strict=True)
+        ]
+        return as_they_are(images, np.concatenate(halves))
 
     def one_pass(self, images: ImageSet, rng: np.random.Generator) -> Stream:
         """Items, exactly in the asked shares up to rounding."""
-        drawn = [rng.choice(rows, count) for rows, count in self._counts(images) if count]
-        return as_they_are(images, rng.permutation(np.concatenate(drawn)))
-
-    def _counts(self, images: ImageSet) -> list[tuple[Order, int]]:
-        """Rows to draw from, and how many to draw."""
-        names, total = images.class_names, len(images)
         if self.prevalence is None:
-            label = class_index(self.label, names)
-            groups = {
-                names[label]: np.flatnonzero(images.labels == label),
-                "other classes": np.flatnonzero((images.labels != label) & (images.labels >= 0)),
-            }
-            counts = [round(self.fraction * total)]
-            counts.append(total - counts[0])
+            parts = self._majority(images, self.label, len(images))
         else:
-            if len(self.prevalence) != len(names):
-                raise InputError(
-                    f"stream.prevalence has {len(self.prevalence)} shares for {len(names)} "
-                    "classes: give one for each of "
-                    f"{', '.join(names)}"
-                )
-            groups = {
-                name: np.flatnonzero(images.labels == label) for label, name in enumerate(names)
-            }
-            edges = np.round(np.cumsum(self.prevalence) * total).astype(int)
-            counts = np.diff(edges, prepend=0).tolist()
-        for (name, rows), count in zip(groups.items(), counts, strict=True):
+            parts = self._shares(images, self.prevalence)
+        return as_they_are(images, self._drawn(parts, rng))
+
+    def _drawn(self, parts: dict[str, tuple[Order, int]], rng: np.random.Generator) -> Order:
+        """Rows drawn with replacement, so many of each part, shuffled."""
+        for name, (rows, count) in parts.items():
             if count and not len(rows):
                 raise InputError(
                     f"stream=prevalence needs labelled images of {name} in the target: use "
                     "stream=iid"
                 )
-        return list(zip(groups.values(), counts, strict=True))
+        drawn = [rng.choice(rows, count) for rows, count in parts.values() if count]
+        return rng.permutation(np.concatenate(drawn))
+
+    def _majority(
+        self, images: ImageSet, label: str | int, total: int
+    ) -> dict[str, tuple[Order, int]]:
+        """Rows of the frequent class and of all others, and how many to draw of each."""
+        number, count = class_index(label, images.class_names), round(self.fraction * total)
+        others = np.flatnonzero((images.labels != number) & (images.labels >= 0))
+        return {
+            images.class_names[number]: (np.flatnonzero(images.labels == number), count),
+            "other classes": (others, total - count),
+        }
+
+    def _shares(self, images: ImageSet, shares: list[float]) -> dict[str, tuple[Order, int]]:
+        """Rows of each class, and how many to draw."""
+        names = images.class_names
+        if len(shares) != len(names):
+            raise InputError(
+                f"stream.prevalence has {len(shares)} shares for {len(names)} classes: give one "
+                f"for each of {', '.join(names)}"
+            )
+        edges = np.round(np.cumsum(shares) * len(images)).astype(int)
+        counts = np.diff(edges, prepend=0).tolist()
+        return {
+            name: (np.flatnonzero(images.labels == label), count)
+            for label, (name, count) in enumerate(zip(names, counts, strict=True))
+        }

@@ -194,6 +194,18 @@ def test_prevalence_takes_any_vector(shares: list[float]) -> None:
     ]
 
 
+@pytest.mark.parametrize("passes", [1, 3])
+def test_the_frequent_class_changes_once_in_the_middle_of_all_passes(passes: int) -> None:
+    config = PrevalenceConfig(label="b", then=2, passes=passes)
+    labels = images().labels[stream_order(config, images(), seed=0)]
+    first, second = labels[: 150 * passes], labels[150 * passes :]
+    assert len(labels) == 300 * passes
+    assert (first == 1).sum() == (second == 2).sum() == round(0.85 * 150 * passes)
+    assert (np.bincount(first, minlength=3) > 0).all()
+    with pytest.raises(InputError, match="then goes with label"):
+        PrevalenceConfig(then=1, prevalence=[0.5, 0.5])
+
+
 def runs(values: Any) -> list[tuple[Any, int]]:
     """Each value with the length of its run."""
     return [(value, len(list(group))) for value, group in groupby(values)]

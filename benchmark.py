@@ -100,7 +100,7 @@ def _benchmark(config: BenchmarkConfig) -> dict[str, Any]:
 
 def _rows(folder: Path, name: str) -> list[tables.Row]:
     """The rows of a table, each once."""
-    return tables.latest(tables.read(folder / f"{name}.csv"), _NAMES[name])
+    return tables.latest(tables.read(folder / f"{name}.csv", _NAMES[name]), _NAMES[name])
 
 
 def _conclude(config: BenchmarkConfig, folder: Path) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] =
     """Train the source models that are missing, run the cells that are, and time the guards."""
     grid = plan_grid(config)
     models = plan_models(config, [setting for setting, _ in grid])
-    workers.train_models(missing_models(config, models), config.processes)
+    workers.train_models(missing_models(config, models.values()), config.processes)
     record_models(folder, models.values())
     tasks = plan_tasks(config, grid, models, _rows(folder, "results"), _rows(folder, "references"))
     total = sum(len(cases) for _, cases in grid)

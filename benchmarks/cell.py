@@ -3,32 +3,23 @@ policy.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from adapt import configure, target_images
+from adapt import configure
 from benchmarks.grid import Setting
 from benchmarks.kept import kept
-from benchmarks.passes import Batches, Outcome, loss_before, run, running_loss
+from benchmarks.orders import load_checkpoint, load_stream
+from benchmarks.passes import Outcome, loss_before, run, running_loss
 from benchmarks.summary import OURS
 from benchmarks.tables import NORMALIZATIONS, Row
-from datamodules import ImageSet, StreamLoader, create_shift, create_stream, load_images
-from tta.checkpoint import SourceCheckpoint
-from tta.errors import InputError
 from tta.methods import METHODS
 from tta.methods.scaling import scaled
 from tta.methods.settings import UpdateConfig
 from tta.metrics import balanced_accuracy
-
-#: A stream of class blocks shows each class so often, and its last quarter every class.
-_ROUNDS = 4
-#: A stream by this name has its classes equally often; adapt.py is told their shares.
-BALANCED = "balanced"
 
 
 @dataclass(frozen=True)
@@ -94,7 +85,6 @@ class Task:
         model: seed that the source was trained with.
         data: how adapt.py is asked for the data set.
         images: least length of the stream.
-        batch_size: images a batch.
         normalizations: whether the choices of normalisation are still to be measured.
     """
 
@@ -104,7 +94,6 @@ class Task:
     model: int
     data: tuple[str, ...]
     images: int
-    batch_size: int
     normalizations: bool
 
 
@@ -190,7 +179,7 @@ class _Stream:
 
     def __init__(self, task: Task) -> None:
         self.task, self.checkpoint = task, load_checkpoint(task.source)
-        self.batches, self.words = load_stream(task)
+        self.batches, self.words = load_stream(task.setting, task.source, task.data, task.images)
         self.labels = self.batches.labels
         #: Predictions of the cell that runs, by policy.
         self.served: dict[str, Tensor] = {}
@@ -253,16 +242,17 @@ class _Stream:
         """What a policy makes of the cell.
 
         Ours comes with adapt.py's choice of normalisation; a published guard meets the method as
-        that was published.
+        that was published. A policy may bring options of its guard, as words behind the name.
         """
-        normalization = [] if policy == OURS else cell.published
-        outcome = self.run([*cell.words, *normalization, f"guard={policy}"])
+        guard = f"guard={policy}".split()
+        normalization = [] if guard[0] == f"guard={OURS}" else cell.published
+        outcome = self.run([*cell.words, *normalization, *guard])
         self.served[policy] = outcome.predictions
         alarm, bases = (
             outcome.first_alarm,
             [base.predictions for base in (self.source, self.control)],
         )
-        losses = running_loss(outcome.predictions, bases, self.labels, self.task.batch_size)
+        losses = running_loss(outcome.predictions, bases, self.labels, self.task.setting.batch_size)
         return {
             **self.scores("guarded", outcome),
             "alarms": outcome.alarms,
@@ -271,100 +261,6 @@ class _Stream:
             "loss_before_alarm": None if alarm is None else loss_before(alarm, losses),
             "seconds": round(outcome.seconds, 3),
         }
-
-
-def load_stream(task: Task) -> tuple[Batches, list[str]]:
-    """The stream's batches, and how adapt.py is asked for them.
-
-    A small target is passed over several times, and each is thinned, so that streams are about
-    equally long.
-    """
-    setting = task.setting
-    kind = [f"stream={setting.stream}"]
-    if setting.stream == BALANCED:
-        classes = len(load_checkpoint(task.source).class_names)
-        kind = ["stream=prevalence", f"stream.prevalence={[1 / classes] * classes}"]
-    kind.append(f"stream.batch_size={task.batch_size}")
-    shift = [f"shift={setting.shift}"]
-    if setting.severity:
-        shift += [f"shift.severity={setting.severity}", f"shift.seed={setting.seed}"]
-    words = [f"source={task.source}", *task.data, *shift, *kind, f"seed={setting.seed}"]
-    visits = 1
-    if setting.stream == "recurring":
-        visits = configure(words).stream.options.times
-        words += _there_and_back(task.source, task.data)
-    images = _images(task.source, tuple(word for word in words if word.startswith("data")))
-    a_visit = -(-task.images // visits)
-    passes = -(-a_visit // len(images))
-    images = thinned(images, -(-a_visit // passes), setting.seed)
-    words.append(f"stream.passes={passes}")
-    if setting.stream == "blocks":
-        words.append(f"stream.blocks={max(1, round(_ROUNDS / passes))}")
-    config = configure(words)
-    images = images.transformed(create_shift(config.shift.kind, config.shift.options))
-    items = create_stream(config.stream.options, images, setting.seed)
-    return Batches(StreamLoader(images, items, task.batch_size)), words
-
-
-def thinned(images: ImageSet, count: int, seed: int) -> ImageSet:
-    """About ``count`` images drawn at random, equally many of each domain; all of them where there
-    are no more.
-    """
-    domains = dict.fromkeys(images.domains.tolist())
-    share, rng = -(-count // len(domains)), np.random.default_rng(seed)
-    rows = np.concatenate(
-        [rng.permutation(np.flatnonzero(images.domains == name))[:share] for name in domains]
-    )
-    columns = ("images", "labels", "ids", "domains", "groups")
-    return replace(
-        images,
-        **{name: getattr(images, name)[rows] for name in columns},
-        metadata={name: values[rows] for name, values in images.metadata.items()},
-    )
-
-
-@lru_cache(maxsize=4)
-def load_checkpoint(source: str) -> SourceCheckpoint:
-    """A source model, the last few of which are kept in memory."""
-    return SourceCheckpoint.load(source)
-
-
-@lru_cache(maxsize=4)
-def _images(source: str, data: tuple[str, ...]) -> ImageSet:
-    """The target's images, unshifted."""
-    return target_images(configure([f"source={source}", *data]), load_checkpoint(source))
-
-
-@lru_cache
-def _there_and_back(source: str, data: tuple[str, ...]) -> list[str]:
-    """Recurring domains: the target's and the source's own in turn; the target alone where there is
-    no other domain.
-
-    Raises:
-        InputError: the data set's target is something else than the names of domains.
-    """
-    config = configure([f"source={source}", *data])
-    target = config.data.options.target
-    if target is None:
-        return []
-    names = [target] if isinstance(target, str) else list(target)
-    home = str(load_images(config.data.kind, config.data.options, "test").domains[0])
-    if home in names:
-        return []
-    word = f"data.target=[{','.join([*names, home])}]"
-    try:
-        both = configure([f"source={source}", *data, word]).data
-        served = set(load_images(both.kind, both.options, "target").domains.tolist())
-    except InputError:
-        served = set()
-    if served != {*names, home}:
-        raise InputError(
-            f"stream=recurring goes from domain to domain, and data.target={target} of "
-            f"data={config.data.kind} names none: "
-            "take a data set whose target is a domain, such as npz or table, or leave recurring "
-            "out of streams"
-        )
-    return [word]
 
 
 def sentence(error: Exception) -> str:

@@ -125,7 +125,9 @@ def compare(config: ComparisonConfig) -> None:
     output = Path(config.output)
     jobs = _open_jobs(config, read_rows(output))
     for data, seed in dict.fromkeys((job.target.data, job.seed) for job in jobs):
-        source_model(Path(config.sources), data, seed, data_words(data, config.root))
+        # No guard is on, and calibration takes longer than training.
+        words = [*data_words(data, config.root), "calibrate=off"]
+        source_model(Path(config.sources), data, seed, words)
     with tqdm(total=sum(len(job.methods) for job in jobs), unit="run", disable=None) as progress:
         for count in _run(partial(run_job, config), jobs, config.processes):
             progress.update(count)

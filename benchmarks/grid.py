@@ -15,16 +15,22 @@ T = TypeVar("T", bound=tuple[Hashable, ...])
 Part = TypeVar("Part")
 
 
+#: The network of a source model where nothing else is said; see ``benchmarks.sources.NETWORKS``.
+NETWORK = "compact"
+
+
 class Setting(NamedTuple):
-    """One stream: images, what was done to them, and the order in which they arrive; ``severity``
-    is 0 without a shift.
+    """One stream: images, the source's network that meets them, what was done to them, and how
+    they arrive; ``severity`` is 0 without a shift.
     """
 
     data: str
     target: str
+    network: str
     shift: str
     severity: int
     stream: str
+    batch_size: int
     seed: int
 
 
@@ -47,6 +53,8 @@ def settings(
     severities: Sequence[int],
     streams: Sequence[str],
     seeds: Sequence[int],
+    networks: Sequence[str] = (NETWORK,),
+    batch_sizes: Sequence[int] = (64,),
 ) -> list[Setting]:
     """All streams of the axes; a target is written DATA/DOMAIN, or DATA where there is but one
     domain.
@@ -54,8 +62,10 @@ def settings(
     shifted = [("none", 0)] if "none" in shifts else []
     shifted += product([shift for shift in shifts if shift != "none"], severities)
     return [
-        Setting(*_named(target), *shift, stream, seed)
-        for target, shift, stream, seed in product(targets, shifted, streams, seeds)
+        Setting(*_named(target), network, *shift, stream, batch_size, seed)
+        for target, network, shift, stream, batch_size, seed in product(
+            targets, networks, shifted, streams, batch_sizes, seeds
+        )
     ]
 
 

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from adapt import GROUPS
+from benchmarks.orders import ORDERS
+from benchmarks.sources import FILES, network_words
 from datamodules.shifts import CORRUPTIONS
 from datamodules.streams import STREAMS
 from tta import entry
@@ -24,11 +26,7 @@ class DataOptions:
 
     root: str | None = option(None, "folder of the files; null: ../shared/data where it exists")
     files: dict[str, str] = option(
-        {
-            "nuclei": "nuclei_patches.npz",
-            "vessels": "vessel_patches.npz",
-            "pneumoniamnist": "pneumoniamnist.npz",
-        },
+        dict(FILES),
         "data sets by name, each an .npz file with training images of one domain; the phantom "
         "needs none",
     )
@@ -52,7 +50,9 @@ class StudyConfig:
         1, "source models of a data set, trained with the first seeds; each: one a seed"
     )
     sources: str | None = option(
-        None, "folder of source models, named DATA and SEED; what it lacks is trained"
+        None,
+        "folder of source models, named DATA and SEED (of other networks than compact with "
+        "-NETWORK behind); what it lacks is trained",
     )
     train: list[str] = option([], "words for train.py")
     processes: int = option(2, "processes, of one thread each")
@@ -104,14 +104,24 @@ class BenchmarkConfig(StudyConfig):
     study: Literal["guard"] = option(
         "guard", "what is measured: guard, or paper (whose options study=paper --help lists)"
     )
+    networks: list[str] = option(
+        ["compact"],
+        "networks of the source models: compact, group (GroupNorm), resnet18, and NAME/EPOCHS for "
+        "one of so many epochs",
+    )
     shifts: list[str] = option(["none", "noise"], "corruptions of the target; none: as it is")
     severities: list[int] = option([3], "severities of each corruption, 1 to 5")
     streams: list[str] = option(
-        ["iid", "prevalence"], "orders of arrival; recurring: target and source in turn"
+        ["iid", "prevalence"],
+        "orders of arrival; recurring: target and source in turn; balanced: classes equally often; "
+        "subset: half of the classes, balanced; switch: another majority from the middle on; one: "
+        "one class for good",
     )
     rates: list[float] = option([1, 10], "multiples of a method's default learning rate")
     policies: list[str] | None = option(
-        None, "guards, by the names of adapt.py; null: all there are"
+        None,
+        "guards, by the names of adapt.py, alone or with options: on guard.NAME=VALUE; null: all "
+        "there are",
     )
     cells: int | None = option(
         None, "cells to take of the product, balanced over its axes; null: all"
@@ -123,7 +133,7 @@ class BenchmarkConfig(StudyConfig):
         3000,
         "length of a stream, at least: larger targets are thinned, smaller ones passed over again",
     )
-    batch_size: int = option(64, "images that arrive together")
+    batch_sizes: list[int] = option([64], "images that arrive together")
     cost_rounds: int = option(5, "rounds in which the cost of guarding is timed; 0: not at all")
     report: bool = option(
         False,
@@ -137,19 +147,25 @@ class BenchmarkConfig(StudyConfig):
     @property
     def settings(self) -> dict[str, Any]:
         """What rows depend on that is not among their columns."""
-        return {**super().settings, "images": self.images, "batch_size": self.batch_size}
+        return {**super().settings, "images": self.images}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.refuse_small("images", "batch_size")
+        self.refuse_small("images")
         for name in ("cells", "per_stream"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, or null for all")
-        self.refuse_repeated("shifts", "severities", "streams", "rates")
+        self.refuse_repeated(
+            *("networks", "shifts", "severities", "streams", "batch_sizes", "rates")
+        )
+        for label in self.networks:
+            network_words(label)
         if any(not 1 <= severity <= 5 for severity in self.severities):
             raise InputError(f"severities={self.severities} must lie in 1..5")
         if min(self.rates) <= 0:
             raise InputError(f"rates={self.rates} must be above 0")
+        if min(self.batch_sizes) < 1:
+            raise InputError(f"batch_sizes={self.batch_sizes} must be at least 1")
         if self.cost_rounds < 0:
             raise InputError("cost_rounds must not be negative")
         if self.policies is not None:
@@ -157,9 +173,9 @@ class BenchmarkConfig(StudyConfig):
                 {"True": "on", "False": "off"}.get(name, name) for name in self.policies
             ]  # YAML's on and off
             self.refuse_repeated("policies")
-        check_known("policy", self.policies or [], GUARDS)
+        check_known("policy", (name.split(" ")[0] for name in self.policies or []), GUARDS)
         check_known("shift", self.shifts, {"none", *CORRUPTIONS})
-        check_known("stream", self.streams, STREAMS)
+        check_known("stream", self.streams, {*STREAMS, *ORDERS})
 
 
 def output_folder(config: StudyConfig) -> Path:

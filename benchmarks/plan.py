@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cell import Cell, Task, Variant, create_cell
-from benchmarks.grid import Case, Grid, Setting, create_grid, settings, shard_of
+from benchmarks.grid import NETWORK, Case, Grid, Setting, create_grid, settings, shard_of
 from benchmarks.options import GUARDS, BenchmarkConfig, StudyConfig, check_known
+from benchmarks.orders import SUBSET
+from benchmarks.sources import network_words
 from benchmarks.tables import CELL_KEYS, STREAM_KEYS, Row, key_of
 from datamodules import DATA, load_images
 from datamodules.phantom import SCANNERS
@@ -28,13 +30,26 @@ class Model:
 
     Args:
         data: name of the data set.
+        network: its label.
         seed: of its training.
-        folder: where it is, or will be.
+        root: folder of its folder.
     """
 
     data: str
+    network: str
     seed: int
-    folder: Path
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        suffix = "" if self.network == NETWORK else f"-{self.network.replace('/', '-')}"
+        return f"{self.data}{self.seed}{suffix}"
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, or will be."""
+        return self.root / self.name
 
     @property
     def missing(self) -> bool:
@@ -43,10 +58,23 @@ class Model:
 
 
 def plan_grid(config: BenchmarkConfig) -> Grid:
-    """The streams of this shard with their cases; data that is not there is left out."""
-    streams = settings(
-        present_targets(config), config.shifts, config.severities, config.streams, config.seeds
-    )
+    """The streams of this shard with their cases.
+
+    Data that is not there is left out, and so is half of two classes: it is one class for good.
+
+    Raises:
+        InputError: no stream is left.
+    """
+    targets = present_targets(config)
+    classes = {target.partition("/")[0]: count for target, count in targets.items()}
+    axes = (config.shifts, config.severities, config.streams, config.seeds)
+    streams = [
+        setting
+        for setting in settings([*targets], *axes, config.networks, config.batch_sizes)
+        if setting.stream != SUBSET or classes[setting.data] > 2
+    ]
+    if not streams:
+        raise InputError(f"streams=[{SUBSET}] needs data of three classes or more")
     cases = [Case(method, rate) for method in config.methods for rate in _rates(config, method)]
     return shard_of(create_grid(streams, cases, config.cells, config.per_stream), config.shard)
 
@@ -57,8 +85,9 @@ def _rates(config: BenchmarkConfig, label: str) -> list[float]:
     return config.rates if learns else config.rates[:1]
 
 
-def present_targets(config: StudyConfig) -> list[str]:
-    """The targets whose data is there; of each other one a line says so.
+def present_targets(config: StudyConfig) -> dict[str, int]:
+    """The targets whose data is there, with their numbers of classes; of each other one a line says
+    so.
 
     Raises:
         InputError: no data at all, or an unknown data set or domain.
@@ -82,19 +111,19 @@ def present_targets(config: StudyConfig) -> list[str]:
             "none of the data is there: set data.root to its folder, or "
             "data.targets=[phantom/scanner_b]"
         )
-    for target in present:
-        _check_domain(config, *target.split("/", 1))
-    return present
+    return {target: _class_count(config, *target.split("/", 1)) for target in present}
 
 
-def _check_domain(config: StudyConfig, data: str, domain: str | None = None) -> None:
-    """Refuse a domain that the data has not got, before any model is trained."""
+def _class_count(config: StudyConfig, data: str, domain: str | None = None) -> int:
+    """Number of classes; a domain that the data has not got is refused, before any model is
+    trained.
+    """
     kind = kind_of(data)
     few = {"target_images": len(SCANNERS)} if data == "phantom" else {}
     options = entry.configured(
         _Source, {"data": DATA}, [f"data={kind}", *data_words(config, data, domain)]
     ).data.options
-    load_images(kind, replace(options, **few), "target")
+    return load_images(kind, replace(options, **few), "target").num_classes
 
 
 @dataclass
@@ -104,8 +133,8 @@ class _Source:
     data: Any = option("phantom", "data set")
 
 
-def plan_models(config: StudyConfig, streams: Iterable[Setting]) -> dict[tuple[str, int], Model]:
-    """The source model of each data set and stream seed."""
+def plan_models(config: StudyConfig, streams: Iterable[Setting]) -> dict[Setting, Model]:
+    """The source model of each stream."""
     count = len(config.seeds) if config.models == "each" else min(config.models, len(config.seeds))
     roots = [
         Path(root).expanduser()
@@ -113,17 +142,17 @@ def plan_models(config: StudyConfig, streams: Iterable[Setting]) -> dict[tuple[s
         if root is not None
     ]
     models = {}
-    for data, seed in dict.fromkeys((setting.data, setting.seed) for setting in streams):
-        trained = config.seeds[config.seeds.index(seed) % count]
-        places = [Model(data, trained, root / f"{data}{trained}") for root in roots]
-        models[data, seed] = next((model for model in places if not model.missing), places[-1])
+    for setting in streams:
+        trained = config.seeds[config.seeds.index(setting.seed) % count]
+        places = [Model(setting.data, setting.network, trained, root) for root in roots]
+        models[setting] = next((model for model in places if not model.missing), places[-1])
     return models
 
 
 def plan_tasks(
     config: BenchmarkConfig,
     grid: Grid,
-    models: dict[tuple[str, int], Model],
+    models: Mapping[Setting, Model],
     results: Iterable[Row],
     references: Iterable[Row],
 ) -> list[Task]:
@@ -141,12 +170,12 @@ def plan_tasks(
     policies = policies_of(config)
     tasks = []
     for setting, cases in grid:
-        model = models[setting.data, setting.seed]
+        model = models[setting]
         words = data_words(config, setting.data, setting.target)
         cells: list[Cell] = []
         for case in cases:
             variant = variant_of(config, case.method)
-            cell = create_cell(variant, case.rate, str(model.folder), words, config.batch_size)
+            cell = create_cell(variant, case.rate, str(model.folder), words, setting.batch_size)
             key = key_of({**setting._asdict(), "method": variant.label, "lr": cell.lr}, CELL_KEYS)
             left = tuple(policy for policy in policies if (*key, policy) not in finished)
             if left:
@@ -162,7 +191,6 @@ def plan_tasks(
                     model.seed,
                     words,
                     config.images,
-                    config.batch_size,
                     normalizations,
                 )
             )
@@ -174,11 +202,9 @@ def policies_of(config: BenchmarkConfig) -> tuple[str, ...]:
     return tuple(GUARDS if config.policies is None else config.policies)
 
 
-def missing_models(config: StudyConfig, models: Mapping[tuple[str, int], Model]) -> list[list[str]]:
+def missing_models(config: StudyConfig, models: Iterable[Model]) -> list[list[str]]:
     """How train.py is asked for each source model that is still to be trained."""
-    return [
-        _training_words(config, model) for model in dict.fromkeys(models.values()) if model.missing
-    ]
+    return [_training_words(config, model) for model in dict.fromkeys(models) if model.missing]
 
 
 def kind_of(data: str) -> str:
@@ -215,4 +241,5 @@ def _training_words(config: StudyConfig, model: Model) -> list[str]:
         f"output={model.folder}",
         "overwrite=true",  # of what a stopped training left; a whole model is not missing
         *config.train,
+        *network_words(model.network),
     ]

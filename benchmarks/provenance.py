@@ -5,12 +5,12 @@ table.
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.cell import load_checkpoint
+from benchmarks.orders import load_checkpoint
 from benchmarks.plan import Model
 from tta import entry
 from tta.errors import InputError
 
-#: The hash of each source model, by its data set and seed.
+#: The hash of each source model, by its name.
 _FILE = "sources.json"
 
 
@@ -25,7 +25,7 @@ def record_models(folder: Path, models: Iterable[Model]) -> None:
         InputError: rows that are there are of others.
     """
     known = recorded_models(folder)
-    places = {f"{model.data}{model.seed}": model.folder for model in models}
+    places = {model.name: model.folder for model in models}
     new = {name: load_checkpoint(str(place)).hash for name, place in places.items()}
     for name in _other(known, new):
         raise InputError(
@@ -56,9 +56,7 @@ def merge_models(folder: Path, parts: Sequence[Path]) -> None:
 
 
 def recorded_models(folder: Path) -> dict[str, str]:
-    """The hashes of the source models of a folder's rows, by data set and seed; none where there
-    are no rows.
-    """
+    """The hashes of the source models of a folder's rows, by name; none where there are no rows."""
     path = folder / _FILE
     if not (path.is_file() and (folder / "results.csv").is_file()):
         return {}

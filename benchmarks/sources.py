@@ -1,4 +1,6 @@
-"""The data sets that tables are made on, and a source model for each seed, trained once."""
+"""The data sets that tables are made on, the networks of source models, and a model for each seed,
+trained once.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,33 @@ FILES = {
     "nuclei": "nuclei_patches.npz",
     "vessels": "vessel_patches.npz",
     "chest": "pneumoniamnist.npz",
+    "mednist": "mednist_64.npz",
 }
+#: The networks of source models, by the names that tables give them, and how train.py is asked for
+#: each. NAME/EPOCHS is one of so many epochs: a weak source.
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "compact": (),
+    "group": ("model.norm=group",),
+    "resnet18": ("model=resnet18",),
+}
+
+
+def network_words(label: str) -> list[str]:
+    """How train.py is asked for a network.
+
+    Args:
+        label: a key of ``NETWORKS``, or NAME/EPOCHS.
+
+    Raises:
+        InputError: it is neither.
+    """
+    name, slash, epochs = label.partition("/")
+    if name not in NETWORKS or (slash and not (epochs.isdigit() and int(epochs))):
+        raise InputError(
+            f"unknown network {label!r}: it must be one of {', '.join(NETWORKS)}, alone or with "
+            "its epochs, compact/3"
+        )
+    return [*NETWORKS[name], *([f"epochs={epochs}"] if slash else [])]
 
 
 def data_words(name: str, root: str) -> list[str]:
@@ -37,9 +65,6 @@ def source_model(folder: Path, name: str, seed: int, words: Sequence[str]) -> Pa
     """The folder of the source model ``NAME-seedN`` in ``folder``, trained by train.py if it is not
     there yet.
 
-    It is not calibrated: tables are about the guard's default thresholds, and calibration takes
-    longer than training.
-
     Args:
         folder: of the source models.
         name: of what it is trained on.
@@ -48,7 +73,7 @@ def source_model(folder: Path, name: str, seed: int, words: Sequence[str]) -> Pa
     """
     source = folder / f"{name}-seed{seed}"
     if not (source / "source.ckpt").is_file():
-        quiet = ["wandb.mode=disabled", "trainer.enable_progress_bar=false", "calibrate=off"]
+        quiet = ["wandb.mode=disabled", "trainer.enable_progress_bar=false"]
         quiet += ["overwrite=true"]  # of what a stopped training left
         train(
             entry.configured(

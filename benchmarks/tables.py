@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.grid import Setting
 from tta.csvfile import csv_lines, unquoted
 from tta.errors import InputError
 
@@ -17,10 +18,10 @@ Row = dict[str, Any]
 csv.field_size_limit(2**30)  # a cell may hold a whole stream's predictions
 
 #: What names a stream, and a cell.
-STREAM_KEYS = ("data", "target", "shift", "severity", "stream", "seed")
-CELL_KEYS = ("data", "target", "shift", "severity", "stream", "method", "lr", "seed")
+STREAM_KEYS = Setting._fields
+CELL_KEYS = (*STREAM_KEYS[:-1], "method", "lr", "seed")
 #: Columns that hold names, which may look like numbers: sites are often numbered.
-_TEXTS = ("data", "target", "shift", "stream", "method", "policy")
+_TEXTS = ("data", "target", "network", "shift", "stream", "method", "policy")
 #: A row a cell and policy: balanced accuracies in percent, the rest as the docs describe it.
 RESULTS = (
     *CELL_KEYS,
@@ -73,9 +74,16 @@ def write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]])
     part.replace(path)
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path, columns: Sequence[str] = ()) -> list[Row]:
     """All rows, empty entries as None and names as text; a last line that was cut off is taken out
     of the file.
+
+    Args:
+        path: the table; one that is not there has no rows.
+        columns: what it must have.
+
+    Raises:
+        InputError: it lacks some of them, as tables of earlier versions do.
     """
     if not path.is_file():
         return []
@@ -84,6 +92,12 @@ def read(path: Path) -> list[Row]:
     if whole != text:
         path.write_bytes(whole.encode())
     rows = csv.DictReader(io.StringIO(whole))
+    absent = [name for name in columns if name not in (rows.fieldnames or columns)]
+    if absent:
+        raise InputError(
+            f"{path} has no column {absent[0]}: it was written by another version; choose another "
+            "folder, output=DIR"
+        )
     return [
         {
             key: unquoted(value) if key in _TEXTS and value else _value(unquoted(value))
@@ -123,7 +137,7 @@ def merge(
                 f"{part} has no results.csv: merge takes the outputs of finished shards"
             )
     for name, keys in names.items():
-        rows = [row for part in [folder, *parts] for row in read(part / f"{name}.csv")]
+        rows = [row for part in [folder, *parts] for row in read(part / f"{name}.csv", keys)]
         write(folder / f"{name}.csv", columns[name], latest(rows, keys))
 
 

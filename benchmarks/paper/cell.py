@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from adapt import configure
-from benchmarks.cell import Report, Task, load_checkpoint, load_stream, sentence
+from benchmarks.cell import Report, Task, sentence
+from benchmarks.orders import load_checkpoint, load_stream
 from benchmarks.paper.plan import KEYS, Stream, row_of
 from benchmarks.passes import run
 from benchmarks.tables import Row
@@ -30,9 +31,10 @@ def run_task(task: Task, tell: Callable[[Report], None]) -> None:
         task: the stream and its cells.
         tell: takes each report as soon as it is there.
     """
-    stream = Stream(task.setting, task.batch_size, task.images)
+    stream = Stream(task.setting, task.images)
     try:
-        checkpoint, (batches, words) = load_checkpoint(task.source), load_stream(task)
+        checkpoint = load_checkpoint(task.source)
+        batches, words = load_stream(task.setting, task.source, task.data, task.images)
     except Exception as error:  # of whatever kind: it must not end the other streams
         rows = [{**row_of(stream, cell), "error": sentence(error)} for cell in task.cells]
         tell(Report("errors", rows, done=len(rows)))

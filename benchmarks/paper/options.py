@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchmarks.cell import BALANCED
 from benchmarks.options import StudyConfig, check_known
+from benchmarks.orders import BALANCED
 from datamodules.shifts import CORRUPTIONS
 from datamodules.streams import STREAMS
 from tta.errors import InputError

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from benchmarks.cell import BALANCED
+from benchmarks.orders import BALANCED
 from benchmarks.paper.options import PaperConfig
 from benchmarks.paper.plan import REFERENCES
 from benchmarks.paper.summary import (

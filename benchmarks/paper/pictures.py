@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.cell import BALANCED
+from benchmarks.orders import BALANCED
 from benchmarks.paper.options import PaperConfig
 from benchmarks.paper.page import stream_title, target_title
 from benchmarks.paper.plan import REFERENCES

@@ -20,10 +20,9 @@ REFERENCES = ("source", "norm")
 
 
 class Stream(NamedTuple):
-    """A stream of a length, cut into batches of a size."""
+    """A stream of a length."""
 
     setting: Setting
-    batch_size: int
     images: int
 
 
@@ -33,7 +32,7 @@ Plan = list[tuple[Stream, list[Cell]]]
 
 def create_plan(config: PaperConfig) -> Plan:
     """The streams of this shard with their cells, references first; one seed after the other."""
-    targets = present_targets(config)
+    targets = [*present_targets(config)]
     narrow = [target for target in targets if target in (config.batch_targets or targets)]
     first, *shifts = config.shifts
     optimizer, *optimizers = config.optimizers
@@ -45,8 +44,9 @@ def create_plan(config: PaperConfig) -> Plan:
     def add(
         targets: list[str], shift: str, batch_size: int, length: int, cells: Iterable[Cell]
     ) -> None:
-        for setting in settings(targets, [shift], [config.severity], config.streams, config.seeds):
-            plan.setdefault(Stream(setting, batch_size, length), []).extend(cells)
+        axes = ([shift], [config.severity], config.streams, config.seeds)
+        for setting in settings(targets, *axes, batch_sizes=[batch_size]):
+            plan.setdefault(Stream(setting, length), []).extend(cells)
 
     def cells(labels: Iterable[str], optimizer: str = optimizer, rate: float = rate) -> list[Cell]:
         return [_cell(config, label, optimizer, rate) for label in labels]
@@ -66,20 +66,20 @@ def create_plan(config: PaperConfig) -> Plan:
 
 
 def plan_tasks(
-    config: PaperConfig, plan: Plan, models: Mapping[tuple[str, int], Model], results: Iterable[Row]
+    config: PaperConfig, plan: Plan, models: Mapping[Setting, Model], results: Iterable[Row]
 ) -> list[Task]:
     """What is still to be run.
 
     Args:
         config: options.
         plan: from ``create_plan``.
-        models: the source model of each data set and seed, all trained.
+        models: the source model of each stream, all trained.
         results: rows that are there.
     """
     finished = {key_of(row, KEYS) for row in results}
     tasks = []
     for stream, cells in plan:
-        model = models[stream.setting.data, stream.setting.seed]
+        model = models[stream.setting]
         words = data_words(config, stream.setting.data, stream.setting.target)
         left = tuple(cell for cell in cells if key_of(row_of(stream, cell), KEYS) not in finished)
         if left:
@@ -87,7 +87,6 @@ def plan_tasks(
                 Task(
                     *(stream.setting, left, str(model.folder), model.seed, words),
                     images=stream.images,
-                    batch_size=stream.batch_size,
                     normalizations=False,
                 )
             )
@@ -96,7 +95,7 @@ def plan_tasks(
 
 def row_of(stream: Stream, cell: Cell) -> Row:
     """The columns that name a cell's row."""
-    names = {**stream.setting._asdict(), "batch_size": stream.batch_size, "images": stream.images}
+    names = {**stream.setting._asdict(), "images": stream.images}
     return {**names, "method": cell.variant.label, "optimizer": cell.optimizer, "lr": cell.lr}
 
 

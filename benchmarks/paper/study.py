@@ -62,7 +62,7 @@ def run_cells(config: PaperConfig, folder: Path) -> None:
     """Train the source models that are missing, and run the cells that are."""
     plan = create_plan(config)
     models = plan_models(config, [stream.setting for stream, _ in plan])
-    workers.train_models(missing_models(config, models), config.processes)
+    workers.train_models(missing_models(config, models.values()), config.processes)
     record_models(folder, models.values())
     tasks = plan_tasks(config, plan, models, tables.read(folder / "results.csv"))
     total = sum(len(cells) for _, cells in plan)

@@ -12,15 +12,14 @@ import torch
 
 import benchmark
 from benchmarks import cell, spreading, tables
+from benchmarks.grid import Setting
 from benchmarks.kept import OF_STREAM, of_streams, unpacked
 from benchmarks.options import BenchmarkConfig
-from benchmarks.plan import plan_grid
+from benchmarks.plan import missing_models, plan_grid, plan_models
 from benchmarks.summary import as_lines
 from tests.callbacks.test_report import checked
-from tests.datamodules.test_files import grey, write_picture
 from tta import entry
 from tta.checkpoint import SourceCheckpoint
-from tta.errors import InputError
 from tta.folder import held
 from tta.metrics import balanced_accuracy
 
@@ -224,13 +223,7 @@ def test_a_shard_without_a_cell_is_finished_as_well(
 
 
 def test_failures_are_made_good_by_what_they_name(tmp_path: Path) -> None:
-    stream = {
-        "data": "phantom",
-        "target": "scanner_b",
-        "shift": "none",
-        "severity": 0,
-        "stream": "iid",
-    }
+    stream = Setting("phantom", "scanner_b", "compact", "none", 0, "iid", 64, 0)._asdict()
     failures = [
         {**stream, "seed": 1},
         {**stream, "seed": 2, "method": "tent", "lr": 0.01},
@@ -254,7 +247,7 @@ def test_failures_are_made_good_by_what_they_name(tmp_path: Path) -> None:
     assert [row["seed"] for row in tables.read(tmp_path / "two" / "errors.csv")] == [4]
 
 
-@pytest.mark.parametrize("other", ["images=64", "train=[epochs=1]", "batch_size=32"])
+@pytest.mark.parametrize("other", ["images=64", "train=[epochs=1]"])
 def test_results_under_other_settings_are_not_mixed(
     words: list[str], tmp_path: Path, capsys: Capture, other: str
 ) -> None:
@@ -266,6 +259,60 @@ def test_results_under_other_settings_are_not_mixed(
     assert f"holds results under {other.split('=')[0]}=" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in before} == before
     assert benchmark.main([*words, "seeds=[0]"]) == 0
+
+
+def test_a_table_of_another_version_is_refused(
+    words: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.csv").write_text("data,target,policy\nphantom,scanner_b,on\n")
+    assert benchmark.main([*words, f"output={tmp_path / 'out'}"]) == 2
+    assert "results.csv has no column network" in capsys.readouterr().err
+
+
+def test_networks_and_batch_sizes_are_columns_of_their_own(
+    words: list[str], source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sources" / "phantom0-compact-3").symlink_to(source)
+    axes = ["networks=[compact,compact/3]", "batch_sizes=[64,32]", "streams=[one]"]
+    run_cells(tmp_path / "out", *words, *axes)
+    rows = results(tmp_path / "out")
+    keys = sorted((row["network"], row["batch_size"]) for row in rows)
+    assert keys == [(name, size) for name in ("compact", "compact/3") for size in (32, 64)]
+    streams = tables.read(tmp_path / "out" / "references.csv")
+    # The tests' one source goes by both names; a batch's own statistics depend on its size.
+    assert len({row["source"] for row in streams}) == 1
+    assert len({row["batch"] for row in streams}) == 2
+    kept = of_streams(tables.read(tmp_path / "out" / "predictions.csv"))
+    assert len(kept) == 4
+    assert all(len(set(stream["labels"])) == 1 for stream in kept.values())
+
+
+def test_a_guard_may_have_options_of_its_own(words: list[str], tmp_path: Path) -> None:
+    frozen = "on guard.ladder=[freeze] guard.alarm_lead=0.001"
+    run_cells(tmp_path / "out", *words, "streams=[blocks]", f'policies=["on","{frozen}"]')
+    rows = {row["policy"]: row for row in results(tmp_path / "out")}
+    assert set(rows) == {"on", frozen}
+    assert rows["on"]["unguarded"] == rows[frozen]["unguarded"]
+
+
+def test_missing_sources_are_trained_by_network(tmp_path: Path) -> None:
+    config = entry.configured(
+        BenchmarkConfig,
+        {},
+        ["networks=[compact,compact/3,group,resnet18]", "train=[epochs=9]", f"output={tmp_path}"],
+    )
+    models = plan_models(config, [setting for setting, _ in plan_grid(config)])
+    jobs = [
+        (Path(words[2].removeprefix("output=")).name, words[5:])
+        for words in missing_models(config, models.values())
+    ]
+    assert jobs == [
+        ("phantom0", []),
+        ("phantom0-compact-3", ["epochs=3"]),
+        ("phantom0-group", ["model.norm=group"]),
+        ("phantom0-resnet18", ["model=resnet18"]),
+    ]
 
 
 def test_results_of_another_source_model_are_not_mixed(
@@ -329,6 +376,8 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
         ("scanner_z", "data.targets=[phantom/scanner_b,phantom/scanner_z]"),
         ("k/n", "shard=3"),
         ("names something twice", "seeds=[1,1]"),
+        ("unknown network 'compact/x'", "networks=[compact/x]"),
+        ("batch_sizes=[0] must be at least 1", "batch_sizes=[0]"),
         ("policies is empty", "policies=[]"),
         ("severities is empty", "severities=[]"),
         ("unknown policy 'off'", "policies=[off]"),
@@ -348,17 +397,3 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
 def test_help(capsys: Capture) -> None:
     assert benchmark.main(["--help"]) == 0
     assert "data.targets=" in capsys.readouterr().out
-
-
-def test_recurring_domains_are_the_targets_and_the_sources(source: Path, tmp_path: Path) -> None:
-    phantom = ("data.target_images=40", "data.test_images=40")
-    there = cell._there_and_back(str(source), (*phantom, "data.target=scanner_b"))
-    assert there == ["data.target=[scanner_b,scanner_a]"]
-    both = cell._there_and_back(str(source), (*phantom, "data.target=[scanner_b,scanner_c]"))
-    assert both == ["data.target=[scanner_b,scanner_c,scanner_a]"]
-    assert cell._there_and_back(str(source), (*phantom, "data.target=scanner_a")) == []
-    for number in range(4):
-        write_picture(tmp_path / "here" / "test" / f"{number}.png", grey(8, (32, 32, 3)))
-    folder = ("data=folder", f"data.root={tmp_path / 'here'}", f"data.target={tmp_path / 'here'}")
-    with pytest.raises(InputError, match=r"data\.target=.* of data=folder names none"):
-        cell._there_and_back(str(source), folder)

@@ -14,14 +14,16 @@ STREAMS = settings(
     [3, 5],
     ["iid", "prevalence", "blocks"],
     [0, 1],
+    ["compact", "group"],
+    [64, 16],
 )
 CASES = [Case(method, rate) for method in ("tent", "dsbr", "sar", "eata") for rate in (1.0, 10.0)]
 
 
 def test_the_product_of_the_axes() -> None:
-    assert len(STREAMS) == 3 * 5 * 3 * 2 == len(set(STREAMS))
+    assert len(STREAMS) == 3 * 5 * 3 * 2 * 2 * 2 == len(set(STREAMS))
     assert {setting.severity for setting in STREAMS if setting.shift == "none"} == {0}
-    assert STREAMS[-1] == Setting("chest", "chest", "blur", 5, "blocks", 1)
+    assert STREAMS[-1] == Setting("chest", "chest", "group", "blur", 5, "blocks", 16, 1)
     whole = create_grid(STREAMS, CASES)
     assert [setting for setting, _ in whole] == STREAMS
     assert all(cases == CASES for _, cases in whole)
@@ -42,12 +44,12 @@ def test_a_part_covers_every_value_and_nearly_every_pair_evenly() -> None:
     grid = create_grid(STREAMS, CASES, cells=120, per_stream=3)
     cells = [(*setting, *case) for setting, cases in grid for case in cases]
     everything = [(*setting, *case) for setting in STREAMS for case in CASES]
-    for axis in range(8):
+    for axis in range(10):
         counts, expected = (Counter(cell[axis] for cell in part) for part in (cells, everything))
         assert counts.keys() == expected.keys()
         assert max(counts.values()) <= 2.2 * min(counts.values())
     pairs, possible = (
-        {(a, b, cell[a], cell[b]) for cell in part for a, b in combinations(range(8), 2)}
+        {(a, b, cell[a], cell[b]) for cell in part for a, b in combinations(range(10), 2)}
         for part in (cells, everything)
     )
     assert len(pairs) >= 0.97 * len(possible)

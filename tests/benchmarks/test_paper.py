@@ -10,7 +10,7 @@ import torch
 
 import benchmark
 from benchmarks import passes, tables
-from benchmarks.cell import BALANCED
+from benchmarks.orders import BALANCED
 from benchmarks.paper import cell
 from benchmarks.paper.options import PaperConfig
 from benchmarks.paper.page import markdown
@@ -122,7 +122,7 @@ def test_one_axis_at_a_time() -> None:
         "lengths=[64,256]",
     )
     points = {
-        (s.setting.shift, s.batch_size, s.images): {
+        (s.setting.shift, s.setting.batch_size, s.images): {
             (c.variant.label, c.optimizer, c.lr) for c in cells
         }
         for s, cells in plan_of(*words, "streams=[balanced]", "seeds=[3]")
@@ -164,7 +164,9 @@ def test_batch_size_is_varied_where_it_is_asked_for() -> None:
         "batch_targets=[phantom/scanner_c]",
         "batch_sizes=[64,4]",
     )
-    assert {s.setting.target for s, _ in plan_of(*words) if s.batch_size == 4} == {"scanner_c"}
+    assert {s.setting.target for s, _ in plan_of(*words) if s.setting.batch_size == 4} == {
+        "scanner_c"
+    }
 
 
 @pytest.mark.parametrize(

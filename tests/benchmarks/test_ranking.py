@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.grid import Setting
 from benchmarks.kept import PREDICTION_KEYS, kept, packed, unpacked
 from benchmarks.ranking import outcomes, ranked, resampled
 from tta.metrics import balanced_accuracy
 
-STREAM = {"data": "d", "target": "t", "shift": "none", "severity": 0, "stream": "iid", "seed": 0}
+STREAM = Setting("d", "t", "compact", "none", 0, "iid", 64, 0)._asdict()
 
 
 def row(method: str = "tent", policy: str = "on", **more: Any) -> dict[str, Any]:

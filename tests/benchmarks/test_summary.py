@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.grid import Setting
 from benchmarks.passes import loss_before, running_loss
 from benchmarks.pictures import heat_map, regret_against_gain
 from benchmarks.summary import (
@@ -18,14 +19,7 @@ from benchmarks.summary import (
 )
 from benchmarks.tables import NORMALIZATIONS, Row
 
-STREAM = {
-    "data": "phantom",
-    "target": "scanner_b",
-    "shift": "none",
-    "severity": 0,
-    "stream": "iid",
-    "seed": 0,
-}
+STREAM = Setting("phantom", "scanner_b", "compact", "none", 0, "iid", 64, 0)._asdict()
 
 
 def row(**values: Any) -> Row:

@@ -1,0 +1,138 @@
+"""The benchmark's streams: which images, under which shift, in which order."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from adapt import configure, target_images
+from benchmarks.grid import Setting
+from benchmarks.passes import Batches
+from datamodules import ImageSet, StreamLoader, create_shift, create_stream, load_images
+from tta.checkpoint import SourceCheckpoint
+from tta.errors import InputError
+
+#: Orders that adapt.py has as options of its ``prevalence``: all classes equally often; half of
+#: them, or two, equally often; 85 % of one class, and of the next from the middle on; one class for
+#: good.
+BALANCED, SUBSET, SWITCH, ONE = "balanced", "subset", "switch", "one"
+ORDERS = (BALANCED, SUBSET, SWITCH, ONE)
+#: A stream of class blocks shows each class so often, and its last quarter every class.
+_ROUNDS = 4
+
+
+def order_words(order: str, classes: int, seed: int) -> list[str]:
+    """How adapt.py is asked for an order of arrival.
+
+    Args:
+        order: one of ``ORDERS``, or one of adapt.py's streams.
+        classes: C.
+        seed: it draws the classes that a part of them has.
+    """
+    if order == SWITCH:
+        return ["stream=prevalence", "stream.then=1"]
+    if order not in ORDERS:
+        return [f"stream={order}"]
+    count = {BALANCED: classes, SUBSET: max(2, classes // 2), ONE: 1}[order]
+    shown = np.random.default_rng(seed).permutation(classes)[:count]
+    shares = [1 / count if label in shown else 0.0 for label in range(classes)]
+    return ["stream=prevalence", f"stream.prevalence={shares}"]
+
+
+def load_stream(
+    setting: Setting, source: str, data: tuple[str, ...], length: int
+) -> tuple[Batches, list[str]]:
+    """The stream's batches, and how adapt.py is asked for them.
+
+    A small target is passed over several times, and each is thinned, so that streams are about
+    equally long.
+
+    Args:
+        setting: the stream.
+        source: folder of the source model.
+        data: how adapt.py is asked for the data set.
+        length: images, at least.
+    """
+    classes = len(load_checkpoint(source).class_names)
+    kind = order_words(setting.stream, classes, setting.seed)
+    kind.append(f"stream.batch_size={setting.batch_size}")
+    shift = [f"shift={setting.shift}"]
+    if setting.severity:
+        shift += [f"shift.severity={setting.severity}", f"shift.seed={setting.seed}"]
+    words = [f"source={source}", *data, *shift, *kind, f"seed={setting.seed}"]
+    visits = 1
+    if setting.stream == "recurring":
+        visits = configure(words).stream.options.times
+        words += _there_and_back(source, data)
+    images = _images(source, tuple(word for word in words if word.startswith("data")))
+    a_visit = -(-length // visits)
+    passes = -(-a_visit // len(images))
+    images = thinned(images, -(-a_visit // passes), setting.seed)
+    words.append(f"stream.passes={passes}")
+    if setting.stream == "blocks":
+        words.append(f"stream.blocks={max(1, round(_ROUNDS / passes))}")
+    config = configure(words)
+    images = images.transformed(create_shift(config.shift.kind, config.shift.options))
+    items = create_stream(config.stream.options, images, setting.seed)
+    return Batches(StreamLoader(images, items, setting.batch_size)), words
+
+
+def thinned(images: ImageSet, count: int, seed: int) -> ImageSet:
+    """About ``count`` images drawn at random, equally many of each domain; all of them where there
+    are no more.
+    """
+    domains = dict.fromkeys(images.domains.tolist())
+    share, rng = -(-count // len(domains)), np.random.default_rng(seed)
+    rows = np.concatenate(
+        [rng.permutation(np.flatnonzero(images.domains == name))[:share] for name in domains]
+    )
+    columns = ("images", "labels", "ids", "domains", "groups")
+    return replace(
+        images,
+        **{name: getattr(images, name)[rows] for name in columns},
+        metadata={name: values[rows] for name, values in images.metadata.items()},
+    )
+
+
+@lru_cache(maxsize=4)
+def load_checkpoint(source: str) -> SourceCheckpoint:
+    """A source model, the last few of which are kept in memory."""
+    return SourceCheckpoint.load(source)
+
+
+@lru_cache(maxsize=4)
+def _images(source: str, data: tuple[str, ...]) -> ImageSet:
+    """The target's images, unshifted."""
+    return target_images(configure([f"source={source}", *data]), load_checkpoint(source))
+
+
+@lru_cache
+def _there_and_back(source: str, data: tuple[str, ...]) -> list[str]:
+    """Recurring domains: the target's and the source's own in turn; the target alone where there is
+    no other domain.
+
+    Raises:
+        InputError: the data set's target is something else than the names of domains.
+    """
+    config = configure([f"source={source}", *data])
+    target = config.data.options.target
+    if target is None:
+        return []
+    names = [target] if isinstance(target, str) else list(target)
+    home = str(load_images(config.data.kind, config.data.options, "test").domains[0])
+    if home in names:
+        return []
+    word = f"data.target=[{','.join([*names, home])}]"
+    try:
+        both = configure([f"source={source}", *data, word]).data
+        served = set(load_images(both.kind, both.options, "target").domains.tolist())
+    except InputError:
+        served = set()
+    if served != {*names, home}:
+        raise InputError(
+            f"stream=recurring goes from domain to domain, and data.target={target} of "
+            f"data={config.data.kind} names none: "
+            "take a data set whose target is a domain, such as npz or table, or leave recurring "
+            "out of streams"
+        )
+    return [word]

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from benchmarks import tables, workers
 from benchmarks.cell import run_task
 from benchmarks.cost import guard_costs
+from benchmarks.goals import as_table, grouped, judged
 from benchmarks.kept import PREDICTION_KEYS, PREDICTIONS
 from benchmarks.options import BenchmarkConfig, StudyConfig, output_folder, recorded_settings
 from benchmarks.paper import study as paper
@@ -25,15 +26,15 @@ from benchmarks.pictures import heat_map, regret_against_gain
 from benchmarks.plan import (
     Model,
     data_words,
+    guards_of,
     missing_models,
     plan_grid,
     plan_models,
     plan_tasks,
-    policies_of,
 )
 from benchmarks.provenance import merge_models, record_models
 from benchmarks.report import benchmark_report
-from benchmarks.summary import OURS, as_table, summarize, with_references
+from benchmarks.summary import OURS, alone, policies_of, summarize, with_references
 from tta import entry
 from tta.artifacts import log_artifact
 from tta.config import read_arguments, to_dict
@@ -107,12 +108,17 @@ def _conclude(config: BenchmarkConfig, folder: Path) -> dict[str, Any]:
     """Write summary and pictures of the tables in a folder."""
     results, references = (_rows(folder, name) for name in ("results", "references"))
     costs = entry.read_json(folder / "cost.json") if (folder / "cost.json").is_file() else {}
-    summary = summarize(results, references, costs)
-    entry.write_json(folder / "summary.json", summary)
     rows = with_references(results, references)
+    ours = [row for row in rows if row["policy"] == OURS]
+    summary = {
+        **summarize(results, references, costs),
+        "goals": judged(ours),
+        "groups": grouped(ours, alone(ours)),
+    }
+    entry.write_json(folder / "summary.json", summary)
     if rows:
         regret_against_gain(rows).savefig(folder / "regret.png", dpi=110)
-    if any(row["policy"] == OURS for row in rows):
+    if ours:
         heat_map(rows).savefig(folder / "cells.png", dpi=110)
     if config.report:
         predictions = _rows(folder, "predictions")
@@ -129,7 +135,7 @@ def _log(
     summary: dict[str, Any],
 ) -> None:
     """Give the loggers figures, tables, pictures and the results."""
-    policies = {"ours": summary["ours"], **summary["policies"], "unguarded": summary["unguarded"]}
+    policies = policies_of(summary)
     tables_ = {
         "policies": [{"policy": policy, **values} for policy, values in policies.items()],
         "results": _rows(folder, "results"),
@@ -202,7 +208,7 @@ def _time_guards(config: BenchmarkConfig, folder: Path, data: str, model: Model)
     """Add to ``cost.json`` the policies that it lacks."""
     path = folder / "cost.json"
     costs = entry.read_json(path) if path.is_file() else {}
-    policies = [name for name in policies_of(config) if name not in costs]
+    policies = [name for name in guards_of(config) if name not in costs]
     if not policies:
         return
     with tqdm(

@@ -8,16 +8,12 @@ import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from benchmarks.summary import OURS, better, figures
+from benchmarks.ranking import title_of
+from benchmarks.summary import OURS, better, figures, regret
 from benchmarks.tables import Row
 
 _BLUE, _RED, _GREY = "#2563a8", "#c0362c", "#8a8f98"
 _SPAN = 30.0  # points beyond which a picture tells no difference
-
-
-def title_of(policy: str) -> str:
-    """How pictures and tables call a policy."""
-    return "ours" if policy == OURS else policy.replace("_", " ")
 
 
 def regret_against_gain(rows: Sequence[Row]) -> Figure:
@@ -75,9 +71,7 @@ def heat_map(rows: Sequence[Row], policy: str = OURS) -> Figure:
                 if row["data"] != row["target"]
                 else f"{row['data']}, {shift}"
             )
-            cells.setdefault((line, f"{row['stream']} {row['method']}"), []).append(
-                row["guarded"] - better(row)
-            )
+            cells.setdefault((line, f"{row['stream']} {row['method']}"), []).append(-regret(row))
     lines, columns = (sorted({key[axis] for key in cells}) for axis in (0, 1))
     values = np.full((len(lines), len(columns)), np.nan)
     for (line, column), differences in cells.items():
@@ -90,7 +84,6 @@ def heat_map(rows: Sequence[Row], policy: str = OURS) -> Figure:
     axes.set_yticks(range(len(lines)), lines, fontsize=7)
     bar = figure.colorbar(image, extend="both", shrink=0.6, pad=0.01)
     bar.set_label("guarded minus the better (points)", fontsize=8)
-    axes.set_title(
-        f"{title_of(policy)}: mean over learning rates and seeds; grey: not run", fontsize=9
-    )
+    title = "mean over networks, batch sizes, rates and seeds; grey: not run"
+    axes.set_title(f"{title_of(policy)}: {title}", fontsize=9)
     return figure

@@ -167,7 +167,7 @@ def plan_tasks(
     """
     finished = {(*key_of(row, CELL_KEYS), row["policy"]) for row in results}
     measured = {key_of(row, STREAM_KEYS) for row in references}
-    policies = policies_of(config)
+    policies = guards_of(config)
     tasks = []
     for setting, cases in grid:
         model = models[setting]
@@ -197,7 +197,7 @@ def plan_tasks(
     return tasks
 
 
-def policies_of(config: BenchmarkConfig) -> tuple[str, ...]:
+def guards_of(config: BenchmarkConfig) -> tuple[str, ...]:
     """The guards that run on each cell."""
     return tuple(GUARDS if config.policies is None else config.policies)
 

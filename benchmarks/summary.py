@@ -1,4 +1,4 @@
-"""The seven figures of a guard, from the rows of the benchmark; pure.
+"""The figures of a guard, from the rows of the benchmark; pure.
 
 In a cell the *better* is the larger of source's and control's score. *Harm*: in the last quarter of
 the stream the unguarded method is more than 3 points below the better. *Gain*: over the whole
@@ -6,7 +6,7 @@ stream it is more than 1 point above.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from benchmarks.tables import CELL_KEYS, NORMALIZATIONS, STREAM_KEYS, Row, key_of
@@ -14,17 +14,25 @@ from benchmarks.tables import CELL_KEYS, NORMALIZATIONS, STREAM_KEYS, Row, key_o
 #: The guard that is ours; every other policy is a published one.
 OURS = "on"
 
-#: How a table shows the seven: heading, goal, format.
+#: How a table shows the figures: heading, format.
 _FIGURES = {
-    "detected_in_time": ("detected in time", "≥ 95 %", "{:.1%}"),
-    "false_reset_rate": ("false resets", "≤ 2 %", "{:.1%}"),
-    "below_rate": ("below", "≤ 1 %", "{:.1%}"),
-    "worst_regret": ("worst regret", "≤ 2", "{:.1f}"),
-    "kept_gain": ("kept gain", "≥ 98 %", "{:.1%}"),
-    "normalization_regret": ("normalisation regret", "≤ 1.5", "{:.2f}"),
-    "guard_cost": ("cost", "≤ 10 %", "{:.1%}"),
+    "mean_regret": ("mean regret", "{:.1f}"),
+    "worst_regret": ("worst", "{:.1f}"),
+    "below_rate": ("below", "{:.1%}"),
+    "harm_avoided": ("harm averted", "{:.1%}"),
+    "detected_in_time": ("detected in time", "{:.1%}"),
+    "false_reset_rate": ("false resets", "{:.1%}"),
+    "median_kept_gain": ("kept gain, median", "{:.0%}"),
+    "kept_gain": ("mean", "{:.0%}"),
+    "normalization_regret": ("normalisation regret", "{:.2f}"),
+    "guard_cost": ("cost", "{:.1%}"),
+    "cells": ("cells", "{}"),
+    "harm": ("harm", "{}"),
+    "gain": ("gain", "{}"),
 }
-_HARM, _GAIN, _LOSS, _TOLERANCE = 3.0, 1.0, 5.0, 1.0
+#: Points around the better within which nothing is lost.
+TOLERANCE = 1.0
+_HARM, _GAIN, _LOSS = 3.0, 1.0, 5.0
 
 
 def summarize(
@@ -53,25 +61,22 @@ def summarize(
             "guard_cost": costs.get(policy),
         }
 
-    alone = {
-        key_of(row, CELL_KEYS): {
-            **row,
-            "guarded": row["unguarded"],
-            "resets": 0,
-            "first_alarm_batch": None,
-        }
-        for row in rows
-    }
     return {
         "ours": measured(OURS),
         "policies": {name: measured(name) for name in names},
-        "unguarded": figures([*alone.values()]),
+        "unguarded": figures(alone(rows)),
     }
 
 
-def as_table(summary: Mapping[str, Any]) -> str:
-    """The seven figures as text, a line a policy under the goals."""
-    lines = as_lines(summary)
+def alone(rows: Iterable[Row]) -> list[Row]:
+    """Each cell once, as if its method left alone were what a guard made of it."""
+    unguarded = {"resets": 0, "first_alarm_batch": None}
+    cells = {key_of(row, CELL_KEYS): row for row in rows}
+    return [{**row, "guarded": row["unguarded"], **unguarded} for row in cells.values()]
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as text, their columns aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(word.rjust(width) for word, width in zip(line, widths, strict=True))
@@ -79,22 +84,25 @@ def as_table(summary: Mapping[str, Any]) -> str:
     )
 
 
-def as_lines(summary: Mapping[str, Any]) -> list[list[str]]:
-    """The cells of that table: a heading, the goals, then a line a policy."""
-    policies = {"ours": summary["ours"], **summary["policies"], "unguarded": summary["unguarded"]}
-    head = ["policy", *(title for title, _, _ in _FIGURES.values()), "cells", "harm", "gain"]
-    lines = [head, ["goal", *(goal for _, goal, _ in _FIGURES.values()), "", "", ""]]
-    for name, values in policies.items():
-        shown = [(values.get(key), form) for key, (_, _, form) in _FIGURES.items()]
-        counts = [str(values[key]) for key in ("cells", "harm", "gain")]
-        lines.append(
-            [
-                name,
-                *("–" if value is None else form.format(value) for value, form in shown),
-                *counts,
-            ]
-        )
+def as_lines(named: Mapping[str, Mapping[str, Any]], head: str) -> list[list[str]]:
+    """The figures as a table: a heading, then a line each.
+
+    Args:
+        named: figures by name.
+        head: what the names are.
+    """
+    shown = {key: title for key, title in _FIGURES.items() if any(key in f for f in named.values())}
+    lines = [[head, *(title for title, _ in shown.values())]]
+    for name, values in named.items():
+        cells = [(values.get(key), form) for key, (_, form) in shown.items()]
+        texts = ["–" if value is None else form.format(value) for value, form in cells]
+        lines.append([name, *texts])
     return lines
+
+
+def policies_of(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The figures of every policy, ours first, the unguarded methods last."""
+    return {"ours": summary["ours"], **summary["policies"], "unguarded": summary["unguarded"]}
 
 
 def with_references(results: Iterable[Row], references: Iterable[Row]) -> list[Row]:
@@ -125,6 +133,21 @@ def gained(row: Row) -> bool:
     return bool(row["unguarded"] > better(row) + _GAIN)
 
 
+def regret(row: Row) -> float:
+    """Points that the guarded run lies below the better."""
+    return float(better(row) - row["guarded"])
+
+
+def averted(row: Row) -> bool:
+    """Whether the guarded run ends no more than a point below the better."""
+    return regret(row) <= TOLERANCE
+
+
+def kept(row: Row) -> float:
+    """Guarded over unguarded gain, in a cell that gains."""
+    return float(regret(row) / (better(row) - row["unguarded"]))
+
+
 def figures(rows: Sequence[Row]) -> dict[str, Any]:
     """The figures of one policy that are taken from cells.
 
@@ -142,14 +165,15 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         - ``false_reset_rate``: share of the other cells with any reset;
         - ``below_rate``: share of cells that end more than a point below the better;
         - ``worst_regret``, ``mean_regret``: of the better minus the guarded score, in points;
-        - ``kept_gain``: mean over gain cells of guarded gain over unguarded gain.
+        - ``kept_gain``, ``median_kept_gain``: over gain cells, of guarded over unguarded gain.
     """
     harm = [row for row in rows if harmed(row)]
     calm = [row for row in rows if not harmed(row)]
     gain = [row for row in rows if gained(row)]
-    regrets = [better(row) - row["guarded"] for row in rows]
+    regrets = [regret(row) for row in rows]
     in_time = [_in_time(row) for row in harm]
-    avoided = [row["guarded"] >= better(row) - _TOLERANCE for row in harm]
+    avoided = [averted(row) for row in harm]
+    gains = [kept(row) for row in gain]
     return {
         "cells": len(rows),
         "harm": len(harm),
@@ -158,12 +182,11 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         "harm_avoided": _mean(avoided),
         "detected_or_avoided": _mean([a or b for a, b in zip(in_time, avoided, strict=True)]),
         "false_reset_rate": _mean([row["resets"] > 0 for row in calm]),
-        "below_rate": _mean([regret > _TOLERANCE for regret in regrets]),
+        "below_rate": _mean([regret > TOLERANCE for regret in regrets]),
         "worst_regret": max(regrets, default=None),
         "mean_regret": _mean(regrets),
-        "kept_gain": _mean(
-            [(row["guarded"] - better(row)) / (row["unguarded"] - better(row)) for row in gain]
-        ),
+        "kept_gain": _mean(gains),
+        "median_kept_gain": median(gains) if gains else None,
     }
 
 

@@ -12,11 +12,12 @@ import torch
 
 import benchmark
 from benchmarks import cell, spreading, tables
+from benchmarks.goals import goal_lines
 from benchmarks.grid import Setting
 from benchmarks.kept import OF_STREAM, of_streams, unpacked
 from benchmarks.options import BenchmarkConfig
 from benchmarks.plan import missing_models, plan_grid, plan_models
-from benchmarks.summary import as_lines
+from benchmarks.summary import as_lines, policies_of
 from tests.callbacks.test_report import checked
 from tta import entry
 from tta.checkpoint import SourceCheckpoint
@@ -136,7 +137,9 @@ def test_a_stopped_run_goes_on_and_shards_make_a_whole(
     assert results(whole) == rows
     for folder in (whole, merged):
         text, page = checked(folder / "report.html")
-        assert page.titles == ["Ranks", "Seven figures", "Regret against gain", "Cells", "Settings"]
+        assert page.titles == [
+            *("Ranks", "Goals", "Figures", "Regret against gain", "Cells", "Settings")
+        ]
         table = [line for line in page.rows if line[0] in ("1", "2")]
         assert sorted((line[1], line[2], line[3]) for line in table) == [
             ("tent", "none", "4"),
@@ -144,7 +147,8 @@ def test_a_stopped_run_goes_on_and_shards_make_a_whole(
         ]
         assert all(" to " in line[6] for line in table)
         told = json.loads((folder / "summary.json").read_text())
-        for line in as_lines(told)[1:]:  # and so does the table on the console
+        shown = [*as_lines(policies_of(told), "policy")[1:], *goal_lines(told)[1:]]
+        for line in shown:  # and so do the tables on the console
             assert [cell or "" for cell in line] in page.rows
         for line in table:
             scored = "guarded" if line[2] == "ours" else "unguarded"

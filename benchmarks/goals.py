@@ -1,0 +1,188 @@
+"""The guard's goals, whether it meets them, and the cells in which it does not; pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks.orders import ONE, SUBSET
+from benchmarks.summary import (
+    TOLERANCE,
+    aligned,
+    as_lines,
+    averted,
+    figures,
+    gained,
+    harmed,
+    kept,
+    policies_of,
+    regret,
+)
+from benchmarks.tables import Row
+
+#: Orders that show few of the classes: what suits them cannot be told from a shift for sure, so
+#: more may be lost there.
+FEW = (ONE, SUBSET)
+#: Axes by whose values figures are told apart, with what tables call them. The guard's constants
+#: were chosen without the image set that a line of ``data`` is about.
+AXES = {
+    "data": "image set",
+    "stream": "order",
+    "network": "network",
+    "batch_size": "batch size",
+}
+
+
+class Goal(NamedTuple):
+    """A bound on a figure.
+
+    Args:
+        figure: a key of ``figures``.
+        title: what it is called.
+        limit: the bound.
+        most: whether it is the largest value that is wanted; else the least.
+        form: how the figure is written.
+        short: whether a cell falls short of it; None: a figure that no single cell misses.
+        few: whether it is about the orders ``FEW`` alone, or about the others; None: about all.
+    """
+
+    figure: str
+    title: str
+    limit: float
+    most: bool
+    form: str
+    short: Callable[[Row], bool] | None = None
+    few: bool | None = None
+
+    @property
+    def bound(self) -> str:
+        """The bound in words."""
+        return f"{'≤' if self.most else '≥'} {self.form.format(self.limit)}"
+
+
+#: Points that may be lost at worst.
+_WORST, _WORST_OF_FEW = 3.0, 5.0
+_KEPT = 0.95
+#: Each over all cells, hence over all left-out image sets.
+GOALS = (
+    Goal("mean_regret", "mean regret", -2.0, True, "{:.1f}"),
+    Goal(
+        *("worst_regret", "worst regret", _WORST, True, "{:.1f}"),
+        short=lambda row: regret(row) > _WORST,
+        few=False,
+    ),
+    Goal(
+        *("worst_regret", "worst regret, few classes", _WORST_OF_FEW, True, "{:.1f}"),
+        short=lambda row: regret(row) > _WORST_OF_FEW,
+        few=True,
+    ),
+    Goal(
+        *("below_rate", "below", 0.05, True, "{:.0%}"),
+        short=lambda row: regret(row) > TOLERANCE,
+    ),
+    Goal(
+        *("harm_avoided", "harm averted", 0.95, False, "{:.0%}"),
+        short=lambda row: harmed(row) and not averted(row),
+    ),
+    Goal(
+        *("false_reset_rate", "false resets", 0.02, True, "{:.0%}"),
+        short=lambda row: not harmed(row) and row["resets"] > 0,
+    ),
+    Goal(
+        *("median_kept_gain", "kept gain, median", _KEPT, False, "{:.0%}"),
+        short=lambda row: gained(row) and kept(row) < _KEPT,
+    ),
+)
+
+
+def judged(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Every goal with the value that was reached.
+
+    Args:
+        rows: ours, with their references.
+
+    Returns:
+        A dictionary a goal: ``goal``, ``bound`` and ``value`` as texts, ``met`` (None without a
+        cell to tell by), and ``cells`` that fall short, the worst first.
+    """
+    lines = []
+    for goal in GOALS:
+        own = [row for row in rows if goal.few is None or goal.few == (row["stream"] in FEW)]
+        value = figures(own)[goal.figure]
+        met = None
+        if value is not None:
+            met = value <= goal.limit if goal.most else value >= goal.limit
+        short = [row for row in own if goal.short is not None and goal.short(row)]
+        lines.append(
+            {
+                "goal": goal.title,
+                "bound": goal.bound,
+                "value": "–" if value is None else goal.form.format(value),
+                "met": met,
+                "cells": [name_of(row) for row in sorted(short, key=regret, reverse=True)],
+            }
+        )
+    return lines
+
+
+def grouped(
+    rows: Sequence[Row], alone: Sequence[Row]
+) -> dict[str, dict[str, dict[str, Mapping[str, Any]]]]:
+    """The figures by each axis and value: ``ours``, and ``unguarded``.
+
+    Args:
+        rows: ours, with their references.
+        alone: the unguarded runs of the same cells.
+    """
+    return {
+        axis: {
+            str(value): {
+                "ours": figures([row for row in rows if row[axis] == value]),
+                "unguarded": figures([row for row in alone if row[axis] == value]),
+            }
+            for value in sorted({row[axis] for row in rows})
+        }
+        for axis in AXES
+    }
+
+
+def as_table(summary: Mapping[str, Any]) -> str:
+    """All figures as text: by policy, ours by image set, order, network and batch size, and the
+    goals.
+    """
+    tables = [as_lines(policies_of(summary), "policy")]
+    tables += [as_lines(named, title) for title, named in titled_groups(summary).items()]
+    tables.append(goal_lines(summary))
+    return "\n\n".join(aligned(lines) for lines in tables)
+
+
+def titled_groups(summary: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """The groups by the heading of their table; an axis with one value tells nothing."""
+    return {
+        title: {
+            f"{value}{suffix}": figures[key]
+            for value, figures in summary["groups"][axis].items()
+            for key, suffix in (("ours", ""), ("unguarded", ", unguarded"))
+        }
+        for axis, title in AXES.items()
+        if len(summary["groups"][axis]) > 1
+    }
+
+
+def goal_lines(summary: Mapping[str, Any]) -> list[list[str]]:
+    """The goals as a table: a heading, then a line each."""
+    words = {True: "met", False: "missed", None: "–"}
+    lines = [["goal", "bound", "reached", "", "cells short"]]
+    for line in summary["goals"]:
+        count = str(len(line["cells"]))
+        lines.append([line["goal"], line["bound"], line["value"], words[line["met"]], count])
+    return lines
+
+
+def name_of(row: Row) -> str:
+    """A cell in words, with what it lost."""
+    shift = row["shift"] if row["shift"] == "none" else f"{row['shift']} {row['severity']}"
+    target = row["data"] if row["data"] == row["target"] else f"{row['data']} {row['target']}"
+    rate = "" if row["lr"] is None else f" {row['lr']:g}"
+    return (
+        f"{target}, {row['network']}, {shift}, {row['stream']}, {row['batch_size']} a batch, "
+        f"{row['method']}{rate}, seed {row['seed']}: {regret(row):.1f}"
+    )

@@ -99,14 +99,14 @@ def _benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     return summary
 
 
-def _rows(folder: Path, name: str) -> list[tables.Row]:
-    """The rows of a table, each once."""
+def read_rows(folder: Path, name: str) -> list[tables.Row]:
+    """The rows of a table in a folder of results, each once."""
     return tables.latest(tables.read(folder / f"{name}.csv", _NAMES[name]), _NAMES[name])
 
 
 def _conclude(config: BenchmarkConfig, folder: Path) -> dict[str, Any]:
     """Write summary and pictures of the tables in a folder."""
-    results, references = (_rows(folder, name) for name in ("results", "references"))
+    results, references = (read_rows(folder, name) for name in ("results", "references"))
     costs = entry.read_json(folder / "cost.json") if (folder / "cost.json").is_file() else {}
     rows = with_references(results, references)
     ours = [row for row in rows if row["policy"] == OURS]
@@ -121,7 +121,7 @@ def _conclude(config: BenchmarkConfig, folder: Path) -> dict[str, Any]:
     if ours:
         heat_map(rows).savefig(folder / "cells.png", dpi=110)
     if config.report:
-        predictions = _rows(folder, "predictions")
+        predictions = read_rows(folder, "predictions")
         page = benchmark_report(config, summary, rows, predictions)
         (folder / "report.html").write_text(page, encoding="utf-8")
     return summary
@@ -138,7 +138,7 @@ def _log(
     policies = policies_of(summary)
     tables_ = {
         "policies": [{"policy": policy, **values} for policy, values in policies.items()],
-        "results": _rows(folder, "results"),
+        "results": read_rows(folder, "results"),
     }
     pictures = {
         path.stem: path for path in (folder / "regret.png", folder / "cells.png") if path.is_file()
@@ -156,7 +156,9 @@ def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] =
     models = plan_models(config, [setting for setting, _ in grid])
     workers.train_models(missing_models(config, models.values()), config.processes)
     record_models(folder, models.values())
-    tasks = plan_tasks(config, grid, models, _rows(folder, "results"), _rows(folder, "references"))
+    tasks = plan_tasks(
+        config, grid, models, read_rows(folder, "results"), read_rows(folder, "references")
+    )
     total = sum(len(cases) for _, cases in grid)
     if not total:
         print(
@@ -178,7 +180,7 @@ def merge(folder: Path, parts: Sequence[Path]) -> None:
     """
     merge_models(folder, parts)
     tables.merge(folder, parts, _NAMES, _COLUMNS)
-    done = _rows(folder, "results")
+    done = read_rows(folder, "results")
     failures = [row for part in [folder, *parts] for row in tables.read(part / "errors.csv")]
     left = [row for row in failures if not any(_made_good(row, other) for other in done)]
     (folder / "errors.csv").unlink(missing_ok=True)

@@ -151,27 +151,28 @@ def run_task(task: Task, tell: Callable[[Report], None]) -> None:
         tell(Report("errors", [{**names, "error": sentence(error)}], done=len(task.cells)))
         return
     for cell in task.cells:
-        keys = {**names, "method": cell.variant.label, "lr": cell.lr}
-        rows: list[Row] = []
-        failures: list[Row] = []
-        stream.served.clear()
+        _run_cell(stream, cell, {**names, "method": cell.variant.label, "lr": cell.lr}, tell)
+        tell(Report("results", [], done=1))
+
+
+def _run_cell(stream: "_Stream", cell: Cell, keys: Row, tell: Callable[[Report], None]) -> None:
+    """Run a cell under its policies; each is told as it ends, predictions before the result, by
+    which it counts as done.
+    """
+    try:
+        unguarded, served = stream.unguarded(cell)
+    except Exception as error:  # as in ``run_task``
+        tell(Report("errors", [{**keys, "error": sentence(error)}]))
+        return
+    tell(Report("predictions", kept(keys, {"off": served})))
+    for policy in cell.policies:
         try:
-            unguarded = stream.unguarded(cell)
-            for policy in cell.policies:
-                try:
-                    rows.append(
-                        {**keys, "policy": policy, **unguarded, **stream.guarded(cell, policy)}
-                    )
-                except Exception as error:
-                    failures.append({**keys, "policy": policy, "error": sentence(error)})
+            guarded, served = stream.guarded(cell, policy)
         except Exception as error:
-            failures.append({**keys, "error": sentence(error)})
-        if failures:
-            tell(Report("errors", failures))
-        tell(
-            Report("predictions", kept(keys, stream.served))
-        )  # before the results, by which a cell counts as done
-        tell(Report("results", rows, done=1))
+            tell(Report("errors", [{**keys, "policy": policy, "error": sentence(error)}]))
+            continue
+        tell(Report("predictions", kept(keys, {policy: served})))
+        tell(Report("results", [{**keys, "policy": policy, **unguarded, **guarded}]))
 
 
 class _Stream:
@@ -181,8 +182,6 @@ class _Stream:
         self.task, self.checkpoint = task, load_checkpoint(task.source)
         self.batches, self.words = load_stream(task.setting, task.source, task.data, task.images)
         self.labels = self.batches.labels
-        #: Predictions of the cell that runs, by policy.
-        self.served: dict[str, Tensor] = {}
         self.source, self.control = (
             self.run([*NORMALIZATIONS[name], "guard=off"]) for name in ("source", "batch")
         )
@@ -228,18 +227,19 @@ class _Stream:
             "batch": control["control"],
         }
 
-    def unguarded(self, cell: Cell) -> Row:
-        """What all policies of a cell share: the references' scores and the unguarded method's."""
+    def unguarded(self, cell: Cell) -> tuple[Row, Tensor]:
+        """What all policies of a cell share: the references' scores and the unguarded method's, and
+        its predictions.
+        """
         outcome = self.run([*cell.words, *cell.published, "guard=off"])
-        self.served["off"] = outcome.predictions
         references = {
             name: self.scores(name, base)[name]
             for name, base in (("source", self.source), ("control", self.control))
         }
-        return {**references, **self.scores("unguarded", outcome)}
+        return {**references, **self.scores("unguarded", outcome)}, outcome.predictions
 
-    def guarded(self, cell: Cell, policy: str) -> Row:
-        """What a policy makes of the cell.
+    def guarded(self, cell: Cell, policy: str) -> tuple[Row, Tensor]:
+        """What a policy makes of the cell, and the predictions.
 
         Ours comes with adapt.py's choice of normalisation; a published guard meets the method as
         that was published. A policy may bring options of its guard, as words behind the name.
@@ -247,13 +247,12 @@ class _Stream:
         guard = f"guard={policy}".split()
         normalization = [] if guard[0] == f"guard={OURS}" else cell.published
         outcome = self.run([*cell.words, *normalization, *guard])
-        self.served[policy] = outcome.predictions
         alarm, bases = (
             outcome.first_alarm,
             [base.predictions for base in (self.source, self.control)],
         )
         losses = running_loss(outcome.predictions, bases, self.labels, self.task.setting.batch_size)
-        return {
+        row = {
             **self.scores("guarded", outcome),
             "alarms": outcome.alarms,
             "resets": outcome.resets,
@@ -261,6 +260,7 @@ class _Stream:
             "loss_before_alarm": None if alarm is None else loss_before(alarm, losses),
             "seconds": round(outcome.seconds, 3),
         }
+        return row, outcome.predictions
 
 
 def sentence(error: Exception) -> str:

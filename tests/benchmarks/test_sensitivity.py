@@ -1,0 +1,98 @@
+"""The sensitivity to the guard's constants: what is changed, what comes of it, and a tiny run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import cell, tables
+from benchmarks.options import BenchmarkConfig
+from benchmarks.sensitivity import Change, as_table, changes_of, run_changes, table
+from tests.benchmarks.test_summary import row
+from tta import entry
+
+
+@dataclass
+class Toy:
+    """Constants by the names of options that the guard has."""
+
+    decay: float = 0.7
+    patience: int = 2
+    reset: bool = True
+    nothing: float = 0.0
+
+
+def test_each_number_is_changed_by_a_fifth_and_whole_ones_by_one() -> None:
+    assert changes_of(Toy(), "guard.tuned") == [
+        Change("decay", 0.7, 0.56, "on guard.tuned.decay=0.56"),
+        Change("decay", 0.7, 0.84, "on guard.tuned.decay=0.84"),
+        Change("patience", 2, 1, "on guard.tuned.patience=1"),
+        Change("patience", 2, 3, "on guard.tuned.patience=3"),
+    ]
+    assert [change.other for change in changes_of(Toy(patience=50))[2:]] == [40, 60]
+
+
+def test_a_change_is_held_against_the_same_cells() -> None:
+    less, more, refused, _ = changes_of(Toy())
+    rows = [
+        *(row(guarded=80.0), row(guarded=78.0, seed=1), row(guarded=60.0, seed=2)),
+        *(row(guarded=80.2, policy=less.policy), row(guarded=77.9, seed=1, policy=less.policy)),
+        *(row(guarded=79.0, policy=more.policy), row(guarded=76.9, seed=1, policy=more.policy)),
+    ]
+    lines = table(rows, [less, more, refused])
+    assert [line["cells"] for line in lines] == [2, 2, 0]
+    assert lines[0]["mean_change"] == pytest.approx(-0.05)
+    assert lines[0]["worst_change"] == pytest.approx(0.1)
+    assert [line.get("beyond") for line in lines] == ["no", "yes", None]
+    text = as_table(lines)
+    assert "1 constants change" in text
+    assert text.endswith(": decay")
+    assert text.count("beyond") == 1
+
+
+def test_only_guarded_runs_are_run_for_a_change(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "phantom0").symlink_to(source)
+    words = [
+        *("streams=[blocks]", "shifts=[none]", "methods=[tent]", "rates=[10]", "images=128"),
+        *("processes=1", f"output={tmp_path}"),
+    ]
+    config = entry.configured(BenchmarkConfig, {}, words)
+    passes: list[Any] = []
+    run = cell.run
+    monkeypatch.setattr(
+        cell,
+        "run",
+        lambda batches, config, checkpoint: (
+            passes.append(config) or run(batches, config, checkpoint)
+        ),
+    )
+    changes = changes_of(Toy(), "guard")
+    append = tables.append
+
+    def append_until_killed(path: Path, *args: Any) -> None:
+        append(path, *args)
+        if path.name == "results.csv" and len(tables.read(path)) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tables, "append", append_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_changes(config, changes)
+    monkeypatch.setattr(tables, "append", append)
+    lines = run_changes(config, changes)
+    # The first run has the references (two, and five choices of normalisation), the unguarded
+    # method, and two guards; the second what cannot be read again, and the three that are left.
+    assert len(passes) == (2 + 5 + 1 + 2) + (2 + 1 + 3)
+    tried = [
+        (p.guard.options.decay, p.guard.options.patience) for p in passes if p.guard.kind == "on"
+    ]
+    assert {(0.56, 2), (0.84, 2), (0.7, 1), (0.7, 3)} < set(tried)
+    assert [line["cells"] for line in lines] == [1] * 4
+    written = tables.read(tmp_path / "sensitivity" / "sensitivity.csv")
+    assert [line["constant"] for line in written] == ["decay", "decay", "patience", "patience"]
+    before = len(passes)
+    assert run_changes(config, changes) == lines
+    assert len(passes) == before

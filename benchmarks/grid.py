@@ -15,6 +15,8 @@ T = TypeVar("T", bound=tuple[Hashable, ...])
 Part = TypeVar("Part")
 
 
+#: Candidates, drawn at random, that a balanced choice is made among: of more it takes minutes.
+_POOL = 2000
 #: The network of a source model where nothing else is said; see ``benchmarks.sources.NETWORKS``.
 NETWORK = "compact"
 
@@ -122,7 +124,8 @@ def balanced(
         return list(candidates)
     counts = Counter() if counts is None else counts
     rng = np.random.default_rng(counts.total())
-    open_ = [candidates[i] for i in rng.permutation(len(candidates))]
+    pool = max(_POOL, 2 * count)
+    open_ = [candidates[i] for i in rng.permutation(len(candidates))[:pool]]
     parts = {candidate: list(_parts(candidate, context)) for candidate in open_}
     chosen = []
     for _ in range(count):

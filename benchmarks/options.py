@@ -55,6 +55,9 @@ class StudyConfig:
         "-NETWORK behind); what it lacks is trained",
     )
     train: list[str] = option([], "words for train.py")
+    train_of: dict[str, Any] = option(
+        {}, "further words for train.py, by data set: {mednist: [epochs=2]}"
+    )
     processes: int = option(2, "processes, of one thread each")
     shard: str | None = option(None, "run the k-th of n parts, written k/n")
     merge: list[str] = option([], "outputs of shards, to be put together; nothing is run then")
@@ -65,6 +68,7 @@ class StudyConfig:
         self.refuse_repeated("methods", "seeds")
         if self.models != "each" and not (isinstance(self.models, int) and self.models >= 1):
             raise InputError(f"models={self.models} must be a number from 1 on, or each")
+        check_known("data set of train_of", self.train_of, {"phantom", *self.data.files})
         for label, variant in self.variants.items():
             if not isinstance(variant, dict) or "kind" not in variant:
                 raise InputError(
@@ -76,7 +80,7 @@ class StudyConfig:
     @property
     def settings(self) -> dict[str, Any]:
         """What rows depend on that is not among their columns."""
-        return {name: getattr(self, name) for name in ("models", "train", "variants")}
+        return {name: getattr(self, name) for name in ("models", "train", "train_of", "variants")}
 
     def check_methods(self, names: Iterable[str]) -> None:
         """Refuse what is neither a method nor a variant."""

@@ -241,5 +241,6 @@ def _training_words(config: StudyConfig, model: Model) -> list[str]:
         f"output={model.folder}",
         "overwrite=true",  # of what a stopped training left; a whole model is not missing
         *config.train,
+        *config.train_of.get(model.data, []),
         *network_words(model.network),
     ]

@@ -304,18 +304,22 @@ def test_missing_sources_are_trained_by_network(tmp_path: Path) -> None:
     config = entry.configured(
         BenchmarkConfig,
         {},
-        ["networks=[compact,compact/3,group,resnet18]", "train=[epochs=9]", f"output={tmp_path}"],
+        [
+            *("networks=[compact,compact/3,group,resnet18]", "train=[epochs=9]"),
+            *("train_of.phantom=[lr=1e-3]", f"output={tmp_path}"),
+        ],
     )
     models = plan_models(config, [setting for setting, _ in plan_grid(config)])
     jobs = [
-        (Path(words[2].removeprefix("output=")).name, words[5:])
+        (Path(words[2].removeprefix("output=")).name, words[4:])
         for words in missing_models(config, models.values())
     ]
+    trained = ["epochs=9", "lr=1e-3"]
     assert jobs == [
-        ("phantom0", []),
-        ("phantom0-compact-3", ["epochs=3"]),
-        ("phantom0-group", ["model.norm=group"]),
-        ("phantom0-resnet18", ["model=resnet18"]),
+        ("phantom0", trained),
+        ("phantom0-compact-3", [*trained, "epochs=3"]),
+        ("phantom0-group", [*trained, "model.norm=group"]),
+        ("phantom0-resnet18", [*trained, "model=resnet18"]),
     ]
 
 
@@ -380,6 +384,7 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
         ("scanner_z", "data.targets=[phantom/scanner_b,phantom/scanner_z]"),
         ("k/n", "shard=3"),
         ("names something twice", "seeds=[1,1]"),
+        ("unknown data set of train_of 'nucli'", "train_of.nucli=[epochs=2]"),
         ("unknown network 'compact/x'", "networks=[compact/x]"),
         ("batch_sizes=[0] must be at least 1", "batch_sizes=[0]"),
         ("policies is empty", "policies=[]"),

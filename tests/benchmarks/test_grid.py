@@ -60,6 +60,13 @@ def test_the_same_words_give_the_same_part() -> None:
     assert first == again
 
 
+def test_a_part_of_a_huge_product_is_balanced_in_a_moment() -> None:
+    huge = [(a, b, c, d) for a in range(8) for b in range(16) for c in range(40) for d in range(9)]
+    counts = [Counter(part[axis] for part in balanced(huge, 64)) for axis in range(4)]
+    assert [len(count) for count in counts] == [8, 16, 40, 9]
+    assert all(max(count.values()) <= 2 * min(count.values()) for count in counts)
+
+
 def test_balanced_takes_all_where_there_are_no_more() -> None:
     assert balanced(CASES, 99) == CASES
 

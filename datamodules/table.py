@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -110,7 +110,7 @@ def _named(columns: dict[str, Strings]) -> dict[str, Strings]:
     return {meant.get(written, written): values for written, values in columns.items()}
 
 
-def _encoding(path: Path) -> str:
+def encoding_of(path: Path) -> str:
     """The encoding of a text file by the mark at its beginning; UTF-8 where there is none."""
     with path.open("rb") as file:
         start = file.read(4)
@@ -126,30 +126,44 @@ def _encoding(path: Path) -> str:
 def _read_csv(path: Path) -> dict[str, Strings]:
     if path.suffix.lower() in _SHEETS:
         raise InputError(f"{path} is a spreadsheet: save it as CSV, in UTF-8")
-    with path.open(newline="", encoding=_encoding(path)) as file:
-        first, line = file.readline(), 1
-        named = _SEPARATOR.fullmatch(first)
-        if named:  # a line for spreadsheets, before the header
+    with path.open(newline="", encoding=encoding_of(path)) as file:
+        return columns_of(file, path)
+
+
+def columns_of(file: TextIO, path: Path) -> dict[str, Strings]:
+    """The columns of a CSV file, a TSV, or one with semicolons.
+
+    Args:
+        file: its text, from the beginning.
+        path: where it comes from, for messages.
+
+    Raises:
+        InputError: a column is named twice, or a row has too few values or too many.
+    """
+    first, line = file.readline(), 1
+    named = _SEPARATOR.fullmatch(first)
+    if named:  # a line for spreadsheets, before the header
+        line += 1
+    else:
+        file.seek(0)
+    rows = csv.reader(file, delimiter=named[1] if named else max(",;\t", key=first.count))
+    header = [name.strip() for name in next(rows, [])]
+    if len(set(header)) < len(header):
+        raise InputError(f"{path} names a column twice: {', '.join(header)}")
+    parts: list[list[Strings]] = [[] for _ in header]
+    while chunk := list(islice(rows, _CHUNK)):
+        chunk = [row for row in chunk if row]
+        for row in chunk:
             line += 1
-        else:
-            file.seek(0)
-        rows = csv.reader(file, delimiter=named[1] if named else max(",;\t", key=first.count))
-        header = [name.strip() for name in next(rows, [])]
-        if len(set(header)) < len(header):
-            raise InputError(f"{path} names a column twice: {', '.join(header)}")
-        parts: list[list[Strings]] = [[] for _ in header]
-        while chunk := list(islice(rows, _CHUNK)):
-            chunk = [row for row in chunk if row]
-            for row in chunk:
-                line += 1
-                if len(row) != len(header):
-                    raise InputError(
-                        f"{path}, row {line}: has {len(row)} values, where the header names "
-                        f"{len(header)} columns"
-                    )
-            for part, values in zip(parts, zip(*chunk, strict=True), strict=False):
-                part.append(text(values))
-    return {name: np.concatenate(part) for name, part in zip(header, parts, strict=True) if part}
+            if len(row) != len(header):
+                raise InputError(
+                    f"{path}, row {line}: has {len(row)} values, where the header names "
+                    f"{len(header)} columns"
+                )
+        for part, values in zip(parts, zip(*chunk, strict=True), strict=False):
+            part.append(text(values))
+    none = text(())
+    return {name: np.concatenate([none, *part]) for name, part in zip(header, parts, strict=True)}
 
 
 def _read_parquet(path: Path) -> dict[str, Strings]:

@@ -1,0 +1,133 @@
+"""Labels that come in a file of their own, with the columns id and label, and may come late."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from time import time
+from typing import NamedTuple
+
+import numpy as np
+
+from datamodules.images import UNLABELLED, Strings
+from datamodules.labels import read_labels
+from datamodules.table import columns_of, encoding_of
+from tta.config import closest
+from tta.csvfile import unquoted
+from tta.errors import InputError, said
+
+#: Seconds after which a last line without an end is no longer one that is being written.
+_RESTED = 60.0
+
+
+class Labelled(NamedTuple):
+    """What a file of labels holds.
+
+    Attributes:
+        labels: class by the image's id, in the order of the file; of an id that is there twice, the
+            last one.
+        refused: a sentence for each label that is no class.
+    """
+
+    labels: dict[str, int]
+    refused: tuple[str, ...]
+
+
+class LabelFile:
+    """A file of labels that may grow while a run goes on.
+
+    Args:
+        path: CSV with the columns id and label; others are left alone. The header is enough to
+            begin with.
+        class_names: names of the classes; whole numbers count them from 0.
+        growing: whether a last line without an end may be one that is being written.
+    """
+
+    def __init__(self, path: str | Path, class_names: Sequence[str], growing: bool = True) -> None:
+        self.path, self.growing = Path(path).expanduser(), growing
+        self.class_names = tuple(class_names)
+        self._stamp: tuple[int, ...] = ()
+
+    def changed(self) -> bool:
+        """Whether the file is another one than at the last look; False where it is gone."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False
+        return _stamp(found) != self._stamp
+
+    def read(self) -> Labelled:
+        """All labels, those that are no class left out and told of; a last line that is half
+        written is left for later.
+
+        Raises:
+            InputError: the file cannot be read, or has no such columns.
+        """
+        columns = self._columns()
+        codes, refused = self._codes(columns["label"])
+        labels: dict[str, int] = {}
+        for name, code in zip(columns["id"].tolist(), codes, strict=True):
+            if code != UNLABELLED:
+                labels.pop(unquoted(name), None)
+                labels[unquoted(name)] = code
+        return Labelled(labels, refused)
+
+    def checked(self) -> dict[str, int]:
+        """All labels.
+
+        Raises:
+            InputError: the file cannot be read, has no such columns, or names a label that is no
+                class.
+        """
+        labels, refused = self.read()
+        if refused:
+            raise InputError(refused[0])
+        return labels
+
+    def _columns(self) -> dict[str, Strings]:
+        """The file's columns, by their names in small letters."""
+        try:
+            found = self.path.stat()
+            self._stamp = _stamp(found)
+            whole = not self.growing or time() - found.st_mtime > _RESTED
+            with self.path.open(newline="", encoding=encoding_of(self.path)) as file:
+                content = file.read()
+            lines = content if whole else content[: content.rfind("\n") + 1]
+            columns = columns_of(io.StringIO(lines or content, newline=""), self.path)
+        except (OSError, UnicodeError, csv.Error) as error:
+            raise InputError(
+                f"{self.path} cannot be read ({said(error, self.path)}): labels=FILE.csv names a "
+                "CSV file in UTF-8 with the columns id and label, of which the header is enough to "
+                "begin with"
+            ) from error
+        columns = {name.lower(): values for name, values in columns.items()}
+        for name in ("id", "label"):
+            if name not in columns:
+                raise InputError(f"{self.path} has no column {name}: {closest(name, columns)}")
+        return columns
+
+    def _codes(self, values: Strings) -> tuple[list[int], tuple[str, ...]]:
+        """The class of each label, and what is wrong with those that are none."""
+        try:
+            return self._of(values), ()
+        except InputError:
+            codes, refused = {}, []
+        for word in np.unique(values).tolist():  # one by one, so that one mistake costs no other
+            try:
+                codes[word] = self._of(np.array([word]))[0]
+            except InputError as error:
+                codes[word] = UNLABELLED
+                refused.append(str(error))
+        return [codes[word] for word in values.tolist()], tuple(refused)
+
+    def _of(self, values: Strings) -> list[int]:
+        found: list[int] = read_labels(values, self.path, self.class_names).codes.tolist()
+        return found
+
+
+def _stamp(found: os.stat_result) -> tuple[int, ...]:
+    """What tells a file from what it was; also whether it has rested since, for then its last line
+    is whole.
+    """
+    return found.st_size, found.st_mtime_ns, int(time() - found.st_mtime > _RESTED)

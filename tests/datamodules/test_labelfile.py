@@ -1,0 +1,82 @@
+"""A file of labels: read as it grows, and a mistake in it costs no other label."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from datamodules.labelfile import LabelFile
+from tta.errors import InputError
+
+NAMES = ("benign", "malignant")
+
+
+def old(path: Path) -> None:
+    """The file has rested for two minutes."""
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 120 * 10**9))
+
+
+def test_a_growing_file_is_read_anew_and_half_a_line_waits(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label")
+    file = LabelFile(path, NAMES)
+    assert file.changed()
+    assert file.checked() == {}
+    assert not file.changed()
+    path.write_text("id,label\na,benign\nb,mali")
+    assert file.changed()
+    assert file.read().labels == {"a": 0}
+    path.write_text("id,label\na,benign\nb,malignant")
+    assert file.read() == ({"a": 0}, ())
+    assert not file.changed()
+    old(path)
+    assert file.changed()
+    assert file.read().labels == {"a": 0, "b": 1}
+    path.unlink()
+    assert not file.changed()
+
+
+def test_without_growth_the_last_line_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label\na,benign\nb,malignant")
+    assert LabelFile(path, NAMES, growing=False).checked() == {"a": 0, "b": 1}
+
+
+def test_numbers_missing_labels_spreadsheets_and_repeats(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("\ufeffID;Label;who\n'=x;1;me\nb;;me\nc;0;me\nb;1;me\nd;NA;me\nc;1;me\n")
+    assert list(LabelFile(path, NAMES).checked().items()) == [("=x", 1), ("b", 1), ("c", 1)]
+
+
+def test_a_label_that_is_no_class(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label\na,benign\nb,malignent\nc,malignant\nd,7\n")
+    file = LabelFile(path, NAMES)
+    labels, refused = file.read()
+    assert labels == {"a": 0, "c": 1}
+    assert len(refused) == 2
+    assert all(str(path) in sentence for sentence in refused)
+    with pytest.raises(InputError, match=r"label 7|malignent"):
+        file.checked()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"name,label\na,benign\n", "no column id"),
+        (b"id,class\na,benign\n", "no column label"),
+        (b"", "no column id"),
+        (b"id,label\na,benign,3\n", "3 values"),
+        (b"id,label\n\xe9,benign\n", "UTF-8"),
+    ],
+)
+def test_what_is_no_file_of_labels_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        LabelFile(path, NAMES).checked()
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"labels=FILE\.csv"):
+        LabelFile(tmp_path / "none.csv", NAMES).checked()

@@ -90,18 +90,8 @@ def _ranks(entries: Sequence[Entry], rows: Sequence[Row], seeds: int, images: bo
     streams = {key_of(row, STREAM_KEYS): row for row in rows}.values()
     source = sum(row["source"] - row["control"] for row in streams) / len(streams)
     head = [
-        "rank",
-        "method",
-        "guard",
-        "cells",
-        "score",
-        "against control",
-        "95 %",
-        "won",
-        "tied",
-        "lost",
-        "regret",
-        "worst",
+        *("rank", "method", "guard", "cells", "score", "against control", "95 %"),
+        *("won", "tied", "lost", "regret", "worst"),
     ]
     table = page.table(
         head,
@@ -221,19 +211,8 @@ def _cells(rows: Sequence[Row]) -> list[str]:
         :_LISTED
     ]
     head = [
-        "data",
-        "network",
-        "shift",
-        "stream",
-        "method",
-        "batch",
-        "lr",
-        "seed",
-        "source",
-        "control",
-        "alone",
-        "ours",
-        "against the better",
+        *("data", "network", "shift", "stream", "method", "batch", "lr"),
+        *("seed", "source", "control", "alone", "ours", "against the better"),
     ]
     lines = [
         [

@@ -1,5 +1,5 @@
 """How much the results depend on each of the guard's tuned constants: less and more of it by a
-fifth, on the same cells.
+fifth, on the same cells. What a checkpoint was calibrated to stays as it is.
 
 python -m benchmarks.sensitivity configs/benchmark/guard_quick.yaml
 """

@@ -4,16 +4,27 @@ evidence.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning import Callback, seed_everything
 from lightning.pytorch.loggers import Logger
 
-from callbacks import GUARDS, Alerts, CollapseGuard, PredictionWriter, TraceWriter, create_guard
+from callbacks import (
+    GUARDS,
+    Alerts,
+    CollapseGuard,
+    GuardConfig,
+    PredictionWriter,
+    TraceWriter,
+    create_guard,
+)
+from callbacks import acceptance as acceptances
 from callbacks.base import Guard
 from callbacks.columns import PredictionsConfig
 from callbacks.preflight import (
@@ -25,8 +36,10 @@ from callbacks.preflight import (
     preflight,
 )
 from callbacks.records import PICTURED
+from callbacks.report.acceptance import acceptance_page
 from callbacks.report.contact import write_sheet
 from callbacks.report.reporter import RunReporter, resamples
+from callbacks.settings import NoGuardConfig
 from callbacks.trajectory import save_trajectory, trajectory
 from datamodules import (
     DATA,
@@ -44,7 +57,7 @@ from datamodules.shifts import expanded
 from datamodules.streams.stream import Stream
 from datamodules.streams.window import NewestOnly
 from datamodules.summary import tell, understood
-from tta import entry
+from tta import acceptance, entry
 from tta.adaptation import AdaptationModule
 from tta.artifacts import adapted_name, log_artifact, source_metadata, source_name, use_model
 from tta.candidates import Candidates
@@ -72,7 +85,17 @@ GROUPS = {
 }
 USAGE = (
     "usage: python adapt.py source=DIR_OR_CKPT [config.yaml ...] [key=value ...]\n\n"
-    "Carry a source model through a stream of target images, adapting as it goes."
+    "Carry a source model through a stream of target images, adapting as it goes.\n"
+    "python adapt.py accept … says by a few labels whether to deploy that: accept --help."
+)
+ACCEPT_USAGE = (
+    "usage: python adapt.py accept source=DIR_OR_CKPT [labels=FILE.csv] [config.yaml ...] "
+    "[key=value ...]\n\n"
+    "Serve the stream by the source, by each choice of statistics and by the method, and say by a "
+    "few\nlabels which to deploy. Exit status 0: the guarded method; 4: do not adapt; 3: not "
+    "settled.\n"
+    "Options are those of a run; it leaves acceptance.json and acceptance.html in output "
+    "(runs/accept/NAME)."
 )
 
 
@@ -105,6 +128,9 @@ _KEPT = ("predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "adapte
 _LONGEST = 100
 #: Rows of the table of predictions that W&B gets.
 _SAMPLE = 100
+
+
+Options = TypeVar("Options", bound="AdaptConfig")
 
 
 @dataclass
@@ -164,16 +190,31 @@ class AdaptConfig:
             check_parquet()
 
 
+@dataclass
+class AcceptConfig(AdaptConfig):
+    """Options of ``adapt.py accept``."""
+
+    labels: str | None = option(
+        None,
+        "CSV with the columns id and label, of 16 images or more, best of 100 to 500 taken at "
+        "random; null: the target's own labels",
+    )
+
+
 def configure(argv: Sequence[str]) -> AdaptConfig:
     """The configuration of command-line words; what they leave open of the data is as in the source
     checkpoint.
     """
+    return _configured(AdaptConfig, argv)
+
+
+def _configured(schema: type[Options], argv: Sequence[str]) -> Options:
     argv = expanded(argv)
     source = read_arguments(argv, GROUPS).get("source")
     if source is None:
         raise InputError("source is missing: name the checkpoint of train.py, source=DIR_OR_CKPT")
     checkpoint = SourceCheckpoint.load(source)
-    return resolve(AdaptConfig, GROUPS, read_arguments(argv, GROUPS, {"data": checkpoint.data}))
+    return resolve(schema, GROUPS, read_arguments(argv, GROUPS, {"data": checkpoint.data}))
 
 
 def adapt(config: AdaptConfig) -> dict[str, Any]:
@@ -217,9 +258,17 @@ def _loaded(config: AdaptConfig) -> _Loaded:
     items = create_stream(config.stream.options, images, config.seed)
     module, guard, config = create_module(config, checkpoint)
     _warn_of_short(module, len(items))
+    _started(module, config, checkpoint)
+    return _Loaded(config, checkpoint, arguments, images, columns, items, module, guard)
+
+
+def _started(
+    module: AdaptationModule, config: AdaptConfig, checkpoint: SourceCheckpoint
+) -> AdaptationModule:
+    """The module where ``start`` says that it begins."""
     if config.start is not None:
         module.method.load_adapted_state(load_adapted(config.start, checkpoint))
-    return _Loaded(config, checkpoint, arguments, images, columns, items, module, guard)
+    return module
 
 
 def carried_out(config: AdaptConfig) -> tuple[Path, dict[str, Any]]:
@@ -296,6 +345,48 @@ def _carried_out(
     finally:
         finish(loggers)
     return metrics
+
+
+def accept(config: AcceptConfig) -> tuple[Path, acceptance.Acceptance]:
+    """Serve the stream in each way there is, and say by its labels which to deploy.
+
+    Returns:
+        The folder with ``acceptance.json`` and ``acceptance.html``, and what was found.
+    """
+    if config.guard.kind == "off" or config.method.kind == "source":
+        raise InputError(
+            "accept asks whether a guarded method pays: name a method, method=dsbr, and a guard, "
+            "guard=on"
+        )
+    check_folder(acceptances.PROGRAM, config)
+    loaded = _loaded(config)
+    labels = acceptances.labels_of(
+        loaded.images, loaded.items.rows, config.labels, loaded.checkpoint.class_names
+    )
+    stream = config.stream.options
+    loader = StreamLoader(
+        *(loaded.images, loaded.items, stream.batch_size, config.workers),
+        window=stream.window,
+        lenient=True,
+    )
+
+    def made(kind: str, options: Any) -> tuple[AdaptationModule, Guard | None]:
+        guard = replace(config.guard, kind=kind, options=options)
+        with redirect_stdout(StringIO()):  # what is "auto" was said when the run was loaded
+            module, watch, _ = create_module(replace(config, guard=guard), loaded.checkpoint)
+        return _started(module, config, loaded.checkpoint), watch
+
+    makers = {
+        "guarded": partial(made, config.guard.kind, config.guard.options),
+        "unguarded": partial(made, "off", NoGuardConfig()),
+        "fixed": partial(made, "on", GuardConfig()),
+    }
+    with claimed(acceptances.PROGRAM, loaded.config, config.name or _run_name(config)) as folder:
+        found = acceptances.acceptance(
+            loaded.images, labels, loader, makers, loaded.arguments, config.seed
+        )
+        acceptances.write(folder, found, acceptance_page(found, folder.name, to_dict(config)))
+    return folder, found
 
 
 def check(config: AdaptConfig) -> Path:
@@ -660,6 +751,8 @@ def _told(metrics: Mapping[str, Any]) -> list[str]:
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
     status = 0
+    if argv[:1] == ["accept"]:
+        return _main_accept(argv[1:])
 
     def run() -> None:
         config = configure(argv)
@@ -682,6 +775,18 @@ def main(argv: Sequence[str]) -> int:
         print(f"{folder}: {', '.join(_told(metrics))}")
 
     return entry.run(run, AdaptConfig, GROUPS, USAGE, argv) or status
+
+
+def _main_accept(argv: Sequence[str]) -> int:
+    status = 0
+
+    def run() -> None:
+        nonlocal status
+        folder, found = accept(_configured(AcceptConfig, argv))
+        print(f"{found}\n{folder / 'acceptance.html'}")
+        status = acceptance.EXIT[found.advice]
+
+    return entry.run(run, AcceptConfig, GROUPS, ACCEPT_USAGE, argv) or status
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class RunReporter:
         """
         facts = RunFacts(
             name=name,
-            settings=OmegaConf.to_yaml(OmegaConf.create(_shareable(settings))),
+            settings=OmegaConf.to_yaml(OmegaConf.create(shareable(settings))),
             about=_about(settings),
             checkpoint=self.checkpoint,
             metrics=metrics,
@@ -131,7 +131,7 @@ class RunReporter:
         path.write_text(run_report(facts), encoding="utf-8")
 
 
-def _shareable(settings: Mapping[str, Any]) -> dict[str, Any]:
+def shareable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without addresses and commands that may hold a password: a page is passed
     around.
     """

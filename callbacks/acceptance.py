@@ -1,0 +1,189 @@
+"""Before a method goes live: the stream is served in each way there is, so that a few labels can
+tell which to deploy.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning import Callback, LightningModule, Trainer, seed_everything
+from torch import Tensor
+from tqdm import tqdm
+
+from callbacks.base import Guard
+from datamodules import ImageSet, StreamLoader
+from datamodules.images import UNLABELLED
+from datamodules.labelfile import LabelFile
+from datamodules.streams.window import NewestOnly, counted
+from tta import entry
+from tta.acceptance import GUARDED, UNGUARDED, Acceptance, accepted, check_sample
+from tta.adaptation import AdaptationModule
+from tta.errors import InputError
+from tta.folder import Program
+
+PROGRAM = Program(
+    "adapt.py accept",
+    "runs/accept",
+    results=("acceptance.json", "acceptance.html"),
+    others=("config.yaml",),
+)
+
+Rows = npt.NDArray[np.int64]
+#: Makes a new module, with its guard if it is to have one.
+Maker = Callable[[], tuple[AdaptationModule, Guard | None]]
+
+
+class Kept(Callback):
+    """Keeps what left of a stream in memory; place it behind all others."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self._probabilities: list[Tensor] = []
+        self._rows: list[Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take in the batch."""
+        self.batches += 1
+        self._probabilities.append(outputs["logits"].float().softmax(1).cpu())
+        self._rows.append(batch["index"].cpu())
+
+    def served(self) -> int:
+        """Images that left so far."""
+        return sum(map(len, self._rows))
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(N, C) in stream order."""
+        return torch.cat(self._probabilities)
+
+    @property
+    def rows(self) -> Rows:
+        """(N,) which image each is."""
+        rows: Rows = torch.cat(self._rows).numpy()
+        return rows
+
+
+def labels_of(images: ImageSet, shown: Rows, path: str | None, class_names: Sequence[str]) -> Rows:
+    """The labels (N,) to accept by: those of a file, or else the images' own.
+
+    Args:
+        images: the target.
+        shown: (M,) rows of the images that the stream shows.
+        path: CSV with the columns id and label; None: the images' own labels.
+        class_names: names of the classes.
+
+    Raises:
+        InputError: the file is none, it names none of the images, or there are too few labels.
+    """
+    labels = images.labels
+    if path is not None:
+        labels = _given(images, path, class_names)
+    check_sample(torch.from_numpy(labels[shown]), shown)
+    return labels
+
+
+def _given(images: ImageSet, path: str, class_names: Sequence[str]) -> Rows:
+    """The labels (N,) that a file gives."""
+    given = LabelFile(path, class_names, growing=False).checked()
+    labels = np.array([given.get(name, UNLABELLED) for name in images.ids.tolist()], np.int64)
+    if given and (labels == UNLABELLED).all():
+        raise InputError(
+            f"none of the {len(given)} ids in {path} is one of the target's images, which are "
+            f"called as {images.ids[0]}: write their ids as predictions.csv has them"
+        )
+    return labels
+
+
+def acceptance(
+    images: ImageSet,
+    labels: Rows,
+    loader: StreamLoader,
+    makers: Mapping[str, Maker],
+    arguments: Mapping[str, Any],
+    seed: int,
+) -> Acceptance:
+    """Serve the stream in each way, and say which to deploy.
+
+    Args:
+        images: the target.
+        labels: (N,) of its images, -1 where unknown.
+        loader: of the stream, which shows all of them.
+        makers: of the ``guarded`` module, the ``unguarded`` one, and one that has candidates, the
+            source's ``fixed`` choices of statistics.
+        arguments: of Lightning's Trainer.
+        seed: of each pass.
+
+    Raises:
+        InputError: several processes are to share the work.
+    """
+    said: dict[str, Tensor] = {}
+    for name in (GUARDED, UNGUARDED):
+        print(f"{name}: the method adapts to the stream")
+        seed_everything(seed, verbose=False)
+        module, guard = makers[name]()
+        kept = Kept()
+        callbacks = [*([guard] if guard else []), NewestOnly(), kept]
+        trainer = entry.create_trainer({"logger": False, "callbacks": callbacks, **arguments})
+        if trainer.world_size > 1:
+            raise InputError("accept works in one process: leave trainer.devices at 1")
+        with entry.incomplete(kept.served, len(loader.stream)):
+            entry.fit(trainer, module, loader)
+        said[name] = kept.probabilities
+    twin, _ = makers["fixed"]()
+    fixed = fixed_pass(twin, loader, trainer, kept.batches)
+    rows = kept.rows
+    return accepted(
+        {**fixed, **dict(reversed(said.items()))},
+        torch.from_numpy(labels[rows]),
+        images.groups[rows],
+        rows,
+        images.class_names,
+    )
+
+
+@torch.no_grad()
+def fixed_pass(
+    module: AdaptationModule, loader: StreamLoader, trainer: Trainer, batches: int
+) -> dict[str, Tensor]:
+    """What the un-updated network says of the stream under each choice of statistics.
+
+    Args:
+        module: new, with candidates.
+        loader: of the stream.
+        trainer: of another pass, whose device and precision this one has.
+        batches: how many were served.
+
+    Returns:
+        (N, C) probabilities by choice.
+    """
+    assert module.twins is not None, "the guard's own module has candidates"
+    device = trainer.strategy.root_device
+    module.to(device)
+    names = module.twins.names
+    said: dict[str, list[Tensor]] = {name: [] for name in names}
+    shown = tqdm(
+        islice(loader, batches),
+        total=batches,
+        desc=f"{', '.join(names)}: nothing adapts",
+        unit="batch",
+        disable=None if trainer.progress_bar_callback is not None else True,
+    )
+    with trainer.precision_plugin.forward_context():
+        for batch in shown:
+            new, both = counted(batch), module.candidates({"image": batch["image"].to(device)})
+            for name in names:  # one value per channel has no statistics: the source answers
+                logits = both.get(name, both["source"]).logits
+                said[name].append(logits[new].float().softmax(1).cpu())
+    return {name: torch.cat(parts) for name, parts in said.items()}
+
+
+def write(folder: Path, found: Acceptance, page: str) -> None:
+    """Leave the result as a file for programs and as a page."""
+    entry.write_json(folder / "acceptance.json", found.to_dict())
+    (folder / "acceptance.html").write_text(page, encoding="utf-8")

@@ -360,10 +360,12 @@ def accept(config: AcceptConfig) -> tuple[Path, acceptance.Acceptance]:
         )
     check_folder(acceptances.PROGRAM, config)
     loaded = _loaded(config)
+    stream, together = config.stream.options, config.data.options.aggregate == "group"
     labels = acceptances.labels_of(
-        loaded.images, loaded.items.rows, config.labels, loaded.checkpoint.class_names
+        *(loaded.images, loaded.items.rows, config.labels, loaded.checkpoint.class_names),
+        called=config.data.options.classes,
+        together=together,
     )
-    stream = config.stream.options
     loader = StreamLoader(
         *(loaded.images, loaded.items, stream.batch_size, config.workers),
         window=stream.window,
@@ -383,7 +385,8 @@ def accept(config: AcceptConfig) -> tuple[Path, acceptance.Acceptance]:
     }
     with claimed(acceptances.PROGRAM, loaded.config, config.name or _run_name(config)) as folder:
         found = acceptances.acceptance(
-            loaded.images, labels, loader, makers, loaded.arguments, config.seed
+            *(loaded.images, labels, loader, makers, loaded.arguments, config.seed),
+            together=together,
         )
         acceptances.write(folder, found, acceptance_page(found, folder.name, to_dict(config)))
     return folder, found

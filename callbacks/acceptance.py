@@ -24,6 +24,7 @@ from tta.acceptance import GUARDED, UNGUARDED, Acceptance, accepted, check_sampl
 from tta.adaptation import AdaptationModule
 from tta.errors import InputError
 from tta.folder import Program
+from tta.scores import check_groups, pooled
 
 PROGRAM = Program(
     "adapt.py accept",
@@ -69,7 +70,14 @@ class Kept(Callback):
         return rows
 
 
-def labels_of(images: ImageSet, shown: Rows, path: str | None, class_names: Sequence[str]) -> Rows:
+def labels_of(
+    images: ImageSet,
+    shown: Rows,
+    path: str | None,
+    class_names: Sequence[str],
+    called: Mapping[str, str | None] | None = None,
+    together: bool = False,
+) -> Rows:
     """The labels (N,) to accept by: those of a file, or else the images' own.
 
     Args:
@@ -77,20 +85,29 @@ def labels_of(images: ImageSet, shown: Rows, path: str | None, class_names: Sequ
         shown: (M,) rows of the images that the stream shows.
         path: CSV with the columns id and label; None: the images' own labels.
         class_names: names of the classes.
+        called: the class that a word of the site stands for (``data.classes``).
+        together: whether groups are scored instead of images.
 
     Raises:
-        InputError: the file is none, it names none of the images, or there are too few labels.
+        InputError: the file is none, it names none of the images, a group has several labels, or
+            there are too few of them.
     """
     labels = images.labels
     if path is not None:
-        labels = _given(images, path, class_names)
-    check_sample(torch.from_numpy(labels[shown]), shown)
+        labels = _given(images, path, class_names, called)
+    units = shown
+    if together:
+        check_groups(labels[shown], images.groups[shown], {})
+        units = _codes(images.groups[shown])
+    check_sample(torch.from_numpy(labels[shown]), units, "group" if together else "image")
     return labels
 
 
-def _given(images: ImageSet, path: str, class_names: Sequence[str]) -> Rows:
+def _given(
+    images: ImageSet, path: str, class_names: Sequence[str], called: Mapping[str, str | None] | None
+) -> Rows:
     """The labels (N,) that a file gives."""
-    given = LabelFile(path, class_names, growing=False).checked()
+    given = LabelFile(path, class_names, growing=False, called=called).checked()
     labels = np.array([given.get(name, UNLABELLED) for name in images.ids.tolist()], np.int64)
     if given and (labels == UNLABELLED).all():
         raise InputError(
@@ -107,6 +124,7 @@ def acceptance(
     makers: Mapping[str, Maker],
     arguments: Mapping[str, Any],
     seed: int,
+    together: bool = False,
 ) -> Acceptance:
     """Serve the stream in each way, and say which to deploy.
 
@@ -118,6 +136,7 @@ def acceptance(
             source's ``fixed`` choices of statistics.
         arguments: of Lightning's Trainer.
         seed: of each pass.
+        together: score groups, by the mean probabilities of their images.
 
     Raises:
         InputError: several processes are to share the work.
@@ -136,15 +155,20 @@ def acceptance(
             entry.fit(trainer, module, loader)
         said[name] = kept.probabilities
     twin, _ = makers["fixed"]()
-    fixed = fixed_pass(twin, loader, trainer, kept.batches)
-    rows = kept.rows
-    return accepted(
-        {**fixed, **dict(reversed(said.items()))},
-        torch.from_numpy(labels[rows]),
-        images.groups[rows],
-        rows,
-        images.class_names,
-    )
+    said = {
+        **fixed_pass(twin, loader, trainer, kept.batches),
+        UNGUARDED: said[UNGUARDED],
+        GUARDED: said[GUARDED],
+    }
+    rows, names = kept.rows, images.class_names
+    truth, groups = torch.from_numpy(labels[rows]), images.groups[rows]
+    if not together:
+        return accepted(said, truth, groups, rows, names)
+    domains = images.domains[rows].tolist()
+    pools = {name: pooled(values, truth, groups, domains) for name, values in said.items()}
+    first, _, _, truth = pools["source"]
+    groups, said = groups[first], {name: mean for name, (_, _, mean, _) in pools.items()}
+    return accepted(said, truth, groups, _codes(groups), names, "group")
 
 
 @torch.no_grad()
@@ -181,6 +205,12 @@ def fixed_pass(
                 logits = both.get(name, both["source"]).logits
                 said[name].append(logits[new].float().softmax(1).cpu())
     return {name: torch.cat(parts) for name, parts in said.items()}
+
+
+def _codes(groups: npt.NDArray[Any]) -> Rows:
+    """A number for each group."""
+    codes: Rows = np.unique(groups, return_inverse=True)[1]
+    return codes
 
 
 def write(folder: Path, found: Acceptance, page: str) -> None:

@@ -4,6 +4,7 @@ is served.
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +69,7 @@ class LabelBook:
         path: CSV with the columns id and label, which may grow.
         class_names: names of the classes.
         level: of what is said, see ``LabelVerdict``; shared evenly by four candidates.
+        called: the class that a site's own word stands for (``data.classes``).
 
     Raises:
         InputError: the file cannot be read, or names a label that is no class.
@@ -84,10 +86,17 @@ class LabelBook:
         (1, None)
     """
 
-    def __init__(self, path: str | Path, class_names: Sequence[str], level: float) -> None:
-        LabelFile(path, class_names).checked()
+    def __init__(
+        self,
+        path: str | Path,
+        class_names: Sequence[str],
+        level: float,
+        called: Mapping[str, str | None] | None = None,
+    ) -> None:
         self.class_names, self.level = tuple(class_names), level
-        self._file = LabelFile(path, class_names)
+        self._open = partial(LabelFile, path, class_names, called=called)
+        self._open().checked()
+        self._file = self._open()
         self._labels: dict[str, int] = {}
         #: What was said of each image that has not counted: its number, and a class for each name.
         self._said: dict[str, tuple[int, ...]] = {}
@@ -121,8 +130,10 @@ class LabelBook:
             del self._said[next(iter(self._said))]
 
     def read(self) -> Arrived:
-        """Count the labels that came in since, in the order of the file; without news it costs a
-        look at the file's size and time.
+        """Count the labels that came in since, in the order of the file; all processes do so at
+        once.
+
+        Without news it costs a look at the file's size and time.
         """
         news: Labelled | None = objects_of_all(self._news())[0]  # all go by the first process
         if news is not None:
@@ -189,7 +200,7 @@ class LabelBook:
             self._tests[name].load_state_dict(state)
         self._images, self._since = state_dict["images"], state_dict["since"]
         self._serving, self._matched = state_dict["serving"], state_dict["matched"]
-        self._file = LabelFile(self._file.path, self.class_names)
+        self._file = self._open()
         self._labels, self._due = {}, []
 
     def _news(self) -> Labelled | None:

@@ -3,15 +3,13 @@
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from datamodules.images import UNLABELLED, Strings
-from datamodules.labels import read_labels
+from datamodules.images import MISSING, UNLABELLED, Strings
+from datamodules.labels import number_of, same
 from datamodules.table import columns_of, encoding_of
 from tta.config import closest
 from tta.csvfile import unquoted
@@ -40,13 +38,29 @@ class LabelFile:
     Args:
         path: CSV with the columns id and label; others are left alone. The header is enough to
             begin with.
-        class_names: names of the classes; whole numbers count them from 0.
+        class_names: names of the classes. Numbers are matched by their value, and never count
+            names, since nobody knows in which order a site has them.
         growing: whether a last line without an end may be one that is being written.
+        called: the class that a site's own word stands for, None for no label
+            (``data.classes``).
     """
 
-    def __init__(self, path: str | Path, class_names: Sequence[str], growing: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        class_names: Sequence[str],
+        growing: bool = True,
+        called: Mapping[str, str | None] | None = None,
+    ) -> None:
         self.path, self.growing = Path(path).expanduser(), growing
         self.class_names = tuple(class_names)
+        places: dict[Any, int] = {same(name): n for n, name in enumerate(class_names)}
+        missing = {same(word): UNLABELLED for word in ("", *MISSING)}
+        meant = {
+            same(word): UNLABELLED if name is None else places.get(same(name))
+            for word, name in (called or {}).items()
+        }
+        self._codes: dict[Any, int | None] = {**missing, **places, **meant}
         self._stamp: tuple[int, ...] = ()
 
     def changed(self) -> bool:
@@ -65,10 +79,13 @@ class LabelFile:
             InputError: the file cannot be read, or has no such columns.
         """
         columns = self._columns()
-        codes, refused = self._codes(columns["label"])
+        words = [word.strip() for word in columns["label"].tolist()]
+        codes = {word: self._codes.get(same(word)) for word in dict.fromkeys(words)}
+        refused = tuple(self._refusal(word) for word, code in codes.items() if code is None)
         labels: dict[str, int] = {}
-        for name, code in zip(columns["id"].tolist(), codes, strict=True):
-            if code != UNLABELLED:
+        for name, word in zip(columns["id"].tolist(), words, strict=True):
+            code = codes[word]
+            if code is not None and code != UNLABELLED:
                 labels.pop(unquoted(name), None)
                 labels[unquoted(name)] = code
         return Labelled(labels, refused)
@@ -107,23 +124,15 @@ class LabelFile:
                 raise InputError(f"{self.path} has no column {name}: {closest(name, columns)}")
         return columns
 
-    def _codes(self, values: Strings) -> tuple[list[int], tuple[str, ...]]:
-        """The class of each label, and what is wrong with those that are none."""
-        try:
-            return self._of(values), ()
-        except InputError:
-            codes, refused = {}, []
-        for word in np.unique(values).tolist():  # one by one, so that one mistake costs no other
-            try:
-                codes[word] = self._of(np.array([word]))[0]
-            except InputError as error:
-                codes[word] = UNLABELLED
-                refused.append(str(error))
-        return [codes[word] for word in values.tolist()], tuple(refused)
-
-    def _of(self, values: Strings) -> list[int]:
-        found: list[int] = read_labels(values, self.path, self.class_names).codes.tolist()
-        return found
+    def _refusal(self, word: str) -> str:
+        """Why a label is none of the classes."""
+        if number_of(word) is not None:
+            return (
+                f"{self.path} has the label {word}, and classes have names "
+                f"({', '.join(self.class_names)}): write these, or say which class is meant, "
+                f"data.classes={{{word}: {self.class_names[0]}}}"
+            )
+        return f"{self.path} has the label {word!r}: {closest(word, self.class_names)}"
 
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 import adapt
+import train
 from tests.conftest import QUICK
+from tests.test_own_data import clinic
 from tta.acceptance import (
     EXIT,
     MARGIN,
@@ -181,6 +183,24 @@ def test_the_command_says_by_64_labels_which_to_deploy(
         for name in {row["label"] for row in labels}
     ]
     assert found["ways"]["guarded"]["accuracy"] == pytest.approx(100 * np.mean(right))
+
+
+def test_patients_are_scored_as_one_and_a_site_may_use_its_own_words(tmp_path: Path) -> None:
+    table, trained = Path(clinic(tmp_path, 160)), tmp_path / "source"
+    quick = ["epochs=1", "batch_size=8", "calibrate=off", f"output={trained}"]
+    assert train.main(["data=table", f"data.path={table}", *QUICK, *quick]) == 0
+    there = [row for row in read_rows(table) if row["split"] == "test"]
+    seen = [f"{row['path']},{'sick' if row['label'] == 'ill' else 'well'}" for row in there]
+    file = tmp_path / "labels.csv"
+    file.write_text("\n".join(["id,label", *seen]))
+    table.write_text(table.read_text().replace(",ill,", ",sick,"))
+    more = ["method=tent", "stream.batch_size=8", "data.aggregate=group", f"labels={file}"]
+    status = adapt.main(
+        words(trained, tmp_path / "out", *more, "data.classes={sick: ill, well: well}")
+    )
+    found = json.loads((tmp_path / "out" / "acceptance.json").read_text())
+    assert status == EXIT[found["advice"]]
+    assert (found["unit"], found["labels"]) == ("group", len({row["group"] for row in there}))
 
 
 def test_what_cannot_be_accepted_is_refused_before_anything_runs(

@@ -58,7 +58,8 @@ class Acceptance:
         reason: a sentence.
         notes: what else to know, a sentence each.
         more: about how many labels more would settle it; None where it is settled.
-        labels: images that have one.
+        unit: what is scored and counted once, image or group.
+        labels: how many have one.
         groups: patients or slides among them.
         ways: by name, the source first and the guarded method last.
     """
@@ -68,6 +69,7 @@ class Acceptance:
     reason: str
     notes: list[str]
     more: int | None
+    unit: str
     labels: int
     groups: int
     ways: dict[str, Way]
@@ -88,12 +90,13 @@ class Acceptance:
         return "\n".join(lines)
 
 
-def check_sample(labels: Tensor, rows: Column) -> None:
+def check_sample(labels: Tensor, rows: Column, unit: str = "image") -> None:
     """Refuse a sample that nothing can be said of.
 
     Args:
-        labels: (N,) true classes of the stream's images, -1 where unknown.
-        rows: (N,) which image each is, for one may come twice.
+        labels: (N,) true classes of what the stream shows, -1 where unknown.
+        rows: (N,) which image, or group, each is, for one may come twice.
+        unit: image or group.
 
     Raises:
         InputError: too few images have a label, or all labels are of one class.
@@ -102,8 +105,8 @@ def check_sample(labels: Tensor, rows: Column) -> None:
     count = len(np.unique(rows[known]))
     if count < FEWEST:
         raise InputError(
-            f"{count} image(s) of the stream have a label, and accept needs {FEWEST} or more: "
-            "label a random sample, 100 to 500 images, and name their file, labels=FILE.csv"
+            f"{count} {unit}(s) of the stream have a label, and accept needs {FEWEST} or more: "
+            f"label a random sample, 100 to {ENOUGH} of them, and name their file, labels=FILE.csv"
         )
     if len(torch.unique(labels[known])) < 2:
         raise InputError(
@@ -178,6 +181,7 @@ def accepted(
     groups: Column,
     rows: Column,
     class_names: Sequence[str],
+    unit: str = "image",
 ) -> Acceptance:
     """Say which way of serving to deploy.
 
@@ -191,27 +195,30 @@ def accepted(
             ``guarded``.
         labels: (N,), -1 where unknown.
         groups: (N,).
-        rows: (N,) which image each is.
+        rows: (N,) which image, or group, each is.
         class_names: names of the C classes.
+        unit: image or group.
 
     Raises:
         InputError: the sample is too small.
     """
-    check_sample(labels, rows)
+    check_sample(labels, rows, unit)
     known = (labels >= 0).numpy()
-    classes, images = len(class_names), len(np.unique(rows[known]))
+    classes, units = len(class_names), len(np.unique(rows[known]))
     ways = compared(probabilities, labels, groups, classes)
     fixed = {name: way for name, way in ways.items() if name not in (GUARDED, UNGUARDED)}
     best = max(fixed, key=lambda name: fixed[name].accuracy)
     said = {name: probabilities[name].argmax(1) for name in (best, GUARDED)}
     over = paired(said[best], said[GUARDED], labels, groups, classes)
     advice, deploy, reason = advised(ways[GUARDED], best, fixed[best], over)
-    more = more_labels(ways[GUARDED], images) if advice == "not settled" else None
+    more = more_labels(ways[GUARDED], units) if advice == "not settled" else None
     if more is not None:
         reason += f" About {more} labels more would settle it."
-    notes = _notes(labels, images, class_names)
+    notes = _notes(labels, class_names)
+    if units > ENOUGH:
+        notes.append(f"{units} {unit}s have labels: a random sample of {ENOUGH} is enough.")
     count = len(np.unique(groups[known]))
-    return Acceptance(advice, deploy, reason, notes, more, images, count, ways)
+    return Acceptance(advice, deploy, reason, notes, more, unit, units, count, ways)
 
 
 def advised(guarded: Way, best: str, fixed: Way, over: Sequence[float]) -> tuple[Advice, str, str]:
@@ -261,7 +268,7 @@ def more_labels(guarded: Way, labels: int) -> int:
 
     Args:
         guarded: what the guarded method is worth.
-        labels: images that have one.
+        labels: how many there are.
     """
     assert guarded.gain_interval is not None
     low, high = guarded.gain_interval
@@ -273,15 +280,10 @@ def more_labels(guarded: Way, labels: int) -> int:
     return max(1, round(float(f"{labels * (min(needed) - 1):.2g}")))  # it is no exact number
 
 
-def _notes(labels: Tensor, images: int, class_names: Sequence[str]) -> list[str]:
-    notes = []
+def _notes(labels: Tensor, class_names: Sequence[str]) -> list[str]:
     counts = torch.bincount(labels[labels >= 0], minlength=len(class_names)).tolist()
     gone = [name for name, count in zip(class_names, counts, strict=True) if not count]
-    if gone:
-        notes.append(f"No label is of {', '.join(gone)}, so of these nothing is known.")
-    if images > ENOUGH:
-        notes.append(f"{images} images have labels: a random sample of {ENOUGH} is enough.")
-    return notes
+    return [f"No label is of {', '.join(gone)}, so of these nothing is known."] if gone else []
 
 
 def _called(fixed: str) -> str:

@@ -30,7 +30,7 @@ def acceptance_page(found: Acceptance, name: str, settings: Mapping[str, Any]) -
         name: of the run.
         settings: the configuration, ``auto`` resolved.
     """
-    facts = {"labelled images": str(found.labels), "patients or slides": str(found.groups)}
+    facts = {f"labelled {found.unit}s": str(found.labels), "patients or slides": str(found.groups)}
     if found.more is not None:
         facts["labels more, about"] = str(found.more)
     caption = (

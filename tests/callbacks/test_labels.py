@@ -86,7 +86,7 @@ def test_what_is_served_is_shown_to_be_better(tmp_path: Path) -> None:
     draw, labels = torch.Generator().manual_seed(1), torch.arange(300) % 2
     good, bad = says(labels, 0.95, draw), says(labels, 0.7, draw)
     ids = [str(number) for number in range(300)]
-    clinic.path.write_text("id,label\n" + "".join(f"{i},{int(i) % 2}\n" for i in ids))
+    clinic.path.write_text("id,label\n" + "".join(f"{i},{NAMES[int(i) % 2]}\n" for i in ids))
     book.remember(ids, {"served": good, "control": bad, "source": good})
     book.read()
     assert book.verdict() == (None, ("control",), 300, 0.05)

@@ -42,10 +42,22 @@ def test_without_growth_the_last_line_is_whole(tmp_path: Path) -> None:
     assert LabelFile(path, NAMES, growing=False).checked() == {"a": 0, "b": 1}
 
 
-def test_numbers_missing_labels_spreadsheets_and_repeats(tmp_path: Path) -> None:
+def test_missing_labels_spreadsheets_and_repeats(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    path.write_text("\ufeffID;Label;who\n'=x;1;me\nb;;me\nc;0;me\nb;1;me\nd;NA;me\nc;1;me\n")
+    path.write_text("\ufeffID;Label;who\n'=x;malignant;me\nb;;me\nc;benign;me\n" + "d;NA;me\n")
+    with path.open("a") as file:
+        file.write("b;malignant ;me\nc;malignant;me\n")
     assert list(LabelFile(path, NAMES).checked().items()) == [("=x", 1), ("b", 1), ("c", 1)]
+
+
+def test_numbers_are_names_and_a_site_has_its_own_words(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label\na,1.0\nb,0\n")
+    assert LabelFile(path, ("1", "2", "0")).checked() == {"a": 0, "b": 2}
+    with pytest.raises(InputError, match=r"data\.classes=\{1\.0: benign\}"):
+        LabelFile(path, NAMES).checked()
+    site = {"1": "malignant", "0": None}
+    assert LabelFile(path, NAMES, called=site).checked() == {"a": 1}
 
 
 def test_a_label_that_is_no_class(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def test_fixed_statistics_that_are_better_are_named() -> None:
     guarded = way(5, 1, 9)
     assert advised(guarded, "batch", way(12, 4, 20), [0.5, 12.0])[:2] == ("do not adapt", "batch")
     assert advised(guarded, "batch", way(6, 1, 11), [-4.0, 6.0])[:2] == ("adapt", "guarded")
+    assert advised(guarded, "batch", way(5.5, 4, 7), [0.1, 0.9])[:2] == ("adapt", "guarded")
     unsettled = way(2, -3, 7)
     assert advised(unsettled, "batch", way(5, 1, 9), [-4.0, 6.0])[1] == "batch"
     assert advised(unsettled, "batch", way(5, -1, 9), [-4.0, 6.0])[1] == "source"
@@ -89,6 +90,9 @@ def test_a_few_images_that_differ_settle_nothing() -> None:
     same = paired(pair[0], pair[0], labels, np.arange(16), 2)
     assert same[0] < -10
     assert same[1] > 10  # of 8 images a class, 1 in 10 of the others may well differ
+    # As with one image of each patient, so with ten.
+    ten = [values.repeat_interleave(10) for values in (*pair, labels)]
+    assert paired(*ten, np.repeat(np.arange(16), 10), 2) == [low, high]
 
 
 def test_images_of_a_patient_count_as_one() -> None:

@@ -144,10 +144,10 @@ def paired(
 ) -> list[float]:
     """95 % interval of a difference of balanced accuracies, honest in small samples too.
 
-    Resamples of a few images cannot show what happened to none of them. So each class gets two
-    images more, of which one speaks for either model (after Agresti & Min, Statistics in Medicine
-    2005, for matched proportions): of 16 images 2 that differ settle nothing, and of 500 the two
-    are hardly felt.
+    Resamples of a few groups cannot show what happened to none of them. So each class gets two
+    groups more, of the mean size, of which one speaks for either model (after Agresti & Min,
+    Statistics in Medicine 2005, for matched proportions): of 16 images 2 that differ settle
+    nothing, and of 500 the two are hardly felt.
 
     Args:
         predictions: (N,) classes that a model says.
@@ -160,14 +160,15 @@ def paired(
         [low, high] in points.
     """
     present = torch.unique(labels[labels >= 0])
-    wrong = (present + 1) % classes
     names = np.unique(groups, return_inverse=True)[1]
-    added = names.max(initial=0) + 1 + np.arange(2 * len(present))
+    sizes = [_mean_size(names[(labels == label).numpy()]) for label in present.tolist()]
+    right = present.repeat_interleave(torch.tensor(sizes))
+    wrong, added = (right + 1) % classes, names.max(initial=0) + 1 + right.numpy()
     ends = difference(
-        torch.cat([predictions, present, wrong]),
-        torch.cat([others, wrong, present]),
-        torch.cat([labels, present, present]),
-        np.concatenate([names, added]),
+        torch.cat([predictions, right, wrong]),
+        torch.cat([others, wrong, right]),
+        torch.cat([labels, right, right]),
+        np.concatenate([names, added, added + classes]),
         classes,
         _RESAMPLES,
     )
@@ -186,7 +187,7 @@ def accepted(
     """Say which way of serving to deploy.
 
     - Adapt, guarded, where the interval of its gain over the source lies above -1 point and it
-      gains, unless a fixed choice of statistics is shown to be better.
+      gains, unless a fixed choice of statistics is shown to be better, by more than a point.
     - Do not adapt where a fixed choice is, or where the interval lies below +1 point.
     - Otherwise it is not settled.
 
@@ -215,7 +216,7 @@ def accepted(
     if more is not None:
         reason += f" About {more} labels more would settle it."
     notes = _notes(labels, class_names)
-    if units > ENOUGH:
+    if units > ENOUGH and more is None:
         notes.append(f"{units} {unit}s have labels: a random sample of {ENOUGH} is enough.")
     count = len(np.unique(groups[known]))
     return Acceptance(advice, deploy, reason, notes, more, unit, units, count, ways)
@@ -234,7 +235,8 @@ def advised(guarded: Way, best: str, fixed: Way, over: Sequence[float]) -> tuple
     low, high = guarded.gain_interval
     told = f"{guarded.gain:+.1f} points against the source, 95 % from {low:+.1f} to {high:+.1f}"
     sure = fixed.gain_interval is None or fixed.gain_interval[0] > -MARGIN
-    if best != "source" and over[0] > 0 and sure:
+    better = over[0] > 0 and fixed.gain - guarded.gain > MARGIN
+    if best != "source" and better and sure:
         return (
             "do not adapt",
             best,
@@ -284,6 +286,11 @@ def _notes(labels: Tensor, class_names: Sequence[str]) -> list[str]:
     counts = torch.bincount(labels[labels >= 0], minlength=len(class_names)).tolist()
     gone = [name for name, count in zip(class_names, counts, strict=True) if not count]
     return [f"No label is of {', '.join(gone)}, so of these nothing is known."] if gone else []
+
+
+def _mean_size(groups: Column) -> int:
+    """Images a group."""
+    return round(len(groups) / len(np.unique(groups)))
 
 
 def _called(fixed: str) -> str:

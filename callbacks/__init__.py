@@ -5,7 +5,7 @@ from callbacks.guard import CollapseGuard
 from callbacks.policies import POLICIES, PolicyGuard
 from callbacks.records import PredictionWriter, TraceWriter
 from callbacks.registry import GUARDS, create_guard
-from callbacks.settings import GuardConfig
+from callbacks.guard import GuardConfig
 
 __all__ = [
     "GUARDS",

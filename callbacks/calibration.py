@@ -1,28 +1,31 @@
-"""What the guard's statistics are on streams on which nothing is wrong: calibration at the end of
-source training.
+"""What the guard's numbers are on the checkpoint's own streams: calibration at the end of source
+training.
 
-Streams are drawn from the source's validation images; each is adapted to as ``adapt.py`` would,
-watched on every batch, and never corrected. Updates are not held back either where the source's own
-statistics would suit the stream: there R is 1 and says nothing. A stream on which adaptation did
-real harm, as its labels tell, is no example of health and is left out.
+Streams are drawn from the source's validation images (``datamodules.bootstrap``): every order of
+arrival, under corruptions of random strength. On each, every candidate is asked about every batch,
+and a method adapts as ``adapt.py`` would, watched and never corrected. Their labels tell how good
+each candidate was, from which follows how far to believe it; and on which streams adaptation did no
+harm, from which follow the signals' levels and limits.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule, Trainer
+from torch import Tensor
+from tqdm import tqdm
 
-from callbacks.choice import Reference
-from callbacks.guard import CollapseGuard
-from callbacks.settings import GuardConfig
-from callbacks.verdict import Decision, Memory, Statistics, Thresholds, Verdict, decide
+from callbacks.guard import CollapseGuard, GuardConfig, Reference, Tuned
+from callbacks.guard.calibrated import levels_of
+from callbacks.guard.modes import Decision, Levels, Memory, Trigger, Verdict, against, summed
+from callbacks.guard.signals import SIGNALS, Values
 from datamodules import UNLABELLED, ImageSet, StreamLoader
 from datamodules.bootstrap import ORDERS, bootstrapped
 from tta import entry
 from tta.adaptation import AdaptationModule
-from tta.calibration import calibrated, fit_tail
+from tta.calibration import fit_tail
 from tta.candidates import Candidates
 from tta.checkpoint import SourceCheckpoint
 from tta.config import Choice, closest, read_arguments, resolve
@@ -37,24 +40,26 @@ from tta.options import option
 _TOLERANCE = 3.0
 #: Streams of which a tail can be told at all.
 _FEWEST = 6
+#: How strongly offsets are drawn to 0: the loss of accuracy, as a share, that an offset of 1 must
+#: gain. On four sources offsets so fitted took regret from .7 to .6 points, and .003 or .03 no
+#: further.
+_DRAWN = 0.01
 
 
 @dataclass
 class NoCalibrationConfig:
-    """Leave the guard's thresholds at their defaults."""
+    """Leave the guard's numbers at their defaults."""
 
 
 @dataclass
 class CalibrationConfig:
-    """Streams of validation images, adapted to, that show how far the guard's statistics go on
-    healthy streams.
-    """
+    """Streams of validation images that show how far candidates and signals are to be believed."""
 
     methods: list[str] = option(
         ["tent", "dsbr"], "methods that adapt, in turn, with the options of their YAML"
     )
-    streams: int = option(36, "streams; iid, skewed and in class blocks, under mild shifts")
-    batches: int = option(20, "batches of a stream")
+    streams: int = option(105, "streams, of each order in turn, under corruptions of any strength")
+    batches: int = option(8, "batches of a stream")
     batch_size: int = option(64, "images a batch")
 
     def __post_init__(self) -> None:
@@ -78,6 +83,34 @@ class CalibrationConfig:
                 raise InputError(f"calibrate.{name} must be at least {least}")
 
 
+@dataclass
+class QuickCalibrationConfig(CalibrationConfig):
+    """The same in half a minute: fewer streams, and shorter ones."""
+
+    streams: int = option(28, "streams, of each order in turn, under corruptions of any strength")
+    batches: int = option(6, "batches of a stream")
+
+
+class Watched(NamedTuple):
+    """What a stream showed.
+
+    Attributes:
+        order: of arrival, by name.
+        trace: the signals' numbers, look by look.
+        evidence: (looks, K) what a look adds to the logarithm of each candidate's share.
+        accuracies: (K,) balanced accuracy of each candidate, as a share.
+        names: of the candidates.
+        healthy: whether the adapted model was about as good as the control in the second half.
+    """
+
+    order: str
+    trace: list[Values]
+    evidence: Tensor
+    accuracies: Tensor
+    names: tuple[str, ...]
+    healthy: bool
+
+
 def calibrate(
     checkpoint: SourceCheckpoint,
     images: ImageSet,
@@ -85,20 +118,21 @@ def calibrate(
     *,
     seed: int = 0,
     trainer: Mapping[str, Any] | None = None,
-) -> dict[str, Any] | None:
-    """The tail of each threshold's statistic over healthy streams, as
-    ``SourceCheckpoint.calibration`` keeps it.
+) -> dict[str, Any]:
+    """What ``SourceCheckpoint.calibration`` keeps.
 
     Args:
         checkpoint: the source.
         images: its validation images.
         config: how many streams, how long, and who adapts.
         seed: of the streams.
-        trainer: arguments of lightning.Trainer; only the accelerator and the precision are used.
+        trainer: arguments of lightning.Trainer; only the accelerator, the precision and the
+            progress bar's are used.
 
     Returns:
-        Plain numbers and strings: ``tails`` by the threshold's name, and how they came about; None
-        where too few streams were healthy.
+        Plain numbers and strings: ``tails`` of the signals' levels and limits (none where too few
+        streams were healthy), ``offsets`` of the candidates by what is known of the order,
+        ``accuracies`` of the candidates by order, and how they came about.
 
     Raises:
         InputError: so few labelled images that a batch would repeat them, or images of a single
@@ -112,39 +146,38 @@ def calibrate(
             f"would repeat them: label {config.batch_size} or more, take smaller batches, "
             "calibrate.batch_size=N, or calibrate=off"
         )
-    traces = [
-        trace
-        for trace in null_traces(checkpoint, images, config, seed=seed, trainer=trainer)
-        if trace
-    ]
-    if len(traces) < _FEWEST:
-        return None
+    streams = list(watched_streams(checkpoint, images, config, seed=seed, trainer=trainer))
+    healthy = [stream.trace for stream in streams if stream.healthy and stream.trace]
     return {
-        "streams": len(traces),
-        "left_out": config.streams - len(traces),
+        "streams": len(streams),
+        "healthy": len(healthy),
         "batches": config.batches,
         "batch_size": config.batch_size,
         "methods": list(config.methods),
-        "tails": tails(traces, config.batches),
+        "tails": tails(healthy) if len(healthy) >= _FEWEST else {},
+        "offsets": {
+            "unknown": offsets(streams),
+            **{kind: offsets(_of_kind(streams, kind)) for kind in ("mixed", "correlated")},
+        },
+        "accuracies": accuracies(streams),
     }
 
 
-def null_traces(
+def watched_streams(
     checkpoint: SourceCheckpoint,
     images: ImageSet,
     config: CalibrationConfig,
     *,
     seed: int = 0,
     trainer: Mapping[str, Any] | None = None,
-) -> Iterator[list[Statistics]]:
-    """The guard's statistics on each stream, check by check; none where the stream was not healthy.
+) -> Iterator[Watched]:
+    """What each stream shows; methods take turns, a stream of each order at a time.
 
-    The methods take turns, a stream of each order at a time. Arguments are those of ``calibrate``.
+    Arguments are those of ``calibrate``.
     """
     methods = [_with_options(name) for name in config.methods]
-    chosen = {
-        key: value for key, value in (trainer or {}).items() if key in ("accelerator", "precision")
-    }
+    given = trainer or {}
+    chosen = {key: value for key, value in given.items() if key in ("accelerator", "precision")}
     quiet = {
         "logger": False,
         "enable_checkpointing": False,
@@ -152,54 +185,104 @@ def null_traces(
         "devices": 1,
     }
     arguments = {**entry.trainer_arguments(chosen, max_epochs=1), **quiet}
-    for number, stream in enumerate(
-        bootstrapped(images, config.streams, config.batches * config.batch_size, seed)
-    ):
+    length, size = config.batches * config.batch_size, config.batch_size
+    drawn = bootstrapped(images, config.streams, length, size, seed)
+    hidden = given.get("enable_progress_bar") is False
+    bar = tqdm(drawn, "calibration", config.streams, unit="stream", disable=hidden or None)
+    for number, (order, stream) in enumerate(bar):
+        method = methods[number // len(ORDERS) % len(methods)]
         observer = _Observer(checkpoint)
-        module = _module(
-            checkpoint, methods[number // len(ORDERS) % len(methods)], config.batch_size
-        )
-        loader = StreamLoader(images, stream, config.batch_size)
+        module = _module(checkpoint, method, size)
+        loader = StreamLoader(images, stream, size)
         entry.create_trainer({**arguments, "callbacks": [observer]}).fit(module, loader)
-        yield observer.trace if observer.healthy else []
+        yield observer.watched(order)
 
 
-def tails(traces: Sequence[Sequence[Statistics]], batches: int) -> dict[str, dict[str, float]]:
-    """The tail of each threshold's statistic, by the threshold's name.
-
-    Levels of the watch come first; what the verdict sums beyond them is then had by replaying it
-    over the traces.
+def tails(traces: Sequence[Sequence[Values]]) -> dict[str, dict[str, float]]:
+    """The tail of each calibrated signal's level, and of the sum beyond it, over healthy streams.
 
     Args:
-        traces: statistics of each stream, check by check.
-        batches: of a stream.
+        traces: the signals' numbers of each stream, look by look.
     """
-    falls = [
-        max((1 - s.ratio for s in trace if s.ratio is not None), default=0.0) for trace in traces
-    ]
-    drifts = [max((s.drift for s in trace if s.drift is not None), default=0.0) for trace in traces]
-    levels = {
-        "watch_ratio": fit_tail([max(fall, 0.0) for fall in falls]),
-        "watch_drift": fit_tail(drifts),
-    }
-    known = {"batches": batches, "tails": levels}
-    watch = {name: value for name in levels if (value := calibrated(known, name, 1.0)) is not None}
-    sums: dict[str, list[float]] = {}
+    found: dict[str, dict[str, float]] = {}
+    levels = levels_of(GuardConfig(), None)
+    names = [signal.name for signal in SIGNALS if signal.calibrated]
+    # Drift first: whether predictions move decides what R says.
+    for name in sorted(names, key=lambda name: name != "drift"):
+        largest = [_largest(trace, name, levels) for trace in traces]
+        found[f"{name}.level"] = fit_tail([max(value, 0.0) for value in largest])
+        levels = levels_of(GuardConfig(), {"batches": 1, "tails": found})
+    sums: dict[str, list[float]] = {name: [] for name in names}
     for trace in traces:
-        memory, largest = Memory(), dict.fromkeys(_summed(Memory()), 0.0)
-        for statistics in trace:
-            memory = decide(statistics, Thresholds(**watch), memory).memory
-            largest = {name: max(largest[name], value) for name, value in _summed(memory).items()}
-        for name, value in largest.items():
-            sums.setdefault(f"alarm_{name}", []).append(value)
-    return {**levels, **{name: fit_tail(values) for name, values in sums.items()}}
+        memory, most = Memory(), dict.fromkeys(names, 0.0)
+        for values in trace:
+            memory = summed(values, levels, memory, 1)
+            most = {name: max(most[name], memory.sums.get(name, 0.0)) for name in names}
+        for name, value in most.items():
+            sums[name].append(value)
+    return {**found, **{f"{name}.limit": fit_tail(values) for name, values in sums.items()}}
 
 
-def _summed(memory: Memory) -> dict[str, float]:
-    """What the memory sums up until the alarm."""
-    return {
-        name: value for name, value in asdict(memory).items() if name in ("shortfall", "excess")
-    }
+def _largest(trace: Sequence[Values], name: str, levels: Levels) -> float:
+    """The most that a signal speaks against the model in a stream; 0 where it is never known."""
+    peak, known = 1.0, []
+    for values in trace:
+        peak = max(peak, values.get("R") or 1.0)
+        known.append(against(values, levels, peak)[name])
+    return max((value for value in known if value is not None), default=0.0)
+
+
+def offsets(streams: Sequence[Watched]) -> dict[str, float]:
+    """What a look adds to the logarithm of each candidate's share so that streams lose least.
+
+    The loss is the accuracy that shares of trust leave lying, on average over streams and looks,
+    plus ``_DRAWN`` times the squared offsets. Batch statistics, or whatever else comes second among
+    candidates, are the zero point.
+
+    Args:
+        streams: what they showed; of one network, so with the same candidates.
+
+    Returns:
+        By candidate; empty without streams, or where there is no choice.
+    """
+    if not streams or len(streams[0].names) < 2:
+        return {}
+    names = streams[0].names
+    evidence = torch.stack([stream.evidence for stream in streams]).double()
+    right = torch.stack([stream.accuracies for stream in streams]).double()[:, None]
+    looks = torch.arange(1, evidence.shape[1] + 1, dtype=torch.double)[None, :, None]
+    free = torch.zeros(len(names), dtype=torch.double, requires_grad=True)
+    fixed = torch.tensor([name not in ("batch", "control") for name in names]).double()
+    optimizer = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        offset = free * fixed
+        share = (looks * (evidence + offset)).softmax(-1)
+        left = right.amax(-1) - (share * right).sum(-1)
+        total = left.mean() + _DRAWN * offset.square().sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    found = (free * fixed).detach().tolist()
+    return {name: round(value, 6) for name, value in zip(names, found, strict=True)}
+
+
+def accuracies(streams: Sequence[Watched]) -> dict[str, dict[str, float]]:
+    """Mean balanced accuracy of each candidate in percent, by the order of arrival."""
+    table = {}
+    for order in ORDERS:
+        own = [stream for stream in streams if stream.order == order]
+        if own:
+            means = torch.stack([stream.accuracies for stream in own]).mean(0) * 100
+            pairs = zip(own[0].names, means.tolist(), strict=True)
+            table[order] = {name: round(value, 2) for name, value in pairs}
+    return table
+
+
+def _of_kind(streams: Sequence[Watched], kind: str) -> list[Watched]:
+    return [stream for stream in streams if ORDERS[stream.order].kind == kind]
 
 
 @dataclass
@@ -217,9 +300,7 @@ def _with_options(name: str) -> Choice[Any]:
 
 
 def _module(checkpoint: SourceCheckpoint, choice: Choice[Any], batch_size: int) -> AdaptationModule:
-    """The method as ``adapt.py`` runs it under the guard, but that it never goes back to the
-    source's statistics.
-    """
+    """The method as ``adapt.py`` runs it under the guard."""
     published = METHODS[choice.kind].Config
     facts = {name: getattr(checkpoint, name) for name in METHODS[choice.kind].uses}
     kind, size = checkpoint.network["kind"], checkpoint.size
@@ -229,53 +310,77 @@ def _module(checkpoint: SourceCheckpoint, choice: Choice[Any], batch_size: int) 
     method = create_method(
         choice.kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **options, **facts
     )
-    twins = Candidates(method, checkpoint.layer_moments)
-    twins.names = tuple(name for name in twins.names if name != "source") or twins.names
-    return AdaptationModule(method, batch_size, candidates=twins)
+    candidates = Candidates(method, checkpoint.layer_moments)
+    return AdaptationModule(method, batch_size, candidates=candidates)
+
+
+@dataclass
+class _Answers:
+    """What was said of a stream's images, batch by batch."""
+
+    labels: list[Tensor] = field(default_factory=list)
+    adapted: list[Tensor] = field(default_factory=list)
+    control: list[Tensor] = field(default_factory=list)
+    candidates: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 class _Observer(CollapseGuard):
-    """Chooses and measures as the guard does, on every batch, and judges nothing."""
+    """Weighs and measures as the guard does, on every batch, and neither chooses nor judges."""
 
     def __init__(self, checkpoint: SourceCheckpoint) -> None:
         reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
-        super().__init__(checkpoint.class_names, GuardConfig(longest=1), reference)
-        self.trace: list[Statistics] = []
-        self._answers: list[torch.Tensor] = []
+        tuned = Tuned(longest=1, looks=10**6)
+        super().__init__(checkpoint.class_names, GuardConfig(tuned=tuned), reference)
+        self.trace: list[Values] = []
+        self._answers = _Answers()
+        self._evidence: list[dict[str, float]] = []
 
-    @property
-    def healthy(self) -> bool:
-        """Whether the adapted model was about as good as the control in the second half of the
-        stream, or better.
-        """
-        if not self._answers:
-            return True
-        adapted, control, labels = torch.cat(self._answers[len(self._answers) // 2 :], 1)
-        classes = len(self.class_names)
-        return (
-            balanced_accuracy(adapted, labels, classes)
-            >= balanced_accuracy(control, labels, classes) - _TOLERANCE
-        )
+    def watched(self, order: str) -> Watched:
+        """What the stream showed."""
+        classes, answers = len(self.class_names), self._answers
+        labels = torch.cat(answers.labels)
+        names = tuple(answers.candidates)
+        right = [
+            balanced_accuracy(torch.cat(answers.candidates[name]), labels, classes) / 100
+            for name in names
+        ]
+        evidence = [[look[name] for name in names] for look in self._evidence]
+        half = len(answers.labels) // 2
+        late = torch.cat(answers.labels[half:])
+        scores = [
+            balanced_accuracy(torch.cat(said[half:]), late, classes)
+            for said in (answers.adapted, answers.control)
+        ]
+        healthy = scores[0] >= scores[1] - _TOLERANCE
+        tensors = torch.tensor(evidence), torch.tensor(right)
+        return Watched(order, self.trace, *tensors, names, healthy)
+
+    def _look(
+        self,
+        module: Any,
+        batch: Any,
+        adapted: Prediction,
+        said: dict[str, Prediction],
+        skipped: str | None,
+    ) -> tuple[dict[str, float | None], Trigger | None]:
+        values, _ = super()._look(module, batch, adapted, said, None)
+        self.trace.append(values)
+        home = self.experts.working or "control"
+        self._answers.labels.append(batch["label"].cpu())
+        self._answers.adapted.append(adapted.logits.argmax(1).cpu())
+        self._answers.control.append(said[home].logits.argmax(1).cpu())
+        known = self.experts.divergences or {home: 0.0}
+        for name in known:
+            answer = said[name].logits.argmax(1).cpu()
+            self._answers.candidates.setdefault(name, []).append(answer)
+        self._evidence.append(self.experts.votes)
+        return values, None
+
+    def _judge(self, values: Any, leads: Any) -> Decision:
+        return Decision(Verdict("OK", "ok", "Nothing is judged while numbers are had."), Memory())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measure, and keep what was measured."""
-        self._labels = batch["label"]
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-    def _measure(self, adapted: Prediction, control: Prediction) -> Statistics:
-        statistics = super()._measure(adapted, control)
-        self.trace.append(statistics)
-        self._answers.append(
-            torch.stack([adapted.logits.argmax(1), control.logits.argmax(1), self._labels]).cpu()
-        )
-        return statistics
-
-    def _judge(self, statistics: Statistics, events: list[dict[str, Any]]) -> Decision:
-        decision = super()._judge(Statistics(lead=statistics.lead), events)
-        if decision.verdict.reason == "statistics":
-            return decision
-        return Decision(
-            Verdict("OK", "ok", "Nothing else is judged while thresholds are calibrated.")
-        )

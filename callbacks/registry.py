@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from callbacks.base import Guard
-from callbacks.choice import Reference
+from callbacks.guard import Reference
 from callbacks.guard import CollapseGuard
 from callbacks.policies import POLICIES, PolicyGuard
-from callbacks.settings import GuardConfig, NoGuardConfig
+from callbacks.guard import GuardConfig, NoGuardConfig
 from tta.checkpoint import SourceCheckpoint
 
 #: Settings of each guard by name: ours, none, and the published ones.

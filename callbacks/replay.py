@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from callbacks.judge import STATISTICS, corrected, judge, rung_of, statistics_of
-from callbacks.settings import GuardConfig
+from callbacks.guard import GuardConfig
 from callbacks.verdict import Memory, State, Thresholds, Verdict
 from tta import entry
 from tta.checkpoint import SourceCheckpoint

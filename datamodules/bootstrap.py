@@ -1,64 +1,106 @@
-"""Streams drawn with replacement from labelled images: what a healthy target might look like, as
-often as it is asked for.
+"""Streams drawn with replacement from labelled images: what targets may look like, as often as it
+is asked for.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from datamodules.images import UNLABELLED, ImageSet
-from datamodules.shifts import Shift
+from datamodules.shifts import CORRUPTIONS, Shift
 from datamodules.streams import Order, Stream
 from tta.errors import InputError
 
-#: Share of the frequent class in skewed streams.
-_SKEW = 0.85
+Kind = Literal["mixed", "correlated"]
+#: From a number of classes, a number of images, a batch's size and a random generator to the class
+#: (N,) of each image.
+Labels = Callable[[int, int, int, np.random.Generator], Order]
 
-#: Mild shifts: what differs between two days of one scanner.
-_SHIFTS: tuple[Shift | None, ...] = (
-    None,
-    *(Shift(((name, 1),)) for name in ("noise", "contrast", "brightness", "blur")),
-)
-
-
-def _iid(classes: list[Order], length: int, rng: np.random.Generator) -> Order:
-    return rng.choice(np.concatenate(classes), length)
-
-
-def _skewed(classes: list[Order], length: int, rng: np.random.Generator) -> Order:
-    frequent = int(rng.integers(len(classes)))
-    others = np.concatenate([rows for label, rows in enumerate(classes) if label != frequent])
-    count = round(_SKEW * length)
-    return rng.permutation(
-        np.concatenate([rng.choice(classes[frequent], count), rng.choice(others, length - count)])
-    )
+#: Corruptions that are composed. Others are left to benchmarks, which so tell about shifts that no
+#: calibration has seen.
+FAMILIES = ("noise", "contrast", "brightness", "blur", "gamma")
+#: How many are composed, each as likely: none, one (twice as likely) or two.
+_COMPOSED = (0, 1, 1, 2)
+#: Range of the frequent class's share in a skewed stream.
+_SKEW = (0.6, 0.95)
+#: Lengths of a block of one class, in batches; concentrations of a Dirichlet order.
+_BLOCKS, _CONCENTRATIONS = (0.5, 1.0, 2.0, 4.0, 8.0), (0.1, 0.3)
 
 
-def _blocks(classes: list[Order], length: int, rng: np.random.Generator) -> Order:
-    sizes = [len(part) for part in np.array_split(np.arange(length), len(classes))]
-    labels = rng.permutation(len(classes))
-    return np.concatenate(
-        [rng.choice(classes[label], size) for label, size in zip(labels, sizes, strict=True)]
-    )
+def _random(classes: int, count: int, batch: int, rng: np.random.Generator) -> Order:
+    return rng.integers(classes, size=count)
 
 
-#: Orders of arrival: everything mixed, 85 % of one class, and class after class.
-ORDERS: tuple[Callable[[list[Order], int, np.random.Generator], Order], ...] = (
-    _iid,
-    _skewed,
-    _blocks,
-)
+def _skewed(classes: int, count: int, batch: int, rng: np.random.Generator) -> Order:
+    share = rng.uniform(*_SKEW)
+    shares = np.full(classes, (1 - share) / max(classes - 1, 1))
+    shares[rng.integers(classes)] = share
+    return rng.choice(classes, count, p=shares / shares.sum())
 
 
-def bootstrapped(images: ImageSet, count: int, length: int, seed: int) -> Iterator[Stream]:
-    """Streams of ``length`` items, in each of ``ORDERS`` in turn, each under one mild shift or
-    none.
+def _subset(classes: int, count: int, batch: int, rng: np.random.Generator) -> Order:
+    few = rng.integers(2, max(classes, 3))
+    return rng.choice(rng.permutation(classes)[:few], count)
+
+
+def _blocks(classes: int, count: int, batch: int, rng: np.random.Generator) -> Order:
+    size = max(1, int(batch * rng.choice(_BLOCKS)))
+    blocks = -(-count // size)
+    rounds = [rng.permutation(classes) for _ in range(-(-blocks // classes))]
+    return np.repeat(np.concatenate(rounds)[:blocks], size)[:count]
+
+
+def _dirichlet(classes: int, count: int, batch: int, rng: np.random.Generator) -> Order:
+    concentration = np.full(classes, rng.choice(_CONCENTRATIONS))
+    parts = [
+        rng.choice(classes, batch, p=rng.dirichlet(concentration))
+        for _ in range(-(-count // batch))
+    ]
+    return np.concatenate(parts)[:count]
+
+
+def _one(classes: int, count: int, batch: int, rng: np.random.Generator) -> Order:
+    return np.full(count, rng.integers(classes))
+
+
+class Drawn(NamedTuple):
+    """An order of arrival: the classes, whether they come mixed, and whether two shifts take
+    turns.
+    """
+
+    labels: Labels
+    kind: Kind
+    recurring: bool = False
+
+
+#: Orders by name: the one place where one is added.
+ORDERS: Mapping[str, Drawn] = {
+    "random": Drawn(_random, "mixed"),
+    "skewed": Drawn(_skewed, "mixed"),
+    "blocks": Drawn(_blocks, "correlated"),
+    "subset": Drawn(_subset, "mixed"),
+    "dirichlet": Drawn(_dirichlet, "correlated"),
+    "one": Drawn(_one, "correlated"),
+    "recurring": Drawn(_random, "mixed", recurring=True),
+}
+
+
+def bootstrapped(
+    images: ImageSet, count: int, length: int, batch_size: int, seed: int
+) -> Iterator[tuple[str, Stream]]:
+    """Streams of ``length`` items, in each of ``ORDERS`` in turn, under corruptions of random
+    strength.
 
     Args:
         images: labelled images; those without a label are left out.
         count: how many streams.
         length: items of a stream.
+        batch_size: items of a batch, by which blocks are measured.
         seed: the same seed gives the same streams.
+
+    Returns:
+        For each stream the name of its order, and the stream.
 
     Raises:
         InputError: fewer than two classes.
@@ -70,8 +112,29 @@ def bootstrapped(images: ImageSet, count: int, length: int, seed: int) -> Iterat
             "calibration needs validation images of at least two classes: label some, or "
             "calibrate=off"
         )
+    names = [*ORDERS]
     for number in range(count):
         rng = np.random.default_rng([seed, number])
-        order = ORDERS[number % len(ORDERS)]
-        shift = _SHIFTS[int(rng.integers(len(_SHIFTS)))]
-        yield Stream(order(classes, length, rng).astype(np.int64), (shift,))
+        name = names[number % len(names)]
+        order = ORDERS[name]
+        labels = order.labels(len(classes), length, batch_size, rng)
+        rows = np.empty(length, np.int64)
+        for label, members in enumerate(classes):
+            places = labels == label
+            rows[places] = rng.choice(members, int(places.sum()))
+        shifts = tuple(_corruptions(images, rng) for _ in range(1 + order.recurring))
+        which = None
+        if order.recurring:
+            period = batch_size * int(rng.integers(1, 5))
+            which = (np.arange(length) // period) % 2
+        yield name, Stream(rows, shifts, which)
+
+
+def _corruptions(images: ImageSet, rng: np.random.Generator) -> Shift | None:
+    """Some of the families that fit, each at a random severity."""
+    fitting = [
+        name for name in FAMILIES if CORRUPTIONS[name].fits(images.channels, len(images.size))
+    ]
+    chosen = rng.choice(fitting, min(int(rng.choice(_COMPOSED)), len(fitting)), replace=False)
+    parts = tuple((str(name), int(rng.integers(1, 6))) for name in chosen)
+    return Shift(parts, int(rng.integers(2**31))) if parts else None

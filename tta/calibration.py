@@ -17,23 +17,10 @@ STREAM_BATCHES = 100
 #: Chance of a watch in a stream of the calibration. It costs time and nothing else, so it needs no
 #: rarity; it is fixed, because the alarm's statistics are summed beyond the levels of the watch;
 #: and it leaves streams enough in which there is a sum.
-_WATCH_CHANCE = 0.2
+WATCH_CHANCE = 0.2
 #: Shapes beyond these are noise of a fit to some dozens of values: tails at least exponential, and
 #: with a variance.
 _SHAPES = (0.0, 0.25)
-
-#: Least and greatest value of each threshold, whatever the calibration says. Validation images are
-#: easier than any target: R may hardly leave 1 on them, and predictions hardly move, and levels so
-#: strict would take every target for harm. At the more lenient end the alarm still comes within two
-#: checks where R fell to 0.6, and at once where 0.3 of the predictions moved. Of drift no more than
-#: twice the default is let pass: one healthy stream on which predictions rightly move would
-#: otherwise excuse every other, and a weak model lost up to three points more on skewed streams.
-RANGES: Mapping[str, tuple[float, float]] = {
-    "watch_ratio": (0.88, 0.97),
-    "watch_drift": (0.03, 0.15),
-    "alarm_shortfall": (0.1, 0.4),
-    "alarm_excess": (0.06, 0.12),
-}
 
 
 def fit_tail(values: Sequence[float]) -> dict[str, float]:
@@ -75,26 +62,3 @@ def tail_value(tail: Mapping[str, float], chance: float) -> float:
     return tail["start"] + tail["scale"] * (
         (ratio**shape - 1) / shape if shape > 0 else math.log(ratio)
     )
-
-
-def calibrated(
-    calibration: Mapping[str, Any] | None, threshold: str, false_alarm: float
-) -> float | None:
-    """A threshold of the guard at a rate of false alarms, within ``RANGES``.
-
-    Args:
-        calibration: of a source checkpoint; None where it has none.
-        threshold: its name, such as ``alarm_shortfall``.
-        false_alarm: chance of a false alarm in ``STREAM_BATCHES`` batches; levels of the watch do
-            not depend on it.
-
-    Returns:
-        The threshold; None where the calibration does not know it.
-    """
-    if calibration is None or threshold not in calibration["tails"]:
-        return None
-    part = min(calibration["batches"] / STREAM_BATCHES, 1)
-    chance = _WATCH_CHANCE if threshold.startswith("watch") else false_alarm * part
-    value = tail_value(calibration["tails"][threshold], chance)
-    low, high = RANGES[threshold]
-    return min(max(1 - value if threshold == "watch_ratio" else value, low), high)

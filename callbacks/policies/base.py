@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from callbacks.verdict import Verdict
+from callbacks.guard.modes import Verdict
 from tta.methods import Prediction
 
 _CALM = Verdict("OK", "ok", "The policy sees nothing to correct.")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from callbacks import CollapseGuard
 from callbacks.choice import Choice, Reference, choose, handicapped, home_of, lead_of
-from callbacks.corrections import CORRECTIONS
+from callbacks.guard.corrections import CORRECTIONS
 from callbacks.duty import Duty
 from tests.methods.test_methods import created, images
 from tta.adaptation import AdaptationModule

@@ -50,14 +50,11 @@ class Correction:
             what it did.
         resets: whether the source's weights come back whole.
         final: whether updates stop for good.
-        shifts_logits: whether the batches of the rest leave with the adapted logits, their prior
-            corrected.
     """
 
     apply: Callable[[Guardable, Tensor], str]
     resets: bool = False
     final: bool = False
-    shifts_logits: bool = False
 
 
 def reset(module: Guardable, prior: Tensor) -> str:
@@ -96,10 +93,8 @@ def reweight(module: Guardable, prior: Tensor) -> str:
 
 
 def pause(module: Guardable, prior: Tensor) -> str:
-    """No updates for the time of the rest; the adapted logits are shifted by log π − log p
-    meanwhile.
-    """
-    return "Updates rest, and predictions leave with the control's class shares put in."
+    """No updates for the time of the rest, and nothing else."""
+    return "Updates rest."
 
 
 def freeze(module: Guardable, prior: Tensor) -> str:
@@ -113,7 +108,7 @@ CORRECTIONS: Mapping[str, Correction] = {
     "reweight": Correction(reweight, resets=True),
     "slow": Correction(slow),
     "restore": Correction(restore),
-    "pause": Correction(pause, shifts_logits=True),
+    "pause": Correction(pause),
     "reset": Correction(reset, resets=True),
     "freeze": Correction(freeze, resets=True, final=True),
 }

@@ -1,0 +1,61 @@
+"""What a source checkpoint knows of the guard's numbers: levels and limits of the signals, and how
+far each candidate is to be believed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from callbacks.guard.modes import Levels
+from callbacks.guard.settings import GuardConfig
+from callbacks.guard.signals import SIGNALS
+from tta.calibration import STREAM_BATCHES, WATCH_CHANCE, tail_value
+
+
+def levels_of(config: GuardConfig, calibration: Mapping[str, Any] | None) -> Levels:
+    """Where trust ends: as set, else as calibrated, else by default.
+
+    A limit is of the sum beyond a level, so where a level is set, the limit's calibration does not
+    count.
+
+    Args:
+        config: the guard's settings.
+        calibration: of the source checkpoint.
+    """
+    levels, limits = {}, {}
+    for signal in SIGNALS:
+        if signal.limit is None:
+            continue
+        name, known = signal.name, calibration if signal.calibrated else None
+        level = calibrated(known, f"{name}.level", signal.level, config)
+        levels[name] = config.levels.get(name, level)
+        known = None if name in config.levels else known
+        limit = calibrated(known, f"{name}.limit", signal.limit, config)
+        limits[name] = config.limits.get(name, limit)
+    return Levels(levels, limits)
+
+
+def calibrated(
+    calibration: Mapping[str, Any] | None, name: str, default: float, config: GuardConfig
+) -> float:
+    """A level or limit at the chosen rate of false alarms, no stricter than its default.
+
+    Validation images are easier than any target: R may hardly leave 1 on them, and numbers so
+    strict would take every target for harm. Nor may a single odd stream excuse every other, so none
+    is more than ``tuned.loosest`` times the default.
+    """
+    if calibration is None or name not in calibration["tails"]:
+        return default
+    part = min(calibration["batches"] / STREAM_BATCHES, 1)
+    chance = WATCH_CHANCE if name.endswith(".level") else config.false_alarm * part
+    value = tail_value(calibration["tails"][name], chance)
+    return min(max(value, default), config.tuned.loosest * default)
+
+
+def offsets_of(calibration: Mapping[str, Any] | None, order: str) -> dict[str, float]:
+    """What a look adds to the logarithm of each candidate's share, on streams of this order.
+
+    Args:
+        calibration: of the source checkpoint; None: nothing is added.
+        order: unknown, mixed or correlated.
+    """
+    return dict((calibration or {}).get("offsets", {}).get(order, {}))

@@ -1,0 +1,239 @@
+"""What the guard does: its modes, what leads from one to another, and the verdict on each batch.
+
+    adapting   the adapted model serves, and learns
+    hedging    no model is trusted alone: all serve together, and updates wait
+    holding    the source's own statistics suit the stream best: they serve, and updates wait
+    resting    after an alarm: the un-updated network serves, and updates wait for some batches
+    frozen     after alarm upon alarm: the un-updated network serves for good
+
+``judge`` is a pure function of what was measured and remembered; live guard and replay share it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+from callbacks.guard.corrections import CORRECTIONS
+from callbacks.guard.signals import BY_NAME, SIGNALS, Course, Values
+
+State = Literal["OK", "WATCH", "ALARM", "FROZEN"]
+Mode = Literal["adapting", "hedging", "holding", "resting", "frozen"]
+#: What may happen: statistics that a model can adapt under lead, the source's own do, or none does;
+#: an alarm, one too many, or the end of a rest.
+Trigger = Literal["adapted leads", "source leads", "none leads", "alarm", "last alarm", "rested"]
+
+#: Where each mode leads, by what happens; what is not listed leaves the mode as it is.
+TRANSITIONS: Mapping[Mode, Mapping[Trigger, Mode]] = {
+    "adapting": {
+        "source leads": "holding",
+        "none leads": "hedging",
+        "alarm": "resting",
+        "last alarm": "frozen",
+    },
+    "hedging": {
+        "adapted leads": "adapting",
+        "source leads": "holding",
+        "alarm": "resting",
+        "last alarm": "frozen",
+    },
+    "holding": {
+        "adapted leads": "adapting",
+        "none leads": "hedging",
+        "alarm": "resting",
+        "last alarm": "frozen",
+    },
+    "resting": {"rested": "adapting", "last alarm": "frozen"},
+    "frozen": {},
+}
+#: What is said of a batch on which updates wait.
+_WAITING: Mapping[Mode, str] = {
+    "hedging": "No model is trusted alone: all serve together, and updates wait.",
+    "holding": "The source's own statistics suit the stream best: they serve, and updates wait.",
+    "resting": "Updates rest after an alarm; the un-updated network serves.",
+}
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Where trust ends, by the signals' names: level of each, and limit of its sum."""
+
+    levels: Mapping[str, float]
+    limits: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What follows an alarm.
+
+    Attributes:
+        ladder: names of corrections, for the first, second, ... alarm within the window.
+        window: batches over which alarms are counted.
+        rest: batches without updates after an alarm.
+    """
+
+    ladder: Sequence[str]
+    window: int
+    rest: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a verdict needs to know of the past.
+
+    Attributes:
+        mode: in which the batch before ended.
+        choice: the statistics in use; None: not known yet.
+        sums: of each signal, never below 0.
+        peak: the largest R under these statistics since the last correction, at least 1.
+        alarms: numbers of the batches that raised one.
+        resting: batches of rest that are left.
+        watched: whether the last look called for a watch.
+    """
+
+    mode: Mode = "adapting"
+    choice: str | None = None
+    sums: Mapping[str, float] = field(default_factory=dict)
+    peak: float = 1.0
+    alarms: tuple[int, ...] = ()
+    resting: int = 0
+    watched: bool = False
+
+
+class Verdict(NamedTuple):
+    """A state, the reason in a word, and the sentence that tells a person."""
+
+    state: State
+    reason: str
+    message: str
+
+
+class Decision(NamedTuple):
+    """A verdict, the memory that the next one needs, and the correction where there was an alarm."""
+
+    verdict: Verdict
+    memory: Memory
+    correction: str | None = None
+
+
+def judge(
+    batch: int,
+    values: Values | None,
+    leads: Trigger | None,
+    choice: str | None,
+    memory: Memory,
+    levels: Levels,
+    plan: Plan,
+    stands_for: int = 1,
+) -> Decision:
+    """The verdict on a batch.
+
+    Args:
+        batch: its number.
+        values: of the signals; None: the batch was not looked at.
+        leads: what the look found to lead; None: the batch was not looked at, or there is no choice.
+        choice: the statistics in use.
+        memory: of the decision before.
+        levels: where trust ends.
+        plan: what follows an alarm.
+        stands_for: batches that the look stands for, by which its sums grow (the CUSUM chart of
+            variable sampling intervals: Reynolds, Amin and Arnold, 1990).
+    """
+    if memory.choice != choice:  # what was measured under others says nothing of these
+        memory = replace(memory, choice=choice, sums={}, peak=1.0, watched=False)
+    if memory.mode == "resting":
+        memory = replace(memory, resting=memory.resting - 1)
+        if memory.resting < 0:
+            memory = moved(memory, "rested")
+    if values is not None:
+        memory = summed(values, levels, memory, stands_for)
+    alarm = None if memory.mode == "frozen" else _alarm(levels, memory)
+    if alarm is not None:
+        return _alarmed(batch, alarm, values or {}, memory, plan)
+    if leads is not None:
+        memory = moved(memory, leads)
+    return Decision(_calm(values, levels, memory), memory)
+
+
+def moved(memory: Memory, trigger: Trigger) -> Memory:
+    """The memory after something happened, by the table of transitions."""
+    return replace(memory, mode=TRANSITIONS[memory.mode].get(trigger, memory.mode))
+
+
+def against(values: Values, levels: Levels, peak: float) -> dict[str, float | None]:
+    """How much each signal that decides something speaks against the adapted model."""
+    drift = values.get("drift")
+    moved_ = None
+    if drift is not None and drift > levels.levels["drift"]:
+        moved_ = True
+    elif drift is not None and drift <= levels.levels["drift"] / 2:
+        moved_ = False
+    course = Course(values, peak, moved_)
+    return {signal.name: signal.against(course) for signal in SIGNALS if signal.limit is not None}
+
+
+def summed(values: Values, levels: Levels, memory: Memory, stands_for: int) -> Memory:
+    """The memory with what a look adds to its sums, or takes off; what is not known changes
+    nothing.
+    """
+    ratio = values.get("R")
+    peak = memory.peak if ratio is None else max(memory.peak, ratio)
+    sums, watched = dict(memory.sums), False
+    for name, amount in against(values, levels, peak).items():
+        if amount is None:
+            continue
+        excess = amount - levels.levels[name]
+        sums[name] = max(0.0, sums.get(name, 0.0) + excess * stands_for)
+        watched = watched or excess > 0
+    if ratio is None and memory.watched:  # the classes could not be compared: the watch goes on
+        watched = True
+    return replace(memory, sums=sums, peak=peak, watched=watched)
+
+
+def _alarm(levels: Levels, memory: Memory) -> str | None:
+    """The gravest signal whose sum is above its limit."""
+    over = (name for name in BY_NAME if memory.sums.get(name, 0.0) > levels.limits.get(name, 1e9))
+    return next(over, None)
+
+
+def _alarmed(batch: int, name: str, values: Values, memory: Memory, plan: Plan) -> Decision:
+    """The decision where a signal raises the alarm."""
+    rung = rung_of(memory.alarms, batch, plan, name)
+    final = CORRECTIONS[rung].final
+    after = replace(memory, sums={}, peak=1.0, watched=False, alarms=(*memory.alarms, batch))
+    after = replace(moved(after, "last alarm" if final else "alarm"), resting=plan.rest)
+    known = {key: value or 0.0 for key, value in values.items()}
+    verdict = Verdict("ALARM", name, BY_NAME[name].message.format(**known))
+    return Decision(verdict, after, rung)
+
+
+def _calm(values: Values | None, levels: Levels, memory: Memory) -> Verdict:
+    """The verdict where nothing raises an alarm."""
+    if memory.mode == "frozen":
+        return Verdict(
+            "FROZEN", "frozen", "Updates were stopped for good; the un-updated network serves."
+        )
+    if memory.mode != "adapting":
+        return Verdict("WATCH", memory.mode, _WAITING[memory.mode])
+    if memory.watched:
+        return Verdict("WATCH", "signals", "The adapted model departs from its control.")
+    return Verdict("OK", "ok", "Nothing speaks against the adapted model.")
+
+
+def rung_of(alarms: Sequence[int], batch: int, plan: Plan, reason: str) -> str:
+    """The correction of an alarm: the further up, the more alarms the window had.
+
+    Where the adapted model is lost, values not finite or a class gone, the rungs that would keep
+    some of it are skipped; but not on to the one that is final.
+
+    Args:
+        alarms: numbers of the batches with earlier alarms.
+        batch: number of this one.
+        plan: ladder and window.
+        reason: name of the signal.
+    """
+    recent = sum(earlier > batch - plan.window for earlier in alarms)
+    left = plan.ladder[min(recent, len(plan.ladder) - 1) :]
+    if reason in ("non_finite", "vanished") and not CORRECTIONS[left[0]].resets:
+        whole = (rung for rung in left if CORRECTIONS[rung].resets and not CORRECTIONS[rung].final)
+        return next(whole, "reset")
+    return left[0]

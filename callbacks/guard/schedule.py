@@ -1,0 +1,60 @@
+"""How often the guard looks: on every batch while something happens, ever more rarely while the
+stream is calm.
+"""
+
+from dataclasses import dataclass, replace
+
+from callbacks.guard.settings import Tuned
+
+#: Most batches between two looks while something speaks against the adapted model.
+_WATCHED = 4
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When the next look is due.
+
+    Attributes:
+        next_look: number of the batch.
+        calm_since: number of the batch at which something happened last.
+        last_look: number of the batch that was looked at last.
+        watching: whether that look called for a watch, so that the next stands for all batches
+            since.
+    """
+
+    next_look: int = 0
+    calm_since: int = 0
+    last_look: int = -1
+    watching: bool = False
+
+    def due(self, batch: int) -> bool:
+        """Whether a batch is to be looked at."""
+        return batch >= self.next_look
+
+    def stands_for(self, batch: int) -> int:
+        """How many batches a look at this one stands for."""
+        return max(1, batch - self.last_look) if self.watching else 1
+
+    def looked(self, batch: int, tuned: Tuned, *, watching: bool, startled: bool) -> "Schedule":
+        """The schedule after a look: the next one is due after a share of the time that the stream
+        has been calm.
+
+        Args:
+            batch: number of the batch.
+            tuned: patience and the longest interval.
+            watching: whether something speaks against the adapted model.
+            startled: whether a jump called for the look; one batch tells a jump from a chance mix
+                badly, so the next is looked at as well.
+        """
+        interval = max(1, min((batch + 1 - self.calm_since) // tuned.patience, tuned.longest))
+        if watching:
+            interval = min(interval, _WATCHED)
+        if startled:
+            interval = 1
+        return replace(self, next_look=batch + interval, last_look=batch, watching=watching)
+
+    def stirred(self, batch: int) -> "Schedule":
+        """The schedule after something happened: the next batch is looked at, and calm starts
+        anew.
+        """
+        return Schedule(batch + 1, batch + 1, batch)

@@ -1,0 +1,156 @@
+"""Settings of the guard."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from callbacks.alerts import AlertConfig
+from tta.config import closest
+from tta.errors import InputError
+from tta.options import option
+
+
+@dataclass
+class NoGuardConfig:
+    """Adapt unwatched, as published methods do."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The numbers of the guard that were chosen by measurement, and no others.
+
+    ``python -m benchmarks.sensitivity`` tells what a fifth more or less of each changes.
+    """
+
+    sharpness: float = option(2.0, "power of a ratio of divergences that trust grows by at a look")
+    looks: int = option(8, "looks that trust grows with at most")
+    memory: float = option(128.0, "images of a class that its past counts for at most")
+    prior: float = option(8.0, "images by which a class is drawn to the source's")
+    floor: float = option(0.02, "divergence below which differences are noise, nats per feature")
+    alone: float = option(0.8, "share of trust from which on a model serves alone")
+    least: float = option(0.05, "share of trust below which a model does not serve")
+    impossible: float = option(
+        10.0, "log of trust lost at a look per share of answers that guard.prevalence rules out"
+    )
+    decay: float = option(0.7, "memory of the comparison with the control, per look")
+    min_count: float = option(8.0, "images that a class needs before its separation counts")
+    loosest: float = option(4.0, "times the default that a calibrated level or limit may be")
+    jump: float = option(0.35, "change of the predicted mix, in total variation, that calls a look")
+    patience: int = option(2, "the guard looks again after 1/patience of the time of calm")
+    longest: int = option(32, "most batches between two looks")
+    rest: int = option(8, "batches without updates after an alarm")
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 0:
+                raise InputError(f"guard.tuned.{field.name} must not be negative")
+        for name in ("looks", "memory", "patience", "longest"):
+            if getattr(self, name) < 1:
+                raise InputError(f"guard.tuned.{name} must be at least 1")
+        for name in ("alone", "least", "decay"):
+            if getattr(self, name) > 1:
+                raise InputError(f"guard.tuned.{name} must be at most 1")
+        if self.decay == 1 or self.min_count < 2:
+            raise InputError("guard.tuned.decay must be below 1, and min_count at least 2")
+
+
+@dataclass
+class GuardConfig:
+    """Watch the adapted model, choose what serves, and correct before a collapse."""
+
+    order: Literal["unknown", "mixed", "correlated"] = option(
+        "unknown",
+        "what you know of the stream: mixed, images of all classes come in turn; correlated, one "
+        "class comes for a while, then another, or one for good",
+    )
+    prevalence: Any = option(
+        None,
+        "bounds of the true class shares: [LOW,HIGH] for the second of two classes, or a table "
+        "{CLASS: [LOW,HIGH], ...}; null: unknown",
+    )
+    false_alarm: float = option(
+        0.01, "most chance of a false alarm in 100 batches of a calibrated source"
+    )
+    levels: dict[str, float] = option(
+        {}, "by signal, where watching begins, in place of the calibrated level"
+    )
+    limits: dict[str, float] = option(
+        {}, "by signal, the sum above its level that raises an alarm, in place of the calibrated"
+    )
+    ladder: list[str] = option(
+        ["slow", "slow", "slow", "restore", "reset", "freeze"],
+        "correction of the first, second, ... alarm within the window; the last repeats",
+    )
+    window: int = option(1000, "batches over which alarms are counted")
+    alert: AlertConfig = option(AlertConfig(), "who is told of an alarm")
+    tuned: Tuned = option(Tuned(), "numbers chosen by measurement; there is no need to set them")
+
+    def __post_init__(self) -> None:
+        # Here, for signals and corrections need settings themselves.
+        from callbacks.guard.corrections import CORRECTIONS
+        from callbacks.guard.signals import BY_NAME
+
+        if self.window < 1:
+            raise InputError("guard.window must be at least 1")
+        if not 0 < self.false_alarm <= 0.5:
+            raise InputError(f"guard.false_alarm={self.false_alarm} is outside (0, 0.5]")
+        if not self.ladder:
+            raise InputError(
+                "guard.ladder is empty: name at least one correction, guard.ladder=[reset]"
+            )
+        for rung in self.ladder:
+            if rung not in CORRECTIONS:
+                raise InputError(
+                    f"guard.ladder has an unknown correction {rung!r}: {closest(rung, CORRECTIONS)}"
+                )
+        deciding = {name: signal for name, signal in BY_NAME.items() if signal.limit is not None}
+        for option_name in ("levels", "limits"):
+            for name, value in getattr(self, option_name).items():
+                if name not in deciding:
+                    raise InputError(
+                        f"guard.{option_name} has an unknown signal {name!r}: "
+                        f"{closest(name, deciding)}"
+                    )
+                if value < 0:
+                    raise InputError(f"guard.{option_name}.{name} must not be negative")
+
+    def bounds(self, class_names: Sequence[str]) -> Tensor | None:
+        """Least and largest true share (2, C) of each class; None where nothing is known.
+
+        Raises:
+            InputError: bounds that no stream can have, or of an unknown class.
+        """
+        if self.prevalence is None:
+            return None
+        table = self.prevalence
+        if not isinstance(table, Mapping):
+            if len(class_names) != 2:
+                raise InputError(
+                    "guard.prevalence=[LOW,HIGH] is for two classes, and there are "
+                    f"{len(class_names)}: name them, guard.prevalence={{CLASS:[LOW,HIGH]}}"
+                )
+            table = {class_names[1]: table}
+        bounds = torch.tensor([[0.0], [1.0]]).repeat(1, len(class_names))
+        for name, pair in table.items():
+            if name not in class_names:
+                raise InputError(
+                    f"guard.prevalence has an unknown class {name!r}: {closest(name, class_names)}"
+                )
+            bounds[:, class_names.index(name)] = torch.tensor(_bounds(name, pair))
+        low, high = bounds.sum(1).tolist()
+        if low > 1 or high < 1:
+            raise InputError("guard.prevalence has bounds that no shares summing to 1 lie within")
+        return bounds
+
+
+def _bounds(name: str, pair: Any) -> tuple[float, float]:
+    try:
+        low, high = (float(value) for value in pair)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if not 0 <= low <= high <= 1:
+        raise InputError(f"guard.prevalence of {name} must be [LOW,HIGH], two shares from 0 to 1")
+    return low, high

@@ -511,8 +511,7 @@ def _draw(
     path: Path, name: str, guard: Guard | None, tracer: TraceWriter, writer: PredictionWriter
 ) -> None:
     """The picture of what was served and what the guard saw, batch by batch."""
-    thresholds = guard.thresholds if isinstance(guard, CollapseGuard) else None
-    levels = {"R": thresholds.watch_ratio, "drift": thresholds.watch_drift} if thresholds else {}
+    levels = guard.levels.shown if isinstance(guard, CollapseGuard) else {}
     figure = trajectory(
         tracer.rows,
         tracer.events,

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,13 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from callbacks import GuardConfig
-from callbacks.calibration import CalibrationConfig, NoCalibrationConfig, calibrate
+from callbacks.calibrated import levels_of
+from callbacks.calibration import (
+    CalibrationConfig,
+    NoCalibrationConfig,
+    QuickCalibrationConfig,
+    calibrate,
+)
 from callbacks.report.contact import write_sheet
 from datamodules import DATA, load_splits
 from datamodules.source import SourceData
@@ -56,7 +62,12 @@ from tta.weights import adopt
 GROUPS = {
     "data": DATA,
     "model": MODELS,
-    "calibrate": {"on": CalibrationConfig, "off": NoCalibrationConfig, "only": CalibrationConfig},
+    "calibrate": {
+        "on": CalibrationConfig,
+        "quick": QuickCalibrationConfig,
+        "off": NoCalibrationConfig,
+        "only": CalibrationConfig,
+    },
 }
 USAGE = (
     "usage: python train.py [config.yaml ...] [key=value ...]\n\n"
@@ -151,7 +162,7 @@ class TrainConfig:
     )
     source: str | None = option(None, "checkpoint, or the folder of one, for calibrate=only")
     calibrate: Any = option(
-        "on", "null distributions of the guard's statistics, on validation images"
+        "on", "the guard's numbers, from streams of validation images; quick: in half a minute"
     )
     fisher_images: int = option(
         2000, "training images for the Fisher information that method=eata needs; 0: leave it out"
@@ -526,9 +537,7 @@ def _metrics(config: TrainConfig, data: SourceData, predicted: Evaluation) -> di
 def _with_calibration(
     config: TrainConfig, checkpoint: SourceCheckpoint, data: SourceData
 ) -> SourceCheckpoint:
-    """The checkpoint with the guard's null distributions, as far as they are asked for and can be
-    had.
-    """
+    """The checkpoint with the guard's numbers, where they are asked for."""
     if config.calibrate.kind == "off":
         return checkpoint
     calibration = calibrate(
@@ -538,18 +547,12 @@ def _with_calibration(
         seed=config.seed,
         trainer=config.trainer,
     )
-    if calibration is None:
-        print(
-            "calibration: adaptation did harm on too many streams, so the guard keeps its default "
-            "thresholds"
-        )
-    else:
-        levels = asdict(GuardConfig().thresholds(calibration))
-        shown = ", ".join(f"{name} {level:.2f}" for name, level in levels.items())
-        print(
-            f"calibration on {calibration['streams']} healthy streams ({calibration['left_out']} "
-            f"left out): {shown}"
-        )
+    limits = levels_of(GuardConfig(), calibration).limits
+    shown = ", ".join(f"{name} {limits[name]:.2f}" for name in ("R", "drift", "gain"))
+    print(
+        f"calibration on {calibration['streams']} streams, {calibration['healthy']} of them "
+        f"healthy; limits of the signals: {shown}"
+    )
     return replace(checkpoint, calibration=calibration)
 
 

@@ -14,6 +14,7 @@ from adapt import adapt, configure
 from benchmarks.demo_report import curves, write_report
 from benchmarks.runs import Run
 from callbacks import GuardConfig
+from callbacks.calibrated import levels_of
 from datamodules import load_images
 from train import GROUPS as TRAIN_GROUPS
 from train import TrainConfig, train
@@ -94,8 +95,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     references, compared = runs[:2], runs[2:]
     summary = _summary(runs)
     entry.write_json(folder / "summary.json", summary)
-    guard = GuardConfig().thresholds()
-    thresholds = {"R": guard.watch_ratio, "drift": guard.watch_drift}
+    thresholds = levels_of(GuardConfig(), checkpoint.calibration).shown
     drawn = [(run.title, run) for _, _, run in references], [run for _, _, run in compared]
     curves(*drawn, len(classes), thresholds).savefig(folder / "demo.png", dpi=110)
     page = write_report(

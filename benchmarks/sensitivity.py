@@ -174,7 +174,7 @@ def main(argv: Sequence[str]) -> int:
         config = entry.configured(BenchmarkConfig, {}, argv)
         if config.merge or config.shard:
             raise InputError("the sensitivity is measured in one piece: leave out shard and merge")
-        changes = changes_of(import_module("callbacks.guard.settings").Tuned())
+        changes = changes_of(import_module("callbacks.settings").Tuned())
         print(as_table(run_changes(config, changes)))
         errors = Path(config.output).expanduser() / "sensitivity" / "errors.csv"
         if errors.is_file():

@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from lightning import LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
+from callbacks.calibrated import levels_of
 from callbacks.guard import CollapseGuard, GuardConfig, Reference, Tuned
-from callbacks.guard.calibrated import levels_of
+from callbacks.guard.guard import Said
 from callbacks.guard.modes import Decision, Levels, Memory, Trigger, Verdict, against, summed
 from callbacks.guard.signals import SIGNALS, Values
 from datamodules import UNLABELLED, ImageSet, StreamLoader
@@ -356,31 +356,19 @@ class _Observer(CollapseGuard):
         return Watched(order, self.trace, *tensors, names, healthy)
 
     def _look(
-        self,
-        module: Any,
-        batch: Any,
-        adapted: Prediction,
-        said: dict[str, Prediction],
-        skipped: str | None,
+        self, adapted: Prediction, said: Said, skipped: str | None
     ) -> tuple[dict[str, float | None], Trigger | None]:
-        values, _ = super()._look(module, batch, adapted, said, None)
+        values, _ = super()._look(adapted, said, None)
         self.trace.append(values)
-        home = self.experts.working or "control"
-        self._answers.labels.append(batch["label"].cpu())
+        home, images = self.experts.working or "control", len(adapted.logits)
+        self._answers.labels.append(said.batch["label"].cpu())
         self._answers.adapted.append(adapted.logits.argmax(1).cpu())
-        self._answers.control.append(said[home].logits.argmax(1).cpu())
-        known = self.experts.divergences or {home: 0.0}
-        for name in known:
-            answer = said[name].logits.argmax(1).cpu()
+        self._answers.control.append(said.of(home, images, self).logits.argmax(1).cpu())
+        for name in self.experts.divergences or [home]:
+            answer = said.of(name, images, self).logits.argmax(1).cpu()
             self._answers.candidates.setdefault(name, []).append(answer)
         self._evidence.append(self.experts.votes)
         return values, None
 
     def _judge(self, values: Any, leads: Any) -> Decision:
         return Decision(Verdict("OK", "ok", "Nothing is judged while numbers are had."), Memory())
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Measure, and keep what was measured."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)

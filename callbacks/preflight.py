@@ -12,11 +12,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from callbacks.choice import choose
+from callbacks.calibrated import offsets_of
+from callbacks.guard import GuardConfig, Reference
+from callbacks.guard.experts import Experts
 from tta.candidates import Candidates
 from tta.checkpoint import SourceCheckpoint
 from tta.errors import InputError
-from tta.evidence import evidence_of, gathered, no_evidence
 from tta.marginal import chance_drift, marginal_drift, predicted_counts
 from tta.methods import Prediction, create_method
 from tta.objectives import entropy
@@ -42,9 +43,9 @@ _CLOSE, _MERGED = 0.6, 0.2
 _APART = 0.4
 #: Total variation of predicted from expected class shares that sampling does not explain.
 _SKEW = 0.2
-#: Evidence by which other statistics must be better than the source's to be chosen, and to be
-#: clearly better.
-_BARELY, _CLEARLY = 0.05, 0.35
+#: Trust from which on other statistics than the source's are clearly better, and below which they
+#: are out of the question.
+_CLEARLY, _HARDLY = 0.8, 0.05
 
 
 @dataclass
@@ -81,14 +82,14 @@ class View:
         marginal: (C,) predicted class shares.
         drift: total variation between ``marginal`` and the class shares of the source's training
             images.
-        evidence: by which the guard chooses.
+        share: of the guard's trust.
     """
 
     separation: float | None
     unsure: float
     marginal: list[float]
     drift: float
-    evidence: float
+    share: float
 
     @property
     def fits(self) -> bool:
@@ -132,13 +133,11 @@ class Preflight:
             f"{self.advice}: {self.reasons[0]}",
             *(f"  {reason}" for reason in self.reasons[1:]),
         ]
-        lines.append(
-            f"  {'statistics':12}{'J / source':>12}{'unsure':>9}{'drift':>8}{'evidence':>10}"
-        )
+        lines.append(f"  {'statistics':12}{'J / source':>12}{'unsure':>9}{'drift':>8}{'trust':>10}")
         for name, view in self.views.items():
             mark = " *" if name == self.statistics else ""
             separation = "-" if view.separation is None else f"{view.separation:.2f}"
-            numbers = f"{separation:>12}{view.unsure:>9.0%}{view.drift:>8.2f}{view.evidence:>10.2f}"
+            numbers = f"{separation:>12}{view.unsure:>9.0%}{view.drift:>8.2f}{view.share:>10.0%}"
             lines.append(f"  {name:12}{numbers}{mark}")
         return "\n".join(lines)
 
@@ -148,6 +147,7 @@ def preflight(
     batches: Iterable[Mapping[str, Any]],
     images: int = 256,
     device: torch.device | str = "cpu",
+    guard: GuardConfig | None = None,
 ) -> Preflight:
     """Look at the first images of a stream.
 
@@ -156,13 +156,20 @@ def preflight(
         batches: of the stream, in order of arrival.
         images: how many to look at; the last batch is looked at whole.
         device: where to compute.
+        guard: what the site knows of the stream (``order``, ``prevalence``).
 
     Raises:
         InputError: there is no image.
     """
+    guard = guard or GuardConfig()
     candidates = _candidates(checkpoint).to(device)
     candidates.method.to(device)
     largest = largest_pixel(candidates.method.model)
+    classes = len(checkpoint.class_names)
+    source = Reference(checkpoint.feature_mean, checkpoint.feature_var)
+    offsets = offsets_of(checkpoint.calibration, guard.order)
+    bounds = guard.bounds(checkpoint.class_names)
+    experts = Experts(classes, guard.tuned, source, offsets, bounds)
     said: dict[str, list[Prediction]] = {}
     seen = broken = 0
     for batch in batches:
@@ -170,28 +177,29 @@ def preflight(
         seen, broken = seen + len(shown), broken + (0 if bad is None else len(bad))
         keep = torch.ones(len(shown), dtype=torch.bool, device=device)
         keep[[] if bad is None else bad] = False
-        for name, prediction in candidates.predict(shown).items():
-            said.setdefault(name, []).append(
-                Prediction(prediction.logits[keep].cpu(), prediction.features[keep].cpu())
-            )
+        answers = {
+            name: Prediction(prediction.logits[keep].cpu(), prediction.features[keep].cpu())
+            for name, prediction in candidates.predict(shown).items()
+        }
+        experts.weigh(list(answers), experts.hear(answers).tolist())
+        for name, answer in answers.items():
+            said.setdefault(name, []).append(answer)
         if seen >= images:
             break
     if not seen:
         raise InputError("the stream has no images to look at: check data.target")
-    views = {name: view_of(parts, checkpoint) for name, parts in said.items()}
-    chosen = choose({name: view.evidence for name, view in views.items()}, "source", _BARELY)
+    shares = experts.shares
+    views = {name: view_of(parts, checkpoint, shares[name]) for name, parts in said.items()}
+    chosen = max(shares, key=shares.__getitem__)
     advice, reasons = advise(
         views, chosen, seen, broken, checkpoint.class_names, checkpoint.prevalence
     )
     return Preflight(advice, reasons, seen, broken, chosen, views)
 
 
-def view_of(parts: list[Prediction], source: SourceCheckpoint) -> View:
+def view_of(parts: list[Prediction], source: SourceCheckpoint, share: float) -> View:
     """Measure what was said of some batches; rows that are not finite are left out."""
-    classes, width = source.feature_mean.shape
-    state = no_evidence(classes, width)
-    for logits, features in parts:
-        state = gathered(state, logits, features)
+    classes = len(source.class_names)
     logits, features = (torch.cat(values).float() for values in zip(*parts, strict=True))
     finite = torch.isfinite(logits).all(1) & torch.isfinite(features).all(1)
     logits, features = logits[finite], features[finite]
@@ -208,7 +216,7 @@ def view_of(parts: list[Prediction], source: SourceCheckpoint) -> View:
         unsure=float(above.float().mean()) if len(logits) else 1.0,
         marginal=(counts / counts.sum().clamp(min=1)).tolist(),
         drift=float(marginal_drift(counts, source.prevalence.float()).nan_to_num()),
-        evidence=float(evidence_of(state, source.feature_mean, source.feature_var)),
+        share=share,
     )
 
 
@@ -231,7 +239,7 @@ def advise(
         prevalence: (C,) expected share of each class.
     """
     source, best = views["source"], views[chosen]
-    fits = source.fits and best.evidence - source.evidence < _CLEARLY
+    fits = source.fits and (chosen == "source" or best.share < _CLEARLY)
     measured = (
         f"{_separated(source)}, {source.unsure:.0%} of the images are less certain than its 95 % "
         f"quantile, and predicted class shares lie {source.drift:.0%} from the expected ones"
@@ -304,11 +312,7 @@ def _cautions(
     # Batch statistics pull predictions towards equal shares, so the other views that hold up have a
     # say about skew; so does one that sees a single class, of which nobody knows whether it holds
     # up.
-    near = [
-        view
-        for view in views.values()
-        if view.separation is None or view.evidence > best.evidence - _CLEARLY
-    ]
+    near = [view for view in views.values() if view.separation is None or view.share > _HARDLY]
     sound = [view for view in near if not view.fails]
     widest = max([best, *sound], key=lambda view: view.drift)
     if widest.drift > _SKEW + float(chance_drift(prevalence, max(images - broken, 1))):

@@ -18,11 +18,14 @@ from torch import Tensor
 from callbacks.base import SHARES
 from callbacks.columns import Columns
 from callbacks.grown import Grown, Names, Rows
-from callbacks.judge import STATISTICS, cell_of
+from callbacks.guard.signals import SIGNALS
 from tta.csvfile import RowFile
 from tta.distributed import batch_of_all, objects_of_all
 from tta.tracking import log_trace
 
+#: How the guard handled a batch: its mode, whether it looked, how many batches the look stands for,
+#: who led, and under which statistics the model worked.
+HANDLED = ("mode", "looked", "stands_for", "leads", "choice")
 #: What a person looks at, then what else ``callbacks.replay`` needs, then how the batch was
 #: handled.
 TRACE_COLUMNS = tuple(
@@ -35,10 +38,10 @@ TRACE_COLUMNS = tuple(
             "entropy",
             "loss",
             "verdict",
-            *STATISTICS,
-            "checked",
+            "mode",
+            *(signal.name for signal in SIGNALS),
+            *HANDLED,
             "skipped",
-            "choice",
             "served_by",
             *(f"share_{name}" for name in SHARES),
         ]
@@ -240,7 +243,7 @@ class TraceWriter(Callback):
             "loss": whole["loss"],
             **outputs.get("statistics", {}),
         }
-        handled = {key: outputs.get(key) for key in ("verdict", "checked", "choice", "served_by")}
+        handled = {key: outputs.get(key) for key in ("verdict", *HANDLED, "served_by")}
         shares = {f"share_{name}": share for name, share in outputs.get("shares", {}).items()}
         row = {"batch": batch_idx, **measured, **handled, "skipped": whole["skipped"], **shares}
         self.rows.add(row)
@@ -313,3 +316,8 @@ def _put_together(parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     if skips:
         events.append({**skips[0], "ids": blamed} if blamed else skips[0])
     return {**means, "skipped": own[0]["skipped"] if own else first["skipped"], "events": events}
+
+
+def cell_of(value: Any) -> Any:
+    """A value as ``trace.csv`` holds it: floats in full, flags as 0 or 1."""
+    return int(value) if isinstance(value, bool) else value

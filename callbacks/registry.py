@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from callbacks.base import Guard
-from callbacks.guard import Reference
-from callbacks.guard import CollapseGuard
+from callbacks.guard import CollapseGuard, GuardConfig, NoGuardConfig, Reference
 from callbacks.policies import POLICIES, PolicyGuard
-from callbacks.guard import GuardConfig, NoGuardConfig
 from tta.checkpoint import SourceCheckpoint
 
 #: Settings of each guard by name: ours, none, and the published ones.

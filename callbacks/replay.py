@@ -1,11 +1,11 @@
 """Judge a recorded trace again under other settings of the guard: no images, no model, no waiting.
 
-    python -m callbacks.replay runs/adapt/NAME/trace.csv guard.alarm_shortfall=0.5
+    python -m callbacks.replay runs/adapt/NAME/trace.csv guard.limits.R=0.5
 
 The settings start from those of the run, where its ``config.yaml`` lies beside the trace, and from
 its source's calibration. With the same settings the verdicts are the recorded ones. With others
 they tell when the alarm *would* have come; what the model would have done after it, a trace cannot
-know: the statistics stay those of the recorded run.
+know: the signals stay those of the recorded run.
 """
 
 import csv
@@ -14,11 +14,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, cast
 
-from callbacks.judge import STATISTICS, corrected, judge, rung_of, statistics_of
+from callbacks.calibrated import levels_of
 from callbacks.guard import GuardConfig
-from callbacks.verdict import Memory, State, Thresholds, Verdict
+from callbacks.guard.modes import Decision, Memory, Plan, Trigger, judge
+from callbacks.guard.signals import SIGNALS
+from callbacks.records import HANDLED
 from tta import entry
 from tta.checkpoint import SourceCheckpoint
 from tta.config import read_arguments, resolve
@@ -32,12 +34,7 @@ USAGE = (
     "Judge a recorded trace again under other settings of the guard."
 )
 #: Settings on which verdicts depend; all others change what is measured in the first place.
-REPLAYED = (
-    *(field.name for field in fields(Thresholds) if field.name != "alpha"),
-    "false_alarm",
-    "ladder",
-    "window",
-)
+REPLAYED = ("levels", "limits", "false_alarm", "ladder", "window")
 _STATES = ("OK", "WATCH", "ALARM", "FROZEN")
 
 
@@ -52,52 +49,41 @@ class ReplayConfig:
     output: str | None = option(None, "CSV file that the replayed trace is written to")
 
 
-class Judged(NamedTuple):
-    """A batch, judged again: the verdict, and the correction that an alarm calls for."""
-
-    verdict: Verdict
-    correction: str | None
-
-
 def replay(
     rows: Sequence[Mapping[str, str]],
     config: GuardConfig,
     calibration: Mapping[str, Any] | None = None,
-) -> list[Judged]:
-    """The verdict on each row of a trace, by the rules of the live guard.
+) -> list[Decision]:
+    """The decision on each row of a trace, by the rule of the live guard.
 
     Args:
         rows: of ``trace.csv``, all from the first on.
         config: the guard's settings.
-        calibration: of the source checkpoint, for thresholds that are not set.
+        calibration: of the source checkpoint, for levels and limits that are not set.
 
     Raises:
         KeyError: a row lacks a column.
         ValueError: a cell holds what no trace does.
     """
-    state: State = "OK"
-    memory, thresholds = Memory(), config.thresholds(calibration)
-    alarmed: list[int] = []
+    memory, levels = Memory(), levels_of(config, calibration)
+    plan = Plan(config.ladder, config.window, config.tuned.rest)
     result = []
     for row in rows:
-        decision = judge(statistics_of(row), thresholds, memory, state, row["choice"] or None)
-        verdict, memory, state, rung = (
-            decision.verdict,
-            decision.memory,
-            decision.verdict.state,
-            None,
+        values = {signal.name: _number(row[signal.name]) for signal in SIGNALS}
+        known = values if any(value is not None for value in values.values()) else None
+        leads = cast("Trigger | None", row["leads"] or None)
+        stands_for = int(row["stands_for"] or 1)
+        decision = judge(
+            *(int(row["batch"]), known, leads, row["choice"] or None, memory, levels, plan),
+            stands_for,
         )
-        if verdict.reason == "statistics":
-            rung = "statistics"
-        elif verdict.reason == "doubt":
-            rung = "hedge"
-        elif state == "ALARM":
-            batch = int(row["batch"])
-            rung = rung_of(alarmed, batch, config.ladder, config.window, verdict.reason)
-            alarmed.append(batch)
-            memory = corrected(rung, memory)
-        result.append(Judged(verdict, rung))
+        memory = decision.memory
+        result.append(decision)
     return result
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
 
 
 def read_trace(path: Path) -> list[dict[str, str]]:
@@ -117,7 +103,7 @@ def read_trace(path: Path) -> list[dict[str, str]]:
         raise InputError(
             f"{path} holds no batch: name the trace.csv of a run of adapt.py that has seen one"
         )
-    missing = {"batch", "verdict", "choice", *STATISTICS} - set(rows[0])
+    missing = {"batch", "verdict", *HANDLED, *(signal.name for signal in SIGNALS)} - set(rows[0])
     if missing:
         raise InputError(
             f"{path} lacks the columns {', '.join(sorted(missing))}: record it again with this "
@@ -136,10 +122,10 @@ def read_trace(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def report(rows: Sequence[Mapping[str, str]], judged: Sequence[Judged]) -> str:
+def report(rows: Sequence[Mapping[str, str]], judged: Sequence[Decision]) -> str:
     """Recorded against replayed: batches in each state, alarms, and where the verdicts differ."""
     batches = [row["batch"] for row in rows]
-    old, new = [row["verdict"] for row in rows], [verdict.state for verdict, _ in judged]
+    old, new = [row["verdict"] for row in rows], [decision.verdict.state for decision in judged]
     lines = [f"{'':10}" + "".join(f"{state:>8}" for state in _STATES) + "  alarms at batch"]
     for name, states in (("recorded", old), ("replayed", new)):
         counts = Counter(states)
@@ -154,7 +140,7 @@ def report(rows: Sequence[Mapping[str, str]], judged: Sequence[Judged]) -> str:
     changed = [i for i, (before, after) in enumerate(zip(old, new, strict=True)) if before != after]
     lines.append(f"{len(changed)} of {len(rows)} verdicts differ" + (":" if changed else "."))
     for i in changed[:20]:
-        verdict, rung = judged[i]
+        verdict, rung = judged[i].verdict, judged[i].correction
         action = f" Correction: {rung}." if rung else ""
         lines.append(
             f"  batch {batches[i]}: {old[i]} -> {verdict.state} ({verdict.reason}) "
@@ -163,19 +149,23 @@ def report(rows: Sequence[Mapping[str, str]], judged: Sequence[Judged]) -> str:
     return "\n".join([*lines, f"  and {len(changed) - 20} more"] if len(changed) > 20 else lines)
 
 
-def write_replayed(path: Path, rows: Sequence[Mapping[str, str]], judged: Sequence[Judged]) -> None:
+def write_replayed(
+    path: Path, rows: Sequence[Mapping[str, str]], judged: Sequence[Decision]
+) -> None:
     """Write the trace with the replayed verdicts, their reasons and corrections; ``recorded`` holds
     the old verdicts.
     """
     columns = [*rows[0], "recorded", "reason", "correction"]
     try:
         lines: list[Sequence[Any]] = [columns]
-        for row, (verdict, rung) in zip(rows, judged, strict=True):
+        for row, decision in zip(rows, judged, strict=True):
+            verdict = decision.verdict
             new = {
                 "verdict": verdict.state,
                 "recorded": row["verdict"],
                 "reason": verdict.reason,
-                "correction": rung,
+                "correction": decision.correction,
+                "mode": decision.memory.mode,
             }
             whole = {**row, **new}
             lines.append([whole[column] for column in columns])
@@ -202,7 +192,7 @@ def configure(argv: Sequence[str]) -> tuple[Path, ReplayConfig]:
     if not isinstance(given.get("guard", {}), dict):
         raise InputError(
             "a trace is judged again by the guard that judged it: name its settings, "
-            "guard.alarm_excess=.3 say"
+            "guard.limits.drift=.3 say"
         )
     base = resolve(ReplayConfig, {}, recorded)
     words = [word for word in argv if word not in traces]

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from callbacks.verdict import Statistics, Thresholds
 
 import train
 from callbacks import CollapseGuard, GuardConfig
 from callbacks.calibration import CalibrationConfig, tails
-from callbacks.verdict import Statistics, Thresholds
 from datamodules import load_images
 from datamodules.bootstrap import ORDERS, bootstrapped
 from datamodules.phantom import PhantomConfig

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from torch import Tensor
-
 from tta.evidence import MEMORY, Evidence, divergence_of, evidence_of, gathered, no_evidence
+
 from tta.separation import class_moments, separation
 
 MEAN, VAR = 3 * torch.eye(3), torch.ones(3, 3)

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-
 from tta.flips import FlipTest, flip_test, flip_votes
+
 from tta.rank import effective_rank
 
 

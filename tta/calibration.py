@@ -9,7 +9,6 @@ fitted by the method of moments (Hosking and Wallis, 1987).
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 #: Batches of the stream for which a rate of false alarms is stated. One of the calibration is
 #: shorter: the rate is shared out among as many as make up this length.

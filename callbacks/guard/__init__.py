@@ -1,11 +1,11 @@
-"""The guard: ``guard.py`` is the callback; ``evidence.py`` says whom to trust, ``signals.py`` what is
-watched for, ``modes.py`` what follows.
+"""The guard: ``guard.py`` is the callback; ``evidence.py`` says whom to trust,
+``signals.py`` what is watched for, ``modes.py`` what follows.
 """
 
-from callbacks.guard.corrections import CORRECTIONS, Correctable, Correction, Guardable
+from callbacks.corrections import CORRECTIONS, Correctable, Correction, Guardable
 from callbacks.guard.evidence import Reference
 from callbacks.guard.guard import CollapseGuard
-from callbacks.guard.settings import GuardConfig, NoGuardConfig, Tuned
+from callbacks.settings import GuardConfig, NoGuardConfig, Tuned
 
 __all__ = [
     "CORRECTIONS",

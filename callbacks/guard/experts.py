@@ -19,7 +19,7 @@ from callbacks.guard.evidence import (
     shares,
 )
 from callbacks.guard.modes import Trigger
-from callbacks.guard.settings import Tuned
+from callbacks.settings import Tuned
 from tta.methods import Prediction
 
 #: What methods are published with: batch statistics, or whatever a method has for itself.

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from callbacks.guard.evidence import Reference, Seen, nothing_seen, seen_with
-from callbacks.guard.settings import Tuned
 from callbacks.guard.signals import Compared, measured
+from callbacks.settings import Tuned
 from tta.distributed import moments_of_all, total_of_all
 from tta.marginal import predicted_counts
 from tta.methods import Prediction

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from callbacks.guard.corrections import CORRECTIONS
+from callbacks.corrections import CORRECTIONS
 from callbacks.guard.signals import BY_NAME, SIGNALS, Course, Values
 
 State = Literal["OK", "WATCH", "ALARM", "FROZEN"]
@@ -59,6 +59,11 @@ class Levels:
 
     levels: Mapping[str, float]
     limits: Mapping[str, float]
+
+    @property
+    def shown(self) -> dict[str, float]:
+        """Levels to mark in curves of R and drift, by column of the trace."""
+        return {"R": 1 - self.levels["R"], "drift": self.levels["drift"]}
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class Verdict(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A verdict, the memory that the next one needs, and the correction where there was an alarm."""
+    """A verdict, the memory that the next needs, and the correction where there was an alarm."""
 
     verdict: Verdict
     memory: Memory
@@ -130,7 +135,7 @@ def judge(
     Args:
         batch: its number.
         values: of the signals; None: the batch was not looked at.
-        leads: what the look found to lead; None: the batch was not looked at, or there is no choice.
+        leads: what the look found to lead; None: there was no look, or is no choice.
         choice: the statistics in use.
         memory: of the decision before.
         levels: where trust ends.

@@ -1,9 +1,9 @@
 """What the guard watches for: each signal in one place, with where trust in it ends.
 
 A signal measures one number at each look, from which follows how much speaks against the adapted
-model. What of that lies above the signal's *level* is summed up over batches, and what lies below is
-taken off (a cumulative sum: Page, 1954); a sum above its *limit* raises an alarm. So a deep fall is
-caught at once, a shallow one when it lasts, and a single noisy look is forgiven. The trace's
+model. What of that lies above the signal's *level* is summed up over batches, and what lies below
+is taken off (a cumulative sum: Page, 1954); a sum above its *limit* raises an alarm. So a deep fall
+is caught at once, a shallow one when it lasts, and a single noisy look is forgiven. The trace's
 columns, the options ``guard.levels`` and ``guard.limits``, the calibration, the replay and the
 report are made from ``SIGNALS``.
 """

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from callbacks.policies.base import Action, Policy, Ruling, alarm
 from callbacks.guard.modes import Verdict
+from callbacks.policies.base import Action, Policy, Ruling, alarm
 from tta.divergence import departure, running_class_means
 from tta.methods import Prediction
 from tta.options import option, within

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from callbacks.guard.modes import Levels
 from callbacks.report import page
 from callbacks.report.figures import class_colors
 from callbacks.report.observe import AdaptedObserver
 from callbacks.report.unupdated import Answers, Unupdated
-from callbacks.verdict import Thresholds
 from tta.checkpoint import SourceCheckpoint
 from tta.intervals import FEW, difference
 from tta.metrics import balanced_accuracy
@@ -44,7 +44,7 @@ class RunFacts:
         groups: (N,) patient or slide of each image.
         columns: (N,) subgroup of each image, by the column's name.
         observer: the adapted model's answers and features.
-        thresholds: of our guard; None without it.
+        levels: of our guard's signals; None without it.
         sums: after each batch, by which it alarms; empty without it.
         unupdated: source and control on the stream; None where nothing else than the source served.
         repeats: resamples for intervals.
@@ -64,7 +64,7 @@ class RunFacts:
     groups: npt.NDArray[Any]
     columns: Mapping[str, npt.NDArray[Any]]
     observer: AdaptedObserver
-    thresholds: Thresholds | None
+    levels: Levels | None
     sums: Sequence[Mapping[str, float]]
     unupdated: Unupdated | None
     repeats: int

@@ -39,6 +39,14 @@ _POINTS = 600
 _MARKS = 60  # events of a kind that are marked in a curve, at most
 _WIDTH = 4.8  # inches: about as wide as a phone shows, so that its text stays legible there
 _STATES = {"OK": "#3fa66b", "WATCH": "#e0b13a", "ALARM": "#d0443c", "FROZEN": "#8d6fc7"}
+#: The guard's modes: the same colour where it is the same as a verdict or a network.
+_MODES = {
+    "adapting": SERVED,
+    "hedging": "#8d6fc7",
+    "holding": SOURCE,
+    "resting": CONTROL,
+    "frozen": "#d0443c",
+}
 #: Statistics, and who served: the same colour where it is the same network.
 _SERVING = {
     "source": SOURCE,
@@ -74,9 +82,10 @@ def column(rows: Rows, name: str) -> Numbers:
 
 
 def timeline(rows: Rows, events: Rows) -> Figure:
-    """Verdicts, statistics in use and who served, as strips, with the corrections."""
+    """Verdicts, modes, statistics in use and who served, as strips, with the corrections."""
     strips = [
         ("verdict", "verdict", _STATES),
+        ("mode", "mode", _MODES),
         ("statistics", "choice", _SERVING),
         ("served by", "served_by", _SERVING),
     ]
@@ -89,7 +98,7 @@ def timeline(rows: Rows, events: Rows) -> Figure:
     used: dict[str, str] = {}
     for height, (_, key, colors) in enumerate(reversed(strips)):
         # In a bin of several batches the gravest verdict counts, else the latest name.
-        order = {name: rank for rank, name in enumerate(_STATES if key == "verdict" else _SERVING)}
+        order = {name: rank for rank, name in enumerate(colors)}
         codes = np.array([float(order.get(row.get(key) or "", -1)) for row in rows])
         centers, shown = thinned(codes, np.maximum if key == "verdict" else None)
         names = list(order)
@@ -440,10 +449,10 @@ def _over_batches(axes: Axes, count: int) -> None:
 
 
 def _mark(axes: Axes, events: Rows) -> None:
-    """Lines at corrections, and fainter ones where the statistics changed; none where they would
+    """Lines at corrections, and fainter ones where the mode changed; none where they would
     hide the curve.
     """
-    for kind, style in (("correction", "-"), ("choice", ":")):
+    for kind, style in (("correction", "-"), ("mode", ":")):
         batches = [event["batch"] for event in events if event["event"] == kind]
         for batch in batches if len(batches) <= _MARKS else ():
             axes.axvline(

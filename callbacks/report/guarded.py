@@ -2,24 +2,25 @@
 
 import numpy as np
 
+from callbacks.guard.signals import SIGNALS
+from callbacks.records import HANDLED
 from callbacks.report import figures, page
 from callbacks.report.facts import View
 from callbacks.report.observe import SUMS
 
 #: Columns of a trace that are no evidence of a published guard.
-_OURS = ("batch", "J", "R", "drift", "entropy", "loss", "vanished", "non_finite", "checked")
+_OURS = ("batch", "entropy", "loss", *HANDLED, *(signal.name for signal in SIGNALS))
 #: How the sums are called.
 _SUMS = {
-    "shortfall": "shortfall of R",
-    "excess": "excess of drift",
-    "lead": "lead of others",
-    "doubt": "doubt in batch statistics",
+    "R": "shortfall of R",
+    "drift": "excess of drift",
+    "gain": "moved for nothing",
 }
 
 
 def what_happened(view: View) -> list[str]:
-    """Alarms, corrections and changes of statistics, in sentences."""
-    kinds = ("choice", "scanner", "correction")
+    """Alarms, corrections and changes of mode, in sentences."""
+    kinds = ("mode", "correction")
     told = [
         event
         for event in view.facts.events
@@ -52,46 +53,44 @@ def guard(view: View) -> list[str]:
     parts = [
         page.figure(
             lambda: figures.timeline(rows, events),
-            "What the guard thought of each batch, under which normalisation statistics the model "
-            "worked, and which "
-            "model's prediction left (of a mixture, trace.csv has the shares). Of batches too many "
-            "to draw, the gravest "
-            "verdict counts.",
+            "What the guard thought of each batch, in which mode it was, under which normalisation "
+            "statistics the model worked, and which model's prediction left (of a mixture, "
+            "trace.csv has the shares). Of batches too many to draw, the gravest verdict counts.",
             "Verdicts.",
         )
     ]
-    thresholds = view.facts.thresholds
-    if thresholds is None:
+    levels = view.facts.levels
+    if levels is None:
         parts += [*evidence(view), *losses(view)]
         text = "A published guard: it has its own evidence, and neither separation ratio nor drift."
         return [page.paragraph(text), page.grid("two", parts)]
     ratio, drift = (figures.column(rows, name) for name in ("R", "drift"))
     if np.isfinite([*ratio, *drift]).any():
         panels = [
-            ("ratio R", ratio, thresholds.watch_ratio, "low"),
-            ("drift", drift, thresholds.watch_drift, "high"),
+            ("ratio R", ratio, 1 - levels.levels["R"], "low"),
+            ("drift", drift, levels.levels["drift"], "high"),
         ]
         caption = (
             "R: class separation of the adapted model over the control's. Drift: total variation "
             "between their predicted "
             "marginals. Dashed: beyond it the guard watches closely. Vertical: corrections; "
-            "dotted, other statistics."
+            "dotted, another mode."
         )
         parts.append(
             page.figure(lambda: figures.measures(rows, events, panels), caption, "What is watched.")
         )
-        levels = {name: getattr(thresholds, f"alarm_{name}") for name in SUMS}
-        if all(row.get("choice") in (None, "control") for row in rows):
-            levels["excess"] = None  # by which no alarm is raised there
         sums = [
-            (_SUMS.get(name, name), figures.column(view.facts.sums, name), levels[name], "high")
+            (
+                _SUMS.get(name, name),
+                figures.column(view.facts.sums, name),
+                levels.limits[name],
+                "high",
+            )
             for name in SUMS
         ]
         caption = (
-            "By how much R fell short, drift exceeded and other statistics led, summed over "
-            "checks; an alarm is raised above "
-            "the dashed line. "
-            "(Drift alone alarms only where the statistics are chosen.)"
+            "By how much each signal exceeded its level, summed over looks; an alarm is raised "
+            "above the dashed line."
         )
         parts.append(
             page.figure(lambda: figures.measures(rows, events, sums), caption, "What alarms.")

@@ -4,7 +4,7 @@ and the sums that alarm.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +15,8 @@ from torch import Tensor
 from callbacks.base import Guard
 from callbacks.grown import Grown, Rows
 from callbacks.guard import CollapseGuard
-from callbacks.judge import STATISTICS, judge
-from callbacks.verdict import Memory, Statistics, Thresholds
+from callbacks.guard.modes import Memory, summed
+from callbacks.guard.signals import SIGNALS
 from datamodules.streams.window import counted
 from tta.distributed import batch_of_all
 
@@ -147,8 +147,8 @@ class AdaptedObserver(Callback):
             self.alarm = self.end
 
 
-#: What the guard's memory sums up, with an alarm beyond ``alarm_NAME`` of its thresholds.
-SUMS = tuple(field.name for field in fields(Memory) if hasattr(Thresholds, f"alarm_{field.name}"))
+#: Signals whose sums are drawn: those that grow by degrees.
+SUMS = tuple(signal.name for signal in SIGNALS if signal.calibrated)
 
 
 class SumsObserver(Callback):
@@ -169,13 +169,9 @@ class SumsObserver(Callback):
         """Take in the sums."""
         memory = self.guard.memory
         if outputs["verdict"] == "ALARM":  # which cleared them
-            measured = Statistics(
-                **{name: outputs["statistics"][column] for column, name in STATISTICS.items()}
-            )
-            memory = judge(
-                measured, self.guard.thresholds, self._before, "OK", outputs["choice"]
-            ).memory
-        self.rows.add({name: getattr(memory, name) for name in SUMS})
+            stands_for = outputs["stands_for"] or 1
+            memory = summed(outputs["statistics"], self.guard.levels, self._before, stands_for)
+        self.rows.add({name: memory.sums.get(name, 0.0) for name in SUMS})
         self._before = self.guard.memory
 
 

@@ -122,7 +122,7 @@ class RunReporter:
             groups=groups,
             columns=columns,
             observer=self.observer,
-            thresholds=self.guard.thresholds if isinstance(self.guard, CollapseGuard) else None,
+            levels=self.guard.levels if isinstance(self.guard, CollapseGuard) else None,
             sums=self.sums.rows if self.sums else (),
             unupdated=self.unupdated,
             repeats=resamples(settings["bootstrap"]),

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from callbacks.choice import Choice, Reference, choose, handicapped, home_of, lead_of
+from callbacks.duty import Duty
 from torch import Tensor
 
 from callbacks import CollapseGuard
-from callbacks.choice import Choice, Reference, choose, handicapped, home_of, lead_of
-from callbacks.guard.corrections import CORRECTIONS
-from callbacks.duty import Duty
+from callbacks.corrections import CORRECTIONS
 from tests.methods.test_methods import created, images
 from tta.adaptation import AdaptationModule
 from tta.methods import Prediction

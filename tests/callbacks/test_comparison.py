@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
-from callbacks import GuardConfig
 from callbacks.comparison import Comparison
 from callbacks.verdict import Statistics
+
+from callbacks import GuardConfig
 from tta.errors import InputError
 from tta.methods import Prediction
 

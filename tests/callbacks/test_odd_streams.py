@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from callbacks.choice import Choice
+from callbacks.duty import Duty
+from callbacks.rest import Rest
 from lightning import Callback, LightningModule, Trainer
 
 import adapt
 from callbacks import CollapseGuard
-from callbacks.choice import Choice
-from callbacks.duty import Duty
-from callbacks.rest import Rest
 from datamodules import StreamLoader, create_stream
 from tests.callbacks.test_guard import Recorder
 from tests.conftest import ACCELERATOR, QUICK

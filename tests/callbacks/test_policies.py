@@ -14,8 +14,8 @@ from torch import Tensor
 
 import adapt
 from callbacks import GUARDS, POLICIES, CollapseGuard, PolicyGuard, create_guard
-from callbacks.policies.base import RESET, Action, Policy, Ruling
 from callbacks.guard import NoGuardConfig
+from callbacks.policies.base import RESET, Action, Policy, Ruling
 from tests.callbacks.test_guard import Features, Harm, Recorder, batches, step
 from tests.conftest import ACCELERATOR, QUICK
 from tests.methods.test_methods import created, images

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from callbacks.judge import cell_of, statistics_of, trace_of
+from callbacks.verdict import Statistics
 from lightning import Trainer
 
 from callbacks import CollapseGuard, GuardConfig, TraceWriter
-from callbacks.judge import cell_of, statistics_of, trace_of
 from callbacks.replay import main, read_trace, replay
-from callbacks.verdict import Statistics
 from tests.callbacks.test_guard import Harm, batches, run
 from tests.conftest import ACCELERATOR
 from tests.test_programs import run_adapt

@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 
 import pytest
-
 from callbacks.judge import corrected, judge, rung_of
 from callbacks.verdict import Memory, Statistics, Thresholds, decide
 

@@ -90,7 +90,7 @@ class GuardConfig:
 
     def __post_init__(self) -> None:
         # Here, for signals and corrections need settings themselves.
-        from callbacks.guard.corrections import CORRECTIONS
+        from callbacks.corrections import CORRECTIONS
         from callbacks.guard.signals import BY_NAME
 
         if self.window < 1:

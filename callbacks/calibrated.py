@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from callbacks.guard.modes import Levels
-from callbacks.guard.settings import GuardConfig
 from callbacks.guard.signals import SIGNALS
+from callbacks.settings import GuardConfig
 from tta.calibration import STREAM_BATCHES, WATCH_CHANCE, tail_value
 
 

@@ -81,9 +81,8 @@ def seen_with(past: Seen, logits: Tensor, features: Tensor, memory: float) -> Se
     features = torch.where(usable[:, None], features, 0.0)
     member = F.one_hot(logits.argmax(1), logits.shape[1]).float() * usable[:, None]
     sums = [member.sum(0)[:, None], member.T @ features, member.T @ features.square()]
-    count, total, squares = total_of_all(torch.cat(sums, 1)).split(
-        [1, features.shape[1], features.shape[1]], 1
-    )
+    widths = [1, features.shape[1], features.shape[1]]
+    count, total, squares = torch.split(total_of_all(torch.cat(sums, 1)), widths, 1)
     kept = past.counts.clamp(max=memory)
     counts = kept + count[:, 0]
     share = (kept / counts.clamp(min=1e-12))[:, None]

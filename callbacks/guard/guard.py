@@ -280,11 +280,13 @@ class CollapseGuard(Guard):
         verdict, mode, events = decision.verdict, decision.memory.mode, []
         if mode != before.mode:
             shares = {name: round(share, 4) for name, share in self.experts.shares.items()}
-            more = {"mode": mode, "shares": shares}
-            events.append(self.event("mode", verdict.reason, verdict.message, **more))
+            events.append(
+                self.event("mode", verdict.reason, verdict.message, mode=mode, shares=shares)
+            )
         if verdict.state != self.state:
-            more = {"state": verdict.state}
-            events.append(self.event("verdict", verdict.reason, verdict.message, **more))
+            events.append(
+                self.event("verdict", verdict.reason, verdict.message, state=verdict.state)
+            )
         self.state = verdict.state
         return events
 

@@ -156,6 +156,11 @@ class AdaptConfig:
         None, "folder of the results; null: runs/adapt/NAME, or NAME-2, … where that holds some"
     )
     overwrite: bool = option(False, "replace the results of an earlier run in that folder")
+    labels: str | None = option(
+        None,
+        "CSV with the columns id and label, which may grow while the run goes on: what it shows "
+        "outranks the guard's unlabelled evidence",
+    )
     report: bool = option(
         False, "leave report.html, a page about the run; it takes one pass more, without updates"
     )
@@ -704,7 +709,10 @@ def create_module(
         InputError: the network cannot be adapted so, or not with this batch size.
     """
     method, config = create(config, checkpoint)
-    guard = create_guard(config.guard.kind, config.guard.options, checkpoint)
+    labels = None if isinstance(config, AcceptConfig) else config.labels  # it scores by them
+    if labels is not None and config.guard.kind != "on":
+        raise InputError("labels= tell the guard what to serve: take guard=on, or leave them out")
+    guard = create_guard(config.guard.kind, config.guard.options, checkpoint, labels)
     if config.guard.kind != "on":
         return AdaptationModule(method, config.stream.options.seen, screen=False), guard, config
     twins = Candidates(method, checkpoint.layer_moments) if config.method.kind != "source" else None

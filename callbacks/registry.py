@@ -5,6 +5,7 @@ from typing import Any
 
 from callbacks.base import Guard
 from callbacks.guard import CollapseGuard, GuardConfig, NoGuardConfig, Reference
+from callbacks.labels import LabelBook
 from callbacks.policies import POLICIES, PolicyGuard
 from tta.checkpoint import SourceCheckpoint
 
@@ -16,19 +17,32 @@ GUARDS: Mapping[str, type] = {
 }
 
 
-def create_guard(kind: str, options: Any, checkpoint: SourceCheckpoint) -> Guard | None:
+#: Chance of ever taking a candidate for better, or worse, than what is served while labels show
+#: nothing of the kind.
+_LABEL_LEVEL = 0.05
+
+
+def create_guard(
+    kind: str, options: Any, checkpoint: SourceCheckpoint, labels: str | None = None
+) -> Guard | None:
     """The guard of this name; None for "off".
 
     Args:
         kind: a name in ``GUARDS``.
         options: its settings, of the class that ``GUARDS`` names.
         checkpoint: the source.
+        labels: CSV file of labels that come while the stream runs, for ours.
+
+    Raises:
+        InputError: the file of labels cannot be used.
     """
     if kind == "off":
         return None
     if kind == "on":
         reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
-        return CollapseGuard(checkpoint.class_names, options, reference, checkpoint.calibration)
+        names = checkpoint.class_names
+        book = LabelBook(labels, names, _LABEL_LEVEL) if labels is not None else None
+        return CollapseGuard(names, options, reference, checkpoint.calibration, book)
     policy = POLICIES[kind]
     return PolicyGuard(
         policy(

@@ -59,6 +59,9 @@ class Experts:
         impossible: share of each one's answers that must be wrong by the bounds.
         looks: how many there were.
         working: the statistics under which the module adapts.
+        pinned: who serves whatever the evidence says, as labels tell: a candidate, or ``adapted``;
+            None: nobody.
+        barred: who does not, as labels tell.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class Experts:
         self.impossible: dict[str, float] = {}
         self.looks = 0
         self.working: str | None = None
+        self.pinned: str | None = None
+        self.barred: frozenset[str] = frozenset()
         self._seen: dict[str, Seen] = {}
 
     def hear(self, said: Mapping[str, Prediction]) -> Tensor:
@@ -131,7 +136,8 @@ class Experts:
             return {}
         if self.source is None:
             return {name: float(name == self.working) for name in self.divergences}
-        return shares(self.votes, min(self.looks, self.tuned.looks))
+        votes = {name: vote for name, vote in self.votes.items() if name not in self.barred}
+        return shares(votes or self.votes, min(self.looks, self.tuned.looks))
 
     @property
     def trusted(self) -> dict[str, float]:
@@ -141,6 +147,8 @@ class Experts:
         known = self.shares
         if not known:
             return {}
+        if self.pinned is not None:
+            return {str(self.working) if self.pinned == "adapted" else self.pinned: 1.0}
         best = max(known, key=known.__getitem__)
         if known[best] >= self.tuned.alone:
             return {best: 1.0}
@@ -149,8 +157,10 @@ class Experts:
         return {name: share / total for name, share in kept.items()}
 
     def leads(self) -> Trigger:
-        """Who leads: whoever has at least half of the trust."""
+        """Who leads: whoever has at least half of the trust, or whom labels name."""
         known = self.shares
+        if self.pinned is not None or "adapted" in self.barred:
+            return "adapted leads" if self.pinned == "adapted" else "source leads"
         if len(known) < 2:
             return "adapted leads"
         best = max(known, key=known.__getitem__)
@@ -170,6 +180,8 @@ class Experts:
             "impossible": dict(self.impossible),
             "looks": self.looks,
             "working": self.working,
+            "pinned": self.pinned,
+            "barred": sorted(self.barred),
             "seen": {name: list(seen) for name, seen in self._seen.items()},
         }
 
@@ -178,4 +190,5 @@ class Experts:
         self.divergences = dict(state_dict["divergences"])
         self.impossible = dict(state_dict["impossible"])
         self.looks, self.working = state_dict["looks"], state_dict["working"]
+        self.pinned, self.barred = state_dict["pinned"], frozenset(state_dict["barred"])
         self._seen = {name: Seen(*values) for name, values in state_dict["seen"].items()}

@@ -20,6 +20,8 @@ from callbacks.guard.health import Health
 from callbacks.guard.modes import Decision, Memory, Plan, Trigger, judge
 from callbacks.guard.schedule import Schedule
 from callbacks.guard.signals import Values
+from callbacks.labelled import LabelledChoice
+from callbacks.labels import LabelBook
 from callbacks.settings import GuardConfig
 from tta.distributed import any_of_all, skipped_by_all, total_of_all
 from tta.errors import InputError
@@ -52,6 +54,7 @@ class CollapseGuard(Guard):
         reference: the source's classes in feature space; None: nothing speaks for or against a
             candidate, and the statistics that a method is published with serve.
         calibration: of the source checkpoint, for numbers that are not set.
+        labels: that come while the stream runs; None: none do.
 
     Example:
         ``Trainer(max_epochs=1, callbacks=[CollapseGuard(["benign", "malignant"])])`` for any
@@ -65,6 +68,7 @@ class CollapseGuard(Guard):
         config: GuardConfig | None = None,
         reference: Reference | None = None,
         calibration: Mapping[str, Any] | None = None,
+        labels: LabelBook | None = None,
     ) -> None:
         super().__init__()
         self.class_names = tuple(class_names)
@@ -76,6 +80,7 @@ class CollapseGuard(Guard):
         bounds = self.config.bounds(self.class_names)
         self.experts = Experts(classes, tuned, reference, offsets, bounds)
         self.health = Health(classes, tuned, reference)
+        self.labelled = LabelledChoice(labels, self.experts) if labels else None
         self.memory, self.schedule, self.state = Memory(), Schedule(), "OK"
         self._marginal: Tensor | None = None
 
@@ -102,7 +107,8 @@ class CollapseGuard(Guard):
         finite, startled = self._glance(adapted)
         due = self.schedule.due(self.batch) or startled or not finite
         look = due and not self._spoilt(outputs, adapted)
-        said = Said(pl_module, batch, self._ask(pl_module, batch, whole=look))
+        asked = self._ask(pl_module, batch, whole=look or self.labelled is not None)
+        said = Said(pl_module, batch, asked)
         values, leads = self._look(adapted, said, skipped) if look else (None, None)
         if not finite:
             values = {**(values or {}), "non_finite": 1.0}
@@ -115,6 +121,11 @@ class CollapseGuard(Guard):
         self._serve(outputs, adapted, said, own=calm)
         if decision.correction is not None:
             outputs["events"].append(self._correct(pl_module, decision, values or {}))
+        if self.labelled:
+            told = self.labelled.take(
+                *(batch["id"], outputs["logits"], adapted.logits, said.known), learning=calm
+            )
+            outputs["events"] += [self.event("labels", *event) for event in told]
         self._settle(pl_module, leads)
         outputs.update(
             verdict=decision.verdict.state,
@@ -145,6 +156,7 @@ class CollapseGuard(Guard):
             "schedule": asdict(self.schedule),
             "experts": self.experts.state_dict(),
             "health": self.health.state_dict(),
+            "labelled": self.labelled and self.labelled.state_dict(),
             "marginal": self._marginal,
         }
 
@@ -157,6 +169,8 @@ class CollapseGuard(Guard):
         self.schedule = Schedule(**state_dict["schedule"])
         self.experts.load_state_dict(state_dict["experts"])
         self.health.load_state_dict(state_dict["health"])
+        if self.labelled and state_dict["labelled"]:
+            self.labelled.load_state_dict(state_dict["labelled"])
         self._marginal = state_dict["marginal"]
 
     def _adapted(self, outputs: Any) -> Prediction:
@@ -197,7 +211,7 @@ class CollapseGuard(Guard):
         trusted = self.experts.trusted
         if whole:
             early = self.experts.looks < self.config.tuned.looks
-            partly = set() if early else {"source", "corrected"} - set(trusted)
+            partly = set() if early or self.labelled else {"source", "corrected"} - set(trusted)
             return dict(module.candidates(batch, None, partly))
         own = self.experts.working if self.memory.mode == "adapting" else None
         names = [name for name in trusted if name != own]

@@ -23,6 +23,9 @@ from typing import Any, NamedTuple
 #: Labels of a class from which on it is in the blocks. A class that joins changes the question, so
 #: the test begins anew, with the labels that are in no block yet.
 JOINS = 8
+#: Labels of the only class that there are labels of, from which on the question is about that class
+#: alone: a stream of one class for good would otherwise never be told about.
+ALONE = 32
 #: Images of a class in a block, at most: four leave the rare class 4/5 of a block's variance.
 _MOST = 4
 #: Images of a class that wait for a block, at most; later ones are left out.
@@ -115,7 +118,8 @@ class PairedTest:
         members = [c for c, count in enumerate(self.counts) if count >= JOINS]
         if members != self._members:
             self._members, self.better, self.worse = members, Bet(), Bet()
-        if len(members) > 1:
+        only = len(members) == 1 and ALONE <= self.labels == self.counts[members[0]]
+        if len(members) > 1 or only:
             values = self._blocks()
             self.better = settled(values, self.better)
             self.worse = settled([-value for value in values], self.worse)

@@ -13,7 +13,7 @@ import torch
 from lightning import Callback, Trainer
 
 from callbacks import CollapseGuard
-from tests.callbacks.test_guard import CLASSES, Features, Recorder, batches
+from tests.callbacks.guard.test_guard import CLASSES, Features, Recorder, batches
 from tests.conftest import ROOT
 from tta.adaptation import AdaptationModule
 from tta.distributed import (

@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 import adapt
 from callbacks.alerts import AlertConfig, Alerts, alarm_of, post
 from callbacks.replay import ReplayConfig
-from tests.callbacks.test_guard import Harm, batches
-from tests.callbacks.test_guard import run as guarded
+from tests.callbacks.guard.test_guard import Harm, batches
+from tests.callbacks.guard.test_guard import run as guarded
 from tests.wandb_file import read_wandb
 from tta import entry
 from tta.config import describe

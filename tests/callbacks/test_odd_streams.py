@@ -16,7 +16,7 @@ from lightning import Callback, LightningModule, Trainer
 import adapt
 from callbacks import CollapseGuard
 from datamodules import StreamLoader, create_stream
-from tests.callbacks.test_guard import Recorder
+from tests.callbacks.guard.test_guard import Recorder
 from tests.conftest import ACCELERATOR, QUICK
 from tta.adaptation import AdaptationModule
 from tta.candidates import Candidates

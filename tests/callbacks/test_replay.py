@@ -12,7 +12,7 @@ from lightning import Trainer
 
 from callbacks import CollapseGuard, GuardConfig, TraceWriter
 from callbacks.replay import main, read_trace, replay
-from tests.callbacks.test_guard import Harm, batches, run
+from tests.callbacks.guard.test_guard import Harm, batches, run
 from tests.conftest import ACCELERATOR
 from tests.test_programs import run_adapt
 

@@ -128,7 +128,9 @@ def test_limits_are_of_the_sums_beyond_the_calibrated_levels() -> None:
 
 
 def test_the_guard_takes_what_is_set_then_what_is_calibrated_then_the_default() -> None:
-    known = calibration(**{"R.level": 0.08, "R.limit": 0.2, "drift.level": 0.05, "vanished.level": 9})
+    known = calibration(
+        **{"R.level": 0.08, "R.limit": 0.2, "drift.level": 0.05, "vanished.level": 9}
+    )
     default = {s.name: (s.level, s.limit) for s in SIGNALS if s.limit is not None}
 
     def numbers(config: GuardConfig, known: Any = None) -> dict[str, tuple[float, float]]:
@@ -222,7 +224,9 @@ def test_bootstrapped_streams_come_in_every_order_and_the_same_by_seed() -> None
         assert (one.rows == other.rows).all()
         assert one.shifts == other.shifts
     assert [name for name, _ in streams] == [*ORDERS] * 2
-    assert any((a.rows != b.rows).any() for (_, a), (_, b) in zip(streams[:7], streams[7:]))
+    assert any(
+        (a.rows != b.rows).any() for (_, a), (_, b) in zip(streams[:7], streams[7:], strict=True)
+    )
     for name, drawn in streams:
         labels = images.labels[drawn.rows]
         counts = np.bincount(labels, minlength=4)

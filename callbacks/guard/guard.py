@@ -105,7 +105,7 @@ class CollapseGuard(Guard):
         adapted = self._adapted(outputs)
         skipped = skipped_by_all(outputs.get("skipped"), adapted.logits.device)
         finite, startled = self._glance(adapted)
-        # A control whose statistics move must see every batch, or it falls behind the adapted one's.
+        # A control whose statistics move must see every batch, or it falls behind.
         moves = getattr(pl_module, "control_moves", False)
         due = self.schedule.due(self.batch) or startled or not finite or moves
         spoilt = bool(due or skipped) and self._spoilt(outputs, adapted)
@@ -195,10 +195,11 @@ class CollapseGuard(Guard):
         chance = chance_drift(known / known.sum(), counts.sum().clamp(min=1))
         finite = torch.isfinite(adapted.logits).all().float()
         seen = torch.stack([finite, marginal_drift(counts, known), chance]).tolist()
-        if seen[0]:
+        whole = not any_of_all(not seen[0], adapted.logits.device)
+        if whole:  # for all processes alike
             self._marginal = torch.lerp(known, counts, _FOLLOWS)
         level = min(max(self.config.tuned.jump, seen[2] + _BY_MORE), _ALL)
-        return not any_of_all(not seen[0], adapted.logits.device), seen[1] > level
+        return whole, seen[1] > level
 
     def _spoilt(self, outputs: Mapping[str, Any], adapted: Prediction) -> bool:
         """Whether most images are broken in any process: they say nothing of the statistics."""

@@ -4,6 +4,7 @@ up in its middle.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,9 @@ def test_a_batch_that_batch_statistics_cannot_predict_is_no_reason_to_leave_them
 
     def without(twins: Candidates, *args: Any) -> dict[str, Any]:
         said = predict(twins, *args)
-        return {name: value for name, value in said.items() if twins.batches != 6 or name != "batch"}
+        return {
+            name: value for name, value in said.items() if twins.batches != 6 or name != "batch"
+        }
 
     monkeypatch.setattr(Candidates, "predict", without)
     monkeypatch.setattr(Experts, "best_to_adapt", lambda experts: "batch")
@@ -234,9 +237,7 @@ def test_nor_do_corrected_statistics_take_them_in_to_serve_along(
     monkeypatch.setattr(CollapseGuard, "_glance", lambda guard, adapted: (True, False))
     monkeypatch.setattr(Experts, "leads", lambda experts: "none leads")
     even = {"source": 1 / 3, "batch": 1 / 3, "corrected": 1 / 3}
-    monkeypatch.setattr(
-        Experts, "trusted", property(lambda experts: even if experts.looks else {})
-    )
+    monkeypatch.setattr(Experts, "trusted", property(lambda experts: even if experts.looks else {}))
     wait = At(3, lambda guard, module: setattr(guard, "schedule", Schedule(12)))
     _, _, outputs = run(source, spoil=spoil, count=6, also=wait)
     assert [output["served_by"] for output in outputs[:4]] == ["mixture"] * 4
@@ -252,7 +253,11 @@ def test_where_the_source_leads_it_serves_and_what_was_learned_waits(
 ) -> None:
     Leading(
         monkeypatch,
-        {0: ("adapted leads", "batch"), 4: ("source leads", "source"), 6: ("adapted leads", "batch")},
+        {
+            0: ("adapted leads", "batch"),
+            4: ("source leads", "source"),
+            6: ("adapted leads", "batch"),
+        },
     )
     states: list[dict[str, torch.Tensor]] = []
 
@@ -261,14 +266,14 @@ def test_where_the_source_leads_it_serves_and_what_was_learned_waits(
             state = module.method.adapted_state()
             states.append({name: value.clone() for name, value in state.items()})
 
-    module, guard, outputs = run(
+    _, guard, outputs = run(
         source, f"method={method}", "guard.tuned.longest=1", count=9, also=States()
     )
     modes = ["adapting"] * 4 + ["holding"] * 2 + ["adapting"] * 3
     assert [output["mode"] for output in outputs] == modes
     assert {output["served_by"] for output in outputs[4:6]} == {"source"}
     assert {output["verdict"] for output in outputs[4:6]} == {"WATCH"}
-    same = [all(torch.equal(a[k], b[k]) for k in a) for a, b in zip(states, states[1:])]
+    same = [all(torch.equal(a[k], b[k]) for k in a) for a, b in pairwise(states)]
     assert all(same[4:6]), "updates wait"
     assert method == "norm" or not any(same[:4] + same[7:])
     assert guard.resets == []

@@ -22,7 +22,10 @@ MEMORY, PRIOR = 128.0, 8.0
 
 
 def batch(
-    seed: int = 0, mix: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3), size: int = 90, noise: float = 0.5
+    seed: int = 0,
+    mix: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3),
+    size: int = 90,
+    noise: float = 0.5,
 ) -> tuple[Tensor, Tensor]:
     """Logits and features of a model whose classes look like the source's."""
     rng = torch.Generator().manual_seed(seed)
@@ -160,9 +163,7 @@ def test_nothing_one_image_one_class_and_nothing_sound_are_defined() -> None:
     assert math.isfinite(far((logits[:1], features[:1])))
     assert math.isfinite(far(batch(0, (1.0, 0.0, 0.0))))
     state = after((logits, features))
-    for value, same in zip(
-        seen_with(state, logits * math.nan, features, 1e9), state, strict=True
-    ):
+    for value, same in zip(seen_with(state, logits * math.nan, features, 1e9), state, strict=True):
         torch.testing.assert_close(value, same)
     assert math.isfinite(far((logits[:0], features[:0]))), "a batch of no image"
 

@@ -489,14 +489,14 @@ def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
     ],
 )
 def test_tuned_numbers_out_of_range_are_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="guard.tuned"):
+    with pytest.raises(InputError, match=r"guard\.tuned"):
         Tuned(**bad)
 
 
 @pytest.mark.parametrize(
     ("prevalence", "message"),
     [
-        ([0.1], r"guard.prevalence of c must be \[LOW,HIGH\]"),
+        ([0.1], r"guard\.prevalence of c must be \[LOW,HIGH\]"),
         ({"c": [0.5, 0.1]}, "two shares from 0 to 1"),
         ({"c": [0.1, 1.5]}, "two shares from 0 to 1"),
         ({"c": ["few", "many"]}, "two shares from 0 to 1"),

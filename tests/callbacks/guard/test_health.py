@@ -14,7 +14,9 @@ CENTRES = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
 SOURCE = Reference(CENTRES, torch.ones(3, 8))
 
 
-def pair(images: int, rng: torch.Generator, collapsed: bool = True) -> tuple[Prediction, Prediction]:
+def pair(
+    images: int, rng: torch.Generator, collapsed: bool = True
+) -> tuple[Prediction, Prediction]:
     """A model that has collapsed wholly, or not at all, and a control that tells classes apart."""
     labels = torch.randint(3, (images,), generator=rng)
     noise = torch.randn(2, images, 8, generator=rng)

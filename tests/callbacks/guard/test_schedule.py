@@ -1,4 +1,6 @@
-"""When the guard looks: ever more rarely while the stream is calm, at once when something happens."""
+"""When the guard looks: ever more rarely while the stream is calm, at once when things happen."""
+
+from itertools import pairwise
 
 import pytest
 
@@ -17,9 +19,7 @@ def looks(batches: int, watching: bool = False) -> list[int]:
     return found
 
 
-def test_a_calm_stream_is_looked_at_after_half_of_the_calm_so_far_and_no_more_rarely_than_said() -> (
-    None
-):
+def test_a_calm_stream_is_looked_at_after_half_of_the_calm_so_far() -> None:
     found = looks(400)
     assert found[:9] == [0, 1, 2, 3, 5, 8, 12, 18, 27]
     assert found[-1] - found[-2] == TUNED.longest == 32
@@ -27,7 +27,7 @@ def test_a_calm_stream_is_looked_at_after_half_of_the_calm_so_far_and_no_more_ra
 
 def test_a_watch_is_looked_at_every_few_batches_and_the_next_look_stands_for_them() -> None:
     found = looks(60, watching=True)
-    assert {later - earlier for earlier, later in zip(found[8:], found[9:], strict=False)} == {4}
+    assert {later - earlier for earlier, later in pairwise(found[8:])} == {4}
     watching = Schedule().looked(20, TUNED, watching=True, startled=False)
     assert watching.next_look == 24
     assert watching.stands_for(24) == 4

@@ -120,9 +120,17 @@ CHANGES: dict[str, tuple[Change, str]] = {
         "layer_moments of",
     ),
     "a calibration without tails": (set_at("calibration", value={"batches": 3}), "tails"),
+    "offsets of words": (
+        set_at("calibration", value={"batches": 3, "tails": {}, "offsets": {"mixed": {"a": "b"}}}),
+        "offsets are no numbers",
+    ),
+    "offsets without orders": (
+        set_at("calibration", value={"batches": 3, "tails": {}, "offsets": {"source": 0.5}}),
+        "offsets are no numbers",
+    ),
     "a calibration of words": (
-        set_at("calibration", value={"batches": 3, "tails": {"watch_drift": {"start": "a"}}}),
-        "watch_drift",
+        set_at("calibration", value={"batches": 3, "tails": {"drift.level": {"start": "a"}}}),
+        "drift.level",
     ),
 }
 

@@ -52,7 +52,7 @@ def test_commands_are_found_in_blocks_and_sentences() -> None:
         "python adapt.py source=DIR shift=ghosting shift.severity=1..5 guard=on|off "
         "data.target=THERE",
         "WANDB_MODE=disabled .venv/bin/python train.py data=NAME workers=N trainer.accelerator=cpu",
-        "python -m callbacks.replay runs/adapt/NAME guard.alarm_excess=.3",
+        "python -m callbacks.replay runs/adapt/NAME guard.limits.drift=.3",
         "make help",
     ],
 )

@@ -202,7 +202,8 @@ def test_help_shows_every_option_with_its_default() -> None:
     for words in (
         "stream.fraction=0.85",
         "method=dsbr",
-        "guard.patience=2",
+        "guard.tuned.patience=2",
+        "guard.order=unknown",
         "wandb.mode=offline",
         "data.path=null",
     ):

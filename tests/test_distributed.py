@@ -13,9 +13,11 @@ import torch
 from lightning import Callback, Trainer
 
 from callbacks import CollapseGuard
-from tests.callbacks.test_guard import CLASSES, Features, Recorder, batches
-from tests.conftest import ROOT
+from callbacks.guard import Reference
+from tests.callbacks.guard.test_guard import CLASSES, Features, Recorder, batches
+from tests.conftest import ROOT, small_network
 from tta.adaptation import AdaptationModule
+from tta.candidates import Candidates
 from tta.distributed import (
     any_of_all,
     batch_of_all,
@@ -102,6 +104,7 @@ def work(folder: Path) -> None:
     torch.save(
         {
             "verdicts": [output["verdict"] for output in recorder.outputs],
+            "modes": [output["mode"] for output in recorder.outputs],
             "statistics": [output["statistics"] for output in recorder.outputs],
             "skipped": [output["skipped"] for output in recorder.outputs],
             "resets": guard.resets,
@@ -144,6 +147,7 @@ def test_two_processes_act_alike_when_one_collapses(tmp_path: Path) -> None:
     assert done.returncode == _TOLD, done.stderr[-3000:]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first["verdicts"] == second["verdicts"]
+    assert first["modes"] == second["modes"]
     assert first["statistics"] == second["statistics"]
     assert first["resets"] == second["resets"]
     assert first["alarmed"] == second["alarmed"]
@@ -204,5 +208,83 @@ def test_what_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
             AdaptationModule(create_method(method, Features(), num_classes=3), 64).on_fit_start()
 
 
+class Choices(torch.utils.data.IterableDataset[dict[str, Any]]):
+    """What a process gets of batches in which one class follows another, under a shift in turns."""
+
+    def __iter__(self) -> Any:
+        rank, size = place()
+        for index in range(36):
+            mix = tuple(float(c == index // 6 % 3) for c in range(3)) if index > 11 else None
+            batch = batches(index + 1, mix or (1 / 3, 1 / 3, 1 / 3))[index]
+            batch["image"] = batch["image"] * (4 if index % 8 > 3 else 1)
+            yield {key: value[rank::size] for key, value in batch.items()}
+
+
+class SpoilOne(Callback):
+    """What one process alone says of an image is no number."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if index == 20 and trainer.global_rank == 1:
+            outputs["logits"][0] = float("nan")
+
+
+def choose(folder: Path) -> None:
+    """What each process does where there is a choice of statistics."""
+    torch.manual_seed(0)
+    network = small_network(classes=3)
+    method = create_method("tent", network, num_classes=3, lr=1e-2, normalization="auto")
+    images, labels = batches(1)[0]["image"], batches(1)[0]["label"]
+    with torch.no_grad():
+        features = method.source(images).features
+    groups = [features[labels == label] for label in range(3)]
+    source = Reference(
+        torch.stack([own.mean(0) for own in groups]), torch.stack([own.var(0) for own in groups])
+    )
+    guard, recorder = CollapseGuard(CLASSES, reference=source), Recorder()
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        strategy="ddp",
+        devices=2,
+        callbacks=[SpoilOne(), guard, recorder],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = AdaptationModule(method, batch_size=64, candidates=Candidates(method))
+    trainer.fit(module, torch.utils.data.DataLoader(Choices(), batch_size=None))
+    said = ("verdict", "mode", "choice", "statistics", "looked", "leads", "served_by", "stands_for")
+    torch.save(
+        {
+            "said": [{key: output[key] for key in said} for output in recorder.outputs],
+            "shares": [output.get("shares") for output in recorder.outputs],
+            "trusted": guard.experts.trusted,
+            "divergences": guard.experts.divergences,
+            "memory": str(guard.memory),
+            "marginal": guard._marginal,
+            "finite": [bool(output["logits"].isfinite().all()) for output in recorder.outputs],
+        },
+        folder / f"{place()[0]}.pt",
+    )
+
+
+def test_two_processes_trust_alike_and_go_on_where_one_has_no_numbers(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.test_distributed", str(tmp_path), "choose"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    for key in ("said", "shares", "trusted", "divergences", "memory"):
+        assert first[key] == second[key], key
+    assert torch.equal(first["marginal"], second["marginal"])
+    assert len(first["said"]) == 36
+    assert first["said"][20]["verdict"] == "ALARM"
+    assert all(first["finite"] + second["finite"])
+
+
 if __name__ == "__main__":
-    work(Path(sys.argv[1]))
+    (choose if sys.argv[2:] else work)(Path(sys.argv[1]))

@@ -128,15 +128,27 @@ def test_adaptation_leaves_predictions_trace_events_and_state(source: Path, tmp_
     trace = rows(tmp_path / "trace.csv")
     # The short last batch is no business of the adapted model alone.
     assert {row["served_by"] for row in predictions[-52:]} <= {"control", "source", "mixture"}
-    assert list(trace[0])[:7] == ["batch", "J", "R", "drift", "entropy", "loss", "verdict"]
-    assert list(trace[0])[-9:-5] == ["checked", "skipped", "choice", "served_by"]
+    assert not trace[-1]["share_adapted"]
+    shown = ["batch", "J", "R", "drift", "entropy", "loss", "verdict", "mode"]
+    assert list(trace[0])[:8] == shown
+    handled = ["looked", "stands_for", "leads", "choice", "skipped", "served_by"]
+    assert list(trace[0])[-11:-5] == handled
+    modes = {"adapting", "hedging", "holding", "resting", "frozen"}
+    assert {row["mode"] for row in trace} <= modes
+    assert all(row["verdict"] != "OK" or row["mode"] == "adapting" for row in trace)
     for row in trace:  # whoever answered the batch together is told with its share
         shares = [float(row[key]) for key in row if key.startswith("share_") and row[key]]
         assert sum(shares) == pytest.approx(1) if row["served_by"] == "mixture" else not shares
     assert len(trace) == 8
     assert any(row["R"] for row in trace)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
-    assert events[0]["event"] == "choice"  # of the statistics, on the first batch
+    changes = [event for event in events if event["event"] == "mode"]
+    ends = [row["mode"] for row in trace]
+    turned = [i for i, mode in enumerate(ends) if mode != ([*["adapting"], *ends])[i]]
+    assert [event["batch"] for event in changes] == turned
+    for event in changes:
+        assert event["mode"] == ends[event["batch"]]
+        assert sum(event["shares"].values()) == pytest.approx(1, abs=1e-3)
     for key in (
         "accuracy",
         "balanced_accuracy",

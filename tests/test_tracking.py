@@ -101,7 +101,9 @@ def test_a_source_is_followed_into_its_adaptation_and_no_secret_with_it(
         name: read_table(adapted, file, name)
         for name in ("events", "classes", "groups", "predictions")
     }
-    assert tables["events"][0]["event"] == "choice"
+    told = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    assert [row["event"] for row in tables["events"]] == [event["event"] for event in told]
+    assert "mode" in {row["event"] for row in tables["events"]}
     assert {row["class"]: row["sensitivity"] for row in tables["classes"]} == metrics["sensitivity"]
     assert [(row["split"], row["value"]) for row in tables["groups"]] == [("domain", "scanner_b")]
     assert len(tables["predictions"]) == 100

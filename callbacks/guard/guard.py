@@ -105,10 +105,12 @@ class CollapseGuard(Guard):
         adapted = self._adapted(outputs)
         skipped = skipped_by_all(outputs.get("skipped"), adapted.logits.device)
         finite, startled = self._glance(adapted)
-        due = self.schedule.due(self.batch) or startled or not finite
-        look = due and not self._spoilt(outputs, adapted)
-        asked = self._ask(pl_module, batch, whole=look or self.labelled is not None)
-        said = Said(pl_module, batch, asked)
+        # A control whose statistics move must see every batch, or it falls behind.
+        moves = getattr(pl_module, "control_moves", False)
+        due = self.schedule.due(self.batch) or startled or not finite or moves
+        spoilt = bool(due or skipped) and self._spoilt(outputs, adapted)
+        look, whole = due and not spoilt, (due or self.labelled is not None) and not spoilt
+        said = Said(pl_module, batch, {} if spoilt else self._ask(pl_module, batch, whole=whole))
         values, leads = self._look(adapted, said, skipped) if look else (None, None)
         if not finite:
             values = {**(values or {}), "non_finite": 1.0}
@@ -193,10 +195,11 @@ class CollapseGuard(Guard):
         chance = chance_drift(known / known.sum(), counts.sum().clamp(min=1))
         finite = torch.isfinite(adapted.logits).all().float()
         seen = torch.stack([finite, marginal_drift(counts, known), chance]).tolist()
-        if seen[0]:
+        whole = not any_of_all(not seen[0], adapted.logits.device)
+        if whole:  # for all processes alike
             self._marginal = torch.lerp(known, counts, _FOLLOWS)
         level = min(max(self.config.tuned.jump, seen[2] + _BY_MORE), _ALL)
-        return not any_of_all(not seen[0], adapted.logits.device), seen[1] > level
+        return whole, seen[1] > level
 
     def _spoilt(self, outputs: Mapping[str, Any], adapted: Prediction) -> bool:
         """Whether most images are broken in any process: they say nothing of the statistics."""

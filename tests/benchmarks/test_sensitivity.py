@@ -70,7 +70,7 @@ def test_only_guarded_runs_are_run_for_a_change(
             passes.append(config) or run(batches, config, checkpoint)
         ),
     )
-    changes = changes_of(Toy(), "guard")
+    changes = changes_of(Toy(), "guard.tuned")
     append = tables.append
 
     def append_until_killed(path: Path, *args: Any) -> None:
@@ -87,7 +87,9 @@ def test_only_guarded_runs_are_run_for_a_change(
     # method, and two guards; the second what cannot be read again, and the three that are left.
     assert len(passes) == (2 + 5 + 1 + 2) + (2 + 1 + 3)
     tried = [
-        (p.guard.options.decay, p.guard.options.patience) for p in passes if p.guard.kind == "on"
+        (p.guard.options.tuned.decay, p.guard.options.tuned.patience)
+        for p in passes
+        if p.guard.kind == "on"
     ]
     assert {(0.56, 2), (0.84, 2), (0.7, 1), (0.7, 3)} < set(tried)
     assert [line["cells"] for line in lines] == [1] * 4

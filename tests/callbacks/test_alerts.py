@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 import adapt
 from callbacks.alerts import AlertConfig, Alerts, alarm_of, post
 from callbacks.replay import ReplayConfig
-from tests.callbacks.test_guard import Harm, batches
-from tests.callbacks.test_guard import run as guarded
+from tests.callbacks.guard.test_guard import Harm, batches
+from tests.callbacks.guard.test_guard import run as guarded
 from tests.wandb_file import read_wandb
 from tta import entry
 from tta.config import describe
@@ -95,9 +95,9 @@ def test_a_guarded_stream_calls_the_command_with_each_alarm(tmp_path: Path) -> N
     assert {event["run"] for event in told} == {"ward 3"}
     first = told[0]
     assert first["correction"] == "slow"
-    assert first["evidence"]["ratio"] < 1
+    assert first["evidence"]["R"] < 1
     assert "half-way back to the source's" in first["message"]
-    assert sum(event["state"] == "FROZEN" for event in told) == int(guard.memory.frozen)
+    assert sum(event["state"] == "FROZEN" for event in told) == int(guard.memory.mode == "frozen")
 
 
 def test_an_answer_that_drips_in_takes_no_longer_than_the_limit() -> None:

@@ -3,20 +3,21 @@ up in its middle.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from callbacks.choice import Choice
-from callbacks.duty import Duty
-from callbacks.rest import Rest
 from lightning import Callback, LightningModule, Trainer
 
 import adapt
 from callbacks import CollapseGuard
+from callbacks.guard.experts import Experts
+from callbacks.guard.schedule import Schedule
 from datamodules import StreamLoader, create_stream
-from tests.callbacks.test_guard import Recorder
+from tests.callbacks.guard.test_guard import Recorder
 from tests.conftest import ACCELERATOR, QUICK
 from tta.adaptation import AdaptationModule
 from tta.candidates import Candidates
@@ -45,9 +46,9 @@ class At(Callback):
 
 def put_corrected_in_use(guard: CollapseGuard, module: AdaptationModule) -> None:
     """Corrected statistics are in use, and no look comes for a while."""
-    guard.choice.current = "corrected"
+    guard.experts.working = "corrected"
     module.use("corrected")
-    guard.duty = Duty(12, 12, 0)
+    guard.schedule = Schedule(next_look=12)
 
 
 class Spoilt:
@@ -111,7 +112,8 @@ def test_a_pixel_out_of_all_bounds_is_an_event_and_spoils_nothing(
     _, clean, _ = run(source, *words)
     _, guard, outputs = run(source, *words, spoil=spoil)
     assert all(output["logits"].isfinite().all() for output in outputs)
-    assert guard.choice.evidence == pytest.approx(clean.choice.evidence, abs=0.05)
+    assert guard.experts.divergences == pytest.approx(clean.experts.divergences, abs=0.05)
+    assert guard.experts.trusted.keys() == clean.experts.trusted.keys()
     [event] = [
         event
         for output in outputs
@@ -140,7 +142,7 @@ def test_batches_of_broken_images_say_nothing_of_the_statistics(source: Path) ->
 
     _, guard, outputs = run(source, spoil=spoil, count=5)
     assert [output["skipped"] for output in outputs] == ["broken_image"] * 3 + [None] * 2
-    assert guard.choice.looks == 2, "the first three tell nothing"
+    assert guard.experts.looks == 2, "the first three tell nothing"
     assert all(alarm >= 3 for alarm in guard.alarmed)
     assert all(output["logits"].isfinite().all() for output in outputs)
 
@@ -152,42 +154,62 @@ def test_a_batch_that_batch_statistics_cannot_predict_is_no_reason_to_leave_them
 
     def without(twins: Candidates, *args: Any) -> dict[str, Any]:
         said = predict(twins, *args)
-        return (
-            {name: value for name, value in said.items() if name != "batch"}
-            if twins.batches == 6
-            else said
-        )
+        return {
+            name: value for name, value in said.items() if twins.batches != 6 or name != "batch"
+        }
 
     monkeypatch.setattr(Candidates, "predict", without)
-    monkeypatch.setattr(
-        Choice, "preferred", lambda choice, names: "batch" if "batch" in names else "source"
-    )
-    look = At(5, lambda guard, module: setattr(guard, "duty", Duty(5, 5, 0)))
-    _, guard, outputs = run(
-        source,
-        "guard.alarm_lead=1000",
-        "guard.alarm_doubt=1000",
-        "guard.longest=1",
-        count=7,
-        also=look,
-    )
+    monkeypatch.setattr(Experts, "best_to_adapt", lambda experts: "batch")
+    look = At(5, lambda guard, module: setattr(guard, "schedule", Schedule(5)))
+    _, guard, outputs = run(source, "guard.tuned.longest=1", count=7, also=look)
     assert [output["choice"] for output in outputs] == ["batch"] * 7
     assert guard.resets == []
+    assert all(output["logits"].isfinite().all() for output in outputs)
 
 
-def test_a_change_of_statistics_ends_what_was_measured_under_the_old_ones(source: Path) -> None:
-    def change(guard: CollapseGuard, module: AdaptationModule) -> None:
-        guard.rest = Rest(left=4, sound=1, shift=torch.tensor([1.0, -1.0, 0.0, 0.0]))
-        guard._use(module, "corrected", others=True)
-        assert (guard.rest.left, guard.rest.sound, guard.rest.shift) == (4, 0, None)
+class Leading:
+    """Makes statistics lead from a batch on, and look at every batch."""
 
-    run(source, count=4, also=At(2, change))
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, leads: dict[int, tuple[str, str]]) -> None:
+        def now(experts: Experts) -> tuple[str, str]:
+            return leads[max(look for look in leads if look <= experts.looks - 1)]
+
+        monkeypatch.setattr(Experts, "leads", lambda experts: now(experts)[0])
+        monkeypatch.setattr(Experts, "best_to_adapt", lambda experts: "batch")
+        monkeypatch.setattr(
+            Experts,
+            "trusted",
+            property(lambda experts: {now(experts)[1]: 1.0} if experts.looks else {}),
+        )
+
+
+def test_a_change_of_statistics_ends_what_was_measured_under_the_old_ones(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Experts, "leads", lambda experts: "adapted leads")
+    monkeypatch.setattr(
+        Experts, "best_to_adapt", lambda experts: "batch" if experts.looks < 5 else "corrected"
+    )
+    kept: list[Any] = []
+
+    class Kept(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+            guard = next(c for c in trainer.callbacks if isinstance(c, CollapseGuard))  # type: ignore[attr-defined]
+            kept.append((dict(guard.memory.sums), guard.memory.peak, guard.health._counts))
+
+    module, _, outputs = run(source, "guard.tuned.longest=1", count=7, also=Kept())
+    assert [output["choice"] for output in outputs] == ["batch"] * 5 + ["corrected"] * 2
+    assert module.twins is not None
+    assert module.twins.current == "corrected"
+    assert kept[3][2] is not None
+    assert kept[4][2] is None, "the comparison starts afresh"
+    assert kept[5][2].sum() == 2 * 32
 
 
 def test_an_episode_starts_from_the_source_while_updates_rest_as_well(source: Path) -> None:
     def rest(guard: CollapseGuard, module: AdaptationModule) -> None:
         assert module.has_learned
-        guard.rest = Rest(left=4)
+        guard.memory = replace(guard.memory, mode="resting", resting=4)
         module.pause(True)
 
     module, _, _ = run(source, "method.episodic=true", "method.lr=0.1", count=3, also=At(2, rest))
@@ -195,57 +217,84 @@ def test_an_episode_starts_from_the_source_while_updates_rest_as_well(source: Pa
         assert torch.equal(value, module.method._source[name])
 
 
-def test_nor_are_they_asked_to_serve_along(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_nor_do_corrected_statistics_take_them_in_to_serve_along(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    predict = Candidates.predict
 
-    def along(guard: CollapseGuard, module: Any, batch: Any) -> dict[str, Any]:
-        asked.append(guard.batch)
-        return {}
+    def counted(twins: Candidates, *args: Any) -> dict[str, Any]:
+        asked.append(now[0])
+        return predict(twins, *args)
 
     def spoil(index: int, batch: dict[str, Any]) -> None:
+        now[0] = index
         if index == 4:
             batch["image"][:20] = float("nan")
 
-    monkeypatch.setattr(CollapseGuard, "_along", along)
-    monkeypatch.setattr(CollapseGuard, "_hurry", lambda guard, counts: None)
-    _, _, outputs = run(
-        source,
-        spoil=spoil,
-        count=6,
-        also=At(3, lambda guard, module: setattr(guard, "duty", Duty(12, 12, 0))),
-    )
-    assert asked == [3, 5]
+    now = [0]
+    monkeypatch.setattr(Candidates, "predict", counted)
+    monkeypatch.setattr(CollapseGuard, "_glance", lambda guard, adapted: (True, False))
+    monkeypatch.setattr(Experts, "leads", lambda experts: "none leads")
+    even = {"source": 1 / 3, "batch": 1 / 3, "corrected": 1 / 3}
+    monkeypatch.setattr(Experts, "trusted", property(lambda experts: even if experts.looks else {}))
+    wait = At(3, lambda guard, module: setattr(guard, "schedule", Schedule(12)))
+    _, _, outputs = run(source, spoil=spoil, count=6, also=wait)
+    assert [output["served_by"] for output in outputs[:4]] == ["mixture"] * 4
     assert (outputs[4]["skipped"], outputs[4]["served_by"]) == ("broken_image", "control")
     assert outputs[4]["logits"].isfinite().all()
+    assert outputs[5]["served_by"] == "mixture"
+    assert 4 not in asked
 
 
-@pytest.mark.parametrize(("method", "resets"), [("norm", []), ("tent", [4])])
-def test_back_to_the_source_is_a_reset_where_something_was_learned(
-    source: Path, method: str, resets: list[int]
+@pytest.mark.parametrize("method", ["norm", "tent"])
+def test_where_the_source_leads_it_serves_and_what_was_learned_waits(
+    source: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def go_back(guard: CollapseGuard, module: AdaptationModule) -> None:
-        guard._use(module, "source", others=True)
-        assert guard.holding
-        assert guard.resets == resets
-        event = guard._choice_event(
-            "choice", "evidence", "The source statistics suit the stream best."
-        )
-        assert ("what was learned is undone" in event["message"]) == bool(resets)
+    Leading(
+        monkeypatch,
+        {
+            0: ("adapted leads", "batch"),
+            4: ("source leads", "source"),
+            6: ("adapted leads", "batch"),
+        },
+    )
+    states: list[dict[str, torch.Tensor]] = []
 
-    run(source, f"method={method}", count=5, also=At(4, go_back))
+    class States(Callback):
+        def on_train_batch_end(self, trainer: Trainer, module: Any, *args: Any) -> None:
+            state = module.method.adapted_state()
+            states.append({name: value.clone() for name, value in state.items()})
+
+    _, guard, outputs = run(
+        source, f"method={method}", "guard.tuned.longest=1", count=9, also=States()
+    )
+    modes = ["adapting"] * 4 + ["holding"] * 2 + ["adapting"] * 3
+    assert [output["mode"] for output in outputs] == modes
+    assert {output["served_by"] for output in outputs[4:6]} == {"source"}
+    assert {output["verdict"] for output in outputs[4:6]} == {"WATCH"}
+    same = [all(torch.equal(a[k], b[k]) for k in a) for a, b in pairwise(states)]
+    assert all(same[4:6]), "updates wait"
+    assert method == "norm" or not any(same[:4] + same[7:])
+    assert guard.resets == []
 
 
-def test_a_control_whose_statistics_move_sees_what_the_adapted_model_sees(source: Path) -> None:
+@pytest.mark.parametrize(("longest", "looks"), [(1, 10), (32, 4)])
+def test_a_control_whose_statistics_move_sees_what_the_adapted_model_sees(
+    source: Path, longest: int, looks: int
+) -> None:
     _, _, outputs = run(
-        source, "method.normalization=robust", "method.optimizer=sgd", "method.lr=1e-7", count=15
+        source,
+        "method.normalization=robust",
+        "method.optimizer=sgd",
+        "method.lr=1e-7",
+        f"guard.tuned.longest={longest}",
+        count=15,
     )
-    found = [output["statistics"] for output in outputs if output["statistics"]["R"] is not None]
-    assert len(found) > 10
+    found = [output["statistics"] for output in outputs if output["statistics"].get("R")]
+    assert len(found) > looks
     assert all(row["R"] == pytest.approx(1, abs=1e-3) and row["drift"] == 0 for row in found)
-    corrections = {event.get("correction") for output in outputs for event in output["events"]}
-    assert corrections <= {None, "statistics", "hedge"}, (
-        "of the statistics in use there may be doubt, of the model none"
-    )
+    assert not [e for output in outputs for e in output["events"] if e["event"] == "correction"]
 
 
 class SaveAt(At):
@@ -263,7 +312,7 @@ class SaveAt(At):
 def test_a_run_that_is_taken_up_goes_on_under_the_statistics_in_use(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(CollapseGuard, "_hurry", lambda guard, counts: None)
+    monkeypatch.setattr(CollapseGuard, "_glance", lambda guard, adapted: (True, False))
     _, _, expected = run(source, count=12, also=SaveAt(tmp_path / "mid.ckpt"))
     _, guard, outputs = run(source, count=12, ckpt_path=tmp_path / "mid.ckpt", weights_only=False)
     assert guard.batch == 12

@@ -16,7 +16,7 @@ import adapt
 from callbacks import GUARDS, POLICIES, CollapseGuard, PolicyGuard, create_guard
 from callbacks.guard import NoGuardConfig
 from callbacks.policies.base import RESET, Action, Policy, Ruling
-from tests.callbacks.test_guard import Features, Harm, Recorder, batches, step
+from tests.callbacks.guard.test_guard import Features, Harm, Recorder, batches, step
 from tests.conftest import ACCELERATOR, QUICK
 from tests.methods.test_methods import created, images
 from tta.adaptation import AdaptationModule

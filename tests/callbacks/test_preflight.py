@@ -11,17 +11,25 @@ import pytest
 import torch
 
 import adapt
+from callbacks import GuardConfig
 from callbacks.preflight import EXIT, Preflight, View, advise, preflight
 from datamodules import StreamLoader, create_stream
 from tests.conftest import QUICK
 from tta.checkpoint import SourceCheckpoint
 from tta.errors import InputError
 
+PHANTOM = ["round", "elongated", "granular", "lobulated"]
 NAMES, EVEN = ["a", "b"], torch.tensor([0.5, 0.5])
 Capture = pytest.CaptureFixture[str]
 
 
-def look(source: Path, *words: str, images: int = 256, broken: int = 0) -> Preflight:
+def look(
+    source: Path,
+    *words: str,
+    images: int = 256,
+    broken: int = 0,
+    guard: GuardConfig | None = None,
+) -> Preflight:
     """Looks at the phantom, the first pixels of each batch's first images broken."""
     config = adapt.configure([f"source={source}", *QUICK, *words])
     checkpoint = SourceCheckpoint.load(source)
@@ -35,7 +43,7 @@ def look(source: Path, *words: str, images: int = 256, broken: int = 0) -> Prefl
             batch["image"][:broken, 0, 0, 0] = math.nan
             yield batch
 
-    return preflight(checkpoint, batches(), images)
+    return preflight(checkpoint, batches(), images, guard=guard)
 
 
 def view(**changes: Any) -> View:
@@ -44,7 +52,7 @@ def view(**changes: Any) -> View:
 
 def told(source: View, images: int = 256, broken: int = 0, **others: View) -> tuple[str, str]:
     views = {"source": source, **others}
-    chosen = max(views, key=lambda name: views[name].evidence)
+    chosen = max(views, key=lambda name: views[name].share)
     advice, reasons = advise(views, chosen, images, broken, NAMES, EVEN)
     return advice, " ".join(reasons)
 
@@ -62,7 +70,7 @@ def test_abroad_it_is_worth_it_and_with_few_or_broken_images_worth_care(source: 
     assert found.statistics != "source"
     assert (
         not found.views["source"].fits
-        or found.views["source"].evidence < found.views[found.statistics].evidence
+        or found.views["source"].share < found.views[found.statistics].share
     )
     few = look(source, "shift=contrast", "shift.severity=5", "stream.batch_size=8", images=8)
     assert (few.advice, few.images) == ("adapt carefully", 8)
@@ -106,8 +114,8 @@ def test_no_image_is_refused(source: Path) -> None:
 
 @pytest.mark.parametrize("images", [3, 256])
 def test_where_one_class_is_predicted_nobody_knows_whether_classes_merge(images: int) -> None:
-    single = view(separation=None, marginal=[1.0, 0.0], drift=0.5, unsure=0.2, evidence=0.1)
-    advice, reasons = told(single, images=images, batch=view())
+    single = view(separation=None, marginal=[1.0, 0.0], drift=0.5, unsure=0.2, share=0.1)
+    advice, reasons = told(single, images=images, batch=view(share=0.9))
     assert advice == "adapt carefully"
     assert "J is undefined" in reasons
     assert "100% of the images are predicted as a" in reasons
@@ -123,31 +131,47 @@ def test_one_image_is_too_little_to_say_that_classes_merge(source: Path) -> None
 
 def test_what_views_come_to() -> None:
     assert told(view()) == ("do not adapt", told(view())[1])
-    lost = view(separation=0.05, unsure=0.9, evidence=-1.0)
-    assert told(lost, batch=dataclasses.replace(lost, evidence=-0.5))[0] == "do not adapt"
-    assert told(lost, batch=view())[0] == "adapt"
-    assert "J is 100%" in told(lost, batch=view())[1]
-    assert told(lost, images=20, batch=view())[0] == "adapt carefully"
-    assert told(view(), batch=view(evidence=1.1)) == (
-        "adapt carefully",
-        told(view(), batch=view(evidence=1.1))[1],
-    )
+    assert told(view(share=0.6), batch=view(share=0.4))[0] == "do not adapt"
+    lost, other = view(separation=0.05, unsure=0.9, share=0.1), view(share=0.9)
+    assert told(lost, batch=dataclasses.replace(lost, share=0.9))[0] == "do not adapt"
+    assert told(lost, batch=other)[0] == "adapt"
+    assert "J is 100%" in told(lost, batch=other)[1]
+    assert told(lost, images=20, batch=other)[0] == "adapt carefully"
+    near = told(view(share=0.3), batch=view(share=0.7))
+    assert near[0] == "adapt carefully"
+    assert "there is little to gain, by batch statistics" in near[1]
     assert (
-        told(view(drift=0.4), batch=view(evidence=1.5))[0] == "adapt"
+        told(view(drift=0.4, share=0.02), batch=view(share=0.98))[0] == "adapt"
     )  # sure and apart, but of the wrong answers
-    skewed = view(marginal=[0.9, 0.1], drift=0.4, evidence=0.9)
-    advice, reasons = told(lost, batch=view(), corrected=skewed)
+    skewed = view(marginal=[0.9, 0.1], drift=0.4, share=0.3)
+    advice, reasons = told(lost, batch=view(share=0.6), corrected=skewed)
     assert advice == "adapt carefully"
     assert "90% of the images are predicted as a" in reasons
+    hardly = dataclasses.replace(skewed, share=0.04)
+    assert told(lost, batch=view(share=0.86), corrected=hardly)[0] == "adapt"
     assert (
-        told(view(separation=0.4), batch=view(evidence=0.5))[0] == "adapt carefully"
+        told(view(separation=0.4, share=0.7), batch=view(share=0.3))[0] == "adapt carefully"
     )  # a shift that nothing takes away
     # Classes that lie so close are a strong shift's, or a single one's.
-    assert told(lost, batch=view(separation=0.45))[0] == "adapt"
-    advice, reasons = told(lost, batch=view(separation=0.35))
+    assert told(lost, batch=view(separation=0.45, share=0.9))[0] == "adapt"
+    advice, reasons = told(lost, batch=view(separation=0.35, share=0.9))
     assert advice == "adapt carefully"
     assert "hardly more than one of them" in reasons
     assert told(view(), images=10, broken=10)[0] == "do not adapt"
+
+
+def test_what_the_site_knows_of_its_stream_counts(source: Path) -> None:
+    words = ("stream=prevalence", "stream.prevalence=[.05,.05,.85,.05]", "data.target=scanner_b")
+    free = look(source, *words)
+    assert sum(view.share for view in free.views.values()) == pytest.approx(1)
+    most = free.views["batch"].marginal
+    bound = {name: [0.0, 0.01] for name, share in zip(PHANTOM, most, strict=True) if share > 0.2}
+    assert 0 < len(bound) < 4
+    held = look(source, *words, guard=GuardConfig(prevalence=bound))
+    worst = max(
+        held.views, key=lambda name: sum(held.views[name].marginal[PHANTOM.index(c)] for c in bound)
+    )
+    assert held.views[worst].share <= free.views[worst].share
 
 
 def test_the_program_prints_and_exits_by_its_advice(

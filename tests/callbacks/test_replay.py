@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from callbacks.judge import cell_of, statistics_of, trace_of
-from callbacks.verdict import Statistics
 from lightning import Trainer
 
 from callbacks import CollapseGuard, GuardConfig, TraceWriter
+from callbacks.records import cell_of
 from callbacks.replay import main, read_trace, replay
-from tests.callbacks.test_guard import Harm, batches, run
+from tests.callbacks.guard.test_guard import Harm, batches, run
 from tests.conftest import ACCELERATOR
 from tests.test_programs import run_adapt
 
@@ -36,15 +35,22 @@ def recorded(
 
 
 @pytest.mark.parametrize(
-    "config", [GuardConfig(), GuardConfig(watch_ratio=0.95, ladder=["slow", "reset"], window=9)]
+    "config",
+    [
+        GuardConfig(),
+        GuardConfig(levels={"R": 0.05}, ladder=["slow", "reset"], window=9),
+        GuardConfig(limits={"R": 0.02, "drift": 0.01}, ladder=["slow", "freeze"]),
+    ],
 )
 def test_a_replayed_verdict_equals_the_live_one(tmp_path: Path, config: GuardConfig) -> None:
     guard, outputs = recorded(tmp_path, config)
     judged = replay(read_trace(tmp_path / "trace.csv"), config)
-    assert [verdict.state for verdict, _ in judged] == [output["verdict"] for output in outputs]
+    states = [decision.verdict.state for decision in judged]
+    assert states == [output["verdict"] for output in outputs]
+    assert [decision.memory.mode for decision in judged] == [output["mode"] for output in outputs]
     assert guard.alarms > 1
     live = [event for output in outputs for event in output["events"]]
-    assert [rung for _, rung in judged if rung] == [
+    assert [decision.correction for decision in judged if decision.correction] == [
         event["correction"] for event in live if event["event"] == "correction"
     ]
     reasons = [
@@ -52,21 +58,13 @@ def test_a_replayed_verdict_equals_the_live_one(tmp_path: Path, config: GuardCon
         for event in live
         if event["event"] == "verdict" and event["state"] == "ALARM"
     ]
-    assert [verdict.message for verdict, rung in judged if rung] == reasons
+    said = [decision.verdict.message for decision in judged if decision.correction]
+    assert said == reasons
 
 
-def test_statistics_survive_the_file_bit_for_bit() -> None:
-    for statistics in (
-        Statistics(),
-        Statistics(0.1, 1 / 3, 1e-17, ("a, b", 'quote"'), True),
-        Statistics(drift=float("inf")),
-        Statistics(drift=0.05, stands_for=4),
-    ):
-        cells = {
-            key: str("" if (v := cell_of(value)) is None else v)
-            for key, value in trace_of(statistics).items()
-        }
-        assert statistics_of(cells) == statistics
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-17, 0.0, float("inf"), 123456.7890123])
+def test_numbers_survive_the_file_bit_for_bit(value: float) -> None:
+    assert float(str(cell_of(value))) == value
 
 
 def test_the_program_compares_writes_and_exits_0(tmp_path: Path, capsys: Capture) -> None:
@@ -80,8 +78,9 @@ def test_the_program_compares_writes_and_exits_0(tmp_path: Path, capsys: Capture
         main(
             [
                 str(tmp_path / "trace.csv"),
-                "guard.alarm_shortfall=100",
-                "guard.watch_ratio=0.8",
+                "guard.limits.R=100",
+                "guard.limits.drift=100",
+                "guard.levels.R=0.2",
                 f"output={out}",
             ]
         )
@@ -98,8 +97,8 @@ def test_the_program_compares_writes_and_exits_0(tmp_path: Path, capsys: Capture
 
 
 def test_settings_start_from_the_runs(tmp_path: Path, capsys: Capture) -> None:
-    recorded(tmp_path, GuardConfig(watch_ratio=0.95))
-    (tmp_path / "config.yaml").write_text("guard:\n  kind: 'on'\n  watch_ratio: 0.95\n")
+    recorded(tmp_path, GuardConfig(levels={"R": 0.05}))
+    (tmp_path / "config.yaml").write_text("guard:\n  kind: 'on'\n  levels:\n    R: 0.05\n")
     assert main([str(tmp_path)]) == 0
     assert "0 of 40 verdicts differ." in capsys.readouterr().out
 
@@ -111,7 +110,7 @@ def test_a_run_of_the_program_replays_to_its_own_verdicts(
     assert main([str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "0 of 24 verdicts differ." in shown
-    assert main([str(tmp_path), "guard.watch_drift=0.01"]) == 0
+    assert main([str(tmp_path), "guard.levels.drift=0.01"]) == 0
     assert main([str(tmp_path), "source=absent"]) == 2
     sweep = tmp_path / "lr=1"
     sweep.mkdir()
@@ -121,20 +120,49 @@ def test_a_run_of_the_program_replays_to_its_own_verdicts(
 
 
 @pytest.mark.parametrize(
+    ("words", "modes"),
+    [
+        (["data.target=scanner_b", "method.lr=1e-3"], {"adapting"}),
+        (["data.target=scanner_a", "guard.tuned.alone=1", "guard.tuned.looks=1"], {"hedging"}),
+        (["shift=contrast", "shift.severity=5", "stream=blocks"], set()),
+        (["method.lr=.3", "guard.limits.drift=.01"], {"resting"}),
+        (["method.lr=.3", "guard.limits.drift=.01", "guard.ladder=[freeze]"], {"frozen"}),
+        (["data.target=scanner_a", "guard.tuned.sharpness=20", "method=tent"], {"holding"}),
+    ],
+)
+def test_no_verdict_of_a_real_run_differs_in_any_mode(
+    source: Path, tmp_path: Path, capsys: Capture, words: list[str], modes: set[str]
+) -> None:
+    run_adapt(source, tmp_path, "method=tent", "stream.batch_size=32", "stream.passes=2", *words)
+    rows = read_trace(tmp_path / "trace.csv")
+    found = {row["mode"] for row in rows}
+    assert modes <= found, found
+    assert main([str(tmp_path)]) == 0
+    assert f"0 of {len(rows)} verdicts differ." in capsys.readouterr().out
+    out = tmp_path / "replayed.csv"
+    assert main([str(tmp_path), f"output={out}"]) == 0
+    with out.open(newline="") as file:
+        again = list(csv.DictReader(file))
+    assert [row["mode"] for row in again] == [row["mode"] for row in rows]
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "name one trace"),
         (["absent.csv"], "cannot be read"),
-        (["{}", "guard.decay=0.5"], "guard.decay changes what is measured"),
-        (["{}", "guard.watch_ratios=0.5"], "watch_ratio"),
-        (["{}", "guard.watch_ratio=-1"], "must not be negative"),
+        (["{}", "guard.tuned.decay=0.5"], "guard.tuned changes what is measured"),
+        (["{}", "guard.order=mixed"], "guard.order changes what is measured"),
+        (["{}", "guard.limit.R=0.5"], "did you mean limits"),
+        (["{}", "guard.limits.ratio=0.5"], "unknown signal 'ratio'"),
+        (["{}", "guard.levels.R=-1"], "must not be negative"),
         (["{}/old.csv"], "lacks the columns"),
         (["{}/bad.csv"], "is not a trace"),
         (["{}/later.csv"], "begins at batch 9"),
         (["{}/empty.csv"], "holds no batch"),
         (["{}", "guard=periodic"], "by the guard that judged it"),
         (["{}", "guard=off"], "by the guard that judged it"),
-        (["{}", "guard.watch_ratio=.nan"], "is not a number"),
+        (["{}", "guard.limits.R=.nan"], "is not a number"),
         (["{}", "guard.ladder=reset"], "is a list: write guard.ladder=["),
     ],
 )
@@ -142,12 +170,13 @@ def test_refusals_are_one_sentence(
     tmp_path: Path, capsys: Capture, words: list[str], message: str
 ) -> None:
     head = "batch,J,R,drift,entropy,loss,verdict"
-    rest = "vanished,non_finite,lead,doubt,lean,mirror,disagreement,rank,stands_for,choice"
+    rest = "mode,non_finite,vanished,gain,looked,stands_for,leads,choice"
+    row = "1,1,0,1,,OK,adapting,0,0,,1,1,,"
     (tmp_path / "old.csv").write_text(f"{head}\n0,1,1,0,1,,OK\n")
     (tmp_path / "empty.csv").write_text(f"{head},{rest}\n")
-    (tmp_path / "later.csv").write_text(f"{head},{rest}\n9,1,1,0,1,,OK,,0,,,,,,,1,\n")
-    (tmp_path / "bad.csv").write_text(f"{head},{rest}\n0,one,1,0,1,,OK,,0,,,,,,,1,\n")
-    (tmp_path / "trace.csv").write_text(f"{head},{rest}\n0,1,1,0,1,,OK,,0,,,,,,,1,\n")
+    (tmp_path / "later.csv").write_text(f"{head},{rest}\n9,{row}\n")
+    (tmp_path / "bad.csv").write_text(f"{head},{rest}\n0,1,one{row[3:]}\n")
+    (tmp_path / "trace.csv").write_text(f"{head},{rest}\n0,{row}\n")
     assert main([word.format(tmp_path) for word in words]) == 2
     assert message in capsys.readouterr().err
     assert main(["--help"]) == 0

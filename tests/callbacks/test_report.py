@@ -101,9 +101,10 @@ def test_a_guarded_run_has_every_part(source: Path, tmp_path: Path) -> None:
         "data.target=[scanner_b,scanner_c]",
     ]
     words += [
-        "guard.watch_ratio=1.2",
-        "guard.watch_drift=0",
-        "guard.alarm_shortfall=0.3",
+        "guard.levels.R=0",
+        "guard.limits.R=0.001",
+        "guard.levels.drift=0",
+        "guard.limits.drift=0.001",
     ]  # alarms before long
     text, reader = report(source, tmp_path / "with", *words, "data.subgroups=[domain]")
     assert reader.titles == [*ALWAYS, *LABELLED, *END]

@@ -1,0 +1,151 @@
+"""What the guard watches for: each signal by hand, and what of it speaks against the model."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from callbacks.guard.evidence import Reference, Seen, divergence
+from callbacks.guard.signals import BY_NAME, SIGNALS, Compared, Course, measured
+from callbacks.records import TRACE_COLUMNS
+from tta.separation import ClassMoments
+
+SOURCE = Reference(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.ones(2, 2))
+
+
+def moments(apart: float, scatter: float = 40.0, count: float = 20.0) -> ClassMoments:
+    """Two classes whose means lie so far apart."""
+    mean = torch.tensor([[0.0, 0.0], [apart, 0.0]])
+    return ClassMoments(torch.full((2,), count), mean, torch.full((2,), scatter))
+
+
+def seen(apart: float) -> Seen:
+    mean = torch.tensor([[0.0, 0.0], [apart, 0.0]])
+    return Seen(torch.full((2,), 20.0), mean, mean.square() + 1, torch.full((2,), 20.0))
+
+
+def both(**more: Any) -> Compared:
+    given: dict[str, Any] = {
+        "adapted": moments(1.0),
+        "control": moments(2.0),
+        "counts": torch.tensor([[30.0, 30.0], [45.0, 15.0]]),
+        "own": (seen(1.0), seen(1.5)),
+        "finite": torch.tensor(1.0),
+        "source": SOURCE,
+        "min_count": 8.0,
+        "prior": 8.0,
+    }
+    return Compared(**{**given, **more})
+
+
+def test_each_number_by_hand() -> None:
+    found = measured(both())
+    assert found["J"] == pytest.approx(1.0 / 2.0)  # squared distance over variance within
+    assert found["R"] == pytest.approx(1 / 4)
+    assert found["drift"] == pytest.approx(0.25)
+    assert found["vanished"] == 0
+    assert found["non_finite"] == 0
+    far = [divergence(seen(apart), SOURCE, 8.0).item() for apart in (1.0, 1.5)]
+    assert found["gain"] == pytest.approx(math.log(far[1] / far[0]), rel=1e-5)
+    assert found["gain"] is not None
+    assert found["gain"] < 0, "the adapted model is further from the source"
+    assert measured(both(finite=torch.tensor(0.0)))["non_finite"] == 1
+    lost = both(counts=torch.tensor([[60.0, 0.0], [30.0, 30.0]]))
+    assert measured(lost)["vanished"] == 1
+
+
+def test_what_cannot_be_told_is_none() -> None:
+    few = measured(both(adapted=moments(1.0, count=3.0), control=moments(2.0, count=3.0)))
+    assert few["J"] is None
+    assert few["R"] is None
+    assert measured(both(own=None))["gain"] is None
+    assert measured(both(source=None))["gain"] is None
+    assert measured(both(counts=torch.zeros(2, 2)))["drift"] is None
+    broken = measured(both(adapted=moments(math.nan)))
+    assert broken["R"] is None
+
+
+class Counted(TorchDispatchMode):
+    """Counts the values that are read back to the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.read += "_local_scalar_dense" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_all_are_read_back_at_once() -> None:
+    read: list[int] = []
+    original = Tensor.tolist
+
+    def tolist(value: Tensor) -> Any:
+        read.append(value.numel())
+        return original(value)
+
+    with pytest.MonkeyPatch.context() as patch, Counted() as counted:
+        patch.setattr(Tensor, "tolist", tolist)
+        measured(both())
+    assert read == [len(SIGNALS)]
+    assert counted.read <= len(SIGNALS), "the values of the one list, and none besides"
+
+
+@pytest.mark.parametrize(
+    ("values", "peak", "moved", "expected"),
+    [
+        ({"R": 0.9}, 1.0, None, 0.1),
+        ({"R": 1.2}, 1.5, None, -0.2),
+        ({"R": 1.2}, 1.5, True, 0.3),  # while predictions drift, R is held against its best
+        ({"R": 0.7}, 1.0, False, 0.0),  # clusters that loosen while predictions stay harm nobody
+        ({"R": 0.4}, 1.0, False, 0.6),  # unless they fall deep
+        ({"R": 1.1}, 1.0, False, -0.1),
+        ({"R": None}, 1.0, True, None),
+    ],
+)
+def test_a_fall_of_r(
+    values: dict[str, float | None], peak: float, moved: bool | None, expected: float | None
+) -> None:
+    assert BY_NAME["R"].against(Course(values, peak, moved)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"R": 0.9, "drift": 0.1, "gain": -0.2}, 0.1),
+        ({"R": 1.1, "drift": 0.1, "gain": -0.2}, -0.1),  # separation speaks for it
+        ({"R": 0.9, "drift": 0.1, "gain": 0.2}, -0.1),  # divergence does
+        ({"R": None, "drift": 0.1, "gain": 0.2}, None),
+        ({"R": 0.9, "drift": None, "gain": 0.2}, None),
+        ({"R": 0.9, "drift": 0.1, "gain": None}, None),
+        ({"R": 0.9, "drift": 0.1}, None),
+    ],
+)
+def test_what_was_learned_must_have_something_that_speaks_for_it(
+    values: dict[str, float | None], expected: float | None
+) -> None:
+    assert BY_NAME["gain"].against(Course(values)) == expected
+
+
+def plain() -> Iterator[str]:
+    yield from ("non_finite", "vanished", "drift")
+
+
+@pytest.mark.parametrize("name", plain())
+def test_others_speak_by_their_number(name: str) -> None:
+    assert BY_NAME[name].against(Course({name: 0.7})) == 0.7
+    assert BY_NAME[name].against(Course({name: None})) is None
+    assert BY_NAME[name].against(Course({})) is None
+
+
+def test_signals_are_columns_of_the_trace_and_their_messages_can_be_filled_in() -> None:
+    assert set(BY_NAME) <= set(TRACE_COLUMNS)
+    values = dict.fromkeys(BY_NAME, 0.5)
+    for signal in SIGNALS:
+        assert "{" not in signal.message.format(**values)
+        assert signal.limit is None or signal.message

@@ -548,7 +548,7 @@ def _with_calibration(
         trainer=config.trainer,
     )
     limits = levels_of(GuardConfig(), calibration).limits
-    shown = ", ".join(f"{name} {limits[name]:.2f}" for name in ("R", "drift", "gain"))
+    shown = ", ".join(f"{name} {limits[name]:.2f}" for name in ("R", "gain"))
     print(
         f"calibration on {calibration['streams']} streams, {calibration['healthy']} of them "
         f"healthy; limits of the signals: {shown}"

@@ -2,6 +2,7 @@
 far each candidate is to be believed.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,11 +24,13 @@ def levels_of(config: GuardConfig, calibration: Mapping[str, Any] | None) -> Lev
     """
     levels, limits = {}, {}
     for signal in SIGNALS:
-        if signal.limit is None:
+        if math.isinf(signal.level):
             continue
         name, known = signal.name, calibration if signal.calibrated else None
         level = calibrated(known, f"{name}.level", signal.level, config)
         levels[name] = config.levels.get(name, level)
+        if signal.limit is None:
+            continue
         known = None if name in config.levels else known
         limit = calibrated(known, f"{name}.limit", signal.limit, config)
         limits[name] = config.limits.get(name, limit)

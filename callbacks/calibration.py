@@ -212,12 +212,13 @@ def tails(traces: Sequence[Sequence[Values]]) -> dict[str, dict[str, float]]:
         largest = [_largest(trace, name, levels) for trace in traces]
         found[f"{name}.level"] = fit_tail([max(value, 0.0) for value in largest])
         levels = levels_of(GuardConfig(), {"batches": 1, "tails": found})
-    sums: dict[str, list[float]] = {name: [] for name in names}
+    alarming = [name for name in names if name in levels.limits]
+    sums: dict[str, list[float]] = {name: [] for name in alarming}
     for trace in traces:
-        memory, most = Memory(), dict.fromkeys(names, 0.0)
+        memory, most = Memory(), dict.fromkeys(alarming, 0.0)
         for values in trace:
             memory = summed(values, levels, memory, 1)
-            most = {name: max(most[name], memory.sums.get(name, 0.0)) for name in names}
+            most = {name: max(most[name], memory.sums.get(name, 0.0)) for name in alarming}
         for name, value in most.items():
             sums[name].append(value)
     return {**found, **{f"{name}.limit": fit_tail(values) for name, values in sums.items()}}

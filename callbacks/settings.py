@@ -1,5 +1,6 @@
 """Settings of the guard."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -26,7 +27,7 @@ class Tuned:
     """
 
     sharpness: float = option(2.0, "power of a ratio of divergences that trust grows by at a look")
-    looks: int = option(8, "looks that trust grows with at most")
+    looks: int = option(8, "looks of 64 images that trust grows with at most")
     memory: float = option(128.0, "images of a class that its past counts for at most")
     prior: float = option(8.0, "images by which a class is drawn to the source's")
     floor: float = option(0.02, "divergence below which differences are noise, nats per feature")
@@ -106,13 +107,16 @@ class GuardConfig:
                 raise InputError(
                     f"guard.ladder has an unknown correction {rung!r}: {closest(rung, CORRECTIONS)}"
                 )
-        deciding = {name: signal for name, signal in BY_NAME.items() if signal.limit is not None}
-        for option_name in ("levels", "limits"):
+        known = {
+            "levels": [name for name, signal in BY_NAME.items() if math.isfinite(signal.level)],
+            "limits": [name for name, signal in BY_NAME.items() if signal.limit is not None],
+        }
+        for option_name, names in known.items():
             for name, value in getattr(self, option_name).items():
-                if name not in deciding:
+                if name not in names:
                     raise InputError(
                         f"guard.{option_name} has an unknown signal {name!r}: "
-                        f"{closest(name, deciding)}"
+                        f"{closest(name, names)}"
                     )
                 if value < 0:
                     raise InputError(f"guard.{option_name}.{name} must not be negative")

@@ -118,7 +118,7 @@ def divergence(seen: Seen, source: Reference, prior: float) -> Tensor:
     return each.sum() / weight.sum().clamp(min=1e-6)
 
 
-def shares(votes: Mapping[str, float], looks: int) -> dict[str, float]:
+def shares(votes: Mapping[str, float], looks: float) -> dict[str, float]:
     """How much each model is trusted; sums to 1.
 
     Args:

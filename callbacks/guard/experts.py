@@ -20,10 +20,13 @@ from callbacks.guard.evidence import (
 )
 from callbacks.guard.modes import Trigger
 from callbacks.settings import Tuned
+from tta.distributed import total_of_all
 from tta.methods import Prediction
 
 #: What methods are published with: batch statistics, or whatever a method has for itself.
 HOMES = ("batch", "control")
+#: Images of a look: trust grows by what was seen, so that batches of any size tell alike.
+_LOOK = 64
 
 
 @runtime_checkable
@@ -57,7 +60,7 @@ class Experts:
     Attributes:
         divergences: of each, by name.
         impossible: share of each one's answers that must be wrong by the bounds.
-        looks: how many there were.
+        looks: how many there were, in batches of ``_LOOK`` images.
         working: the statistics under which the module adapts.
         pinned: who serves whatever the evidence says, as labels tell: a candidate, or ``adapted``;
             None: nobody.
@@ -76,7 +79,7 @@ class Experts:
         self.offsets, self.bounds = dict(offsets or {}), bounds
         self.divergences: dict[str, float] = {}
         self.impossible: dict[str, float] = {}
-        self.looks = 0
+        self.looks = 0.0
         self.working: str | None = None
         self.pinned: str | None = None
         self.barred: frozenset[str] = frozenset()
@@ -89,9 +92,11 @@ class Experts:
             said: predictions by name.
 
         Returns:
-            (2·K,) divergence and impossible share of each, on the device, for ``weigh``.
+            (1 + 2·K,) images of all processes, then divergence and impossible share of each, on the
+            device, for ``weigh``.
         """
-        numbers = []
+        whole = max(said.values(), key=lambda one: len(one.logits)).logits
+        numbers = [total_of_all(whole.new_tensor(len(whole), dtype=torch.float32))]
         for name, (logits, features) in said.items():
             past = self._seen.get(name)
             if past is None:
@@ -110,7 +115,8 @@ class Experts:
 
     def weigh(self, names: Sequence[str], numbers: Sequence[float]) -> None:
         """Take in the numbers of ``hear``, read back to the host."""
-        self.looks += 1
+        images, *numbers = numbers
+        self.looks += images / _LOOK
         self.divergences.update(zip(names, numbers[::2], strict=True))
         self.impossible.update(zip(names, numbers[1::2], strict=True))
         if self.working is None:

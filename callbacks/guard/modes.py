@@ -22,26 +22,12 @@ Mode = Literal["adapting", "hedging", "holding", "resting", "frozen"]
 #: an alarm, one too many, or the end of a rest.
 Trigger = Literal["adapted leads", "source leads", "none leads", "alarm", "last alarm", "rested"]
 
+_ALARMS: Mapping[Trigger, Mode] = {"alarm": "resting", "last alarm": "frozen"}
 #: Where each mode leads, by what happens; what is not listed leaves the mode as it is.
 TRANSITIONS: Mapping[Mode, Mapping[Trigger, Mode]] = {
-    "adapting": {
-        "source leads": "holding",
-        "none leads": "hedging",
-        "alarm": "resting",
-        "last alarm": "frozen",
-    },
-    "hedging": {
-        "adapted leads": "adapting",
-        "source leads": "holding",
-        "alarm": "resting",
-        "last alarm": "frozen",
-    },
-    "holding": {
-        "adapted leads": "adapting",
-        "none leads": "hedging",
-        "alarm": "resting",
-        "last alarm": "frozen",
-    },
+    "adapting": {"source leads": "holding", "none leads": "hedging", **_ALARMS},
+    "hedging": {"source leads": "holding", "adapted leads": "adapting", **_ALARMS},
+    "holding": {"none leads": "hedging", "adapted leads": "adapting", **_ALARMS},
     "resting": {"rested": "adapting", "last alarm": "frozen"},
     "frozen": {},
 }
@@ -165,7 +151,7 @@ def moved(memory: Memory, trigger: Trigger) -> Memory:
 
 
 def against(values: Values, levels: Levels, peak: float) -> dict[str, float | None]:
-    """How much each signal that decides something speaks against the adapted model."""
+    """How much each signal that has a level speaks against the adapted model."""
     drift = values.get("drift")
     moved_ = None
     if drift is not None and drift > levels.levels["drift"]:
@@ -173,7 +159,9 @@ def against(values: Values, levels: Levels, peak: float) -> dict[str, float | No
     elif drift is not None and drift <= levels.levels["drift"] / 2:
         moved_ = False
     course = Course(values, peak, moved_)
-    return {signal.name: signal.against(course) for signal in SIGNALS if signal.limit is not None}
+    return {
+        signal.name: signal.against(course) for signal in SIGNALS if signal.name in levels.levels
+    }
 
 
 def summed(values: Values, levels: Levels, memory: Memory, stands_for: int) -> Memory:
@@ -184,7 +172,7 @@ def summed(values: Values, levels: Levels, memory: Memory, stands_for: int) -> M
     peak = memory.peak if ratio is None else max(memory.peak, ratio)
     sums, watched = dict(memory.sums), False
     for name, amount in against(values, levels, peak).items():
-        if amount is None:
+        if amount is None or name not in levels.limits:
             continue
         excess = amount - levels.levels[name]
         sums[name] = max(0.0, sums.get(name, 0.0) + excess * stands_for)

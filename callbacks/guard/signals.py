@@ -19,6 +19,8 @@ from callbacks.guard.evidence import Reference, Seen, divergence
 from tta.marginal import marginal_drift, vanished_classes
 from tta.separation import ClassMoments, separation_of
 
+#: R that lacks this much counts whatever else speaks for the model.
+_DEEP = 0.5
 #: Values of the signals at a look, by name; None where one is not defined (yet).
 Values = Mapping[str, float | None]
 
@@ -68,9 +70,9 @@ class Signal(NamedTuple):
     Attributes:
         name: column of the trace, and key of ``guard.levels`` and ``guard.limits``.
         measure: the number, from both models; NaN where it is not defined.
-        level: of what speaks against the model, above which it adds to the sum.
-        limit: of the sum, above which an alarm is raised; None: the number is shown, and decides
-            nothing.
+        level: of what speaks against the model, above which it adds to the sum; infinite: the
+            number is shown only.
+        limit: of the sum, above which an alarm is raised; None: none is.
         message: of the alarm, with the signals' values by name.
         against: how much speaks against the model, larger where it is worse; None: not known.
         calibrated: whether level and limit come from the checkpoint's own streams.
@@ -107,19 +109,22 @@ def _or_nan(value: Tensor) -> Tensor:
 
 def _fallen(course: Course) -> float | None:
     """What R lacks to 1, or to its best while predictions drift: over-balancing first tightens the
-    clusters, and when R falls below 1 it is late. A shallow fall counts only where predictions
-    move: clusters that loosen while every image keeps its class harm nobody.
+    clusters, and when R falls below 1 it is late. A shallow fall does not count where what was
+    learned brings classes nearer to the source's, nor where predictions hardly move: clusters that
+    loosen while every image keeps its class harm nobody.
     """
-    ratio = course.values.get("R")
+    ratio, gain = course.values.get("R"), course.values.get("gain")
     if ratio is None:
         return None
     lacking = (course.peak if course.moved else 1.0) - ratio
-    return min(lacking, 0.0) if course.moved is False and lacking < 0.5 else lacking
+    excused = course.moved is False or (gain is not None and gain > 0)
+    return min(lacking, 0.0) if excused and lacking < _DEEP else lacking
 
 
 def _unearned(course: Course) -> float | None:
     """How far predictions moved while neither separation nor divergence speaks for what was
-    learned; below 0 where one does.
+    learned; below 0 where one does. On recorded streams both together told harm from gain where
+    drift alone did not.
     """
     ratio, drift, gain = (course.values.get(name) for name in ("R", "drift", "gain"))
     if ratio is None or drift is None or gain is None:
@@ -164,18 +169,14 @@ SIGNALS: tuple[Signal, ...] = (
     Signal(
         "drift",
         lambda both: marginal_drift(*both.counts),
-        *(
-            0.04,
-            0.06,
-            "Predictions moved by {drift:.0%} against the control's, too far for too long.",
-        ),
+        *(0.04, None, ""),
         _value("drift"),
         calibrated=True,
     ),
     Signal(
         "gain",
         _gain,
-        *(0.01, 0.3, "Predictions moved by {drift:.0%}, and nothing speaks for what was learned."),
+        *(0.04, 0.06, "Predictions moved by {drift:.0%}, and nothing speaks for what was learned."),
         _unearned,
         calibrated=True,
     ),

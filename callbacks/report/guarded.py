@@ -13,7 +13,6 @@ _OURS = ("batch", "entropy", "loss", *HANDLED, *(signal.name for signal in SIGNA
 #: How the sums are called.
 _SUMS = {
     "R": "shortfall of R",
-    "drift": "excess of drift",
     "gain": "moved for nothing",
 }
 

@@ -148,7 +148,7 @@ class AdaptedObserver(Callback):
 
 
 #: Signals whose sums are drawn: those that grow by degrees.
-SUMS = tuple(signal.name for signal in SIGNALS if signal.calibrated)
+SUMS = tuple(signal.name for signal in SIGNALS if signal.calibrated and signal.limit is not None)
 
 
 class SumsObserver(Callback):

@@ -25,7 +25,7 @@ def weighed(*divergences: float, tuned: Tuned = TUNED, looks: int = 1, **more: A
     """After looks at which the candidates' divergences were these."""
     found, names = experts(tuned, **more), NAMES[: len(divergences)]
     for _ in range(looks):
-        found.weigh(names, [number for far in divergences for number in (far, 0.0)])
+        found.weigh(names, [64, *(number for far in divergences for number in (far, 0.0))])
     return found
 
 
@@ -90,10 +90,10 @@ def test_a_model_adapts_under_the_best_statistics_but_never_under_the_sources() 
     assert found.best_to_adapt() == "corrected"
     assert found.working == "batch", "as published, until somebody changes it"
     alone = experts()
-    alone.weigh(["source"], [0.1, 0.0])
+    alone.weigh(["source"], [64, 0.1, 0.0])
     assert (alone.working, alone.best_to_adapt()) == ("source", "source")
     own = experts()
-    own.weigh(["source", "control"], [0.1, 0.0, 0.1, 0.0])
+    own.weigh(["source", "control"], [64, 0.1, 0.0, 0.1, 0.0])
     assert own.working == "control"
 
 
@@ -102,7 +102,7 @@ def test_without_a_source_the_published_statistics_have_all_the_trust() -> None:
     assert found.trusted == {"batch": 1.0}
     assert found.leads() == "adapted leads"
     heard = experts(source=None)
-    assert heard.hear({"batch": said(5.0)}).tolist() == [0.0, 0.0]
+    assert heard.hear({"batch": said(5.0)}).tolist() == [9.0, 0.0, 0.0]
 
 
 def test_offsets_count_at_every_look() -> None:
@@ -127,7 +127,7 @@ def test_what_is_heard_adds_up_and_ranks_candidates_by_how_far_they_are() -> Non
     found = experts(GuardConfig().tuned)
     for look in range(4):
         numbers = found.hear({"source": said(1.0, look), "batch": said(0.0, look)})
-        assert numbers.shape == (4,)
+        assert numbers.shape == (5,)
         found.weigh(["source", "batch"], numbers.tolist())
     assert found.trusted == {"batch": 1.0}
     assert found.divergences["batch"] < 0.1 < found.divergences["source"]
@@ -135,7 +135,7 @@ def test_what_is_heard_adds_up_and_ranks_candidates_by_how_far_they_are() -> Non
 
 def test_a_candidate_that_is_not_heard_keeps_what_it_had() -> None:
     found = weighed(0.1, 0.2)
-    found.weigh(["batch"], [0.1, 0.0])
+    found.weigh(["batch"], [64, 0.1, 0.0])
     assert found.divergences == {"source": 0.1, "batch": 0.1}
 
 

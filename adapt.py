@@ -610,10 +610,11 @@ def look_ahead(config: AdaptConfig, checkpoint: SourceCheckpoint, images: ImageS
         "gpu",
         "cuda",
     )
+    options = config.guard.options
+    guard = options if isinstance(options, GuardConfig) else None
+    images_looked_at, device = config.preflight.options.images, "cuda" if gpu else "cpu"
     with torch.random.fork_rng():
-        return preflight(
-            checkpoint, loader, config.preflight.options.images, "cuda" if gpu else "cpu"
-        )
+        return preflight(checkpoint, loader, images_looked_at, device, guard)
 
 
 def target_images(config: AdaptConfig, checkpoint: SourceCheckpoint) -> ImageSet:

@@ -48,6 +48,13 @@ _SKEW = 0.2
 _CLEARLY, _HARDLY = 0.8, 0.05
 
 
+#: What a person may know that images do not tell.
+_SAY = (
+    "If you know more of the stream, say so: guard.order=mixed or correlated, "
+    "guard.prevalence={CLASS:[LOW,HIGH]}."
+)
+
+
 @dataclass
 class NoPreflightConfig:
     """Start at once."""
@@ -280,9 +287,11 @@ def advise(
     elif best.separation is not None and best.separation < _APART:
         cautions.append(
             "Classes lie that close under a strong shift, and where a stream shows hardly more "
-            "than one of them: look at some "
-            "images, for there the source may do better than whatever adapts."
+            "than one of them, for which the source may do better than whatever adapts. "
+            f"{_SAY}"
         )
+    elif best.share < _CLEARLY:
+        cautions.append(f"No choice of statistics has most of the trust. {_SAY}")
     return ("adapt carefully" if cautions else "adapt"), [reason, *cautions]
 
 

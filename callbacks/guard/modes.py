@@ -159,9 +159,8 @@ def against(values: Values, levels: Levels, peak: float) -> dict[str, float | No
     elif drift is not None and drift <= levels.levels["drift"] / 2:
         moved_ = False
     course = Course(values, peak, moved_)
-    return {
-        signal.name: signal.against(course) for signal in SIGNALS if signal.name in levels.levels
-    }
+    known = [signal for signal in SIGNALS if signal.name in levels.levels]
+    return {signal.name: signal.against(course) for signal in known}
 
 
 def summed(values: Values, levels: Levels, memory: Memory, stands_for: int) -> Memory:

@@ -1,5 +1,6 @@
 """A self-contained HTML page about a few runs over the same stream."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -81,8 +82,15 @@ def _story(runs: Sequence[Run], last_quarter: dict[str, float]) -> list[str]:
                 line += " The guard had nothing to correct."
         if run.corrections and run.corrections[-1]["correction"] == "freeze":
             line += f" At batch {run.corrections[-1]['batch']} it stopped the updates for good."
-        lines.append(line)
+        lines.append(line + _modes(run))
     return lines
+
+
+def _modes(run: Run) -> str:
+    """In which modes a guarded run was, and for how much of the stream."""
+    counts = Counter(row["mode"] for row in run.trace if row.get("mode"))
+    shares = [f"{count / len(run.trace):.0%} {mode}" for mode, count in counts.most_common()]
+    return f" Batches: {', '.join(shares)}." if shares else ""
 
 
 def curves(

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from callbacks.calibrated import levels_of
 from callbacks.guard import CollapseGuard, GuardConfig, Reference, Tuned
-from callbacks.guard.guard import Said
 from callbacks.guard.modes import Decision, Levels, Memory, Trigger, Verdict, against, summed
 from callbacks.guard.signals import SIGNALS, Values
+from callbacks.serving import CONTROL, Said
 from datamodules import UNLABELLED, ImageSet, StreamLoader
 from datamodules.bootstrap import ORDERS, bootstrapped
 from tta import entry
@@ -361,12 +361,12 @@ class _Observer(CollapseGuard):
     ) -> tuple[dict[str, float | None], Trigger | None]:
         values, _ = super()._look(adapted, said, None)
         self.trace.append(values)
-        home, images = self.experts.working or "control", len(adapted.logits)
+        home = self.experts.working or CONTROL
         self._answers.labels.append(said.batch["label"].cpu())
         self._answers.adapted.append(adapted.logits.argmax(1).cpu())
-        self._answers.control.append(said.of(home, images, self).logits.argmax(1).cpu())
+        self._answers.control.append(said.of(home).logits.argmax(1).cpu())
         for name in self.experts.divergences or [home]:
-            answer = said.of(name, images, self).logits.argmax(1).cpu()
+            answer = said.of(name).logits.argmax(1).cpu()
             self._answers.candidates.setdefault(name, []).append(answer)
         self._evidence.append(self.experts.votes)
         return values, None

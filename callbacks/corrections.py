@@ -2,7 +2,7 @@
 guarded module.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -116,3 +116,26 @@ CORRECTIONS: Mapping[str, Correction] = {
 #: What the first and the later alarms lead to by default: a false alarm costs little, and a true
 #: one comes again.
 LADDER = ("slow", "slow", "slow", "restore", "reset", "freeze")
+
+
+def rung_of(
+    alarms: Sequence[int], batch: int, ladder: Sequence[str], window: int, reason: str
+) -> str:
+    """The correction of an alarm: the further up, the more alarms the window had.
+
+    Where the adapted model is lost, values not finite or a class gone, the rungs that would keep
+    some of it are skipped; but not on to the one that is final.
+
+    Args:
+        alarms: numbers of the batches with earlier alarms.
+        batch: number of this one.
+        ladder: names of corrections; the last repeats.
+        window: batches over which alarms are counted.
+        reason: name of the signal.
+    """
+    recent = sum(earlier > batch - window for earlier in alarms)
+    left = ladder[min(recent, len(ladder) - 1) :]
+    if reason in ("non_finite", "vanished") and not CORRECTIONS[left[0]].resets:
+        whole = (rung for rung in left if CORRECTIONS[rung].resets and not CORRECTIONS[rung].final)
+        return next(whole, "reset")
+    return left[0]

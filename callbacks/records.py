@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from torch import Tensor
 from callbacks.base import SHARES
 from callbacks.columns import Columns
 from callbacks.grown import Grown, Names, Rows
+from callbacks.guard.modes import Mode
 from callbacks.guard.signals import SIGNALS
 from tta.csvfile import RowFile
 from tta.distributed import batch_of_all, objects_of_all
@@ -26,6 +27,8 @@ from tta.tracking import log_trace
 #: How the guard handled a batch: its mode, whether it looked, how many batches the look stands for,
 #: who led, and under which statistics the model worked.
 HANDLED = ("mode", "looked", "stands_for", "leads", "choice")
+#: A mode as a number, for curves: in the order of ``Mode``, from adapting, 0, to frozen, 4.
+_CODES = {mode: float(code) for code, mode in enumerate(get_args(Mode))}
 #: What a person looks at, then what else ``callbacks.replay`` needs, then how the batch was
 #: handled.
 TRACE_COLUMNS = tuple(
@@ -246,13 +249,14 @@ class TraceWriter(Callback):
         handled = {key: outputs.get(key) for key in ("verdict", *HANDLED, "served_by")}
         shares = {f"share_{name}": share for name, share in outputs.get("shares", {}).items()}
         row = {"batch": batch_idx, **measured, **handled, "skipped": whole["skipped"], **shares}
+        curves = {**measured, "mode": _CODES.get(outputs.get("mode", ""))}
         self.rows.add(row)
         self._skips.update([whole["skipped"]] if whole["skipped"] else [])
         self._write(row, whole["events"])
         log_trace(
             trainer.loggers,
             batch_idx,
-            {key: value for key, value in measured.items() if isinstance(value, float)},
+            {key: value for key, value in curves.items() if isinstance(value, float)},
         )
 
     def _write(self, row: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> None:

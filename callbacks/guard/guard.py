@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from callbacks.base import MIXTURE, Guard, prediction_of
+from callbacks.base import Guard, prediction_of
 from callbacks.calibrated import levels_of, offsets_of
 from callbacks.corrections import CORRECTIONS, Guardable
 from callbacks.guard.evidence import Reference
@@ -22,6 +22,7 @@ from callbacks.guard.schedule import Schedule
 from callbacks.guard.signals import Values
 from callbacks.labelled import LabelledChoice
 from callbacks.labels import LabelBook
+from callbacks.serving import CONTROL, Said, serve
 from callbacks.settings import GuardConfig
 from tta.distributed import any_of_all, skipped_by_all, total_of_all
 from tta.errors import InputError
@@ -33,8 +34,6 @@ from tta.methods import Prediction
 _BY_MORE, _ALL = 0.25, 0.98
 #: How fast the predicted mix that a jump is seen against follows the stream.
 _FOLLOWS = 0.3
-#: What candidates are called of which there is no choice.
-_CONTROL = "control"
 
 
 class CollapseGuard(Guard):
@@ -110,7 +109,8 @@ class CollapseGuard(Guard):
         due = self.schedule.due(self.batch) or startled or not finite or moves
         spoilt = bool(due or skipped) and self._spoilt(outputs, adapted)
         look, whole = due and not spoilt, (due or self.labelled is not None) and not spoilt
-        said = Said(pl_module, batch, {} if spoilt else self._ask(pl_module, batch, whole=whole))
+        known = {} if spoilt else self._ask(pl_module, batch, whole=whole)
+        said = Said(self, pl_module, batch, len(adapted.logits), known)
         values, leads = self._look(adapted, said, skipped) if look else (None, None)
         if not finite:
             values = {**(values or {}), "non_finite": 1.0}
@@ -120,7 +120,8 @@ class CollapseGuard(Guard):
         if skipped:
             outputs["events"].append(self._skipped(skipped, outputs, batch))
         calm = decision.correction is None and self.memory.mode == "adapting" and not skipped
-        self._serve(outputs, adapted, said, own=calm)
+        home = self.experts.working or CONTROL
+        serve(outputs, adapted, said, self.experts.trusted, home, own=calm)
         if decision.correction is not None:
             outputs["events"].append(self._correct(pl_module, decision, values or {}))
         if self.labelled:
@@ -221,7 +222,7 @@ class CollapseGuard(Guard):
         return dict(module.candidates(batch, names)) if names else {}
 
     def _look(
-        self, adapted: Prediction, said: "Said", skipped: str | None
+        self, adapted: Prediction, said: Said, skipped: str | None
     ) -> tuple[dict[str, float | None], Trigger | None]:
         """Weigh the candidates, and measure the adapted model against its control."""
         leads, values = None, dict[str, float | None]()
@@ -229,7 +230,7 @@ class CollapseGuard(Guard):
             self.experts.weigh(list(said.known), self.experts.hear(said.known).tolist())
             leads = self.experts.leads()
         if self.memory.mode == "adapting" and not skipped:
-            control = said.of(self.experts.working or _CONTROL, len(adapted.logits), self)
+            control = said.of(self.experts.working or CONTROL)
             values = self.health.measure(adapted, control)
         return values, leads
 
@@ -243,34 +244,6 @@ class CollapseGuard(Guard):
         if decision.correction is not None:
             self.alarmed.append(self.batch)
         return decision
-
-    def _serve(
-        self, outputs: dict[str, Any], adapted: Prediction, said: "Said", *, own: bool
-    ) -> None:
-        """Say what the batch leaves with, where that is not the adapted prediction alone; ``own``:
-        whether that stands for the statistics that the model works under.
-        """
-        images, working = len(adapted.logits), self.experts.working or _CONTROL
-        shares = {
-            name: share
-            for name, share in self.experts.trusted.items()
-            if name == working or said.speaks(name, images)
-        } or {working: 1.0}
-        mine = outputs.setdefault("served_by", "adapted")
-        if own and set(shares) == {working}:
-            return
-        parts = {}
-        for name, share in shares.items():
-            if name == working and own:
-                parts[mine] = (share, adapted)
-            else:
-                who = name if name == "source" or name != working else _CONTROL
-                parts[who] = (share, said.of(name, images, self))
-        outputs["logits"], outputs["features"] = _mixed([*parts.values()])
-        outputs["served_by"] = MIXTURE if len(parts) > 1 else next(iter(parts))
-        if len(parts) > 1:
-            total = sum(shares.values())
-            outputs["shares"] = {who: share / total for who, (share, _) in parts.items()}
 
     def _correct(self, module: Any, decision: Decision, values: Values) -> dict[str, Any]:
         """The ladder's correction for this alarm."""
@@ -313,32 +286,3 @@ class CollapseGuard(Guard):
         if outputs.get("broken") is not None and isinstance(batch, Mapping):
             event["ids"] = [batch["id"][index] for index in outputs["broken"].tolist()]
         return event
-
-
-class Said:
-    """What un-updated networks say of a batch, asked for when it is needed."""
-
-    def __init__(self, module: Any, batch: Any, known: dict[str, Prediction]) -> None:
-        self.module, self.batch, self.known = module, batch, known
-
-    def speaks(self, name: str, images: int) -> bool:
-        """Whether a candidate has said something of the whole batch."""
-        return name in self.known and len(self.known[name].logits) == images
-
-    def of(self, name: str, images: int, guard: Guard) -> Prediction:
-        """What a candidate says of the whole batch; the control where it has not been asked."""
-        if not self.speaks(name, images):
-            control = self.module.control(self.batch)
-            self.known[name] = prediction_of(guard, control, "control")
-        return self.known[name]
-
-
-def _mixed(parts: Sequence[tuple[float, Prediction]]) -> Prediction:
-    """One prediction for all by their shares, in probability; the features of the largest."""
-    if len(parts) == 1:
-        return parts[0][1]
-    total = sum(share for share, _ in parts)
-    each = [share / total * said.logits.float().softmax(1) for share, said in parts]
-    mean = torch.stack(each).sum(0)
-    logits = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
-    return Prediction(logits, max(parts, key=lambda part: part[0])[1].features)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from callbacks.corrections import CORRECTIONS
+from callbacks.corrections import CORRECTIONS, rung_of
 from callbacks.guard.signals import BY_NAME, SIGNALS, Course, Values
 
 State = Literal["OK", "WATCH", "ALARM", "FROZEN"]
@@ -189,7 +189,7 @@ def _alarm(levels: Levels, memory: Memory) -> str | None:
 
 def _alarmed(batch: int, name: str, values: Values, memory: Memory, plan: Plan) -> Decision:
     """The decision where a signal raises the alarm."""
-    rung = rung_of(memory.alarms, batch, plan, name)
+    rung = rung_of(memory.alarms, batch, plan.ladder, plan.window, name)
     final = CORRECTIONS[rung].final
     after = replace(memory, sums={}, peak=1.0, watched=False, alarms=(*memory.alarms, batch))
     after = replace(moved(after, "last alarm" if final else "alarm"), resting=plan.rest)
@@ -209,23 +209,3 @@ def _calm(values: Values | None, levels: Levels, memory: Memory) -> Verdict:
     if memory.watched:
         return Verdict("WATCH", "signals", "The adapted model departs from its control.")
     return Verdict("OK", "ok", "Nothing speaks against the adapted model.")
-
-
-def rung_of(alarms: Sequence[int], batch: int, plan: Plan, reason: str) -> str:
-    """The correction of an alarm: the further up, the more alarms the window had.
-
-    Where the adapted model is lost, values not finite or a class gone, the rungs that would keep
-    some of it are skipped; but not on to the one that is final.
-
-    Args:
-        alarms: numbers of the batches with earlier alarms.
-        batch: number of this one.
-        plan: ladder and window.
-        reason: name of the signal.
-    """
-    recent = sum(earlier > batch - plan.window for earlier in alarms)
-    left = plan.ladder[min(recent, len(plan.ladder) - 1) :]
-    if reason in ("non_finite", "vanished") and not CORRECTIONS[left[0]].resets:
-        whole = (rung for rung in left if CORRECTIONS[rung].resets and not CORRECTIONS[rung].final)
-        return next(whole, "reset")
-    return left[0]

@@ -1,0 +1,94 @@
+"""What a batch leaves with: one model's prediction, or the mean of several by their shares."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from callbacks.base import MIXTURE, Guard, prediction_of
+from tta.methods import Prediction
+
+#: What the un-updated network is called under the statistics that the module works under.
+CONTROL = "control"
+
+
+class Said:
+    """What un-updated networks say of a batch, asked for when it is needed.
+
+    Args:
+        guard: who asks.
+        module: that answers.
+        batch: in question.
+        images: of this process's share of it.
+        known: what was asked already, by name.
+    """
+
+    def __init__(
+        self, guard: Guard, module: Any, batch: Any, images: int, known: dict[str, Prediction]
+    ) -> None:
+        self.guard, self.module, self.batch = guard, module, batch
+        self.images, self.known = images, known
+
+    def speaks(self, name: str) -> bool:
+        """Whether a candidate has said something of the whole batch."""
+        return name in self.known and len(self.known[name].logits) == self.images
+
+    def of(self, name: str) -> Prediction:
+        """What a candidate says of the whole batch; the control where it has not been asked."""
+        if not self.speaks(name):
+            control = self.module.control(self.batch)
+            self.known[name] = prediction_of(self.guard, control, "control")
+        return self.known[name]
+
+
+def serve(
+    outputs: dict[str, Any],
+    adapted: Prediction,
+    said: Said,
+    shares: Mapping[str, float],
+    working: str,
+    *,
+    own: bool,
+) -> None:
+    """Put into a step's outputs what the batch leaves with, where that is not the adapted
+    prediction alone.
+
+    Args:
+        outputs: of the step; ``logits``, ``features``, ``served_by`` and ``shares`` are set.
+        adapted: what the adapted model says.
+        said: what un-updated networks say.
+        shares: of those that are trusted; who said nothing of the whole batch has none.
+        working: the statistics that the module works under.
+        own: whether the adapted model stands for these.
+    """
+    spoke = {
+        name: share for name, share in shares.items() if name == working or said.speaks(name)
+    } or {working: 1.0}
+    mine = outputs.setdefault("served_by", "adapted")
+    if own and set(spoke) == {working}:
+        return
+    parts: dict[str, tuple[float, Prediction]] = {}
+    total = sum(spoke.values())
+    for name, share in spoke.items():
+        if name == working and own:
+            parts[mine] = (share / total, adapted)
+        else:
+            who = name if name == "source" or name != working else CONTROL
+            parts[who] = (share / total, said.of(name))
+    outputs["logits"], outputs["features"] = mixed([*parts.values()])
+    outputs["served_by"] = MIXTURE if len(parts) > 1 else next(iter(parts))
+    if len(parts) > 1:
+        outputs["shares"] = {who: share for who, (share, _) in parts.items()}
+
+
+def mixed(parts: Sequence[tuple[float, Prediction]]) -> Prediction:
+    """One prediction for all: the mean of their probabilities, and the features of the largest.
+
+    Args:
+        parts: shares, which sum to 1, with predictions of the same images.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    mean = torch.stack([share * said.logits.float().softmax(1) for share, said in parts]).sum(0)
+    logits = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
+    return Prediction(logits, max(parts, key=lambda part: part[0])[1].features)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 
-from tests.callbacks.guard.easy import guarded, quadrants, right
+from tests.callbacks.guard.easy import PALE, guarded, quadrants, right
 
 NETWORKS = [("compact", "group"), ("resnet18", "batch")]
 
@@ -28,7 +28,7 @@ class Harm(Callback):
 def test_a_calm_stream_is_served_by_the_adapted_model_and_never_alarmed(
     kind: str, norm: str
 ) -> None:
-    stream = quadrants(16)
+    stream = quadrants(16, scanner=PALE)
     _, guard, outputs = guarded(stream, kind=kind, norm=norm)
     assert guard is not None
     assert (guard.alarms, guard.batch) == (0, 16)
@@ -41,8 +41,8 @@ def test_a_calm_stream_is_served_by_the_adapted_model_and_never_alarmed(
 
 @pytest.mark.parametrize(("kind", "norm"), NETWORKS)
 def test_a_collapse_is_caught_and_not_served(kind: str, norm: str) -> None:
-    stream = quadrants(40)
-    module, guard, outputs = guarded(stream, Harm(12), kind=kind, norm=norm)
+    stream = quadrants(40, scanner=PALE)
+    _, guard, outputs = guarded(stream, Harm(12), kind=kind, norm=norm)
     assert guard is not None
     assert 12 <= guard.alarmed[0] <= 18
     assert right(outputs, stream) > 95

@@ -55,11 +55,11 @@ def quadrants(
 
 
 @cache
-def trained(kind: str, norm: str = "batch", classes: int = 4) -> Network:
-    """A network that knows the four classes; further ones have a name and no images."""
+def trained(kind: str, norm: str = "batch") -> Network:
+    """A network that knows the four classes."""
     torch.manual_seed(0)
     network, _ = create_network(
-        kind, MODELS[kind](norm=norm), num_classes=classes, channels=1, size=(16, 16)
+        kind, MODELS[kind](norm=norm), num_classes=4, channels=1, size=(16, 16)
     )
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
     for batch in quadrants(60, seed=1):
@@ -68,6 +68,20 @@ def trained(kind: str, norm: str = "batch", classes: int = 4) -> Network:
         loss.backward()
         optimizer.step()
     return network.eval()
+
+
+def with_classes(network: Network, classes: int, bias: float) -> Network:
+    """The same network with further classes that have a name and no images: their logit is
+    constant.
+    """
+    network = copy.deepcopy(network)
+    head, more = network.head, classes - 4
+    network.head = torch.nn.Linear(head.in_features, classes)
+    with torch.no_grad():
+        weight = torch.cat([head.weight, torch.zeros(more, head.in_features)])
+        network.head.weight.copy_(weight)
+        network.head.bias.copy_(torch.cat([head.bias, torch.full((more,), bias)]))
+    return network
 
 
 def facts(method: Method, classes: int) -> tuple[Reference, Mapping[str, Tensor]]:
@@ -91,12 +105,13 @@ def guarded(
     classes: int = 4,
     config: GuardConfig | None = None,
     batch_size: int = 64,
+    bias: float = -5.0,
     guard: bool = True,
     **more: Any,
 ) -> tuple[AdaptationModule, CollapseGuard | None, list[dict[str, Any]]]:
     """An adaptation by tent, or another method, and its outputs."""
     torch.manual_seed(0)
-    network = copy.deepcopy(trained(kind, norm, classes))
+    network = with_classes(trained(kind, norm), classes, bias)
     options = {"name": "tent", "lr": 1e-3, "normalization": "auto" if norm == "batch" else "source"}
     options |= more
     method = create_method(options.pop("name"), network, num_classes=classes, **options)

@@ -7,7 +7,6 @@ when the proportions of the classes do, so that label shift alone is not mistake
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -45,7 +44,9 @@ def class_moments(features: Tensor, labels: Tensor, num_classes: int) -> ClassMo
     features = features.detach().float()
     finite = features.square().sum(1).isfinite()
     features = torch.where(finite[:, None], features, 0.0)
-    member = F.one_hot(labels, num_classes).to(features) * finite[:, None]
+    # Not F.one_hot, which reads back to the host on a CPU.
+    classes = torch.arange(num_classes, device=labels.device)
+    member = ((labels[:, None] == classes) & finite[:, None]).to(features)
     count = member.sum(0)
     mean = member.T @ features / count.clamp(min=1)[:, None]
     distance = (features - mean[labels]).square().sum(1)

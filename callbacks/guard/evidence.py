@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tta.distributed import total_of_all
@@ -79,7 +78,9 @@ def seen_with(past: Seen, logits: Tensor, features: Tensor, memory: float) -> Se
     usable = torch.isfinite(logits).all(1) & lengths.isfinite()
     usable &= ~(lengths > _OUTLYING * lengths.nanmedian())
     features = torch.where(usable[:, None], features, 0.0)
-    member = F.one_hot(logits.argmax(1), logits.shape[1]).float() * usable[:, None]
+    # Not F.one_hot, which reads back to the host on a CPU.
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    member = ((logits.argmax(1)[:, None] == classes) & usable[:, None]).float()
     sums = [member.sum(0)[:, None], member.T @ features, member.T @ features.square()]
     widths = [1, features.shape[1], features.shape[1]]
     count, total, squares = torch.split(total_of_all(torch.cat(sums, 1)), widths, 1)

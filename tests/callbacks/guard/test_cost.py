@@ -1,0 +1,93 @@
+"""What the guard costs on a calm stream: operations that are dispatched, and values that are read
+back to the host. They stand for the time of a GPU.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import adapt
+from callbacks import CollapseGuard
+from datamodules import StreamLoader, create_stream
+from tests.conftest import QUICK
+from tta.checkpoint import SourceCheckpoint
+
+BATCHES, SIZE = 100, 32
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations, and values read back one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = self.read = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
+        self.read += "_local_scalar_dense" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def calm(source: Path, *words: str) -> tuple[Counted, int, CollapseGuard | None]:
+    """Counts of a calm stream, and how often the guard read back."""
+    config = adapt.configure(
+        [
+            *(f"source={source}", *QUICK, "method=tent", "method.lr=1e-6"),
+            *("data.target=scanner_b", f"stream.batch_size={SIZE}", "stream.passes=8", *words),
+        ]
+    )
+    checkpoint = SourceCheckpoint.load(source)
+    images = adapt.target_images(config, checkpoint)
+    stream = create_stream(config.stream.options, images, 0).part(slice(SIZE * BATCHES))
+    torch.manual_seed(0)
+    module, guard, _ = adapt.create_module(config, checkpoint)
+    counted, listed, read = Counted(), [0], [0]
+    original = Tensor.tolist
+
+    def tolist(value: Tensor) -> Any:
+        listed[0] += 1
+        return original(value)
+
+    def watched(judge: Callable[..., None]) -> Callable[..., None]:
+        def run(*args: Any) -> None:
+            before = counted.read + listed[0]
+            judge(*args)
+            read[0] += counted.read + listed[0] - before
+
+        return run
+
+    if guard is not None:
+        guard.on_train_batch_end = watched(guard.on_train_batch_end)  # type: ignore[method-assign]
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[guard] if guard else [],
+    )
+    with pytest.MonkeyPatch.context() as patch, counted:
+        patch.setattr(Tensor, "tolist", tolist)
+        trainer.fit(module, StreamLoader(images, stream, SIZE))
+    assert guard is None or isinstance(guard, CollapseGuard)
+    return counted, read[0], guard
+
+
+def test_a_calm_stream_reads_back_once_a_batch_at_most(source: Path) -> None:
+    _, read, guard = calm(source)
+    assert guard is not None
+    assert (guard.batch, guard.alarms) == (BATCHES, 0)
+    assert read <= BATCHES
+
+
+def test_a_calm_stream_has_a_quarter_more_operations_at_most(source: Path) -> None:
+    unguarded, _, _ = calm(source, "guard=off")
+    guarded, _, _ = calm(source)
+    assert guarded.operations <= 1.25 * unguarded.operations

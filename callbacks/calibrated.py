@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from callbacks.guard.experts import Belief
 from callbacks.guard.modes import Levels
 from callbacks.guard.signals import SIGNALS
 from callbacks.settings import GuardConfig
@@ -54,11 +55,13 @@ def calibrated(
     return min(max(value, default), config.tuned.loosest * default)
 
 
-def offsets_of(calibration: Mapping[str, Any] | None, order: str) -> dict[str, float]:
-    """What a look adds to the logarithm of each candidate's share, on streams of this order.
+def belief_of(calibration: Mapping[str, Any] | None, order: str) -> Belief:
+    """How far candidates are to be believed on streams of this order.
 
     Args:
-        calibration: of the source checkpoint; None: nothing is added.
+        calibration: of the source checkpoint; None: all alike.
         order: unknown, mixed or correlated.
     """
-    return dict((calibration or {}).get("offsets", {}).get(order, {}))
+    known = calibration or {}
+    offsets = known.get("offsets", {}).get(order, {})
+    return Belief(offsets, float(known["far"])) if "far" in known else Belief(offsets)

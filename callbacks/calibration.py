@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from callbacks.calibrated import levels_of
 from callbacks.guard import CollapseGuard, GuardConfig, Reference, Tuned
+from callbacks.guard.experts import Belief, Found, vote
 from callbacks.guard.modes import Decision, Levels, Memory, Trigger, Verdict, against, summed
 from callbacks.guard.signals import SIGNALS, Values
 from callbacks.serving import CONTROL, Said
@@ -40,6 +41,9 @@ from tta.options import option
 _TOLERANCE = 3.0
 #: Streams of which a tail can be told at all.
 _FEWEST = 6
+#: Quantile of divergences beyond which candidates are all taken for equally far; and what that is
+#: where there is no choice.
+_FARTHEST, _NOWHERE = 0.95, 10.0
 #: How strongly offsets are drawn to 0: the loss of accuracy, as a share, that an offset of 1 must
 #: gain. On four sources offsets so fitted took regret from .7 to .6 points, and .003 or .03 no
 #: further.
@@ -97,7 +101,7 @@ class Watched(NamedTuple):
     Attributes:
         order: of arrival, by name.
         trace: the signals' numbers, look by look.
-        evidence: (looks, K) what a look adds to the logarithm of each candidate's share.
+        found: what is known of each candidate, look by look.
         accuracies: (K,) balanced accuracy of each candidate, as a share.
         names: of the candidates.
         healthy: whether the adapted model was about as good as the control in the second half.
@@ -105,7 +109,7 @@ class Watched(NamedTuple):
 
     order: str
     trace: list[Values]
-    evidence: Tensor
+    found: list[dict[str, Found]]
     accuracies: Tensor
     names: tuple[str, ...]
     healthy: bool
@@ -147,6 +151,7 @@ def calibrate(
             "calibrate.batch_size=N, or calibrate=off"
         )
     streams = list(watched_streams(checkpoint, images, config, seed=seed, trainer=trainer))
+    far = farthest(streams)
     healthy = [stream.trace for stream in streams if stream.healthy and stream.trace]
     return {
         "streams": len(streams),
@@ -156,9 +161,10 @@ def calibrate(
         "methods": list(config.methods),
         "tails": tails(healthy) if len(healthy) >= _FEWEST else {},
         "offsets": {
-            "unknown": offsets(streams),
-            **{kind: offsets(_of_kind(streams, kind)) for kind in ("mixed", "correlated")},
+            "unknown": offsets(streams, far),
+            **{kind: offsets(_of_kind(streams, kind), far) for kind in ("mixed", "correlated")},
         },
+        "far": far,
         "accuracies": accuracies(streams),
     }
 
@@ -233,7 +239,13 @@ def _largest(trace: Sequence[Values], name: str, levels: Levels) -> float:
     return max((value for value in known if value is not None), default=0.0)
 
 
-def offsets(streams: Sequence[Watched]) -> dict[str, float]:
+def farthest(streams: Sequence[Watched]) -> float:
+    """The divergence that one in twenty exceeded, over all streams, looks and candidates."""
+    every = [one.divergence for s in streams for look in s.found for one in look.values()]
+    return float(torch.tensor(every).quantile(_FARTHEST)) if every else _NOWHERE
+
+
+def offsets(streams: Sequence[Watched], far: float) -> dict[str, float]:
     """What a look adds to the logarithm of each candidate's share so that streams lose least.
 
     The loss is the accuracy that shares of trust leave lying, on average over streams and looks,
@@ -242,6 +254,7 @@ def offsets(streams: Sequence[Watched]) -> dict[str, float]:
 
     Args:
         streams: what they showed; of one network, so with the same candidates.
+        far: divergence beyond which all are equally far.
 
     Returns:
         By candidate; empty without streams, or where there is no choice.
@@ -249,7 +262,13 @@ def offsets(streams: Sequence[Watched]) -> dict[str, float]:
     if not streams or len(streams[0].names) < 2:
         return {}
     names = streams[0].names
-    evidence = torch.stack([stream.evidence for stream in streams]).double()
+    belief, tuned = Belief({}, far), Tuned()
+    evidence = torch.tensor(
+        [
+            [[vote(name, look[name], belief, tuned) for name in names] for look in stream.found]
+            for stream in streams
+        ]
+    ).double()
     right = torch.stack([stream.accuracies for stream in streams]).double()[:, None]
     looks = torch.arange(1, evidence.shape[1] + 1, dtype=torch.double)[None, :, None]
     free = torch.zeros(len(names), dtype=torch.double, requires_grad=True)
@@ -334,7 +353,7 @@ class _Observer(CollapseGuard):
         super().__init__(checkpoint.class_names, GuardConfig(tuned=tuned), reference)
         self.trace: list[Values] = []
         self._answers = _Answers()
-        self._evidence: list[dict[str, float]] = []
+        self._found: list[dict[str, Found]] = []
 
     def watched(self, order: str) -> Watched:
         """What the stream showed."""
@@ -345,7 +364,6 @@ class _Observer(CollapseGuard):
             balanced_accuracy(torch.cat(answers.candidates[name]), labels, classes) / 100
             for name in names
         ]
-        evidence = [[look[name] for name in names] for look in self._evidence]
         half = len(answers.labels) // 2
         late = torch.cat(answers.labels[half:])
         scores = [
@@ -353,8 +371,7 @@ class _Observer(CollapseGuard):
             for said in (answers.adapted, answers.control)
         ]
         healthy = scores[0] >= scores[1] - _TOLERANCE
-        tensors = torch.tensor(evidence), torch.tensor(right)
-        return Watched(order, self.trace, *tensors, names, healthy)
+        return Watched(order, self.trace, self._found, torch.tensor(right), names, healthy)
 
     def _look(
         self, adapted: Prediction, said: Said, skipped: str | None
@@ -365,10 +382,10 @@ class _Observer(CollapseGuard):
         self._answers.labels.append(said.batch["label"].cpu())
         self._answers.adapted.append(adapted.logits.argmax(1).cpu())
         self._answers.control.append(said.of(home).logits.argmax(1).cpu())
-        for name in self.experts.divergences or [home]:
+        for name in self.experts.found or [home]:
             answer = said.of(name).logits.argmax(1).cpu()
             self._answers.candidates.setdefault(name, []).append(answer)
-        self._evidence.append(self.experts.votes)
+        self._found.append(dict(self.experts.found))
         return values, None
 
     def _judge(self, values: Any, leads: Any) -> Decision:

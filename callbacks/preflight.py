@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from callbacks.calibrated import offsets_of
+from callbacks.calibrated import belief_of
 from callbacks.guard import GuardConfig, Reference
 from callbacks.guard.experts import Experts
 from tta.candidates import Candidates
@@ -174,9 +174,9 @@ def preflight(
     largest = largest_pixel(candidates.method.model)
     classes = len(checkpoint.class_names)
     source = Reference(checkpoint.feature_mean, checkpoint.feature_var)
-    offsets = offsets_of(checkpoint.calibration, guard.order)
+    belief = belief_of(checkpoint.calibration, guard.order)
     bounds = guard.bounds(checkpoint.class_names)
-    experts = Experts(classes, guard.tuned, source, offsets, bounds)
+    experts = Experts(classes, guard.tuned, source, belief, bounds)
     said: dict[str, list[Prediction]] = {}
     seen = broken = 0
     for batch in batches:

@@ -31,6 +31,9 @@ class Tuned:
     memory: float = option(128.0, "images of a class that its past counts for at most")
     prior: float = option(8.0, "images by which a class is drawn to the source's")
     floor: float = option(0.02, "divergence below which differences are noise, nats per feature")
+    information: float = option(
+        0.25, "what mutual information of image and prediction adds to a look's evidence"
+    )
     alone: float = option(0.8, "share of trust from which on a model serves alone")
     least: float = option(0.05, "share of trust below which a model does not serve")
     impossible: float = option(

@@ -181,6 +181,8 @@ def _check_calibration(calibration: Any) -> None:
     _expect(isinstance(tails, dict), "its calibration has no tails")
     _expect(_is_number(calibration.get("batches")), "its calibration has no number of batches")
     _check_offsets(calibration.get("offsets", {}))
+    far = calibration.get("far", 1.0)
+    _expect(_is_number(far) and far > 0, "its calibration of divergences is no number above 0")
     for name, tail in tails.items():
         known = isinstance(tail, dict) and all(
             _is_number(tail.get(key)) for key in ("start", "share", "scale", "shape")

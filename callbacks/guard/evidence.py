@@ -9,9 +9,13 @@ features:
 
 Classes count alike, so none needs its share of the source. A class is drawn to the source's by as
 many images as ``prior`` says, so one that was hardly seen says hardly anything. Shares of trust
-compare divergences by their ratio, so they need no level that depends on a network or on data:
+compare divergences by their ratio, so they need no level that depends on a network or on data;
+beyond the farthest that the checkpoint's own streams went, all are equally far. A little is added
+for what predictions tell about images, so that of several that are lost one is not believed for
+giving all images one answer:
 
-    share ∝ (divergence + floor)^(−sharpness · looks)
+    share ∝ exp(sharpness · looks · (information · I / ln C − ln(min(divergence, far) + floor)))
+    I = H(mean p) − mean H(p)
 """
 
 import math
@@ -45,19 +49,22 @@ class Seen(NamedTuple):
         counts: (C,) effective number of images.
         mean: (C, D) mean features.
         square: (C, D) mean squared features.
-        marginal: (C,) images of each class, of the last ones whatever their class.
+        marginal: (C,) summed probabilities of the last images, whatever their class.
+        entropy: summed entropy of the same predictions, in nats.
     """
 
     counts: Tensor
     mean: Tensor
     square: Tensor
     marginal: Tensor
+    entropy: Tensor
 
 
 def nothing_seen(num_classes: int, width: int, device: torch.device | str = "cpu") -> Seen:
     """The state before the first batch."""
     zeros = torch.zeros(num_classes, width, device=device)
-    return Seen(zeros[:, 0].clone(), zeros, zeros, zeros[:, 0].clone())
+    none = zeros[:, 0].clone()
+    return Seen(none, zeros, zeros, none.clone(), none[0].clone())
 
 
 def seen_with(past: Seen, logits: Tensor, features: Tensor, memory: float) -> Seen:
@@ -81,11 +88,14 @@ def seen_with(past: Seen, logits: Tensor, features: Tensor, memory: float) -> Se
     # Not F.one_hot, which reads back to the host on a CPU.
     classes = torch.arange(logits.shape[1], device=logits.device)
     member = ((logits.argmax(1)[:, None] == classes) & usable[:, None]).float()
-    sums = [member.sum(0)[:, None], member.T @ features, member.T @ features.square()]
-    widths = [1, features.shape[1], features.shape[1]]
-    count, total, squares = torch.split(total_of_all(torch.cat(sums, 1)), widths, 1)
+    p = torch.where(usable[:, None], logits.float(), 0.0).softmax(1) * usable[:, None]
+    entropy = torch.special.entr(p).sum().expand(len(classes))
+    each = [member.sum(0), p.sum(0), entropy]
+    sums = [torch.stack(each, 1), member.T @ features, member.T @ features.square()]
+    widths = [3, features.shape[1], features.shape[1]]
+    number, total, squares = torch.split(total_of_all(torch.cat(sums, 1)), widths, 1)
     kept = past.counts.clamp(max=memory)
-    counts = kept + count[:, 0]
+    counts = kept + number[:, 0]
     share = (kept / counts.clamp(min=1e-12))[:, None]
     per_image = 1 / counts.clamp(min=1e-12)[:, None]
     window = memory * len(counts)
@@ -94,7 +104,8 @@ def seen_with(past: Seen, logits: Tensor, features: Tensor, memory: float) -> Se
         counts,
         past.mean * share + total * per_image,
         past.square * share + squares * per_image,
-        past.marginal * fade + count[:, 0],
+        past.marginal * fade + number[:, 1],
+        past.entropy * fade + number[0, 2],
     )
 
 
@@ -117,6 +128,22 @@ def divergence(seen: Seen, source: Reference, prior: float) -> Tensor:
     var = torch.lerp(expected, var, weight)
     each = ((var + moved.square()) / expected - 1 - (var / expected).log()).mean(1) / 2
     return each.sum() / weight.sum().clamp(min=1e-6)
+
+
+def information(seen: Seen) -> Tensor:
+    """Mutual information of image and prediction over ln C: 0 where all images get one answer, or
+    where no answer is sure; 1 where sure answers are evenly spread.
+
+    Args:
+        seen: the model's running moments.
+
+    Returns:
+        Scalar in [0, 1]; 0 before anything was seen.
+    """
+    total = seen.marginal.sum().clamp(min=1e-12)
+    spread = torch.special.entr(seen.marginal / total).sum()
+    bits = (spread - seen.entropy / total).clamp(min=0)
+    return bits / math.log(max(len(seen.marginal), 2))
 
 
 def shares(votes: Mapping[str, float], looks: float) -> dict[str, float]:

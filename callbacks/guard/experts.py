@@ -4,7 +4,7 @@ the source's statistics, each batch's own, and corrected ones.
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from callbacks.guard.evidence import (
     Reference,
     Seen,
     divergence,
+    information,
     nothing_seen,
     outside,
     seen_with,
@@ -25,6 +26,9 @@ from tta.methods import Prediction
 
 #: What methods are published with: batch statistics, or whatever a method has for itself.
 HOMES = ("batch", "control")
+#: Divergence beyond which all are equally far, without a calibration: classes ten nats a feature
+#: away are nowhere near the source's, whatever the network.
+_FAR = 10.0
 #: Images of a look: trust grows by what was seen, so that batches of any size tell alike.
 _LOOK = 64
 
@@ -46,6 +50,40 @@ class Choosable(Protocol):
         """Predict and learn under this choice from now on."""
 
 
+class Found(NamedTuple):
+    """What is known of a candidate.
+
+    Attributes:
+        divergence: from the source's classes, nats per feature.
+        information: of its predictions, from 0 to 1.
+        impossible: share of its answers that must be wrong by the bounds.
+    """
+
+    divergence: float
+    information: float = 0.0
+    impossible: float = 0.0
+
+
+class Belief(NamedTuple):
+    """How far candidates are to be believed, by the checkpoint's own streams.
+
+    Attributes:
+        offsets: by name, what a look adds to the logarithm of a share.
+        far: divergence beyond which all are equally far.
+    """
+
+    offsets: Mapping[str, float]
+    far: float = _FAR
+
+
+def vote(name: str, found: Found, belief: Belief, tuned: Tuned) -> float:
+    """What a look adds to the logarithm of a candidate's share (``callbacks.guard.evidence``)."""
+    near = -math.log(min(max(found.divergence, 0.0), belief.far) + tuned.floor)
+    evidence = near + tuned.information * found.information
+    offset = belief.offsets.get(name, 0.0)
+    return offset + tuned.sharpness * evidence - tuned.impossible * found.impossible
+
+
 class Experts:
     """Running evidence for each, and what follows from it.
 
@@ -54,12 +92,11 @@ class Experts:
         tuned: constants.
         source: the source's classes; None: nothing speaks for or against any, and the one that a
             method is published with leads.
-        offsets: what a look adds to the logarithm of a share, as calibrated.
+        belief: how far candidates are to be believed, as calibrated.
         bounds: (2, C) least and largest true share of each class; None: nothing is known.
 
     Attributes:
-        divergences: of each, by name.
-        impossible: share of each one's answers that must be wrong by the bounds.
+        found: what is known of each, by name.
         looks: how many there were, in batches of ``_LOOK`` images.
         working: the statistics under which the module adapts.
         pinned: who serves whatever the evidence says, as labels tell: a candidate, or ``adapted``;
@@ -72,13 +109,12 @@ class Experts:
         num_classes: int,
         tuned: Tuned,
         source: Reference | None = None,
-        offsets: Mapping[str, float] | None = None,
+        belief: Belief | None = None,
         bounds: Tensor | None = None,
     ) -> None:
         self.num_classes, self.tuned, self.source = num_classes, tuned, source
-        self.offsets, self.bounds = dict(offsets or {}), bounds
-        self.divergences: dict[str, float] = {}
-        self.impossible: dict[str, float] = {}
+        self.belief, self.bounds = belief or Belief({}), bounds
+        self.found: dict[str, Found] = {}
         self.looks = 0.0
         self.working: str | None = None
         self.pinned: str | None = None
@@ -92,8 +128,8 @@ class Experts:
             said: predictions by name.
 
         Returns:
-            (1 + 2·K,) images of all processes, then divergence and impossible share of each, on the
-            device, for ``weigh``.
+            (1 + 3·K,) images of all processes, then ``Found`` of each, on the device, for
+            ``weigh``.
         """
         whole = max(said.values(), key=lambda one: len(one.logits)).logits
         numbers = [total_of_all(whole.new_tensor(len(whole), dtype=torch.float32))]
@@ -109,39 +145,33 @@ class Experts:
         nothing = seen.counts.new_zeros(())
         far = nothing if self.source is None else divergence(seen, self.source, self.tuned.prior)
         if self.bounds is None:
-            return [far, nothing]
+            return [far, information(seen), nothing]
         low, high = self.bounds.to(seen.counts)
-        return [far, outside(seen, low, high)]
+        return [far, information(seen), outside(seen, low, high)]
 
     def weigh(self, names: Sequence[str], numbers: Sequence[float]) -> None:
         """Take in the numbers of ``hear``, read back to the host."""
         images, *numbers = numbers
         self.looks += images / _LOOK
-        self.divergences.update(zip(names, numbers[::2], strict=True))
-        self.impossible.update(zip(names, numbers[1::2], strict=True))
+        each = zip(names, numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+        self.found.update({name: Found(*values) for name, *values in each})
         if self.working is None:
             self.working = next((name for name in HOMES if name in names), names[0])
 
     @property
     def votes(self) -> dict[str, float]:
         """What a look adds to the logarithm of each one's share."""
-        tuned = self.tuned
-        return {
-            name: self.offsets.get(name, 0.0)
-            - tuned.sharpness * math.log(max(self.divergences[name], 0.0) + tuned.floor)
-            - tuned.impossible * self.impossible[name]
-            for name in self.divergences
-        }
+        return {name: vote(name, one, self.belief, self.tuned) for name, one in self.found.items()}
 
     @property
     def shares(self) -> dict[str, float]:
         """How much each is trusted, before little shares are dropped; empty before the first
         look.
         """
-        if not self.divergences:
+        if not self.found:
             return {}
         if self.source is None:
-            return {name: float(name == self.working) for name in self.divergences}
+            return {name: float(name == self.working) for name in self.found}
         votes = {name: vote for name, vote in self.votes.items() if name not in self.barred}
         return shares(votes or self.votes, min(self.looks, self.tuned.looks))
 
@@ -182,8 +212,7 @@ class Experts:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next shares depend on, and nothing of the settings."""
         return {
-            "divergences": dict(self.divergences),
-            "impossible": dict(self.impossible),
+            "found": {name: list(one) for name, one in self.found.items()},
             "looks": self.looks,
             "working": self.working,
             "pinned": self.pinned,
@@ -193,8 +222,7 @@ class Experts:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        self.divergences = dict(state_dict["divergences"])
-        self.impossible = dict(state_dict["impossible"])
+        self.found = {name: Found(*values) for name, values in state_dict["found"].items()}
         self.looks, self.working = state_dict["looks"], state_dict["working"]
         self.pinned, self.barred = state_dict["pinned"], frozenset(state_dict["barred"])
         self._seen = {name: Seen(*values) for name, values in state_dict["seen"].items()}

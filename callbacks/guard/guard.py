@@ -12,7 +12,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from callbacks.base import Guard, prediction_of
-from callbacks.calibrated import levels_of, offsets_of
+from callbacks.calibrated import belief_of, levels_of
 from callbacks.corrections import CORRECTIONS, Guardable
 from callbacks.guard.evidence import Reference
 from callbacks.guard.experts import Choosable, Experts
@@ -75,9 +75,9 @@ class CollapseGuard(Guard):
         tuned, classes = self.config.tuned, len(self.class_names)
         self.levels = levels_of(self.config, calibration)
         self.plan = Plan(self.config.ladder, self.config.window, tuned.rest)
-        offsets = offsets_of(calibration, self.config.order)
+        belief = belief_of(calibration, self.config.order)
         bounds = self.config.bounds(self.class_names)
-        self.experts = Experts(classes, tuned, reference, offsets, bounds)
+        self.experts = Experts(classes, tuned, reference, belief, bounds)
         self.health = Health(classes, tuned, reference)
         self.labelled = LabelledChoice(labels, self.experts) if labels else None
         self.memory, self.schedule, self.state = Memory(), Schedule(), "OK"

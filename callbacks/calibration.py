@@ -374,9 +374,9 @@ class _Observer(CollapseGuard):
         return Watched(order, self.trace, self._found, torch.tensor(right), names, healthy)
 
     def _look(
-        self, adapted: Prediction, said: Said, skipped: str | None
-    ) -> tuple[dict[str, float | None], Trigger | None]:
-        values, _ = super()._look(adapted, said, None)
+        self, adapted: Prediction, said: Said, skipped: str | None, glance: Tensor
+    ) -> tuple[list[float], dict[str, float | None], Trigger | None]:
+        read, values, _ = super()._look(adapted, said, None, glance)
         self.trace.append(values)
         home = self.experts.working or CONTROL
         self._answers.labels.append(said.batch["label"].cpu())
@@ -386,7 +386,7 @@ class _Observer(CollapseGuard):
             answer = said.of(name).logits.argmax(1).cpu()
             self._answers.candidates.setdefault(name, []).append(answer)
         self._found.append(dict(self.experts.found))
-        return values, None
+        return read, values, None
 
     def _judge(self, values: Any, leads: Any) -> Decision:
         return Decision(Verdict("OK", "ok", "Nothing is judged while numbers are had."), Memory())

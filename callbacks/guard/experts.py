@@ -133,6 +133,8 @@ class Experts:
         """
         whole = max(said.values(), key=lambda one: len(one.logits)).logits
         numbers = [total_of_all(whole.new_tensor(len(whole), dtype=torch.float32))]
+        if self.working is None:
+            self.working = next((name for name in HOMES if name in said), next(iter(said)))
         for name, (logits, features) in said.items():
             past = self._seen.get(name)
             if past is None:
@@ -155,8 +157,6 @@ class Experts:
         self.looks += images / _LOOK
         each = zip(names, numbers[::3], numbers[1::3], numbers[2::3], strict=True)
         self.found.update({name: Found(*values) for name, *values in each})
-        if self.working is None:
-            self.working = next((name for name in HOMES if name in names), names[0])
 
     @property
     def votes(self) -> dict[str, float]:

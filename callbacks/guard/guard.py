@@ -19,7 +19,7 @@ from callbacks.guard.experts import Choosable, Experts
 from callbacks.guard.health import Health
 from callbacks.guard.modes import Decision, Memory, Plan, Trigger, judge
 from callbacks.guard.schedule import Schedule
-from callbacks.guard.signals import Values
+from callbacks.guard.signals import Values, named
 from callbacks.labelled import LabelledChoice
 from callbacks.labels import LabelBook
 from callbacks.serving import CONTROL, Said, serve
@@ -103,15 +103,20 @@ class CollapseGuard(Guard):
         """Look if due, judge, correct, and say what serves the batch."""
         adapted = self._adapted(outputs)
         skipped = skipped_by_all(outputs.get("skipped"), adapted.logits.device)
-        finite, startled = self._glance(adapted)
         # A control whose statistics move must see every batch, or it falls behind.
-        moves = getattr(pl_module, "control_moves", False)
-        due = self.schedule.due(self.batch) or startled or not finite or moves
+        due = self.schedule.due(self.batch) or getattr(pl_module, "control_moves", False)
+        glance, counts = self._glance(adapted)
+        seen = None if due else self._taken(glance.tolist(), counts)
+        due = due or seen != (True, False)
         spoilt = bool(due or skipped) and self._spoilt(outputs, adapted)
         look, whole = due and not spoilt, (due or self.labelled is not None) and not spoilt
         known = {} if spoilt else self._ask(pl_module, batch, whole=whole)
         said = Said(self, pl_module, batch, len(adapted.logits), known)
-        values, leads = self._look(adapted, said, skipped) if look else (None, None)
+        values, leads = None, None
+        if look:
+            read, values, leads = self._look(adapted, said, skipped, glance)
+            seen = seen or self._taken(read, counts)
+        finite, startled = seen or self._taken(glance.tolist(), counts)
         if not finite:
             values = {**(values or {}), "non_finite": 1.0}
         before, working = self.memory, self.experts.working
@@ -187,20 +192,26 @@ class CollapseGuard(Guard):
             )
         return adapted
 
-    def _glance(self, adapted: Prediction) -> tuple[bool, bool]:
-        """Of every batch, with one read-back to the host: whether it is finite in every process,
-        and whether the predicted mix jumped.
+    def _glance(self, adapted: Prediction) -> tuple[Tensor, Tensor]:
+        """Of every batch, on the device: whether it is finite, by how much the predicted mix
+        jumped, and how much chance makes of that (3,); and predictions by class (C,).
         """
         counts = total_of_all(predicted_counts(adapted.logits, len(self.class_names)))
         known = counts if self._marginal is None else self._marginal
         chance = chance_drift(known / known.sum(), counts.sum().clamp(min=1))
         finite = torch.isfinite(adapted.logits).all().float()
-        seen = torch.stack([finite, marginal_drift(counts, known), chance]).tolist()
-        whole = not any_of_all(not seen[0], adapted.logits.device)
+        return torch.stack([finite, marginal_drift(counts, known), chance]), counts
+
+    def _taken(self, glance: Sequence[float], counts: Tensor) -> tuple[bool, bool]:
+        """From a glance, read back: whether the batch is finite in every process, and whether the
+        predicted mix jumped.
+        """
+        whole = not any_of_all(not glance[0], counts.device)
         if whole:  # for all processes alike
+            known = counts if self._marginal is None else self._marginal
             self._marginal = torch.lerp(known, counts, _FOLLOWS)
-        level = min(max(self.config.tuned.jump, seen[2] + _BY_MORE), _ALL)
-        return whole, seen[1] > level
+        level = min(max(self.config.tuned.jump, glance[2] + _BY_MORE), _ALL)
+        return whole, glance[1] > level
 
     def _spoilt(self, outputs: Mapping[str, Any], adapted: Prediction) -> bool:
         """Whether most images are broken in any process: they say nothing of the statistics."""
@@ -222,17 +233,23 @@ class CollapseGuard(Guard):
         return dict(module.candidates(batch, names)) if names else {}
 
     def _look(
-        self, adapted: Prediction, said: Said, skipped: str | None
-    ) -> tuple[dict[str, float | None], Trigger | None]:
-        """Weigh the candidates, and measure the adapted model against its control."""
-        leads, values = None, dict[str, float | None]()
-        if said.known:
-            self.experts.weigh(list(said.known), self.experts.hear(said.known).tolist())
-            leads = self.experts.leads()
+        self, adapted: Prediction, said: Said, skipped: str | None, glance: Tensor
+    ) -> tuple[list[float], dict[str, float | None], Trigger | None]:
+        """Weigh the candidates, and measure the adapted model against its control, with one
+        read-back to the host, of which the glance's numbers are returned as well.
+        """
+        names = list(said.known)
+        heard = self.experts.hear(said.known) if names else glance[:0]
+        signals = glance[:0]
         if self.memory.mode == "adapting" and not skipped:
             control = said.of(self.experts.working or CONTROL)
-            values = self.health.measure(adapted, control)
-        return values, leads
+            signals = self.health.measure(adapted, control)
+        read = torch.cat([glance, heard, signals]).tolist()
+        after = len(glance) + len(heard)
+        if names:
+            self.experts.weigh(names, read[len(glance) : after])
+        leads = self.experts.leads() if names else None
+        return read[: len(glance)], named(read[after:]), leads
 
     def _judge(self, values: Values | None, leads: Trigger | None) -> Decision:
         """The decision on a batch, which is kept."""

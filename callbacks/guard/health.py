@@ -34,8 +34,8 @@ class Health:
         self._own: tuple[Seen, Seen] | None = None
         self._counts: Tensor | None = None
 
-    def measure(self, adapted: Prediction, control: Prediction) -> dict[str, float | None]:
-        """Take a batch in, of all processes, and measure every signal.
+    def measure(self, adapted: Prediction, control: Prediction) -> Tensor:
+        """Take a batch in, of all processes, and measure every signal, on the device (``named``).
 
         Args:
             adapted: what the adapted model says of this process's part of the batch.

@@ -9,7 +9,7 @@ report are made from ``SIGNALS``.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -186,10 +186,14 @@ SIGNALS: tuple[Signal, ...] = (
 BY_NAME: Mapping[str, Signal] = {signal.name: signal for signal in SIGNALS}
 
 
-def measured(both: Compared) -> dict[str, float | None]:
-    """The signals' numbers, with one read-back to the host."""
-    numbers = torch.stack([signal.measure(both).float() for signal in SIGNALS]).tolist()
+def measured(both: Compared) -> Tensor:
+    """The signals' numbers (S,), on the device; NaN where one is not defined."""
+    return torch.stack([signal.measure(both).float() for signal in SIGNALS])
+
+
+def named(numbers: Sequence[float]) -> dict[str, float | None]:
+    """Numbers of ``measured``, read back to the host, by the signals' names; none of none."""
     return {
         signal.name: number if math.isfinite(number) else None
-        for signal, number in zip(SIGNALS, numbers, strict=True)
+        for signal, number in zip(SIGNALS, numbers, strict=False)
     }

@@ -35,7 +35,6 @@ class Tuned:
         0.25, "what mutual information of image and prediction adds to a look's evidence"
     )
     alone: float = option(0.8, "share of trust from which on a model serves alone")
-    least: float = option(0.05, "share of trust below which a model does not serve")
     impossible: float = option(
         10.0, "log of trust lost at a look per share of answers that guard.prevalence rules out"
     )
@@ -54,7 +53,7 @@ class Tuned:
         for name in ("looks", "memory", "patience", "longest"):
             if getattr(self, name) < 1:
                 raise InputError(f"guard.tuned.{name} must be at least 1")
-        for name in ("alone", "least", "decay"):
+        for name in ("alone", "decay"):
             if getattr(self, name) > 1:
                 raise InputError(f"guard.tuned.{name} must be at most 1")
         if self.decay == 1 or self.min_count < 2:

@@ -29,6 +29,8 @@ HOMES = ("batch", "control")
 #: Divergence beyond which all are equally far, without a calibration: classes ten nats a feature
 #: away are nowhere near the source's, whatever the network.
 _FAR = 10.0
+#: Who has less than this part of what is left beside one that may serve alone does not serve.
+_HARDLY = 0.25
 #: Images of a look: trust grows by what was seen, so that batches of any size tell alike.
 _LOOK = 64
 
@@ -188,7 +190,8 @@ class Experts:
         best = max(known, key=known.__getitem__)
         if known[best] >= self.tuned.alone:
             return {best: 1.0}
-        kept = {name: share for name, share in known.items() if share >= self.tuned.least}
+        least = (1 - self.tuned.alone) * _HARDLY
+        kept = {name: share for name, share in known.items() if share >= least}
         total = sum(kept.values())
         return {name: share / total for name, share in kept.items()}
 

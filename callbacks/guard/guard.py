@@ -225,8 +225,8 @@ class CollapseGuard(Guard):
             return {}
         trusted = self.experts.trusted
         if whole:
-            early = self.experts.looks < self.config.tuned.looks
-            partly = set() if early or self.labelled else {"source", "corrected"} - set(trusted)
+            known = bool(trusted) and self.labelled is None
+            partly = {"source", "corrected"} - set(trusted) if known else set()
             return dict(module.candidates(batch, None, partly))
         own = self.experts.working if self.memory.mode == "adapting" else None
         names = [name for name in trusted if name != own]

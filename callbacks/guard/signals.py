@@ -19,8 +19,9 @@ from callbacks.guard.evidence import Reference, Seen, divergence
 from tta.marginal import marginal_drift, vanished_classes
 from tta.separation import ClassMoments, separation_of
 
-#: R that lacks this much counts whatever else speaks for the model.
-_DEEP = 0.5
+#: R that lacks this much counts whatever else speaks for the model: where Tent collapsed on real
+#: images R fell below .7 (by earlier measurements), and where an update helped it rarely did.
+_DEEP = 0.3
 #: Values of the signals at a look, by name; None where one is not defined (yet).
 Values = Mapping[str, float | None]
 

@@ -10,6 +10,7 @@ from callbacks.guard.evidence import (
     Reference,
     Seen,
     divergence,
+    information,
     nothing_seen,
     outside,
     seen_with,
@@ -50,7 +51,14 @@ def test_one_batch_by_hand() -> None:
     labels = torch.tensor([0, 0, 1, 1, 1])
     seen = after((torch.nn.functional.one_hot(labels, 2).float(), features), classes=2)
     assert seen.counts.tolist() == [2, 3]
-    assert seen.marginal.tolist() == [2, 3]
+    sure = math.e / (1 + math.e)  # of what has a logit of 1 to 0
+    summed = [2 * sure + 3 * (1 - sure), 3 * sure + 2 * (1 - sure)]
+    assert seen.marginal.tolist() == pytest.approx(summed), "probabilities, not answers"
+    entropy = -(sure * math.log(sure) + (1 - sure) * math.log(1 - sure))
+    assert seen.entropy.item() == pytest.approx(5 * entropy, rel=1e-5)
+    mean = torch.tensor(summed) / 5
+    gained = (torch.special.entr(mean).sum().item() - entropy) / math.log(2)
+    assert information(seen).item() == pytest.approx(gained, rel=1e-4)
     torch.testing.assert_close(seen.mean, torch.tensor([[2.0, 1.0], [1.0, 5.0]]))
     source = Reference(
         torch.tensor([[0.0, 0.0], [0.0, 4.0]]), torch.tensor([[4.0, 2.0], [1.0, 2.0]])
@@ -115,6 +123,30 @@ def test_a_feature_that_is_constant_at_the_source_has_a_scale_all_the_same() -> 
     assert divergence(after(batch()), dead, PRIOR).isfinite()
 
 
+def test_predictions_tell_of_images_where_they_are_sure_and_differ() -> None:
+    def told(logits: Tensor) -> float:
+        return information(after((logits, torch.zeros(len(logits), 3)))).item()
+
+    even = torch.eye(3).repeat(30, 1)
+    assert told(50 * even) == pytest.approx(1, abs=1e-4), "sure answers that are evenly spread"
+    assert told(50 * even[:1].expand(90, 3)) == pytest.approx(0, abs=1e-4), "one answer for all"
+    assert told(0 * even) == pytest.approx(0, abs=1e-4), "no answer is sure"
+    two = 50 * even[[0, 1]].repeat(45, 1)
+    assert told(two) == pytest.approx(math.log(2) / math.log(3), abs=1e-4)
+    assert 0 < told(even) < told(2 * even) < told(4 * even)
+
+
+def test_what_predictions_tell_is_of_the_last_images() -> None:
+    even, features = 50 * torch.eye(3).repeat(30, 1), torch.zeros(90, 3)
+    stretch = [(even[:1].expand(90, 3), features)] * 40
+    assert information(after((even, features), *stretch)).item() < 0.05
+    state = after(*[(even, features)] * 40)
+    assert state.marginal.sum().item() <= 3 * MEMORY + 90.01  # of single precision
+    soft = after(*[(even / 50, features)] * 40)
+    fresh = after((even / 50, features))
+    assert information(soft).item() == pytest.approx(information(fresh).item(), abs=1e-4)
+
+
 def test_each_class_remembers_its_own_last_images() -> None:
     seen = [batch(seed) for seed in range(3)]  # fewer of each class than it remembers
     stretch = [batch(9, (1.0, 0.0, 0.0)) for _ in range(20)]
@@ -159,6 +191,8 @@ def test_broken_logits_alone_do_not_count_either() -> None:
 
 def test_nothing_one_image_one_class_and_nothing_sound_are_defined() -> None:
     assert divergence(nothing_seen(3, 3), SOURCE, PRIOR).item() == 0
+    assert information(nothing_seen(3, 3)).item() == 0
+    assert information(nothing_seen(1, 3)).item() == 0
     logits, features = batch()
     assert math.isfinite(far((logits[:1], features[:1])))
     assert math.isfinite(far(batch(0, (1.0, 0.0, 0.0))))
@@ -174,6 +208,7 @@ def test_nothing_is_read_back() -> None:
     state = seen_with(meta, logits, features, MEMORY)  # a read-back has no value here
     source = Reference(MEAN.to("meta"), VAR.to("meta"))
     assert divergence(state, source, PRIOR).is_meta
+    assert information(state).is_meta
     assert outside(state, torch.zeros(3, device="meta"), torch.ones(3, device="meta")).is_meta
 
 

@@ -8,7 +8,7 @@ import torch
 
 from callbacks import GuardConfig
 from callbacks.guard.evidence import Reference
-from callbacks.guard.experts import Experts
+from callbacks.guard.experts import Belief, Experts, Found, vote
 from callbacks.settings import Tuned
 from tta.methods import Prediction
 
@@ -25,7 +25,7 @@ def weighed(*divergences: float, tuned: Tuned = TUNED, looks: int = 1, **more: A
     """After looks at which the candidates' divergences were these."""
     found, names = experts(tuned, **more), NAMES[: len(divergences)]
     for _ in range(looks):
-        found.weigh(names, [64, *(number for far in divergences for number in (far, 0.0))])
+        found.weigh(names, [64, *(number for far in divergences for number in (far, 0.0, 0.0))])
     return found
 
 
@@ -90,10 +90,10 @@ def test_a_model_adapts_under_the_best_statistics_but_never_under_the_sources() 
     assert found.best_to_adapt() == "corrected"
     assert found.working == "batch", "as published, until somebody changes it"
     alone = experts()
-    alone.weigh(["source"], [64, 0.1, 0.0])
+    alone.weigh(["source"], [64, 0.1, 0.0, 0.0])
     assert (alone.working, alone.best_to_adapt()) == ("source", "source")
     own = experts()
-    own.weigh(["source", "control"], [64, 0.1, 0.0, 0.1, 0.0])
+    own.weigh(["source", "control"], [64, *(0.1, 0.0, 0.0), *(0.1, 0.0, 0.0)])
     assert own.working == "control"
 
 
@@ -102,12 +102,14 @@ def test_without_a_source_the_published_statistics_have_all_the_trust() -> None:
     assert found.trusted == {"batch": 1.0}
     assert found.leads() == "adapted leads"
     heard = experts(source=None)
-    assert heard.hear({"batch": said(5.0)}).tolist() == [9.0, 0.0, 0.0]
+    images, far, information, impossible = heard.hear({"batch": said(5.0)}).tolist()
+    assert (images, far, impossible) == (60, 0, 0)
+    assert 0 < information < 1, "what predictions tell of images needs no source"
 
 
 def test_offsets_count_at_every_look() -> None:
     tuned = Tuned(floor=0.0, looks=4)
-    found = weighed(0.1, 0.1, tuned=tuned, looks=3, offsets={"source": math.log(2)}).shares
+    found = weighed(0.1, 0.1, tuned=tuned, looks=3, belief=Belief({"source": math.log(2)})).shares
     assert found == pytest.approx({"source": 8 / 9, "batch": 1 / 9})
 
 
@@ -117,31 +119,87 @@ def test_bounds_push_out_what_is_impossible() -> None:
     answers = {"source": said(0.0, label=0), "batch": said(0.02, seed=1)}
     for found in (free, bound):
         found.weigh(["source", "batch"], found.hear(answers).tolist())
-    assert bound.impossible["source"] == pytest.approx(0.5)
-    assert bound.impossible["batch"] == pytest.approx(0.0)
+    first = answers["source"].logits.softmax(1).mean(0)[0].item()
+    assert bound.found["source"].impossible == pytest.approx(first - 0.5, rel=1e-4)
+    assert bound.found["batch"].impossible == pytest.approx(0.0)
+    assert free.found["source"].impossible == 0
     odds = [found.shares["source"] / found.shares["batch"] for found in (free, bound)]
-    assert odds[1] / odds[0] == pytest.approx(math.exp(-10 * 0.5), rel=1e-4)
+    lost = 10 * (first - 0.5) * 60 / 64  # at a look of 64 images
+    assert odds[1] / odds[0] == pytest.approx(math.exp(-lost), rel=1e-3)
+
+
+def test_a_vote_by_hand() -> None:
+    tuned = Tuned(floor=0.02, sharpness=2.0, information=0.25, impossible=10.0)
+    belief = Belief({"batch": 0.3}, far=1.0)
+    found = Found(divergence=0.08, information=0.4, impossible=0.05)
+    expected = 2 * (-math.log(0.1) + 0.25 * 0.4) - 10 * 0.05
+    assert vote("source", found, belief, tuned) == pytest.approx(expected)
+    assert vote("batch", found, belief, tuned) == pytest.approx(expected + 0.3)
+    assert vote("source", Found(-1e-9), belief, tuned) == pytest.approx(-2 * math.log(0.02))
+
+
+def test_trust_grows_by_images_and_not_by_batches() -> None:
+    tuned = Tuned(floor=0.0, looks=8)
+    whole, quarters = experts(tuned), experts(tuned)
+    whole.weigh(NAMES[:2], [64, 0.1, 0, 0, 0.15, 0, 0])
+    for _ in range(4):
+        quarters.weigh(NAMES[:2], [16, 0.1, 0, 0, 0.15, 0, 0])
+    assert quarters.shares == pytest.approx(whole.shares)
+    assert quarters.looks == whole.looks == 1
+
+
+def test_candidates_that_are_all_far_are_told_apart_by_what_their_predictions_tell() -> None:
+    def shares(far: float) -> dict[str, float]:
+        found = experts(belief=Belief({}, far))
+        found.weigh(NAMES[:2], [64, *(4.0, 0.0, 0.0), *(8.0, 0.8, 0.0)])
+        return found.shares
+
+    odds = math.exp(2 * 0.25 * 0.8)
+    assert shares(3.0)["batch"] == pytest.approx(odds / (1 + odds)), "beyond it all are equally far"
+    assert shares(10.0)["source"] == pytest.approx(4 / (4 + odds)), "and within it they are not"
+    near = experts(belief=Belief({}, 3.0))
+    near.weigh(NAMES[:2], [64, *(0.1, 0.0, 0.0), *(8.0, 0.0, 0.0)])
+    assert near.shares["source"] == pytest.approx(900 / 901)
+
+
+def test_labels_outrank_the_evidence() -> None:
+    found = weighed(0.01, 0.2, 0.05)
+    assert found.trusted == {"source": 1.0}
+    found.barred = frozenset({"source"})
+    assert found.shares == pytest.approx({"batch": 1 / 17, "corrected": 16 / 17})
+    assert found.trusted == {"corrected": 1.0}
+    assert found.leads() == "adapted leads"
+    found.barred = frozenset({"adapted"})
+    assert found.leads() == "source leads", "updates wait where what they led to is worse"
+    found.barred = frozenset(NAMES)
+    assert found.shares.keys() == set(NAMES), "somebody has to serve"
+    found.pinned, found.barred = "batch", frozenset()
+    assert (found.trusted, found.leads()) == ({"batch": 1.0}, "source leads")
+    found.pinned, found.working = "adapted", "corrected"
+    assert (found.trusted, found.leads()) == ({"corrected": 1.0}, "adapted leads")
 
 
 def test_what_is_heard_adds_up_and_ranks_candidates_by_how_far_they_are() -> None:
     found = experts(GuardConfig().tuned)
     for look in range(4):
         numbers = found.hear({"source": said(1.0, look), "batch": said(0.0, look)})
-        assert numbers.shape == (5,)
+        assert numbers.shape == (1 + 3 * 2,)
+        assert numbers[0] == 60
         found.weigh(["source", "batch"], numbers.tolist())
     assert found.trusted == {"batch": 1.0}
-    assert found.divergences["batch"] < 0.1 < found.divergences["source"]
+    assert found.found["batch"].divergence < 0.1 < found.found["source"].divergence
 
 
 def test_a_candidate_that_is_not_heard_keeps_what_it_had() -> None:
     found = weighed(0.1, 0.2)
-    found.weigh(["batch"], [64, 0.1, 0.0])
-    assert found.divergences == {"source": 0.1, "batch": 0.1}
+    found.weigh(["batch"], [64, 0.1, 0.7, 0.2])
+    assert found.found == {"source": Found(0.1), "batch": Found(0.1, 0.7, 0.2)}
 
 
 def test_a_divergence_that_is_no_number_gives_no_share_that_is_none() -> None:
-    found = weighed(math.inf, 0.2)
-    assert found.trusted == {"batch": 1.0}
+    for bad in (math.inf, math.nan):
+        assert weighed(bad, 0.2).trusted == {"batch": 1.0}
+        assert weighed(0.2, bad).trusted == {"source": 1.0}
 
 
 def test_state_goes_on_exactly() -> None:
@@ -154,11 +212,14 @@ def test_state_goes_on_exactly() -> None:
     straight, halves = experts(tuned), experts(tuned)
     expected = [look(straight, seed) for seed in range(10)]
     found = [look(halves, seed) for seed in range(4)]
-    halves.working = "corrected"
+    halves.working, halves.pinned, halves.barred = "corrected", "batch", frozenset({"source"})
     taken_up = experts(tuned)
     taken_up.load_state_dict(halves.state_dict())
+    assert (taken_up.pinned, taken_up.barred) == ("batch", frozenset({"source"}))
+    assert taken_up.found == halves.found
+    taken_up.barred = frozenset()
     assert [*found, *(look(taken_up, seed) for seed in range(4, 10))] == expected
-    assert (taken_up.working, taken_up.looks) == ("corrected", 10)
+    assert (taken_up.working, taken_up.looks) == ("corrected", 10.0)
     blank = experts(tuned)
     blank.load_state_dict(experts(tuned).state_dict())
     assert look(blank, 0) == expected[0]

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from callbacks.calibrated import levels_of
+from callbacks.corrections import CORRECTIONS, LADDER, rung_of
 from callbacks.guard import GuardConfig
 from callbacks.guard.modes import (
     TRANSITIONS,
@@ -18,7 +19,6 @@ from callbacks.guard.modes import (
     Trigger,
     judge,
     moved,
-    rung_of,
     summed,
 )
 from callbacks.guard.signals import SIGNALS, Values
@@ -27,7 +27,7 @@ PLAN = Plan(("slow", "restore", "reset", "freeze"), 100, rest=3)
 DECIDING = [signal.name for signal in SIGNALS if signal.limit is not None]
 LEVELS = Levels(
     {"non_finite": 0.5, "vanished": 0.5, "R": 0.1, "drift": 0.2, "gain": 0.05},
-    {"non_finite": 0.0, "vanished": 0.0, "R": 0.3, "drift": 0.2, "gain": 0.3},
+    {"non_finite": 0.0, "vanished": 0.0, "R": 0.3, "gain": 0.3},
 )
 MODES: tuple[Mode, ...] = get_args(Mode)
 TRIGGERS: tuple[Trigger, ...] = get_args(Trigger)
@@ -120,10 +120,13 @@ def test_a_verdict_never_says_ok_while_updates_wait(
         ({}, "OK", "ok"),
         (SOUND, "OK", "ok"),
         ({"R": 0.85, "drift": 0.15}, "WATCH", "signals"),
-        ({"R": 1.2, "drift": 0.30}, "WATCH", "signals"),
+        ({"R": 1.2, "drift": 0.30}, "OK", "ok"),  # it moves, and separation speaks for it
+        ({"R": 1.2, "drift": 0.99}, "OK", "ok"),
+        ({"R": 0.98, "drift": 0.30, "gain": -0.1}, "WATCH", "signals"),
         ({"R": 0.55, "drift": 0.15}, "ALARM", "R"),
         ({"R": 0.4, "drift": 0.01}, "ALARM", "R"),
-        ({"R": 1.2, "drift": 0.45}, "ALARM", "drift"),
+        ({"R": 0.85, "drift": 0.15, "gain": 0.1}, "OK", "ok"),  # nearer to the source's classes
+        ({"R": 0.4, "drift": 0.15, "gain": 0.1}, "ALARM", "R"),  # but so deep a fall counts
         ({"R": 0.98, "drift": 0.38, "gain": -0.5}, "ALARM", "gain"),
         ({"R": 1.0, "drift": 0.0, "vanished": 1.0}, "ALARM", "vanished"),
         ({"R": 0.1, "drift": 0.9, "non_finite": 1.0, "vanished": 2.0}, "ALARM", "non_finite"),
@@ -232,25 +235,32 @@ def test_alarms_climb_the_ladder_and_the_last_one_freezes_for_good() -> None:
 
 
 def test_alarms_outside_the_window_do_not_count() -> None:
-    assert rung_of((), 200, PLAN, "R") == "slow"
-    assert rung_of((100,), 200, PLAN, "R") == "slow"
-    assert rung_of((101,), 200, PLAN, "R") == "restore"
-    assert rung_of((1, 101, 150, 160, 170), 200, PLAN, "R") == "freeze"
-    repeating = replace(PLAN, ladder=("pause",))
-    assert rung_of(tuple(range(9)), 9, repeating, "R") == "pause"
+    def rung(*alarms: int) -> str:
+        return rung_of(alarms, 200, PLAN.ladder, 100, "R")
+
+    assert rung() == "slow"
+    assert rung(100) == "slow"
+    assert rung(101) == "restore"
+    assert rung(1, 101, 150, 160, 170) == "freeze"
+    assert rung_of(tuple(range(9)), 9, ("pause",), 100, "R") == "pause"
+
+
+def test_the_ladder_that_is_set_by_default_is_the_one_of_the_corrections() -> None:
+    assert GuardConfig().ladder == list(LADDER)
+    assert set(LADDER) <= set(CORRECTIONS)
 
 
 @pytest.mark.parametrize("reason", ["non_finite", "vanished"])
 def test_a_lost_model_is_reset_but_not_frozen_before_its_time(reason: str) -> None:
     def rung(ladder: tuple[str, ...], *alarms: int) -> str:
-        return rung_of(alarms, 5, Plan(ladder, 100, 8), reason)
+        return rung_of(alarms, 5, ladder, 100, reason)
 
     assert rung(("slow", "restore", "reset")) == "reset"
     assert rung(("slow", "reweight", "reset")) == "reweight"
     assert rung(("slow", "freeze")) == "reset"
     assert rung(("slow", "freeze"), 2) == "freeze"
     assert rung(("pause",)) == "reset"
-    assert rung_of([], 5, Plan(("slow", "freeze"), 100, 8), "drift") == "slow"
+    assert rung_of([], 5, ("slow", "freeze"), 100, "gain") == "slow"
 
 
 def test_messages_are_filled_in_where_a_number_is_not_known() -> None:
@@ -260,7 +270,8 @@ def test_messages_are_filled_in_where_a_number_is_not_known() -> None:
     assert decision.verdict.reason == "non_finite"
     over = replace(Memory(), sums={"R": 9.0})
     assert decide(over, {"R": 0.4}).verdict.message.startswith("Class separation is 0.40")
-    assert "moved by 45%" in decide(Memory(), {"R": 1.0, "drift": 0.45}).verdict.message
+    over = decide(Memory(), {"R": 1.0, "drift": 0.45, "gain": -0.1})
+    assert "moved by 45%" in over.verdict.message
 
 
 def test_sums_stay_finite_numbers_of_at_least_nothing() -> None:
@@ -274,7 +285,7 @@ def test_sums_stay_finite_numbers_of_at_least_nothing() -> None:
 def test_every_signal_that_decides_can_raise_an_alarm_at_its_default_levels(name: str) -> None:
     values: dict[str, Any] = {
         "R": {"R": 0.2, "drift": 0.0},
-        "gain": {"R": 1.0, "drift": 0.04, "gain": -1.0},
+        "gain": {"R": 1.0, "drift": 0.05, "gain": -1.0},
     }.get(name, {name: 1.0})
     memory, levels = Memory(), levels_of(GuardConfig(), None)
     for batch in range(40):
@@ -284,3 +295,28 @@ def test_every_signal_that_decides_can_raise_an_alarm_at_its_default_levels(name
             break
     assert decision.verdict[:2] == ("ALARM", name)
     assert decision.verdict.message
+
+
+def test_drift_raises_no_alarm_where_anything_speaks_for_what_was_learned() -> None:
+    assert "drift" not in DECIDING
+    for values in ({"R": 1.1, "gain": -1.0}, {"R": 0.9, "gain": 0.1}, {"R": 0.99, "gain": None}):
+        memory, levels = Memory(), levels_of(GuardConfig(), None)
+        for batch in range(40):
+            decision = judge(
+                batch, {**values, "drift": 0.9}, None, None, memory, levels, PLAN
+            )
+            memory = decision.memory
+        if values["gain"] is None:
+            assert memory.sums.get("gain", 0.0) == 0, "what is not known changes nothing"
+        else:
+            assert (decision.verdict.state, memory.alarms) == ("OK", ())
+
+
+def test_drift_that_nothing_speaks_for_alarms_where_it_lasts() -> None:
+    memory, levels = Memory(), levels_of(GuardConfig(), None)
+    for batch in range(40):
+        values = {"R": 1.0, "drift": 0.06, "gain": 0.0}
+        memory = judge(batch, values, None, None, memory, levels, PLAN).memory
+        if memory.alarms:
+            break
+    assert memory.alarms == (3,), ".02 a look, and the limit is .06"

@@ -35,7 +35,7 @@ def test_a_calm_stream_is_served_by_the_adapted_model_and_never_alarmed(
     assert {output["served_by"] for output in outputs[8:]} == {"adapted"}
     assert {output["mode"] for output in outputs[8:]} == {"adapting"}
     known = {"source"} if norm == "group" else {"source", "batch", "corrected"}
-    assert guard.experts.divergences.keys() == known
+    assert guard.experts.found.keys() == known
     assert right(outputs, stream) > 97
 
 

@@ -9,7 +9,7 @@ from lightning import Callback, Trainer
 from callbacks import CollapseGuard
 from tests.callbacks.test_odd_streams import run
 
-HARM = ("method.lr=.3", "guard.limits.drift=.01", "data.target=scanner_b")
+HARM = ("method.lr=.3", "guard.limits.gain=.01", "data.target=scanner_b")
 
 
 class Save(Callback):

@@ -1,7 +1,6 @@
 """What the guard watches for: each signal by hand, and what of it speaks against the model."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,7 +24,8 @@ def moments(apart: float, scatter: float = 40.0, count: float = 20.0) -> ClassMo
 
 def seen(apart: float) -> Seen:
     mean = torch.tensor([[0.0, 0.0], [apart, 0.0]])
-    return Seen(torch.full((2,), 20.0), mean, mean.square() + 1, torch.full((2,), 20.0))
+    counts = torch.full((2,), 20.0)
+    return Seen(counts, mean, mean.square() + 1, counts, torch.tensor(4.0))
 
 
 def both(**more: Any) -> Compared:
@@ -105,6 +105,11 @@ def test_all_are_read_back_at_once() -> None:
         ({"R": 0.7}, 1.0, False, 0.0),  # clusters that loosen while predictions stay harm nobody
         ({"R": 0.4}, 1.0, False, 0.6),  # unless they fall deep
         ({"R": 1.1}, 1.0, False, -0.1),
+        ({"R": 0.9, "gain": 0.1}, 1.0, None, 0.0),  # classes came nearer to the source's
+        ({"R": 0.9, "gain": 0.0}, 1.0, None, 0.1),
+        ({"R": 0.9, "gain": 0.1}, 1.2, True, 0.0),
+        ({"R": 0.4, "gain": 0.1}, 1.0, None, 0.6),  # a deep fall counts all the same
+        ({"R": 1.2, "gain": 0.1}, 1.0, None, -0.2),
         ({"R": None}, 1.0, True, None),
     ],
 )
@@ -132,11 +137,7 @@ def test_what_was_learned_must_have_something_that_speaks_for_it(
     assert BY_NAME["gain"].against(Course(values)) == expected
 
 
-def plain() -> Iterator[str]:
-    yield from ("non_finite", "vanished", "drift")
-
-
-@pytest.mark.parametrize("name", plain())
+@pytest.mark.parametrize("name", ["non_finite", "vanished", "drift"])
 def test_others_speak_by_their_number(name: str) -> None:
     assert BY_NAME[name].against(Course({name: 0.7})) == 0.7
     assert BY_NAME[name].against(Course({name: None})) is None
@@ -148,4 +149,10 @@ def test_signals_are_columns_of_the_trace_and_their_messages_can_be_filled_in() 
     values = dict.fromkeys(BY_NAME, 0.5)
     for signal in SIGNALS:
         assert "{" not in signal.message.format(**values)
-        assert signal.limit is None or signal.message
+        assert (signal.limit is None) == (not signal.message), "what raises no alarm has none"
+
+
+def test_drift_is_watched_and_raises_no_alarm_by_itself() -> None:
+    drift, gain = BY_NAME["drift"], BY_NAME["gain"]
+    assert (drift.level, drift.limit) == (0.04, None)
+    assert (gain.level, gain.limit) == (0.04, 0.06)

@@ -63,7 +63,7 @@ class CalibrationConfig:
         ["tent", "dsbr"], "methods that adapt, in turn, with the options of their YAML"
     )
     streams: int = option(105, "streams, of each order in turn, under corruptions of any strength")
-    batches: int = option(8, "batches of a stream")
+    batches: int = option(7, "batches of a stream")
     batch_size: int = option(64, "images a batch")
 
     def __post_init__(self) -> None:

@@ -80,18 +80,22 @@ def calm(source: Path, *words: str) -> tuple[Counted, int, CollapseGuard | None]
     return counted, read[0], guard
 
 
-# Bounds of what is reached, so that it gets no worse. The goals are one read-back a batch and a
-# quarter more operations; the rest goes WHERE.
+# Bounds of what is reached, so that it gets no worse: 1.14 read-backs a batch, and 2.04 times the
+# operations. The goals are 1, and 1.25. Read-backs beyond one a batch are the search for broken
+# images where un-updated networks are asked. Of the operations, .55 of what a batch takes without
+# a guard is adapting under corrected statistics, which the guard chose here; .25 are looks (.14 the
+# comparison with the control, .11 the candidates' evidence), .14 what candidates say at these, and
+# .09 the glance at every batch.
 
 
-def test_a_calm_stream_reads_back_less_than_1_4_times_a_batch(source: Path) -> None:
+def test_a_calm_stream_reads_back_1_2_times_a_batch_at_most(source: Path) -> None:
     _, read, guard = calm(source)
     assert guard is not None
     assert (guard.batch, guard.alarms) == (BATCHES, 0)
-    assert read <= 1.4 * BATCHES
+    assert read <= 1.2 * BATCHES
 
 
-def test_a_calm_stream_has_less_than_2_1_times_the_operations(source: Path) -> None:
+def test_a_calm_stream_has_2_1_times_the_operations_at_most(source: Path) -> None:
     unguarded, _, _ = calm(source, "guard=off")
     guarded, _, _ = calm(source)
     assert guarded.operations <= 2.1 * unguarded.operations

@@ -25,6 +25,7 @@ def weighed(*divergences: float, tuned: Tuned = TUNED, looks: int = 1, **more: A
     """After looks at which the candidates' divergences were these."""
     found, names = experts(tuned, **more), NAMES[: len(divergences)]
     for _ in range(looks):
+        found.hear({name: said(0.1) for name in names})
         found.weigh(names, [64, *(number for far in divergences for number in (far, 0.0, 0.0))])
     return found
 
@@ -90,10 +91,10 @@ def test_a_model_adapts_under_the_best_statistics_but_never_under_the_sources() 
     assert found.best_to_adapt() == "corrected"
     assert found.working == "batch", "as published, until somebody changes it"
     alone = experts()
-    alone.weigh(["source"], [64, 0.1, 0.0, 0.0])
+    assert alone.hear({"source": said(0.1)}).shape == (4,)
     assert (alone.working, alone.best_to_adapt()) == ("source", "source")
     own = experts()
-    own.weigh(["source", "control"], [64, *(0.1, 0.0, 0.0), *(0.1, 0.0, 0.0)])
+    own.hear({"source": said(0.1), "control": said(0.1)})
     assert own.working == "control"
 
 

@@ -115,19 +115,23 @@ def run(
 
 
 def test_a_planted_collapse_is_caught_reset_and_not_served() -> None:
-    module, guard, outputs = run(batches(90), Harm(start=20), lr=1e-5)
-    first = next(i for i, output in enumerate(outputs) if output["verdict"] == "ALARM")
+    stream = batches(150)
+    module, guard, outputs = run(stream, Harm(start=20), lr=1e-5)
+    first, rest = guard.alarmed[0], guard.config.tuned.rest
     assert 20 <= first <= 30
-    assert outputs[first]["served_by"] == "control"
+    assert [i for i, output in enumerate(outputs) if output["verdict"] == "ALARM"] == guard.alarmed
     kinds = [event["event"] for event in outputs[first]["events"]]
     assert kinds == ["mode", "verdict", "correction"]
-    torch.testing.assert_close(
-        outputs[first]["logits"], module.method.control(batches(90)[first]["image"]).logits
-    )
-    rest = outputs[first : first + guard.config.tuned.rest + 1]
-    assert {output["served_by"] for output in rest} == {"control"}
-    assert {output["mode"] for output in rest} == {"resting"}
-    assert [output["verdict"] for output in rest[1:]] == ["WATCH"] * guard.config.tuned.rest
+    for alarm in guard.alarmed[:-1]:
+        resting = outputs[alarm : alarm + rest + 1]
+        assert {output["mode"] for output in resting} == {"resting"}
+        assert [output["verdict"] for output in resting[1:]] == ["WATCH"] * rest
+    waiting = [i for i, output in enumerate(outputs) if output["mode"] != "adapting"]
+    assert len(waiting) > len(guard.config.ladder) * rest
+    for index in waiting:  # nothing of the harmed model is served while updates wait
+        assert outputs[index]["served_by"] == "control"
+        control = module.method.control(stream[index]["image"].to(module.device))
+        torch.testing.assert_close(outputs[index]["logits"], control.logits.cpu())
     rungs = [
         event["correction"]
         for output in outputs
@@ -136,7 +140,7 @@ def test_a_planted_collapse_is_caught_reset_and_not_served() -> None:
     ]
     assert rungs == list(guard.config.ladder)  # the harm came back after every correction
     assert guard.memory.mode == "frozen"
-    assert len(guard.resets) == 2  # the last two rungs
+    assert guard.resets == guard.alarmed[-2:]  # the last two rungs
     assert outputs[-1]["verdict"] == "FROZEN"
     assert outputs[-1]["served_by"] == "control"
 
@@ -258,7 +262,7 @@ def test_a_thousand_classes() -> None:
     )
     first = guard.alarmed[0]
     told = [event for event in outputs[first]["events"] if event["event"] == "verdict"]
-    assert told[0]["reason"] in ("drift", "vanished")
+    assert told[0]["reason"] == "vanished"
     assert {output["served_by"] for output in outputs[first:]} == {"control"}
 
 
@@ -464,7 +468,8 @@ def test_names_and_shapes_that_do_not_fit_are_told() -> None:
         {"false_alarm": 0.6},
         {"levels": {"R": -1.0}},
         {"levels": {"ratio": 0.1}},
-        {"limits": {"drift": -0.1}},
+        {"limits": {"gain": -0.1}},
+        {"limits": {"drift": 0.1}},  # raises no alarm
         {"limits": {"J": 0.1}},  # is shown, and decides nothing
     ],
 )
@@ -483,7 +488,6 @@ def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
         {"decay": 1.0},
         {"min_count": 1.0},
         {"alone": 1.1},
-        {"least": 1.1},
         {"sharpness": -1.0},
         {"rest": -1},
     ],

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from callbacks import GuardConfig
 from callbacks.guard.evidence import Reference
 from callbacks.guard.health import Health
+from callbacks.guard.signals import Values, named
 from tta.methods import Prediction
 
 TUNED = GuardConfig().tuned
@@ -26,11 +27,15 @@ def pair(
     return Prediction(F.one_hot(torch.zeros(images).long(), 3).float(), noise[1]), control
 
 
+def look(health: Health, adapted: Prediction, control: Prediction) -> Values:
+    return named(health.measure(adapted, control).tolist())
+
+
 def measured(
     images: int, batches: int, collapsed: bool = True, source: Reference | None = None
-) -> list[dict[str, float | None]]:
+) -> list[Values]:
     rng, health = torch.Generator().manual_seed(0), Health(3, TUNED, source)
-    return [health.measure(*pair(images, rng, collapsed)) for _ in range(batches)]
+    return [look(health, *pair(images, rng, collapsed)) for _ in range(batches)]
 
 
 @pytest.mark.parametrize("images", [1, 4, 16, 64])
@@ -83,14 +88,14 @@ def test_state_goes_on_exactly_and_forgetting_starts_afresh() -> None:
     rng = torch.Generator().manual_seed(0)
     pairs = [pair(16, rng, collapsed=False) for _ in range(12)]
     straight, halves = Health(3, TUNED, SOURCE), Health(3, TUNED, SOURCE)
-    expected = [straight.measure(*both) for both in pairs]
-    found = [halves.measure(*both) for both in pairs[:5]]
+    expected = [look(straight, *both) for both in pairs]
+    found = [look(halves, *both) for both in pairs[:5]]
     taken_up = Health(3, TUNED, SOURCE)
     taken_up.load_state_dict(halves.state_dict())
-    assert [*found, *(taken_up.measure(*both) for both in pairs[5:])] == expected
+    assert [*found, *(look(taken_up, *both) for both in pairs[5:])] == expected
     taken_up.forget()
-    again = [taken_up.measure(*both) for both in pairs]
+    again = [look(taken_up, *both) for both in pairs]
     assert again == expected
     blank = Health(3, TUNED, SOURCE)
     blank.load_state_dict(Health(3, TUNED, SOURCE).state_dict())
-    assert [blank.measure(*both) for both in pairs] == expected
+    assert [look(blank, *both) for both in pairs] == expected

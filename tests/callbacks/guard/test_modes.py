@@ -302,9 +302,7 @@ def test_drift_raises_no_alarm_where_anything_speaks_for_what_was_learned() -> N
     for values in ({"R": 1.1, "gain": -1.0}, {"R": 0.9, "gain": 0.1}, {"R": 0.99, "gain": None}):
         memory, levels = Memory(), levels_of(GuardConfig(), None)
         for batch in range(40):
-            decision = judge(
-                batch, {**values, "drift": 0.9}, None, None, memory, levels, PLAN
-            )
+            decision = judge(batch, {**values, "drift": 0.9}, None, None, memory, levels, PLAN)
             memory = decision.memory
         if values["gain"] is None:
             assert memory.sums.get("gain", 0.0) == 0, "what is not known changes nothing"

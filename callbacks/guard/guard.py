@@ -129,11 +129,13 @@ class CollapseGuard(Guard):
         serve(outputs, adapted, said, self.experts.trusted, home, own=calm)
         if decision.correction is not None:
             outputs["events"].append(self._correct(pl_module, decision, values or {}))
+        stirred = self.memory.mode != before.mode or decision.correction is not None
         if self.labelled:
             told = self.labelled.take(
                 *(batch["id"], outputs["logits"], adapted.logits, said.known), learning=calm
             )
             outputs["events"] += [self.event("labels", *event) for event in told]
+            stirred = stirred or any(reason != "warning" for reason, _ in told)  # the mode follows
         self._settle(pl_module, leads)
         outputs.update(
             verdict=decision.verdict.state,
@@ -144,7 +146,7 @@ class CollapseGuard(Guard):
             leads=leads,
             stands_for=self.schedule.stands_for(self.batch),
         )
-        if self.memory.mode != before.mode or decision.correction is not None:
+        if stirred:
             self.schedule = self.schedule.stirred(self.batch)
         elif look:
             watching = self.memory.watched

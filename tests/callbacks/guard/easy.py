@@ -12,6 +12,7 @@ from torch import Tensor
 
 from callbacks import CollapseGuard, GuardConfig
 from callbacks.guard import Reference
+from callbacks.labels import LabelBook
 from tests.callbacks.guard.test_guard import Recorder
 from tests.conftest import ACCELERATOR
 from tta.adaptation import AdaptationModule
@@ -107,6 +108,8 @@ def guarded(
     batch_size: int = 64,
     bias: float = -5.0,
     guard: bool = True,
+    labels: LabelBook | None = None,
+    calibration: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> tuple[AdaptationModule, CollapseGuard | None, list[dict[str, Any]]]:
     """An adaptation by tent, or another method, and its outputs."""
@@ -117,7 +120,7 @@ def guarded(
     method = create_method(options.pop("name"), network, num_classes=classes, **options)
     reference, moments = facts(method, classes)
     names = [*CLASSES, "phantom", *map(str, range(1000))][:classes]
-    watching = CollapseGuard(names, config, reference) if guard else None
+    watching = CollapseGuard(names, config, reference, calibration, labels) if guard else None
     recorder = Recorder()
     trainer = Trainer(
         max_epochs=1,

@@ -1,4 +1,6 @@
-"""The pages of shifts and streams are what the code says, and the benchmarks that draw them run."""
+"""The pages of shifts, streams and the guard are what the code says, and the benchmarks that draw
+them run.
+"""
 
 import csv
 import re
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import shifts, streams
+from callbacks.guard.modes import TRANSITIONS
 from datamodules import STREAMS
 from datamodules.shifts import CORRUPTIONS, FAMILIES
 from datamodules.shifts.table import families_table, shifts_table
@@ -76,6 +79,17 @@ def test_bad_words_get_one_sentence(
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="does not exist"):
         shifts.configure(["source=absent"])
+
+
+def test_the_page_of_the_guard_shows_what_leads_from_mode_to_mode() -> None:
+    page = (ROOT / "docs" / "guard.md").read_text()
+    shown = re.findall(r"^\s*(\w+) --> (\w+): (.+?)\s*$", page, re.MULTILINE)
+    table = [
+        (mode, after, trigger)
+        for mode, row in TRANSITIONS.items()
+        for trigger, after in row.items()
+    ]
+    assert sorted(shown) == sorted(table)
 
 
 _COUNTS = re.compile(

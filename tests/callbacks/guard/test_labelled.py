@@ -1,0 +1,227 @@
+"""Labels that come while the stream runs, twenty batches late: the guard changes to what they show
+to be better, and neither labels that are missing nor the end of them does harm.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+
+from callbacks import CollapseGuard, GuardConfig
+from callbacks.labels import LabelBook
+from tests.callbacks.guard.easy import CLASSES, PALE, Batch, guarded, quadrants, right
+
+LATE, LEVEL, SIZE = 20, 0.05, 32
+#: Trust in the source's statistics that no evidence outweighs; distrust of all but the batch's.
+MISLED, AWAY = {"source": 50.0}, {"source": -9.0, "corrected": -9.0}
+#: Settings under which no fall of the adapted model raises an alarm.
+BLIND = GuardConfig(limits={"R": 1e9, "gain": 1e9, "vanished": 1e9})
+
+
+class Late(Callback):
+    """Appends each batch's labels to a file twenty batches later.
+
+    Args:
+        path: of the file, which is begun.
+        stream: whose labels come.
+        named: of a batch's number and an image's, whether there is a label.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        stream: Sequence[Batch],
+        named: Callable[[int, int], bool] = lambda batch, image: True,
+    ) -> None:
+        self.path, self.stream, self.named = path, stream, named
+        path.write_text("id,label\n")
+
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
+        told = index - LATE
+        if told < 0:
+            return
+        with self.path.open("a") as file:
+            rows = zip(self.stream[told]["id"], self.stream[told]["label"].tolist(), strict=True)
+            for image, (name, label) in enumerate(rows):
+                if self.named(told, image):
+                    file.write(f"{name},{CLASSES[label]}\n")
+
+
+class Harm(Callback):
+    """Pulls all adapted weights to nothing from the fifth batch on, while the model learns."""
+
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
+        if index >= 4 and not module.paused:
+            with torch.no_grad():
+                for value in module.method.adapted.values():
+                    value.mul_(0.5)
+
+
+def labelled(
+    stream: Sequence[Batch],
+    path: Path,
+    offsets: dict[str, float],
+    *callbacks: Callback,
+    named: Callable[[int, int], bool] = lambda batch, image: True,
+    **more: Any,
+) -> tuple[CollapseGuard, list[dict[str, Any]]]:
+    """A guarded run on a stream whose labels come late, and its outputs."""
+    late = Late(path, stream, named)
+    book = LabelBook(path, CLASSES, LEVEL)
+    known = {"batches": 1, "tails": {}, "offsets": {"unknown": offsets}}
+    _, guard, outputs = guarded(
+        stream, *callbacks, late, labels=book, calibration=known, batch_size=SIZE, **more
+    )
+    assert guard is not None
+    return guard, outputs
+
+
+def told(outputs: Sequence[dict[str, Any]], reason: str) -> list[tuple[int, str]]:
+    """Batch and sentence of each event of labels."""
+    return [
+        (index, event["message"])
+        for index, output in enumerate(outputs)
+        for event in output["events"]
+        if (event["event"], event["reason"]) == ("labels", reason)
+    ]
+
+
+def test_the_adapted_model_serves_where_labels_show_that_it_is_better(tmp_path: Path) -> None:
+    stream = quadrants(36, SIZE, scanner=PALE)
+    guard, outputs = labelled(stream, tmp_path / "labels.csv", MISLED)
+    ((change, sentence),) = told(outputs, "better")
+    assert LATE < change < LATE + 10
+    before, after = outputs[: change + 1], outputs[change + 1 :]
+    assert {(o["served_by"], o["mode"], o["verdict"]) for o in before} == {
+        ("source", "holding", "WATCH")
+    }
+    assert {(o["served_by"], o["mode"], o["verdict"]) for o in after} == {
+        ("adapted", "adapting", "OK")
+    }
+    labels = SIZE * (change - LATE + 1)  # all that had come
+    assert sentence.startswith(f"{labels} labels show that adapted is better than what was served")
+    assert f"(level {LEVEL:g})" in sentence
+    assert guard.experts.pinned == "adapted"
+    assert right(before, stream) < 60
+    assert right(after, stream[change + 1 :]) > 97
+    kinds = [event["event"] for event in after[0]["events"]]
+    assert kinds == ["mode", "verdict"], "the mode follows at the next batch"
+
+
+def test_an_un_updated_candidate_serves_and_updates_wait_where_labels_show_that_it_is_better(
+    tmp_path: Path,
+) -> None:
+    stream = quadrants(40, SIZE)
+    guard, outputs = labelled(stream, tmp_path / "labels.csv", AWAY, Harm(), config=BLIND)
+    ((change, sentence),) = told(outputs, "better")
+    assert LATE < change < 36
+    harmed, after = outputs[change - 10 : change], outputs[change + 1 :]
+    assert right(harmed, stream[change - 10 : change]) < 50
+    assert right(after, stream[change + 1 :]) > 97
+    assert {output["mode"] for output in harmed} == {"adapting"}
+    assert {(output["mode"], output["verdict"]) for output in after} == {("holding", "WATCH")}
+    assert {output["served_by"] for output in after} == {guard.experts.pinned} == {"source"}
+    count = re.match(r"(\d+) labels show that source is better", sentence)
+    assert count is not None
+    assert 0 < int(count[1]) <= SIZE * (change - LATE + 1)
+    assert "adapted" in guard.experts.barred, "labels of later images show how bad it is"
+
+
+def test_labels_that_show_no_difference_change_nothing_that_is_served(tmp_path: Path) -> None:
+    stream = quadrants(34, SIZE, scanner=PALE)
+    guard, outputs = labelled(stream, tmp_path / "labels.csv", {})
+    _, _, plain = guarded(stream, batch_size=SIZE)
+    assert guard.experts.pinned is None
+    assert told(outputs, "better") == []
+    for output in outputs:
+        assert output["mode"] == "adapting"
+    assert right(outputs, stream) >= right(plain, stream) - 0.5
+
+
+def few(batch: int, image: int) -> bool:
+    """One label in four."""
+    return image % 4 == 0
+
+
+def early(batch: int, image: int) -> bool:
+    """Those of the first ten batches."""
+    return batch < 10
+
+
+def none(batch: int, image: int) -> bool:
+    """No label at all."""
+    return False
+
+
+@pytest.mark.parametrize("named", [few, early])
+def test_missing_labels_and_a_second_half_without_any_do_no_harm(
+    tmp_path: Path, named: Callable[[int, int], bool]
+) -> None:
+    stream = quadrants(48, SIZE, scanner=PALE)
+    guard, outputs = labelled(stream, tmp_path / "labels.csv", MISLED, named=named)
+    ((change, _),) = told(outputs, "better")
+    after = outputs[change + 1 :]
+    assert len(after) >= 8
+    assert {output["served_by"] for output in after} == {"adapted"}
+    assert right(after, stream[change + 1 :]) > 97
+    assert guard.alarms == 0
+    assert told(outputs, "warning") == []
+
+
+def test_a_file_without_labels_leaves_everything_as_it_is_without_a_file(tmp_path: Path) -> None:
+    stream = quadrants(24, SIZE, scanner=PALE)
+    _, outputs = labelled(stream, tmp_path / "labels.csv", MISLED, named=none)
+    known = {"batches": 1, "tails": {}, "offsets": {"unknown": MISLED}}
+    _, _, plain = guarded(stream, batch_size=SIZE, calibration=known)
+    for found, same in zip(outputs, plain, strict=True):
+        assert torch.equal(found["logits"], same["logits"])
+        for key in ("verdict", "mode", "served_by", "events"):
+            assert found[key] == same[key]
+
+
+class Again(Callback):
+    """After so many batches, lets another guard take over from the first one's state."""
+
+    def __init__(self, fresh: Callable[[], CollapseGuard], after: int) -> None:
+        self.fresh, self.after = fresh, after
+        self.taken_up: CollapseGuard | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        place = next(i for i, one in enumerate(callbacks) if isinstance(one, CollapseGuard))
+        if index == self.after:
+            self.taken_up = self.fresh()
+            self.taken_up.load_state_dict(callbacks[place].state_dict())
+            callbacks[place] = self.taken_up
+            self.taken_up.on_fit_start(trainer, module)
+
+
+@pytest.mark.parametrize("after", [18, 22, 30], ids=["before labels", "with some", "changed"])
+def test_a_guard_that_is_taken_up_goes_on_exactly(tmp_path: Path, after: int) -> None:
+    stream = quadrants(36, SIZE, scanner=PALE)
+    guard, expected = labelled(stream, tmp_path / "straight.csv", MISLED)
+    path = tmp_path / "halves.csv"
+
+    def fresh() -> CollapseGuard:
+        source = guard.experts.source
+        known = {"batches": 1, "tails": {}, "offsets": {"unknown": MISLED}}
+        return CollapseGuard(CLASSES, None, source, known, LabelBook(path, CLASSES, LEVEL))
+
+    again = Again(fresh, after)
+    _, outputs = labelled(stream, path, MISLED, again)
+    assert again.taken_up is not None
+    for found, same in zip(outputs, expected, strict=True):
+        assert torch.equal(found["logits"], same["logits"])
+        for key in ("verdict", "mode", "served_by", "looked", "events"):
+            assert found[key] == same[key]
+    assert again.taken_up.batch == guard.batch == len(stream)
+    assert again.taken_up.experts.pinned == guard.experts.pinned == "adapted"
+    assert again.taken_up.labelled is not None
+    assert guard.labelled is not None
+    book, same_book = (one.labelled.state_dict()["book"] for one in (again.taken_up, guard))
+    assert book["tests"] == same_book["tests"]
+    assert (book["counted"], book["matched"]) == (same_book["counted"], same_book["matched"])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tta.betting import JOINS, Bet, PairedTest, settled
+from tta.betting import ALONE, JOINS, Bet, PairedTest, settled
 
 Numbers = np.ndarray
 
@@ -111,8 +111,9 @@ def test_a_class_joins_when_it_has_shown_itself() -> None:
     assert test.better.log_wealth != 0.0
 
 
-def test_one_class_alone_says_nothing() -> None:
+def test_one_class_beside_hardly_any_of_another_says_nothing() -> None:
     test = PairedTest(2)
+    test.add(1, 1.0)
     for _ in range(5000):
         test.add(0, 1.0)
     assert test.better == Bet()
@@ -128,3 +129,51 @@ def test_it_goes_on_where_it_stood() -> None:
             second.load_state_dict(first.state_dict())
         (first if number < 150 else second).add(label, difference)
     assert second.state_dict() == whole.state_dict()
+
+
+def test_a_stream_of_one_class_is_told_about_from_so_many_labels_on() -> None:
+    test = PairedTest(3)
+    for _ in range(ALONE - 1):
+        test.add(1, 1.0)
+    assert test.better == Bet(), "another class may come yet"
+    test.add(1, 1.0)
+    alone = settled([1.0] * ALONE, Bet())
+    assert test.better == pytest.approx(alone), "the labels that waited count"
+    assert test.better.log_wealth > math.log(4 / 0.05)
+    test.add(0, -1.0)
+    test.add(1, -1.0)
+    assert test.better == pytest.approx(alone), "the question is no more of one class alone"
+    for _ in range(JOINS - 1):
+        test.add(0, -1.0)
+    assert test.better == Bet(), "a class that joins changes the question"
+    for _ in range(3):  # with the one that waits, a block: four of the common class to one
+        test.add(1, -1.0)
+    assert test.better == pytest.approx(settled([-1.0], Bet()))
+
+
+def test_one_class_alone_has_the_same_level() -> None:
+    rng, level = np.random.default_rng(2), 0.05
+    wrong = sum(
+        first_look(PairedTest(2), *said(rng, 400, [1.0, 0.0], [0.0, 0.0], 0.3), level) > 0
+        for _ in range(400)
+    )
+    assert wrong <= 400 * level
+    looks = [
+        first_look(PairedTest(2), *said(rng, 900, [0.0, 1.0], [0.1, 0.1], 0.3), level)
+        for _ in range(40)
+    ]
+    assert min(looks) >= ALONE
+    assert float(np.median(looks)) < 300
+
+
+def test_a_state_of_one_class_goes_on_exactly() -> None:
+    labels, differences = said(np.random.default_rng(3), 80, [0.0, 1.0], [0.1, 0.1], 0.3)
+    straight, halves = PairedTest(2), PairedTest(2)
+    for number, (label, difference) in enumerate(zip(labels, differences, strict=True)):
+        straight.add(label, difference)
+        halves.add(label, difference)
+        if number in (20, 31, 50):
+            state = halves.state_dict()
+            halves = PairedTest(2)
+            halves.load_state_dict(state)
+    assert halves.state_dict() == straight.state_dict()

@@ -10,9 +10,18 @@ import torch
 
 import train
 from callbacks import CollapseGuard, GuardConfig
-from callbacks.calibrated import calibrated, levels_of, offsets_of
-from callbacks.calibration import CalibrationConfig, Watched, accuracies, offsets, tails
+from callbacks.calibrated import belief_of, calibrated, levels_of
+from callbacks.calibration import (
+    CalibrationConfig,
+    QuickCalibrationConfig,
+    Watched,
+    accuracies,
+    farthest,
+    offsets,
+    tails,
+)
 from callbacks.guard.evidence import shares
+from callbacks.guard.experts import Belief, Found, vote
 from callbacks.guard.modes import Memory, summed
 from callbacks.guard.signals import BY_NAME, SIGNALS, Values
 from callbacks.settings import Tuned
@@ -65,13 +74,13 @@ def calibration(**values: float) -> dict[str, Any]:
     return {"batches": 20, "tails": points}
 
 
-@pytest.mark.parametrize("name", ["R.level", "R.limit", "drift.level", "drift.limit"])
+@pytest.mark.parametrize("name", ["R.level", "R.limit", "drift.level", "gain.limit"])
 def test_calibrated_numbers_are_no_stricter_than_the_default_and_not_too_loose(name: str) -> None:
     config = GuardConfig()
     for value in (-1.0, 0.0, 0.1, 1.0, 2.0):
         found = calibrated(calibration(**{name: value}), name, 0.05, config)
         assert found == pytest.approx(min(max(value, 0.05), config.tuned.loosest * 0.05))
-    assert calibrated(calibration(**{name: 1.0}), "gain.limit", 0.3, config) == 0.3
+    assert calibrated(calibration(**{name: 1.0}), "vanished.limit", 0.3, config) == 0.3
     assert calibrated(None, name, 0.05, config) == 0.05
     looser = GuardConfig(tuned=Tuned(loosest=6.0))
     assert calibrated(calibration(**{name: 9.0}), name, 0.05, looser) == pytest.approx(0.3)
@@ -99,7 +108,7 @@ def test_the_rate_is_that_of_a_long_stream_and_a_levels_is_fixed() -> None:
 
 def test_limits_are_of_the_sums_beyond_the_calibrated_levels() -> None:
     traces: list[list[Values]] = [
-        [{"R": 1 - depth, "drift": 0.02, "gain": 0.1} for depth in (0.001, 0.002, float(level))]
+        [{"R": 1 - depth, "drift": 0.02, "gain": 0.0} for depth in (0.001, 0.002, float(level))]
         for level in np.linspace(0.05, 0.3, 20)
     ]
     for trace in traces:
@@ -107,12 +116,7 @@ def test_limits_are_of_the_sums_beyond_the_calibrated_levels() -> None:
             assert isinstance(values, dict)
             values["drift"] = 0.03  # between half of its level and the level: R counts as it is
     found = tails(traces)
-    assert set(found) == {
-        f"{signal.name}.{part}"
-        for signal in SIGNALS
-        if signal.calibrated
-        for part in ("level", "limit")
-    }
+    assert set(found) == {"R.level", "R.limit", "drift.level", "gain.level", "gain.limit"}
     assert found["R.level"]["start"] == pytest.approx(np.linspace(0.05, 0.3, 20)[10])
     levels = levels_of(GuardConfig(), {"batches": 1, "tails": found})
     assert levels.levels["R"] == pytest.approx(4 * BY_NAME["R"].level)
@@ -124,25 +128,27 @@ def test_limits_are_of_the_sums_beyond_the_calibrated_levels() -> None:
         most.append(memory.sums["R"])
     assert found["R.limit"] == pytest.approx(fit_tail(most))
     assert found["drift.level"]["start"] == pytest.approx(0.03)
-    assert found["drift.limit"]["start"] == 0
+    assert found["gain.level"]["start"] == pytest.approx(0.03), "nothing spoke for what was learned"
+    assert found["gain.limit"]["start"] == 0, "below the level, which is its default"
 
 
 def test_the_guard_takes_what_is_set_then_what_is_calibrated_then_the_default() -> None:
     known = calibration(
         **{"R.level": 0.08, "R.limit": 0.2, "drift.level": 0.05, "vanished.level": 9}
     )
-    default = {s.name: (s.level, s.limit) for s in SIGNALS if s.limit is not None}
+    default = {s.name: (s.level, s.limit) for s in SIGNALS if math.isfinite(s.level)}
 
-    def numbers(config: GuardConfig, known: Any = None) -> dict[str, tuple[float, float]]:
+    def numbers(config: GuardConfig, known: Any = None) -> dict[str, tuple[float, float | None]]:
         levels = levels_of(config, known)
-        return {name: (levels.levels[name], levels.limits[name]) for name in levels.levels}
+        assert levels.limits.keys() <= levels.levels.keys()
+        return {name: (level, levels.limits.get(name)) for name, level in levels.levels.items()}
 
     assert numbers(GuardConfig()) == default
     assert CollapseGuard("ab").levels == levels_of(GuardConfig(), None)
     found = numbers(GuardConfig(), known)
     assert CollapseGuard("ab", calibration=known).levels == levels_of(GuardConfig(), known)
     assert found["R"] == (0.08, 0.2)
-    assert found["drift"] == (0.05, BY_NAME["drift"].limit)
+    assert found["drift"] == (0.05, None), "is watched, and raises no alarm"
     assert found["vanished"] == default["vanished"], "is not calibrated"
     assert numbers(GuardConfig(limits={"R": 0.5}), known)["R"] == (0.08, 0.5)
     # Sums are calibrated beyond the calibrated level, so another leaves the limit at its default.
@@ -150,62 +156,108 @@ def test_the_guard_takes_what_is_set_then_what_is_calibrated_then_the_default() 
     assert numbers(GuardConfig(levels={"R": 0.2}, limits={"R": 0.7}), known)["R"] == (0.2, 0.7)
 
 
+def test_levels_are_looser_than_their_default_by_so_much_at_most_unless_they_are_set() -> None:
+    known = calibration(**{"R.level": 9.0, "gain.limit": 9.0, "drift.level": 9.0})
+    for loosest in (1.0, 2.5):
+        levels = levels_of(GuardConfig(tuned=Tuned(loosest=loosest)), known)
+        for name in ("R", "drift"):
+            assert levels.levels[name] == pytest.approx(loosest * BY_NAME[name].level)
+        assert levels.limits["gain"] == pytest.approx(loosest * 0.06)
+    free = levels_of(GuardConfig(levels={"R": 7.0, "drift": 0.0}, limits={"gain": 8.0}), known)
+    assert (free.levels["R"], free.levels["drift"], free.limits["gain"]) == (7.0, 0.0, 8.0)
+    assert free.limits["R"] == BY_NAME["R"].limit
+
+
+#: Candidates of the streams below.
+NAMES = ("source", "batch", "corrected")
+
+
 def stream(
-    order: str, evidence: list[list[float]], right: list[float], names: tuple[str, ...]
+    order: str, divergences: list[float], right: list[float], looks: int = 4, informed: float = 0.0
 ) -> Watched:
-    return Watched(order, [], torch.tensor(evidence), torch.tensor(right), names, True)
+    """On which each candidate was as far as this at every look, and as often right."""
+    names = NAMES[: len(right)]
+    look = {
+        name: Found(far, informed * (name == "source"))
+        for name, far in zip(names, divergences, strict=True)
+    }
+    return Watched(order, [], [look] * looks, torch.tensor(right), names, True)
 
 
-def lost(streams: list[Watched], offset: dict[str, float]) -> float:
+def lost(streams: list[Watched], offset: dict[str, float], far: float = 10.0) -> float:
     """The accuracy that shares of trust leave lying."""
     left = []
     for each in streams:
-        for look, row in enumerate(each.evidence, 1):
-            votes = {
-                name: float(vote) + offset.get(name, 0.0)
-                for name, vote in zip(each.names, row, strict=True)
-            }
-            right = dict(zip(each.names, each.accuracies.tolist(), strict=True))
-            share = shares(votes, look)
+        right = dict(zip(each.names, each.accuracies.tolist(), strict=True))
+        for number, look in enumerate(each.found, 1):
+            belief = Belief(offset, far)
+            votes = {name: vote(name, one, belief, Tuned()) for name, one in look.items()}
+            share = shares(votes, number)
             left.append(max(right.values()) - sum(share[n] * right[n] for n in share))
     return sum(left) / len(left)
 
 
 def test_offsets_lose_less_and_leave_batch_statistics_at_zero() -> None:
-    names = ("source", "batch", "corrected")
-    # The source looks better than it is, and so does a candidate that is worst of all.
+    # The source looks nearer than it is good, and so does a candidate that is worst of all.
     streams = [
-        stream("random", [[0.5, 0.0, 0.8]] * 4, [0.6, 0.9, 0.3], names),
-        stream("blocks", [[1.5, 0.0, 0.7]] * 4, [0.9, 0.5, 0.4], names),
+        stream("random", [0.20, 0.26, 0.17], [0.6, 0.9, 0.3]),
+        stream("blocks", [0.12, 0.26, 0.18], [0.9, 0.5, 0.4]),
     ]
-    found = offsets(streams)
+    found = offsets(streams, 10.0)
     assert found["batch"] == 0
     assert found["corrected"] < -0.3
     assert lost(streams, found) < 0.7 * lost(streams, {})
-    assert offsets([]) == {}
-    assert offsets([stream("random", [[0.0]], [0.9], ("source",))]) == {}
-    agreeing = [stream("random", [[0.0, 9.0, 0.0]] * 4, [0.5, 0.9, 0.5], names)]
-    assert all(abs(value) < 0.05 for value in offsets(agreeing).values()), "nothing to mend"
+    agreeing = [stream("random", [0.5, 0.001, 0.5], [0.5, 0.9, 0.5])]
+    assert all(abs(value) < 0.05 for value in offsets(agreeing, 10.0).values()), "nothing to mend"
 
 
-def test_offsets_go_by_what_is_known_of_the_order() -> None:
-    known = {"offsets": {"unknown": {"source": 0.5}, "mixed": {"source": -1.0}}}
-    assert offsets_of(known, "unknown") == {"source": 0.5}
-    assert offsets_of(known, "mixed") == {"source": -1.0}
-    assert offsets_of(known, "correlated") == {}
-    assert offsets_of(None, "unknown") == {}
-    assert offsets_of({"tails": {}}, "unknown") == {}, "a checkpoint of before"
+def test_a_candidate_that_is_better_than_its_divergence_says_is_believed_further() -> None:
+    large = offsets([stream("random", [0.3, 0.2], [0.9, 0.5])], 10.0)["source"]
+    assert large > 0.3
+    assert offsets([stream("random", [0.2, 0.3], [0.5, 0.9])], 10.0)["source"] < -0.3
+    small = offsets([stream("random", [0.3, 0.2], [0.52, 0.5])], 10.0)["source"]
+    assert 0 < small < large / 2, "what gains little is drawn to nothing"
+
+
+def test_offsets_go_by_what_is_left_of_divergences_within_the_farthest() -> None:
+    streams = [stream("random", [9.0, 3.0], [0.9, 0.5])]
+    near, wide = (offsets(streams, far)["source"] for far in (2.0, 10.0))
+    assert wide > near > 0, "beyond the farthest both are equally far, and less is to be mended"
+    even = stream("random", [9.0, 3.0], [0.9, 0.5], informed=1.0)
+    assert offsets([even], 2.0)["source"] < near, "what predictions tell counts as at a look"
+
+
+def test_without_a_choice_or_streams_there_are_no_offsets() -> None:
+    assert offsets([], 10.0) == {}
+    assert offsets([stream("random", [0.1], [0.9])], 10.0) == {}
+
+
+def test_the_farthest_is_what_one_in_twenty_divergences_exceeded() -> None:
+    streams = [stream("random", [float(number)], [0.9], looks=1) for number in range(1, 101)]
+    assert farthest(streams) == pytest.approx(95.05)
+    every = [stream("one", [1.0, 2.0, 3.0], [0.9, 0.8, 0.7], looks=5)] * 3
+    assert 2 < farthest(every) <= 3
+    silent = Watched("one", [], [{}, {}], torch.tensor([0.9]), ("control",), True)
+    assert farthest([silent]) == farthest([]) == 10, "where nothing was ever weighed"
+
+
+def test_belief_goes_by_what_is_known_of_the_order() -> None:
+    known = {"offsets": {"unknown": {"source": 0.5}, "mixed": {"source": -1.0}}, "far": 3.0}
+    assert belief_of(known, "unknown") == Belief({"source": 0.5}, 3.0)
+    assert belief_of(known, "mixed") == Belief({"source": -1.0}, 3.0)
+    assert belief_of(known, "correlated") == Belief({}, 3.0)
+    assert belief_of(None, "unknown") == Belief({}) == Belief({}, 10.0)
+    assert belief_of({"tails": {}}, "unknown") == Belief({}), "a checkpoint of before"
     guard = CollapseGuard("ab", GuardConfig(order="mixed"), calibration={**calibration(), **known})
-    assert guard.experts.offsets == {"source": -1.0}
+    assert guard.experts.belief == Belief({"source": -1.0}, 3.0)
 
 
 def test_accuracies_are_means_by_order() -> None:
-    names = ("source", "batch")
     found = accuracies(
         [
-            stream("one", [[0.0, 0.0]], [0.5, 0.7], names),
-            stream("one", [[0.0, 0.0]], [0.7, 0.9], names),
-            stream("random", [[0.0, 0.0]], [1.0, 0.0], names),
+            stream("one", [0.0, 0.0], [0.5, 0.7]),
+            stream("one", [0.0, 0.0], [0.7, 0.9]),
+            stream("random", [0.0, 0.0], [1.0, 0.0]),
         ]
     )
     assert found == {
@@ -236,17 +288,72 @@ def test_bootstrapped_streams_come_in_every_order_and_the_same_by_seed() -> None
             assert counts.min() > 60
             assert changes > 250
         elif name == "skewed":
-            assert counts.max() > 0.5 * 400
+            share = counts.max() / 400
+            assert 0.5 < share < 0.99
+            rest = np.sort(counts)[:3] / 400
+            assert rest == pytest.approx([(1 - share) / 3] * 3, abs=0.08), "the rest come alike"
         elif name == "subset":
             assert 2 <= (counts > 0).sum() <= 3
+            assert changes > 100, "mixed"
         elif name == "blocks":
-            runs = np.diff(np.flatnonzero(np.diff(labels)))
-            assert changes < 45
-            assert (runs % runs.min() == 0).all()
+            assert any(in_blocks(labels, size) for size in (10, 20, 40, 80, 160))
         elif name == "dirichlet":
             by_batch = [np.bincount(part, minlength=4).max() for part in labels.reshape(-1, 20)]
             assert np.mean(by_batch) > 11
         assert len(drawn.shifts) == (2 if name == "recurring" else 1)
+        assert (drawn.which is not None) == (name == "recurring")
+        if drawn.which is not None:
+            turns = np.flatnonzero(np.diff(drawn.which)) + 1
+            assert set(drawn.which.tolist()) == {0, 1}
+            assert turns[0] in (20, 40, 60, 80)
+            assert (np.diff(turns) == turns[0]).all()
+
+
+def in_blocks(labels: np.ndarray, size: int) -> bool:
+    """Whether images of one class come in blocks of this size, every class once a round."""
+    blocks = labels.reshape(-1, size) if len(labels) % size == 0 else None
+    if blocks is None:
+        whole = len(labels) - len(labels) % size
+        return in_blocks(labels[:whole], size) and len(set(labels[whole:].tolist())) == 1
+    first = blocks[:, 0]
+    rounds = [first[start : start + 4] for start in range(0, len(first), 4)]
+    once = all(len(set(part.tolist())) == len(part) for part in rounds)
+    return bool((blocks == first[:, None]).all()) and once
+
+
+def test_orders_are_mixed_or_correlated_and_both_have_streams_of_their_own() -> None:
+    kinds = {name: order.kind for name, order in ORDERS.items()}
+    assert {name for name, kind in kinds.items() if kind == "correlated"} == {
+        "blocks",
+        "dirichlet",
+        "one",
+    }
+    assert set(kinds.values()) == {"mixed", "correlated"}
+    assert [name for name, order in ORDERS.items() if order.recurring] == ["recurring"]
+
+
+def test_a_streams_draw_depends_on_its_number_and_the_seed_alone() -> None:
+    images = load_images("phantom", PhantomConfig(val_images=40), "val")
+    few, more = (list(bootstrapped(images, count, 40, 10, seed=3)) for count in (5, 9))
+    for (_, one), (_, same) in zip(few, more, strict=False):
+        assert (one.rows == same.rows).all()
+    other = next(iter(bootstrapped(images, 1, 40, 10, seed=4)))[1]
+    assert (few[0][1].rows != other.rows).any()
+
+
+def test_a_quick_calibration_has_every_order_under_every_method_in_fewer_images() -> None:
+    words = ["data=phantom", "calibrate=quick"]
+    quick = train.configure(words).calibrate.options
+    whole = train.configure([*words[:1], "calibrate=on"]).calibrate.options
+    assert isinstance(quick, QuickCalibrationConfig)
+    assert type(whole) is CalibrationConfig
+    for config in (quick, whole):
+        assert config.streams >= len(ORDERS) * len(config.methods)
+    assert quick.streams % len(ORDERS) == 0
+    assert quick.streams * quick.batches < whole.streams * whole.batches / 3
+    assert (quick.methods, quick.batch_size) == (whole.methods, whole.batch_size)
+    with pytest.raises(InputError, match=r"calibrate\.streams must be at least 6"):
+        QuickCalibrationConfig(streams=5)
 
 
 def test_shifts_are_of_random_families_and_strengths() -> None:
@@ -329,6 +436,7 @@ def test_an_old_checkpoint_is_calibrated_anew(
     assert 12 == known["streams"] >= known["healthy"]
     assert bool(known["tails"]) == (known["healthy"] >= 6)
     assert set(known["offsets"]) == {"unknown", "mixed", "correlated"}
+    assert known["far"] > 0
     for by_candidate in known["offsets"].values():
         assert by_candidate.keys() == {"source", "batch", "corrected"}
         assert by_candidate["batch"] == 0
@@ -336,5 +444,5 @@ def test_an_old_checkpoint_is_calibrated_anew(
     assert known["accuracies"].keys() == ORDERS.keys()
     guard = CollapseGuard(new.class_names, calibration=known)
     for signal in SIGNALS:
-        if signal.limit is not None:
+        if math.isfinite(signal.level):
             assert signal.level <= guard.levels.levels[signal.name] <= 4 * signal.level

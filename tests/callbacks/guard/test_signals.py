@@ -100,13 +100,14 @@ def test_measuring_reads_nothing_back() -> None:
         ({"R": 0.9}, 1.0, None, 0.1),
         ({"R": 1.2}, 1.5, None, -0.2),
         ({"R": 1.2}, 1.5, True, 0.3),  # while predictions drift, R is held against its best
-        ({"R": 0.7}, 1.0, False, 0.0),  # clusters that loosen while predictions stay harm nobody
-        ({"R": 0.4}, 1.0, False, 0.6),  # unless they fall deep
+        ({"R": 0.75}, 1.0, False, 0.0),  # clusters that loosen while predictions stay harm nobody
+        ({"R": 0.65}, 1.0, False, 0.35),  # unless they fall deep
         ({"R": 1.1}, 1.0, False, -0.1),
         ({"R": 0.9, "gain": 0.1}, 1.0, None, 0.0),  # classes came nearer to the source's
         ({"R": 0.9, "gain": 0.0}, 1.0, None, 0.1),
         ({"R": 0.9, "gain": 0.1}, 1.2, True, 0.0),
-        ({"R": 0.4, "gain": 0.1}, 1.0, None, 0.6),  # a deep fall counts all the same
+        ({"R": 0.75, "gain": 0.1}, 1.0, None, 0.0),
+        ({"R": 0.65, "gain": 0.1}, 1.0, None, 0.35),  # a deep fall counts all the same
         ({"R": 1.2, "gain": 0.1}, 1.0, None, -0.2),
         ({"R": None}, 1.0, True, None),
     ],

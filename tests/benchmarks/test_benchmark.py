@@ -293,7 +293,7 @@ def test_networks_and_batch_sizes_are_columns_of_their_own(
 
 
 def test_a_guard_may_have_options_of_its_own(words: list[str], tmp_path: Path) -> None:
-    frozen = "on guard.ladder=[freeze] guard.limits.drift=0.001"
+    frozen = "on guard.ladder=[freeze] guard.limits.R=0.001"
     run_cells(tmp_path / "out", *words, "streams=[blocks]", f'policies=["on","{frozen}"]')
     rows = {row["policy"]: row for row in results(tmp_path / "out")}
     assert set(rows) == {"on", frozen}

@@ -31,6 +31,8 @@ HOMES = ("batch", "control")
 _FAR = 10.0
 #: Who has less than this part of what is left beside one that may serve alone does not serve.
 _HARDLY = 0.25
+#: Share of trust from which on somebody leads.
+_HALF = 0.5
 #: Images of a look: trust grows by what was seen, so that batches of any size tell alike.
 _LOOK = 64
 
@@ -180,8 +182,8 @@ class Experts:
 
     @property
     def trusted(self) -> dict[str, float]:
-        """Shares of those that serve, which sum to 1: one alone where it has most of the trust, and
-        nobody with hardly any.
+        """Shares of those that serve, which sum to 1: one alone where it has most of the trust, or
+        half of it once trust has stopped to grow, and nobody with hardly any.
         """
         known = self.shares
         if not known:
@@ -189,7 +191,8 @@ class Experts:
         if self.pinned is not None:
             return {str(self.working) if self.pinned == "adapted" else self.pinned: 1.0}
         best = max(known, key=known.__getitem__)
-        if known[best] >= self.tuned.alone:
+        enough = self.tuned.alone if self.looks < self.tuned.looks else _HALF
+        if known[best] >= enough:
             return {best: 1.0}
         least = (1 - self.tuned.alone) * _HARDLY
         kept = {name: share for name, share in known.items() if share >= least}
@@ -204,7 +207,7 @@ class Experts:
         if len(known) < 2:
             return "adapted leads"
         best = max(known, key=known.__getitem__)
-        if known[best] < 0.5:
+        if known[best] < _HALF:
             return "none leads"
         return "source leads" if best == "source" else "adapted leads"
 

@@ -51,7 +51,7 @@ _CLEARLY, _HARDLY = 0.8, 0.05
 #: What a person may know that images do not tell.
 _SAY = (
     "If you know more of the stream, say so: guard.order=mixed or correlated, "
-    "guard.prevalence={CLASS:[LOW,HIGH]}."
+    "guard.prevalence.CLASS=[LOW,HIGH]."
 )
 
 

@@ -136,7 +136,7 @@ class GuardConfig:
             if len(class_names) != 2:
                 raise InputError(
                     "guard.prevalence=[LOW,HIGH] is for two classes, and there are "
-                    f"{len(class_names)}: name them, guard.prevalence={{CLASS:[LOW,HIGH]}}"
+                    f"{len(class_names)}: name them, guard.prevalence.CLASS=[LOW,HIGH]"
                 )
             table = {class_names[1]: table}
         bounds = torch.tensor([[0.0], [1.0]]).repeat(1, len(class_names))

@@ -71,8 +71,8 @@ class GuardConfig:
     )
     prevalence: Any = option(
         None,
-        "bounds of the true class shares: [LOW,HIGH] for the second of two classes, or a table "
-        "{CLASS: [LOW,HIGH], ...}; null: unknown",
+        "bounds of the true class shares: [LOW,HIGH] for the second of two classes, or of each "
+        "class that you know, guard.prevalence.CLASS=[LOW,HIGH]; null: unknown",
     )
     false_alarm: float = option(
         0.01, "most chance of a false alarm in 100 batches of a calibrated source"

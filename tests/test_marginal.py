@@ -8,11 +8,8 @@ import torch
 from tta.marginal import (
     chance_drift,
     marginal_drift,
-    no_spread,
-    overdispersion,
     predicted_counts,
     prediction_bias,
-    spread_with,
     vanished_classes,
 )
 
@@ -57,40 +54,6 @@ def test_of_many_classes_some_vanish_together() -> None:
     assert not vanished_classes(elsewhere, torch.cat([torch.ones(64), torch.zeros(64)])).any()
     assert not vanished_classes(torch.zeros(64), torch.zeros(64)).any()
     assert not vanished_classes(collapsed / 16, control / 16).any(), "too few predictions to tell"
-
-
-def test_overdispersion_by_hand() -> None:
-    counts = torch.tensor([[6.0, 2.0], [2.0, 6.0], [4.0, 4.0]])
-    spread = no_spread(2)
-    assert overdispersion(spread) == 0
-    for row in counts:
-        spread = spread_with(spread, row)
-    shares = counts / 8
-    drawn = ((shares.mean(0) * (1 - shares.mean(0))).sum() + 1e-3) / 8
-    torch.testing.assert_close(overdispersion(spread), shares.var(0).sum() / drawn)
-
-
-def test_a_random_order_varies_as_chance_has_it_and_blocks_far_more() -> None:
-    generator = torch.Generator().manual_seed(0)
-    random, blocks = no_spread(3), no_spread(3)
-    for batch in range(200):
-        labels = torch.randint(3, (64,), generator=generator)
-        random = spread_with(random, torch.bincount(labels, minlength=3).float())
-        blocks = spread_with(blocks, 64 * torch.eye(3)[batch // 10 % 3])
-    assert 0.8 < overdispersion(random) < 1.2
-    assert overdispersion(blocks) > 30
-
-
-def test_a_batch_without_predictions_and_a_single_class_are_defined() -> None:
-    spread = spread_with(spread_with(no_spread(2), torch.zeros(2)), torch.tensor([5.0, 0.0]))
-    assert torch.isfinite(overdispersion(spread))
-    torch.testing.assert_close(spread.mean, torch.tensor([1.0, 0.0]))
-    spread = no_spread(2)
-    for counts in [torch.zeros(2), *[torch.tensor([32.0, 32.0])] * 9]:
-        spread = spread_with(spread, counts)
-    assert (int(spread.batches), float(overdispersion(spread))) == (9, 0.0), (
-        "a batch without predictions is none"
-    )
 
 
 def test_bias_is_kl_over_ln_c() -> None:

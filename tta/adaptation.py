@@ -137,12 +137,6 @@ class AdaptationModule(LightningModule):
         images, _ = self._repaired(batch)
         return self.twins.predict(images, names, partly)
 
-    def scanner_change(self) -> Tensor | None:
-        """How much the scanner changes between batches (``tta.movement``), once candidates were
-        asked; None: nothing tells.
-        """
-        return None if self.twins is None else self.twins.scanner_change
-
     def use(self, name: str) -> None:
         """Predict and learn under the statistics of a candidate."""
         assert self.twins is not None, "there is no choice of statistics"

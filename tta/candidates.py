@@ -90,13 +90,6 @@ class Candidates(nn.Module):
         self.use(self.current)  # whose statistics may have moved
         return result
 
-    @property
-    def scanner_change(self) -> Tensor | None:
-        """How much the scanner changes between batches (``tta.movement``); None where there are no
-        class moments to tell by.
-        """
-        return None if self.correction is None else self.correction.scanner_change
-
     def use(self, name: str) -> None:
         """Let the method predict and learn under the statistics of a candidate."""
         if name == "control" != self.current:

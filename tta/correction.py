@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from tta.distributed import mean_of_all
-from tta.movement import Movement, Span, class_span, moved_by, no_movement, scanner_change
 from tta.normalization import named_adjustable_layers, seen_moments, statistics
 
 #: Images that the source's own moments count for, at the start; and the most that the past counts
@@ -66,15 +65,6 @@ class LabelCorrection(nn.Module):
         self.register_buffer("seen", known.mean(1))
         self.register_buffer("known", known, persistent=False)
         self.register_buffer("source", source, persistent=False)
-        self._first = next(iter(self.widths.values()))  # the first layer's channels come first
-        for key, value in (
-            class_span(known[0, :, : self._first], source[1, : self._first].float())
-            ._asdict()
-            .items()
-        ):
-            self.register_buffer(f"span_{key}", value, persistent=False)
-        for key, value in no_movement(self._first)._asdict().items():
-            self.register_buffer(f"moved_{key}", value)
         self.weight: Tensor
         self.mix: Tensor
         self.seen: Tensor
@@ -101,20 +91,11 @@ class LabelCorrection(nn.Module):
         images = count * finite
         share = images / (kept + images)
         mix = torch.lerp(predicted, torch.full_like(self.mix, 1 / len(self.mix)), _SHRINKAGE)
-        movement = moved_by(self._movement, moments[0, : self._first], self._span)
         return {
             "weight": kept + images,
             "mix": torch.lerp(self.mix, mix, share),
             "seen": torch.lerp(self.seen, moments, share),
-            **{f"moved_{key}": value for key, value in movement._asdict().items()},
         }
-
-    @property
-    def scanner_change(self) -> Tensor:
-        """How much the scanner changes between batches, by the first layer: a scalar
-        (``tta.movement``).
-        """
-        return scanner_change(self._movement, self._span)
 
     @torch.no_grad()
     def keep(self, state: Mapping[str, Tensor]) -> None:
@@ -146,14 +127,6 @@ class LabelCorrection(nn.Module):
                 for name, value in zip(self.widths, variances, strict=True)
             },
         }
-
-    @property
-    def _span(self) -> Span:
-        return Span(*(self.get_buffer(f"span_{key}") for key in Span._fields))
-
-    @property
-    def _movement(self) -> Movement:
-        return Movement(*(self.get_buffer(f"moved_{key}") for key in Movement._fields))
 
 
 def _variance(moments: Tensor, source: Tensor) -> Tensor:

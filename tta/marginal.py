@@ -1,7 +1,6 @@
 """What a model answers on the whole: pure functions of the marginal of its predictions."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -70,68 +69,6 @@ def vanished_classes(
     return ((control >= seen) & (adapted <= share * control)) | (
         halved & together & (used[0] <= used[1] / 2)
     )
-
-
-class Spread(NamedTuple):
-    """Running moments of the shares of predicted classes in a batch.
-
-    Attributes:
-        mean: (C,) mean share.
-        square: (C,) mean squared share.
-        inverse: mean of 1 / images of a batch.
-        batches: how many were seen.
-    """
-
-    mean: Tensor
-    square: Tensor
-    inverse: Tensor
-    batches: Tensor
-
-
-def no_spread(num_classes: int, device: torch.device | str = "cpu") -> Spread:
-    """The state before the first batch."""
-    zeros = torch.zeros(num_classes, device=device)
-    return Spread(zeros, zeros, zeros[0], zeros[0])
-
-
-def spread_with(past: Spread, counts: Tensor) -> Spread:
-    """The state after another batch; one without a prediction changes nothing.
-
-    Args:
-        past: the state.
-        counts: (C,) predictions of the batch by class.
-    """
-    total = counts.sum()
-    known = (total > 0).to(counts)
-    shares = counts / total.clamp(min=1)
-    rate = known / (past.batches + 1)
-    mean, square = (
-        torch.lerp(past.mean, shares, rate),
-        torch.lerp(past.square, shares.square(), rate),
-    )
-    return Spread(
-        mean, square, torch.lerp(past.inverse, 1 / total.clamp(min=1), rate), past.batches + known
-    )
-
-
-def overdispersion(spread: Spread) -> Tensor:
-    """How much more the mix of predicted classes varies between batches than if images came in
-    random order.
-
-    Variance of the shares over that of a multinomial draw. About 1 for a random order, less where
-    batch statistics even out each batch's predictions; far above where one class follows another.
-
-    Returns:
-        Scalar >= 0; 0 for fewer than two batches.
-    """
-    batches = spread.batches
-    variance = (
-        (spread.square - spread.mean.square()).clamp(min=0).sum()
-        * batches
-        / (batches - 1).clamp(min=1)
-    )
-    drawn = ((spread.mean * (1 - spread.mean)).sum() + 1e-3) * spread.inverse
-    return variance / drawn.clamp(min=torch.finfo(drawn.dtype).tiny) * (batches >= 2)
 
 
 def prediction_bias(predicted: Tensor, true: Tensor) -> Tensor:

@@ -174,7 +174,6 @@ def test_layers_do_not_mix() -> None:
     torch.testing.assert_close(
         whole.statistics(), {**parts[0].statistics(), **parts[1].statistics()}
     )
-    torch.testing.assert_close(whole.scanner_change, parts[0].scanner_change)
 
 
 def test_a_network_in_double_precision() -> None:
@@ -313,20 +312,3 @@ def test_others_than_the_one_in_use_can_be_asked_about_some_images_of_a_batch() 
         len(prediction.logits)
         for prediction in twins.predict(batch[:16], partly=("source",)).values()
     } == {16}
-
-
-def test_a_scanner_that_changes_is_told_from_classes_that_follow_one_another() -> None:
-    model, moments = trained()
-    blocks, scanners = LabelCorrection(model, moments), LabelCorrection(model, moments)
-    predicted = torch.full((64, CLASSES), 1 / CLASSES)
-    for batch in range(9):
-        known = images(torch.full((64,), batch % CLASSES), seed=batch)
-        mixed = images(labels(64, seed=batch), seed=batch) + 10.0 * (batch % 2)
-        for correction, seen in ((blocks, known), (scanners, mixed)):
-            moment = torch.stack([seen.mean([0, 2, 3]), seen.square().mean([0, 2, 3])])
-            correction.keep(correction.after({"0": moment}, predicted))
-    assert float(blocks.scanner_change) < 0.2
-    assert float(scanners.scanner_change) > 3
-    again = LabelCorrection(model, moments)
-    again.load_state_dict(scanners.state_dict())
-    assert torch.equal(again.scanner_change, scanners.scanner_change)

@@ -25,8 +25,8 @@ from tta.errors import InputError
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-#: A value that the reader is to put in: DIR, FILE.csv, or anything with an ellipsis.
-_PLACEHOLDER = re.compile(r"|[A-Z][A-Z_]*(\.\w+)?|\[[A-Z](,[A-Z])*\]|.*…")
+#: A value that the reader is to put in: DIR, FILE.csv, [LOW,HIGH], or anything with an ellipsis.
+_PLACEHOLDER = re.compile(r"|[A-Z][A-Z_]*(\.\w+)?|\[[A-Z]+(,[A-Z]+)*\]|.*…")
 _WORD = r"[a-z_]\w*(?:\.\w+)*="
 #: What takes words of its own.
 _CALL = re.compile(r"(?:[A-Z_]+=\S+ +)*(?:\.venv/bin/)?(?:python3?|make)(?: |$)")
@@ -122,10 +122,16 @@ def check_words(module: str, words: list[str]) -> None:
     Raises:
         InputError: it says what is wrong.
     """
-    # A benchmark's options are those of its study, which its YAML names.
-    found = program(
-        module, *(word for word in words if word.endswith(".yaml") and module == "benchmark.py")
-    )
+    # A benchmark's options are those of its study, which its YAML names, and adapt.py's those of its
+    # command.
+    decide = [
+        word
+        for place, word in enumerate(words)
+        if (module == "benchmark.py" and word.endswith(".yaml"))
+        or (module == "adapt.py" and place == 0 and word == "accept")
+    ]
+    found = program(module, *decide)
+    words = words[1:] if decide == ["accept"] else words
     words = [word for word in words if word not in ("--help", "…", "...")]
     if found is None:
         if words:
@@ -283,6 +289,8 @@ def _check_resolved(module: str, found: Program, words: list[str], empty: list[s
     for key in empty:
         inner = known
         for part in key.split("."):
+            if inner in (None, {}) and _PLACEHOLDER.fullmatch(part):
+                break  # a row of an open table, as of guard.prevalence.CLASS
             if not isinstance(inner, dict) or part not in inner:
                 raise InputError(f"unknown option {key}")
             inner = inner[part]

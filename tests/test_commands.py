@@ -52,7 +52,11 @@ def test_commands_are_found_in_blocks_and_sentences() -> None:
         "python adapt.py source=DIR shift=ghosting shift.severity=1..5 guard=on|off "
         "data.target=THERE",
         "WANDB_MODE=disabled .venv/bin/python train.py data=NAME workers=N trainer.accelerator=cpu",
-        "python -m callbacks.replay runs/adapt/NAME guard.limits.drift=.3",
+        "python -m callbacks.replay runs/adapt/NAME guard.limits.gain=.3",
+        "python adapt.py accept source=DIR data.target=NAME labels=FILE.csv",
+        "python adapt.py accept --help",
+        "python adapt.py source=DIR guard.prevalence.CLASS=[LOW,HIGH]",
+        "python adapt.py source=DIR guard.prevalence.malignant=[.01,.1]",
         "make help",
     ],
 )
@@ -72,6 +76,10 @@ def test_good_commands(command: str) -> None:
         ("python adapt.py source=DIR guard=on|of", "unknown guard"),
         ("python adapt.py source=DIR stream.batch_size=many", "stream.batch_size"),
         ("python adapt.py source=DIR trainer.acelerator=gpu", "did you mean accelerator"),
+        ("python adapt.py accept source=DIR lables=FILE.csv", "lables"),
+        ("python adapt.py acept source=DIR", "acept"),
+        ("python adapt.py source=DIR guard.prevalance.CLASS=[LOW,HIGH]", "guard.prevalance"),
+        ("python adapt.py source=DIR guard.CLASS=[LOW,HIGH]", "guard.CLASS"),
         ("python train.py data=table data.pth=FILE.csv", "data.pth"),
         ("python benchmark.py configs/benchmark/absent.yaml", "does not exist"),
         ("python benchmark.py methods=[tnet]", "did you mean tent"),

@@ -39,7 +39,7 @@ def recorded(
     [
         GuardConfig(),
         GuardConfig(levels={"R": 0.05}, ladder=["slow", "reset"], window=9),
-        GuardConfig(limits={"R": 0.02, "drift": 0.01}, ladder=["slow", "freeze"]),
+        GuardConfig(limits={"R": 0.02, "gain": 0.01}, ladder=["slow", "freeze"]),
     ],
 )
 def test_a_replayed_verdict_equals_the_live_one(tmp_path: Path, config: GuardConfig) -> None:
@@ -79,7 +79,7 @@ def test_the_program_compares_writes_and_exits_0(tmp_path: Path, capsys: Capture
             [
                 str(tmp_path / "trace.csv"),
                 "guard.limits.R=100",
-                "guard.limits.drift=100",
+                "guard.limits.gain=100",
                 "guard.levels.R=0.2",
                 f"output={out}",
             ]
@@ -125,8 +125,8 @@ def test_a_run_of_the_program_replays_to_its_own_verdicts(
         (["data.target=scanner_b", "method.lr=1e-3"], {"adapting"}),
         (["data.target=scanner_a", "guard.tuned.alone=1", "guard.tuned.looks=1"], {"hedging"}),
         (["shift=contrast", "shift.severity=5", "stream=blocks"], set()),
-        (["method.lr=.3", "guard.limits.drift=.01"], {"resting"}),
-        (["method.lr=.3", "guard.limits.drift=.01", "guard.ladder=[freeze]"], {"frozen"}),
+        (["method.lr=.3", "guard.limits.gain=.01"], {"resting"}),
+        (["method.lr=.3", "guard.limits.gain=.01", "guard.ladder=[freeze]"], {"frozen"}),
         (["data.target=scanner_a", "guard.tuned.sharpness=20", "method=tent"], {"holding"}),
     ],
 )

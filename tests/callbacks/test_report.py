@@ -96,15 +96,15 @@ def report(source: Path, output: Path, *words: str) -> tuple[str, Reader]:
 def test_a_guarded_run_has_every_part(source: Path, tmp_path: Path) -> None:
     words = [
         "method=tent",
-        "method.lr=1e-2",
+        "method.lr=.1",
         "method.normalization=batch",
         "data.target=[scanner_b,scanner_c]",
     ]
     words += [
         "guard.levels.R=0",
         "guard.limits.R=0.001",
-        "guard.levels.drift=0",
-        "guard.limits.drift=0.001",
+        "guard.levels.gain=0",
+        "guard.limits.gain=0.001",
     ]  # alarms before long
     text, reader = report(source, tmp_path / "with", *words, "data.subgroups=[domain]")
     assert reader.titles == [*ALWAYS, *LABELLED, *END]

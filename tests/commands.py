@@ -122,8 +122,8 @@ def check_words(module: str, words: list[str]) -> None:
     Raises:
         InputError: it says what is wrong.
     """
-    # A benchmark's options are those of its study, which its YAML names, and adapt.py's those of its
-    # command.
+    # A benchmark's options are those of its study, which its YAML names, and adapt.py's those of
+    # its command.
     decide = [
         word
         for place, word in enumerate(words)

@@ -1,6 +1,7 @@
 """Who is trusted how far, who serves, and who leads."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -66,9 +67,15 @@ def test_trust_goes_by_the_ratio_of_divergences_and_grows_with_looks() -> None:
 def test_one_alone_where_it_has_most_of_the_trust_and_nobody_with_hardly_any(
     divergences: tuple[float, ...], trusted: dict[str, float]
 ) -> None:
-    found = weighed(*divergences).trusted
+    found = weighed(*divergences, tuned=replace(TUNED, looks=2)).trusted
     assert found == pytest.approx(trusted, abs=1e-3)
     assert sum(found.values()) == pytest.approx(1)
+
+
+def test_half_of_the_trust_is_enough_once_it_has_stopped_to_grow() -> None:
+    assert weighed(0.1, 0.15, tuned=replace(TUNED, looks=1)).trusted == {"source": 1.0}
+    undecided = weighed(0.1, 0.1, 0.1, tuned=replace(TUNED, looks=1)).trusted
+    assert undecided == pytest.approx(dict.fromkeys(NAMES, 1 / 3))
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     folder = Path(config.output)
     words = [f"seed={config.seed}", "wandb.group=demo"]
     print("Training a source model on scanner_a …")
-    options = [f"data.target_images={config.images}", f"epochs={config.epochs}", "calibrate=off"]
+    options = [f"data.target_images={config.images}", f"epochs={config.epochs}", "calibrate=quick"]
     train(
         entry.configured(
             TrainConfig,
@@ -80,7 +80,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
                 *words,
                 *method.split(),
                 f"source={folder / 'source'}",
-                f"guard={'on' if guarded else 'off'}",
+                # The stream comes in random order, which a site may know, and images do not tell.
+                *(["guard=on", "guard.order=mixed"] if guarded else ["guard=off"]),
                 f"stream.passes={config.passes}",
                 f"output={output}",
                 "overwrite=true",

@@ -244,12 +244,14 @@ def test_the_farthest_is_what_one_in_twenty_divergences_exceeded() -> None:
 def test_belief_goes_by_what_is_known_of_the_order() -> None:
     known = {"offsets": {"unknown": {"source": 0.5}, "mixed": {"source": -1.0}}, "far": 3.0}
     assert belief_of(known, "unknown") == Belief({"source": 0.5}, 3.0)
-    assert belief_of(known, "mixed") == Belief({"source": -1.0}, 3.0)
-    assert belief_of(known, "correlated") == Belief({}, 3.0)
+    # What a site says of the order weighs beside what was calibrated.
+    mixed = Belief({"source": -1.0, "batch": 1.4, "control": 1.4}, 3.0)
+    assert belief_of(known, "mixed") == mixed
+    assert belief_of(known, "correlated") == Belief({"batch": -0.7, "control": -0.7}, 3.0)
     assert belief_of(None, "unknown") == Belief({}) == Belief({}, 10.0)
     assert belief_of({"tails": {}}, "unknown") == Belief({}), "a checkpoint of before"
     guard = CollapseGuard("ab", GuardConfig(order="mixed"), calibration={**calibration(), **known})
-    assert guard.experts.belief == Belief({"source": -1.0}, 3.0)
+    assert guard.experts.belief == mixed
 
 
 def test_accuracies_are_means_by_order() -> None:

@@ -388,5 +388,5 @@ class _Observer(CollapseGuard):
         self._found.append(dict(self.experts.found))
         return read, values, None
 
-    def _judge(self, values: Any, leads: Any) -> Decision:
+    def _judge(self, saw: Any) -> Decision:
         return Decision(Verdict("OK", "ok", "Nothing is judged while numbers are had."), Memory())

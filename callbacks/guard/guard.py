@@ -4,7 +4,7 @@ takes the model back before it collapses.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule, Trainer
@@ -34,6 +34,24 @@ from tta.methods import Prediction
 _BY_MORE, _ALL = 0.25, 0.98
 #: How fast the predicted mix that a jump is seen against follows the stream.
 _FOLLOWS = 0.3
+
+
+class _Saw(NamedTuple):
+    """What was seen of a batch.
+
+    Attributes:
+        said: what un-updated networks say.
+        values: of the signals; None: it was not looked at.
+        leads: what a look found to lead; None: there was none, or is no choice.
+        look: whether it was looked at.
+        startled: whether the predicted mix jumped.
+    """
+
+    said: Said
+    values: Values | None
+    leads: Trigger | None
+    look: bool
+    startled: bool
 
 
 class CollapseGuard(Guard):
@@ -103,56 +121,29 @@ class CollapseGuard(Guard):
         """Look if due, judge, correct, and say what serves the batch."""
         adapted = self._adapted(outputs)
         skipped = skipped_by_all(outputs.get("skipped"), adapted.logits.device)
-        # A control whose statistics move must see every batch, or it falls behind.
-        due = self.schedule.due(self.batch) or getattr(pl_module, "control_moves", False)
-        glance, counts = self._glance(adapted)
-        seen = None if due else self._taken(glance.tolist(), counts)
-        due = due or seen != (True, False)
-        spoilt = bool(due or skipped) and self._spoilt(outputs, adapted)
-        look, whole = due and not spoilt, (due or self.labelled is not None) and not spoilt
-        known = {} if spoilt else self._ask(pl_module, batch, whole=whole)
-        said = Said(self, pl_module, batch, len(adapted.logits), known)
-        values, leads = None, None
-        if look:
-            read, values, leads = self._look(adapted, said, skipped, glance)
-            seen = seen or self._taken(read, counts)
-        finite, startled = seen or self._taken(glance.tolist(), counts)
-        if not finite:
-            values = {**(values or {}), "non_finite": 1.0}
+        saw = self._observed(pl_module, outputs, batch, adapted, skipped)
         before, working = self.memory, self.experts.working
-        decision = self._judge(values, leads)
+        decision = self._judge(saw)
         outputs["events"] = self._told(before, decision)
         if skipped:
             outputs["events"].append(self._skipped(skipped, outputs, batch))
         calm = decision.correction is None and self.memory.mode == "adapting" and not skipped
-        home = self.experts.working or CONTROL
-        serve(outputs, adapted, said, self.experts.trusted, home, own=calm)
+        serve(outputs, adapted, saw.said, self.experts.trusted, working or CONTROL, own=calm)
         if decision.correction is not None:
-            outputs["events"].append(self._correct(pl_module, decision, values or {}))
-        stirred = self.memory.mode != before.mode or decision.correction is not None
-        if self.labelled:
-            told = self.labelled.take(
-                *(batch["id"], outputs["logits"], adapted.logits, said.known), learning=calm
-            )
-            outputs["events"] += [self.event("labels", *event) for event in told]
-            stirred = stirred or any(reason != "warning" for reason, _ in told)  # the mode follows
-        self._settle(pl_module, leads)
+            outputs["events"].append(self._correct(pl_module, decision, saw.values or {}))
+        heeded = self._heeded(outputs, batch, adapted, saw.said, learning=calm)
+        self._settle(pl_module, saw.leads)
         outputs.update(
             verdict=decision.verdict.state,
             mode=self.memory.mode,
             choice=working,
-            statistics=dict(values or {}),
-            looked=look,
-            leads=leads,
+            statistics=dict(saw.values or {}),
+            looked=saw.look,
+            leads=saw.leads,
             stands_for=self.schedule.stands_for(self.batch),
         )
-        if stirred:
-            self.schedule = self.schedule.stirred(self.batch)
-        elif look:
-            watching = self.memory.watched
-            self.schedule = self.schedule.looked(
-                self.batch, self.config.tuned, watching=watching, startled=startled
-            )
+        happened = self.memory.mode != before.mode or decision.correction is not None
+        self._plan(saw, stirred=happened or heeded)
         self.batch += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -193,6 +184,33 @@ class CollapseGuard(Guard):
                 "each class"
             )
         return adapted
+
+    def _observed(
+        self,
+        module: Any,
+        outputs: Mapping[str, Any],
+        batch: Any,
+        adapted: Prediction,
+        skipped: str | None,
+    ) -> _Saw:
+        """See what is seen of every batch, and look where that or the schedule calls for it."""
+        # A control whose statistics move must see every batch, or it falls behind.
+        due = self.schedule.due(self.batch) or getattr(module, "control_moves", False)
+        glance, counts = self._glance(adapted)
+        seen = None if due else self._taken(glance.tolist(), counts)
+        due = due or seen != (True, False)
+        spoilt = bool(due or skipped) and self._spoilt(outputs, adapted)
+        whole = due or self.labelled is not None
+        known = {} if spoilt else self._ask(module, batch, whole=whole)
+        said = Said(self, module, batch, len(adapted.logits), known)
+        values, leads = None, None
+        if due and not spoilt:
+            read, values, leads = self._look(adapted, said, skipped, glance)
+            seen = seen or self._taken(read, counts)
+        finite, startled = seen or self._taken(glance.tolist(), counts)
+        if not finite:
+            values = {**(values or {}), "non_finite": 1.0}
+        return _Saw(said, values, leads, due and not spoilt, startled)
 
     def _glance(self, adapted: Prediction) -> tuple[Tensor, Tensor]:
         """Of every batch, on the device: whether it is finite, by how much the predicted mix
@@ -253,10 +271,11 @@ class CollapseGuard(Guard):
         leads = self.experts.leads() if names else None
         return read[: len(glance)], named(read[after:]), leads
 
-    def _judge(self, values: Values | None, leads: Trigger | None) -> Decision:
+    def _judge(self, saw: _Saw) -> Decision:
         """The decision on a batch, which is kept."""
         decision = judge(
-            *(self.batch, values, leads, self.experts.working, self.memory, self.levels, self.plan),
+            *(self.batch, saw.values, saw.leads, self.experts.working),
+            *(self.memory, self.levels, self.plan),
             self.schedule.stands_for(self.batch),
         )
         self.memory = decision.memory
@@ -274,6 +293,34 @@ class CollapseGuard(Guard):
         self.health.forget()
         more = {"correction": decision.correction, "evidence": dict(values)}
         return self.event("correction", decision.verdict.reason, message, **more)
+
+    def _heeded(
+        self,
+        outputs: dict[str, Any],
+        batch: Any,
+        adapted: Prediction,
+        said: Said,
+        *,
+        learning: bool,
+    ) -> bool:
+        """Take in what labels there are; whether they change who is trusted."""
+        if self.labelled is None:
+            return False
+        told = self.labelled.take(
+            *(batch["id"], outputs["logits"], adapted.logits, said.known), learning=learning
+        )
+        outputs["events"] += [self.event("labels", *event) for event in told]
+        return any(reason != "warning" for reason, _ in told)
+
+    def _plan(self, saw: _Saw, *, stirred: bool) -> None:
+        """When to look next."""
+        if stirred:
+            self.schedule = self.schedule.stirred(self.batch)
+        elif saw.look:
+            watching, startled = self.memory.watched, saw.startled
+            self.schedule = self.schedule.looked(
+                self.batch, self.config.tuned, watching=watching, startled=startled
+            )
 
     def _settle(self, module: Any, leads: Trigger | None) -> None:
         """Let the module work under the statistics that lead, and update or wait."""

@@ -1,6 +1,8 @@
 # Everything runs in .venv, which is made on first use; PYTHON chooses the interpreter (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
+# Folders of the tree that are parts of the package when installed.
+PARTS := tta callbacks datamodules benchmarks
 
 .PHONY: help install demo test test-slow lint speed clean
 .DEFAULT_GOAL := help
@@ -24,7 +26,7 @@ install: .venv/.installed  ## create .venv and install pinned dependencies
 	touch $@
 
 demo: .venv/.installed  ## train, adapt with and without guard, and report, on embedded data
-	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python -m holdfast.benchmarks.demo
 
 test: .venv/.tested  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
@@ -35,10 +37,12 @@ test-slow: .venv/.tested  ## run the tests that take minutes
 lint: .venv/.linted  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	mkdir -p .venv/typed/holdfast
+	ln -sfn $(addprefix $(CURDIR)/,$(PARTS) $(wildcard holdfast/*)) .venv/typed/holdfast
+	cd .venv/typed && ../bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
 
 speed: .venv/.installed  ## measure milliseconds per step, as ratios
-	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m holdfast.benchmarks.speed
 
 clean:  ## remove the environment and all runs
 	rm -rf .venv runs

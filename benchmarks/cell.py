@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from adapt import configure
-from benchmarks.grid import Setting
-from benchmarks.kept import kept
-from benchmarks.orders import load_checkpoint, load_stream
-from benchmarks.passes import Outcome, loss_before, run, running_loss
-from benchmarks.summary import OURS
-from benchmarks.tables import NORMALIZATIONS, Row
-from tta.methods import METHODS
-from tta.methods.scaling import scaled
-from tta.methods.settings import UpdateConfig
-from tta.metrics import balanced_accuracy
+from holdfast.benchmarks.grid import Setting
+from holdfast.benchmarks.kept import kept
+from holdfast.benchmarks.orders import load_checkpoint, load_stream
+from holdfast.benchmarks.passes import Outcome, loss_before, run, running_loss
+from holdfast.benchmarks.summary import OURS
+from holdfast.benchmarks.tables import NORMALIZATIONS, Row
+from holdfast.programs.adapt import configure
+from holdfast.tta.methods import METHODS
+from holdfast.tta.methods.scaling import scaled
+from holdfast.tta.methods.settings import UpdateConfig
+from holdfast.tta.metrics import balanced_accuracy
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Every method, unguarded and with its defaults, on real shifts: the tables of docs/results.md.
 
-python -m benchmarks.comparison [root=DIR] [sources=DIR] [seeds=[0,1,2]] [methods=[tent,dsbr]]
+python -m holdfast.benchmarks.comparison [root=DIR] [sources=DIR] [seeds=[0,1,2]] [methods=[tent]]
 """
 
 import contextlib
@@ -21,20 +21,21 @@ import torch
 from lightning import seed_everything
 from tqdm import tqdm
 
-from adapt import configure, create, target_images
-from benchmarks.sources import data_words, source_model
-from datamodules import StreamLoader, create_stream
-from tta import entry
-from tta.checkpoint import SourceCheckpoint
-from tta.config import closest
-from tta.errors import InputError
-from tta.methods import METHODS
-from tta.methods.settings import UpdateConfig
-from tta.metrics import balanced_accuracy
-from tta.options import option
+from holdfast.benchmarks.sources import data_words, source_model
+from holdfast.datamodules import StreamLoader, create_stream
+from holdfast.programs.adapt import configure, create, target_images
+from holdfast.tta import entry
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import METHODS
+from holdfast.tta.methods.settings import UpdateConfig
+from holdfast.tta.metrics import balanced_accuracy
+from holdfast.tta.options import option
 
 USAGE = (
-    "usage: python -m benchmarks.comparison [key=value ...]\n\nCompare all methods, unguarded, "
+    "usage: python -m holdfast.benchmarks.comparison [key=value ...]\n\n"
+    "Compare all methods, unguarded, "
     "on real shifts."
 )
 
@@ -305,7 +306,7 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def write_page(path: Path, text: str, writer: str = "benchmarks.comparison") -> None:
+def write_page(path: Path, text: str, writer: str = "holdfast.benchmarks.comparison") -> None:
     """Put the tables between the page's markers, which name their writer, and leave what is around
     them.
     """

@@ -5,11 +5,11 @@ calm stream.
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from adapt import configure, target_images
-from benchmarks.passes import Batches, run
-from benchmarks.summary import OURS
-from datamodules import StreamLoader, create_stream
-from tta.checkpoint import SourceCheckpoint
+from holdfast.benchmarks.passes import Batches, run
+from holdfast.benchmarks.summary import OURS
+from holdfast.datamodules import StreamLoader, create_stream
+from holdfast.programs.adapt import configure, target_images
+from holdfast.tta.checkpoint import SourceCheckpoint
 
 #: Length of the stream, 100 batches of 64. A guard looks mostly at the start: a longer stream costs
 #: less, a shorter one more.

@@ -1,7 +1,7 @@
 """The demo: a source model, a shifted target, Tent unguarded, Tent guarded and DSBR guarded. `make
 demo` runs it.
 
-python -m benchmarks.demo [output=runs/demo] [seed=0]
+python -m holdfast.benchmarks.demo [output=runs/demo] [seed=0]
 """
 
 import sys
@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapt import adapt, configure
-from benchmarks.demo_report import curves, write_report
-from benchmarks.runs import Run
-from callbacks import GuardConfig
-from callbacks.calibrated import levels_of
-from datamodules import load_images
-from train import GROUPS as TRAIN_GROUPS
-from train import TrainConfig, train
-from tta import entry
-from tta.checkpoint import SourceCheckpoint
-from tta.options import option
+from holdfast.benchmarks.demo_report import curves, write_report
+from holdfast.benchmarks.runs import Run
+from holdfast.callbacks import GuardConfig
+from holdfast.callbacks.calibrated import levels_of
+from holdfast.datamodules import load_images
+from holdfast.programs.adapt import adapt, configure
+from holdfast.programs.train import GROUPS as TRAIN_GROUPS
+from holdfast.programs.train import TrainConfig, train
+from holdfast.tta import entry
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.options import option
 
 USAGE = (
-    "usage: python -m benchmarks.demo [key=value ...]\n\nShow on embedded data how adaptation "
+    "usage: python -m holdfast.benchmarks.demo [key=value ...]\n\n"
+    "Show on embedded data how adaptation "
     "collapses, and the guard."
 )
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.runs import Run
-from callbacks.report import page
-from callbacks.trajectory import running_balanced_accuracy, running_marginals
-from datamodules import ImageSet
+from holdfast.benchmarks.runs import Run
+from holdfast.callbacks.report import page
+from holdfast.callbacks.trajectory import running_balanced_accuracy, running_marginals
+from holdfast.datamodules import ImageSet
 
 _COLORS = ("#c0362c", "#2563a8", "#1a8754", "#d9962b", "#7a4fa3")
 

@@ -1,6 +1,6 @@
 """The figures of docs/measured.md: mean and range over seeds, each seed with its own source model.
 
-python -m benchmarks.figures [sets=[phantom,nuclei,chest,imbalanced]] [root=DIR] [seeds=[0,1,2]]
+python -m holdfast.benchmarks.figures [sets=[phantom,nuclei,chest]] [root=DIR] [seeds=[0,1,2]]
 """
 
 import sys
@@ -12,16 +12,17 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from adapt import adapt, configure
-from benchmarks.sources import data_words, source_model
-from tta import entry
-from tta.config import closest
-from tta.csvfile import read_rows
-from tta.errors import InputError
-from tta.options import option
+from holdfast.benchmarks.sources import data_words, source_model
+from holdfast.programs.adapt import adapt, configure
+from holdfast.tta import entry
+from holdfast.tta.config import closest
+from holdfast.tta.csvfile import read_rows
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 USAGE = (
-    "usage: python -m benchmarks.figures [key=value ...]\n\nMeasure adaptation with and "
+    "usage: python -m holdfast.benchmarks.figures [key=value ...]\n\n"
+    "Measure adaptation with and "
     "without guard, over seeds."
 )
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.orders import ONE, SUBSET
-from benchmarks.summary import (
+from holdfast.benchmarks.orders import ONE, SUBSET
+from holdfast.benchmarks.summary import (
     TOLERANCE,
     aligned,
     as_lines,
@@ -16,7 +16,7 @@ from benchmarks.summary import (
     policies_of,
     regret,
 )
-from benchmarks.tables import Row
+from holdfast.benchmarks.tables import Row
 
 #: Orders that show few of the classes: what suits them cannot be told from a shift for sure, so
 #: more may be lost there.

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from tta.errors import InputError
+from holdfast.tta.errors import InputError
 
 T = TypeVar("T", bound=tuple[Hashable, ...])
 Part = TypeVar("Part")

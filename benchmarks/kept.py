@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from benchmarks.tables import CELL_KEYS, STREAM_KEYS, Row, key_of
+from holdfast.benchmarks.tables import CELL_KEYS, STREAM_KEYS, Row, key_of
 
 Numbers = npt.NDArray[np.int64]
 

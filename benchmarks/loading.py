@@ -1,6 +1,6 @@
 """Images a second that the loader delivers, against those that an adaptation step consumes.
 
-python -m benchmarks.loading [images=512] [size=224] [workers=[0,2]] [model=resnet18]
+python -m holdfast.benchmarks.loading [images=512] [size=224] [workers=[0,2]] [model=resnet18]
 """
 
 import sys
@@ -20,20 +20,21 @@ from pydicom.data import get_testdata_file
 from torch import Tensor
 from tqdm import tqdm
 
-from datamodules import ImageSet, StreamLoader, create_shift
-from datamodules.decoding import decode
-from datamodules.folder import FolderConfig, load_folder
-from datamodules.phantom import CLASSES, SCANNERS, acquire, draw_cells
-from datamodules.shifts import ShiftConfig
-from tta import entry
-from tta.config import closest
-from tta.errors import InputError
-from tta.methods import create_method
-from tta.networks import MODELS, create_network
-from tta.options import option
+from holdfast.datamodules import ImageSet, StreamLoader, create_shift
+from holdfast.datamodules.decoding import decode
+from holdfast.datamodules.folder import FolderConfig, load_folder
+from holdfast.datamodules.phantom import CLASSES, SCANNERS, acquire, draw_cells
+from holdfast.datamodules.shifts import ShiftConfig
+from holdfast.tta import entry
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import create_method
+from holdfast.tta.networks import MODELS, create_network
+from holdfast.tta.options import option
 
 USAGE = (
-    "usage: python -m benchmarks.loading [key=value ...]\n\nTime the loader alone, and the "
+    "usage: python -m holdfast.benchmarks.loading [key=value ...]\n\n"
+    "Time the loader alone, and the "
     "Tent step that it feeds."
 )
 

@@ -7,17 +7,17 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from adapt import GROUPS
-from benchmarks.orders import ORDERS
-from benchmarks.sources import FILES, network_words
-from datamodules.shifts import CORRUPTIONS
-from datamodules.streams import STREAMS
-from tta import entry
-from tta.config import closest, to_dict
-from tta.errors import InputError
-from tta.methods import METHODS
-from tta.options import option
-from tta.tracking import WandbConfig
+from holdfast.benchmarks.orders import ORDERS
+from holdfast.benchmarks.sources import FILES, network_words
+from holdfast.datamodules.shifts import CORRUPTIONS
+from holdfast.datamodules.streams import STREAMS
+from holdfast.programs.adapt import GROUPS
+from holdfast.tta import entry
+from holdfast.tta.config import closest, to_dict
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import METHODS
+from holdfast.tta.options import option
+from holdfast.tta.tracking import WandbConfig
 
 
 @dataclass

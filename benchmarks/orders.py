@@ -5,12 +5,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from adapt import configure, target_images
-from benchmarks.grid import Setting
-from benchmarks.passes import Batches
-from datamodules import ImageSet, StreamLoader, create_shift, create_stream, load_images
-from tta.checkpoint import SourceCheckpoint
-from tta.errors import InputError
+from holdfast.benchmarks.grid import Setting
+from holdfast.benchmarks.passes import Batches
+from holdfast.datamodules import ImageSet, StreamLoader, create_shift, create_stream, load_images
+from holdfast.programs.adapt import configure, target_images
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.errors import InputError
 
 #: Orders that adapt.py has as options of its ``prevalence``: all classes equally often; half of
 #: them, or two, equally often; 85 % of one class, and of the next from the middle on; one class for

@@ -9,10 +9,10 @@ import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 
-from adapt import AdaptConfig, create_module
-from datamodules import StreamLoader
-from tta import entry
-from tta.checkpoint import SourceCheckpoint
+from holdfast.datamodules import StreamLoader
+from holdfast.programs.adapt import AdaptConfig, create_module
+from holdfast.tta import entry
+from holdfast.tta.checkpoint import SourceCheckpoint
 
 #: Within so many images from its start, a stream's running loss is held against that many (see
 #: ``running_loss``).

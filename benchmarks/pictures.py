@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from benchmarks.ranking import title_of
-from benchmarks.summary import OURS, better, figures, regret
-from benchmarks.tables import Row
+from holdfast.benchmarks.ranking import title_of
+from holdfast.benchmarks.summary import OURS, better, figures, regret
+from holdfast.benchmarks.tables import Row
 
 _BLUE, _RED, _GREY = "#2563a8", "#c0362c", "#8a8f98"
 _SPAN = 30.0  # points beyond which a picture tells no difference

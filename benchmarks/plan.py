@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cell import Cell, Task, Variant, create_cell
-from benchmarks.grid import NETWORK, Case, Grid, Setting, create_grid, settings, shard_of
-from benchmarks.options import GUARDS, BenchmarkConfig, StudyConfig, check_known
-from benchmarks.orders import SUBSET
-from benchmarks.sources import network_words
-from benchmarks.tables import CELL_KEYS, STREAM_KEYS, Row, key_of
-from datamodules import DATA, load_images
-from datamodules.phantom import SCANNERS
-from tta import entry
-from tta.errors import InputError
-from tta.methods import METHODS
-from tta.methods.settings import UpdateConfig
-from tta.options import option
+from holdfast.benchmarks.cell import Cell, Task, Variant, create_cell
+from holdfast.benchmarks.grid import NETWORK, Case, Grid, Setting, create_grid, settings, shard_of
+from holdfast.benchmarks.options import GUARDS, BenchmarkConfig, StudyConfig, check_known
+from holdfast.benchmarks.orders import SUBSET
+from holdfast.benchmarks.sources import network_words
+from holdfast.benchmarks.tables import CELL_KEYS, STREAM_KEYS, Row, key_of
+from holdfast.datamodules import DATA, load_images
+from holdfast.datamodules.phantom import SCANNERS
+from holdfast.tta import entry
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import METHODS
+from holdfast.tta.methods.settings import UpdateConfig
+from holdfast.tta.options import option
 
 _HERE = Path("../shared/data")
 

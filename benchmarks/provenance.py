@@ -5,10 +5,10 @@ table.
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.orders import load_checkpoint
-from benchmarks.plan import Model
-from tta import entry
-from tta.errors import InputError
+from holdfast.benchmarks.orders import load_checkpoint
+from holdfast.benchmarks.plan import Model
+from holdfast.tta import entry
+from holdfast.tta.errors import InputError
 
 #: The hash of each source model, by its name.
 _FILE = "sources.json"

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.kept import Numbers, of_streams, unpacked
-from benchmarks.summary import OURS, better
-from benchmarks.tables import CELL_KEYS, STREAM_KEYS, Row, key_of
+from holdfast.benchmarks.kept import Numbers, of_streams, unpacked
+from holdfast.benchmarks.summary import OURS, better
+from holdfast.benchmarks.tables import CELL_KEYS, STREAM_KEYS, Row, key_of
 
 #: Points around the control within which a cell is a tie.
 TOLERANCE = 1.0

@@ -9,13 +9,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from benchmarks.goals import goal_lines, titled_groups
-from benchmarks.options import BenchmarkConfig
-from benchmarks.pictures import heat_map, regret_against_gain
-from benchmarks.ranking import TOLERANCE, Entry, ranked, title_of
-from benchmarks.summary import OURS, as_lines, policies_of, regret
-from benchmarks.tables import STREAM_KEYS, Row, key_of
-from callbacks.report import page
+from holdfast.benchmarks.goals import goal_lines, titled_groups
+from holdfast.benchmarks.options import BenchmarkConfig
+from holdfast.benchmarks.pictures import heat_map, regret_against_gain
+from holdfast.benchmarks.ranking import TOLERANCE, Entry, ranked, title_of
+from holdfast.benchmarks.summary import OURS, as_lines, policies_of, regret
+from holdfast.benchmarks.tables import STREAM_KEYS, Row, key_of
+from holdfast.callbacks.report import page
 
 #: Dots above which a picture is made of pixels: as paths they would outgrow the page.
 _DOTS = 3000

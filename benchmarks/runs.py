@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tta.csvfile import read_rows
-from tta.entry import read_json
+from holdfast.tta.csvfile import read_rows
+from holdfast.tta.entry import read_json
 
 
 @dataclass(frozen=True)

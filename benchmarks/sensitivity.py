@@ -1,7 +1,7 @@
 """How much the results depend on each of the guard's tuned constants: less and more of it by a
 fifth, on the same cells. What a checkpoint was calibrated to stays as it is.
 
-python -m benchmarks.sensitivity configs/benchmark/guard_quick.yaml
+python -m holdfast.benchmarks.sensitivity configs/benchmark/guard_quick.yaml
 """
 
 import sys
@@ -11,16 +11,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmark import read_rows, run_cells
-from benchmarks import tables
-from benchmarks.options import BenchmarkConfig, output_folder
-from benchmarks.summary import OURS, aligned, figures, with_references
-from tta import entry
-from tta.errors import InputError
-from tta.folder import held
+from holdfast.benchmarks import tables
+from holdfast.benchmarks.options import BenchmarkConfig, output_folder
+from holdfast.benchmarks.summary import OURS, aligned, figures, with_references
+from holdfast.programs.benchmark import read_rows, run_cells
+from holdfast.tta import entry
+from holdfast.tta.errors import InputError
+from holdfast.tta.folder import held
 
 USAGE = (
-    "usage: python -m benchmarks.sensitivity config.yaml [key=value ...]\n\nRun a benchmark's "
+    "usage: python -m holdfast.benchmarks.sensitivity config.yaml [key=value ...]\n\n"
+    "Run a benchmark's "
     "cells under the guard with each constant 20 % lower and higher; where a run was stopped, the "
     "same command goes on."
 )
@@ -174,7 +175,7 @@ def main(argv: Sequence[str]) -> int:
         config = entry.configured(BenchmarkConfig, {}, argv)
         if config.merge or config.shard:
             raise InputError("the sensitivity is measured in one piece: leave out shard and merge")
-        changes = changes_of(import_module("callbacks.settings").Tuned())
+        changes = changes_of(import_module("holdfast.callbacks.settings").Tuned())
         print(as_table(run_changes(config, changes)))
         errors = Path(config.output).expanduser() / "sensitivity" / "errors.csv"
         if errors.is_file():

@@ -1,7 +1,7 @@
 """What each shift costs a source model at each severity: a table, its curves, and a sheet of
 shifted images.
 
-python -m benchmarks.shifts [source=DIR_OR_CKPT] [shifts=mr] [images=1000]
+python -m holdfast.benchmarks.shifts [source=DIR_OR_CKPT] [shifts=mr] [images=1000]
 """
 
 import sys
@@ -17,24 +17,25 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from datamodules import DATA, ImageSet, Shift, Stream, StreamLoader, load_images
-from datamodules.shifts import CORRUPTIONS, members
-from train import GROUPS as TRAIN_GROUPS
-from train import TrainConfig, train
-from tta import entry
-from tta.checkpoint import SourceCheckpoint
-from tta.config import read_arguments, resolve
-from tta.csvfile import csv_lines
-from tta.errors import InputError
-from tta.metrics import balanced_accuracy
-from tta.options import option
-from tta.source import evaluate
+from holdfast.datamodules import DATA, ImageSet, Shift, Stream, StreamLoader, load_images
+from holdfast.datamodules.shifts import CORRUPTIONS, members
+from holdfast.programs.train import GROUPS as TRAIN_GROUPS
+from holdfast.programs.train import TrainConfig, train
+from holdfast.tta import entry
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.config import read_arguments, resolve
+from holdfast.tta.csvfile import csv_lines
+from holdfast.tta.errors import InputError
+from holdfast.tta.metrics import balanced_accuracy
+from holdfast.tta.options import option
+from holdfast.tta.source import evaluate
 
 GROUPS = {"data": DATA}
 #: Images by which the time of a shift is taken.
 _TIMED = 16
 USAGE = (
-    "usage: python -m benchmarks.shifts [key=value ...]\n\nScore a source model on its test "
+    "usage: python -m holdfast.benchmarks.shifts [key=value ...]\n\n"
+    "Score a source model on its test "
     "images under every shift."
 )
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -85,7 +86,7 @@ def shifts(config: ShiftsConfig) -> dict[str, list[float]]:
             "the test images have no labels, and so no score: choose another data set, data=NAME"
         )
     names = chosen(config.shifts, images)
-    entry.output_folder(config.output, config, "-m benchmarks.shifts")
+    entry.output_folder(config.output, config, "-m holdfast.benchmarks.shifts")
     rows = np.random.default_rng(config.seed).permutation(len(images))[: config.images]
     network, classes = checkpoint.build(), len(checkpoint.class_names)
 

@@ -5,9 +5,9 @@ trained once.
 from collections.abc import Sequence
 from pathlib import Path
 
-from train import GROUPS, TrainConfig, train
-from tta import entry
-from tta.errors import InputError
+from holdfast.programs.train import GROUPS, TrainConfig, train
+from holdfast.tta import entry
+from holdfast.tta.errors import InputError
 
 #: The files of real images, by the names that tables give the data sets.
 FILES = {

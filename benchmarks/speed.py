@@ -1,7 +1,7 @@
 """Milliseconds per adaptation step, as ratios against a plain eager Tent loop measured in the same
 run.
 
-python -m benchmarks.speed [rounds=5] [steps=20] [accelerator=auto]
+python -m holdfast.benchmarks.speed [rounds=5] [steps=20] [accelerator=auto]
 """
 
 import statistics
@@ -17,17 +17,18 @@ from lightning import Callback, Trainer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from callbacks import CollapseGuard
-from datamodules import ImageSet, StreamLoader
-from tta import entry
-from tta.adaptation import AdaptationModule
-from tta.errors import InputError
-from tta.methods import create_method
-from tta.networks import MODELS, create_network
-from tta.options import option
+from holdfast.callbacks import CollapseGuard
+from holdfast.datamodules import ImageSet, StreamLoader
+from holdfast.tta import entry
+from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import create_method
+from holdfast.tta.networks import MODELS, create_network
+from holdfast.tta.options import option
 
 USAGE = (
-    "usage: python -m benchmarks.speed [key=value ...]\n\nTime a Tent step: plain loop, our "
+    "usage: python -m holdfast.benchmarks.speed [key=value ...]\n\n"
+    "Time a Tent step: plain loop, our "
     "method, Lightning, guard."
 )
 _CASES = (("compact", 28), ("resnet18", 64))

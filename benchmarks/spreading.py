@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from tta.errors import InputError
+from holdfast.tta.errors import InputError
 
 T = TypeVar("T")
 Work = Callable[[T, Callable[[Any], None]], None]
@@ -96,7 +96,7 @@ def _serve(work: Work[T], todo: Any, told: Any) -> None:
     )  # Ctrl-C is the parent's to answer: it ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    from tta import entry  # takes seconds, in which the parent may be killed already
+    from holdfast.tta import entry  # takes seconds, in which the parent may be killed already
 
     entry.quieten()
     try:

@@ -1,6 +1,6 @@
 """The page of streams, docs/streams.md, and its pictures: each stream drawn, class over position.
 
-python -m benchmarks.streams [output=docs]
+python -m holdfast.benchmarks.streams [output=docs]
 """
 
 import sys
@@ -13,14 +13,14 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from adapt import GROUPS, AdaptConfig
-from datamodules import STREAMS, ImageSet, Stream, create_shift, create_stream, load_images
-from tta import entry
-from tta.config import read_arguments, resolve
-from tta.options import option
+from holdfast.datamodules import STREAMS, ImageSet, Stream, create_shift, create_stream, load_images
+from holdfast.programs.adapt import GROUPS, AdaptConfig
+from holdfast.tta import entry
+from holdfast.tta.config import read_arguments, resolve
+from holdfast.tta.options import option
 
 USAGE = (
-    "usage: python -m benchmarks.streams [key=value ...]\n\nWrite the page of streams and draw "
+    "usage: python -m holdfast.benchmarks.streams [key=value ...]\n\nWrite the page of streams and draw "
     "its pictures."
 )
 
@@ -29,7 +29,7 @@ _HEADER = """\
 
 A stream is the order in which the target's images arrive, and the shift under which each of them does: `stream=NAME` with
 its options. The pictures show four classes over the position in the stream; colours tell domains and shifts apart. The page
-and its pictures are written by `python -m benchmarks.streams`, and a test holds the page against the code.
+and its pictures are written by `python -m holdfast.benchmarks.streams`, and a test holds the page against the code.
 
 | stream | words after `python adapt.py source=DIR_OR_CKPT` | picture |
 |---|---|---|

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.tables import CELL_KEYS, NORMALIZATIONS, STREAM_KEYS, Row, key_of
+from holdfast.benchmarks.tables import CELL_KEYS, NORMALIZATIONS, STREAM_KEYS, Row, key_of
 
 #: The guard that is ours; every other policy is a published one.
 OURS = "on"

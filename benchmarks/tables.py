@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.grid import Setting
-from tta.csvfile import csv_lines, unquoted
-from tta.errors import InputError
+from holdfast.benchmarks.grid import Setting
+from holdfast.tta.csvfile import csv_lines, unquoted
+from holdfast.tta.errors import InputError
 
 Row = dict[str, Any]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks import tables
-from benchmarks.spreading import T, Work, spread
-from train import GROUPS as TRAIN_GROUPS
-from train import TrainConfig, train
-from tta import entry
+from holdfast.benchmarks import tables
+from holdfast.benchmarks.spreading import T, Work, spread
+from holdfast.programs.train import GROUPS as TRAIN_GROUPS
+from holdfast.programs.train import TrainConfig, train
+from holdfast.tta import entry
 
 _QUIET = ("wandb.mode=disabled", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
 

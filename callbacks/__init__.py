@@ -1,10 +1,10 @@
 """What happens around a batch: the guard, and the records of a stream."""
 
-from callbacks.alerts import Alerts
-from callbacks.guard import CollapseGuard, GuardConfig
-from callbacks.policies import POLICIES, PolicyGuard
-from callbacks.records import PredictionWriter, TraceWriter
-from callbacks.registry import GUARDS, create_guard
+from holdfast.callbacks.alerts import Alerts
+from holdfast.callbacks.guard import CollapseGuard, GuardConfig
+from holdfast.callbacks.policies import POLICIES, PolicyGuard
+from holdfast.callbacks.records import PredictionWriter, TraceWriter
+from holdfast.callbacks.registry import GUARDS, create_guard
 
 __all__ = [
     "GUARDS",

@@ -14,17 +14,17 @@ from lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 from tqdm import tqdm
 
-from callbacks.base import Guard
-from datamodules import ImageSet, StreamLoader
-from datamodules.images import UNLABELLED
-from datamodules.labelfile import LabelFile
-from datamodules.streams.window import NewestOnly, counted
-from tta import entry
-from tta.acceptance import GUARDED, UNGUARDED, Acceptance, accepted, check_sample
-from tta.adaptation import AdaptationModule
-from tta.errors import InputError
-from tta.folder import Program
-from tta.scores import check_groups, pooled
+from holdfast.callbacks.base import Guard
+from holdfast.datamodules import ImageSet, StreamLoader
+from holdfast.datamodules.images import UNLABELLED
+from holdfast.datamodules.labelfile import LabelFile
+from holdfast.datamodules.streams.window import NewestOnly, counted
+from holdfast.tta import entry
+from holdfast.tta.acceptance import GUARDED, UNGUARDED, Acceptance, accepted, check_sample
+from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.errors import InputError
+from holdfast.tta.folder import Program
+from holdfast.tta.scores import check_groups, pooled
 
 PROGRAM = Program(
     "adapt.py accept",

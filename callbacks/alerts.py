@@ -24,9 +24,9 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from lightning import Callback, LightningModule, Trainer
 
-from tta.errors import InputError
-from tta.options import option
-from tta.tracking import alert
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
+from holdfast.tta.tracking import alert
 
 _LOG = logging.getLogger(__name__)
 #: Alerts that may be on their way at once; where more pile up, nobody is listening.

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from lightning import Callback
 
-from tta.errors import InputError
-from tta.methods import Prediction
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import Prediction
 
 #: What the outputs say served a batch that several models answered together, and who may have a
 #: share in it: the model (or, where that is not trusted, its un-updated twin) and un-updated

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from callbacks.guard.experts import HOMES, Belief
-from callbacks.guard.modes import Levels
-from callbacks.guard.signals import SIGNALS
-from callbacks.settings import GuardConfig
-from tta.calibration import STREAM_BATCHES, WATCH_CHANCE, tail_value
+from holdfast.callbacks.guard.experts import HOMES, Belief
+from holdfast.callbacks.guard.modes import Levels
+from holdfast.callbacks.guard.signals import SIGNALS
+from holdfast.callbacks.settings import GuardConfig
+from holdfast.tta.calibration import STREAM_BATCHES, WATCH_CHANCE, tail_value
 
 #: What a user's word on the order of arrival adds to the logarithm of batch statistics' share at a
 #: look: they are sound where classes come mixed, and misled where they come in blocks. On recorded

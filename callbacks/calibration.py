@@ -16,25 +16,33 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from callbacks.calibrated import levels_of
-from callbacks.guard import CollapseGuard, GuardConfig, Reference, Tuned
-from callbacks.guard.experts import Belief, Found, vote
-from callbacks.guard.modes import Decision, Levels, Memory, Trigger, Verdict, against, summed
-from callbacks.guard.signals import SIGNALS, Values
-from callbacks.serving import CONTROL, Said
-from datamodules import UNLABELLED, ImageSet, StreamLoader
-from datamodules.bootstrap import ORDERS, bootstrapped
-from tta import entry
-from tta.adaptation import AdaptationModule
-from tta.calibration import fit_tail
-from tta.candidates import Candidates
-from tta.checkpoint import SourceCheckpoint
-from tta.config import Choice, closest, read_arguments, resolve
-from tta.errors import InputError
-from tta.methods import METHODS, Prediction, create_method
-from tta.methods.scaling import scaled
-from tta.metrics import balanced_accuracy
-from tta.options import option
+from holdfast.callbacks.calibrated import levels_of
+from holdfast.callbacks.guard import CollapseGuard, GuardConfig, Reference, Tuned
+from holdfast.callbacks.guard.experts import Belief, Found, vote
+from holdfast.callbacks.guard.modes import (
+    Decision,
+    Levels,
+    Memory,
+    Trigger,
+    Verdict,
+    against,
+    summed,
+)
+from holdfast.callbacks.guard.signals import SIGNALS, Values
+from holdfast.callbacks.serving import CONTROL, Said
+from holdfast.datamodules import UNLABELLED, ImageSet, StreamLoader
+from holdfast.datamodules.bootstrap import ORDERS, bootstrapped
+from holdfast.tta import entry
+from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.calibration import fit_tail
+from holdfast.tta.candidates import Candidates
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.config import Choice, closest, read_arguments, resolve
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import METHODS, Prediction, create_method
+from holdfast.tta.methods.scaling import scaled
+from holdfast.tta.metrics import balanced_accuracy
+from holdfast.tta.options import option
 
 #: Points of balanced accuracy that the adapted model may lie below the control in the second half
 #: of a healthy stream.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from tta.options import option
+from holdfast.tta.options import option
 
 #: Classes up to which all probabilities are written, unless told otherwise: a row is then about a
 #: kilobyte.

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from tta.methods import Prediction
+from holdfast.tta.methods import Prediction
 
 
 @runtime_checkable

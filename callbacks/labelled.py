@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from callbacks.guard.experts import Experts
-from callbacks.labels import SERVED, LabelBook
-from tta.distributed import batch_of_all
-from tta.methods import Prediction
+from holdfast.callbacks.guard.experts import Experts
+from holdfast.callbacks.labels import SERVED, LabelBook
+from holdfast.tta.distributed import batch_of_all
+from holdfast.tta.methods import Prediction
 
 #: The name of the model that learns, among candidates.
 _ADAPTED = "adapted"

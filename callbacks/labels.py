@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from datamodules.labelfile import LabelFile, Labelled
-from tta.betting import PairedTest
-from tta.distributed import objects_of_all, place
-from tta.errors import InputError
+from holdfast.datamodules.labelfile import LabelFile, Labelled
+from holdfast.tta.betting import PairedTest
+from holdfast.tta.distributed import objects_of_all, place
+from holdfast.tta.errors import InputError
 
 #: Whose prediction left.
 SERVED = "served"

@@ -12,18 +12,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from callbacks.calibrated import belief_of
-from callbacks.guard import GuardConfig, Reference
-from callbacks.guard.experts import Experts
-from tta.candidates import Candidates
-from tta.checkpoint import SourceCheckpoint
-from tta.errors import InputError
-from tta.marginal import chance_drift, marginal_drift, predicted_counts
-from tta.methods import Prediction, create_method
-from tta.objectives import entropy
-from tta.options import option
-from tta.repair import largest_pixel, repaired
-from tta.separation import separation
+from holdfast.callbacks.calibrated import belief_of
+from holdfast.callbacks.guard import GuardConfig, Reference
+from holdfast.callbacks.guard.experts import Experts
+from holdfast.tta.candidates import Candidates
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.errors import InputError
+from holdfast.tta.marginal import chance_drift, marginal_drift, predicted_counts
+from holdfast.tta.methods import Prediction, create_method
+from holdfast.tta.objectives import entropy
+from holdfast.tta.options import option
+from holdfast.tta.repair import largest_pixel, repaired
+from holdfast.tta.separation import separation
 
 Advice = Literal["adapt", "adapt carefully", "do not adapt"]
 

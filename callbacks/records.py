@@ -15,14 +15,14 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.base import SHARES
-from callbacks.columns import Columns
-from callbacks.grown import Grown, Names, Rows
-from callbacks.guard.modes import Mode
-from callbacks.guard.signals import SIGNALS
-from tta.csvfile import RowFile
-from tta.distributed import batch_of_all, objects_of_all
-from tta.tracking import log_trace
+from holdfast.callbacks.base import SHARES
+from holdfast.callbacks.columns import Columns
+from holdfast.callbacks.grown import Grown, Names, Rows
+from holdfast.callbacks.guard.modes import Mode
+from holdfast.callbacks.guard.signals import SIGNALS
+from holdfast.tta.csvfile import RowFile
+from holdfast.tta.distributed import batch_of_all, objects_of_all
+from holdfast.tta.tracking import log_trace
 
 #: How the guard handled a batch: its mode, whether it looked, how many batches the look stands for,
 #: who led, and under which statistics the model worked.

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from callbacks.base import Guard
-from callbacks.guard import CollapseGuard, GuardConfig, NoGuardConfig, Reference
-from callbacks.labels import LabelBook
-from callbacks.policies import POLICIES, PolicyGuard
-from tta.checkpoint import SourceCheckpoint
+from holdfast.callbacks.base import Guard
+from holdfast.callbacks.guard import CollapseGuard, GuardConfig, NoGuardConfig, Reference
+from holdfast.callbacks.labels import LabelBook
+from holdfast.callbacks.policies import POLICIES, PolicyGuard
+from holdfast.tta.checkpoint import SourceCheckpoint
 
 #: Settings of each guard by name: ours, none, and the published ones.
 GUARDS: Mapping[str, type] = {

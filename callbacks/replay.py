@@ -1,6 +1,6 @@
 """Judge a recorded trace again under other settings of the guard: no images, no model, no waiting.
 
-    python -m callbacks.replay runs/adapt/NAME/trace.csv guard.limits.R=0.5
+    python -m holdfast.callbacks.replay runs/adapt/NAME/trace.csv guard.limits.R=0.5
 
 The settings start from those of the run, where its ``config.yaml`` lies beside the trace, and from
 its source's calibration. With the same settings the verdicts are the recorded ones. With others
@@ -16,21 +16,21 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
-from callbacks.calibrated import levels_of
-from callbacks.guard import GuardConfig
-from callbacks.guard.modes import Decision, Memory, Plan, Trigger, judge
-from callbacks.guard.signals import SIGNALS
-from callbacks.records import HANDLED
-from tta import entry
-from tta.checkpoint import SourceCheckpoint
-from tta.config import read_arguments, resolve
-from tta.csvfile import csv_lines, read_rows
-from tta.errors import InputError, said
-from tta.options import option
+from holdfast.callbacks.calibrated import levels_of
+from holdfast.callbacks.guard import GuardConfig
+from holdfast.callbacks.guard.modes import Decision, Memory, Plan, Trigger, judge
+from holdfast.callbacks.guard.signals import SIGNALS
+from holdfast.callbacks.records import HANDLED
+from holdfast.tta import entry
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.config import read_arguments, resolve
+from holdfast.tta.csvfile import csv_lines, read_rows
+from holdfast.tta.errors import InputError, said
+from holdfast.tta.options import option
 
 USAGE = (
-    "usage: python -m callbacks.replay TRACE_CSV_OR_RUN_FOLDER [config.yaml ...] [key=value "
-    "...]\n\n"
+    "usage: python -m holdfast.callbacks.replay TRACE_CSV_OR_RUN_FOLDER [config.yaml ...] "
+    "[key=value ...]\n\n"
     "Judge a recorded trace again under other settings of the guard."
 )
 #: Settings on which verdicts depend; all others change what is measured in the first place.

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from callbacks.base import MIXTURE, Guard, prediction_of
-from tta.methods import Prediction
+from holdfast.callbacks.base import MIXTURE, Guard, prediction_of
+from holdfast.tta.methods import Prediction
 
 #: What the un-updated network is called under the statistics that the module works under.
 CONTROL = "control"

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from callbacks.alerts import AlertConfig
-from tta.config import closest
-from tta.errors import InputError
-from tta.options import option
+from holdfast.callbacks.alerts import AlertConfig
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 
 @dataclass
@@ -23,7 +23,7 @@ class NoGuardConfig:
 class Tuned:
     """The numbers of the guard that were chosen by measurement, and no others.
 
-    ``python -m benchmarks.sensitivity`` tells what a fifth more or less of each changes.
+    ``python -m holdfast.benchmarks.sensitivity`` tells what a fifth more or less of each changes.
     """
 
     sharpness: float = option(2.0, "power of a ratio of divergences that trust grows by at a look")
@@ -93,8 +93,8 @@ class GuardConfig:
 
     def __post_init__(self) -> None:
         # Here, for signals and corrections need settings themselves.
-        from callbacks.corrections import CORRECTIONS
-        from callbacks.guard.signals import BY_NAME
+        from holdfast.callbacks.corrections import CORRECTIONS
+        from holdfast.callbacks.guard.signals import BY_NAME
 
         if self.window < 1:
             raise InputError("guard.window must be at least 1")

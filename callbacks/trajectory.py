@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from tta.metrics import balanced_accuracy
+from holdfast.tta.metrics import balanced_accuracy
 
 #: Points of a curve; a screen shows no more.
 _POINTS = 4000

@@ -3,24 +3,29 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from datamodules.channels import with_channels
-from datamodules.folder import FolderConfig, load_folder
-from datamodules.images import UNLABELLED, ImageSet, NoImages, Split
-from datamodules.medmnist import MedMNISTConfig, OrganViewsConfig, load_medmnist, load_organ_views
-from datamodules.npz import NpzConfig, load_npz
-from datamodules.phantom import PhantomConfig, load_phantom
-from datamodules.published.camelyon17 import Camelyon17Config, load_camelyon17
-from datamodules.published.chestxray14 import ChestXray14Config, load_chestxray14
-from datamodules.published.glioma import GliomaConfig, load_glioma
-from datamodules.published.histopantum import HistopantumConfig, load_histopantum
-from datamodules.published.imagenet_c import ImageNetCConfig, load_imagenet_c
-from datamodules.published.isic import IsicConfig, load_isic
-from datamodules.published.mammobench import MammoBenchConfig, load_mammobench
-from datamodules.published.nct_crc import NctCrcConfig, load_nct_crc
-from datamodules.records import Unusable
-from datamodules.shifts import SHIFTS, Shift, create_shift
-from datamodules.streams import STREAMS, Stream, StreamLoader, create_stream, stream_order
-from datamodules.table import TableConfig, load_table
+from holdfast.datamodules.channels import with_channels
+from holdfast.datamodules.folder import FolderConfig, load_folder
+from holdfast.datamodules.images import UNLABELLED, ImageSet, NoImages, Split
+from holdfast.datamodules.medmnist import (
+    MedMNISTConfig,
+    OrganViewsConfig,
+    load_medmnist,
+    load_organ_views,
+)
+from holdfast.datamodules.npz import NpzConfig, load_npz
+from holdfast.datamodules.phantom import PhantomConfig, load_phantom
+from holdfast.datamodules.published.camelyon17 import Camelyon17Config, load_camelyon17
+from holdfast.datamodules.published.chestxray14 import ChestXray14Config, load_chestxray14
+from holdfast.datamodules.published.glioma import GliomaConfig, load_glioma
+from holdfast.datamodules.published.histopantum import HistopantumConfig, load_histopantum
+from holdfast.datamodules.published.imagenet_c import ImageNetCConfig, load_imagenet_c
+from holdfast.datamodules.published.isic import IsicConfig, load_isic
+from holdfast.datamodules.published.mammobench import MammoBenchConfig, load_mammobench
+from holdfast.datamodules.published.nct_crc import NctCrcConfig, load_nct_crc
+from holdfast.datamodules.records import Unusable
+from holdfast.datamodules.shifts import SHIFTS, Shift, create_shift
+from holdfast.datamodules.streams import STREAMS, Stream, StreamLoader, create_stream, stream_order
+from holdfast.datamodules.table import TableConfig, load_table
 
 __all__ = [
     "DATA",

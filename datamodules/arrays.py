@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from datamodules.formats.decoded import Unreadable
-from datamodules.formats.memory import refuse_beyond_memory
-from tta.errors import InputError, said
+from holdfast.datamodules.formats.decoded import Unreadable
+from holdfast.datamodules.formats.memory import refuse_beyond_memory
+from holdfast.tta.errors import InputError, said
 
 Arrays = dict[str, npt.NDArray[Any]]
 

@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from datamodules.images import UNLABELLED, ImageSet
-from datamodules.shifts import CORRUPTIONS, Shift
-from datamodules.streams import Order, Stream
-from tta.errors import InputError
+from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.shifts import CORRUPTIONS, Shift
+from holdfast.datamodules.streams import Order, Stream
+from holdfast.tta.errors import InputError
 
 Kind = Literal["mixed", "correlated"]
 #: From a number of classes, a number of images, a batch's size and a random generator to the class

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.decoding import Array
-from datamodules.glance import Limits
+from holdfast.datamodules.decoding import Array
+from holdfast.datamodules.glance import Limits
 
 
 class Cache:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.decoding import Decoded, Unreadable
-from datamodules.files import ImageFiles
-from datamodules.images import ImageSet
-from datamodules.reading import Reading
-from tta.errors import InputError
+from holdfast.datamodules.decoding import Decoded, Unreadable
+from holdfast.datamodules.files import ImageFiles
+from holdfast.datamodules.images import ImageSet
+from holdfast.datamodules.reading import Reading
+from holdfast.tta.errors import InputError
 
 _CHUNK = 1024  # images whose channels are floats at a time
 

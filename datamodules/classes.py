@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.images import UNLABELLED, ImageSet
-from datamodules.labels import number_of, same
-from tta.config import closest
-from tta.errors import InputError
+from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.labels import number_of, same
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
 
 #: Classes that an example of ``data.classes`` spells out.
 _SHOWN = 6

@@ -7,12 +7,12 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from datamodules.formats.decoded import Array, Decoded, Unreadable
-from datamodules.formats.dicom import is_dicom, read_dicom
-from datamodules.formats.foreign import what_it_is
-from datamodules.formats.nifti import read_nifti
-from datamodules.formats.pictures import read_picture
-from tta.errors import said
+from holdfast.datamodules.formats.decoded import Array, Decoded, Unreadable
+from holdfast.datamodules.formats.dicom import is_dicom, read_dicom
+from holdfast.datamodules.formats.foreign import what_it_is
+from holdfast.datamodules.formats.nifti import read_nifti
+from holdfast.datamodules.formats.pictures import read_picture
+from holdfast.tta.errors import said
 
 __all__ = ["SUFFIXES", "Array", "Decoded", "Unreadable", "decode", "is_dicom"]
 

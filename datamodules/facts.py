@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.decoding import Array
-from datamodules.glance import Form, Glance, Limits, glance_at
+from holdfast.datamodules.decoding import Array
+from holdfast.datamodules.glance import Form, Glance, Limits, glance_at
 
 #: Images that an array's facts are taken from, spread evenly over it.
 LOOKED_AT = 1024

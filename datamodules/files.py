@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datamodules.cache import Cache
-from datamodules.decoding import Array, Decoded, Unreadable, decode
-from datamodules.facts import Facts, Gathered
-from datamodules.glance import Glance, Limits, form_of, glance_of
-from datamodules.paths import inside
-from datamodules.patience import Patience
-from datamodules.reading import Reading, by
-from tta.errors import InputError
+from holdfast.datamodules.cache import Cache
+from holdfast.datamodules.decoding import Array, Decoded, Unreadable, decode
+from holdfast.datamodules.facts import Facts, Gathered
+from holdfast.datamodules.glance import Glance, Limits, form_of, glance_of
+from holdfast.datamodules.paths import inside
+from holdfast.datamodules.patience import Patience
+from holdfast.datamodules.reading import Reading, by
+from holdfast.tta.errors import InputError
 
 _CHUNK = 32  # files that a thread checks in one go
 #: Files that are looked at, spread over the set, where not all are checked.

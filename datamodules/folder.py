@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from datamodules.images import ImageSet, Split, Strings
-from datamodules.options import FilesConfig
-from datamodules.records import Records, images_of, repeated, text
-from datamodules.splits import FOLDER
-from datamodules.walk import searched
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.images import ImageSet, Split, Strings
+from holdfast.datamodules.options import FilesConfig
+from holdfast.datamodules.records import Records, images_of, repeated, text
+from holdfast.datamodules.splits import FOLDER
+from holdfast.datamodules.walk import searched
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 _SPLITS = ("train", "val", "test")
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datamodules.decoding import Array, Decoded
+from holdfast.datamodules.decoding import Array, Decoded
 
 Limits = tuple[float, float]
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.files import ImageFiles
-from tta.config import closest
-from tta.errors import InputError
+from holdfast.datamodules.files import ImageFiles
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
 
 Split = Literal["train", "val", "test", "target"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from time import time
 from typing import Any, NamedTuple
 
-from datamodules.images import MISSING, UNLABELLED, Strings
-from datamodules.labels import number_of, same
-from datamodules.table import columns_of, encoding_of
-from tta.config import closest
-from tta.csvfile import unquoted
-from tta.errors import InputError, said
+from holdfast.datamodules.images import MISSING, UNLABELLED, Strings
+from holdfast.datamodules.labels import number_of, same
+from holdfast.datamodules.table import columns_of, encoding_of
+from holdfast.tta.config import closest
+from holdfast.tta.csvfile import unquoted
+from holdfast.tta.errors import InputError, said
 
 #: Seconds after which a last line without an end is no longer one that is being written.
 _RESTED = 60.0

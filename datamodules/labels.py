@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.images import MISSING, UNLABELLED, Strings
-from tta.config import closest
-from tta.errors import InputError
+from holdfast.datamodules.images import MISSING, UNLABELLED, Strings
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from monai.apps.utils import HashCheckError, check_hash, download_url
 
-from datamodules.arrays import Arrays, read_arrays
-from datamodules.images import ImageSet, Split
-from datamodules.npz import images_from
-from datamodules.options import DataConfig
-from tta.config import closest
-from tta.errors import InputError, said
-from tta.options import option
+from holdfast.datamodules.arrays import Arrays, read_arrays
+from holdfast.datamodules.images import ImageSet, Split
+from holdfast.datamodules.npz import images_from
+from holdfast.datamodules.options import DataConfig
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError, said
+from holdfast.tta.options import option
 
 _URL = "https://zenodo.org/records/10519652/files/{file}?download=1"
 _log = logging.getLogger(__name__)

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.arrays import Arrays, read_arrays
-from datamodules.facts import LOOKED_AT
-from datamodules.formats.decoded import span_of
-from datamodules.images import UNLABELLED, ImageSet, Split, Strings
-from datamodules.labels import missing_noted, read_labels
-from datamodules.options import AUTO, ColumnsConfig
-from datamodules.ranges import value_range
-from datamodules.splits import SPLITS, check_leaks, groups_of, hint_at, likely_groups
-from tta.config import closest
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.arrays import Arrays, read_arrays
+from holdfast.datamodules.facts import LOOKED_AT
+from holdfast.datamodules.formats.decoded import span_of
+from holdfast.datamodules.images import UNLABELLED, ImageSet, Split, Strings
+from holdfast.datamodules.labels import missing_noted, read_labels
+from holdfast.datamodules.options import AUTO, ColumnsConfig
+from holdfast.datamodules.ranges import value_range
+from holdfast.datamodules.splits import SPLITS, check_leaks, groups_of, hint_at, likely_groups
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 _KEYS = ("images", "labels", "domain", "split", "group", "id", "class_names")
 # of a MedMNIST-like file without a val split, every tenth training image of a class validates

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from datamodules.reading import Reading
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.reading import Reading
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 #: ``data.group`` where nothing is said.
 AUTO = "auto"

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from datamodules.decoding import Unreadable
-from tta.errors import InputError, said
+from holdfast.datamodules.decoding import Unreadable
+from holdfast.tta.errors import InputError, said
 
 
 def inside(root: str, name: str) -> Path:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from time import sleep
 from typing import TypeVar
 
-from datamodules.decoding import Unreadable
+from holdfast.datamodules.decoding import Unreadable
 
 T = TypeVar("T")
 

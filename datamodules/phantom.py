@@ -12,11 +12,11 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.images import ImageSet, Split
-from datamodules.options import DataConfig
-from tta.config import closest
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.images import ImageSet, Split
+from holdfast.datamodules.options import DataConfig
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 CLASSES = ("round", "elongated", "granular", "lobulated")
 SIZE = 32

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.decoding import Array
-from datamodules.facts import LITTLE, Gathered, gathered, likely_end
-from datamodules.files import ImageFiles
-from datamodules.formats.decoded import span_of
-from datamodules.glance import Form, Limits
-from tta.errors import InputError
+from holdfast.datamodules.decoding import Array
+from holdfast.datamodules.facts import LITTLE, Gathered, gathered, likely_end
+from holdfast.datamodules.files import ImageFiles
+from holdfast.datamodules.formats.decoded import span_of
+from holdfast.datamodules.glance import Form, Limits
+from holdfast.tta.errors import InputError
 
 #: By how much of a range values may lie outside of it and still mean it: resampling overshoots.
 _SLACK = 0.05

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.transforms import CropForegroundd, Spacing
 
-from datamodules.decoding import Array, Decoded, Unreadable
-from datamodules.formats.geometry import placed
-from datamodules.glance import SPANNED, UNSAID
+from holdfast.datamodules.decoding import Array, Decoded, Unreadable
+from holdfast.datamodules.formats.geometry import placed
+from holdfast.datamodules.glance import SPANNED, UNSAID
 
 #: Shares of pixels that ``window=percentile`` maps to 0 and 1, as published for MR, which has no
 #: unit.

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.files import ImageFiles
-from datamodules.images import UNLABELLED, ImageSet, NoImages, Split, Strings
-from datamodules.labels import missing_noted, read_labels
-from datamodules.options import AUTO, FilesConfig
-from datamodules.ranges import refuse_mixture, value_range
-from datamodules.splits import check_leaks, cut, groups_of, hint_at, likely_groups
-from tta.config import closest
-from tta.errors import InputError
+from holdfast.datamodules.files import ImageFiles
+from holdfast.datamodules.images import UNLABELLED, ImageSet, NoImages, Split, Strings
+from holdfast.datamodules.labels import missing_noted, read_labels
+from holdfast.datamodules.options import AUTO, FilesConfig
+from holdfast.datamodules.ranges import refuse_mixture, value_range
+from holdfast.datamodules.splits import check_leaks, cut, groups_of, hint_at, likely_groups
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
 
 _log = logging.getLogger(__name__)
 _LISTED = 20  # unreadable files that are listed one by one

@@ -14,10 +14,10 @@ from lightning import LightningDataModule
 from monai.transforms import Compose, RandAdjustContrast, RandFlip, RandGaussianNoise, RandRotate90
 from torch.utils.data import DataLoader, Dataset, Sampler, WeightedRandomSampler
 
-from datamodules.images import UNLABELLED, ImageSet, check_training_set
-from tta.config import closest
-from tta.distributed import place
-from tta.errors import InputError
+from holdfast.datamodules.images import UNLABELLED, ImageSet, check_training_set
+from holdfast.tta.config import closest
+from holdfast.tta.distributed import place
+from holdfast.tta.errors import InputError
 
 #: Augmentations by name: MONAI transforms of one scaled image (channels, H, W) or (channels, D, H,
 #: W), in plane.

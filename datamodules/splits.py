@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.images import MISSING, Strings
-from datamodules.options import AUTO
-from tta.config import closest
-from tta.errors import InputError
+from holdfast.datamodules.images import MISSING, Strings
+from holdfast.datamodules.options import AUTO
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
 
 #: Splits in the order in which a leak between two of them is told.
 SPLITS = ("train", "val", "test")

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from datamodules.facts import Facts, gathered
-from datamodules.files import ImageFiles
-from datamodules.images import UNLABELLED, ImageSet
-from datamodules.reading import by
-from tta.processes import is_first
+from holdfast.datamodules.facts import Facts, gathered
+from holdfast.datamodules.files import ImageFiles
+from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.reading import by
+from holdfast.tta.processes import is_first
 
 #: Classes and domains that are named one by one.
 _LISTED = 12

@@ -11,12 +11,12 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from datamodules.images import ImageSet, Split, Strings
-from datamodules.options import FilesConfig
-from datamodules.records import Records, images_of, repeated, text
-from tta.config import closest
-from tta.errors import InputError, said
-from tta.options import option
+from holdfast.datamodules.images import ImageSet, Split, Strings
+from holdfast.datamodules.options import FilesConfig
+from holdfast.datamodules.records import Records, images_of, repeated, text
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError, said
+from holdfast.tta.options import option
 
 _CHUNK = 65536  # rows that are Python objects at a time
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from datamodules.decoding import SUFFIXES, is_dicom
-from datamodules.formats.foreign import what_it_is
-from datamodules.paths import is_below
-from tta.errors import InputError, said
+from holdfast.datamodules.decoding import SUFFIXES, is_dicom
+from holdfast.datamodules.formats.foreign import what_it_is
+from holdfast.datamodules.paths import is_below
+from holdfast.tta.errors import InputError, said
 
 _log = logging.getLogger(__name__)
 

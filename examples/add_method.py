@@ -19,9 +19,9 @@ import torch
 from shapes import CLASSES, accuracy, cells, trained
 from torch import Tensor
 
-from tta.methods import METHODS, MethodConfig, Prediction, UpdateConfig, create_method
-from tta.methods.base import NormAffineMethod
-from tta.options import option, within
+from holdfast.tta.methods import METHODS, MethodConfig, Prediction, UpdateConfig, create_method
+from holdfast.tta.methods.base import NormAffineMethod
+from holdfast.tta.options import option, within
 
 
 @dataclass
@@ -69,8 +69,7 @@ def by_program(output: str) -> int:
     """Train a source model on cells under our microscope, and adapt it to theirs by the method;
     returns the exit status.
     """
-    import adapt
-    import train
+    from holdfast.programs import adapt, train
 
     Path(output).mkdir(parents=True, exist_ok=True)
     (ours, labels), (theirs, truth) = cells(1000), cells(640, contrast=0.6, seed=1)

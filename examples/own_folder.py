@@ -21,11 +21,10 @@ from typing import Any
 from PIL import Image
 from shapes import CLASSES, cells
 
-import adapt
-import train
-from tta import entry
-from tta.errors import InputError
-from tta.options import option
+from holdfast.programs import adapt, train
+from holdfast.tta import entry
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 USAGE = (
     "usage: python examples/own_folder.py [here=DIR there=DIR]\n\nTrain on a folder of images "

@@ -11,7 +11,7 @@ import torch
 from shapes import CLASSES, accuracy, cells, trained
 from torch import Tensor, nn
 
-from tta.methods import create_method
+from holdfast.tta.methods import create_method
 
 
 def adapted(

@@ -17,8 +17,8 @@ from shapes import CLASSES, accuracy, cells, trained
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import CollapseGuard
-from tta.methods import Prediction
+from holdfast.callbacks import CollapseGuard
+from holdfast.tta.methods import Prediction
 
 Batch = tuple[Tensor, Tensor]
 

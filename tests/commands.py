@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from datamodules.shifts import expanded
+from holdfast.datamodules.shifts import expanded
+from holdfast.tta import entry
+from holdfast.tta.config import CONFIGS, Groups, group_choices, read_arguments, resolve, to_dict
+from holdfast.tta.errors import InputError
 from tests.conftest import ROOT
-from tta import entry
-from tta.config import CONFIGS, Groups, group_choices, read_arguments, resolve, to_dict
-from tta.errors import InputError
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -137,7 +137,7 @@ def check_words(module: str, words: list[str]) -> None:
         if words:
             raise InputError(f"{module} takes no words, such as {words[0]}")
         return
-    if module == "callbacks.replay":  # whose first word is a run's folder
+    if module == "holdfast.callbacks.replay":  # whose first word is a run's folder
         words = [word for word in words if "=" in word]
     for variant in _variants(expanded(words)):
         _check_variant(module, found, list(variant))
@@ -172,6 +172,14 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 
 
+def _place(name: str) -> Path:
+    """The file with the ``main`` of a program; a script's lies in the package."""
+    script, inside = ROOT / name, ROOT / "holdfast" / "programs" / name
+    if name.endswith(".py"):
+        return inside if script.is_file() and inside.is_file() else script
+    return ROOT / f"{name.removeprefix('holdfast.').replace('.', '/')}.py"
+
+
 @cache
 def program(name: str, *words: str) -> Program | None:
     """Options and groups that a program hands to ``entry.run``; None where it takes none.
@@ -183,7 +191,7 @@ def program(name: str, *words: str) -> Program | None:
     Raises:
         InputError: there is no such program.
     """
-    path = ROOT / (name if name.endswith(".py") else f"{name.replace('.', '/')}.py")
+    path = _place(name)
     if not path.is_file():
         raise InputError(f"there is no {'file' if name.endswith('.py') else 'module'} {name}")
     if "entry.run(" not in path.read_text():
@@ -221,16 +229,18 @@ def _loaded(path: Path) -> ModuleType:
     )  # whose folder is where it imports from; the others do from the root
     sys.path.insert(0, str(path.parent if script else ROOT))
     try:
-        return importlib.import_module(
-            path.stem if script else ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        )
+        if script:
+            return importlib.import_module(path.stem)
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        inside = parts if parts[0] == "holdfast" else ("holdfast", *parts)
+        return importlib.import_module(".".join(inside))
     finally:
         sys.path.pop(0)
 
 
 def _with_main(package: str) -> list[str]:
     return [
-        f"{package}.{path.stem}"
+        f"holdfast.{package}.{path.stem}"
         for path in sorted((ROOT / package).glob("*.py"))
         if "entry.run(" in path.read_text()
     ]

@@ -40,8 +40,8 @@ TINY_TRAINING = [*TINY, "calibrate=off"]
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: Any) -> Path:
     """Folder of a source model trained briefly on the phantom."""
-    from train import GROUPS, TrainConfig, train
-    from tta import entry
+    from holdfast.programs.train import GROUPS, TrainConfig, train
+    from holdfast.tta import entry
 
     folder = tmp_path_factory.mktemp("source")
     words = [*QUICK, *TINY_TRAINING, "epochs=4", f"output={folder}"]

@@ -11,11 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import adapt
-import train
-from tests.conftest import QUICK
-from tests.test_own_data import clinic
-from tta.acceptance import (
+from holdfast.programs import adapt, train
+from holdfast.tta.acceptance import (
     EXIT,
     MARGIN,
     Way,
@@ -26,8 +23,10 @@ from tta.acceptance import (
     more_labels,
     paired,
 )
-from tta.csvfile import read_rows
-from tta.errors import InputError
+from holdfast.tta.csvfile import read_rows
+from holdfast.tta.errors import InputError
+from tests.conftest import QUICK
+from tests.test_own_data import clinic
 
 Capture = pytest.CaptureFixture[str]
 CLASSES = ("benign", "malignant")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import adapt
+from holdfast.programs import adapt
 from tests.conftest import QUICK
 from tests.test_programs import Capture, refusal, rows, run_adapt
 

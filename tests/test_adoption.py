@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from monai.networks.nets import DenseNet121, ResNet
 from torch import Tensor, nn
 
-import train
+from holdfast.programs import train
+from holdfast.tta.adoption import fitting_order, judged, output_names, output_order
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.errors import InputError
+from holdfast.tta.networks import MODELS, Network, create_network, lookalikes, network_from
+from holdfast.tta.weights import adopt, read_weights
 from tests.conftest import QUICK, TINY, TINY_TRAINING
 from tests.test_weights import saved, used
-from tta.adoption import fitting_order, judged, output_names, output_order
-from tta.checkpoint import SourceCheckpoint
-from tta.errors import InputError
-from tta.networks import MODELS, Network, create_network, lookalikes, network_from
-from tta.weights import adopt, read_weights
 
 _SIZE = (32, 32)
 

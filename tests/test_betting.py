@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tta.betting import ALONE, JOINS, Bet, PairedTest, settled
+from holdfast.tta.betting import ALONE, JOINS, Bet, PairedTest, settled
 
 Numbers = np.ndarray
 

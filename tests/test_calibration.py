@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-import train
-from callbacks import CollapseGuard, GuardConfig
-from callbacks.calibrated import belief_of, calibrated, levels_of
-from callbacks.calibration import (
+from holdfast.callbacks import CollapseGuard, GuardConfig
+from holdfast.callbacks.calibrated import belief_of, calibrated, levels_of
+from holdfast.callbacks.calibration import (
     CalibrationConfig,
     QuickCalibrationConfig,
     Watched,
@@ -20,19 +19,20 @@ from callbacks.calibration import (
     offsets,
     tails,
 )
-from callbacks.guard.evidence import shares
-from callbacks.guard.experts import Belief, Found, vote
-from callbacks.guard.modes import Memory, summed
-from callbacks.guard.signals import BY_NAME, SIGNALS, Values
-from callbacks.settings import Tuned
-from datamodules import load_images
-from datamodules.bootstrap import FAMILIES, ORDERS, bootstrapped
-from datamodules.phantom import PhantomConfig
+from holdfast.callbacks.guard.evidence import shares
+from holdfast.callbacks.guard.experts import Belief, Found, vote
+from holdfast.callbacks.guard.modes import Memory, summed
+from holdfast.callbacks.guard.signals import BY_NAME, SIGNALS, Values
+from holdfast.callbacks.settings import Tuned
+from holdfast.datamodules import load_images
+from holdfast.datamodules.bootstrap import FAMILIES, ORDERS, bootstrapped
+from holdfast.datamodules.phantom import PhantomConfig
+from holdfast.programs import train
+from holdfast.tta.calibration import STREAM_BATCHES, WATCH_CHANCE, fit_tail, tail_value
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.errors import InputError
 from tests.conftest import QUICK, TINY
 from tests.datamodules.test_npz import domain_arrays, saved
-from tta.calibration import STREAM_BATCHES, WATCH_CHANCE, fit_tail, tail_value
-from tta.checkpoint import SourceCheckpoint
-from tta.errors import InputError
 
 
 @pytest.mark.parametrize("chance", [0.05, 0.01, 0.002])

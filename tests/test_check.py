@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import adapt
-import train
-from callbacks.report.contact import chosen, sheet, write_sheet
-from datamodules.images import ImageSet
+from holdfast.callbacks.report.contact import chosen, sheet, write_sheet
+from holdfast.datamodules.images import ImageSet
+from holdfast.programs import adapt, train
+from holdfast.tta.checkpoint import SourceCheckpoint
 from tests.conftest import QUICK
 from tests.test_own_data import clinic
-from tta.checkpoint import SourceCheckpoint
 
 Capture = pytest.CaptureFixture[str]
 
@@ -132,7 +131,7 @@ def test_nothing_of_a_file_becomes_markup(tmp_path: Path) -> None:
 
 
 def test_black_is_0_and_white_is_1() -> None:
-    from callbacks.report.contact import Shown
+    from holdfast.callbacks.report.contact import Shown
 
     dim = np.full((1, 4, 4), 0.25, np.float32)
     drawn = sheet([Shown("a", "b; c; d", dim)], "dim").axes[0].images[0]

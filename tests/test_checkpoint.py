@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from tta.checkpoint import SourceCheckpoint, checksum, load_adapted, save_adapted
-from tta.errors import InputError
-from tta.weights import read_weights
+from holdfast.tta.checkpoint import SourceCheckpoint, checksum, load_adapted, save_adapted
+from holdfast.tta.errors import InputError
+from holdfast.tta.weights import read_weights
 
 Change = Callable[[dict[str, Any]], Any]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.tta.config import CONFIGS
+from holdfast.tta.errors import InputError
 from tests.commands import PAGES, check_command, check_options, commands, fenced, options
 from tests.conftest import ROOT
-from tta.config import CONFIGS
-from tta.errors import InputError
 
 YAML = sorted(CONFIGS.rglob("*.yaml"))
 
@@ -52,7 +52,7 @@ def test_commands_are_found_in_blocks_and_sentences() -> None:
         "python adapt.py source=DIR shift=ghosting shift.severity=1..5 guard=on|off "
         "data.target=THERE",
         "WANDB_MODE=disabled .venv/bin/python train.py data=NAME workers=N trainer.accelerator=cpu",
-        "python -m callbacks.replay runs/adapt/NAME guard.limits.gain=.3",
+        "python -m holdfast.callbacks.replay runs/adapt/NAME guard.limits.gain=.3",
         "python adapt.py accept source=DIR data.target=NAME labels=FILE.csv",
         "python adapt.py accept --help",
         "python adapt.py source=DIR guard.prevalence.CLASS=[LOW,HIGH]",
@@ -83,9 +83,9 @@ def test_good_commands(command: str) -> None:
         ("python train.py data=table data.pth=FILE.csv", "data.pth"),
         ("python benchmark.py configs/benchmark/absent.yaml", "does not exist"),
         ("python benchmark.py methods=[tnet]", "did you mean tent"),
-        ("python -m benchmarks.figures set=[phantom]", "set"),
-        ("python -m benchmarks.absent", "no module"),
-        ("python -m tta.methods.table all=true", "takes no words"),
+        ("python -m holdfast.benchmarks.figures set=[phantom]", "set"),
+        ("python -m holdfast.benchmarks.absent", "no module"),
+        ("python -m holdfast.tta.methods.table all=true", "takes no words"),
         ("python absent.py", "no file"),
         ("python examples/own_folder.py hre=DIR", "hre"),
         ("python examples/own_model.py lr=1", "takes no words"),

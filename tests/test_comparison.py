@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import comparison
-from benchmarks.comparison import (
+from holdfast.benchmarks import comparison
+from holdfast.benchmarks.comparison import (
     ComparisonConfig,
     Row,
     Target,
@@ -18,10 +18,10 @@ from benchmarks.comparison import (
     tables,
     write_page,
 )
-from benchmarks.figures import FiguresConfig
+from holdfast.benchmarks.figures import FiguresConfig
+from holdfast.tta.errors import InputError
 from tests.conftest import QUICK, ROOT, TINY
 from tests.test_programs import run_adapt
-from tta.errors import InputError
 
 
 @pytest.mark.parametrize("method", ["tent", "lame"])

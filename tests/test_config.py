@@ -7,11 +7,17 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-import adapt
-import benchmark
-import train
-from tta.config import CONFIGS, describe, group_choices, read_arguments, resolve, save, to_dict
-from tta.errors import InputError
+from holdfast.programs import adapt, benchmark, train
+from holdfast.tta.config import (
+    CONFIGS,
+    describe,
+    group_choices,
+    read_arguments,
+    resolve,
+    save,
+    to_dict,
+)
+from holdfast.tta.errors import InputError
 
 SHIPPED = sorted(
     path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("benchmark", "sweep")

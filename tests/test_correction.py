@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tta.candidates import WARM_UP, Candidates
-from tta.correction import LabelCorrection, class_conditional_moments
-from tta.methods import create_method
-from tta.normalization import TestTimeBatchNorm, choose_statistics
+from holdfast.tta.candidates import WARM_UP, Candidates
+from holdfast.tta.correction import LabelCorrection, class_conditional_moments
+from holdfast.tta.methods import create_method
+from holdfast.tta.normalization import TestTimeBatchNorm, choose_statistics
 
 CLASSES = 3
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.columns import Columns
+from holdfast.callbacks.columns import Columns
+from holdfast.tta.csvfile import RowFile, csv_lines, quoted, read_rows, unquoted
+from holdfast.tta.errors import InputError, WriteError
+from holdfast.tta.parquet import check_parquet, to_parquet
 from tests.conftest import file_limit
-from tta.csvfile import RowFile, csv_lines, quoted, read_rows, unquoted
-from tta.errors import InputError, WriteError
-from tta.parquet import check_parquet, to_parquet
 
 HOSTILE = [
     *("=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1", "\u00a0=1"),

@@ -12,13 +12,11 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 
-from callbacks import CollapseGuard
-from callbacks.guard import Reference
-from tests.callbacks.guard.test_guard import CLASSES, Features, Recorder, batches
-from tests.conftest import ROOT, small_network
-from tta.adaptation import AdaptationModule
-from tta.candidates import Candidates
-from tta.distributed import (
+from holdfast.callbacks import CollapseGuard
+from holdfast.callbacks.guard import Reference
+from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.candidates import Candidates
+from holdfast.tta.distributed import (
     any_of_all,
     batch_of_all,
     mean_of_all,
@@ -28,10 +26,12 @@ from tta.distributed import (
     skipped_by_all,
     total_of_all,
 )
-from tta.errors import ProcessLost
-from tta.methods import Prediction, create_method
-from tta.processes import together
-from tta.separation import class_moments
+from holdfast.tta.errors import ProcessLost
+from holdfast.tta.methods import Prediction, create_method
+from holdfast.tta.processes import together
+from holdfast.tta.separation import class_moments
+from tests.callbacks.guard.test_guard import CLASSES, Features, Recorder, batches
+from tests.conftest import ROOT, small_network
 
 CPU = torch.device("cpu")
 #: Status of the process that says that the other is gone.
@@ -189,13 +189,13 @@ def test_alone_everything_passes_through() -> None:
 
 
 def test_what_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datamodules import StreamLoader
+    from holdfast.datamodules import StreamLoader
+    from holdfast.tta.errors import InputError
     from tests.datamodules.test_streams import images
-    from tta.errors import InputError
 
     target = images()
     order = torch.arange(len(target)).numpy()
-    for module in ("datamodules.streams.loader", "tta.adaptation"):
+    for module in ("holdfast.datamodules.streams.loader", "holdfast.tta.adaptation"):
         monkeypatch.setattr(f"{module}.place", lambda: (1, 2))
     with pytest.raises(InputError, match="one process only"):
         next(iter(StreamLoader(target, order, 8, window=8)))

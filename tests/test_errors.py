@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import tta.errors
-from datamodules.arrays import read_arrays
-from tta.config import read_arguments
-from tta.errors import InputError, said
+from holdfast.datamodules.arrays import read_arrays
+from holdfast.tta import errors
+from holdfast.tta.config import read_arguments
+from holdfast.tta.errors import InputError, said
 
 
 def test_an_error_is_told_whole_on_one_line_and_names_no_path_twice(tmp_path: Path) -> None:
-    assert doctest.testmod(tta.errors).failed == 0
+    assert doctest.testmod(errors).failed == 0
     long = "install one of " + ", ".join(f"decoder-{number}" for number in range(60))
     assert said(RuntimeError(f"{long}\n  and try again.")) == f"{long} and try again"
     path = tmp_path / "scan.nii"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tta.errors import InputError, WriteError
-from tta.folder import Program, carry_out, check_folder, claimed, safe_name, writing
+from holdfast.tta.errors import InputError, WriteError
+from holdfast.tta.folder import Program, carry_out, check_folder, claimed, safe_name, writing
 
 PROGRAM = Program(
     "prog.py", "runs/prog", results=("result.csv",), others=("config.yaml", "sub/*.x")

@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-import adapt
-import train
-from datamodules import StreamLoader, load_images
-from datamodules.folder import FolderConfig
-from datamodules.images import ImageSet
-from datamodules.streams.window import counted
+from holdfast.datamodules import StreamLoader, load_images
+from holdfast.datamodules.folder import FolderConfig
+from holdfast.datamodules.images import ImageSet
+from holdfast.datamodules.streams.window import counted
+from holdfast.programs import adapt, train
+from holdfast.tta.errors import InputError
 from tests.conftest import QUICK
 from tests.datamodules.test_files import files, write_picture
-from tta.errors import InputError
 
 
 def write_all(folder: Path, count: int = 12) -> list[str]:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tta.marginal import (
+from holdfast.tta.marginal import (
     chance_drift,
     marginal_drift,
     predicted_counts,

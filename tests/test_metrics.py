@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
-from tta.metrics import balanced_accuracy, stream_metrics
+from holdfast.tta.metrics import balanced_accuracy, stream_metrics
 
 NAMES = ("a", "b", "c")
 

@@ -9,10 +9,9 @@ import nibabel
 import numpy as np
 import pytest
 
-import adapt
-import train
-from datamodules.folder import FolderConfig, load_folder
-from datamodules.npz import NpzConfig, load_npz
+from holdfast.datamodules.folder import FolderConfig, load_folder
+from holdfast.datamodules.npz import NpzConfig, load_npz
+from holdfast.programs import adapt, train
 from tests.conftest import QUICK
 from tests.datamodules.dicoms import write_dicom
 from tests.datamodules.test_files import write_picture

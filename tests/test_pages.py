@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import shifts, streams
-from callbacks.guard.modes import TRANSITIONS
-from datamodules import STREAMS
-from datamodules.shifts import CORRUPTIONS, FAMILIES
-from datamodules.shifts.table import families_table, shifts_table
+from holdfast.benchmarks import shifts, streams
+from holdfast.callbacks.guard.modes import TRANSITIONS
+from holdfast.datamodules import STREAMS
+from holdfast.datamodules.shifts import CORRUPTIONS, FAMILIES
+from holdfast.datamodules.shifts.table import families_table, shifts_table
+from holdfast.tta.errors import InputError
 from tests.conftest import ROOT
-from tta.errors import InputError
 
 
 def test_the_page_of_shifts_is_up_to_date() -> None:

@@ -16,18 +16,17 @@ import numpy as np
 import pytest
 import torch
 
-import adapt
-import train
-from datamodules.source import SourceData, _Dealt
+from holdfast.datamodules.source import SourceData, _Dealt
+from holdfast.programs import adapt, train
+from holdfast.tta import entry
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.errors import InputError
+from holdfast.tta.metrics import balanced_accuracy
 from tests.benchmarks.test_spreading import running
 from tests.callbacks.test_report import checked
 from tests.conftest import QUICK, ROOT, TINY, TINY_TRAINING
 from tests.datamodules.test_streams import images
 from tests.test_programs import rows
-from tta import entry
-from tta.checkpoint import SourceCheckpoint
-from tta.errors import InputError
-from tta.metrics import balanced_accuracy
 
 TWO = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
 
@@ -179,7 +178,7 @@ def test_training_images_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sorted(shares[0] + shares[1]) == list(range(kept))
         assert len(_Dealt(range(count), 8, 1, 2)) == len(shares[1])  # type: ignore[arg-type]
     data = SourceData(images(), images(), images(), batch_size=9)
-    monkeypatch.setattr("datamodules.source.place", lambda: (1, 2))
+    monkeypatch.setattr("holdfast.datamodules.source.place", lambda: (1, 2))
     with pytest.raises(InputError, match="take a multiple of 2"):
         data.train_dataloader()
 

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-import adapt
-import train
-from benchmarks import speed
-from benchmarks.demo import DemoConfig, demo
+from holdfast.benchmarks import speed
+from holdfast.benchmarks.demo import DemoConfig, demo
+from holdfast.programs import adapt, train
+from holdfast.tta import entry
+from holdfast.tta.checkpoint import SourceCheckpoint
 from tests.conftest import QUICK, ROOT, TINY, TINY_TRAINING
 from tests.datamodules.test_npz import domain_arrays, saved
-from tta import entry
-from tta.checkpoint import SourceCheckpoint
 
 Capture = pytest.CaptureFixture[str]
 

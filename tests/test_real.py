@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-import adapt
-import train
+from holdfast.programs import adapt, train
 from tests.conftest import QUICK
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]

@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-import adapt
-import train
+from holdfast.programs import adapt, train
+from holdfast.tta import entry
+from holdfast.tta.csvfile import read_rows
 from tests.conftest import QUICK, TINY_TRAINING, file_limit
 from tests.datamodules.test_npz import saved
 from tests.test_programs import Capture, refusal, rows, run_adapt
-from tta import entry
-from tta.csvfile import read_rows
 
 SHORT = ["method=tent", "data.target_images=130"]
 

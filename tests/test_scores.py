@@ -5,10 +5,10 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from holdfast.tta.errors import InputError
+from holdfast.tta.intervals import difference, intervals
+from holdfast.tta.scores import check_groups, in_order, scores
 from tests.test_metrics import NAMES, predictions
-from tta.errors import InputError
-from tta.intervals import difference, intervals
-from tta.scores import check_groups, in_order, scores
 
 
 def test_subgroups_and_the_worst_of_them() -> None:

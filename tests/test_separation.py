@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import calinski_harabasz_score
 
-from tta.separation import class_moments, merge, no_moments, separation, separation_of
+from holdfast.tta.separation import class_moments, merge, no_moments, separation, separation_of
 
 
 def clusters(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tta.divergence import departure, running_class_means
-from tta.sequential import MeanBound, Wager, bounded, wagered
+from holdfast.tta.divergence import departure, running_class_means
+from holdfast.tta.sequential import MeanBound, Wager, bounded, wagered
 
 
 def test_a_bet_by_hand() -> None:

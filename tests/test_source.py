@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import adapt
+from holdfast.programs import adapt
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.networks import MODELS, Network, create_network
+from holdfast.tta.objectives import entropy
+from holdfast.tta.selection import norm_affine
+from holdfast.tta.source import Evaluation, fisher_information, fit_temperature, source_statistics
 from tests.conftest import QUICK
-from tta.checkpoint import SourceCheckpoint
-from tta.networks import MODELS, Network, create_network
-from tta.objectives import entropy
-from tta.selection import norm_affine
-from tta.source import Evaluation, fisher_information, fit_temperature, source_statistics
 
 
 def network() -> Network:

@@ -10,18 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-import adapt
-import benchmark
-import train
-from callbacks.alerts import AlertConfig, Alerts
+from holdfast.callbacks.alerts import AlertConfig, Alerts
+from holdfast.programs import adapt, benchmark, train
+from holdfast.tta import tracking
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.errors import InputError
+from holdfast.tta.results import metric_tables, picture_of, prediction_sample, table
+from holdfast.tta.tracking import WandbConfig, create_loggers, finish, own_name
 from tests.callbacks.test_alerts import send
 from tests.conftest import ACCELERATOR, TINY_TRAINING
 from tests.wandb_file import read_table, read_wandb
-from tta import tracking
-from tta.checkpoint import SourceCheckpoint
-from tta.errors import InputError
-from tta.results import metric_tables, picture_of, prediction_sample, table
-from tta.tracking import WandbConfig, create_loggers, finish, own_name
 
 Capture = pytest.CaptureFixture[str]
 #: Words of a run that is logged.

@@ -11,13 +11,13 @@ import torch
 from monai.networks.nets import DenseNet121, ResNet, ViT
 from torch import Tensor, nn
 
-import train
+from holdfast.programs import train
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.errors import InputError
+from holdfast.tta.matching import match
+from holdfast.tta.networks import MODELS, Network, create_network
+from holdfast.tta.weights import adopt, read_weights
 from tests.conftest import QUICK, TINY_TRAINING
-from tta.checkpoint import SourceCheckpoint
-from tta.errors import InputError
-from tta.matching import match
-from tta.networks import MODELS, Network, create_network
-from tta.weights import adopt, read_weights
 
 
 def ours(kind: str, classes: int = 3, **options: Any) -> Network:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tta.errors import InputError
-from tta.intervals import difference, intervals
-from tta.metrics import balanced_accuracy
+from holdfast.tta.errors import InputError
+from holdfast.tta.intervals import difference, intervals
+from holdfast.tta.metrics import balanced_accuracy
 
 Advice = Literal["adapt", "not settled", "do not adapt"]
 Column = npt.NDArray[Any]

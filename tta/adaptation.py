@@ -7,12 +7,12 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from tta.candidates import Candidates
-from tta.distributed import any_of_all, place, skipped_by_all
-from tta.errors import InputError
-from tta.methods.base import Method, Prediction
-from tta.normalization import BatchStatisticsError
-from tta.repair import largest_pixel, repaired
+from holdfast.tta.candidates import Candidates
+from holdfast.tta.distributed import any_of_all, place, skipped_by_all
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods.base import Method, Prediction
+from holdfast.tta.normalization import BatchStatisticsError
+from holdfast.tta.repair import largest_pixel, repaired
 
 #: Share of a batch's most frequent predicted class from which on the batch counts as one of a
 #: single class.

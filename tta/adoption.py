@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from tta.errors import InputError
-from tta.metrics import balanced_accuracy
-from tta.networks import Network, lookalikes, network_from
-from tta.source import evaluate
+from holdfast.tta.errors import InputError
+from holdfast.tta.metrics import balanced_accuracy
+from holdfast.tta.networks import Network, lookalikes, network_from
+from holdfast.tta.source import evaluate
 
 #: Points of balanced accuracy by which another network, another order or the owner's figure must
 #: differ to be worth a word.

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import wandb
 from lightning.pytorch.loggers import Logger
 
-from tta.checkpoint import SourceCheckpoint
-from tta.results import flattened
-from tta.tracking import wandb_runs
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.results import flattened
+from holdfast.tta.tracking import wandb_runs
 
 _LOG = logging.getLogger(__name__)
 

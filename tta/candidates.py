@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tta.correction import LabelCorrection
-from tta.methods.base import Method, Prediction
-from tta.normalization import BatchStatisticsError, Statistics, seen_moments, statistics
+from holdfast.tta.correction import LabelCorrection
+from holdfast.tta.methods.base import Method, Prediction
+from holdfast.tta.normalization import BatchStatisticsError, Statistics, seen_moments, statistics
 
 #: Batches at the start in which corrected statistics take the batch in before they predict it.
 WARM_UP = 3

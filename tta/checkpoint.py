@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tta.errors import InputError
-from tta.foreign import kind_of, unpacks_to_more
-from tta.networks import Network, network_from
-from tta.soundness import Unsound, check_adapted, check_plain, check_source
+from holdfast.tta.errors import InputError
+from holdfast.tta.foreign import kind_of, unpacks_to_more
+from holdfast.tta.networks import Network, network_from
+from holdfast.tta.soundness import Unsound, check_adapted, check_plain, check_source
 
 _VERSION = 1
 _SOURCE, _ADAPTED = "holdfast-source", "holdfast-adapted"

@@ -19,11 +19,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tta.errors import InputError
-from tta.expected import check_names, wrong_value
-from tta.expected import closest as closest
-from tta.options import opening
-from tta.references import followed, merged, refuse_references
+from holdfast.tta.errors import InputError
+from holdfast.tta.expected import check_names, wrong_value
+from holdfast.tta.expected import closest as closest
+from holdfast.tta.options import opening
+from holdfast.tta.references import followed, merged, refuse_references
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 

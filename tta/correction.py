@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tta.distributed import mean_of_all
-from tta.normalization import named_adjustable_layers, seen_moments, statistics
+from holdfast.tta.distributed import mean_of_all
+from holdfast.tta.normalization import named_adjustable_layers, seen_moments, statistics
 
 #: Images that the source's own moments count for, at the start; and the most that the past counts
 #: for. A batch of 64 thus moves the statistics half-way at first, and by an eightieth later. With a

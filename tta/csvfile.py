@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tta.folder import write_error
+from holdfast.tta.folder import write_error
 
 #: A cell that begins so is a formula to a spreadsheet, also behind blanks and in full-width
 #: letters.

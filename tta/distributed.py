@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tta.separation import ClassMoments, merge
+from holdfast.tta.separation import ClassMoments, merge
 
 
 def place() -> tuple[int, int]:

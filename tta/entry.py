@@ -19,10 +19,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from tta.config import Groups, closest, describe, read_arguments, resolve, save
-from tta.errors import InputError, ProcessLost, WriteError
-from tta.folder import is_disk_error, no_folder, write_error
-from tta.processes import announce_start, end_with_first, is_first, together
+from holdfast.tta.config import Groups, closest, describe, read_arguments, resolve, save
+from holdfast.tta.errors import InputError, ProcessLost, WriteError
+from holdfast.tta.folder import is_disk_error, no_folder, write_error
+from holdfast.tta.processes import announce_start, end_with_first, is_first, together
 
 T = TypeVar("T")
 

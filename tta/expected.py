@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from tta.errors import InputError
+from holdfast.tta.errors import InputError
 
 _WORDS = {
     int: "a whole number",

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tta.config import save
-from tta.errors import InputError, WriteError
-from tta.processes import is_first
+from holdfast.tta.config import save
+from holdfast.tta.errors import InputError, WriteError
+from holdfast.tta.processes import is_first
 
 #: Held by the process that writes to a folder, and removed when it is done.
 _LOCK = ".lock"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tta.errors import InputError
-from tta.networks import Network
+from holdfast.tta.errors import InputError
+from holdfast.tta.networks import Network
 
 #: First parts of a name that say who held the network, not what is in it: wrappers, and how our
 #: networks and MONAI's DenseNet and ViT hold their layers.

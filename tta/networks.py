@@ -10,9 +10,9 @@ import torch
 from monai.networks.nets import DenseNet121, ResNet, ViT
 from torch import Tensor, nn
 
-from tta.config import closest
-from tta.errors import InputError
-from tta.options import option
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 
 @dataclass

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tta.errors import InputError
+from holdfast.tta.errors import InputError
 
 #: source: running statistics; batch: the batch's own; blend: (1-alpha) of the first and alpha of
 #: the second (Schneider et al., NeurIPS 2020); robust: an average that moves by alpha a batch

@@ -5,7 +5,7 @@ import inspect
 from dataclasses import field
 from typing import Any
 
-from tta.errors import InputError
+from holdfast.tta.errors import InputError
 
 
 def option(default: Any, help: str) -> Any:

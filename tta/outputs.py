@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tta.errors import InputError
+from holdfast.tta.errors import InputError
 
 
 def check_width(head: nn.Module, name: str, num_classes: int) -> None:

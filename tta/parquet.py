@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from tta.errors import InputError
+from holdfast.tta.errors import InputError
 
 
 def check_parquet() -> None:

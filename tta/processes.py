@@ -16,8 +16,8 @@ import torch.distributed as dist
 from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from tta.distributed import place
-from tta.errors import ProcessLost
+from holdfast.tta.distributed import place
+from holdfast.tta.errors import ProcessLost
 
 #: Seconds that a process has to end once its work is done; it has nothing left to write.
 _TO_END = 60

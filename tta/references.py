@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tta.errors import InputError
+from holdfast.tta.errors import InputError
 
 _PLAIN = re.compile(r"\$\{\.*\w+(\.\w+)*\}")
 

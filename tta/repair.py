@@ -5,7 +5,7 @@ outweigh all others.
 import torch
 from torch import Tensor, nn
 
-from tta.networks import Network
+from holdfast.tta.networks import Network
 
 #: A pixel is broken beyond so many times the magnitude of the source's pixels; and, where that is
 #: not known, beyond the second, whose squares still add up in single precision.

@@ -12,8 +12,8 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from torch import Tensor
 
-from tta.csvfile import read_rows
-from tta.tracking import wandb_runs
+from holdfast.tta.csvfile import read_rows
+from holdfast.tta.tracking import wandb_runs
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tta.errors import InputError
-from tta.intervals import FEW, intervals
-from tta.metrics import stream_metrics
+from holdfast.tta.errors import InputError
+from holdfast.tta.intervals import FEW, intervals
+from holdfast.tta.metrics import stream_metrics
 
 Column = npt.NDArray[Any]
 

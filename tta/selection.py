@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from torch import nn
 
-from tta.errors import InputError
-from tta.normalization import is_norm
+from holdfast.tta.errors import InputError
+from holdfast.tta.normalization import is_norm
 
 
 def find_head(model: nn.Module, name: str | None = None) -> nn.Module:

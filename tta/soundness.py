@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from tta.errors import InputError
-from tta.networks import MODELS, Network, network_from
+from holdfast.tta.errors import InputError
+from holdfast.tta.networks import MODELS, Network, network_from
 
 #: Sides, channels and options of a network beyond this are no network's.
 _MOST = 10**6

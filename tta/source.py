@@ -9,13 +9,13 @@ from lightning import LightningModule
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
-from tta.correction import class_conditional_moments
-from tta.layout import as_channels_last, prefers_channels_last
-from tta.methods import Prediction, create_method
-from tta.networks import Network
-from tta.normalization import is_norm
-from tta.objectives import entropy
-from tta.separation import separation
+from holdfast.tta.correction import class_conditional_moments
+from holdfast.tta.layout import as_channels_last, prefers_channels_last
+from holdfast.tta.methods import Prediction, create_method
+from holdfast.tta.networks import Network
+from holdfast.tta.normalization import is_norm
+from holdfast.tta.objectives import entropy
+from holdfast.tta.separation import separation
 
 
 class SourceModule(LightningModule):

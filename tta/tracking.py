@@ -20,9 +20,9 @@ from lightning.pytorch.loggers import (
 )
 from lightning.pytorch.utilities import rank_zero_only
 
-from tta.config import closest
-from tta.errors import InputError, said
-from tta.options import option
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError, said
+from holdfast.tta.options import option
 
 #: The axis of each family of metrics, by kind of run.
 _AXES = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 
-from tta.errors import InputError
+from holdfast.tta.errors import InputError
 
 #: Where and how a stream is computed; all others change which images are served, or how a method
 #: learns.

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tta.errors import InputError
-from tta.foreign import kind_of, unpacks_to_more
-from tta.matching import Match, match, with_head
-from tta.networks import MODELS, ModelConfig, Network, ResNetConfig, network_from
-from tta.soundness import oddity_of
+from holdfast.tta.errors import InputError
+from holdfast.tta.foreign import kind_of, unpacks_to_more
+from holdfast.tta.matching import Match, match, with_head
+from holdfast.tta.networks import MODELS, ModelConfig, Network, ResNetConfig, network_from
+from holdfast.tta.soundness import oddity_of
 
 #: Where files keep the state dict, among other things.
 _KEYS = ("weights", "state_dict", "model_state_dict", "model", "network", "net")

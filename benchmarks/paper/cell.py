@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from adapt import configure
-from benchmarks.cell import Report, Task, sentence
-from benchmarks.orders import load_checkpoint, load_stream
-from benchmarks.paper.plan import KEYS, Stream, row_of
-from benchmarks.passes import run
-from benchmarks.tables import Row
-from tta.marginal import marginal_drift, predicted_counts, prediction_bias
-from tta.metrics import stream_metrics
+from holdfast.benchmarks.cell import Report, Task, sentence
+from holdfast.benchmarks.orders import load_checkpoint, load_stream
+from holdfast.benchmarks.paper.plan import KEYS, Stream, row_of
+from holdfast.benchmarks.passes import run
+from holdfast.benchmarks.tables import Row
+from holdfast.programs.adapt import configure
+from holdfast.tta.marginal import marginal_drift, predicted_counts, prediction_bias
+from holdfast.tta.metrics import stream_metrics
 
 #: What is measured of a pass, and again of the stream's last quarter, under names that end in
 #: ``_last``.

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchmarks.options import StudyConfig, check_known
-from benchmarks.orders import BALANCED
-from datamodules.shifts import CORRUPTIONS
-from datamodules.streams import STREAMS
-from tta.errors import InputError
-from tta.options import option
+from holdfast.benchmarks.options import StudyConfig, check_known
+from holdfast.benchmarks.orders import BALANCED
+from holdfast.datamodules.shifts import CORRUPTIONS
+from holdfast.datamodules.streams import STREAMS
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 _OPTIMIZERS = ("adam", "sgd")
 

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from benchmarks.orders import BALANCED
-from benchmarks.paper.options import PaperConfig
-from benchmarks.paper.plan import REFERENCES
-from benchmarks.paper.summary import (
+from holdfast.benchmarks.orders import BALANCED
+from holdfast.benchmarks.paper.options import PaperConfig
+from holdfast.benchmarks.paper.plan import REFERENCES
+from holdfast.benchmarks.paper.summary import (
     Spread,
     against_control,
     at,
@@ -16,7 +16,7 @@ from benchmarks.paper.summary import (
     spread,
     title_of,
 )
-from benchmarks.tables import Row
+from holdfast.benchmarks.tables import Row
 
 _MEASURES = {
     "beta_last": ("β", "{:.3f}"),

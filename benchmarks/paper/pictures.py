@@ -8,12 +8,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.orders import BALANCED
-from benchmarks.paper.options import PaperConfig
-from benchmarks.paper.page import stream_title, target_title
-from benchmarks.paper.plan import REFERENCES
-from benchmarks.paper.summary import against_control, at, methods_in, spread, title_of
-from benchmarks.tables import Row
+from holdfast.benchmarks.orders import BALANCED
+from holdfast.benchmarks.paper.options import PaperConfig
+from holdfast.benchmarks.paper.page import stream_title, target_title
+from holdfast.benchmarks.paper.plan import REFERENCES
+from holdfast.benchmarks.paper.summary import against_control, at, methods_in, spread, title_of
+from holdfast.benchmarks.tables import Row
 
 _COLOURS = (
     "#2563a8",

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from benchmarks.cell import Cell, Task
-from benchmarks.grid import Setting, settings, shard_of
-from benchmarks.paper.options import PaperConfig
-from benchmarks.plan import Model, data_words, present_targets, variant_of
-from benchmarks.tables import Row, key_of
-from tta.methods import METHODS
-from tta.methods.settings import UpdateConfig
+from holdfast.benchmarks.cell import Cell, Task
+from holdfast.benchmarks.grid import Setting, settings, shard_of
+from holdfast.benchmarks.paper.options import PaperConfig
+from holdfast.benchmarks.plan import Model, data_words, present_targets, variant_of
+from holdfast.benchmarks.tables import Row, key_of
+from holdfast.tta.methods import METHODS
+from holdfast.tta.methods.settings import UpdateConfig
 
 #: What names a row of ``results.csv``.
 STREAM = ("data", "target", "shift", "severity", "stream", "batch_size", "images", "seed")

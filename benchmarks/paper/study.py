@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks import tables, workers
-from benchmarks.comparison import write_page
-from benchmarks.options import output_folder
-from benchmarks.paper import pictures
-from benchmarks.paper.cell import RESULTS, run_task
-from benchmarks.paper.options import PaperConfig
-from benchmarks.paper.page import markdown
-from benchmarks.paper.plan import KEYS, create_plan, plan_tasks
-from benchmarks.paper.summary import as_table, summarize
-from benchmarks.plan import missing_models, plan_models
-from benchmarks.provenance import merge_models, record_models
-from tta import entry
-from tta.folder import held
+from holdfast.benchmarks import tables, workers
+from holdfast.benchmarks.comparison import write_page
+from holdfast.benchmarks.options import output_folder
+from holdfast.benchmarks.paper import pictures
+from holdfast.benchmarks.paper.cell import RESULTS, run_task
+from holdfast.benchmarks.paper.options import PaperConfig
+from holdfast.benchmarks.paper.page import markdown
+from holdfast.benchmarks.paper.plan import KEYS, create_plan, plan_tasks
+from holdfast.benchmarks.paper.summary import as_table, summarize
+from holdfast.benchmarks.plan import missing_models, plan_models
+from holdfast.benchmarks.provenance import merge_models, record_models
+from holdfast.tta import entry
+from holdfast.tta.folder import held
 
 __all__ = ["as_table", "run_study"]
 

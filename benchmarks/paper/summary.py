@@ -6,10 +6,10 @@ from itertools import groupby
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from benchmarks.paper.cell import MEASURES
-from benchmarks.paper.options import PaperConfig
-from benchmarks.paper.plan import KEYS, REFERENCES, STREAM
-from benchmarks.tables import Row, key_of
+from holdfast.benchmarks.paper.cell import MEASURES
+from holdfast.benchmarks.paper.options import PaperConfig
+from holdfast.benchmarks.paper.plan import KEYS, REFERENCES, STREAM
+from holdfast.benchmarks.tables import Row, key_of
 
 #: The measures of a stream's last quarter: after adaptation, and of the references on the same
 #: images.

@@ -2,10 +2,10 @@
 ``signals.py`` what is watched for, ``modes.py`` what follows.
 """
 
-from callbacks.corrections import CORRECTIONS, Correctable, Correction, Guardable
-from callbacks.guard.evidence import Reference
-from callbacks.guard.guard import CollapseGuard
-from callbacks.settings import GuardConfig, NoGuardConfig, Tuned
+from holdfast.callbacks.corrections import CORRECTIONS, Correctable, Correction, Guardable
+from holdfast.callbacks.guard.evidence import Reference
+from holdfast.callbacks.guard.guard import CollapseGuard
+from holdfast.callbacks.settings import GuardConfig, NoGuardConfig, Tuned
 
 __all__ = [
     "CORRECTIONS",

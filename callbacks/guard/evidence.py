@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tta.distributed import total_of_all
+from holdfast.tta.distributed import total_of_all
 
 #: Features so many times as long as the batch's median come from a broken image, and would outweigh
 #: all others for long.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from callbacks.guard.evidence import (
+from holdfast.callbacks.guard.evidence import (
     Reference,
     Seen,
     divergence,
@@ -19,10 +19,10 @@ from callbacks.guard.evidence import (
     seen_with,
     shares,
 )
-from callbacks.guard.modes import Trigger
-from callbacks.settings import Tuned
-from tta.distributed import total_of_all
-from tta.methods import Prediction
+from holdfast.callbacks.guard.modes import Trigger
+from holdfast.callbacks.settings import Tuned
+from holdfast.tta.distributed import total_of_all
+from holdfast.tta.methods import Prediction
 
 #: What methods are published with: batch statistics, or whatever a method has for itself.
 HOMES = ("batch", "control")

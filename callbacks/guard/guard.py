@@ -11,23 +11,23 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from callbacks.base import Guard, prediction_of
-from callbacks.calibrated import belief_of, levels_of
-from callbacks.corrections import CORRECTIONS, Guardable
-from callbacks.guard.evidence import Reference
-from callbacks.guard.experts import Choosable, Experts
-from callbacks.guard.health import Health
-from callbacks.guard.modes import Decision, Memory, Plan, Trigger, judge
-from callbacks.guard.schedule import Schedule
-from callbacks.guard.signals import Values, named
-from callbacks.labelled import LabelledChoice
-from callbacks.labels import LabelBook
-from callbacks.serving import CONTROL, Said, serve
-from callbacks.settings import GuardConfig
-from tta.distributed import any_of_all, skipped_by_all, total_of_all
-from tta.errors import InputError
-from tta.marginal import chance_drift, marginal_drift, predicted_counts
-from tta.methods import Prediction
+from holdfast.callbacks.base import Guard, prediction_of
+from holdfast.callbacks.calibrated import belief_of, levels_of
+from holdfast.callbacks.corrections import CORRECTIONS, Guardable
+from holdfast.callbacks.guard.evidence import Reference
+from holdfast.callbacks.guard.experts import Choosable, Experts
+from holdfast.callbacks.guard.health import Health
+from holdfast.callbacks.guard.modes import Decision, Memory, Plan, Trigger, judge
+from holdfast.callbacks.guard.schedule import Schedule
+from holdfast.callbacks.guard.signals import Values, named
+from holdfast.callbacks.labelled import LabelledChoice
+from holdfast.callbacks.labels import LabelBook
+from holdfast.callbacks.serving import CONTROL, Said, serve
+from holdfast.callbacks.settings import GuardConfig
+from holdfast.tta.distributed import any_of_all, skipped_by_all, total_of_all
+from holdfast.tta.errors import InputError
+from holdfast.tta.marginal import chance_drift, marginal_drift, predicted_counts
+from holdfast.tta.methods import Prediction
 
 #: By how much a jump of the predicted mix must exceed what chance makes of so few images, and the
 #: change that always calls for a look, since hardly anything is left.

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from callbacks.guard.evidence import Reference, Seen, nothing_seen, seen_with
-from callbacks.guard.signals import Compared, measured
-from callbacks.settings import Tuned
-from tta.distributed import moments_of_all, total_of_all
-from tta.marginal import predicted_counts
-from tta.methods import Prediction
-from tta.separation import ClassMoments, class_moments, merge, no_moments
+from holdfast.callbacks.guard.evidence import Reference, Seen, nothing_seen, seen_with
+from holdfast.callbacks.guard.signals import Compared, measured
+from holdfast.callbacks.settings import Tuned
+from holdfast.tta.distributed import moments_of_all, total_of_all
+from holdfast.tta.marginal import predicted_counts
+from holdfast.tta.methods import Prediction
+from holdfast.tta.separation import ClassMoments, class_moments, merge, no_moments
 
 #: Small batches are remembered for longer, or a window would hold too few images to compare any
 #: class: so many times ``min_count`` for each class, which batches of 16 hold for four, but no more

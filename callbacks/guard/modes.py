@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from callbacks.corrections import CORRECTIONS, rung_of
-from callbacks.guard.signals import BY_NAME, SIGNALS, Course, Values
+from holdfast.callbacks.corrections import CORRECTIONS, rung_of
+from holdfast.callbacks.guard.signals import BY_NAME, SIGNALS, Course, Values
 
 State = Literal["OK", "WATCH", "ALARM", "FROZEN"]
 Mode = Literal["adapting", "hedging", "holding", "resting", "frozen"]

@@ -4,7 +4,7 @@ stream is calm.
 
 from dataclasses import dataclass, replace
 
-from callbacks.settings import Tuned
+from holdfast.callbacks.settings import Tuned
 
 #: Most batches between two looks while something speaks against the adapted model.
 _WATCHED = 4

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from callbacks.guard.evidence import Reference, Seen, divergence
-from tta.marginal import marginal_drift, vanished_classes
-from tta.separation import ClassMoments, separation_of
+from holdfast.callbacks.guard.evidence import Reference, Seen, divergence
+from holdfast.tta.marginal import marginal_drift, vanished_classes
+from holdfast.tta.separation import ClassMoments, separation_of
 
 #: R that lacks this much counts whatever else speaks for the model: where Tent collapsed on real
 #: images R fell below .7 (by earlier measurements), and where an update helped it rarely did.

@@ -4,16 +4,16 @@ here.
 
 from collections.abc import Mapping
 
-from callbacks.policies.base import Policy
-from callbacks.policies.concentration import Concentration
-from callbacks.policies.divergence import Divergence
-from callbacks.policies.entropy_floor import EntropyFloor
-from callbacks.policies.guard import PolicyGuard
-from callbacks.policies.martingale import Martingale
-from callbacks.policies.periodic import Periodic
-from callbacks.policies.proxy_risk import ProxyRisk
-from callbacks.policies.stochastic_restore import StochasticRestore
-from callbacks.policies.zscore import ZScore
+from holdfast.callbacks.policies.base import Policy
+from holdfast.callbacks.policies.concentration import Concentration
+from holdfast.callbacks.policies.divergence import Divergence
+from holdfast.callbacks.policies.entropy_floor import EntropyFloor
+from holdfast.callbacks.policies.guard import PolicyGuard
+from holdfast.callbacks.policies.martingale import Martingale
+from holdfast.callbacks.policies.periodic import Periodic
+from holdfast.callbacks.policies.proxy_risk import ProxyRisk
+from holdfast.callbacks.policies.stochastic_restore import StochasticRestore
+from holdfast.callbacks.policies.zscore import ZScore
 
 #: Policies by name: the one place where one is added.
 POLICIES: Mapping[str, type[Policy]] = {

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from callbacks.guard.modes import Verdict
-from tta.methods import Prediction
+from holdfast.callbacks.guard.modes import Verdict
+from holdfast.tta.methods import Prediction
 
 _CALM = Verdict("OK", "ok", "The policy sees nothing to correct.")
 

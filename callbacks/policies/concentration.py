@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from callbacks.policies.base import Action, Policy, Ruling, alarm
-from tta.methods import Prediction
-from tta.objectives import entropy
-from tta.options import option, within
+from holdfast.callbacks.policies.base import Action, Policy, Ruling, alarm
+from holdfast.tta.methods import Prediction
+from holdfast.tta.objectives import entropy
+from holdfast.tta.options import option, within
 
 
 @dataclass

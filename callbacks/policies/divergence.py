@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from callbacks.guard.modes import Verdict
-from callbacks.policies.base import Action, Policy, Ruling, alarm
-from tta.divergence import departure, running_class_means
-from tta.methods import Prediction
-from tta.options import option, within
+from holdfast.callbacks.guard.modes import Verdict
+from holdfast.callbacks.policies.base import Action, Policy, Ruling, alarm
+from holdfast.tta.divergence import departure, running_class_means
+from holdfast.tta.methods import Prediction
+from holdfast.tta.options import option, within
 
 
 @dataclass

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 
-from callbacks.base import Guard, prediction_of
-from callbacks.policies.base import Action, Policy, Ruling
-from tta.distributed import rows_of_all
-from tta.errors import InputError
-from tta.methods import Prediction
+from holdfast.callbacks.base import Guard, prediction_of
+from holdfast.callbacks.policies.base import Action, Policy, Ruling
+from holdfast.tta.distributed import rows_of_all
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import Prediction
 
 _SAYS = {
     "reset": "Restored the source's weights, moments and running state.",

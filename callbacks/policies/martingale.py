@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from callbacks.policies.base import Policy, Ruling, alarm
-from tta.methods import Prediction
-from tta.objectives import entropy
-from tta.options import option, within
-from tta.sequential import Wager, interpolated, wagered
+from holdfast.callbacks.policies.base import Policy, Ruling, alarm
+from holdfast.tta.methods import Prediction
+from holdfast.tta.objectives import entropy
+from holdfast.tta.options import option, within
+from holdfast.tta.sequential import Wager, interpolated, wagered
 
 
 @dataclass

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from callbacks.policies.base import RESET, Policy, Ruling
-from tta.errors import InputError
-from tta.methods import Prediction
-from tta.options import option
+from holdfast.callbacks.policies.base import RESET, Policy, Ruling
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import Prediction
+from holdfast.tta.options import option
 
 
 @dataclass

@@ -5,9 +5,9 @@ batch.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from callbacks.policies.base import Action, Policy, Ruling
-from tta.methods import Prediction
-from tta.options import option, within
+from holdfast.callbacks.policies.base import Action, Policy, Ruling
+from holdfast.tta.methods import Prediction
+from holdfast.tta.options import option, within
 
 
 @dataclass

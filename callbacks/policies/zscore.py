@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from callbacks.policies.base import Policy, Ruling, alarm
-from tta.errors import InputError
-from tta.marginal import predicted_counts
-from tta.methods import Prediction
-from tta.options import option, within
+from holdfast.callbacks.policies.base import Policy, Ruling, alarm
+from holdfast.tta.errors import InputError
+from holdfast.tta.marginal import predicted_counts
+from holdfast.tta.methods import Prediction
+from holdfast.tta.options import option, within
 
 
 @dataclass

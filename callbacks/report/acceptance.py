@@ -6,12 +6,12 @@ from typing import Any
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from callbacks.report import page
-from callbacks.report.page import ADAPTED, CONTROL, LINE, SERVED, SOFT, SOURCE
-from callbacks.report.reporter import shareable
-from callbacks.report.scored import between
-from tta.acceptance import GUARDED, MARGIN, UNGUARDED, Acceptance
-from tta.intervals import FEW
+from holdfast.callbacks.report import page
+from holdfast.callbacks.report.page import ADAPTED, CONTROL, LINE, SERVED, SOFT, SOURCE
+from holdfast.callbacks.report.reporter import shareable
+from holdfast.callbacks.report.scored import between
+from holdfast.tta.acceptance import GUARDED, MARGIN, UNGUARDED, Acceptance
+from holdfast.tta.intervals import FEW
 
 _TITLES = {
     "adapt": "Deploy the guarded method",

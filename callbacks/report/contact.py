@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from callbacks.report import page
-from datamodules.images import UNLABELLED, ImageSet
-from tta.folder import no_folder, writing
+from holdfast.callbacks.report import page
+from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.tta.folder import no_folder, writing
 
 #: Images on a sheet, and how many stand in a row.
 _IMAGES, _COLUMNS = 12, 4

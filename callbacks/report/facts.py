@@ -9,15 +9,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from callbacks.guard.modes import Levels
-from callbacks.report import page
-from callbacks.report.figures import class_colors
-from callbacks.report.observe import AdaptedObserver
-from callbacks.report.unupdated import Answers, Unupdated
-from tta.checkpoint import SourceCheckpoint
-from tta.intervals import FEW, difference
-from tta.metrics import balanced_accuracy
-from tta.scores import pooled
+from holdfast.callbacks.guard.modes import Levels
+from holdfast.callbacks.report import page
+from holdfast.callbacks.report.figures import class_colors
+from holdfast.callbacks.report.observe import AdaptedObserver
+from holdfast.callbacks.report.unupdated import Answers, Unupdated
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.intervals import FEW, difference
+from holdfast.tta.metrics import balanced_accuracy
+from holdfast.tta.scores import pooled
 
 Column = npt.NDArray[Any]
 

@@ -14,8 +14,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from callbacks.report.observe import Window
-from callbacks.report.page import (
+from holdfast.callbacks.report.observe import Window
+from holdfast.callbacks.report.page import (
     ADAPTED,
     CARD,
     COLORS,
@@ -27,7 +27,7 @@ from callbacks.report.page import (
     SOURCE,
     shortened,
 )
-from callbacks.trajectory import running_balanced_accuracy, running_marginals
+from holdfast.callbacks.trajectory import running_balanced_accuracy, running_marginals
 
 Rows = Sequence[Mapping[str, Any]]
 Numbers = npt.NDArray[np.float64]

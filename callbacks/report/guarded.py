@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from callbacks.guard.signals import SIGNALS
-from callbacks.records import HANDLED
-from callbacks.report import figures, page
-from callbacks.report.facts import View
-from callbacks.report.observe import SUMS
+from holdfast.callbacks.guard.signals import SIGNALS
+from holdfast.callbacks.records import HANDLED
+from holdfast.callbacks.report import figures, page
+from holdfast.callbacks.report.facts import View
+from holdfast.callbacks.report.observe import SUMS
 
 #: Columns of a trace that are no evidence of a published guard.
 _OURS = ("batch", "entropy", "loss", *HANDLED, *(signal.name for signal in SIGNALS))

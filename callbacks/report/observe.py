@@ -12,13 +12,13 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.base import Guard
-from callbacks.grown import Grown, Rows
-from callbacks.guard import CollapseGuard
-from callbacks.guard.modes import Memory, summed
-from callbacks.guard.signals import SIGNALS
-from datamodules.streams.window import counted
-from tta.distributed import batch_of_all
+from holdfast.callbacks.base import Guard
+from holdfast.callbacks.grown import Grown, Rows
+from holdfast.callbacks.guard import CollapseGuard
+from holdfast.callbacks.guard.modes import Memory, summed
+from holdfast.callbacks.guard.signals import SIGNALS
+from holdfast.datamodules.streams.window import counted
+from holdfast.tta.distributed import batch_of_all
 
 #: Images in a window of features.
 WINDOW = 400

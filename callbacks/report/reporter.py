@@ -10,17 +10,17 @@ import numpy.typing as npt
 from lightning import Callback, Trainer
 from omegaconf import OmegaConf
 
-from callbacks.base import Guard
-from callbacks.guard import CollapseGuard
-from callbacks.records import PredictionWriter, TraceWriter
-from callbacks.report.facts import RunFacts
-from callbacks.report.observe import AdaptedObserver, SumsObserver
-from callbacks.report.run import run_report
-from callbacks.report.unupdated import Unupdated, unupdated_pass
-from datamodules import StreamLoader
-from tta.adaptation import AdaptationModule
-from tta.checkpoint import SourceCheckpoint
-from tta.methods import METHODS
+from holdfast.callbacks.base import Guard
+from holdfast.callbacks.guard import CollapseGuard
+from holdfast.callbacks.records import PredictionWriter, TraceWriter
+from holdfast.callbacks.report.facts import RunFacts
+from holdfast.callbacks.report.observe import AdaptedObserver, SumsObserver
+from holdfast.callbacks.report.run import run_report
+from holdfast.callbacks.report.unupdated import Unupdated, unupdated_pass
+from holdfast.datamodules import StreamLoader
+from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.methods import METHODS
 
 #: Resamples for the intervals of a page, where none were asked for.
 _RESAMPLES = 500

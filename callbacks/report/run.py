@@ -8,11 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from callbacks.report import figures, guarded, page, scored
-from callbacks.report.facts import ROWS, RunFacts, View
-from callbacks.report.observe import moments_shown
-from callbacks.report.unupdated import Change
-from callbacks.trajectory import window_width
+from holdfast.callbacks.report import figures, guarded, page, scored
+from holdfast.callbacks.report.facts import ROWS, RunFacts, View
+from holdfast.callbacks.report.observe import moments_shown
+from holdfast.callbacks.report.unupdated import Change
+from holdfast.callbacks.trajectory import window_width
 
 _PACKAGES = ("holdfast", "torch", "lightning", "monai", "torchmetrics", "numpy")
 

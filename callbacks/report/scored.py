@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from callbacks.report import figures, page
-from callbacks.report.facts import ROWS, View
-from callbacks.trajectory import window_width
-from tta.intervals import FEW
-from tta.scores import named_values, worst_of
+from holdfast.callbacks.report import figures, page
+from holdfast.callbacks.report.facts import ROWS, View
+from holdfast.callbacks.trajectory import window_width
+from holdfast.tta.intervals import FEW
+from holdfast.tta.scores import named_values, worst_of
 
 
 def accuracy(view: View) -> list[str]:

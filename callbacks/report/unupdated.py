@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datamodules.streams.window import counted, taken
-from tta.adaptation import AdaptationModule
-from tta.distributed import batch_of_all, objects_of_all, place
-from tta.repair import repaired
+from holdfast.datamodules.streams.window import counted, taken
+from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.distributed import batch_of_all, objects_of_all, place
+from holdfast.tta.repair import repaired
 
 #: Images with the largest change of mind that are kept.
 KEPT = 8

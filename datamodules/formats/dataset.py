@@ -16,10 +16,10 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import RTStructureSetStorage, VLWholeSlideMicroscopyImageStorage
 
-from datamodules.formats.decoded import Array, Unreadable, native
-from datamodules.formats.headers import Header, frames_of
-from datamodules.formats.memory import refuse_beyond_memory
-from tta.errors import said
+from holdfast.datamodules.formats.decoded import Array, Unreadable, native
+from holdfast.datamodules.formats.headers import Header, frames_of
+from holdfast.datamodules.formats.memory import refuse_beyond_memory
+from holdfast.tta.errors import said
 
 _PREAMBLE = 128  # bytes of a DICOM file before its mark
 _MARK = b"DICM"

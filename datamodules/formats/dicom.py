@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from pydicom.uid import SegmentationStorage
 
-from datamodules.formats.dataset import Frame, frames, is_dicom, opened
-from datamodules.formats.decoded import Array, Decoded
-from datamodules.formats.geometry import (
+from holdfast.datamodules.formats.dataset import Frame, frames, is_dicom, opened
+from holdfast.datamodules.formats.decoded import Array, Decoded
+from holdfast.datamodules.formats.geometry import (
     axes_of,
     plane_affine,
     plane_spacing,
@@ -17,10 +17,10 @@ from datamodules.formats.geometry import (
     spacing_of,
     volume_of,
 )
-from datamodules.formats.headers import Header, frames_of
-from datamodules.formats.rescaling import displayed, raw, unit_of
-from datamodules.formats.segmentation import read_segmentation
-from datamodules.formats.series import members, numbered, slices
+from holdfast.datamodules.formats.headers import Header, frames_of
+from holdfast.datamodules.formats.rescaling import displayed, raw, unit_of
+from holdfast.datamodules.formats.segmentation import read_segmentation
+from holdfast.datamodules.formats.series import members, numbered, slices
 
 __all__ = ["is_dicom", "read_dicom"]
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from datamodules.formats.dicom import is_dicom
+from holdfast.datamodules.formats.dicom import is_dicom
 
 _SLIDE = "a whole-slide image: cut it into patches, as PNG or TIFF, with QuPath or OpenSlide"
 _PICTURE = "a picture of a kind that is not read: convert it to PNG, as Pillow can"

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
-from datamodules.formats.decoded import Array, Decoded, Unreadable
-from datamodules.formats.headers import Header
+from holdfast.datamodules.formats.decoded import Array, Decoded, Unreadable
+from holdfast.datamodules.formats.headers import Header
 
 #: Directions whose cosines differ by more are two.
 _DIRECTION = 1e-3

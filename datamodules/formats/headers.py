@@ -6,7 +6,7 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
-from datamodules.formats.decoded import Unreadable
+from holdfast.datamodules.formats.decoded import Unreadable
 
 #: The functional groups in which files of several frames keep what others keep at their top.
 _GROUPS = {

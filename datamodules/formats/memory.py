@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from datamodules.formats.decoded import Unreadable
+from holdfast.datamodules.formats.decoded import Unreadable
 
 _MEMORY = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")  # of a container, which may have less than the machine

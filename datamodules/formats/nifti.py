@@ -10,8 +10,8 @@ from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
-from datamodules.formats.decoded import Array, Decoded, Unreadable, native, span_of
-from datamodules.formats.memory import refuse_beyond_memory
+from holdfast.datamodules.formats.decoded import Array, Decoded, Unreadable, native, span_of
+from holdfast.datamodules.formats.memory import refuse_beyond_memory
 
 #: Volumes of one file, without a unit of time, that may be channels: sequences of MR, say.
 _CHANNELS = 8

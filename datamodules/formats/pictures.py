@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from datamodules.formats.decoded import Array, Decoded, Unreadable, native, span_of
-from datamodules.formats.foreign import what_it_is
+from holdfast.datamodules.formats.decoded import Array, Decoded, Unreadable, native, span_of
+from holdfast.datamodules.formats.foreign import what_it_is
 
 #: No other of Pillow's many readers is needed, and some read what their names do not promise.
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")

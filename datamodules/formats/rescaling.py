@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from datamodules.formats.dataset import Frame
-from datamodules.formats.decoded import Array, Unreadable
-from datamodules.formats.headers import Header
-from datamodules.formats.tables import Table, table_of
+from holdfast.datamodules.formats.dataset import Frame
+from holdfast.datamodules.formats.decoded import Array, Unreadable
+from holdfast.datamodules.formats.headers import Header
+from holdfast.datamodules.formats.tables import Table, table_of
 
 #: Projections, whose rescaled values are in no unit that others share: they span what they store.
 _PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RF", "RG", "XA")

@@ -3,9 +3,9 @@
 import numpy as np
 from pydicom import Dataset
 
-from datamodules.formats.dataset import Frame, frames
-from datamodules.formats.decoded import Array, Decoded, Unreadable
-from datamodules.formats.geometry import (
+from holdfast.datamodules.formats.dataset import Frame, frames
+from holdfast.datamodules.formats.decoded import Array, Decoded, Unreadable
+from holdfast.datamodules.formats.geometry import (
     SEGMENTATION,
     axes_of,
     distances,
@@ -13,7 +13,7 @@ from datamodules.formats.geometry import (
     positions_of,
     spacing_of,
 )
-from datamodules.formats.memory import refuse_beyond_memory
+from holdfast.datamodules.formats.memory import refuse_beyond_memory
 
 #: Share of a segment from which a voxel of a fractional segmentation belongs to it.
 _HALF = 0.5

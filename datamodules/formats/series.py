@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from datamodules.formats.dataset import Frame, frames, is_dicom, opened
-from datamodules.formats.decoded import Unreadable
-from datamodules.formats.headers import Header, frames_of
+from holdfast.datamodules.formats.dataset import Frame, frames, is_dicom, opened
+from holdfast.datamodules.formats.decoded import Unreadable
+from holdfast.datamodules.formats.headers import Header, frames_of
 
 #: What all slices of a series share, and what a folder holds several of where they do not.
 _SHARED = {

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from pydicom import Dataset
 
-from datamodules.formats.decoded import Array, Unreadable
+from holdfast.datamodules.formats.decoded import Array, Unreadable
 
 _DEPTHS = range(1, 17)  # bits of an entry
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from datamodules.images import ImageSet, Split
-from datamodules.published.common import PublishedConfig, columns, folder, published
-from datamodules.records import Records, text
-from tta.options import option
+from holdfast.datamodules.images import ImageSet, Split
+from holdfast.datamodules.published.common import PublishedConfig, columns, folder, published
+from holdfast.datamodules.records import Records, text
+from holdfast.tta.options import option
 
 _COLUMNS = ("patient", "node", "x_coord", "y_coord", "tumor", "slide", "center")
 

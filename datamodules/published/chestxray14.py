@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.images import ImageSet, Split
-from datamodules.published.common import PublishedConfig, columns, folder, published
-from datamodules.records import Records, text
-from datamodules.splits import cut
-from datamodules.walk import image_files
-from tta.config import closest
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.images import ImageSet, Split
+from holdfast.datamodules.published.common import PublishedConfig, columns, folder, published
+from holdfast.datamodules.records import Records, text
+from holdfast.datamodules.splits import cut
+from holdfast.datamodules.walk import image_files
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 _log = logging.getLogger(__name__)
 _TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")

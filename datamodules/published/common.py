@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.images import ImageSet, Split, Strings
-from datamodules.options import FilesConfig
-from datamodules.records import Records, images_of, repeated, text
-from datamodules.table import read_table
-from datamodules.walk import image_files
-from tta.config import closest
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.images import ImageSet, Split, Strings
+from holdfast.datamodules.options import FilesConfig
+from holdfast.datamodules.records import Records, images_of, repeated, text
+from holdfast.datamodules.table import read_table
+from holdfast.datamodules.walk import image_files
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 
 @dataclass

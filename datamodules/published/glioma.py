@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.images import ImageSet, Split
-from datamodules.published.common import PublishedConfig, columns, folder, published
-from datamodules.records import Records, text
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.images import ImageSet, Split
+from holdfast.datamodules.published.common import PublishedConfig, columns, folder, published
+from holdfast.datamodules.records import Records, text
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 CLASSES = ("glioblastoma", "astrocytoma", "oligodendroglioma")
 _log = logging.getLogger(__name__)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from datamodules.images import ImageSet, Split
-from datamodules.published.common import PublishedConfig, class_folders, folder, published
-from datamodules.records import text
-from tta.options import option
+from holdfast.datamodules.images import ImageSet, Split
+from holdfast.datamodules.published.common import PublishedConfig, class_folders, folder, published
+from holdfast.datamodules.records import text
+from holdfast.tta.options import option
 
 ORGANS = ("colon", "ovarian", "stomach", "uterus")
 

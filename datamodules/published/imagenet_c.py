@@ -5,12 +5,12 @@ only.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datamodules.images import ImageSet, Split
-from datamodules.published.common import PublishedConfig, class_folders, folder
-from datamodules.records import images_of, text
-from tta.config import closest
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.images import ImageSet, Split
+from holdfast.datamodules.published.common import PublishedConfig, class_folders, folder
+from holdfast.datamodules.records import images_of, text
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 CORRUPTIONS = (
     *(

@@ -5,12 +5,12 @@ the body.
 import re
 from dataclasses import dataclass
 
-from datamodules.images import ImageSet, Split
-from datamodules.published.common import PublishedConfig, columns, folder, published
-from datamodules.records import Records, repeated, text
-from tta.config import closest
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.images import ImageSet, Split
+from holdfast.datamodules.published.common import PublishedConfig, columns, folder, published
+from holdfast.datamodules.records import Records, repeated, text
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
 _PREFIX = "ISIC_2019_Training"

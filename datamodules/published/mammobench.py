@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.images import ImageSet, Split
-from datamodules.published.common import PublishedConfig, columns, folder, published
-from datamodules.records import Records, text
-from tta.options import option
+from holdfast.datamodules.images import ImageSet, Split
+from holdfast.datamodules.published.common import PublishedConfig, columns, folder, published
+from holdfast.datamodules.records import Records, text
+from holdfast.tta.options import option
 
 #: The sites that have normal mammograms too; cmmd has none.
 SITES = ("cdd-cesm", "ddsm", "dmid", "inbreast", "kau-bcmd")

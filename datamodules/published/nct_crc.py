@@ -4,9 +4,9 @@ two centres.
 
 from dataclasses import dataclass
 
-from datamodules.images import ImageSet, Split
-from datamodules.published.common import PublishedConfig, class_folders, folder, published
-from tta.options import option
+from holdfast.datamodules.images import ImageSet, Split
+from holdfast.datamodules.published.common import PublishedConfig, class_folders, folder, published
+from holdfast.tta.options import option
 
 SETS = ("NCT-CRC-HE-100K", "CRC-VAL-HE-7K")
 

@@ -4,8 +4,8 @@ Each is a function of an image, a strength and a random generator; ``registry.py
 their five strengths.
 """
 
-from datamodules.shifts.registry import CORRUPTIONS, FAMILIES, members
-from datamodules.shifts.shift import (
+from holdfast.datamodules.shifts.registry import CORRUPTIONS, FAMILIES, members
+from holdfast.datamodules.shifts.shift import (
     SHIFTS,
     ComposeConfig,
     NoShiftConfig,

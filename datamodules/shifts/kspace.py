@@ -9,7 +9,7 @@ import torch
 from monai.transforms import GibbsNoise, KSpaceSpikeNoise, RandBiasField
 from torch import Tensor
 
-from datamodules.shifts.geometry import bare, drawn
+from holdfast.datamodules.shifts.geometry import bare, drawn
 
 
 def bias_field(image: Tensor, coefficient: float, rng: np.random.Generator) -> Tensor:

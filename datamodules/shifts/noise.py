@@ -5,7 +5,7 @@ import torch
 from monai.transforms import RandRicianNoise
 from torch import Tensor
 
-from datamodules.shifts.geometry import drawn
+from holdfast.datamodules.shifts.geometry import drawn
 
 
 def gaussian(image: Tensor, sigma: float, rng: np.random.Generator) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor, nn
 
-from datamodules.shifts.geometry import pixels
+from holdfast.datamodules.shifts.geometry import pixels
 
 _FINE = 4  # masks are drawn at four times the resolution, for soft edges
 

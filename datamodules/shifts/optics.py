@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.shifts.geometry import convolved, offsets, pixels
+from holdfast.datamodules.shifts.geometry import convolved, offsets, pixels
 
 
 def defocus(image: Tensor, radius: float, rng: np.random.Generator) -> Tensor:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from datamodules.shifts.colour import stain, temperature
-from datamodules.shifts.kspace import bias_field, ghosting, ringing, spikes
-from datamodules.shifts.noise import gaussian, rician, shot, speckle
-from datamodules.shifts.occlusion import dust, hair, smoke
-from datamodules.shifts.optics import defocus, motion, vignette
-from datamodules.shifts.resolution import coarsen, jpeg, pixelate
-from datamodules.shifts.tone import brighten, darken, flatten, window
+from holdfast.datamodules.shifts.colour import stain, temperature
+from holdfast.datamodules.shifts.kspace import bias_field, ghosting, ringing, spikes
+from holdfast.datamodules.shifts.noise import gaussian, rician, shot, speckle
+from holdfast.datamodules.shifts.occlusion import dust, hair, smoke
+from holdfast.datamodules.shifts.optics import defocus, motion, vignette
+from holdfast.datamodules.shifts.resolution import coarsen, jpeg, pixelate
+from holdfast.datamodules.shifts.tone import brighten, darken, flatten, window
 
 #: From a scaled image (channels, *spatial), a strength and a random generator to the corrupted
 #: image, not yet clamped to 0..1.

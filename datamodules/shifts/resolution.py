@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from datamodules.shifts.geometry import pixels
+from holdfast.datamodules.shifts.geometry import pixels
 
 
 def coarsen(image: Tensor, size: float, rng: np.random.Generator) -> Tensor:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from datamodules.shifts.registry import CORRUPTIONS, FAMILIES
-from tta.config import closest
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.shifts.registry import CORRUPTIONS, FAMILIES
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 
 @dataclass

@@ -1,9 +1,12 @@
-"""The tables of shifts and families in docs/shifts.md: python -m datamodules.shifts.table"""
+"""The tables of shifts and families in docs/shifts.md.
+
+python -m holdfast.datamodules.shifts.table
+"""
 
 import re
 
-from datamodules.shifts.registry import CORRUPTIONS, FAMILIES, Corruption
-from tta.options import opening
+from holdfast.datamodules.shifts.registry import CORRUPTIONS, FAMILIES, Corruption
+from holdfast.tta.options import opening
 
 
 def shifts_table() -> str:

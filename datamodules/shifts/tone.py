@@ -5,7 +5,7 @@ import torch
 from monai.transforms import AdjustContrast
 from torch import Tensor
 
-from datamodules.shifts.geometry import bare, spatial
+from holdfast.datamodules.shifts.geometry import bare, spatial
 
 
 def flatten(image: Tensor, factor: float, rng: np.random.Generator) -> Tensor:

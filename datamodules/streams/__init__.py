@@ -4,21 +4,21 @@ them so.
 
 import numpy as np
 
-from datamodules.images import ImageSet
-from datamodules.shifts import Shift
-from datamodules.streams.base import StreamConfig, class_index
-from datamodules.streams.correlated import BlocksConfig, DirichletConfig
-from datamodules.streams.loader import StreamLoader
-from datamodules.streams.prevalence import PrevalenceConfig
-from datamodules.streams.recorded import ReplayConfig, TimeConfig
-from datamodules.streams.sequence import (
+from holdfast.datamodules.images import ImageSet
+from holdfast.datamodules.shifts import Shift
+from holdfast.datamodules.streams.base import StreamConfig, class_index
+from holdfast.datamodules.streams.correlated import BlocksConfig, DirichletConfig
+from holdfast.datamodules.streams.loader import StreamLoader
+from holdfast.datamodules.streams.prevalence import PrevalenceConfig
+from holdfast.datamodules.streams.recorded import ReplayConfig, TimeConfig
+from holdfast.datamodules.streams.sequence import (
     ContinualConfig,
     GradualConfig,
     MixedConfig,
     RecurringConfig,
 )
-from datamodules.streams.stream import Order, Stream
-from tta.errors import InputError
+from holdfast.datamodules.streams.stream import Order, Stream
+from holdfast.tta.errors import InputError
 
 __all__ = [
     "STREAMS",

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.images import UNLABELLED, ImageSet
-from datamodules.streams.stream import Order, Stream, joined
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.streams.stream import Order, Stream, joined
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 
 @dataclass

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, time
 import numpy as np
 import numpy.typing as npt
 
-from tta.errors import InputError
+from holdfast.tta.errors import InputError
 
 Times = npt.NDArray[np.float64] | npt.NDArray[np.int64]
 

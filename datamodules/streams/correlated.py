@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.images import ImageSet
-from datamodules.streams.base import StreamConfig, as_they_are, rows_of_classes
-from datamodules.streams.stream import Stream
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.images import ImageSet
+from holdfast.datamodules.streams.base import StreamConfig, as_they_are, rows_of_classes
+from holdfast.datamodules.streams.stream import Stream
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 
 @dataclass

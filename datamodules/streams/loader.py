@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.images import ImageSet
-from datamodules.streams.stream import Order, Stream
-from tta.distributed import place
-from tta.errors import InputError
+from holdfast.datamodules.images import ImageSet
+from holdfast.datamodules.streams.stream import Order, Stream
+from holdfast.tta.distributed import place
+from holdfast.tta.errors import InputError
 
 _log = logging.getLogger(__name__)
 _TOLD = 20  # lost images that are told of one by one

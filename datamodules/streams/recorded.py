@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.images import MISSING, ImageSet
-from datamodules.shifts import Shift
-from datamodules.streams.base import StreamConfig, as_they_are
-from datamodules.streams.clock import sortable
-from datamodules.streams.stream import COLUMNS, Order, Stream
-from tta.config import closest
-from tta.csvfile import unquoted
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.images import MISSING, ImageSet
+from holdfast.datamodules.shifts import Shift
+from holdfast.datamodules.streams.base import StreamConfig, as_they_are
+from holdfast.datamodules.streams.clock import sortable
+from holdfast.datamodules.streams.stream import COLUMNS, Order, Stream
+from holdfast.tta.config import closest
+from holdfast.tta.csvfile import unquoted
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 #: What is no time; -1 may be one, counted from some moment.
 _UNTIMED = {"", *MISSING} - {"-1", "-1.0"}

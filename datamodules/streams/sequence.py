@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from datamodules.images import ImageSet, Transform
-from datamodules.shifts import Shift, members
-from datamodules.streams.base import StreamConfig, as_they_are
-from datamodules.streams.stream import Order, Stream, joined
-from tta.errors import InputError
-from tta.options import option
+from holdfast.datamodules.images import ImageSet, Transform
+from holdfast.datamodules.shifts import Shift, members
+from holdfast.datamodules.streams.base import StreamConfig, as_they_are
+from holdfast.datamodules.streams.stream import Order, Stream, joined
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
 
 
 @dataclass

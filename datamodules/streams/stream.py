@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.images import ImageSet, Transform
-from datamodules.shifts import Shift
-from tta.csvfile import RowFile
-from tta.errors import InputError
+from holdfast.datamodules.images import ImageSet, Transform
+from holdfast.datamodules.shifts import Shift
+from holdfast.tta.csvfile import RowFile
+from holdfast.tta.errors import InputError
 
 Order = npt.NDArray[np.int64]
 

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-import benchmark
-from benchmarks import cell, spreading, tables
-from benchmarks.goals import goal_lines
-from benchmarks.grid import Setting
-from benchmarks.kept import OF_STREAM, of_streams, unpacked
-from benchmarks.options import BenchmarkConfig
-from benchmarks.plan import missing_models, plan_grid, plan_models
-from benchmarks.summary import as_lines, policies_of
+from holdfast.benchmarks import cell, spreading, tables
+from holdfast.benchmarks.goals import goal_lines
+from holdfast.benchmarks.grid import Setting
+from holdfast.benchmarks.kept import OF_STREAM, of_streams, unpacked
+from holdfast.benchmarks.options import BenchmarkConfig
+from holdfast.benchmarks.plan import missing_models, plan_grid, plan_models
+from holdfast.benchmarks.summary import as_lines, policies_of
+from holdfast.programs import benchmark
+from holdfast.tta import entry
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.folder import held
+from holdfast.tta.metrics import balanced_accuracy
 from tests.callbacks.test_report import checked
-from tta import entry
-from tta.checkpoint import SourceCheckpoint
-from tta.folder import held
-from tta.metrics import balanced_accuracy
 
 Capture = pytest.CaptureFixture[str]
 KEYS = (*tables.CELL_KEYS, "policy")

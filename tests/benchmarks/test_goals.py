@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from benchmarks.goals import as_table, goal_lines, grouped, judged, name_of
-from benchmarks.summary import alone, figures
+from holdfast.benchmarks.goals import as_table, goal_lines, grouped, judged, name_of
+from holdfast.benchmarks.summary import alone, figures
 from tests.benchmarks.test_summary import CAUGHT, FALSE_RESET, GAIN, MISSED, row
 
 

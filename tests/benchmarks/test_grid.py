@@ -5,8 +5,8 @@ from itertools import combinations
 
 import pytest
 
-from benchmarks.grid import Case, Setting, balanced, create_grid, settings, shard_of
-from tta.errors import InputError
+from holdfast.benchmarks.grid import Case, Setting, balanced, create_grid, settings, shard_of
+from holdfast.tta.errors import InputError
 
 STREAMS = settings(
     ["phantom/scanner_b", "phantom/scanner_c", "chest"],

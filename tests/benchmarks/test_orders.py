@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import orders
-from benchmarks.grid import Setting
-from benchmarks.options import BenchmarkConfig
-from benchmarks.plan import plan_grid
+from holdfast.benchmarks import orders
+from holdfast.benchmarks.grid import Setting
+from holdfast.benchmarks.options import BenchmarkConfig
+from holdfast.benchmarks.plan import plan_grid
+from holdfast.tta import entry
+from holdfast.tta.errors import InputError
 from tests.datamodules.test_files import grey, write_picture
-from tta import entry
-from tta.errors import InputError
 
 PHANTOM = ("data.target_images=200", "data.test_images=40")
 

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-import benchmark
-from benchmarks import passes, tables
-from benchmarks.orders import BALANCED
-from benchmarks.paper import cell
-from benchmarks.paper.options import PaperConfig
-from benchmarks.paper.page import markdown
-from benchmarks.paper.plan import KEYS, Plan, create_plan, row_of
-from benchmarks.paper.summary import (
+from holdfast.benchmarks import passes, tables
+from holdfast.benchmarks.orders import BALANCED
+from holdfast.benchmarks.paper import cell
+from holdfast.benchmarks.paper.options import PaperConfig
+from holdfast.benchmarks.paper.page import markdown
+from holdfast.benchmarks.paper.plan import KEYS, Plan, create_plan, row_of
+from holdfast.benchmarks.paper.summary import (
     Band,
     Spread,
     against_control,
@@ -24,10 +23,11 @@ from benchmarks.paper.summary import (
     over_targets,
     summarize,
 )
-from benchmarks.tables import Row
+from holdfast.benchmarks.tables import Row
+from holdfast.programs import benchmark
+from holdfast.tta import entry
+from holdfast.tta.errors import InputError
 from tests.conftest import ROOT
-from tta import entry
-from tta.errors import InputError
 
 Capture = pytest.CaptureFixture[str]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.grid import Setting
-from benchmarks.kept import PREDICTION_KEYS, kept, packed, unpacked
-from benchmarks.ranking import outcomes, ranked, resampled
-from tta.metrics import balanced_accuracy
+from holdfast.benchmarks.grid import Setting
+from holdfast.benchmarks.kept import PREDICTION_KEYS, kept, packed, unpacked
+from holdfast.benchmarks.ranking import outcomes, ranked, resampled
+from holdfast.tta.metrics import balanced_accuracy
 
 STREAM = Setting("d", "t", "compact", "none", 0, "iid", 64, 0)._asdict()
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import cell, tables
-from benchmarks.options import BenchmarkConfig
-from benchmarks.sensitivity import Change, as_table, changes_of, run_changes, table
+from holdfast.benchmarks import cell, tables
+from holdfast.benchmarks.options import BenchmarkConfig
+from holdfast.benchmarks.sensitivity import Change, as_table, changes_of, run_changes, table
+from holdfast.tta import entry
 from tests.benchmarks.test_summary import row
-from tta import entry
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.spreading import spread
+from holdfast.benchmarks.spreading import spread
 from tests.conftest import ROOT
 
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.grid import Setting
-from benchmarks.passes import loss_before, running_loss
-from benchmarks.pictures import heat_map, regret_against_gain
-from benchmarks.summary import (
+from holdfast.benchmarks.grid import Setting
+from holdfast.benchmarks.passes import loss_before, running_loss
+from holdfast.benchmarks.pictures import heat_map, regret_against_gain
+from holdfast.benchmarks.summary import (
     as_lines,
     figures,
     gained,
@@ -18,7 +18,7 @@ from benchmarks.summary import (
     summarize,
     with_references,
 )
-from benchmarks.tables import NORMALIZATIONS, Row
+from holdfast.benchmarks.tables import NORMALIZATIONS, Row
 
 STREAM = Setting("phantom", "scanner_b", "compact", "none", 0, "iid", 64, 0)._asdict()
 

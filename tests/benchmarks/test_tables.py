@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.tables import append, key_of, latest, read
+from holdfast.benchmarks.tables import append, key_of, latest, read
 
 
 def test_rows_come_back_with_their_types(tmp_path: Path) -> None:

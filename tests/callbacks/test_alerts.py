@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-import adapt
-from callbacks.alerts import AlertConfig, Alerts, alarm_of, post
-from callbacks.replay import ReplayConfig
+from holdfast.callbacks.alerts import AlertConfig, Alerts, alarm_of, post
+from holdfast.callbacks.replay import ReplayConfig
+from holdfast.programs import adapt
+from holdfast.tta import entry
+from holdfast.tta.config import describe
+from holdfast.tta.errors import InputError
 from tests.callbacks.guard.test_guard import Harm, batches
 from tests.callbacks.guard.test_guard import run as guarded
 from tests.wandb_file import read_wandb
-from tta import entry
-from tta.config import describe
-from tta.errors import InputError
 
 READ = (
     "import sys, pathlib; pathlib.Path(sys.argv[1]).open('ab').write(sys.stdin.buffer.read() + "
@@ -261,8 +261,8 @@ def test_options_of_alerts_merge_and_are_described(source: Path) -> None:
 
 
 def test_wandb_is_told_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tta.tracking import WandbConfig, create_loggers
-    from tta.tracking import finish as close
+    from holdfast.tta.tracking import WandbConfig, create_loggers
+    from holdfast.tta.tracking import finish as close
 
     monkeypatch.delenv("WANDB_MODE", raising=False)
     loggers = create_loggers(WandbConfig(), tmp_path, name="run", job_type="adapt", settings={})

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from callbacks.grown import Grown, Names, Rows
+from holdfast.callbacks.grown import Grown, Names, Rows
 
 
 def test_arrays_grow() -> None:

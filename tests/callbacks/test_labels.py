@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import callbacks.labels
-from callbacks.labels import LabelBook, LabelVerdict
-from tta.errors import InputError
+from holdfast.callbacks import labels
+from holdfast.callbacks.labels import LabelBook, LabelVerdict
+from holdfast.tta.errors import InputError
 
 NAMES = ("benign", "malignant")
 SIZE = 16
@@ -178,7 +178,7 @@ def test_mistakes_are_refused_at_the_start_and_told_once_later(tmp_path: Path) -
 
 
 def test_the_oldest_images_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callbacks.labels, "MEMORY", 2)
+    monkeypatch.setattr(labels, "MEMORY", 2)
     path = tmp_path / "labels.csv"
     path.write_text("id,label\n")
     book = book_of(path)

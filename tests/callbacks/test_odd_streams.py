@@ -12,17 +12,17 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-import adapt
-from callbacks import CollapseGuard
-from callbacks.guard.experts import Experts
-from callbacks.guard.schedule import Schedule
-from datamodules import StreamLoader, create_stream
+from holdfast.callbacks import CollapseGuard
+from holdfast.callbacks.guard.experts import Experts
+from holdfast.callbacks.guard.schedule import Schedule
+from holdfast.datamodules import StreamLoader, create_stream
+from holdfast.programs import adapt
+from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.candidates import Candidates
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.repair import largest_pixel, repaired
 from tests.callbacks.guard.test_guard import Recorder
 from tests.conftest import ACCELERATOR, QUICK
-from tta.adaptation import AdaptationModule
-from tta.candidates import Candidates
-from tta.checkpoint import SourceCheckpoint
-from tta.repair import largest_pixel, repaired
 
 #: What a batch of ``run`` counts for where a look is of 64 images.
 LOOK = 32 / 64

@@ -12,18 +12,18 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-import adapt
-from callbacks import GUARDS, POLICIES, CollapseGuard, PolicyGuard, create_guard
-from callbacks.guard import NoGuardConfig
-from callbacks.policies.base import RESET, Action, Policy, Ruling
+from holdfast.callbacks import GUARDS, POLICIES, CollapseGuard, PolicyGuard, create_guard
+from holdfast.callbacks.guard import NoGuardConfig
+from holdfast.callbacks.policies.base import RESET, Action, Policy, Ruling
+from holdfast.programs import adapt
+from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import Prediction, create_method
+from holdfast.tta.objectives import entropy
 from tests.callbacks.guard.test_guard import Features, Harm, Recorder, batches, step
 from tests.conftest import ACCELERATOR, QUICK
 from tests.methods.test_methods import created, images
-from tta.adaptation import AdaptationModule
-from tta.checkpoint import SourceCheckpoint
-from tta.errors import InputError
-from tta.methods import Prediction, create_method
-from tta.objectives import entropy
 
 #: The source of the made-up streams: 3 classes on the axes of feature space, with unit variance.
 FACTS = {

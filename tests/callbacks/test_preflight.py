@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-import adapt
-from callbacks import GuardConfig
-from callbacks.preflight import EXIT, Preflight, View, advise, preflight
-from datamodules import StreamLoader, create_stream
+from holdfast.callbacks import GuardConfig
+from holdfast.callbacks.preflight import EXIT, Preflight, View, advise, preflight
+from holdfast.datamodules import StreamLoader, create_stream
+from holdfast.programs import adapt
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.errors import InputError
 from tests.conftest import QUICK
-from tta.checkpoint import SourceCheckpoint
-from tta.errors import InputError
 
 PHANTOM = ["round", "elongated", "granular", "lobulated"]
 NAMES, EVEN = ["a", "b"], torch.tensor([0.5, 0.5])

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from lightning import Trainer
 
-from callbacks import CollapseGuard, GuardConfig, TraceWriter
-from callbacks.records import cell_of
-from callbacks.replay import main, read_trace, replay
+from holdfast.callbacks import CollapseGuard, GuardConfig, TraceWriter
+from holdfast.callbacks.records import cell_of
+from holdfast.callbacks.replay import main, read_trace, replay
 from tests.callbacks.guard.test_guard import Harm, batches, run
 from tests.conftest import ACCELERATOR
 from tests.test_programs import run_adapt

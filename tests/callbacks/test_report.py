@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-import adapt
-from callbacks.report import figures, page
-from callbacks.report.observe import WINDOW
-from callbacks.trajectory import running_balanced_accuracy, window_width
+from holdfast.callbacks.report import figures, page
+from holdfast.callbacks.report.observe import WINDOW
+from holdfast.callbacks.trajectory import running_balanced_accuracy, window_width
+from holdfast.programs import adapt
 from tests.conftest import QUICK
 from tests.datamodules.test_npz import saved
 from tests.test_own_data import clinic
@@ -221,7 +221,7 @@ def test_names_are_never_markup(tmp_path: Path) -> None:
         "batch_size=8",
         "calibrate=off",
     ]
-    import train
+    from holdfast.programs import train
 
     run_program(train, *train_words, f"output={source}")
     words = [
@@ -247,7 +247,7 @@ def test_all_that_is_told_of_a_run_agrees(
     capsys: pytest.CaptureFixture[str],
     level: str,
 ) -> None:
-    import train
+    from holdfast.programs import train
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     words = ["wandb.mode=offline", *QUICK[1:]]
@@ -374,7 +374,7 @@ def test_long_streams_are_thinned_to_what_matters() -> None:
 
 
 def test_windows_of_features_are_bounded(source: Path, tmp_path: Path) -> None:
-    from callbacks.report.observe import AdaptedObserver
+    from holdfast.callbacks.report.observe import AdaptedObserver
 
     observer = AdaptedObserver(None, torch.zeros(2, 5), torch.ones(2, 5))
     for batch, size in enumerate([1] * 1000 + [3000, 7]):

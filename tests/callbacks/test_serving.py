@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from callbacks import CollapseGuard
-from callbacks.serving import CONTROL, Said, mixed, serve
-from tta.methods import Prediction
+from holdfast.callbacks import CollapseGuard
+from holdfast.callbacks.serving import CONTROL, Said, mixed, serve
+from holdfast.tta.methods import Prediction
 
 
 def prediction(*first: float, mark: float = 0.0, width: int = 3) -> Prediction:

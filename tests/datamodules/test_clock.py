@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adapt import GROUPS, AdaptConfig
-from datamodules import ImageSet
-from datamodules.streams import TimeConfig, stream_order
-from datamodules.streams.clock import sortable
-from tta.config import read_arguments, resolve
-from tta.errors import InputError
+from holdfast.datamodules import ImageSet
+from holdfast.datamodules.streams import TimeConfig, stream_order
+from holdfast.datamodules.streams.clock import sortable
+from holdfast.programs.adapt import GROUPS, AdaptConfig
+from holdfast.tta.config import read_arguments, resolve
+from holdfast.tta.errors import InputError
 
 IN_ORDER = {
     "numbers": ["-3", "2", "9", "10", "1e3"],

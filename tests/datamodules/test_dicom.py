@@ -12,12 +12,12 @@ import torch
 from pydicom import uid
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-import datamodules
-from datamodules.decoding import Unreadable, decode
-from datamodules.files import ImageFiles
-from datamodules.formats.dicom import is_dicom
-from datamodules.reading import Reading
-from datamodules.records import text
+from holdfast import datamodules
+from holdfast.datamodules.decoding import Unreadable, decode
+from holdfast.datamodules.files import ImageFiles
+from holdfast.datamodules.formats.dicom import is_dicom
+from holdfast.datamodules.reading import Reading
+from holdfast.datamodules.records import text
 from tests.datamodules.dicoms import item, table, write_dicom, write_frames
 
 
@@ -328,9 +328,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 sys.modules |= dict.fromkeys(("pylibjpeg", "jpeg_ls"))
-package = sys.modules["datamodules"] = ModuleType("datamodules")  # without what it imports
+name = "holdfast.datamodules"
+package = sys.modules[name] = ModuleType(name)  # without what it imports
 package.__path__ = [{str(Path(datamodules.__file__).parent)!r}]
-from datamodules.formats.dataset import Unreadable, frames, opened
+from holdfast.datamodules.formats.dataset import Unreadable, frames, opened
 for path in {paths!r}:
     try:
         frames(opened(Path(path)), "")

@@ -9,8 +9,8 @@ import pydicom
 import pytest
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 
-from datamodules.decoding import Unreadable, decode
-from datamodules.formats.dataset import is_dicom
+from holdfast.datamodules.decoding import Unreadable, decode
+from holdfast.datamodules.formats.dataset import is_dicom
 
 _ROOT = Path(pydicom.__file__).parent / "data" / "test_files"
 

@@ -10,10 +10,10 @@ import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from pydicom import Dataset
 
-from datamodules.decoding import Unreadable, decode
-from datamodules.files import ImageFiles
-from datamodules.reading import Reading
-from datamodules.records import text
+from holdfast.datamodules.decoding import Unreadable, decode
+from holdfast.datamodules.files import ImageFiles
+from holdfast.datamodules.reading import Reading
+from holdfast.datamodules.records import text
 from tests.datamodules.dicoms import (
     AXIAL,
     Pixels,

@@ -12,14 +12,14 @@ from PIL import Image
 from pydicom.data import DATA_ROOT
 from torch.utils.data import DataLoader
 
-from datamodules import load_images
-from datamodules.decoding import Unreadable, decode
-from datamodules.files import ImageFiles
-from datamodules.folder import FolderConfig
-from datamodules.reading import Reading, fitted
-from datamodules.records import text
+from holdfast.datamodules import load_images
+from holdfast.datamodules.decoding import Unreadable, decode
+from holdfast.datamodules.files import ImageFiles
+from holdfast.datamodules.folder import FolderConfig
+from holdfast.datamodules.reading import Reading, fitted
+from holdfast.datamodules.records import text
+from holdfast.tta.errors import InputError
 from tests.datamodules.dicoms import write_dicom
-from tta.errors import InputError
 
 
 def grey(bits: int = 8, shape: tuple[int, ...] = (6, 9)) -> np.ndarray[Any, Any]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.labelfile import LabelFile
-from tta.errors import InputError
+from holdfast.datamodules.labelfile import LabelFile
+from holdfast.tta.errors import InputError
 
 NAMES = ("benign", "malignant")
 

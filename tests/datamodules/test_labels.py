@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapt import GROUPS, AdaptConfig
-from datamodules.classes import in_classes_of
-from datamodules.folder import FolderConfig, load_folder
-from datamodules.images import UNLABELLED, ImageSet
-from datamodules.labels import read_labels
-from datamodules.npz import NpzConfig, load_npz
-from datamodules.records import text
-from datamodules.table import TableConfig, load_table
+from holdfast.datamodules.classes import in_classes_of
+from holdfast.datamodules.folder import FolderConfig, load_folder
+from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.labels import read_labels
+from holdfast.datamodules.npz import NpzConfig, load_npz
+from holdfast.datamodules.records import text
+from holdfast.datamodules.table import TableConfig, load_table
+from holdfast.programs.adapt import GROUPS, AdaptConfig
+from holdfast.tta.config import read_arguments, resolve
+from holdfast.tta.errors import InputError
 from tests.datamodules.test_files import grey, write_picture
-from tta.config import read_arguments, resolve
-from tta.errors import InputError
 
 
 def read(*labels: str, **options: Any) -> tuple[tuple[str, ...], list[int]]:

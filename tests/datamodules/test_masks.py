@@ -7,13 +7,13 @@ import nibabel
 import numpy as np
 import pytest
 
-from datamodules.decoding import Unreadable, decode
-from datamodules.files import ImageFiles
-from datamodules.reading import Reading
-from datamodules.records import text
-from datamodules.table import TableConfig, load_table
+from holdfast.datamodules.decoding import Unreadable, decode
+from holdfast.datamodules.files import ImageFiles
+from holdfast.datamodules.reading import Reading
+from holdfast.datamodules.records import text
+from holdfast.datamodules.table import TableConfig, load_table
+from holdfast.tta.errors import InputError
 from tests.datamodules.test_files import grey, write_picture
-from tta.errors import InputError
 
 SIDES = (12, 10, 8)  # along x, y and z
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nibabel.testing import data_path
 
-from datamodules.decoding import Unreadable, decode
+from holdfast.datamodules.decoding import Unreadable, decode
 
 #: nibabel's own files, and why one is refused; None: it is read.
 FILES = {

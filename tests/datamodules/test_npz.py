@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules import load_images
-from datamodules.arrays import read_arrays
-from datamodules.formats.decoded import Unreadable
-from datamodules.formats.memory import available_memory, refuse_beyond_memory
-from datamodules.images import check_training_set
-from datamodules.medmnist import MedMNISTConfig, load_medmnist
-from datamodules.npz import NpzConfig, load_npz
-from datamodules.phantom import PhantomConfig
-from tta.errors import InputError
+from holdfast.datamodules import load_images
+from holdfast.datamodules.arrays import read_arrays
+from holdfast.datamodules.formats.decoded import Unreadable
+from holdfast.datamodules.formats.memory import available_memory, refuse_beyond_memory
+from holdfast.datamodules.images import check_training_set
+from holdfast.datamodules.medmnist import MedMNISTConfig, load_medmnist
+from holdfast.datamodules.npz import NpzConfig, load_npz
+from holdfast.datamodules.phantom import PhantomConfig
+from holdfast.tta.errors import InputError
 
 
 def domain_arrays(count: int = 40) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.phantom import CLASSES, SCANNERS, PhantomConfig, load_phantom
-from tta.errors import InputError
+from holdfast.datamodules.phantom import CLASSES, SCANNERS, PhantomConfig, load_phantom
+from holdfast.tta.errors import InputError
 
 
 def config(**more: Any) -> PhantomConfig:

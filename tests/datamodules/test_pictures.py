@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.decoding import Unreadable, decode
+from holdfast.datamodules.decoding import Unreadable, decode
 from tests.datamodules.test_files import grey, write_dicom
 
 Array = np.ndarray[Any, Any]

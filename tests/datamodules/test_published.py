@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from adapt import GROUPS, AdaptConfig
-from datamodules import DATA, StreamLoader, create_stream, load_images
-from datamodules.medmnist import MEDMNIST, MedMNISTConfig
+from holdfast.datamodules import DATA, StreamLoader, create_stream, load_images
+from holdfast.datamodules.medmnist import MEDMNIST, MedMNISTConfig
+from holdfast.programs.adapt import GROUPS, AdaptConfig
+from holdfast.tta.config import CONFIGS, read_arguments, resolve
+from holdfast.tta.errors import InputError
 from tests.conftest import ROOT
 from tests.datamodules.test_files import grey, write_picture
-from tta.config import CONFIGS, read_arguments, resolve
-from tta.errors import InputError
 
 
 def write_table(
@@ -320,7 +320,7 @@ def test_organ_views_without_network_say_what_to_fetch(
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr("datamodules.medmnist.download_url", refuse)
+    monkeypatch.setattr("holdfast.datamodules.medmnist.download_url", refuse)
     with pytest.raises(
         InputError,
         match=r"organcmnist\.npz does not exist and could not be downloaded .*put it there",
@@ -338,7 +338,8 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     )
     Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
     monkeypatch.setattr(
-        "datamodules.medmnist._URL", f"http://127.0.0.1:{http.server_port}/{{file}}?download=1"
+        "holdfast.datamodules.medmnist._URL",
+        f"http://127.0.0.1:{http.server_port}/{{file}}?download=1",
     )
     yield folder
     http.shutdown()

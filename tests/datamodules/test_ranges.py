@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import load_images
-from datamodules.folder import FolderConfig
-from datamodules.images import ImageSet, check_training_set
-from datamodules.npz import NpzConfig, load_npz
-from datamodules.ranges import value_range
+from holdfast.datamodules import load_images
+from holdfast.datamodules.folder import FolderConfig
+from holdfast.datamodules.images import ImageSet, check_training_set
+from holdfast.datamodules.npz import NpzConfig, load_npz
+from holdfast.datamodules.ranges import value_range
+from holdfast.tta.errors import InputError
 from tests.datamodules.test_files import grey, write_dicom
-from tta.errors import InputError
 
 Array = np.ndarray[Any, Any]
 RNG = np.random.default_rng(0)

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules import load_images
-from datamodules.classes import in_classes_of
-from datamodules.folder import FolderConfig, load_folder
-from datamodules.images import UNLABELLED
-from datamodules.options import FilesConfig
-from datamodules.records import text
-from datamodules.splits import cut
-from datamodules.table import TableConfig, load_table
+from holdfast.datamodules import load_images
+from holdfast.datamodules.classes import in_classes_of
+from holdfast.datamodules.folder import FolderConfig, load_folder
+from holdfast.datamodules.images import UNLABELLED
+from holdfast.datamodules.options import FilesConfig
+from holdfast.datamodules.records import text
+from holdfast.datamodules.splits import cut
+from holdfast.datamodules.table import TableConfig, load_table
+from holdfast.tta.errors import InputError
 from tests.conftest import ROOT
 from tests.datamodules.test_files import grey, write_picture
-from tta.errors import InputError
 
 HEADER = "path,label,split,domain,group,sex"
 ROWS = [
@@ -158,7 +158,8 @@ def test_a_table_of_a_million_rows_opens_in_seconds(tmp_path: Path) -> None:
     )
     (tmp_path / "t.csv").write_text("path,label,group,sex,age\n" + "\n".join(lines))
     program = (
-        "import resource, time\nfrom datamodules.table import TableConfig, load_table\nstart = "
+        "import resource, time\n"
+        "from holdfast.datamodules.table import TableConfig, load_table\nstart = "
         "time.perf_counter()\n"
         f"images = load_table(TableConfig(path={str(tmp_path / 't.csv')!r}, check=False), "
         "'target')\n"

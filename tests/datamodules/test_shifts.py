@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datamodules import ImageSet, Shift, create_shift, create_stream, load_images
-from datamodules.npz import NpzConfig
-from datamodules.phantom import PhantomConfig, load_phantom
-from datamodules.shifts import (
+from holdfast.datamodules import ImageSet, Shift, create_shift, create_stream, load_images
+from holdfast.datamodules.npz import NpzConfig
+from holdfast.datamodules.phantom import PhantomConfig, load_phantom
+from holdfast.datamodules.shifts import (
     CORRUPTIONS,
     FAMILIES,
     NoShiftConfig,
@@ -24,9 +24,9 @@ from datamodules.shifts import (
     optics,
     tone,
 )
-from datamodules.shifts.colour import temperature
-from datamodules.streams import ContinualConfig, GradualConfig, MixedConfig, StreamConfig
-from tta.errors import InputError
+from holdfast.datamodules.shifts.colour import temperature
+from holdfast.datamodules.streams import ContinualConfig, GradualConfig, MixedConfig, StreamConfig
+from holdfast.tta.errors import InputError
 
 #: Shifts that leave nothing to chance.
 FIXED = {

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import loading
-from datamodules import ImageSet
-from datamodules.source import AUGMENTATIONS, SourceData
-from tta.errors import InputError
+from holdfast.benchmarks import loading
+from holdfast.datamodules import ImageSet
+from holdfast.datamodules.source import AUGMENTATIONS, SourceData
+from holdfast.tta.errors import InputError
 
 
 def same_images(count: int = 24, size: tuple[int, ...] = (6, 6)) -> ImageSet:

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.folder import FolderConfig, load_folder
-from datamodules.npz import NpzConfig, load_npz
-from datamodules.records import text
-from datamodules.splits import likely_groups
-from datamodules.table import TableConfig, load_table
+from holdfast.datamodules.folder import FolderConfig, load_folder
+from holdfast.datamodules.npz import NpzConfig, load_npz
+from holdfast.datamodules.records import text
+from holdfast.datamodules.splits import likely_groups
+from holdfast.datamodules.table import TableConfig, load_table
+from holdfast.tta.errors import InputError
 from tests.datamodules.test_files import grey, write_picture
-from tta.errors import InputError
 
 SHARES = [0.5, 0.25, 0.25]
 

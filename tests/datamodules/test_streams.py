@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import (
+from holdfast.datamodules import (
     STREAMS,
     ImageSet,
     Shift,
@@ -21,10 +21,10 @@ from datamodules import (
     load_images,
     stream_order,
 )
-from datamodules.npz import NpzConfig
-from datamodules.phantom import PhantomConfig
-from datamodules.shifts import CORRUPTIONS
-from datamodules.streams import (
+from holdfast.datamodules.npz import NpzConfig
+from holdfast.datamodules.phantom import PhantomConfig
+from holdfast.datamodules.shifts import CORRUPTIONS
+from holdfast.datamodules.streams import (
     BlocksConfig,
     ContinualConfig,
     DirichletConfig,
@@ -37,9 +37,9 @@ from datamodules.streams import (
     TimeConfig,
     class_index,
 )
-from datamodules.streams.window import NewestOnly
+from holdfast.datamodules.streams.window import NewestOnly
+from holdfast.tta.errors import InputError
 from tests.datamodules.test_npz import domain_arrays, saved
-from tta.errors import InputError
 
 #: Options that a stream cannot do without, or that show more of it.
 OPTIONS: dict[str, dict[str, Any]] = {

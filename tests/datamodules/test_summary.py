@@ -6,12 +6,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from datamodules import load_splits
-from datamodules.folder import FolderConfig, load_folder
-from datamodules.images import UNLABELLED, ImageSet
-from datamodules.source import SourceData
-from datamodules.summary import understood
-from datamodules.table import TableConfig, load_table
+from holdfast.datamodules import load_splits
+from holdfast.datamodules.folder import FolderConfig, load_folder
+from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.source import SourceData
+from holdfast.datamodules.summary import understood
+from holdfast.datamodules.table import TableConfig, load_table
 from tests.datamodules.test_files import write_picture
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from datamodules import load_images
-from datamodules.folder import FolderConfig
-from datamodules.images import ImageSet
-from datamodules.table import TableConfig
-from datamodules.walk import image_files
+from holdfast.datamodules import load_images
+from holdfast.datamodules.folder import FolderConfig
+from holdfast.datamodules.images import ImageSet
+from holdfast.datamodules.table import TableConfig
+from holdfast.datamodules.walk import image_files
+from holdfast.tta.errors import InputError
 from tests.datamodules.test_files import grey, write_dicom, write_picture
-from tta.errors import InputError
 
 
 def target(folder: Path, **options: Any) -> ImageSet:

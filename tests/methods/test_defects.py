@@ -9,11 +9,11 @@ import torch
 from monai.networks.nets import UNet
 from torch import nn
 
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import METHODS, create_method
+from holdfast.tta.methods.eta import redundancy_margin
 from tests.conftest import small_network
 from tests.methods.test_methods import created, facts, images, snapshot
-from tta.errors import InputError
-from tta.methods import METHODS, create_method
-from tta.methods.eta import redundancy_margin
 
 
 @pytest.mark.parametrize("normalization", ["batch", "blend", "median"])

@@ -10,18 +10,18 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.func import functional_call
 
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import create_method
+from holdfast.tta.methods.lame import adjusted_assignment, affinities
+from holdfast.tta.methods.rotta import Sample, remembered
+from holdfast.tta.networks import MODELS, create_network
+from holdfast.tta.normalization import TestTimeBatchNorm
+from holdfast.tta.objectives import entropy, marginal_entropy, soft_likelihood_ratio
+from holdfast.tta.selection import last_stage
+from holdfast.tta.sequential import interpolated
+from holdfast.tta.views import occluded, random_view, shuffled_patches, shuffled_pixels
 from tests.conftest import ROOT, small_network
 from tests.methods.test_methods import created, images
-from tta.errors import InputError
-from tta.methods import create_method
-from tta.methods.lame import adjusted_assignment, affinities
-from tta.methods.rotta import Sample, remembered
-from tta.networks import MODELS, create_network
-from tta.normalization import TestTimeBatchNorm
-from tta.objectives import entropy, marginal_entropy, soft_likelihood_ratio
-from tta.selection import last_stage
-from tta.sequential import interpolated
-from tta.views import occluded, random_view, shuffled_patches, shuffled_pixels
 
 
 def test_dot_by_hand() -> None:
@@ -370,7 +370,7 @@ def test_shuffles_move_pixels_and_lose_none() -> None:
 
 
 def test_the_last_stage_is_found_by_position() -> None:
-    from tta.networks import MODELS, create_network
+    from holdfast.tta.networks import MODELS, create_network
 
     def stage(kind: str) -> list[str]:
         network, _ = create_network(kind, MODELS[kind](), num_classes=2, channels=1, size=(32, 32))

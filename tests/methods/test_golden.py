@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from holdfast.tta.methods import METHODS, Method, create_method
 from tests.conftest import ROOT, golden, golden_network
-from tta.methods import METHODS, Method, create_method
 
 #: Files without hyperparameters of ours, by method and hyperparameters.
 PLAIN = {
@@ -91,7 +91,7 @@ def test_a_stream_equals_the_released_implementation(
     made = json.loads(str(expected["meta"]))
     if "views" in made:
         for module in ("cotta", "memo", "roid", "rotta", "petta"):
-            monkeypatch.setattr(f"tta.methods.{module}.random_view", VIEWS[made["views"]])
+            monkeypatch.setattr(f"holdfast.tta.methods.{module}.random_view", VIEWS[made["views"]])
     torch.manual_seed(made["seed"])
     network = golden_network(made["norm"])
     method = create_method(

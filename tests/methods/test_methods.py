@@ -10,13 +10,13 @@ import torch
 from monai.networks.nets import ResNet
 from torch import nn
 
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import METHODS, Method, UpdateConfig, create_method
+from holdfast.tta.methods.dsbr import DSBRConfig
+from holdfast.tta.methods.scaling import scaled
+from holdfast.tta.networks import MODELS, create_network
+from holdfast.tta.objectives import balanced_weights, entropy
 from tests.conftest import small_network
-from tta.errors import InputError
-from tta.methods import METHODS, Method, UpdateConfig, create_method
-from tta.methods.dsbr import DSBRConfig
-from tta.methods.scaling import scaled
-from tta.networks import MODELS, create_network
-from tta.objectives import balanced_weights, entropy
 
 LEARNING = [name for name, method in METHODS.items() if issubclass(method.Config, UpdateConfig)]
 #: Methods that take one gradient step a batch on every batch, on the norm layers.

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import METHODS, create_method
+from holdfast.tta.outputs import as_logits
 from tests.conftest import small_network
 from tests.methods.test_methods import OPEN, facts, images
-from tta.errors import InputError
-from tta.methods import METHODS, create_method
-from tta.outputs import as_logits
 
 
 def one_logit() -> nn.Sequential:

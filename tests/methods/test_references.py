@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from holdfast.tta.methods import create_method
 from tests.conftest import golden, golden_network
-from tta.methods import create_method
 
 C = 4
 SGD = {"optimizer": "sgd", "lr": 0.01, "momentum": 0.9}

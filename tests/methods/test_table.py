@@ -1,8 +1,8 @@
 """The page of methods is what the code says."""
 
+from holdfast.tta.methods import METHODS
+from holdfast.tta.methods.table import RELEASED, markdown
 from tests.conftest import ROOT
-from tta.methods import METHODS
-from tta.methods.table import RELEASED, markdown
 
 
 def test_the_page_is_up_to_date() -> None:

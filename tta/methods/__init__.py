@@ -4,34 +4,34 @@ from typing import Any
 
 from torch import nn
 
-from tta.config import closest
-from tta.errors import InputError
-from tta.methods.alpha_norm import AlphaNorm
-from tta.methods.base import Method, Prediction, Update
-from tta.methods.cmf import CMF
-from tta.methods.come import ComeEATA, ComeSAR, ComeTent
-from tta.methods.cotta import CoTTA
-from tta.methods.deyo import DeYO
-from tta.methods.dot import DOT
-from tta.methods.dsbr import DSBR
-from tta.methods.eata import EATA
-from tta.methods.eta import ETA
-from tta.methods.lame import LAME
-from tta.methods.memo import MEMO
-from tta.methods.norm import Norm
-from tta.methods.norm_ema import NormEMA
-from tta.methods.petta import PeTTA
-from tta.methods.poem import POEM
-from tta.methods.pseudo_label import PseudoLabel
-from tta.methods.rdumb import RDumb
-from tta.methods.roid import ROID
-from tta.methods.rotta import RoTTA
-from tta.methods.sar import SAR
-from tta.methods.settings import MethodConfig, UpdateConfig, check_words
-from tta.methods.shot_im import SHOTIM
-from tta.methods.source import Source
-from tta.methods.t3a import T3A
-from tta.methods.tent import Tent
+from holdfast.tta.config import closest
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods.alpha_norm import AlphaNorm
+from holdfast.tta.methods.base import Method, Prediction, Update
+from holdfast.tta.methods.cmf import CMF
+from holdfast.tta.methods.come import ComeEATA, ComeSAR, ComeTent
+from holdfast.tta.methods.cotta import CoTTA
+from holdfast.tta.methods.deyo import DeYO
+from holdfast.tta.methods.dot import DOT
+from holdfast.tta.methods.dsbr import DSBR
+from holdfast.tta.methods.eata import EATA
+from holdfast.tta.methods.eta import ETA
+from holdfast.tta.methods.lame import LAME
+from holdfast.tta.methods.memo import MEMO
+from holdfast.tta.methods.norm import Norm
+from holdfast.tta.methods.norm_ema import NormEMA
+from holdfast.tta.methods.petta import PeTTA
+from holdfast.tta.methods.poem import POEM
+from holdfast.tta.methods.pseudo_label import PseudoLabel
+from holdfast.tta.methods.rdumb import RDumb
+from holdfast.tta.methods.roid import ROID
+from holdfast.tta.methods.rotta import RoTTA
+from holdfast.tta.methods.sar import SAR
+from holdfast.tta.methods.settings import MethodConfig, UpdateConfig, check_words
+from holdfast.tta.methods.shot_im import SHOTIM
+from holdfast.tta.methods.source import Source
+from holdfast.tta.methods.t3a import T3A
+from holdfast.tta.methods.tent import Tent
 
 __all__ = [
     "METHODS",

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tta.methods.base import Method
-from tta.methods.settings import MethodConfig
-from tta.normalization import Statistics
-from tta.options import option, within
+from holdfast.tta.methods.base import Method
+from holdfast.tta.methods.settings import MethodConfig
+from holdfast.tta.normalization import Statistics
+from holdfast.tta.options import option, within
 
 
 @dataclass

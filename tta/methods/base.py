@@ -11,14 +11,19 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tta.distributed import any_of_all
-from tta.errors import InputError
-from tta.layout import as_channels_last, prefers_channels_last
-from tta.methods.settings import MethodConfig, UpdateConfig
-from tta.normalization import Statistics, choose_statistics, named_adjustable_layers, statistics
-from tta.objectives import entropy
-from tta.outputs import as_logits, check_width
-from tta.selection import find_head, last_stage, norm_affine
+from holdfast.tta.distributed import any_of_all
+from holdfast.tta.errors import InputError
+from holdfast.tta.layout import as_channels_last, prefers_channels_last
+from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.normalization import (
+    Statistics,
+    choose_statistics,
+    named_adjustable_layers,
+    statistics,
+)
+from holdfast.tta.objectives import entropy
+from holdfast.tta.outputs import as_logits, check_width
+from holdfast.tta.selection import find_head, last_stage, norm_affine
 
 #: After so many batches in a row without a sample to learn from, a person should know.
 _PATIENCE = 50

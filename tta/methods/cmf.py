@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tta.methods.roid import ROID
-from tta.methods.tensors import Tensors
+from holdfast.tta.methods.roid import ROID
+from holdfast.tta.methods.tensors import Tensors
 
 #: How fast the hidden weights forget, and the adapted weights follow; both as published.
 _ALPHA = _GAMMA = 0.99

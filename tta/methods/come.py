@@ -4,10 +4,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from tta.methods.eata import EATA
-from tta.methods.sar import SAR
-from tta.methods.tent import Tent
-from tta.objectives import opinion_entropy
+from holdfast.tta.methods.eata import EATA
+from holdfast.tta.methods.sar import SAR
+from holdfast.tta.methods.tent import Tent
+from holdfast.tta.objectives import opinion_entropy
 
 _PAPER = "Zhang et al., ICLR 2025"
 

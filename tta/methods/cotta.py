@@ -6,14 +6,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from tta.errors import InputError
-from tta.methods.base import Method, Prediction
-from tta.methods.settings import MethodConfig, UpdateConfig
-from tta.methods.tensors import Tensors
-from tta.objectives import cross_entropy, symmetric_cross_entropy
-from tta.options import option, within
-from tta.selection import parameters_outside
-from tta.views import random_view
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods.base import Method, Prediction
+from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.methods.tensors import Tensors
+from holdfast.tta.objectives import cross_entropy, symmetric_cross_entropy
+from holdfast.tta.options import option, within
+from holdfast.tta.selection import parameters_outside
+from holdfast.tta.views import random_view
 
 
 @dataclass

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from tta.errors import InputError
-from tta.methods.base import NormAffineMethod, Prediction
-from tta.methods.settings import MethodConfig, UpdateConfig
-from tta.options import option, within
-from tta.views import occluded, shuffled_patches, shuffled_pixels
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods.base import NormAffineMethod, Prediction
+from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.options import option, within
+from holdfast.tta.views import occluded, shuffled_patches, shuffled_pixels
 
 
 @dataclass

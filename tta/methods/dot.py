@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tta.methods.base import NormAffineMethod, Prediction
-from tta.methods.settings import MethodConfig, UpdateConfig
-from tta.options import option, within
+from holdfast.tta.methods.base import NormAffineMethod, Prediction
+from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.options import option, within
 
 
 @dataclass

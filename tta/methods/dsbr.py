@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tta.distributed import mean_of_all, total_of_all
-from tta.errors import InputError
-from tta.marginal import predicted_counts
-from tta.methods.base import NormAffineMethod, Prediction
-from tta.methods.settings import MethodConfig, UpdateConfig
-from tta.objectives import balanced_weights
-from tta.options import option, within
+from holdfast.tta.distributed import mean_of_all, total_of_all
+from holdfast.tta.errors import InputError
+from holdfast.tta.marginal import predicted_counts
+from holdfast.tta.methods.base import NormAffineMethod, Prediction
+from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.objectives import balanced_weights
+from holdfast.tta.options import option, within
 
 _PRIORS = ("uniform", "source", "estimated")
 #: The estimated prior asks the control so often, as the guard does by default; where both run they

@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tta.errors import InputError
-from tta.methods.base import Prediction
-from tta.methods.eta import ETA, ETAConfig
-from tta.methods.settings import MethodConfig
-from tta.methods.tensors import Tensors
-from tta.options import option, within
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods.base import Prediction
+from holdfast.tta.methods.eta import ETA, ETAConfig
+from holdfast.tta.methods.settings import MethodConfig
+from holdfast.tta.methods.tensors import Tensors
+from holdfast.tta.options import option, within
 
 
 @dataclass

@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tta.methods.base import NormAffineMethod, Prediction
-from tta.methods.settings import MethodConfig, UpdateConfig
-from tta.objectives import similarity
-from tta.options import option, within
+from holdfast.tta.methods.base import NormAffineMethod, Prediction
+from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.objectives import similarity
+from holdfast.tta.options import option, within
 
 #: A sample is redundant once its class has so many times the share that it would have if all were
 #: equal. See ``redundancy_margin``; the published margins are 1.27 (10 classes) and 1.58 (1000

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tta.errors import InputError
-from tta.methods.base import Method, Prediction, Update
-from tta.methods.settings import MethodConfig
-from tta.normalization import Statistics
-from tta.options import option
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods.base import Method, Prediction, Update
+from holdfast.tta.methods.settings import MethodConfig
+from holdfast.tta.normalization import Statistics
+from holdfast.tta.options import option
 
 
 @dataclass

@@ -6,13 +6,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from tta.errors import InputError
-from tta.methods.base import Method, Prediction, Update
-from tta.methods.settings import MethodConfig, UpdateConfig
-from tta.objectives import marginal_entropy
-from tta.options import option
-from tta.selection import parameters_outside
-from tta.views import random_view
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods.base import Method, Prediction, Update
+from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.objectives import marginal_entropy
+from holdfast.tta.options import option
+from holdfast.tta.selection import parameters_outside
+from holdfast.tta.views import random_view
 
 
 @dataclass

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tta.methods.base import Method
-from tta.methods.settings import MethodConfig
-from tta.options import option
+from holdfast.tta.methods.base import Method
+from holdfast.tta.methods.settings import MethodConfig
+from holdfast.tta.options import option
 
 
 @dataclass

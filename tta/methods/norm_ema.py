@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tta.methods.base import Method, Prediction, Update
-from tta.methods.settings import MethodConfig
-from tta.normalization import Statistics, statistics
-from tta.options import option, within
+from holdfast.tta.methods.base import Method, Prediction, Update
+from holdfast.tta.methods.settings import MethodConfig
+from holdfast.tta.normalization import Statistics, statistics
+from holdfast.tta.options import option, within
 
 
 @dataclass

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tta.divergence import departure, running_class_means
-from tta.methods.base import Prediction, Update
-from tta.methods.rotta import RoTTA, RoTTAConfig, Sample
-from tta.methods.settings import MethodConfig
-from tta.methods.tensors import Tensors
-from tta.objectives import cross_entropy, symmetric_cross_entropy
-from tta.options import option, within
-from tta.views import random_view
+from holdfast.tta.divergence import departure, running_class_means
+from holdfast.tta.methods.base import Prediction, Update
+from holdfast.tta.methods.rotta import RoTTA, RoTTAConfig, Sample
+from holdfast.tta.methods.settings import MethodConfig
+from holdfast.tta.methods.tensors import Tensors
+from holdfast.tta.objectives import cross_entropy, symmetric_cross_entropy
+from holdfast.tta.options import option, within
+from holdfast.tta.views import random_view
 
 
 @dataclass

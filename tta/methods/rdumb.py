@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tta.errors import InputError
-from tta.methods.base import Prediction, Update
-from tta.methods.eta import ETA, ETAConfig
-from tta.methods.settings import MethodConfig
-from tta.options import option
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods.base import Prediction, Update
+from holdfast.tta.methods.eta import ETA, ETAConfig
+from holdfast.tta.methods.settings import MethodConfig
+from holdfast.tta.options import option
 
 
 @dataclass

@@ -7,17 +7,17 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from tta.methods.base import NormAffineMethod, Prediction, Update
-from tta.methods.settings import MethodConfig, UpdateConfig
-from tta.objectives import (
+from holdfast.tta.methods.base import NormAffineMethod, Prediction, Update
+from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.objectives import (
     entropy,
     rescaled,
     similarity,
     soft_likelihood_ratio,
     symmetric_cross_entropy,
 )
-from tta.options import option, within
-from tta.views import random_view
+from holdfast.tta.options import option, within
+from holdfast.tta.views import random_view
 
 
 @dataclass

@@ -7,14 +7,14 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from tta.errors import InputError
-from tta.methods.base import NormAffineMethod, Prediction, Update
-from tta.methods.settings import MethodConfig, UpdateConfig
-from tta.methods.tensors import Tensors
-from tta.normalization import statistics
-from tta.objectives import cross_entropy, entropy
-from tta.options import option, within
-from tta.views import random_view
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods.base import NormAffineMethod, Prediction, Update
+from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.methods.tensors import Tensors
+from holdfast.tta.normalization import statistics
+from holdfast.tta.objectives import cross_entropy, entropy
+from holdfast.tta.options import option, within
+from holdfast.tta.views import random_view
 
 
 @dataclass

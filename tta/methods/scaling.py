@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
 
 _SMALL = 64  # images up to this side are small
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from tta.errors import InputError
-from tta.options import option, within
+from holdfast.tta.errors import InputError
+from holdfast.tta.options import option, within
 
 
 @dataclass

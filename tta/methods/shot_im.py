@@ -5,11 +5,11 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from tta.methods.base import Method, Prediction
-from tta.methods.settings import MethodConfig, UpdateConfig
-from tta.objectives import marginal_entropy
-from tta.options import option
-from tta.selection import parameters_outside
+from holdfast.tta.methods.base import Method, Prediction
+from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.objectives import marginal_entropy
+from holdfast.tta.options import option
+from holdfast.tta.selection import parameters_outside
 
 
 @dataclass

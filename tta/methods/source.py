@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from tta.methods.base import Method
-from tta.normalization import Statistics
+from holdfast.tta.methods.base import Method
+from holdfast.tta.normalization import Statistics
 
 
 class Source(Method):

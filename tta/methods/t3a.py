@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tta.errors import InputError
-from tta.methods.base import Method, Prediction, Update
-from tta.methods.settings import MethodConfig
-from tta.normalization import Statistics
-from tta.objectives import entropy
-from tta.options import option
-from tta.outputs import as_logits
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods.base import Method, Prediction, Update
+from holdfast.tta.methods.settings import MethodConfig
+from holdfast.tta.normalization import Statistics
+from holdfast.tta.objectives import entropy
+from holdfast.tta.options import option
+from holdfast.tta.outputs import as_logits
 
 
 @dataclass

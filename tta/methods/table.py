@@ -1,14 +1,14 @@
-"""The table of methods in docs/methods.md: python -m tta.methods.table > docs/methods.md"""
+"""The table of methods in docs/methods.md: python -m holdfast.tta.methods.table > docs/methods.md"""
 
 from typing import NamedTuple
 
-from tta.methods import METHODS, Method, UpdateConfig
+from holdfast.tta.methods import METHODS, Method, UpdateConfig
 
 _HEADER = """\
 # Methods
 
 Every method is a plain `nn.Module`: `create_method(NAME, model, num_classes=C, **hyperparameters)`, or `method=NAME` on the
-command line with the options of its YAML. This page is written by `python -m tta.methods.table > docs/methods.md`, and a test
+command line with the options of its YAML. This page is written by `python -m holdfast.tta.methods.table > docs/methods.md`, and a test
 holds it against the code.
 
 All that adapt weights share `optimizer`, `lr`, `momentum`, `steps`, `episodic`, `exclude` (layers), `normalization` (batch,

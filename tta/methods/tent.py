@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from tta.methods.base import NormAffineMethod, Prediction
+from holdfast.tta.methods.base import NormAffineMethod, Prediction
 
 
 class Tent(NormAffineMethod):

@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from lightning import Callback, Trainer
 from torch import Tensor
 
-from callbacks import CollapseGuard, GuardConfig
-from callbacks.guard import Reference
-from callbacks.labels import LabelBook
+from holdfast.callbacks import CollapseGuard, GuardConfig
+from holdfast.callbacks.guard import Reference
+from holdfast.callbacks.labels import LabelBook
+from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.candidates import Candidates
+from holdfast.tta.correction import class_conditional_moments
+from holdfast.tta.methods import Method, create_method
+from holdfast.tta.networks import MODELS, Network, create_network
 from tests.callbacks.guard.test_guard import Recorder
 from tests.conftest import ACCELERATOR
-from tta.adaptation import AdaptationModule
-from tta.candidates import Candidates
-from tta.correction import class_conditional_moments
-from tta.methods import Method, create_method
-from tta.networks import MODELS, Network, create_network
 
 CLASSES = ("north", "east", "south", "west")
 #: A scanner of little contrast, on whose images batch statistics do well and the source's fail.

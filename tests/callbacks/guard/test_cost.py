@@ -12,11 +12,11 @@ from lightning import Trainer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import adapt
-from callbacks import CollapseGuard
-from datamodules import StreamLoader, create_stream
+from holdfast.callbacks import CollapseGuard
+from holdfast.datamodules import StreamLoader, create_stream
+from holdfast.programs import adapt
+from holdfast.tta.checkpoint import SourceCheckpoint
 from tests.conftest import QUICK
-from tta.checkpoint import SourceCheckpoint
 
 BATCHES, SIZE = 100, 32
 

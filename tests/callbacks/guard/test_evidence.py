@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from callbacks.guard.evidence import (
+from holdfast.callbacks.guard.evidence import (
     Reference,
     Seen,
     divergence,

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from callbacks import GuardConfig
-from callbacks.guard.evidence import Reference
-from callbacks.guard.experts import Belief, Experts, Found, vote
-from callbacks.settings import Tuned
-from tta.methods import Prediction
+from holdfast.callbacks import GuardConfig
+from holdfast.callbacks.guard.evidence import Reference
+from holdfast.callbacks.guard.experts import Belief, Experts, Found, vote
+from holdfast.callbacks.settings import Tuned
+from holdfast.tta.methods import Prediction
 
 NAMES = ["source", "batch", "corrected"]
 SOURCE = Reference(3 * torch.eye(3), torch.full((3, 3), 0.25))

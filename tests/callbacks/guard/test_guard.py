@@ -14,13 +14,13 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from callbacks import CollapseGuard, GuardConfig
-from callbacks.guard import Tuned
+from holdfast.callbacks import CollapseGuard, GuardConfig
+from holdfast.callbacks.guard import Tuned
+from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import Prediction, create_method
+from holdfast.tta.metrics import balanced_accuracy
 from tests.conftest import ACCELERATOR
-from tta.adaptation import AdaptationModule
-from tta.errors import InputError
-from tta.methods import Prediction, create_method
-from tta.metrics import balanced_accuracy
 
 CLASSES = ("a", "b", "c")
 

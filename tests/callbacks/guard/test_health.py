@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from callbacks import GuardConfig
-from callbacks.guard.evidence import Reference
-from callbacks.guard.health import Health
-from callbacks.guard.signals import Values, named
-from tta.methods import Prediction
+from holdfast.callbacks import GuardConfig
+from holdfast.callbacks.guard.evidence import Reference
+from holdfast.callbacks.guard.health import Health
+from holdfast.callbacks.guard.signals import Values, named
+from holdfast.tta.methods import Prediction
 
 TUNED = GuardConfig().tuned
 CENTRES = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))

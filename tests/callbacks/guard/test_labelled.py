@@ -11,8 +11,8 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 
-from callbacks import CollapseGuard, GuardConfig
-from callbacks.labels import LabelBook
+from holdfast.callbacks import CollapseGuard, GuardConfig
+from holdfast.callbacks.labels import LabelBook
 from tests.callbacks.guard.easy import CLASSES, PALE, Batch, guarded, quadrants, right
 
 LATE, LEVEL, SIZE = 20, 0.05, 32

@@ -6,10 +6,10 @@ from typing import Any, get_args
 
 import pytest
 
-from callbacks.calibrated import levels_of
-from callbacks.corrections import CORRECTIONS, LADDER, rung_of
-from callbacks.guard import GuardConfig
-from callbacks.guard.modes import (
+from holdfast.callbacks.calibrated import levels_of
+from holdfast.callbacks.corrections import CORRECTIONS, LADDER, rung_of
+from holdfast.callbacks.guard import GuardConfig
+from holdfast.callbacks.guard.modes import (
     TRANSITIONS,
     Decision,
     Levels,
@@ -21,7 +21,7 @@ from callbacks.guard.modes import (
     moved,
     summed,
 )
-from callbacks.guard.signals import SIGNALS, Values
+from holdfast.callbacks.guard.signals import SIGNALS, Values
 
 PLAN = Plan(("slow", "restore", "reset", "freeze"), 100, rest=3)
 DECIDING = [signal.name for signal in SIGNALS if signal.limit is not None]

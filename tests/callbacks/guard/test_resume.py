@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 
-from callbacks import CollapseGuard
+from holdfast.callbacks import CollapseGuard
 from tests.callbacks.test_odd_streams import run
 
 HARM = ("method.lr=.3", "guard.limits.gain=.01", "data.target=scanner_b")

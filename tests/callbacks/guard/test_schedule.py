@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from callbacks import GuardConfig
-from callbacks.guard.schedule import Schedule
+from holdfast.callbacks import GuardConfig
+from holdfast.callbacks.guard.schedule import Schedule
 
 TUNED = GuardConfig().tuned
 

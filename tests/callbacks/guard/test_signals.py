@@ -8,10 +8,18 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from callbacks.guard.evidence import Reference, Seen, divergence
-from callbacks.guard.signals import BY_NAME, SIGNALS, Compared, Course, Values, measured, named
-from callbacks.records import TRACE_COLUMNS
-from tta.separation import ClassMoments
+from holdfast.callbacks.guard.evidence import Reference, Seen, divergence
+from holdfast.callbacks.guard.signals import (
+    BY_NAME,
+    SIGNALS,
+    Compared,
+    Course,
+    Values,
+    measured,
+    named,
+)
+from holdfast.callbacks.records import TRACE_COLUMNS
+from holdfast.tta.separation import ClassMoments
 
 SOURCE = Reference(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.ones(2, 2))
 

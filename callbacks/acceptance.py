@@ -24,6 +24,7 @@ from holdfast.tta.acceptance import GUARDED, UNGUARDED, Acceptance, accepted, ch
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.errors import InputError
 from holdfast.tta.folder import Program
+from holdfast.tta.saying import say
 from holdfast.tta.scores import check_groups, pooled
 
 PROGRAM = Program(
@@ -143,7 +144,7 @@ def acceptance(
     """
     said: dict[str, Tensor] = {}
     for name in (GUARDED, UNGUARDED):
-        print(f"{name}: the method adapts to the stream")
+        say(f"{name}: the method adapts to the stream")
         seed_everything(seed, verbose=False)
         module, guard = makers[name]()
         kept = Kept()

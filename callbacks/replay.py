@@ -27,6 +27,7 @@ from holdfast.tta.config import read_arguments, resolve
 from holdfast.tta.csvfile import csv_lines, read_rows
 from holdfast.tta.errors import InputError, said
 from holdfast.tta.options import option
+from holdfast.tta.saying import warn
 
 USAGE = (
     "usage: python -m holdfast.callbacks.replay TRACE_CSV_OR_RUN_FOLDER [config.yaml ...] "
@@ -242,10 +243,9 @@ def main(argv: Sequence[str]) -> int:
         rows = read_trace(path)
         if not path.with_name("config.yaml").is_file():
             missing = "; calibration needs source=…" if config.source is None else ""
-            print(
+            warn(
                 "no config.yaml lies beside the trace, so settings start from the "
-                f"defaults{missing}",
-                file=sys.stderr,
+                f"defaults{missing}"
             )
         calibration = (
             SourceCheckpoint.load(config.source).calibration if config.source is not None else None

@@ -9,6 +9,7 @@ from holdfast.datamodules.files import ImageFiles
 from holdfast.datamodules.images import UNLABELLED, ImageSet
 from holdfast.datamodules.reading import by
 from holdfast.tta.processes import is_first
+from holdfast.tta.saying import say
 
 #: Classes and domains that are named one by one.
 _LISTED = 12
@@ -17,9 +18,9 @@ _FEW = 30
 
 
 def tell(sets: Mapping[str, ImageSet]) -> None:
-    """Print what was understood; of several processes only the first speaks."""
+    """Say what was understood; of several processes only the first speaks."""
     if is_first():
-        print("\n".join(understood(sets)))
+        say("\n".join(understood(sets)))
 
 
 def understood(sets: Mapping[str, ImageSet]) -> list[str]:

@@ -3,6 +3,8 @@
 import sys
 from importlib import import_module
 
+import holdfast
+
 #: What may follow ``holdfast``: the module with its ``main``, and what it does.
 COMMANDS = {
     "train": ("holdfast.programs.train", "train a source model, or adopt weights"),
@@ -32,6 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else _MISUSED
+    if words[0] == "--version":
+        print(holdfast.__version__)
+        return 0
     if words[0] not in COMMANDS:
         print(f"holdfast: there is no command {words[0]!r}\n\n{usage()}", file=sys.stderr)
         return _MISUSED

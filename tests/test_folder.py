@@ -50,14 +50,15 @@ def test_overwriting_removes_own_files_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_name_gets_a_fresh_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", logger="holdfast")
     for expected in ("tent", "tent-2", "tent-3"):
         with claimed(PROGRAM, Config(), "tent") as folder:
             assert folder == Path("runs/prog") / expected
             (folder / "result.csv").write_text("new")
-    assert "so this run goes to tent-3" in capsys.readouterr().out
+    assert "so this run goes to tent-3" in caplog.text
     for ending in ("", "-2"):  # a long name has room for its number
         with claimed(PROGRAM, Config(), "x" * 300) as folder:
             assert folder.name == "x" * 200 + ending

@@ -23,6 +23,7 @@ from holdfast.tta.config import Groups, closest, describe, read_arguments, resol
 from holdfast.tta.errors import InputError, ProcessLost, WriteError
 from holdfast.tta.folder import is_disk_error, no_folder, write_error
 from holdfast.tta.processes import announce_start, end_with_first, is_first, together
+from holdfast.tta.saying import spoken
 
 T = TypeVar("T")
 
@@ -52,7 +53,8 @@ def run(
     quieten()
     end_with_first()
     try:
-        with _terminable(), nullcontext() if is_first() else redirect_stdout(io.StringIO()):
+        mute = nullcontext() if is_first() else redirect_stdout(io.StringIO())
+        with _terminable(), mute, spoken():
             work()
     except (InputError, ProcessLost, WriteError, OSError) as error:
         return _failed(error)

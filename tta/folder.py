@@ -15,6 +15,7 @@ from typing import Any
 from holdfast.tta.config import save
 from holdfast.tta.errors import InputError, WriteError
 from holdfast.tta.processes import is_first
+from holdfast.tta.saying import say
 
 #: Held by the process that writes to a folder, and removed when it is done.
 _LOCK = ".lock"
@@ -234,7 +235,7 @@ def _claim(program: Program, config: Any, default: str) -> tuple[Path, int | Non
         except _Occupied as occupied:
             number += 1
             name = f"{default}-{number}"
-            print(f"{occupied.reason}, so this run goes to {name}")
+            say(f"{occupied.reason}, so this run goes to {name}")
 
 
 def _named(program: Program, config: Any) -> Path | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from holdfast.callbacks.base import Guard, prediction_of
 from holdfast.callbacks.calibrated import belief_of, levels_of
-from holdfast.callbacks.corrections import CORRECTIONS, Guardable
+from holdfast.callbacks.corrections import CORRECTIONS
 from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.experts import Choosable, Experts
 from holdfast.callbacks.guard.health import Health
@@ -24,6 +24,7 @@ from holdfast.callbacks.labelled import LabelledChoice
 from holdfast.callbacks.labels import LabelBook
 from holdfast.callbacks.serving import CONTROL, Said, serve
 from holdfast.callbacks.settings import GuardConfig
+from holdfast.tta.batches import described
 from holdfast.tta.distributed import any_of_all, skipped_by_all, total_of_all
 from holdfast.tta.errors import InputError
 from holdfast.tta.marginal import chance_drift, marginal_drift, predicted_counts
@@ -101,13 +102,23 @@ class CollapseGuard(Guard):
         self.memory, self.schedule, self.state = Memory(), Schedule(), "OK"
         self._marginal: Tensor | None = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    @property
+    def needs(self) -> Sequence[str]:
+        """What is asked of every module; one that offers candidates must let them be used."""
+        return ("control", "reset", "pause")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module that cannot be guarded, before any image is seen."""
-        if not isinstance(pl_module, Guardable):
+        super().setup(trainer, pl_module, stage)
+        halves = [callable(getattr(pl_module, half, None)) for half in ("candidates", "use")]
+        if any(halves) and not all(halves):
             raise InputError(
-                "CollapseGuard needs control(batch), reset() and pause(paused) of "
-                f"{type(pl_module).__name__}: define them, or use AdaptationModule"
+                f"{self.name} chooses statistics by candidates() and use(), and "
+                f"{type(pl_module).__name__} has one of them: define both, or neither"
             )
+
+    def on_stream_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Let the module wait where the guard waits, and bring what is known to its device."""
         pl_module.pause(self.memory.mode != "adapting")  # taken up in the middle
         # What a checkpoint gave is on the CPU.
         self.load_state_dict(move_data_to_device(self.state_dict(), pl_module.device))
@@ -115,7 +126,7 @@ class CollapseGuard(Guard):
             source = Reference(*(value.to(pl_module.device) for value in self.experts.source))
             self.experts.source = self.health.source = source
 
-    def on_train_batch_end(
+    def on_served(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look if due, judge, correct, and say what serves the batch."""
@@ -144,12 +155,13 @@ class CollapseGuard(Guard):
         )
         happened = self.memory.mode != before.mode or decision.correction is not None
         self._plan(saw, stirred=happened or heeded)
-        self.batch += 1
+        self.batch, self.images = self.batch + 1, self.images + len(adapted.logits)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next verdict depends on, and nothing of the settings."""
         return {
             "batch": self.batch,
+            "images": self.images,
             "alarmed": list(self.alarmed),
             "resets": list(self.resets),
             "state": self.state,
@@ -164,6 +176,7 @@ class CollapseGuard(Guard):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         self.batch, self.state = state_dict["batch"], state_dict["state"]
+        self.images = state_dict["images"]
         self.alarmed, self.resets = list(state_dict["alarmed"]), list(state_dict["resets"])
         memory = state_dict["memory"]
         self.memory = Memory(**{**memory, "alarms": tuple(memory["alarms"])})
@@ -176,7 +189,7 @@ class CollapseGuard(Guard):
 
     def _adapted(self, outputs: Any) -> Prediction:
         """What the adapted model says of the batch."""
-        adapted = prediction_of(self, outputs)
+        adapted = prediction_of(self, outputs, self.step)
         names, columns = len(self.class_names), adapted.logits.shape[1]
         if names != columns:
             raise InputError(
@@ -306,8 +319,9 @@ class CollapseGuard(Guard):
         """Take in what labels there are; whether they change who is trusted."""
         if self.labelled is None:
             return False
+        ids = described(batch, len(adapted.logits), self.images).ids
         told = self.labelled.take(
-            *(batch["id"], outputs["logits"], adapted.logits, said.known), learning=learning
+            *(ids, outputs["logits"], adapted.logits, said.known), learning=learning
         )
         outputs["events"] += [self.event("labels", *event) for event in told]
         return any(reason != "warning" for reason, _ in told)
@@ -349,6 +363,7 @@ class CollapseGuard(Guard):
     def _skipped(self, reason: str, outputs: Mapping[str, Any], batch: Any) -> dict[str, Any]:
         """What tells that a batch taught nothing, and which images are to blame."""
         event = self.event("skipped", reason, f"No update: {reason.replace('_', ' ')}.")
-        if outputs.get("broken") is not None and isinstance(batch, Mapping):
-            event["ids"] = [batch["id"][index] for index in outputs["broken"].tolist()]
+        if outputs.get("broken") is not None:
+            ids = described(batch, len(outputs["logits"]), self.images).ids
+            event["ids"] = [ids[index] for index in outputs["broken"].tolist()]
         return event

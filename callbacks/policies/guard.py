@@ -1,5 +1,6 @@
 """The callback that runs a published guard where ours would run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +9,6 @@ from lightning import LightningModule, Trainer
 from holdfast.callbacks.base import Guard, prediction_of
 from holdfast.callbacks.policies.base import Action, Policy, Ruling
 from holdfast.tta.distributed import rows_of_all
-from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Prediction
 
 _SAYS = {
@@ -37,23 +37,21 @@ class PolicyGuard(Guard):
         self.policy = policy
         self.state = "OK"
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a module that lacks what the policy does, before any image is seen."""
-        missing = [
-            name for name in self.policy.needs if not callable(getattr(pl_module, name, None))
-        ]
-        if missing:
-            raise InputError(
-                f"{type(self.policy).__name__} needs "
-                f"{' and '.join(f'{name}()' for name in missing)} of "
-                f"{type(pl_module).__name__}: define them, or use AdaptationModule"
-            )
+    @property
+    def name(self) -> str:
+        """The policy's."""
+        return type(self.policy).__name__
 
-    def on_train_batch_end(
+    @property
+    def needs(self) -> Sequence[str]:
+        """What the policy does."""
+        return self.policy.needs
+
+    def on_served(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Judge, and correct."""
-        ruling = self._judge(pl_module, prediction_of(self, outputs), batch)
+        ruling = self._judge(pl_module, prediction_of(self, outputs, self.step), batch)
         verdict, action, events = ruling.verdict, ruling.action, []
         if verdict.state != self.state:
             events.append(
@@ -76,12 +74,13 @@ class PolicyGuard(Guard):
         outputs["statistics"] = dict(ruling.evidence)
         outputs["events"] = events
         outputs.setdefault("served_by", "adapted")
-        self.batch += 1
+        self.batch, self.images = self.batch + 1, self.images + len(outputs["logits"])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next ruling depends on, and nothing of the settings."""
         return {
             "batch": self.batch,
+            "images": self.images,
             "alarmed": list(self.alarmed),
             "resets": list(self.resets),
             "state": self.state,
@@ -91,6 +90,7 @@ class PolicyGuard(Guard):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         self.batch, self.state = state_dict["batch"], state_dict["state"]
+        self.images = state_dict["images"]
         self.alarmed, self.resets = list(state_dict["alarmed"]), list(state_dict["resets"])
         self.policy.load_state_dict(state_dict["policy"])
 
@@ -100,7 +100,9 @@ class PolicyGuard(Guard):
         """
         adapted = _of_all(adapted)
         rows = torch.isfinite(adapted.logits).all(1) & torch.isfinite(adapted.features).all(1)
-        control = _of_all(module.control(batch)) if "control" in self.policy.needs else None
+        control = None
+        if "control" in self.policy.needs:
+            control = _of_all(prediction_of(self, module.control(batch), "control"))
         if self.policy.watches and not rows.any():
             return Ruling()
         return self.policy.judge(_rows(adapted, rows), control and _rows(control, rows))

@@ -360,10 +360,12 @@ def test_a_stream_goes_on_exactly() -> None:
 
 
 def test_a_module_that_lacks_a_function_is_told_which() -> None:
+    guard = PolicyGuard(policy("concentration"))
+    trainer = Trainer(logger=False, enable_checkpointing=False, callbacks=[guard])
     with pytest.raises(
         InputError, match=r"Concentration needs restore_last\(\) and control\(\) of LightningModule"
     ):
-        PolicyGuard(policy("concentration")).on_fit_start(None, LightningModule())  # type: ignore[arg-type]
+        guard.setup(trainer, LightningModule(), "test")
 
 
 def test_guards_are_made_by_name(source: Any) -> None:

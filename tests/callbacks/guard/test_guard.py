@@ -20,6 +20,7 @@ from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Prediction, create_method
 from holdfast.tta.metrics import balanced_accuracy
+from holdfast.tta.stages import STEPS
 from tests.conftest import ACCELERATOR
 
 CLASSES = ("a", "b", "c")
@@ -180,7 +181,7 @@ def test_a_run_taken_up_in_the_middle_of_a_rest_goes_on_resting() -> None:
     later = CollapseGuard(CLASSES)
     later.load_state_dict(guard.state_dict())
     module.pause(False)
-    later.on_fit_start(None, module)  # type: ignore[arg-type]
+    later.on_stream_start(None, module)  # type: ignore[arg-type]
     assert module.paused
 
 
@@ -373,7 +374,7 @@ def test_what_a_checkpoint_gave_follows_the_module_to_its_device() -> None:
     taken_up = CollapseGuard(CLASSES, guard.config)
     taken_up.load_state_dict(guard.state_dict())
     module, _, _ = run([], lr=1e-3)
-    taken_up.on_fit_start(None, module.to("meta"))  # type: ignore[arg-type]
+    taken_up.on_stream_start(None, module.to("meta"))  # type: ignore[arg-type]
     found: list[Tensor] = []
     apply_to_collection(taken_up.state_dict(), Tensor, found.append)
     assert len(found) > 9
@@ -434,8 +435,24 @@ def test_a_module_of_the_users_own() -> None:
 
 
 def test_a_module_that_cannot_be_guarded_is_told_what_it_lacks() -> None:
-    with pytest.raises(InputError, match=r"control\(batch\), reset\(\) and pause"):
-        CollapseGuard(CLASSES).on_fit_start(None, LightningModule())  # type: ignore[arg-type]
+    class Half(LightningModule):
+        def control(self, batch: Any) -> None: ...
+        def reset(self) -> None: ...
+
+    class Choosing(Half):
+        def pause(self, paused: bool = True) -> None: ...
+        def candidates(self, batch: Any) -> None: ...
+
+    for module, told in (
+        (LightningModule(), r"CollapseGuard needs control\(\) and reset\(\) and pause\(\) of "),
+        (Half(), r"CollapseGuard needs pause\(\) of Half: define them, or use AdaptationModule"),
+        (Choosing(), r"candidates\(\) and use\(\), and Choosing has one of them"),
+    ):
+        for stage in STEPS:
+            guard = CollapseGuard(CLASSES)
+            trainer = Trainer(logger=False, enable_checkpointing=False, callbacks=[guard])
+            with pytest.raises(InputError, match=told):
+                guard.setup(trainer, module, stage)
 
 
 def test_names_and_shapes_that_do_not_fit_are_told() -> None:

@@ -197,7 +197,7 @@ class Again(Callback):
             self.taken_up = self.fresh()
             self.taken_up.load_state_dict(callbacks[place].state_dict())
             callbacks[place] = self.taken_up
-            self.taken_up.on_fit_start(trainer, module)
+            self.taken_up.on_stream_start(trainer, module)
 
 
 @pytest.mark.parametrize("after", [18, 22, 30], ids=["before labels", "with some", "changed"])

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from holdfast.adapting.config import configure
 from holdfast.benchmarks.grid import Setting
 from holdfast.benchmarks.kept import kept
 from holdfast.benchmarks.orders import load_checkpoint, load_stream
 from holdfast.benchmarks.passes import Outcome, loss_before, run, running_loss
 from holdfast.benchmarks.summary import OURS
 from holdfast.benchmarks.tables import NORMALIZATIONS, Row
-from holdfast.programs.adapt import configure
 from holdfast.tta.methods import METHODS
 from holdfast.tta.methods.scaling import scaled
 from holdfast.tta.methods.settings import UpdateConfig

@@ -3,7 +3,6 @@
 python -m holdfast.benchmarks.comparison [root=DIR] [sources=DIR] [seeds=[0,1,2]] [methods=[tent]]
 """
 
-import contextlib
 import csv
 import io
 import multiprocessing
@@ -21,9 +20,9 @@ import torch
 from lightning import seed_everything
 from tqdm import tqdm
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import configure
 from holdfast.benchmarks.sources import data_words, source_model
-from holdfast.datamodules import StreamLoader, create_stream
-from holdfast.programs.adapt import configure, create, target_images
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import closest
@@ -188,15 +187,7 @@ def run_job(config: ComparisonConfig, job: Job) -> int:
 
 def stream_batches(words: Sequence[str]) -> list[dict[str, Any]]:
     """All batches of a stream that adapt.py would serve for these words."""
-    config = configure(words)
-    images = target_images(config, SourceCheckpoint.load(config.source or ""))
-    return list(
-        StreamLoader(
-            images,
-            create_stream(config.stream.options, images, config.seed),
-            config.stream.options.batch_size,
-        )
-    )
+    return list(Assembly.of(configure(words)).loader)
 
 
 def measured(words: Sequence[str], batches: Sequence[dict[str, Any]]) -> tuple[int, float, float]:
@@ -220,8 +211,7 @@ def measured(words: Sequence[str], batches: Sequence[dict[str, Any]]) -> tuple[i
     config = configure([*words, *fixed])
     seed_everything(config.seed, workers=True, verbose=False)
     checkpoint = SourceCheckpoint.load(config.source or "")
-    with contextlib.redirect_stdout(io.StringIO()):  # what ``auto`` chose is the same in every run
-        method, _ = create(config, checkpoint)
+    method = Assembly.of(config, checkpoint).method()
     start = perf_counter()
     predictions = torch.cat([method(batch["image"]).argmax(1) for batch in batches])
     seconds = perf_counter() - start

@@ -5,10 +5,11 @@ calm stream.
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import configure
 from holdfast.benchmarks.passes import Batches, run
 from holdfast.benchmarks.summary import OURS
 from holdfast.datamodules import StreamLoader, create_stream
-from holdfast.programs.adapt import configure, target_images
 from holdfast.tta.checkpoint import SourceCheckpoint
 
 #: Length of the stream, 100 batches of 64. A guard looks mostly at the start: a longer stream costs
@@ -41,7 +42,7 @@ def guard_costs(
     checkpoint = SourceCheckpoint.load(source)
     words = [f"source={source}", *data, "method=tent", "method.optimizer=adam", "method.lr=1e-3"]
     config = configure(words)
-    images = target_images(config, checkpoint)
+    images = Assembly.of(config, checkpoint).images
     config.stream.options.passes = -(-_IMAGES // len(images))
     items = create_stream(config.stream.options, images, seed=0).part(slice(_IMAGES))
     batches = Batches(StreamLoader(images, items, config.stream.options.batch_size))

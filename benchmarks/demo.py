@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import configure
+from holdfast.adapting.run import adapt
 from holdfast.benchmarks.demo_report import curves, write_report
 from holdfast.benchmarks.runs import Run
 from holdfast.callbacks import GuardConfig
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.datamodules import load_images
-from holdfast.programs.adapt import adapt, configure
-from holdfast.programs.train import GROUPS as TRAIN_GROUPS
-from holdfast.programs.train import TrainConfig, train
+from holdfast.training.config import GROUPS as TRAIN_GROUPS
+from holdfast.training.config import TrainConfig
+from holdfast.training.run import train
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.options import option
@@ -88,7 +91,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
                 "overwrite=true",
             ]
         )
-        adapt(adaptation)
+        adapt(Assembly.of(adaptation))
         if not labels:
             target = load_images("phantom", adaptation.data.options, "target")
             labels = dict(zip(target.ids.tolist(), target.labels.tolist(), strict=True))

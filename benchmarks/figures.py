@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import configure
+from holdfast.adapting.run import adapt
 from holdfast.benchmarks.sources import data_words, source_model
-from holdfast.programs.adapt import adapt, configure
 from holdfast.tta import entry
 from holdfast.tta.config import closest
 from holdfast.tta.csvfile import read_rows
@@ -154,9 +156,8 @@ def figures(config: FiguresConfig) -> None:
                     last = output / f"{cell.set}-last"
                     words = [*quiet, *data, f"seed={seed}", f"source={source}", f"output={last}"]
                     words += ["overwrite=true"]
-                    metrics = adapt(
-                        configure([*words, *cell.stream.split(), *words_of_run.split()])
-                    )
+                    words += [*cell.stream.split(), *words_of_run.split()]
+                    _, metrics = adapt(Assembly.of(configure(words)))
                     share = _largest_share(last / "predictions.csv")
                     columns.append(
                         (

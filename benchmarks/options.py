@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
+from holdfast.adapting.config import GROUPS
 from holdfast.benchmarks.orders import ORDERS
 from holdfast.benchmarks.sources import FILES, network_words
 from holdfast.datamodules.shifts import CORRUPTIONS
 from holdfast.datamodules.streams import STREAMS
-from holdfast.programs.adapt import GROUPS
 from holdfast.tta import entry
 from holdfast.tta.config import closest, to_dict
 from holdfast.tta.errors import InputError

@@ -5,10 +5,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import configure
 from holdfast.benchmarks.grid import Setting
 from holdfast.benchmarks.passes import Batches
 from holdfast.datamodules import ImageSet, StreamLoader, create_shift, create_stream, load_images
-from holdfast.programs.adapt import configure, target_images
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError
 
@@ -103,7 +104,8 @@ def load_checkpoint(source: str) -> SourceCheckpoint:
 @lru_cache(maxsize=4)
 def _images(source: str, data: tuple[str, ...]) -> ImageSet:
     """The target's images, unshifted."""
-    return target_images(configure([f"source={source}", *data]), load_checkpoint(source))
+    config = configure([f"source={source}", *data])
+    return Assembly.of(config, load_checkpoint(source)).images
 
 
 @lru_cache

@@ -9,8 +9,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import AdaptConfig
 from holdfast.datamodules import StreamLoader
-from holdfast.programs.adapt import AdaptConfig, create_module
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 
@@ -112,7 +113,7 @@ def run(batches: Batches, config: AdaptConfig, checkpoint: SourceCheckpoint) -> 
         checkpoint: the source.
     """
     seed_everything(config.seed, verbose=False)
-    module, guard, _ = create_module(config, checkpoint)
+    module, guard = Assembly.of(config, checkpoint).guarded()
     mark = _Mark()
     recorder = Recorder(mark)
     quiet = {

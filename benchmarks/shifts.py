@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from holdfast.datamodules import DATA, ImageSet, Shift, Stream, StreamLoader, load_images
 from holdfast.datamodules.shifts import CORRUPTIONS, members
-from holdfast.programs.train import GROUPS as TRAIN_GROUPS
-from holdfast.programs.train import TrainConfig, train
+from holdfast.training.config import GROUPS as TRAIN_GROUPS
+from holdfast.training.config import TrainConfig
+from holdfast.training.run import train
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import read_arguments, resolve

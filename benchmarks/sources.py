@@ -5,7 +5,8 @@ trained once.
 from collections.abc import Sequence
 from pathlib import Path
 
-from holdfast.programs.train import GROUPS, TrainConfig, train
+from holdfast.training.config import GROUPS, TrainConfig
+from holdfast.training.run import train
 from holdfast.tta import entry
 from holdfast.tta.errors import InputError
 

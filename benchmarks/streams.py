@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from holdfast.adapting.config import GROUPS, AdaptConfig
 from holdfast.datamodules import STREAMS, ImageSet, Stream, create_shift, create_stream, load_images
-from holdfast.programs.adapt import GROUPS, AdaptConfig
 from holdfast.tta import entry
 from holdfast.tta.config import read_arguments, resolve
 from holdfast.tta.options import option

@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from holdfast.benchmarks import tables
 from holdfast.benchmarks.spreading import T, Work, spread
-from holdfast.programs.train import GROUPS as TRAIN_GROUPS
-from holdfast.programs.train import TrainConfig, train
+from holdfast.training.config import GROUPS as TRAIN_GROUPS
+from holdfast.training.config import TrainConfig
+from holdfast.training.run import train
 from holdfast.tta import entry
 
 _QUIET = ("wandb.mode=disabled", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu")

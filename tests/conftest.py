@@ -40,7 +40,8 @@ TINY_TRAINING = [*TINY, "calibrate=off"]
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: Any) -> Path:
     """Folder of a source model trained briefly on the phantom."""
-    from holdfast.programs.train import GROUPS, TrainConfig, train
+    from holdfast.training.config import GROUPS, TrainConfig
+    from holdfast.training.run import train
     from holdfast.tta import entry
 
     folder = tmp_path_factory.mktemp("source")

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import configure
 from holdfast.programs import adapt, train
 from holdfast.tta.acceptance import (
     EXIT,
@@ -152,8 +154,8 @@ def words(source: Path, folder: Path, *more: str) -> list[str]:
 
 def labels_file(path: Path, source: Path, count: int) -> Path:
     """A file with labels of some images of the target."""
-    config = adapt.configure([f"source={source}"])
-    images = adapt.target_images(config, adapt.SourceCheckpoint.load(source))
+    config = configure([f"source={source}"])
+    images = Assembly.of(config).images
     picked = np.random.default_rng(0).permutation(len(images))[:count]
     rows = [f"{images.ids[row]},{images.class_names[images.labels[row]]}" for row in picked]
     path.write_text("\n".join(["id,label", *rows]))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import configure
 from holdfast.programs import adapt
 from tests.conftest import QUICK
 from tests.test_programs import Capture, refusal, rows, run_adapt
@@ -80,4 +82,4 @@ def test_bad_streams_and_shifts_get_one_sentence(
 
 def test_the_runs_name_tells_its_shifts(source: Path) -> None:
     words = [f"source={source}", *QUICK, "shift=[blur,noise]", "shift.severity=2"]
-    assert adapt._run_name(adapt.configure(words)).endswith("-iid-blur2+noise2-seed0")
+    assert Assembly.of(configure(words)).name.endswith("-iid-blur2+noise2-seed0")

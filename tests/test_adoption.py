@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from monai.networks.nets import DenseNet121, ResNet
 from torch import Tensor, nn
 
-from holdfast.programs import train
+from holdfast.training.config import configure
+from holdfast.training.prepare import source_data
+from holdfast.training.run import train as train_
 from holdfast.tta.adoption import fitting_order, judged, output_names, output_order
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError
@@ -34,8 +36,8 @@ def said(source: Path, file: Path, *words: str) -> list[str]:
     """What is said of a file's weights, adopted with these words, on the phantom's validation
     images.
     """
-    config = train.configure([*QUICK, *TINY, f"weights={file}", *words])
-    data = train._source_data(config)
+    config = configure([*QUICK, *TINY, f"weights={file}", *words])
+    data = source_data(config)
     images = data.images["train"]
     network, description = create_network(
         config.model.kind,
@@ -131,7 +133,7 @@ def able(tmp_path_factory: pytest.TempPathFactory) -> Path:
     one class best, and then no order is better.
     """
     words = [*QUICK, *TINY_TRAINING, "epochs=12", f"output={tmp_path_factory.mktemp('able')}"]
-    return train.train(train.configure(words))
+    return train_(configure(words))
 
 
 def test_another_order_of_the_outputs_is_reported_and_can_be_given(

@@ -28,6 +28,7 @@ from holdfast.datamodules import load_images
 from holdfast.datamodules.bootstrap import FAMILIES, ORDERS, bootstrapped
 from holdfast.datamodules.phantom import PhantomConfig
 from holdfast.programs import train
+from holdfast.training.config import configure
 from holdfast.tta.calibration import STREAM_BATCHES, WATCH_CHANCE, fit_tail, tail_value
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError
@@ -345,8 +346,8 @@ def test_a_streams_draw_depends_on_its_number_and_the_seed_alone() -> None:
 
 def test_a_quick_calibration_has_every_order_under_every_method_in_fewer_images() -> None:
     words = ["data=phantom", "calibrate=quick"]
-    quick = train.configure(words).calibrate.options
-    whole = train.configure([*words[:1], "calibrate=on"]).calibrate.options
+    quick = configure(words).calibrate.options
+    whole = configure([*words[:1], "calibrate=on"]).calibrate.options
     assert isinstance(quick, QuickCalibrationConfig)
     assert type(whole) is CalibrationConfig
     for config in (quick, whole):
@@ -397,7 +398,7 @@ def test_a_training_that_is_stopped_while_it_calibrates_is_gone_on_with(
     def stop(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "calibrate", stop)
+    monkeypatch.setattr("holdfast.training.describe.calibrate", stop)
     small = ["calibrate.streams=6", "calibrate.batches=4", "calibrate.batch_size=32"]
     assert train.main([*QUICK, *TINY, *small, "epochs=1", f"output={tmp_path}"]) == 130
     assert not (tmp_path / "source.ckpt").exists(), "a source.ckpt that is there is whole"

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import configure
 from holdfast.datamodules.source import SourceData, _Dealt
 from holdfast.programs import adapt, train
 from holdfast.tta import entry
@@ -97,7 +99,7 @@ def scored(
 ) -> None:
     """The metrics are those of all predictions in the file."""
     words = [f"source={out.parent / 'source'}", *QUICK, "data.target_images=250"]
-    target = adapt.target_images(adapt.configure(words), checkpoint)
+    target = Assembly.of(configure(words), checkpoint).images
     label = dict(zip(target.ids.tolist(), target.labels.tolist(), strict=True))
     names = checkpoint.class_names
     said = torch.tensor([names.index(row["prediction"]) for row in predictions])

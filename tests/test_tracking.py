@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import configure
+from holdfast.adapting.outputs import log_inputs
 from holdfast.callbacks.alerts import AlertConfig, Alerts
 from holdfast.programs import adapt, benchmark, train
 from holdfast.tta import tracking
@@ -149,11 +152,11 @@ def test_a_start_is_an_input_and_a_failed_run_is_marked(
     assert adapt.main([*words, f"output={tmp_path / 'first'}"]) == 0
     checkpoint = SourceCheckpoint.load(source)
     loggers = create_loggers(WandbConfig(), tmp_path, name="run", job_type="adapt", settings={})
-    config = adapt.configure([*words, f"start={tmp_path / 'first' / 'adapted.ckpt'}"])
+    config = configure([*words, f"start={tmp_path / 'first' / 'adapted.ckpt'}"])
 
     def fail() -> None:
         try:
-            adapt._log_inputs(loggers, config, checkpoint)
+            log_inputs(loggers, Assembly.of(config, checkpoint))
             send(
                 Alerts(AlertConfig(url="env:WARD_HOOK"), "run")
             )  # nobody listens there: the log says so

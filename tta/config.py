@@ -54,16 +54,67 @@ def read_arguments(
     """
     files = [word for word in argv if _names_file(word)]
     words = [word for word in argv if word not in files]
-    layers = [dict(base or {}), *(_read_file(word) for word in files)]
-    # Choices come before the options of their groups, in whichever order they were typed.
-    parsed = [_read_word(word) for word in words]
-    layers += sorted(
-        parsed, key=lambda layer: any(_sets_option(layer.get(group)) for group in groups)
+    given = [_read_word(word) for word in words]
+    return _layered(base, [*map(_read_file, files)], given, groups)
+
+
+def read_values(
+    given: Mapping[str, Any], groups: Groups, base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The same of Python values.
+
+    Args:
+        given: options by name. Those of a group stand after a dot, ``{"method.lr": 1e-3}``, or in a
+            dictionary with the choice as its ``kind``; a validated ``Choice`` and a configuration
+            dataclass of one of the group's kinds are taken as well.
+        groups: choices of each group.
+        base: values that everything else overrides.
+
+    >>> read_values({"model": "vit", "model.depth": 2}, {"model": {"vit": dict}})["model"]["depth"]
+    2
+    """
+    layers = []
+    for name, value in given.items():
+        group, _, rest = name.partition(".")
+        if value is None and group in groups and not rest:
+            continue  # left open
+        value = _plain(value, groups.get(group, {}))
+        for part in reversed(rest.split(".") if rest else []):
+            value = {part: value}
+        layers.append({group: value})
+    return _layered(base, [], layers, groups)
+
+
+def _plain(value: Any, kinds: Mapping[str, type]) -> Any:
+    """A Python value as YAML would have given it."""
+    if isinstance(value, Choice):
+        return {"kind": value.kind, **dataclasses.asdict(value.options)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [name for name, kind in kinds.items() if kind is type(value)]
+        return {**({"kind": names[0]} if names else {}), **dataclasses.asdict(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, {}) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, {}) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _layered(
+    base: Mapping[str, Any] | None,
+    files: Sequence[dict[str, Any]],
+    given: Sequence[dict[str, Any]],
+    groups: Groups,
+) -> dict[str, Any]:
+    """All values, later ones over earlier ones; what is given comes last."""
+    # Choices come before the options of their groups, in whichever order they were given.
+    chosen = sorted(
+        given, key=lambda layer: any(_sets_option(layer.get(group)) for group in groups)
     )
-    for layer in layers[1:]:
+    layers = [*files, *chosen]
+    for layer in layers:
         _refuse_secrets(layer)
     result: dict[str, Any] = {}
-    for layer in layers:
+    for layer in [dict(base or {}), *layers]:
         for key, value in _without_none(layer).items():
             if key in groups:
                 result[key] = _merge_group(result.get(key), value, key, groups[key])

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from holdfast.adapting.config import configure
 from holdfast.benchmarks.cell import Report, Task, sentence
 from holdfast.benchmarks.orders import load_checkpoint, load_stream
 from holdfast.benchmarks.paper.plan import KEYS, Stream, row_of
 from holdfast.benchmarks.passes import run
 from holdfast.benchmarks.tables import Row
-from holdfast.programs.adapt import configure
 from holdfast.tta.marginal import marginal_drift, predicted_counts, prediction_bias
 from holdfast.tta.metrics import stream_metrics
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from holdfast.adapting.config import configure
 from holdfast.callbacks.alerts import AlertConfig, Alerts, alarm_of, post
 from holdfast.callbacks.replay import ReplayConfig
 from holdfast.programs import adapt
@@ -250,12 +251,12 @@ def test_options_of_alerts_merge_and_are_described(source: Path) -> None:
         "guard.alert.command=[echo, hi]",
         "guard.alert.url=env:HOOK",
     ]
-    alert = adapt.configure(words).guard.options.alert
+    alert = configure(words).guard.options.alert
     assert alert == AlertConfig(command=["echo", "hi"], url="env:HOOK", timeout=3)
     with pytest.raises(InputError, match="timeout=99"):
-        adapt.configure([f"source={source}", "guard.alert.timeout=99"])
+        configure([f"source={source}", "guard.alert.timeout=99"])
     with pytest.raises(InputError, match=r"unknown option .*timeot"):
-        adapt.configure([f"source={source}", "guard.alert.timeot=9"])
+        configure([f"source={source}", "guard.alert.timeot=9"])
     assert "guard.alert.url=null" in describe(adapt.AdaptConfig, adapt.GROUPS, "")
     assert entry.configured(ReplayConfig, {}, ["guard.alert.timeout=3"]).guard.alert.timeout == 3
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import configure
 from holdfast.callbacks import CollapseGuard
 from holdfast.callbacks.guard.experts import Experts
 from holdfast.callbacks.guard.schedule import Schedule
 from holdfast.datamodules import StreamLoader, create_stream
-from holdfast.programs import adapt
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.checkpoint import SourceCheckpoint
@@ -77,16 +78,14 @@ def run(
     **fit: Any,
 ) -> tuple[AdaptationModule, CollapseGuard, list[dict[str, Any]]]:
     """An adaptation by tent to the first batches of a stream, and their outputs."""
-    config = adapt.configure(
-        [f"source={source}", *QUICK, "method=tent", "stream.batch_size=32", *words]
-    )
+    config = configure([f"source={source}", *QUICK, "method=tent", "stream.batch_size=32", *words])
     checkpoint = SourceCheckpoint.load(source)
-    images = adapt.target_images(config, checkpoint)
+    images = Assembly.of(config, checkpoint).images
     loader = StreamLoader(
         images, create_stream(config.stream.options, images, 0).part(slice(32 * count)), 32
     )
     torch.manual_seed(0)
-    module, guard, _ = adapt.create_module(config, checkpoint)
+    module, guard = Assembly.of(config, checkpoint).guarded()
     assert isinstance(guard, CollapseGuard)
     recorder = Recorder()
     trainer = Trainer(

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import configure
 from holdfast.callbacks import GuardConfig
 from holdfast.callbacks.preflight import EXIT, Preflight, View, advise, preflight
 from holdfast.datamodules import StreamLoader, create_stream
@@ -31,9 +33,9 @@ def look(
     guard: GuardConfig | None = None,
 ) -> Preflight:
     """Looks at the phantom, the first pixels of each batch's first images broken."""
-    config = adapt.configure([f"source={source}", *QUICK, *words])
+    config = configure([f"source={source}", *QUICK, *words])
     checkpoint = SourceCheckpoint.load(source)
-    target = adapt.target_images(config, checkpoint)
+    target = Assembly.of(config, checkpoint).images
     loader = StreamLoader(
         target, create_stream(config.stream.options, target, 0), config.stream.options.batch_size
     )

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from holdfast.adapting.config import GROUPS, AdaptConfig
 from holdfast.datamodules import ImageSet
 from holdfast.datamodules.streams import TimeConfig, stream_order
 from holdfast.datamodules.streams.clock import sortable
-from holdfast.programs.adapt import GROUPS, AdaptConfig
 from holdfast.tta.config import read_arguments, resolve
 from holdfast.tta.errors import InputError
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from holdfast.adapting.config import GROUPS, AdaptConfig
 from holdfast.datamodules.classes import in_classes_of
 from holdfast.datamodules.folder import FolderConfig, load_folder
 from holdfast.datamodules.images import UNLABELLED, ImageSet
@@ -15,7 +16,6 @@ from holdfast.datamodules.labels import read_labels
 from holdfast.datamodules.npz import NpzConfig, load_npz
 from holdfast.datamodules.records import text
 from holdfast.datamodules.table import TableConfig, load_table
-from holdfast.programs.adapt import GROUPS, AdaptConfig
 from holdfast.tta.config import read_arguments, resolve
 from holdfast.tta.errors import InputError
 from tests.datamodules.test_files import grey, write_picture

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from holdfast.adapting.config import GROUPS, AdaptConfig
 from holdfast.datamodules import DATA, StreamLoader, create_stream, load_images
 from holdfast.datamodules.medmnist import MEDMNIST, MedMNISTConfig
-from holdfast.programs.adapt import GROUPS, AdaptConfig
 from holdfast.tta.config import CONFIGS, read_arguments, resolve
 from holdfast.tta.errors import InputError
 from tests.conftest import ROOT

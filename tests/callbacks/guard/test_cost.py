@@ -12,9 +12,10 @@ from lightning import Trainer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import configure
 from holdfast.callbacks import CollapseGuard
 from holdfast.datamodules import StreamLoader, create_stream
-from holdfast.programs import adapt
 from holdfast.tta.checkpoint import SourceCheckpoint
 from tests.conftest import QUICK
 
@@ -36,17 +37,17 @@ class Counted(TorchDispatchMode):
 
 def calm(source: Path, *words: str) -> tuple[Counted, int, CollapseGuard | None]:
     """Counts of a calm stream, and how often the guard read back."""
-    config = adapt.configure(
+    config = configure(
         [
             *(f"source={source}", *QUICK, "method=tent", "method.lr=1e-6"),
             *("data.target=scanner_b", f"stream.batch_size={SIZE}", "stream.passes=8", *words),
         ]
     )
     checkpoint = SourceCheckpoint.load(source)
-    images = adapt.target_images(config, checkpoint)
+    images = Assembly.of(config, checkpoint).images
     stream = create_stream(config.stream.options, images, 0).part(slice(SIZE * BATCHES))
     torch.manual_seed(0)
-    module, guard, _ = adapt.create_module(config, checkpoint)
+    module, guard = Assembly.of(config, checkpoint).guarded()
     counted, listed, read = Counted(), [0], [0]
     original = Tensor.tolist
 

@@ -1,0 +1,1 @@
+"""Adaptation of a source model to a stream: its options, its parts, and what a run leaves."""

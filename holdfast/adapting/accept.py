@@ -1,0 +1,52 @@
+"""Whether to deploy: the stream served in each way there is, judged by a few labels."""
+
+from pathlib import Path
+
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.run import checked
+from holdfast.callbacks import GuardConfig
+from holdfast.callbacks import acceptance as acceptances
+from holdfast.callbacks.report.acceptance import acceptance_page
+from holdfast.callbacks.settings import NoGuardConfig
+from holdfast.tta.acceptance import Acceptance
+from holdfast.tta.config import to_dict
+from holdfast.tta.errors import InputError
+from holdfast.tta.folder import check_folder, claimed
+
+
+def accept(assembly: Assembly) -> tuple[Path, Acceptance]:
+    """Serve the stream in each way there is, and say by its labels which to deploy.
+
+    Returns:
+        The folder with ``acceptance.json`` and ``acceptance.html``, and what was found.
+
+    Raises:
+        InputError: there is nothing to choose from, or too few labels.
+    """
+    config = assembly.config
+    if config.guard.kind == "off" or config.method.kind == "source":
+        raise InputError(
+            "accept asks whether a guarded method pays: name a method, method=dsbr, and a guard, "
+            "guard=on"
+        )
+    check_folder(acceptances.PROGRAM, config)
+    arguments = checked(assembly).arguments
+    together = config.data.options.aggregate == "group"
+    labels = acceptances.labels_of(
+        *(assembly.images, assembly.stream.rows, config.labels, assembly.checkpoint.class_names),
+        called=config.data.options.classes,
+        together=together,
+    )
+    makers = {
+        "guarded": assembly.guarded,
+        "unguarded": assembly.guarded_by("off", NoGuardConfig()).guarded,
+        "fixed": assembly.guarded_by("on", GuardConfig()).guarded,
+    }
+    with claimed(acceptances.PROGRAM, config, config.name or assembly.name) as folder:
+        found = acceptances.acceptance(
+            *(assembly.images, labels, assembly.loader, makers, arguments, config.seed),
+            together=together,
+        )
+        page = acceptance_page(found, folder.name, to_dict(config))
+        acceptances.write(folder, found, page)
+    return folder, found

@@ -1,0 +1,148 @@
+"""Options of adaptation, and how words or Python values become them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from holdfast.callbacks.columns import PredictionsConfig
+from holdfast.callbacks.preflight import NoPreflightConfig, OnlyPreflightConfig, PreflightConfig
+from holdfast.callbacks.registry import GUARDS
+from holdfast.datamodules import DATA, SHIFTS, STREAMS
+from holdfast.datamodules.shifts import expanded
+from holdfast.tta import entry
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.config import read_arguments, read_values, resolve
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import METHODS
+from holdfast.tta.options import option
+from holdfast.tta.parquet import check_parquet
+from holdfast.tta.tracking import WandbConfig
+from holdfast.tta.trainers import check_serving
+
+GROUPS = {
+    "data": DATA,
+    "method": {name: method.Config for name, method in METHODS.items()},
+    "stream": STREAMS,
+    "shift": SHIFTS,
+    "guard": GUARDS,
+    "preflight": {"off": NoPreflightConfig, "report": PreflightConfig, "only": OnlyPreflightConfig},
+}
+
+Options = TypeVar("Options", bound="AdaptConfig")
+
+
+@dataclass
+class AdaptConfig:
+    """Options of ``adapt.py``."""
+
+    data: Any = option(None, "data set of the target")
+    method: Any = option("dsbr", "adaptation method")
+    stream: Any = option("iid", "order in which the target's images arrive")
+    shift: Any = option("none", "corruption of the target's images")
+    guard: Any = option("on", "watch for collapse and correct it; or a published guard instead")
+    preflight: Any = option(
+        "off", "look at the stream's first images, and say whether to adapt: report or only"
+    )
+    source: str | None = option(None, "source checkpoint, or the folder of one; required")
+    start: str | None = option(
+        None, "adapted.ckpt of an earlier run to go on from; null: the source itself"
+    )
+    name: str | None = option(
+        None, "name of the run; null: made from method, guard, target, stream, shift and seed"
+    )
+    output: str | None = option(
+        None, "folder of the results; null: runs/adapt/NAME, or NAME-2, … where that holds some"
+    )
+    overwrite: bool = option(False, "replace the results of an earlier run in that folder")
+    labels: str | None = option(
+        None,
+        "CSV with the columns id and label, which may grow while the run goes on: what it shows "
+        "outranks the guard's unlabelled evidence",
+    )
+    report: bool = option(
+        False, "leave report.html, a page about the run; it takes one pass more, without updates"
+    )
+    check: str | None = option(
+        None,
+        "only: load and check everything, say what was understood, leave a contact sheet in "
+        "output, and adapt nothing",
+    )
+    seed: int = option(0, "seed of the stream")
+    bootstrap: int = option(
+        0,
+        "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none, or "
+        "500 "
+        "with report=true",
+    )
+    workers: int = option(0, "processes that prepare batches")
+    predictions: PredictionsConfig = option(PredictionsConfig(), "what is written of each image")
+    trainer: dict[str, Any] = option(
+        {},
+        "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu; one device is used unless "
+        "trainer.devices=N says that N processes share each batch",
+    )
+    logger: Any = option(
+        "csv", "loggers beside W&B: tensorboard, mlflow, or a list; trace.csv is always written"
+    )
+    wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
+
+    def __post_init__(self) -> None:
+        entry.check_choice(self.check)
+        check_serving(self.trainer)
+        if self.predictions.parquet:
+            check_parquet()
+
+
+@dataclass
+class AcceptConfig(AdaptConfig):
+    """Options of ``adapt.py accept``."""
+
+    labels: str | None = option(
+        None,
+        "CSV with the columns id and label, of 16 images or more, best of 100 to 500 taken at "
+        "random; null: the target's own labels",
+    )
+
+
+def configure(argv: Sequence[str]) -> AdaptConfig:
+    """The configuration of command-line words; what they leave open of the data is as in the source
+    checkpoint.
+    """
+    return configured(AdaptConfig, argv)[0]
+
+
+def configured(schema: type[Options], argv: Sequence[str]) -> tuple[Options, SourceCheckpoint]:
+    """The configuration of command-line words, and the source checkpoint that they name.
+
+    Raises:
+        InputError: the words name none, or what is no option.
+    """
+    argv = expanded(argv)
+    checkpoint = _source(read_arguments(argv, GROUPS))
+    values = read_arguments(argv, GROUPS, {"data": checkpoint.data})
+    return resolve(schema, GROUPS, values), checkpoint
+
+
+def completed(schema: type[Options], given: Mapping[str, Any]) -> tuple[Options, SourceCheckpoint]:
+    """The configuration of Python values, and the source checkpoint that they name.
+
+    Args:
+        schema: of the configuration.
+        given: options by name; those of a group in a dictionary, or after a dot.
+
+    Raises:
+        InputError: as for words.
+
+    Example:
+        ``completed(AdaptConfig, {"source": "runs/train/ours", "method.lr": 1e-3})``
+    """
+    checkpoint = _source(given)
+    values = read_values(given, GROUPS, {"data": checkpoint.data})
+    return resolve(schema, GROUPS, values), checkpoint
+
+
+def _source(values: Mapping[str, Any]) -> SourceCheckpoint:
+    source = values.get("source")
+    if source is None:
+        raise InputError("source is missing: name the checkpoint of train.py, source=DIR_OR_CKPT")
+    return source if isinstance(source, SourceCheckpoint) else SourceCheckpoint.load(source)

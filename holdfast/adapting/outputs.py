@@ -1,0 +1,177 @@
+"""What a run leaves in its folder and with its loggers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from lightning.pytorch.loggers import Logger
+
+from holdfast.adapting.assembly import Assembly
+from holdfast.callbacks import CollapseGuard, PredictionWriter, TraceWriter
+from holdfast.callbacks.base import Guard
+from holdfast.callbacks.preflight import Preflight
+from holdfast.callbacks.trajectory import save_trajectory, trajectory
+from holdfast.tta import entry
+from holdfast.tta.artifacts import (
+    adapted_name,
+    log_artifact,
+    source_metadata,
+    source_name,
+    use_model,
+)
+from holdfast.tta.checkpoint import save_adapted, source_file
+from holdfast.tta.folder import Program, carry_out, writing
+from holdfast.tta.methods import Method
+from holdfast.tta.results import log_images, log_result, metric_tables, prediction_sample
+from holdfast.tta.tracking import wandb_runs
+
+PROGRAM = Program(
+    "adapt.py",
+    "runs/adapt",
+    results=(
+        "predictions.csv",
+        "predictions.parquet",
+        "trace.csv",
+        "events.jsonl",
+        "metrics.json",
+        "adapted.ckpt",
+        "trajectory.png",
+        "report.html",
+    ),
+    others=(
+        "config.yaml",
+        "stream.csv",
+        "preflight.json",
+        "*.ckpt.*.part",
+        "tensorboard/events.out.tfevents.*",
+    ),
+)
+#: What is whole when pictures, page and loggers are left, in the order of writing.
+KEPT = ("predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "adapted.ckpt")
+#: Rows of the table of predictions that W&B gets.
+_SAMPLE = 100
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a stream left in memory.
+
+    Attributes:
+        assembly: the parts of the run.
+        folder: of the results.
+        guard: None where there was none.
+        writer: with the predictions.
+        tracer: with trace and events.
+    """
+
+    assembly: Assembly
+    folder: Path
+    guard: Guard | None
+    writer: PredictionWriter
+    tracer: TraceWriter
+
+    @property
+    def groups(self) -> npt.NDArray[Any]:
+        """(N,) patient or slide of each image that was served."""
+        return self.assembly.images.groups[self.writer.rows]
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """(N,) subgroup of each image that was served, by the column's name."""
+        rows = self.writer.rows
+        return {name: values[rows] for name, values in self.assembly.columns.items()}
+
+
+def write_look(folder: Path, look: Preflight) -> None:
+    """Write what the first images said."""
+    with writing(folder / "preflight.json"):
+        entry.write_json(folder / "preflight.json", look.to_dict())
+
+
+def save(served: Served, metrics: Mapping[str, Any], method: Method) -> None:
+    """Write what matters most, before anything that takes time or room."""
+    scored, adapted = served.folder / "metrics.json", served.folder / "adapted.ckpt"
+    state, kind = method.adapted_state(), served.assembly.config.method.kind
+    steps: list[tuple[Path, Callable[[], object]]] = [
+        (scored, partial(entry.write_json, scored, metrics)),
+        (adapted, partial(save_adapted, adapted, served.assembly.checkpoint, kind, state)),
+    ]
+    carry_out(steps, kept=KEPT[:-2])
+
+
+def draw(path: Path, name: str, served: Served) -> None:
+    """The picture of what was served and what the guard saw, batch by batch."""
+    guard, writer, tracer = served.guard, served.writer, served.tracer
+    levels = guard.levels.shown if isinstance(guard, CollapseGuard) else {}
+    figure = trajectory(
+        tracer.rows,
+        tracer.events,
+        writer.probabilities,
+        writer.labels,
+        writer.class_names,
+        levels,
+        name,
+    )
+    save_trajectory(figure, path)
+
+
+def log_inputs(loggers: list[Logger], assembly: Assembly) -> None:
+    """Tell W&B from which checkpoints the run starts."""
+    config, checkpoint = assembly.config, assembly.checkpoint
+    if not config.wandb.artifacts:
+        return
+    assert config.source is not None
+    name, facts = source_name(checkpoint), source_metadata(checkpoint)
+    use_model(loggers, "source", name, source_file(config.source), facts)
+    if config.start is not None:
+        use_model(loggers, "start", adapted_name(checkpoint), Path(config.start).expanduser())
+
+
+def log_outputs(loggers: list[Logger], served: Served, metrics: dict[str, Any]) -> None:
+    """Give the loggers what the run came to."""
+    if not wandb_runs(loggers):  # the others get figures; a long table is not read for nothing
+        log_result(loggers, metrics)
+        return
+    config, writer = served.assembly.config, served.writer
+    columns = ("batch", "event", "reason", "message")
+    tables = {
+        "events": [{name: event.get(name) for name in columns} for event in served.tracer.events],
+        "predictions": prediction_sample(writer.path, writer.labels, writer.class_names, _SAMPLE),
+        **metric_tables(metrics),
+    }
+    picture = served.folder / "trajectory.png"
+    pictures = {"trajectory": picture} if picture.is_file() else {}
+    log_result(loggers, metrics, tables=tables, pictures=pictures)
+    log_images(loggers, _shown(served, config.wandb.images))
+    if config.wandb.artifacts:
+        _log_files(loggers, served)
+
+
+def _shown(served: Served, count: int) -> list[tuple[Any, str]]:
+    """Some images with what was said of them; of those that can no longer be read, none."""
+    writer, shown = served.writer, []
+    for row in prediction_sample(writer.path, writer.labels, writer.class_names, count):
+        lost: dict[int, str] = {}
+        position = int(writer.rows[row["position"]])
+        seen = served.assembly.images.batch([position], lost)["image"]
+        said = f"{row['id']}: {row['prediction']} ({row['confidence']:.0%}), {row['label']}"
+        shown += [] if lost else [(seen[0], said)]
+    return shown
+
+
+def _log_files(loggers: list[Logger], served: Served) -> None:
+    """The results and the adapted model, as W&B artifacts."""
+    config, folder = served.assembly.config, served.folder
+    names = ("predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "config.yaml")
+    facts = {
+        "method": config.method.kind,
+        "guard": config.guard.kind,
+        "stream": config.stream.kind,
+    }
+    files = [folder / name for name in names]
+    log_artifact(loggers, f"predictions-{folder.name}", "predictions", files, facts)
+    adapted = adapted_name(served.assembly.checkpoint)
+    log_artifact(loggers, adapted, "model", [folder / "adapted.ckpt"], facts)

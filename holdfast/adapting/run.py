@@ -1,0 +1,254 @@
+"""One pass over the stream, with all that it leaves."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+
+from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.outputs import (
+    KEPT,
+    PROGRAM,
+    Served,
+    draw,
+    log_inputs,
+    log_outputs,
+    save,
+    write_look,
+)
+from holdfast.callbacks import Alerts, CollapseGuard, PredictionWriter, TraceWriter
+from holdfast.callbacks.records import PICTURED
+from holdfast.callbacks.report.contact import write_sheet
+from holdfast.callbacks.report.reporter import RunReporter, resamples
+from holdfast.datamodules.streams.window import NewestOnly
+from holdfast.datamodules.summary import tell, understood
+from holdfast.tta import entry
+from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.config import to_dict
+from holdfast.tta.folder import carry_out, check_folder, claimed, sheet_folder, writing
+from holdfast.tta.parquet import to_parquet
+from holdfast.tta.processes import Others, is_first, together
+from holdfast.tta.saying import say
+from holdfast.tta.scores import scores
+from holdfast.tta.tracking import create_loggers, finish
+from holdfast.tta.trainers import check_device
+
+
+def adapt(assembly: Assembly) -> tuple[Path, dict[str, Any]]:
+    """Serve the stream, and write what comes of it.
+
+    Args:
+        assembly: the parts of the run.
+
+    Returns:
+        The folder of the results, and the content of its ``metrics.json``.
+
+    Raises:
+        InputError: something that was given cannot be used; nothing is written then.
+        WriteError: results cannot be written; it says which are whole.
+    """
+    config = assembly.config
+    check_folder(PROGRAM, config)
+    parts = checked(assembly)
+    name = config.name or assembly.name
+    watch: list[Callback] = [] if parts.guard is None else [parts.guard]
+    if isinstance(parts.guard, CollapseGuard):
+        watch.append(Alerts(parts.guard.config.alert, name))  # refuses before anything is written
+    with claimed(PROGRAM, config, name) as folder:
+        name = folder.name if config.output is None else name
+        return folder, _Run(assembly, parts, folder, name, watch).carry_out()
+
+
+def check(assembly: Assembly) -> Path:
+    """Load and check everything as the run would, and say and show what was understood.
+
+    Returns:
+        The page with the contact sheet.
+    """
+    checked(assembly)
+    sets = {"target": assembly.images}
+    folder = sheet_folder(assembly.config, assembly.name)
+    return write_sheet(folder, folder.name, understood(sets), sets)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a Trainer needs, all of it made and checked before anything is written."""
+
+    module: AdaptationModule
+    guard: Any
+    arguments: dict[str, Any]
+
+
+def checked(assembly: Assembly) -> Parts:
+    """Make and check everything, and say what was understood of the images."""
+    config = assembly.config
+    assembly.seed()
+    check_device(config.trainer)
+    arguments = entry.trainer_arguments(
+        config.trainer, max_epochs=1, enable_checkpointing=False, log_every_n_steps=1
+    )
+    tell({"target": assembly.images})
+    _ = assembly.columns, assembly.stream  # refused early, where they are none
+    module, guard = assembly.guarded()
+    if is_first():
+        for note in [*assembly.notes, *_short(module, len(assembly.stream))]:
+            say(note)
+    return Parts(module, guard, arguments)
+
+
+def _short(module: AdaptationModule, images: int) -> list[str]:
+    """That a stream shorter than a batch teaches nothing."""
+    if not module.screens_mix or images >= module.batch_size:
+        return []
+    return [
+        f"the stream has {images} images, fewer than a batch of {module.batch_size}, so nothing "
+        "will be learned: take smaller batches, stream.batch_size=N"
+    ]
+
+
+class _Run:
+    """A run that has its folder.
+
+    Args:
+        assembly: its parts.
+        parts: made of it.
+        folder: of the results.
+        name: of the run.
+        watch: the guard, and who is told of its alarms.
+    """
+
+    def __init__(
+        self,
+        assembly: Assembly,
+        parts: Parts,
+        folder: Path,
+        name: str,
+        watch: Sequence[Callback],
+    ) -> None:
+        self.assembly, self.parts, self.name, self.watch = assembly, parts, name, watch
+        images, config = assembly.images, assembly.config
+        writer = PredictionWriter(
+            folder / "predictions.csv",
+            tuple(assembly.checkpoint.class_names),
+            images.skipped,
+            assembly.loader.lost,
+            config.predictions.columns,
+            len(assembly.stream),
+        )
+        tracer = TraceWriter(folder, None if config.report else PICTURED)
+        self.served = Served(assembly, folder, parts.guard, writer, tracer)
+        self.settings = to_dict(config)
+        self.reporter: RunReporter | None = None
+        if config.report:
+            self.reporter = RunReporter(assembly.checkpoint, parts.guard, writer, tracer)
+
+    def carry_out(self) -> dict[str, Any]:
+        """Serve and write; returns the metrics."""
+        served, config = self.served, self.assembly.config
+        if is_first():
+            self._tell_ahead()
+        loggers = create_loggers(
+            config.wandb,
+            served.folder,
+            name=self.name,
+            job_type="adapt",
+            settings=self.settings,
+            others=config.logger,
+        )
+        try:
+            log_inputs(loggers, self.assembly)
+            trainer = self._serve(loggers)
+            metrics = self._metrics()
+            if is_first():
+                save(served, metrics, self.parts.module.method)
+            self._look_again(trainer)
+            others = Others(trainer)
+            if is_first():
+                carry_out(self._late(metrics, loggers), kept=KEPT)
+                others.ended()
+        finally:
+            finish(loggers)
+        return metrics
+
+    def _tell_ahead(self) -> None:
+        """Write what is known before the run starts."""
+        folder, assembly = self.served.folder, self.assembly
+        with writing(folder / "stream.csv"):
+            assembly.stream.save(folder / "stream.csv", assembly.images)
+        if assembly.config.preflight.kind == "report":
+            look = assembly.preflight()
+            write_look(folder, look)
+            say(str(look))
+
+    def _serve(self, loggers: list[Logger]) -> Trainer:
+        """Carry the module through the stream."""
+        served = self.served
+        callbacks = [*self.watch, NewestOnly(), served.writer, served.tracer]
+        if self.reporter is not None:
+            callbacks = self.reporter.around(callbacks)
+        trainer = entry.create_trainer(
+            {"logger": loggers, "callbacks": callbacks, **self.parts.arguments}
+        )
+        with entry.incomplete(lambda: served.writer.served, len(self.assembly.stream)):
+            entry.fit(trainer, self.parts.module, self.assembly.loader)
+        return trainer
+
+    def _metrics(self) -> dict[str, Any]:
+        """Scores of what was served, what the guard did, and what taught nothing."""
+        served, config, guard = self.served, self.assembly.config, self.parts.guard
+        writer, tracer = served.writer, served.tracer
+        metrics = scores(
+            *(writer.probabilities, writer.labels, writer.class_names, writer.domains),
+            groups=served.groups,
+            columns=served.columns,
+            aggregate=config.data.options.aggregate == "group",
+            bootstrap=resamples(config.bootstrap) if config.report else config.bootstrap,
+        )
+        metrics["alarms"] = guard.alarms if guard else 0
+        metrics["resets"] = len(guard.resets) if guard else 0
+        metrics["batches"] = len(tracer.rows)
+        metrics["skipped_batches"] = tracer.skipped
+        metrics["broken_images"] = writer.broken
+        metrics["unreadable_images"] = writer.unreadable
+        metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
+        return metrics
+
+    def _look_again(self, trainer: Trainer) -> None:
+        """For the page, what source and control say of the stream."""
+        if self.reporter is None:
+            return
+        twin, _ = self.assembly.guarded()
+        method = self.assembly.config.method.kind
+        with together():
+            self.reporter.look_again(twin, self.assembly.loader, trainer, method)
+
+    def _late(
+        self, metrics: dict[str, Any], loggers: list[Logger]
+    ) -> list[tuple[Path, Callable[[], object]]]:
+        """The files that follow when the results are safe, and what writes each."""
+        served = self.served
+        picture, table, page, told = (
+            served.folder / file
+            for file in ("trajectory.png", "predictions.parquet", "report.html", "loggers")
+        )
+        steps: list[tuple[Path, Callable[[], object]]] = [
+            (picture, partial(draw, picture, self.name, served))
+        ]
+        if self.assembly.config.predictions.parquet:
+            steps.append((table, partial(to_parquet, served.writer.path, table)))
+        if self.reporter is not None:
+            facts: dict[str, Any] = {
+                "name": self.name,
+                "metrics": metrics,
+                "groups": served.groups,
+                "columns": served.columns,
+                "settings": self.settings,
+            }
+            steps.append((page, partial(self.reporter.write, page, **facts)))
+        steps.append((told, partial(log_outputs, loggers, served, metrics)))
+        return steps

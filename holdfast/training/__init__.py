@@ -1,0 +1,1 @@
+"""A source model: trained, or adopted from elsewhere; its options, and what a run leaves."""

@@ -1,0 +1,117 @@
+"""What a training starts from: images, and a network for them, new or adopted."""
+
+from typing import Any
+
+import torch
+
+from holdfast.datamodules import load_splits
+from holdfast.datamodules.source import SourceData
+from holdfast.datamodules.summary import tell
+from holdfast.training.config import TrainConfig
+from holdfast.tta.adoption import judged, output_names, output_order
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.errors import InputError
+from holdfast.tta.networks import Network, create_network
+from holdfast.tta.saying import say
+from holdfast.tta.scores import check_groups
+from holdfast.tta.source import (
+    channel_moments,
+)
+from holdfast.tta.weights import adopt
+
+#: Validation images on which adopted weights are judged, at most.
+_JUDGED_IMAGES = 512
+
+
+def prepared(config: TrainConfig) -> tuple[SourceData, Network, dict[str, Any]]:
+    """The images, and the network for them with its input scaling, or with the weights that it
+    adopts.
+    """
+    data = source_data(config)
+    tell(data.images)
+    subgroups(config, data)  # a column that is not there is refused before training
+    images = data.images["train"]
+    network, description = create_network(
+        config.model.kind,
+        config.model.options,
+        num_classes=images.num_classes,
+        channels=images.channels,
+        size=images.size,
+    )
+    if config.weights is not None:
+        _adopt(config, network, description, data)
+    else:
+        mean, std = channel_moments(data.in_order("train"))
+        network.mean.copy_(mean)
+        network.std.copy_(std)
+    return data, network, description
+
+
+def source_data(config: TrainConfig) -> SourceData:
+    options = config.data.options
+    images = load_splits(config.data.kind, options, ("train", "val", "test"), optional=("test",))
+    if "test" in images and options.aggregate == "group":
+        test = images["test"]
+        columns = {name: test.column(name) for name in options.subgroups}
+        check_groups(test.labels, test.groups, columns)
+    return SourceData(
+        images["train"],
+        images["val"],
+        images.get("test"),
+        batch_size=config.batch_size,
+        balanced=config.balanced,
+        augment=tuple(config.augment),
+        workers=config.workers,
+        seed=config.seed,
+    )
+
+
+def subgroups(config: TrainConfig, data: SourceData) -> dict[str, Any]:
+    """The columns of the test images, or else of the validation images, by which metrics are
+    split.
+    """
+    images = data.images.get("test", data.images["val"])
+    return {name: images.column(name) for name in config.data.options.subgroups}
+
+
+def check_fit(data: SourceData, checkpoint: SourceCheckpoint) -> None:
+    """Refuse images that are not of the checkpoint's kind."""
+    images = data.images["train"]
+    ours = (checkpoint.class_names, checkpoint.channels, checkpoint.size)
+    if (list(images.class_names), images.channels, images.size) != ours:
+        raise InputError(
+            "the images have other classes, channels or sides than the checkpoint's: give those it "
+            "was trained on"
+        )
+
+
+def _adopt(
+    config: TrainConfig, network: Network, description: dict[str, Any], data: SourceData
+) -> None:
+    """Take weights and input scaling from elsewhere, and say what was taken and what images say of
+    it.
+    """
+    assert config.weights is not None
+    classes = data.images["train"].class_names
+    named: dict[str, Any] = {}
+    if config.weights_classes is not None:
+        names = output_names(config.weights_classes)
+        named = {"order": output_order(names, classes), "outputs": len(names)}
+    result = adopt(network, config.weights, description=description, **named)
+    say(f"{config.weights}: {result}")
+    for name in ("mean", "std"):
+        buffer, given = getattr(network, name), getattr(config, f"weights_{name}")
+        if given is not None and len(given) != len(buffer):
+            raise InputError(
+                f"weights_{name} has {len(given)} values for {len(buffer)} channel(s): give one "
+                "for each"
+            )
+        if given is not None:
+            buffer.copy_(torch.tensor(given))
+    say(
+        f"images, scaled to [0, 1], are standardised by mean {network.mean.tolist()} and std "
+        f"{network.std.tolist()}"
+    )
+    sample = data.sample("val", _JUDGED_IMAGES)
+    for sentence in judged(network, description, classes, sample, config.weights_accuracy):
+        say(sentence)

@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Folders of the tree that are parts of the package when installed.
 PARTS := tta callbacks datamodules benchmarks
 
-.PHONY: help install demo test test-slow lint speed clean
+.PHONY: help install demo test test-slow lint package speed clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -25,6 +25,10 @@ install: .venv/.installed  ## create .venv and install pinned dependencies
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[lint]'
 	touch $@
 
+.venv/.packaged: .venv/.tested
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[package]'
+	touch $@
+
 demo: .venv/.installed  ## train, adapt with and without guard, and report, on embedded data
 	$(BIN)/python -m holdfast.benchmarks.demo
 
@@ -41,8 +45,14 @@ lint: .venv/.linted  ## check style and types
 	ln -sfn $(addprefix $(CURDIR)/,$(PARTS) $(wildcard holdfast/*)) .venv/typed/holdfast
 	cd .venv/typed && ../bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
 
+package: .venv/.packaged  ## build sdist and wheel, check them, and run what they install
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist > .venv/build.log || (cat .venv/build.log; exit 1)
+	$(BIN)/twine check --strict dist/*
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_install.py
+
 speed: .venv/.installed  ## measure milliseconds per step, as ratios
 	$(BIN)/python -m holdfast.benchmarks.speed
 
 clean:  ## remove the environment and all runs
-	rm -rf .venv runs
+	rm -rf .venv runs dist

@@ -198,7 +198,7 @@ def output_folder(config: StudyConfig) -> Path:
                     "with those under "
                     f"{name}={new[name]}: choose another folder, output=DIR"
                 )
-    return entry.output_folder(config.output, config, "benchmark.py")
+    return entry.output_folder(config.output, config, "holdfast benchmark")
 
 
 def recorded_settings(config: StudyConfig) -> dict[str, Any]:

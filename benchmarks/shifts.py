@@ -87,7 +87,7 @@ def shifts(config: ShiftsConfig) -> dict[str, list[float]]:
             "the test images have no labels, and so no score: choose another data set, data=NAME"
         )
     names = chosen(config.shifts, images)
-    entry.output_folder(config.output, config, "-m holdfast.benchmarks.shifts")
+    entry.output_folder(config.output, config, "python -m holdfast.benchmarks.shifts")
     rows = np.random.default_rng(config.seed).permutation(len(images))[: config.images]
     network, classes = checkpoint.build(), len(checkpoint.class_names)
 

@@ -28,7 +28,7 @@ from holdfast.tta.saying import say
 from holdfast.tta.scores import check_groups, pooled
 
 PROGRAM = Program(
-    "adapt.py accept",
+    "holdfast adapt accept",
     "runs/accept",
     results=("acceptance.json", "acceptance.html"),
     others=("config.yaml",),

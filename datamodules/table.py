@@ -171,7 +171,7 @@ def _read_parquet(path: Path) -> dict[str, Strings]:
         from pyarrow import parquet
     except ImportError as error:
         raise InputError(
-            f"{path} needs pyarrow: pip install pyarrow, or save the table as CSV"
+            f'{path} needs pyarrow: pip install "holdfast[parquet]", or save the table as CSV'
         ) from error
     parts: dict[str, list[Strings]] = {}
     with parquet.ParquetFile(path) as file:

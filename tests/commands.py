@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from holdfast.__main__ import COMMANDS
 from holdfast.datamodules.shifts import expanded
 from holdfast.tta import entry
 from holdfast.tta.config import CONFIGS, Groups, group_choices, read_arguments, resolve, to_dict
@@ -29,7 +30,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 _PLACEHOLDER = re.compile(r"|[A-Z][A-Z_]*(\.\w+)?|\[[A-Z]+(,[A-Z]+)*\]|.*…")
 _WORD = r"[a-z_]\w*(?:\.\w+)*="
 #: What takes words of its own.
-_CALL = re.compile(r"(?:[A-Z_]+=\S+ +)*(?:\.venv/bin/)?(?:python3?|make)(?: |$)")
+_CALL = re.compile(r"(?:[A-Z_]+=\S+ +)*(?:\.venv/bin/)?(?:python3?|make|holdfast)(?: |$)")
 
 
 class Program(NamedTuple):
@@ -46,7 +47,7 @@ def fenced(text: str) -> list[tuple[str, str]]:
 
 def commands(text: str) -> Iterator[str]:
     """Commands of a page: lines of fenced and indented blocks, and code within sentences, that
-    begin with python or make.
+    begin with python, make or holdfast.
     """
     blocks = [
         content for language, content in fenced(text) if language in ("", "bash", "sh", "console")
@@ -107,6 +108,8 @@ def check_command(command: str) -> None:
         if words[0] == "sweep" and not (CONFIGS.parent / words[1]).is_file():
             raise InputError(f"{command}: {words[1]} does not exist")
         return
+    if name == "holdfast":
+        words = [_installed(words[0]), *words[1:]]
     module, *rest = words[1:] if words[0] == "-m" else words
     if module in ("-c", "pytest"):
         return
@@ -114,6 +117,14 @@ def check_command(command: str) -> None:
         check_words(module, rest)
     except InputError as error:
         raise InputError(f"{command}: {error}") from error
+
+
+def _installed(command: str) -> str:
+    """The program that follows ``holdfast``; of those that are files here, the file."""
+    if command not in COMMANDS:
+        raise InputError(f"holdfast has no command {command}")
+    module, _ = COMMANDS[command]
+    return f"{command}.py" if (ROOT / f"{command}.py").is_file() else module
 
 
 def check_words(module: str, words: list[str]) -> None:

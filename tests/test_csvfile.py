@@ -151,5 +151,5 @@ def test_a_file_that_is_removed_is_missed_at_once(tmp_path: Path) -> None:
 
 def test_parquet_without_its_package_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(InputError, match=r"pip install '\.\[parquet\]'"):
+    with pytest.raises(InputError, match=r'pip install "holdfast\[parquet\]"'):
         check_parquet()

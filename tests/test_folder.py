@@ -14,7 +14,7 @@ from holdfast.tta.errors import InputError, WriteError
 from holdfast.tta.folder import Program, carry_out, check_folder, claimed, safe_name, writing
 
 PROGRAM = Program(
-    "prog.py", "runs/prog", results=("result.csv",), others=("config.yaml", "sub/*.x")
+    "python prog.py", "runs/prog", results=("result.csv",), others=("config.yaml", "sub/*.x")
 )
 
 

@@ -319,7 +319,7 @@ def test_a_logger_that_is_not_installed_is_named_with_its_command(
     with pytest.raises(
         InputError,
         match=re.escape(
-            f"logger={word} needs a package that is not installed: pip install '.[{word}]'"
+            f'logger={word} needs a package that is not installed: pip install "holdfast[{word}]"'
         ),
     ):
         create_loggers(

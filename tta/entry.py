@@ -200,7 +200,7 @@ def output_folder(path: str, config: Any, program: str) -> Path:
     folder = Path(path).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save(config, folder / "config.yaml", f"python {program} {folder}/config.yaml")
+        save(config, folder / "config.yaml", f"{program} {folder}/config.yaml")
     except OSError as error:
         raise no_folder(error, folder) from error
     return folder

@@ -38,7 +38,7 @@ class Program:
     """What a program leaves.
 
     Args:
-        name: of its file.
+        name: the command that starts it.
         root: folder of runs that name none.
         results: files, as patterns, that make a folder one that holds results.
         others: further files that are its own, and are removed along with results.
@@ -77,7 +77,7 @@ def claimed(program: Program, config: Any, default: str) -> Iterator[Path]:
     folder, lock = _claim(program, config, default)
     try:
         with writing(folder / "config.yaml"):
-            command = f"python {program.name} {folder}/config.yaml"
+            command = f"{program.name} {folder}/config.yaml"
             save(replace(config, output=None, overwrite=False), folder / "config.yaml", command)
         yield folder
     finally:

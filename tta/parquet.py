@@ -18,7 +18,7 @@ def check_parquet() -> None:
     except ImportError as error:
         raise InputError(
             "predictions.parquet=true needs a package that is not installed: pip install "
-            "'.[parquet]'"
+            '"holdfast[parquet]"'
         ) from error
 
 

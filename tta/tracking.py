@@ -118,7 +118,8 @@ def create_loggers(
             loggers[-1].log_hyperparams(dict(settings))
         except ModuleNotFoundError as error:
             raise InputError(
-                f"logger={word} needs a package that is not installed: pip install '.[{word}]'"
+                f"logger={word} needs a package that is not installed: pip install "
+                f'"holdfast[{word}]"'
             ) from error
         except Exception as error:  # a server's own; its words may hold an address with a password
             raise InputError(

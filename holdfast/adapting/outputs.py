@@ -29,7 +29,7 @@ from holdfast.tta.results import log_images, log_result, metric_tables, predicti
 from holdfast.tta.tracking import wandb_runs
 
 PROGRAM = Program(
-    "adapt.py",
+    "holdfast adapt",
     "runs/adapt",
     results=(
         "predictions.csv",

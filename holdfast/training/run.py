@@ -37,7 +37,7 @@ _TRAINED = "trained.ckpt"
 #: An interrupted training leaves ``checkpoints/best.ckpt`` and curves, which nothing takes: it may
 #: be run again.
 PROGRAM = Program(
-    "train.py",
+    "holdfast train",
     "runs/train",
     results=("source.ckpt", _TRAINED, "metrics.json"),
     others=(
@@ -46,7 +46,7 @@ PROGRAM = Program(
     ),
 )
 #: ``calibrate=only`` leaves a checkpoint beside whatever else is there.
-RECALIBRATION = Program("train.py", "runs/train", results=("source.ckpt",), others=())
+RECALIBRATION = Program("holdfast train", "runs/train", results=("source.ckpt",), others=())
 
 
 def train(config: TrainConfig) -> Path:

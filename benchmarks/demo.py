@@ -26,7 +26,7 @@ from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.options import option
 
 USAGE = (
-    "usage: python -m holdfast.benchmarks.demo [key=value ...]\n\n"
+    "usage: holdfast demo [key=value ...]\n\n"
     "Show on embedded data how adaptation "
     "collapses, and the guard."
 )

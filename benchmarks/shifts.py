@@ -214,7 +214,7 @@ def _trained(folder: Path, seed: int) -> Path:
 
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
-    return entry.run(lambda: _run(argv), ShiftsConfig, GROUPS, USAGE, argv)
+    return entry.run(lambda: _run(argv), ShiftsConfig, GROUPS, USAGE, argv, configure=configure)
 
 
 def _run(argv: Sequence[str]) -> None:

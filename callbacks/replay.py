@@ -30,7 +30,7 @@ from holdfast.tta.options import option
 from holdfast.tta.saying import warn
 
 USAGE = (
-    "usage: python -m holdfast.callbacks.replay TRACE_CSV_OR_RUN_FOLDER [config.yaml ...] "
+    "usage: holdfast replay TRACE_CSV_OR_RUN_FOLDER [config.yaml ...] "
     "[key=value ...]\n\n"
     "Judge a recorded trace again under other settings of the guard."
 )
@@ -260,7 +260,9 @@ def main(argv: Sequence[str]) -> int:
         if config.output is not None:
             write_replayed(Path(config.output).expanduser(), rows, judged)
 
-    return entry.run(run, ReplayConfig, {}, USAGE, argv)
+    return entry.run(
+        run, ReplayConfig, {}, USAGE, argv, configure=lambda words: configure(words)[1]
+    )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from holdfast.datamodules.shifts import expanded
 from holdfast.tta import entry
 from holdfast.tta.config import CONFIGS, Groups, group_choices, read_arguments, resolve, to_dict
 from holdfast.tta.errors import InputError
+from holdfast.tta.usage import explain, topic_of
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -143,15 +144,24 @@ def check_words(module: str, words: list[str]) -> None:
     ]
     found = program(module, *decide)
     words = words[1:] if decide == ["accept"] else words
-    words = [word for word in words if word not in ("--help", "…", "...")]
+    words = [word for word in words if word not in ("…", "...", "--print_config")]
     if found is None:
         if words:
             raise InputError(f"{module} takes no words, such as {words[0]}")
         return
+    words = [word for word in words if not _is_help(word, found)]
     if module == "holdfast.callbacks.replay":  # whose first word is a run's folder
         words = [word for word in words if "=" in word]
     for variant in _variants(expanded(words)):
         _check_variant(module, found, list(variant))
+
+
+def _is_help(word: str, program: Program) -> bool:
+    """Whether a word asks for help; refuses a topic on which there is none."""
+    topic = topic_of([word])
+    if topic is not None:
+        explain(program.schema, program.groups, "", topic)
+    return topic is not None
 
 
 def check_options(words: list[str]) -> None:
@@ -210,7 +220,7 @@ def program(name: str, *words: str) -> Program | None:
     module = _loaded(path)
     seen: list[Program] = []
 
-    def record(work: object, schema: type, groups: Groups, *_: object) -> int:
+    def record(work: object, schema: type, groups: Groups, *_: object, **__: object) -> int:
         seen.append(Program(schema, groups))
         return 0
 

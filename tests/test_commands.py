@@ -56,6 +56,7 @@ def test_commands_are_found_in_blocks_and_sentences() -> None:
         "python adapt.py accept source=DIR data.target=NAME labels=FILE.csv",
         "python adapt.py accept --help",
         "holdfast adapt source=DIR method=tent",
+        "holdfast adapt --help=method.tent",
         "holdfast replay DIR guard.tuned.patience=3",
         "python adapt.py source=DIR guard.prevalence.CLASS=[LOW,HIGH]",
         "python adapt.py source=DIR guard.prevalence.malignant=[.01,.1]",
@@ -71,6 +72,7 @@ def test_good_commands(command: str) -> None:
     [
         ("python adapt.py sorce=DIR", "sorce"),
         ("holdfast adapt sorce=DIR", "sorce"),
+        ("holdfast adapt --help=metod", "did you mean method"),
         ("holdfast adopt source=DIR", "no command adopt"),
         ("python adapt.py source=DIR metod=tent", "metod"),
         ("python adapt.py source=DIR method=tnet", "did you mean tent"),

@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 from holdfast.programs import adapt, benchmark, train
 from holdfast.tta.config import (
     CONFIGS,
-    describe,
     group_choices,
     read_arguments,
     resolve,
@@ -18,6 +17,7 @@ from holdfast.tta.config import (
     to_dict,
 )
 from holdfast.tta.errors import InputError
+from holdfast.tta.usage import explain
 
 SHIPPED = sorted(
     path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("benchmark", "sweep")
@@ -203,39 +203,6 @@ def test_every_kind_has_a_file() -> None:
             assert set(kinds) <= set(group_choices(group))
 
 
-def test_help_shows_every_option_with_its_default() -> None:
-    text = describe(adapt.AdaptConfig, adapt.GROUPS, adapt.USAGE)
-    for words in (
-        "stream.fraction=0.85",
-        "method=dsbr",
-        "guard.tuned.patience=2",
-        "guard.order=unknown",
-        "wandb.mode=offline",
-        "data.path=null",
-    ):
-        assert words in text
-
-
-@pytest.mark.parametrize("module", [adapt, train], ids=lambda module: module.__name__)
-def test_help_says_of_every_choice_what_it_is(module: Any) -> None:
-    schema = adapt.AdaptConfig if module is adapt else train.TrainConfig
-    text = describe(schema, module.GROUPS, module.USAGE)
-    for group in module.GROUPS:
-        said = dict(re.findall(rf"^  {group}=(\w+): (.+)$", text, flags=re.MULTILINE))
-        assert set(said) == set(group_choices(group))
-        assert len(set(said.values())) == len(said), (
-            f"{group}: a sentence that is said of two choices tells neither"
-        )
-
-
-def test_help_shows_what_a_file_sets() -> None:
-    text = describe(adapt.AdaptConfig, adapt.GROUPS, adapt.USAGE)
-    window = text.split("stream=window: ")[1].split("\n  stream=")[0]
-    assert "stream.batch_size=1 " in window
-    assert "stream.window=16 " in window
-    assert "method.lr=auto " in text
-
-
 def test_a_kind_that_a_script_registers_needs_no_file() -> None:
     groups = {
         **adapt.GROUPS,
@@ -246,4 +213,5 @@ def test_a_kind_that_a_script_registers_needs_no_file() -> None:
         adapt.AdaptConfig, groups, read_arguments(words, groups, {"data": {"kind": "phantom"}})
     )
     assert (config.method.kind, config.method.options.lr) == ("mine", 0.5)
-    assert "method=mine: " in describe(adapt.AdaptConfig, groups, adapt.USAGE)
+    shown = explain(adapt.AdaptConfig, groups, adapt.USAGE, "method")
+    assert re.search(r"^  mine +\w", shown, flags=re.MULTILINE)

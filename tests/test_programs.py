@@ -395,12 +395,6 @@ def test_the_demo_writes_its_summary_and_a_page_that_needs_no_network(
     assert len(page) < 5e6
 
 
-@pytest.mark.parametrize("program", [train, adapt])
-def test_help(program: Any, capsys: Capture) -> None:
-    assert program.main(["--help"]) == 0
-    assert "wandb.mode=offline" in capsys.readouterr().out
-
-
 def test_the_speed_benchmark_runs_every_variant(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,6 @@ from yaml import YAMLError
 from holdfast.tta.errors import InputError
 from holdfast.tta.expected import check_names, wrong_value
 from holdfast.tta.expected import closest as closest
-from holdfast.tta.options import opening
 from holdfast.tta.references import followed, merged, refuse_references
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -140,7 +139,7 @@ def resolve(schema: type[T], groups: Groups, values: Mapping[str, Any]) -> T:
         default = getattr(config, group)
         value = values.get(group)
         if value is None or "kind" not in value:
-            value = {**_read_group(group, default, groups[group]), **(value or {})}
+            value = {**read_group(group, default, groups[group]), **(value or {})}
         value = dict(value)
         kind = value.pop("kind")
         if kind not in groups[group]:
@@ -165,84 +164,17 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def save(config: Any, path: Path, command: str) -> None:
     """Write the resolved configuration as YAML, its first line the command that uses it."""
-    text = OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
-    path.write_text(f"# {command}\n{text}", encoding="utf-8")
+    path.write_text(f"# {command}\n{as_yaml(config)}", encoding="utf-8")
 
 
-def describe(schema: type, groups: Groups, usage: str) -> str:
-    """What ``--help`` prints: every option with its default and meaning."""
-    lines = [usage, "", "Options (YAML files and key=value; later ones override earlier ones):"]
-    plain = [field for field in dataclasses.fields(schema) if field.name not in groups]
-    lines += _describe_fields(plain, "", schema)
-    for field in dataclasses.fields(schema):
-        if field.name not in groups:
-            continue
-        default = field.metadata["default"]
-        lines += [
-            "",
-            f"{field.name}=NAME  {field.metadata['help']} (default "
-            f"{default or 'as in the source checkpoint'})",
-        ]
-        for names, options, values in _alike(field.name, groups[field.name]):
-            lines += [
-                f"  {field.name}={name}: {_sentence(field.name, name, options)}" for name in names
-            ]
-            lines += _describe_fields(
-                dataclasses.fields(options), f"{field.name}.", options, 4, values
-            )
-    return "\n".join(lines)
+def as_yaml(config: Any) -> str:
+    """The resolved configuration as YAML, which is itself an argument."""
+    return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
 
 
 def group_choices(group: str) -> list[str]:
     """Names of the YAML files of a group."""
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-
-
-def _alike(group: str, kinds: Mapping[str, type]) -> list[tuple[list[str], type, dict[str, Any]]]:
-    """The choices of a group with their options and what their files set; those that have both
-    alike together.
-    """
-    together: dict[str, tuple[list[str], type, dict[str, Any]]] = {}
-    for name in sorted({*group_choices(group), *kinds}):
-        values = _read_group(group, name, kinds)
-        options = kinds[values.pop("kind")]
-        together.setdefault(f"{options} {values}", ([], options, values))[0].append(name)
-    return list(together.values())
-
-
-def _sentence(group: str, name: str, options: type) -> str:
-    """What a choice is: the second line of its file where that is a comment, else the first of its
-    dataclass's docstring.
-    """
-    path = CONFIGS / group / f"{name}.yaml"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    if len(lines) > 1 and lines[1].startswith("# "):
-        return lines[1].removeprefix("# ")
-    return opening(options)
-
-
-def _describe_fields(
-    fields: Iterable[Any],
-    prefix: str,
-    owner: type,
-    indent: int = 2,
-    values: Mapping[str, Any] | None = None,
-) -> list[str]:
-    lines = []
-    for field in fields:
-        default = (values or {}).get(field.name, field.default_factory())
-        if dataclasses.is_dataclass(default):
-            lines += _describe_fields(
-                dataclasses.fields(default), f"{prefix}{field.name}.", type(default), indent
-            )
-            continue
-        shown = "null" if default is None else default
-        shown = str(default).lower() if isinstance(default, bool) else shown
-        lines.append(
-            f"{' ' * indent}{prefix}{field.name}={shown}".ljust(38)
-            + f"  {field.metadata.get('help', '')}"
-        )
-    return lines
 
 
 def _names_file(word: str) -> bool:
@@ -354,14 +286,14 @@ def _merge_group(
     if value is None:
         return None
     if not isinstance(value, dict):
-        return _read_group(group, str(value), kinds)
+        return read_group(group, str(value), kinds)
     if "kind" in value and (current is None or current.get("kind") != value["kind"]):
         kind = {True: "on", False: "off"}.get(value["kind"], value["kind"])
-        return {**_read_group(group, str(kind), kinds), **value, "kind": kind}
+        return {**read_group(group, str(kind), kinds), **value, "kind": kind}
     return merged(current or {}, value)
 
 
-def _read_group(group: str, name: str, kinds: Iterable[str]) -> dict[str, Any]:
+def read_group(group: str, name: str, kinds: Iterable[str]) -> dict[str, Any]:
     """The options of a choice; a kind that somebody registered without a file has its dataclass's
     defaults.
     """

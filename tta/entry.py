@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +20,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from holdfast.tta.config import Groups, closest, describe, read_arguments, resolve, save
+from holdfast.tta.config import Groups, as_yaml, closest, read_arguments, resolve, save
 from holdfast.tta.errors import InputError, ProcessLost, WriteError
 from holdfast.tta.folder import is_disk_error, no_folder, write_error
 from holdfast.tta.processes import announce_start, end_with_first, is_first, together
 from holdfast.tta.saying import spoken
+from holdfast.tta.usage import explain, topic_of
 
 T = TypeVar("T")
 
@@ -38,18 +40,32 @@ def run(
     usage: str,
     argv: Sequence[str],
     stopped: str = "stopped before the end",
+    configure: Callable[[Sequence[str]], Any] | None = None,
 ) -> int:
-    """Do the work, or print the help; returns the exit status.
+    """Do the work, or print the help or the configuration; returns the exit status.
 
     An ``InputError`` becomes one sentence and 2, a process that was lost one and 1, a disk that
     takes no more one and 74; of several processes, the first one speaks. A Trainer that is
     terminated would leave with 0, as if the work were done; it is 143 here, as for any process that
     SIGTERM ends. Of Ctrl-C, which a Trainer turns into an exit with 1, ``stopped``
     tells, and the status is 130.
+
+    Args:
+        work: the whole of it, from its configuration on.
+        schema: dataclass of the options.
+        groups: choices of each group.
+        usage: what to type, and what it does.
+        argv: command-line words.
+        stopped: what is said after Ctrl-C.
+        configure: makes a configuration of words, where that takes more than the words.
     """
-    if any(word in ("--help", "-h", "help") for word in argv):
-        print(describe(schema, groups, usage))
-        return 0
+    topic = topic_of(argv)
+    if topic is not None:
+        work = partial(_explain, schema, groups, usage, topic)
+    elif "--print_config" in argv:
+        words = [word for word in argv if word != "--print_config"]
+        make = configure or partial(configured, schema, groups)
+        work = partial(_print_config, make, words)
     quieten()
     end_with_first()
     try:
@@ -68,6 +84,14 @@ def run(
         print(_noted(stopped, error), file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def _explain(schema: type, groups: Groups, usage: str, topic: str) -> None:
+    print(explain(schema, groups, usage, topic))
+
+
+def _print_config(configure: Callable[[Sequence[str]], Any], words: Sequence[str]) -> None:
+    print(as_yaml(configure(words)), end="")
 
 
 def fit(trainer: Trainer, module: LightningModule, data: Any) -> None:

@@ -2,18 +2,26 @@
 
 import copy
 import inspect
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Any
 
 from holdfast.tta.errors import InputError
 
 
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with a default, copied for each instance, and the sentence that ``--help``
-    prints for it.
+def option(default: Any, help: str, first: Sequence[str] = ()) -> Any:
+    """A dataclass field with a default, copied for each instance, and what ``--help`` says of it.
+
+    Options are listed in the order of their fields, so what people need first comes first.
+
+    Args:
+        default: value where none is given; of a group, the choice.
+        help: a sentence.
+        first: of a group, names of the options that people need first.
     """
     return field(
-        default_factory=lambda: copy.deepcopy(default), metadata={"help": help, "default": default}
+        default_factory=lambda: copy.deepcopy(default),
+        metadata={"help": help, "default": default, "first": tuple(first)},
     )
 
 

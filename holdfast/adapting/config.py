@@ -35,30 +35,19 @@ Options = TypeVar("Options", bound="AdaptConfig")
 class AdaptConfig:
     """Options of ``adapt.py``."""
 
-    data: Any = option(None, "data set of the target")
-    method: Any = option("dsbr", "adaptation method")
-    stream: Any = option("iid", "order in which the target's images arrive")
-    shift: Any = option("none", "corruption of the target's images")
-    guard: Any = option("on", "watch for collapse and correct it; or a published guard instead")
-    preflight: Any = option(
-        "off", "look at the stream's first images, and say whether to adapt: report or only"
-    )
     source: str | None = option(None, "source checkpoint, or the folder of one; required")
-    start: str | None = option(
-        None, "adapted.ckpt of an earlier run to go on from; null: the source itself"
-    )
-    name: str | None = option(
-        None, "name of the run; null: made from method, guard, target, stream, shift and seed"
-    )
-    output: str | None = option(
-        None, "folder of the results; null: runs/adapt/NAME, or NAME-2, … where that holds some"
-    )
-    overwrite: bool = option(False, "replace the results of an earlier run in that folder")
+    data: Any = option(None, "data set of the target", first=["target"])
+    method: Any = option("dsbr", "adaptation method")
+    guard: Any = option("on", "watch for collapse and correct it; or a published guard instead")
     labels: str | None = option(
         None,
         "CSV with the columns id and label, which may grow while the run goes on: what it shows "
         "outranks the guard's unlabelled evidence",
     )
+    output: str | None = option(
+        None, "folder of the results; null: runs/adapt/NAME, or NAME-2, … where that holds some"
+    )
+    stream: Any = option("iid", "order in which the target's images arrive", first=["batch_size"])
     report: bool = option(
         False, "leave report.html, a page about the run; it takes one pass more, without updates"
     )
@@ -67,14 +56,23 @@ class AdaptConfig:
         "only: load and check everything, say what was understood, leave a contact sheet in "
         "output, and adapt nothing",
     )
+    preflight: Any = option("off", "look at the stream's first images, and say whether to adapt")
+    shift: Any = option("none", "corruption of the target's images")
+    start: str | None = option(
+        None, "adapted.ckpt of an earlier run to go on from; null: the source itself"
+    )
     seed: int = option(0, "seed of the stream")
+    name: str | None = option(
+        None, "name of the run; null: made from method, guard, target, stream, shift and seed"
+    )
+    overwrite: bool = option(False, "replace the results of an earlier run in that folder")
+    workers: int = option(0, "processes that prepare batches")
     bootstrap: int = option(
         0,
         "resamples of groups (patients) for 95 % intervals of the metrics, e.g. 1000; 0: none, or "
         "500 "
         "with report=true",
     )
-    workers: int = option(0, "processes that prepare batches")
     predictions: PredictionsConfig = option(PredictionsConfig(), "what is written of each image")
     trainer: dict[str, Any] = option(
         {},

@@ -9,7 +9,7 @@ from typing import Any
 
 from holdfast.adapting.accept import accept
 from holdfast.adapting.assembly import Assembly
-from holdfast.adapting.config import GROUPS, AcceptConfig, AdaptConfig, configured
+from holdfast.adapting.config import GROUPS, AcceptConfig, AdaptConfig, configure, configured
 from holdfast.adapting.outputs import write_look
 from holdfast.adapting.run import adapt, check
 from holdfast.callbacks.preflight import EXIT
@@ -17,18 +17,18 @@ from holdfast.tta import acceptance, entry
 from holdfast.tta.folder import held
 
 USAGE = (
-    "usage: python adapt.py source=DIR_OR_CKPT [config.yaml ...] [key=value ...]\n\n"
+    "usage: holdfast adapt source=DIR_OR_CKPT [config.yaml ...] [key=value ...]\n\n"
     "Carry a source model through a stream of target images, adapting as it goes.\n"
-    "python adapt.py accept … says by a few labels whether to deploy that: accept --help."
+    "holdfast adapt accept … says by a few labels whether to deploy that: accept --help."
 )
 ACCEPT_USAGE = (
-    "usage: python adapt.py accept source=DIR_OR_CKPT [labels=FILE.csv] [config.yaml ...] "
+    "usage: holdfast adapt accept source=DIR_OR_CKPT [labels=FILE.csv] [config.yaml ...] "
     "[key=value ...]\n\n"
     "Serve the stream by the source, by each choice of statistics and by the method, and say by a "
     "few\nlabels which to deploy. Exit status 0: the guarded method; 4: do not adapt; 3: not "
     "settled.\n"
-    "Options are those of a run; it leaves acceptance.json and acceptance.html in output "
-    "(runs/accept/NAME)."
+    "Options are those of a run; it leaves acceptance.json and acceptance.html in output,\n"
+    "runs/accept/NAME."
 )
 
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
             folder, metrics = adapt(assembly)
             print(f"{folder}: {', '.join(_told(metrics))}")
 
-    return entry.run(run, AdaptConfig, GROUPS, USAGE, argv) or status
+    return entry.run(run, AdaptConfig, GROUPS, USAGE, argv, configure=configure) or status
 
 
 def _look(assembly: Assembly) -> int:
@@ -73,7 +73,10 @@ def _main_accept(argv: Sequence[str]) -> int:
         print(f"{found}\n{folder / 'acceptance.html'}")
         status = acceptance.EXIT[found.advice]
 
-    return entry.run(run, AcceptConfig, GROUPS, ACCEPT_USAGE, argv) or status
+    def configure_(words: Sequence[str]) -> AcceptConfig:
+        return configured(AcceptConfig, words)[0]
+
+    return entry.run(run, AcceptConfig, GROUPS, ACCEPT_USAGE, argv, configure=configure_) or status
 
 
 def _told(metrics: Mapping[str, Any]) -> list[str]:

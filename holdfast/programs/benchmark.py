@@ -49,8 +49,8 @@ from holdfast.tta.results import log_result
 from holdfast.tta.tracking import create_loggers, finish, log_progress
 
 USAGE = (
-    "usage: python benchmark.py [config.yaml ...] [key=value ...]\n\n"
-    "Run methods on shifted streams, alone and guarded; where a run was stopped, the same command "
+    "usage: holdfast benchmark [config.yaml ...] [key=value ...]\n\n"
+    "Run methods on shifted streams, alone and guarded; where a run was stopped, the same\ncommand "
     "goes on."
 )
 #: What names a row of the tables that are read again.

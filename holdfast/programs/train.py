@@ -13,8 +13,9 @@ from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.processes import is_first
 
 USAGE = (
-    "usage: python train.py [config.yaml ...] [key=value ...]\n\n"
-    "Train a source model, or adopt one with weights=FILE, and write output/source.ckpt."
+    "usage: holdfast train [config.yaml ...] [key=value ...]\n\n"
+    "Train a source model, or adopt one with weights=FILE, and write output/source.ckpt.\n"
+    "Images of your own: data=folder data.root=DIR, or data=table data.path=FILE.csv."
 )
 
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
         if is_first():
             print(f"{file}: {_told(SourceCheckpoint.load(file).metrics)}")
 
-    return entry.run(run, TrainConfig, GROUPS, USAGE, argv)
+    return entry.run(run, TrainConfig, GROUPS, USAGE, argv, configure=configure)
 
 
 def _told(metrics: Mapping[str, Any]) -> str:

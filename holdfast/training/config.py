@@ -16,7 +16,7 @@ from holdfast.tta.config import read_arguments, read_values, resolve
 from holdfast.tta.errors import InputError
 from holdfast.tta.networks import MODELS
 from holdfast.tta.options import option
-from holdfast.tta.saying import say
+from holdfast.tta.saying import warn
 from holdfast.tta.tracking import WandbConfig
 from holdfast.tta.trainers import check_training
 
@@ -52,28 +52,25 @@ class TrainConfig:
 
     data: Any = option("phantom", "data set")
     model: Any = option("compact", "network")
-    name: str | None = option(None, "name of the run; null: DATA-MODEL-seedN")
     output: str | None = option(
         None, "folder of the results; null: runs/train/NAME, or NAME-2, … where that holds some"
     )
-    overwrite: bool = option(False, "replace the results of an earlier run in that folder")
     check: str | None = option(
         None,
         "only: load and check everything, say what was understood, leave a contact sheet in "
         "output, and train nothing",
     )
-    seed: int = option(0, "seed of weights, order and augmentation")
     epochs: int = option(15, "epochs at most")
-    patience: int = option(
-        6, "epochs without a better validation balanced accuracy before training stops"
-    )
     batch_size: int = option(64, "images a batch")
     lr: float = option(4e-3, "peak learning rate of AdamW, one cycle")
-    weight_decay: float = option(1e-2, "weight decay of AdamW")
-    balanced: bool = option(True, "draw classes equally often")
     augment: list[str] = option(
         ["flip", "rotate"], "MONAI augmentations: flip, mirror, rotate, noise, gamma"
     )
+    balanced: bool = option(True, "draw classes equally often")
+    patience: int = option(
+        6, "epochs without a better validation balanced accuracy before training stops"
+    )
+    weight_decay: float = option(1e-2, "weight decay of AdamW")
     weights: str | None = option(
         None,
         "state dict, or MONAI bundle's folder, of a network trained elsewhere, to take in place of "
@@ -95,13 +92,16 @@ class TrainConfig:
         "balanced accuracy, in percent, that its owner states; validation images that contradict "
         "it refuse the file",
     )
-    source: str | None = option(None, "checkpoint, or the folder of one, for calibrate=only")
     calibrate: Any = option(
         "on", "the guard's numbers, from streams of validation images; quick: in half a minute"
     )
+    source: str | None = option(None, "checkpoint, or the folder of one, for calibrate=only")
     fisher_images: int = option(
         2000, "training images for the Fisher information that method=eata needs; 0: leave it out"
     )
+    seed: int = option(0, "seed of weights, order and augmentation")
+    name: str | None = option(None, "name of the run; null: DATA-MODEL-seedN")
+    overwrite: bool = option(False, "replace the results of an earlier run in that folder")
     workers: int = option(0, "processes that prepare training batches")
     trainer: dict[str, Any] = option(
         {},
@@ -163,5 +163,5 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
             "second if need be"
         )
     if only and (idle := sorted(_TRAINING & values.keys())):
-        say(f"calibrate=only takes the checkpoint as it is, and does not use {', '.join(idle)}")
+        warn(f"calibrate=only takes the checkpoint as it is, and does not use {', '.join(idle)}")
     return {"data": SourceCheckpoint.load(values["source"]).data} if only else {}

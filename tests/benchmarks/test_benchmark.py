@@ -404,5 +404,5 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_help(capsys: Capture) -> None:
-    assert benchmark.main(["--help"]) == 0
+    assert benchmark.main(["--help=data"]) == 0
     assert "data.targets=" in capsys.readouterr().out

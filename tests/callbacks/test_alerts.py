@@ -22,8 +22,8 @@ from holdfast.callbacks.alerts import AlertConfig, Alerts, alarm_of, post
 from holdfast.callbacks.replay import ReplayConfig
 from holdfast.programs import adapt
 from holdfast.tta import entry
-from holdfast.tta.config import describe
 from holdfast.tta.errors import InputError
+from holdfast.tta.usage import explain
 from tests.callbacks.guard.test_guard import Harm, batches
 from tests.callbacks.guard.test_guard import run as guarded
 from tests.wandb_file import read_wandb
@@ -257,7 +257,7 @@ def test_options_of_alerts_merge_and_are_described(source: Path) -> None:
         configure([f"source={source}", "guard.alert.timeout=99"])
     with pytest.raises(InputError, match=r"unknown option .*timeot"):
         configure([f"source={source}", "guard.alert.timeot=9"])
-    assert "guard.alert.url=null" in describe(adapt.AdaptConfig, adapt.GROUPS, "")
+    assert "guard.alert.url=null" in explain(adapt.AdaptConfig, adapt.GROUPS, "", "guard")
     assert entry.configured(ReplayConfig, {}, ["guard.alert.timeout=3"]).guard.alert.timeout == 3
 
 

@@ -1,17 +1,66 @@
-"""Test-time adaptation for medical imaging that does not collapse."""
+"""Test-time adaptation for medical imaging that does not collapse.
 
+>>> import holdfast
+>>> sorted(holdfast.METHODS)[:3]
+['alpha_norm', 'cmf', 'come']
+"""
+
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.api import adapt, load_source, train
+    from holdfast.callbacks import CollapseGuard
+    from holdfast.loop import guard
+    from holdfast.tta.adaptation import AdaptationModule
+    from holdfast.tta.errors import InputError
+    from holdfast.tta.methods import METHODS, create_method
+
+    __version__: str
+
+__all__ = [
+    "METHODS",
+    "AdaptationModule",
+    "CollapseGuard",
+    "InputError",
+    "adapt",
+    "create_method",
+    "guard",
+    "load_source",
+    "train",
+]
 
 # Installed, the parts lie inside this package; in a source tree they stand beside it.
 _TREE = Path(__file__).resolve().parent.parent
 if (_TREE / "pyproject.toml").is_file() and (_TREE / "tta").is_dir():
     __path__.append(str(_TREE))
 
+#: Where each name lives: it is imported when somebody asks for it, for torch takes seconds.
+_HOMES = {
+    "METHODS": "holdfast.tta.methods",
+    "AdaptationModule": "holdfast.tta.adaptation",
+    "CollapseGuard": "holdfast.callbacks",
+    "InputError": "holdfast.tta.errors",
+    "adapt": "holdfast.api",
+    "create_method": "holdfast.tta.methods",
+    "guard": "holdfast.loop",
+    "load_source": "holdfast.api",
+    "train": "holdfast.api",
+}
 
-def __getattr__(name: str) -> str:
-    """``holdfast.__version__``, looked up when somebody asks."""
+
+def __getattr__(name: str) -> Any:
+    """A name of the front door, or the version, looked up when somebody asks."""
     if name == "__version__":
         from holdfast.version import version
 
         return version()
-    raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The names of the front door among the others, for completion."""
+    return sorted({*globals(), *__all__})

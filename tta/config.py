@@ -315,6 +315,15 @@ def _has_content(path: Path) -> bool:
     )
 
 
+def validated(schema: type[T], given: Mapping[str, Any]) -> T:
+    """A dataclass of options from Python values, checked as words are.
+
+    Raises:
+        InputError: an unknown name, a value of the wrong type or out of range.
+    """
+    return _validated(schema, {name: _plain(value, {}) for name, value in given.items()}, "")
+
+
 def _validated(
     schema: type[T], values: Mapping[str, Any], prefix: str, elsewhere: Sequence[str] = ()
 ) -> T:

@@ -29,6 +29,12 @@ from holdfast.tta.usage import explain, topic_of
 
 T = TypeVar("T")
 
+#: Loggers that tell on every run which devices there are, which seed is set, and who takes part.
+_TALKATIVE = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.seed",
+    "lightning.fabric.utilities.distributed",
+)
 #: Exit status of a run whose results cannot be written: EX_IOERR of sysexits.h.
 _IO_ERROR = 74
 
@@ -251,13 +257,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block Lightning leaves out what no user can act on."""
+    levels = {name: logging.getLogger(name).level for name in _TALKATIVE}
+    try:
+        with warnings.catch_warnings():
+            quieten()
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
 def quieten() -> None:
     """Leave out what Lightning says on every run and no user can act on."""
-    for name in (
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.fabric.utilities.seed",
-        "lightning.fabric.utilities.distributed",
-    ):
+    for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*is deprecated.*")
     warnings.filterwarnings(

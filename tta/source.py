@@ -120,6 +120,23 @@ def channel_moments(batches: Iterable[Mapping[str, Any]]) -> tuple[Tensor, Tenso
     return mean.float(), torch.where(std > 1e-6, std, 1.0).float()
 
 
+def class_statistics(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C, D) of each class's features; zeros for a class without images.
+
+    Args:
+        features: (N, D).
+        labels: (N,) true classes; rows with a negative one count for none.
+        num_classes: C.
+    """
+    means = features.new_zeros(num_classes, features.shape[1])
+    variances = torch.zeros_like(means)
+    for label in range(num_classes):
+        rows = features[labels == label]
+        if len(rows):
+            means[label], variances[label] = rows.mean(0), rows.var(0, correction=0)
+    return means, variances
+
+
 def source_statistics(train: Evaluation, val: Evaluation, num_classes: int) -> dict[str, Any]:
     """Class-wise feature statistics, separation, temperature and entropy quantiles of a source
     model.
@@ -133,19 +150,12 @@ def source_statistics(train: Evaluation, val: Evaluation, num_classes: int) -> d
     Returns:
         The fields of ``SourceCheckpoint`` of the same names.
     """
-    means, variances = [], []
-    for label in range(num_classes):
-        rows = train.features[train.labels == label]
-        empty = not len(rows)
-        means.append(torch.zeros(train.features.shape[1]) if empty else rows.mean(0))
-        variances.append(
-            torch.zeros(train.features.shape[1]) if empty else rows.var(0, correction=0)
-        )
+    means, variances = class_statistics(train.features, train.labels, num_classes)
     known = val.labels >= 0
     return {
         "prevalence": torch.bincount(train.labels, minlength=num_classes) / len(train.labels),
-        "feature_mean": torch.stack(means),
-        "feature_var": torch.stack(variances),
+        "feature_mean": means,
+        "feature_var": variances,
         "separation": float(separation(val.features, val.logits.argmax(1), num_classes)),
         "temperature": fit_temperature(val.logits[known], val.labels[known]),
         "entropy_quantiles": torch.quantile(entropy(val.logits), torch.linspace(0, 1, 101)),

@@ -117,7 +117,17 @@ class CollapseGuard(Guard):
                 f"{type(pl_module).__name__} has one of them: define both, or neither"
             )
 
-    def on_stream_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_stream_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make ready for the module."""
+        self.start(pl_module)
+
+    def on_served(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look if due, judge, correct, and say what serves the batch."""
+        self.act(pl_module, outputs, batch)
+
+    def start(self, pl_module: Any) -> None:
         """Let the module wait where the guard waits, and bring what is known to its device."""
         pl_module.pause(self.memory.mode != "adapting")  # taken up in the middle
         # What a checkpoint gave is on the CPU.
@@ -126,10 +136,8 @@ class CollapseGuard(Guard):
             source = Reference(*(value.to(pl_module.device) for value in self.experts.source))
             self.experts.source = self.health.source = source
 
-    def on_served(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Look if due, judge, correct, and say what serves the batch."""
+    def act(self, pl_module: Any, outputs: Any, batch: Any) -> None:
+        """Look if due, judge, correct, and say what serves the batch; no Trainer is needed."""
         adapted = self._adapted(outputs)
         skipped = skipped_by_all(outputs.get("skipped"), adapted.logits.device)
         saw = self._observed(pl_module, outputs, batch, adapted, skipped)

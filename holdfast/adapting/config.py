@@ -143,4 +143,4 @@ def _source(values: Mapping[str, Any]) -> SourceCheckpoint:
     source = values.get("source")
     if source is None:
         raise InputError("source is missing: name the checkpoint of train.py, source=DIR_OR_CKPT")
-    return source if isinstance(source, SourceCheckpoint) else SourceCheckpoint.load(source)
+    return SourceCheckpoint.load(source)

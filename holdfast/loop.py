@@ -1,0 +1,173 @@
+"""A guarded method in a loop of one's own, without a Trainer."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holdfast.callbacks import CollapseGuard, GuardConfig
+from holdfast.callbacks.guard import Reference
+from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.batches import images_of
+from holdfast.tta.candidates import Candidates
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.config import validated
+from holdfast.tta.correction import class_conditional_moments
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods import Method
+from holdfast.tta.source import class_statistics
+
+#: What tells the guard of the source: a checkpoint, its file, or labelled batches of its images.
+Source = str | Path | SourceCheckpoint | Iterable[tuple[Tensor, Tensor]]
+
+
+class GuardedMethod:
+    """A method with a guard beside it; make it with ``guard``.
+
+    Attributes:
+        events: what happened so far, in the form of ``events.jsonl``.
+    """
+
+    def __init__(self, module: AdaptationModule, watch: CollapseGuard) -> None:
+        self._module, self._guard = module, watch
+        self._last: dict[str, Any] = {}
+        self.events: list[dict[str, Any]] = []
+        watch.start(module)
+
+    def __call__(self, images: Tensor, ids: Sequence[str] | None = None) -> Tensor:
+        """Predict a batch, adapt to it, and return what the guard lets out.
+
+        Args:
+            images: (N, channels, ...), as the network takes them.
+            ids: (N,) names, for events; by default their positions in the stream.
+
+        Returns:
+            Logits (N, C), without gradients.
+        """
+        # The first batches say how many images one has; shorter ones at the end teach nothing.
+        self._module.batch_size = max(self._module.batch_size, len(images))
+        batch = {"image": images, **({} if ids is None else {"id": list(ids)})}
+        with torch.enable_grad():
+            outputs = self._module.training_step(batch, self._guard.batch)
+            self._guard.act(self._module, outputs, batch)
+        self.events += outputs["events"]
+        self._last = outputs
+        logits: Tensor = outputs["logits"]
+        return logits
+
+    @property
+    def method(self) -> Method:
+        """The method, to ask or to reset."""
+        return self._module.method
+
+    @property
+    def mode(self) -> str:
+        """adapting, hedging, resting, holding or frozen (docs/guard.md)."""
+        return self._guard.memory.mode
+
+    @property
+    def verdict(self) -> str:
+        """Of the last batch: OK, WATCH, ALARM or FROZEN."""
+        return self._guard.state
+
+    @property
+    def served_by(self) -> str | None:
+        """Who answered the last batch: adapted, control, source, batch, corrected or mixture."""
+        return self._last.get("served_by")
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next batch depends on; saved by ``torch.save``, it loads with
+        ``weights_only``.
+        """
+        return {
+            "module": self._module.state_dict(),
+            "guard": self._guard.state_dict(),
+            "batch_size": self._module.batch_size,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where ``state_dict`` was taken."""
+        self._module.load_state_dict(state["module"])
+        self._module.batch_size = state["batch_size"]
+        if self._module.twins is not None and self._module.twins.batches:
+            self._module.twins.use(self._module.twins.current)
+        self._guard.load_state_dict(state["guard"])
+        self._guard.start(self._module)
+
+
+def guard(
+    method: Method,
+    source: Source | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    **options: Any,
+) -> GuardedMethod:
+    """Put a guard beside a method, for a loop of your own.
+
+    With a source the guard knows what classes look like, and shares out trust between the adapted
+    network and un-updated ones; a method made with ``normalization="auto"`` is then led to the
+    statistics that suit the stream. Without one it compares the adapted network with its control.
+
+    Args:
+        method: from ``create_method``, on the device where images will be.
+        source: a source checkpoint, its file or folder, or batches (images, labels) of the images
+            that the network was trained or validated on, a few hundred in all.
+        class_names: names of the classes; those of the checkpoint, or 0, 1, … by default.
+        **options: of ``GuardConfig``, such as ``order="mixed"``.
+
+    Raises:
+        InputError: the source has other classes, or an option is unknown or out of range.
+
+    Example:
+        >>> import holdfast
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 2))
+        >>> batches = [(torch.randn(64, 8), torch.arange(64) % 2)]
+        >>> method = holdfast.create_method("tent", model, num_classes=2)
+        >>> guarded = holdfast.guard(method, source=batches)
+        >>> guarded(torch.randn(32, 8)).shape
+        torch.Size([32, 2])
+        >>> guarded.verdict
+        'OK'
+    """
+    config = validated(GuardConfig, options)
+    if isinstance(source, str | Path):
+        source = SourceCheckpoint.load(source)
+    reference, moments, calibration = _known(method, source)
+    names = list(class_names or [])
+    if not names:
+        plain = [str(number) for number in range(method.num_classes)]
+        names = source.class_names if isinstance(source, SourceCheckpoint) else plain
+    if len(names) != method.num_classes:
+        raise InputError(
+            f"there are {len(names)} class names for a method of {method.num_classes} classes: "
+            "name each class, or take the source that the network was trained on"
+        )
+    watch = CollapseGuard(names, config, reference, calibration)
+    twins = Candidates(method, moments) if reference is not None and not method.static else None
+    return GuardedMethod(AdaptationModule(method, 1, candidates=twins), watch)
+
+
+def _known(
+    method: Method, source: SourceCheckpoint | Iterable[tuple[Tensor, Tensor]] | None
+) -> tuple[Reference | None, Mapping[str, Tensor] | None, Mapping[str, Any] | None]:
+    """What the source's classes look like in feature space and to each layer, and the guard's
+    levels.
+    """
+    if source is None:
+        return None, None, None
+    if isinstance(source, SourceCheckpoint):
+        reference = Reference(source.feature_mean, source.feature_var)
+        return reference, source.layer_moments, source.calibration
+    batches = [(images_of(images), labels) for images, labels in source]
+    if not batches:
+        raise InputError("source has no batches: give some of (images, labels), or a checkpoint")
+    said = [method.source(images).features.float() for images, _ in batches]
+    labels = torch.cat([labels.to(said[0].device) for _, labels in batches])
+    reference = Reference(*class_statistics(torch.cat(said), labels, method.num_classes))
+    labelled = [{"image": images, "label": labels} for images, labels in batches]
+    device = said[0].device
+    moments = class_conditional_moments(method.model, labelled, method.num_classes, device)
+    return reference, moments, None

@@ -11,6 +11,7 @@ COMMANDS = {
     "adapt": ("holdfast.programs.adapt", "adapt it to a stream of unlabelled images, guarded"),
     "benchmark": ("holdfast.programs.benchmark", "measure methods and guards on shifted streams"),
     "replay": ("holdfast.callbacks.replay", "judge a recorded run again under other levels"),
+    "compare": ("holdfast.programs.compare", "compare finished runs: means, tests, LaTeX"),
     "demo": ("holdfast.benchmarks.demo", "see collapse and guard on embedded data"),
 }
 #: Exit status of words that are not understood, as the programs have it.

@@ -150,7 +150,7 @@ def check_words(module: str, words: list[str]) -> None:
             raise InputError(f"{module} takes no words, such as {words[0]}")
         return
     words = [word for word in words if not _is_help(word, found)]
-    if module == "holdfast.callbacks.replay":  # whose first word is a run's folder
+    if module in ("holdfast.callbacks.replay", "holdfast.programs.compare"):  # first words: runs
         words = [word for word in words if "=" in word]
     for variant in _variants(expanded(words)):
         _check_variant(module, found, list(variant))
@@ -175,6 +175,7 @@ def check_options(words: list[str]) -> None:
         "adapt.py",
         "train.py",
         "benchmark.py",
+        "holdfast.programs.compare",
         *_with_main("benchmarks"),
         *_with_main("callbacks"),
     ):
@@ -198,7 +199,9 @@ def _place(name: str) -> Path:
     script, inside = ROOT / name, ROOT / "holdfast" / "programs" / name
     if name.endswith(".py"):
         return inside if script.is_file() and inside.is_file() else script
-    return ROOT / f"{name.removeprefix('holdfast.').replace('.', '/')}.py"
+    path = f"{name.removeprefix('holdfast.').replace('.', '/')}.py"
+    inside = ROOT / "holdfast" / path
+    return inside if inside.is_file() else ROOT / path
 
 
 @cache

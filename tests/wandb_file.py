@@ -5,6 +5,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from holdfast.comparing.wandb_runs import log_records
+
 
 def read_wandb(path: Path, patience: float = 20.0) -> dict[str, Any]:
     """What a W&B file says of its run, once its writer, a process of its own, has closed it."""
@@ -76,21 +78,3 @@ def read_table(content: dict[str, Any], file: Path, name: str) -> list[dict[str,
     [path] = [step[f"{name}/path"] for step in content["history"] if f"{name}/path" in step]
     table = json.loads((file.parent / "files" / path).read_text())
     return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-
-
-def log_records(data: bytes, block: int = 32768) -> list[bytes]:
-    """Records of LevelDB's log format behind W&B's 7-byte header: checksum (4), length (2), type
-    (1), content.
-    """
-    records, parts, at = [], b"", 7
-    while at + 7 <= len(data):
-        if block - at % block < 7:  # no header fits into the rest of a block
-            at += block - at % block
-            continue
-        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-        parts += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            records.append(parts)
-            parts = b""
-    return records

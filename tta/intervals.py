@@ -115,6 +115,36 @@ def difference(
     return _interval(np.concatenate(gaps))
 
 
+def median_interval(
+    values: Sequence[float] | Numbers, repeats: int, seed: int = 0
+) -> tuple[float, float] | None:
+    """The interval of a median, as of paired differences.
+
+    >>> median_interval([3.0, 1.0, 2.0, 4.0, 5.0, 6.0], repeats=1000)
+    (2.0, 5.5)
+
+    Args:
+        values: (N,), each drawn by itself.
+        repeats: resamples.
+        seed: the same seed gives the same interval.
+
+    Returns:
+        Low and high end, in the values' own unit; None of fewer than two.
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    medians = []
+    for weights in _draws(count, repeats, seed):
+        # The value at a place of a resample: the first below or at which so many were drawn.
+        up_to = weights.cumsum(1)
+        middle = [ordered[(up_to > place).argmax(1)] for place in ((count - 1) // 2, count // 2)]
+        medians.append(np.mean(middle, axis=0))
+    low, high = np.percentile(np.concatenate(medians), _ENDS)
+    return float(low), float(high)
+
+
 def _draws(groups: int, repeats: int, seed: int) -> Iterator[Numbers]:
     """How often each group is drawn, (resamples, G) at a time."""
     rng = np.random.default_rng(seed)

@@ -120,12 +120,13 @@ class Candidates(nn.Module):
 
     def _corrected(self, images: Tensor) -> Prediction:
         """Predict under the statistics as they stand, then let them take the batch in; the other
-        way round at the start.
+        way round at the start, unless the adapting model works under them: it predicted the batch
+        with those that stood, and is held against this prediction.
         """
         assert self.correction is not None
         kind: Statistics = "batch" if self.batches == 0 and len(images) > 1 else "moving"
         values = self.correction.statistics()
-        if self.batches < WARM_UP:
+        if self.batches < WARM_UP and self.current != "corrected":
             # Every other image tells a layer's moments about as well as all do.
             _, state = self._seen(images[::2] if len(images) >= _SAMPLE else images, kind, values)
             kind, values = "moving", self.correction.statistics(state)

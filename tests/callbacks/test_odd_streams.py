@@ -204,7 +204,8 @@ def test_a_change_of_statistics_ends_what_was_measured_under_the_old_ones(
             guard = next(c for c in trainer.callbacks if isinstance(c, CollapseGuard))  # type: ignore[attr-defined]
             kept.append((dict(guard.memory.sums), guard.memory.peak, guard.health._counts))
 
-    module, _, outputs = run(source, "guard.tuned.longest=1", count=7, also=Kept())
+    words = ("data.target=scanner_a", "guard.tuned.longest=1")  # where the source knows all classes
+    module, _, outputs = run(source, *words, count=7, also=Kept())
     assert [output["choice"] for output in outputs] == ["batch"] * 5 + ["corrected"] * 2
     assert module.twins is not None
     assert module.twins.current == "corrected"

@@ -12,6 +12,7 @@ from holdfast.callbacks import CollapseGuard, GuardConfig, TraceWriter
 from holdfast.callbacks.records import cell_of
 from holdfast.callbacks.replay import main, read_trace, replay
 from tests.callbacks.guard.test_guard import Harm, batches, run
+from tests.callbacks.guard.test_resume import BLOCKS, EVEN, HARM, MIXED
 from tests.conftest import ACCELERATOR
 from tests.test_programs import run_adapt
 
@@ -122,12 +123,12 @@ def test_a_run_of_the_program_replays_to_its_own_verdicts(
 @pytest.mark.parametrize(
     ("words", "modes"),
     [
-        (["data.target=scanner_b", "method.lr=1e-3"], {"adapting"}),
-        (["data.target=scanner_a", "guard.tuned.alone=1", "guard.tuned.looks=1"], {"hedging"}),
+        ([*MIXED, "method.lr=1e-3"], {"adapting"}),
+        ([*EVEN], {"hedging"}),
         (["shift=contrast", "shift.severity=5", "stream=blocks"], set()),
-        (["method.lr=.3", "guard.limits.gain=.01"], {"resting"}),
-        (["method.lr=.3", "guard.limits.gain=.01", "guard.ladder=[freeze]"], {"frozen"}),
-        (["data.target=scanner_a", "guard.tuned.sharpness=20", "method=tent"], {"holding"}),
+        ([*HARM], {"resting"}),
+        ([*HARM, "guard.ladder=[freeze]"], {"frozen"}),
+        ([*BLOCKS], {"holding"}),
     ],
 )
 def test_no_verdict_of_a_real_run_differs_in_any_mode(

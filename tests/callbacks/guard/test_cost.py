@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import configure
 from holdfast.callbacks import CollapseGuard
+from holdfast.callbacks.guard.experts import Belief
 from holdfast.datamodules import StreamLoader, create_stream
 from holdfast.tta.checkpoint import SourceCheckpoint
 from tests.conftest import QUICK
@@ -35,12 +36,14 @@ class Counted(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def calm(source: Path, *words: str) -> tuple[Counted, int, CollapseGuard | None]:
-    """Counts of a calm stream, and how often the guard read back."""
+def calm(
+    source: Path, *words: str, leads: str = "batch"
+) -> tuple[Counted, int, CollapseGuard | None]:
+    """Counts of a calm stream, and how often the guard read back, where some statistics lead."""
     config = configure(
         [
             *(f"source={source}", *QUICK, "method=tent", "method.lr=1e-6"),
-            *("data.target=scanner_b", f"stream.batch_size={SIZE}", "stream.passes=8", *words),
+            *("data.target=scanner_a", f"stream.batch_size={SIZE}", "stream.passes=8", *words),
         ]
     )
     checkpoint = SourceCheckpoint.load(source)
@@ -64,6 +67,8 @@ def calm(source: Path, *words: str) -> tuple[Counted, int, CollapseGuard | None]
         return run
 
     if guard is not None:
+        assert isinstance(guard, CollapseGuard)
+        guard.experts.belief = Belief({leads: 50.0})
         guard.on_train_batch_end = watched(guard.on_train_batch_end)  # type: ignore[method-assign]
     trainer = Trainer(
         max_epochs=1,
@@ -77,26 +82,24 @@ def calm(source: Path, *words: str) -> tuple[Counted, int, CollapseGuard | None]
     with pytest.MonkeyPatch.context() as patch, counted:
         patch.setattr(Tensor, "tolist", tolist)
         trainer.fit(module, StreamLoader(images, stream, SIZE))
-    assert guard is None or isinstance(guard, CollapseGuard)
     return counted, read[0], guard
 
 
-# Bounds of what is reached, so that it gets no worse: 1.14 read-backs a batch, and 2.04 times the
-# operations. The goals are 1, and 1.25. Read-backs beyond one a batch are the search for broken
-# images where un-updated networks are asked. Of the operations, .55 of what a batch takes without
-# a guard is adapting under corrected statistics, which the guard chose here; .25 are looks (.14 the
-# comparison with the control, .11 the candidates' evidence), .14 what candidates say at these, and
-# .09 the glance at every batch.
+# Bounds of what is reached, so that it gets no worse, where the goal for operations is 1.25 times an
+# unguarded batch's: .66 where the source serves and nothing is learned, 1.44 where batch statistics
+# lead, 2.1 where corrected ones do.
 
 
-def test_a_calm_stream_reads_back_1_2_times_a_batch_at_most(source: Path) -> None:
-    _, read, guard = calm(source)
+@pytest.mark.parametrize(
+    ("leads", "times"),
+    [("source", 0.75), ("batch", 1.5), ("corrected", 2.15)],
+)
+def test_a_calm_stream_reads_back_once_a_batch_and_has_so_many_times_the_operations(
+    source: Path, leads: str, times: float
+) -> None:
+    unguarded, _, _ = calm(source, "guard=off")
+    guarded, read, guard = calm(source, leads=leads)
     assert guard is not None
     assert (guard.batch, guard.alarms) == (BATCHES, 0)
-    assert read <= 1.2 * BATCHES
-
-
-def test_a_calm_stream_has_2_1_times_the_operations_at_most(source: Path) -> None:
-    unguarded, _, _ = calm(source, "guard=off")
-    guarded, _, _ = calm(source)
-    assert guarded.operations <= 2.1 * unguarded.operations
+    assert read <= BATCHES
+    assert guarded.operations <= times * unguarded.operations

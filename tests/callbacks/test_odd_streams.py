@@ -283,8 +283,7 @@ def test_where_the_source_leads_it_serves_and_what_was_learned_waits(
     )
     modes = ["adapting"] * 4 + ["holding"] * 3 + ["adapting"] * 3
     assert [output["mode"] for output in outputs] == modes
-    # The look by which it took the lead asked it of a part of the batch only.
-    assert [output["served_by"] for output in outputs[4:7]] == ["control", "source", "source"]
+    assert [output["served_by"] for output in outputs[4:7]] == ["source"] * 3
     assert {output["verdict"] for output in outputs[4:7]} == {"WATCH"}
     same = [all(torch.equal(a[k], b[k]) for k in a) for a, b in pairwise(states)]
     assert all(same[4:7]), "updates wait"

@@ -85,9 +85,9 @@ def calm(
     return counted, read[0], guard
 
 
-# Bounds of what is reached, so that it gets no worse, where the goal for operations is 1.25 times an
-# unguarded batch's: .66 where the source serves and nothing is learned, 1.44 where batch statistics
-# lead, 2.1 where corrected ones do.
+# Bounds of what is reached, so that it gets no worse; the goal for operations is 1.25 times those
+# of an unguarded batch: .66 where the source serves and nothing is learned, 1.44 where batch
+# statistics lead, 2.1 where corrected ones do.
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def test_an_episode_starts_from_the_source_while_updates_rest_as_well(
 
     module, _, _ = run(source, "method.episodic=true", "method.lr=0.1", count=3, also=At(2, rest))
     for name, value in module.method.adapted_state().items():
-        assert torch.equal(value, module.method._source[name])
+        assert torch.equal(value, module.method.source_values[name])
 
 
 def test_nor_do_corrected_statistics_take_them_in_to_serve_along(

@@ -22,7 +22,7 @@ class CMF(ROID):
     def register_state(self) -> None:
         """ROID's, the hidden weights and their variance."""
         super().register_state()
-        self.hidden = Tensors(self._source)
+        self.hidden = Tensors(self.source_values)
         self.register_buffer("variance", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
@@ -32,7 +32,7 @@ class CMF(ROID):
         """
         process = 0.005 * sum(p.numel() for p in self.adapted.values()) / 38400
         noise = 1 - process
-        self.hidden.follow(self._source, 1 - _ALPHA)
+        self.hidden.follow(self.source_values, 1 - _ALPHA)
         self.variance.mul_(_ALPHA**2).add_(process)
         trust = (noise / (self.variance + noise)).clamp(min=0.89)
         trust = torch.where(trust < 0.9999, trust, 1.0)

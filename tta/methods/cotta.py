@@ -64,13 +64,13 @@ class CoTTA(Method):
 
     def register_state(self) -> None:
         """The teacher's weights."""
-        self.teacher = Tensors(self._source)
+        self.teacher = Tensors(self.source_values)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """What the teacher says; the mean over views where the source is unsure."""
         teacher = self.teacher.values()
-        confidence = self.run(images, self._source).logits.softmax(1).amax(1).mean()
+        confidence = self.run(images, self.source_values).logits.softmax(1).amax(1).mean()
         prediction = self.run(images, teacher)
         if not confidence < self._threshold():  # nor where it is NaN
             return prediction

@@ -58,7 +58,7 @@ class EATA(ETA):
             return None
         fisher = self.fisher.values()
         penalties = [
-            (fisher[name] * (p - self._source[name]).square()).sum()
+            (fisher[name] * (p - self.source_values[name]).square()).sum()
             for name, p in self.adapted.items()
         ]
         return loss + self.config.fisher_weight * torch.stack(penalties).sum()

@@ -99,7 +99,7 @@ class PeTTA(RoTTA):
                 plain = self.run_student(images).logits
             with torch.no_grad():
                 moving = self.source_moving.values()
-                anchored, moving = self.run_apart(images, self._source, moving)
+                anchored, moving = self.run_apart(images, self.source_values, moving)
                 self.source_moving.take(moving)
             student = self.run_student(random_view(images, self.generator)).logits
             loss = (
@@ -124,7 +124,9 @@ class PeTTA(RoTTA):
         """Cosine between each adapted tensor and the source's."""
         return torch.stack(
             [
-                F.cosine_similarity(p.flatten(), self._source[name].flatten(), dim=0, eps=1e-8)
+                F.cosine_similarity(
+                    p.flatten(), self.source_values[name].flatten(), dim=0, eps=1e-8
+                )
                 for name, p in self.adapted.items()
             ]
         )

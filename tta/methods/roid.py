@@ -86,7 +86,7 @@ class ROID(NormAffineMethod):
     def average(self) -> None:
         """Pull the weights back by a hundredth of their distance to the source's."""
         for name, parameter in self.adapted.items():
-            parameter.lerp_(self._source[name], 0.01)
+            parameter.lerp_(self.source_values[name], 0.01)
 
     def corrected(self, prediction: Prediction) -> Prediction:
         """The prediction with the batch's own, smoothed class prior put in."""

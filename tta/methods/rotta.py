@@ -83,7 +83,7 @@ class RoTTA(NormAffineMethod):
 
         The memory fills later.
         """
-        self.teacher = Tensors(self._source)
+        self.teacher = Tensors(self.source_values)
         self.student_moving = Tensors(self.moving_statistics())
         self.register_buffer("waiting", torch.zeros((), dtype=torch.long))
 

@@ -1,8 +1,11 @@
 """Hyperparameters that methods share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from torch import nn
 
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option, within
@@ -11,6 +14,13 @@ from holdfast.tta.options import option, within
 @dataclass
 class MethodConfig:
     """Hyperparameters of a method that learns nothing."""
+
+    def create_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of adapted parameters; only an ``UpdateConfig`` has one."""
+        raise InputError(
+            f"{type(self).__name__} has no optimiser for the parameters that the method adapts: "
+            "make it a subclass of UpdateConfig"
+        )
 
 
 @dataclass
@@ -48,6 +58,21 @@ class UpdateConfig(MethodConfig):
         within(self, "alpha", 0, 1, left=False)
         if self.steps < 1:
             raise InputError(f"method.steps={self.steps} must be at least 1")
+
+    def create_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of adapted parameters.
+
+        Raises:
+            InputError: it is still to be chosen, by network and image size.
+        """
+        if self.lr == "auto" or self.optimizer == "auto":
+            raise InputError(
+                "lr='auto' and optimizer='auto' stand for a choice by network and image size, "
+                "which create_method does not know: give a number, and sgd or adam"
+            )
+        if self.optimizer == "adam":
+            return torch.optim.Adam(parameters, lr=self.lr)
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)
 
 
 def check_words(config: type[MethodConfig], given: Mapping[str, Any]) -> None:

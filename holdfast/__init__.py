@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holdfast.api import adapt, load_source, train
     from holdfast.callbacks import CollapseGuard
-    from holdfast.loop import guard
+    from holdfast.loop import GuardedMethod, guard
     from holdfast.tta.adaptation import AdaptationModule
     from holdfast.tta.errors import InputError
     from holdfast.tta.methods import METHODS, create_method
@@ -23,6 +23,7 @@ __all__ = [
     "METHODS",
     "AdaptationModule",
     "CollapseGuard",
+    "GuardedMethod",
     "InputError",
     "adapt",
     "create_method",
@@ -41,6 +42,7 @@ _HOMES = {
     "METHODS": "holdfast.tta.methods",
     "AdaptationModule": "holdfast.tta.adaptation",
     "CollapseGuard": "holdfast.callbacks",
+    "GuardedMethod": "holdfast.loop",
     "InputError": "holdfast.tta.errors",
     "adapt": "holdfast.api",
     "create_method": "holdfast.tta.methods",

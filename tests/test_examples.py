@@ -35,6 +35,13 @@ def test_a_plain_torch_model_gains_by_adapting(example: ModuleType) -> None:
     assert scores["dsbr"] > scores["control"] > scores["source"] + 20
 
 
+@pytest.mark.parametrize("example", ["own_loop"], indirect=True)
+def test_the_guard_saves_a_network_in_a_plain_loop(example: ModuleType) -> None:
+    scores = example.main()
+    assert scores["unguarded"] < 50
+    assert scores["guarded"] > 70
+
+
 @pytest.mark.parametrize("example", ["own_module"], indirect=True)
 def test_the_guard_saves_a_module_of_ones_own(example: ModuleType) -> None:
     scores = example.main()

@@ -36,6 +36,11 @@ class Adapted:
     folder: Path
     metrics: Mapping[str, Any] = field(repr=False)
 
+    def __str__(self) -> str:
+        return f"{self.folder}: {', '.join(_told(self.metrics))}"
+
+    __repr__ = __str__
+
     @cached_property
     def predictions(self) -> Table:
         """What was served, an image a row: ``pandas.DataFrame(result.predictions)``."""
@@ -79,6 +84,31 @@ class Trained:
     def metrics(self) -> Mapping[str, Any]:
         """Scores of the source model."""
         return self.source.metrics
+
+
+def _told(metrics: Mapping[str, Any]) -> list[str]:
+    """What a run came to, in a few words each."""
+    known = [key for key in ("balanced_accuracy", "last_quarter") if key in metrics]
+    told = [f"{key.replace('_', ' ')} {metrics[key]:.1f} %" for key in known]
+    if metrics.get("level") == "group":
+        told[0] += f" of {metrics['groups']} groups"
+    for name in ("alarm", "reset"):
+        count = metrics[f"{name}s"]
+        told.append(f"{count} {name}" if count == 1 else f"{count} {name}s")
+    if metrics["skipped_batches"]:
+        reasons = ", ".join(
+            f"{reason.replace('_', ' ')} {count}"
+            for reason, count in metrics["skipped_batches"].items()
+        )
+        told.append(
+            f"no update in {sum(metrics['skipped_batches'].values())} of {metrics['batches']} "
+            f"batches ({reasons})"
+        )
+    if metrics["broken_images"]:
+        told.append(f"{metrics['broken_images']} images with broken pixels")
+    if metrics["unreadable_images"]:
+        told.append(f"{metrics['unreadable_images']} images without a prediction")
+    return told
 
 
 def _table(path: Path) -> Table:

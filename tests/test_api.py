@@ -15,6 +15,7 @@ import holdfast
 from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import AdaptConfig, completed
 from holdfast.programs import adapt as program
+from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import to_dict
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods.tent import Tent
@@ -67,6 +68,7 @@ def test_python_serves_what_the_command_serves(
     )
     assert capfd.readouterr().out == ""  # a library speaks when it is asked
     assert result.folder == python
+    assert "balanced accuracy" in repr(result)
     for name in ("predictions.csv", "trace.csv", "events.jsonl", "config.yaml"):
         ours, theirs = ((folder / name).read_text() for folder in (python, command))
         assert ours.partition("\n")[2] == theirs.partition("\n")[2], name
@@ -79,6 +81,22 @@ def test_python_serves_what_the_command_serves(
         result.state.keys()
         == torch.load(python / "adapted.ckpt", weights_only=True)["state"].keys()
     )
+
+
+def test_the_checkpoint_is_read_once_a_run(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str | Path] = []
+    load = SourceCheckpoint.load
+
+    def counted(path: str | Path) -> SourceCheckpoint:
+        read.append(path)
+        return load(path)
+
+    monkeypatch.setattr(SourceCheckpoint, "load", counted)
+    words = [f"source={source}", *QUICK, "data.target_images=128", "preflight=report"]
+    assert program.main([*words, f"output={tmp_path}"]) == 0
+    assert read == [str(source)]
 
 
 def test_values_come_in_any_form_that_python_has(source: Path) -> None:

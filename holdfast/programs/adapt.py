@@ -3,9 +3,8 @@ predictions with their evidence.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from holdfast.adapting.accept import accept
 from holdfast.adapting.assembly import Assembly
@@ -13,6 +12,7 @@ from holdfast.adapting.config import GROUPS, AcceptConfig, AdaptConfig, configur
 from holdfast.adapting.outputs import write_look
 from holdfast.adapting.run import adapt, check
 from holdfast.callbacks.preflight import EXIT
+from holdfast.results import Adapted
 from holdfast.tta import acceptance, entry
 from holdfast.tta.folder import held
 
@@ -47,8 +47,7 @@ def main(argv: Sequence[str]) -> int:
         elif config.preflight.kind == "only":
             status = _look(assembly)
         else:
-            folder, metrics = adapt(assembly)
-            print(f"{folder}: {', '.join(_told(metrics))}")
+            print(Adapted(*adapt(assembly)))
 
     return entry.run(run, AdaptConfig, GROUPS, USAGE, argv, configure=configure) or status
 
@@ -77,31 +76,6 @@ def _main_accept(argv: Sequence[str]) -> int:
         return configured(AcceptConfig, words)[0]
 
     return entry.run(run, AcceptConfig, GROUPS, ACCEPT_USAGE, argv, configure=configure_) or status
-
-
-def _told(metrics: Mapping[str, Any]) -> list[str]:
-    """What a run came to, in a few words each."""
-    known = [key for key in ("balanced_accuracy", "last_quarter") if key in metrics]
-    told = [f"{key.replace('_', ' ')} {metrics[key]:.1f} %" for key in known]
-    if metrics.get("level") == "group":
-        told[0] += f" of {metrics['groups']} groups"
-    for name in ("alarm", "reset"):
-        count = metrics[f"{name}s"]
-        told.append(f"{count} {name}" if count == 1 else f"{count} {name}s")
-    if metrics["skipped_batches"]:
-        reasons = ", ".join(
-            f"{reason.replace('_', ' ')} {count}"
-            for reason, count in metrics["skipped_batches"].items()
-        )
-        told.append(
-            f"no update in {sum(metrics['skipped_batches'].values())} of {metrics['batches']} "
-            f"batches ({reasons})"
-        )
-    if metrics["broken_images"]:
-        told.append(f"{metrics['broken_images']} images with broken pixels")
-    if metrics["unreadable_images"]:
-        told.append(f"{metrics['unreadable_images']} images without a prediction")
-    return told
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Folders of the tree that are parts of the package when installed.
 PARTS := tta callbacks datamodules benchmarks
 
-.PHONY: help install demo test test-slow lint package speed clean
+.PHONY: help install demo peers test test-slow lint package speed clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,7 +32,16 @@ install: .venv/.installed  ## create .venv and install pinned dependencies
 demo: .venv/.installed  ## train, adapt with and without guard, and report, on embedded data
 	$(BIN)/python -m holdfast.benchmarks.demo
 
-test: .venv/.tested  ## run the tests
+# In a folder of their own: torchvision's wheels are for torch with CUDA, and beside a torch without it
+# break whatever imports them; the tests know how to use them there.
+.venv/.peers: .venv/.installed
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt --target .venv/peers \
+	    timm torchvision safetensors onnx onnxscript onnx-ir ml_dtypes
+	touch $@
+
+peers: .venv/.peers  ## install timm, torchvision and onnx, whose networks the tests compare
+
+test: .venv/.tested .venv/.peers  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test-slow: .venv/.tested  ## run the tests that take minutes

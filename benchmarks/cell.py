@@ -124,7 +124,7 @@ def create_cell(
     chosen = scaled(
         options,
         METHODS[variant.kind].Config,
-        model=checkpoint.network["kind"],
+        model=checkpoint.architecture,
         size=checkpoint.size,
         batch_size=batch_size,
     )

@@ -331,7 +331,7 @@ def _module(checkpoint: SourceCheckpoint, choice: Choice[Any], batch_size: int) 
     """The method as ``adapt.py`` runs it under the guard."""
     published = METHODS[choice.kind].Config
     facts = {name: getattr(checkpoint, name) for name in METHODS[choice.kind].uses}
-    kind, size = checkpoint.network["kind"], checkpoint.size
+    kind, size = checkpoint.architecture, checkpoint.size
     options = asdict(
         scaled(choice.options, published, model=kind, size=size, batch_size=batch_size)
     )

@@ -14,12 +14,27 @@ from torch import Tensor, nn
 from holdfast.training.config import configure
 from holdfast.training.prepare import source_data
 from holdfast.training.run import train as train_
-from holdfast.tta.adoption import fitting_order, judged, output_names, output_order
+from holdfast.tta.adoption import (
+    Weights,
+    fitting_order,
+    judged,
+    output_names,
+    output_order,
+    take,
+)
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError
-from holdfast.tta.networks import MODELS, Network, create_network, lookalikes, network_from
+from holdfast.tta.networks import (
+    MODELS,
+    Network,
+    SplitNetwork,
+    create_network,
+    lookalikes,
+    network_from,
+)
 from holdfast.tta.weights import adopt, read_weights
 from tests.conftest import QUICK, TINY, TINY_TRAINING
+from tests.peers import peer
 from tests.test_weights import saved, used
 
 _SIZE = (32, 32)
@@ -110,6 +125,65 @@ def test_weights_of_another_stride_are_told_loudly_with_the_option(
     stated = ["model.conv1_stride=2", "weights_accuracy=95"]
     with pytest.raises(InputError, match=r"not what their owner measured.*owner states 95.0 %.*st"):
         said(source, file, *stated)
+
+
+class Brightness(nn.Module):
+    """The mean of each image, as its only feature."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((1, 2, 3))[:, None]
+
+
+def test_another_scaling_of_the_images_is_reported() -> None:
+    network = SplitNetwork(Brightness(), 1, 2, 1)
+    with torch.no_grad():
+        network.head.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+        network.head.bias.zero_()
+    labels = torch.arange(40) % 2
+    images = torch.where(labels == 1, 0.47, 0.2).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    batches = [{"image": images, "label": labels}]
+    description = {"kind": "efficientnet", "options": {}}
+    wrong = judged(network, description, ["a", "b"], batches, before=37.5)
+    assert "of 50.0 % (37.5 % without the weights, chance is 50.0 %)" in wrong[0]
+    assert wrong[1] == ("WARNING: with weights_mean=[0.449] weights_std=[0.226] it has 100.0 %")
+    assert (float(network.mean), float(network.std)) == (0.0, 1.0)  # its own
+    network.mean.fill_(0.449)
+    assert len(judged(network, description, ["a", "b"], batches)) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "mean", "told"),
+    [
+        ("timm", None, "as is usual for test_vit: give weights_mean"),
+        ("timm", [0.3], ""),
+        ("", None, ""),
+    ],
+)
+def test_weights_bring_their_scaling(
+    kind: str, mean: list[float] | None, told: str, tmp_path: Path, caplog: Any
+) -> None:
+    if kind:
+        peer("timm")
+    name = {"name": "test_vit"} if kind else {}
+    network, description = built(kind or "compact", **name)
+    network.mean.fill_(0.125)
+    network.std.fill_(0.25)
+    state = network.state_dict()
+    if kind:  # a library's file has none
+        state = {key.removeprefix("model."): v for key, v in state.items() if "." in key}
+    file = saved(tmp_path / "file.pt", state)
+    fresh, description = built(kind or "compact", **name)
+    batches = [{"image": torch.rand(6, 1, 32, 32), "label": torch.arange(6) % 3}]
+    with caplog.at_level("INFO", "holdfast"):
+        take(fresh, description, Weights(str(file), mean), ["a", "b", "c"], batches)
+    usual = (0.5, 0.5) if kind else (0.125, 0.25)
+    expected = (mean[0] if mean else usual[0], usual[1])
+    assert (float(fresh.mean), float(fresh.std)) == pytest.approx(expected)
+    sentences = [record.getMessage() for record in caplog.records]
+    assert any(told in sentence for sentence in sentences)
+    assert any("head" in line and line.endswith("  head") for line in sentences[0].splitlines())
+    assert description["origin"]
+    assert "% without the weights" in sentences[2]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 12])

@@ -153,7 +153,7 @@ def test_refusals(tmp_path: Path) -> None:
     cases += [
         (five, "5 classes where the data has 3"),
         (other, "in Python, create_method"),
-        (whole, "loads? as weights alone"),
+        (whole, r"holds code or objects \(monai.networks.nets.resnet.ResNet\), which are never"),
     ]
     cases += [
         (nothing, "holds no state dict"),

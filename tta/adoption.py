@@ -1,8 +1,9 @@
-"""Whether adopted weights are the network that they were trained as: what shapes can't tell,
-labelled images do.
+"""Adopting weights, and whether they are of the network that they were trained as: what shapes
+can't tell, labelled images do.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from holdfast.tta.errors import InputError
+from holdfast.tta.libraries import IMAGENET, scaling_of
 from holdfast.tta.metrics import balanced_accuracy
 from holdfast.tta.networks import Network, lookalikes, network_from
+from holdfast.tta.saying import say
 from holdfast.tta.source import evaluate
+from holdfast.tta.weights import adopt
 
 #: Points of balanced accuracy by which another network, another order or the owner's figure must
 #: differ to be worth a word.
@@ -26,6 +30,92 @@ _DOUBTFUL = 0.5
 _TOGETHER = 16
 
 Batches = Iterable[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a user says of weights that were trained elsewhere.
+
+    Attributes:
+        file: as ``read_weights`` takes it.
+        mean: of each channel, which is subtracted from images in 0..1; None: the file's own, what
+            is usual in the network's library, or 0.
+        std: by what it is then divided, likewise.
+        classes: of the outputs in their order, as ``output_names`` takes them; None: the data's.
+        accuracy: balanced accuracy, in percent, that their owner measured; None: not known.
+    """
+
+    file: str
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    classes: Any = None
+    accuracy: float | None = None
+
+
+def take(
+    network: Network,
+    description: dict[str, Any],
+    weights: Weights,
+    class_names: Sequence[str],
+    batches: Batches,
+) -> None:
+    """Put weights and input scaling into a network, and say what matched and what images say.
+
+    Args:
+        network: with weights of its own.
+        description: of the network, from ``create_network``; it learns where the weights came from.
+        weights: what is given of them.
+        class_names: of the C classes.
+        batches: validation images, as ``judged`` takes them.
+
+    Raises:
+        InputError: the weights do not fit, or the images contradict their owner's figure.
+    """
+    named: dict[str, Any] = {}
+    if weights.classes is not None:
+        names = output_names(weights.classes)
+        named = {"order": output_order(names, class_names), "outputs": len(names)}
+    logits, labels = _asked(network, batches, len(class_names))
+    before = balanced_accuracy(logits.argmax(1), labels, len(class_names))
+    result = adopt(network, weights.file, description=description, **named)
+    description["origin"] = result.origin
+    say(f"{weights.file}: {result}\n{result.table()}")
+    whose = _scale(network, description, weights, "mean" in result.found)
+    say(
+        f"images, scaled to [0, 1], are standardised by mean {_rounded(network.mean)} and std "
+        f"{_rounded(network.std)}{whose}"
+    )
+    for sentence in judged(network, description, class_names, batches, weights.accuracy, before):
+        say(sentence)
+
+
+def _scale(network: Network, description: Mapping[str, Any], weights: Weights, own: bool) -> str:
+    """Set the input scaling that was given, or else that of the file or the library; returns whose
+    it is, where nobody said so.
+    """
+    name = str(description["options"].get("name"))
+    usual = scaling_of(description["kind"], name, description["channels"])
+    if usual is not None and not own:
+        network.mean.copy_(usual[0])
+        network.std.copy_(usual[1])
+    given = {"mean": weights.mean, "std": weights.std}
+    for key, values in given.items():
+        buffer = getattr(network, key)
+        if values is not None and len(values) != len(buffer):
+            raise InputError(
+                f"weights_{key} has {len(values)} values for {len(buffer)} channel(s): give one "
+                "for each"
+            )
+        if values is not None:
+            buffer.copy_(torch.tensor(values))
+    open_ = [f"weights_{key}" for key, values in given.items() if values is None]
+    if usual is None or own or not open_:
+        return ""
+    return f", as is usual for {name}: give {' and '.join(open_)} where it was trained otherwise"
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]
 
 
 def output_names(given: Any) -> list[str]:
@@ -92,6 +182,7 @@ def judged(
     class_names: Sequence[str],
     batches: Batches,
     stated: float | None = None,
+    before: float | None = None,
 ) -> list[str]:
     """What validation images say of adopted weights, a sentence each.
 
@@ -102,6 +193,7 @@ def judged(
         batches: validation images, ``image`` (N, channels, ...) and ``label`` (N,), -1 where
             unknown; gone through several times.
         stated: balanced accuracy, in percent, that the weights' owner measured; None: not known.
+        before: that of the network before it had the weights; None: not asked.
 
     Raises:
         InputError: the images contradict the owner's figure.
@@ -117,12 +209,14 @@ def judged(
     told = "" if stated is None else f"; its owner states {stated:.1f} %"
     sentences = [
         f"before adaptation, {count} validation images have a balanced accuracy of {score:.1f} % "
-        f"(chance is {chance:.1f} %){told}"
+        f"({'' if before is None else f'{before:.1f} % without the weights, '}"
+        f"chance is {chance:.1f} %){told}"
     ]
     ordered, hints = _orders(logits, labels, class_names, score)
     # A stem that does no better than chance, or than another order does, is no explanation.
     least = max(score + _CLEARLY, chance + _CLEARLY, ordered)
     hints += _stems(network, description, batches, classes, least)
+    hints += _scalings(network, batches, classes, least)
     if stated is not None and score < stated - _CLEARLY:
         reasons = "; ".join(hints) or f"see to {_SUSPECTS}"
         raise InputError(f"weights= are not what their owner measured: {sentences[0]}: {reasons}")
@@ -200,3 +294,34 @@ def _stems(
         return []
     better, words = max(found)
     return [f"with {words}, which changes no shape, it has {better:.1f} %"]
+
+
+#: How images are standardised elsewhere: as ImageNet's, to [-1, 1], or not at all.
+_SCALINGS = (IMAGENET, ((0.5,) * 3, (0.5,) * 3), ((0.0,) * 3, (1.0,) * 3))
+
+
+def _scalings(network: Network, batches: Batches, classes: int, least: float) -> list[str]:
+    """A word on the usual standardisation with which the weights do best, where that is ``least``
+    percent or more; the network's own stays.
+    """
+    own = network.mean.clone(), network.std.clone()
+    found: list[tuple[float, str]] = []
+    for scaling in _SCALINGS if least < 100 else ():
+        mean, std = (torch.tensor(values) for values in scaling)
+        if len(mean) != len(own[0]):
+            mean, std = (values.mean().expand(len(own[0])) for values in (mean, std))
+        if torch.allclose(mean, own[0]) and torch.allclose(std, own[1]):
+            continue
+        network.mean.copy_(mean)
+        network.std.copy_(std)
+        logits, labels = _asked(network, batches, classes)
+        better = balanced_accuracy(logits.argmax(1), labels, classes)
+        words = f"weights_mean={_rounded(mean)} weights_std={_rounded(std)}".replace(", ", ",")
+        if better >= least:
+            found.append((better, words))
+    network.mean.copy_(own[0])
+    network.std.copy_(own[1])
+    if not found:
+        return []
+    better, words = max(found)
+    return [f"with {words} it has {better:.1f} %"]

@@ -7,18 +7,19 @@ Both are plain dictionaries of tensors, numbers and strings, and load with ``wei
 import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from holdfast.tta.errors import InputError
 from holdfast.tta.foreign import kind_of, unpacks_to_more
-from holdfast.tta.networks import Network, network_from
+from holdfast.tta.libraries import give_function
+from holdfast.tta.networks import Network, check_seal, network_from
 from holdfast.tta.soundness import Unsound, check_adapted, check_plain, check_source
 
 _VERSION = 1
@@ -76,12 +77,21 @@ class SourceCheckpoint:
         _save(path, {"format": _SOURCE, "version": _VERSION, **fields})
 
     @classmethod
-    def load(cls, path: str | Path) -> "SourceCheckpoint":
+    def load(
+        cls, path: str | Path, model: str | Callable[..., nn.Module] | None = None
+    ) -> "SourceCheckpoint":
         """Read ``path``, or ``source.ckpt`` in the folder ``path``.
+
+        Args:
+            path: of the file, or of its folder.
+            model: the function that builds its network, or ``FILE.py:function``, where it was
+                trained by one; a checkpoint that names one has no code run.
 
         Raises:
             InputError: no such file, another project's, or one whose content is damaged.
         """
+        if model is not None:
+            give_function(model)
         file = source_file(path)
         content = _load(
             file, _SOURCE, "a source checkpoint of Holdfast: train one with python train.py"
@@ -116,6 +126,14 @@ class SourceCheckpoint:
         return tuple(int(side) for side in self.network["size"])
 
     @property
+    def architecture(self) -> str:
+        """The kind of its network, by which rates are scaled: ``vit`` for all vision
+        transformers.
+        """
+        kind, options = str(self.network["kind"]), self.network["options"]
+        return "vit" if "vit" in str(options.get("name", "")) else kind
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the weights, by name, shape, type and value."""
         digest = hashlib.sha256()
@@ -125,9 +143,14 @@ class SourceCheckpoint:
         return digest.hexdigest()
 
     def build(self) -> Network:
-        """The network with its weights, in eval mode."""
+        """The network with its weights, in eval mode.
+
+        Raises:
+            InputError: it is built by code that is not there, or that has changed.
+        """
         network = network_from(self.network)
         network.load_state_dict(self.weights)
+        check_seal(network, self.network)
         return network.eval()
 
 

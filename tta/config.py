@@ -301,12 +301,24 @@ def read_group(group: str, name: str, kinds: Iterable[str]) -> dict[str, Any]:
     if name not in group_choices(group):
         if name in kinds:
             return {"kind": name}
+        if named := _named_choice(name, kinds):
+            return named
         raise InputError(
             f"unknown {group} {name!r}: {closest(name, {*group_choices(group), *kinds})}"
         )
     values = _load_yaml(path) if _has_content(path) else {}
     kind = values.pop("kind", name)
     return {"kind": {True: "on", False: "off"}.get(kind, kind), **values}
+
+
+def _named_choice(name: str, kinds: Iterable[str]) -> dict[str, Any] | None:
+    """Kind and name of a choice that has a name of its own: ``timm:resnet50``, or a function
+    ``FILE.py:function``; None where it has not.
+    """
+    kind, _, rest = name.partition(":")
+    if rest and kind in kinds:
+        return {"kind": kind, "name": rest}
+    return {"kind": "file", "name": name} if ".py:" in name and "file" in kinds else None
 
 
 def _has_content(path: Path) -> bool:

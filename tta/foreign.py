@@ -27,12 +27,8 @@ def kind_of(path: Path) -> str | None:
             return kind
     if head[4:8] == b"TFL3":
         return "a TensorFlow Lite model"
-    # A header of JSON behind its length, 8 bytes.
-    if head[8:9] == b"{" and 0 < int.from_bytes(head[:8], "little") <= path.stat().st_size:
-        return (
-            "a safetensors file: load it with safetensors.torch.load_file and torch.save its "
-            "state dict"
-        )
+    if _is_safetensors(head, path.stat().st_size):
+        return "a safetensors file, of weights alone: weights=FILE adopts it"
     # The first field of an ONNX model is its version, a small number; the next ones are texts.
     if len(head) > 3 and head[0] == 0x08 and head[1] < 0x40 and head[2] in (0x12, 0x1A, 0x3A):
         return (
@@ -40,6 +36,17 @@ def kind_of(path: Path) -> str | None:
             "was exported from"
         )
     return _kind_of_archive(path)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is one of tensors alone, as Hugging Face publishes weights."""
+    with path.open("rb") as file:
+        return _is_safetensors(file.read(_HEAD), path.stat().st_size)
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    # A header of JSON behind its length, 8 bytes.
+    return head[8:9] == b"{" and 0 < int.from_bytes(head[:8], "little") <= size
 
 
 def unpacks_to_more(path: Path) -> bool:

@@ -1,18 +1,28 @@
-"""Networks: MONAI architectures split into features and a linear head, with their input scaling
-inside.
+"""Networks, with their input scaling inside: MONAI's, split into features and a linear head, and
+those of other libraries or of a user's own file, whole.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from monai.networks.nets import DenseNet121, ResNet, ViT
+from monai.networks.nets import DenseNet121, EfficientNetBN, ResNet, ViT
 from torch import Tensor, nn
 
 from holdfast.tta.config import closest
-from holdfast.tta.errors import InputError
+from holdfast.tta.errors import InputError, said
+from holdfast.tta.libraries import (
+    LIBRARIES,
+    FileConfig,
+    LibraryConfig,
+    find_classifier,
+    give_function,
+    picked,
+)
 from holdfast.tta.options import option
+from holdfast.tta.outputs import as_logits
 
 
 @dataclass
@@ -54,8 +64,15 @@ class ViTConfig:
     hidden_size: int = option(192, "width of the tokens")
     layers: int = option(6, "transformer blocks")
     heads: int = option(3, "attention heads")
+    qkv_bias: bool = option(False, "whether queries, keys and values have biases (others: true)")
+    epsilon: float = option(1e-5, "of its LayerNorms (timm, torchvision, DINOv2: 1e-6)")
+    pool: Literal["token", "token_mean"] = option(
+        "token", "features: the class token, or with it the mean of the others (DINOv2)"
+    )
 
     def __post_init__(self) -> None:
+        if self.epsilon <= 0:
+            raise InputError(f"model.epsilon={self.epsilon} must be above 0")
         if (
             min(self.patch_size, self.hidden_size, self.layers, self.heads) < 1
             or self.hidden_size % self.heads
@@ -65,8 +82,47 @@ class ViTConfig:
             )
 
 
+@dataclass
+class EfficientNetConfig:
+    """MONAI's EfficientNet; its normalisation is BatchNorm."""
+
+    variant: Literal["b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"] = option(
+        "b0", "size of the network"
+    )
+
+
 class Network(nn.Module):
-    """Standardise the channels, extract features, classify linearly.
+    """Standardise the channels, then say of images to which class they belong.
+
+    Args:
+        channels: channels of the images.
+        head_name: name of the Linear layer that classifies; its input counts as features.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, head_name: str) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        self.head_name = head_name
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The layer of ``head_name``."""
+        layer = self.get_submodule(self.head_name)
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def standardised(self, images: Tensor) -> Tensor:
+        """Images (N, channels, ...) scaled to [0, 1], by the network's mean and deviation."""
+        shape = (1, -1) + (1,) * (images.dim() - 2)
+        return (images - self.mean.view(shape)) / self.std.view(shape)
+
+
+class SplitNetwork(Network):
+    """A network in two parts.
 
     Args:
         features: module from images (N, channels, ...) to (N, width).
@@ -75,33 +131,65 @@ class Network(nn.Module):
         channels: channels of the images.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, features: nn.Module, width: int, num_classes: int, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
+        super().__init__(channels, "head")
         self.features = features
         self.head = nn.Linear(width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images (N, channels, ...) scaled to [0, 1]."""
-        shape = (1, -1) + (1,) * (images.dim() - 2)
-        standardised = (images - self.mean.view(shape)) / self.std.view(shape)
-        return self.head(self.features(standardised))
+        return self.head(self.features(self.standardised(images)))
+
+
+class WholeNetwork(Network):
+    """A network as somebody else made it, which answers with logits or with what holds them.
+
+    Args:
+        model: from images (N, channels, ...).
+        num_classes: C.
+        channels: channels of the images.
+        head: name of its classifier; None: a Linear layer of C outputs.
+        output: which of its outputs holds the logits, by position or name; None: the first (N, C).
+
+    Raises:
+        InputError: it has no such classifier.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        channels: int,
+        head: str | None = None,
+        output: int | str | None = None,
+    ) -> None:
+        found = find_classifier(model, num_classes, head)
+        super().__init__(channels, f"model.{found}" if found else "model")
+        self.model = model
+        self.num_classes, self.output = num_classes, output
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C) of images (N, channels, ...) scaled to [0, 1]."""
+        answer = picked(self.model(self.standardised(images)), self.output)
+        return as_logits(answer, self.num_classes)
 
 
 class _ViTFeatures(nn.Module):
-    """The class token of MONAI's ViT."""
+    """MONAI's ViT up to its head: the class token, and where asked for the mean of the others."""
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, epsilon: float, pool: str, **arguments: Any) -> None:
         super().__init__()
         self.vit = ViT(classification=True, **arguments)
-        self.vit.classification_head = nn.Identity()
+        del self.vit.classification_head  # then it gives all tokens
+        self.pool = pool
+        for layer in self.vit.modules():
+            if isinstance(layer, nn.LayerNorm):
+                layer.eps = epsilon
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.vit(images)[0]
+        tokens = self.vit(images)[0]
+        first = tokens[:, 0]
+        return torch.cat([first, tokens[:, 1:].mean(1)], 1) if self.pool != "token" else first
 
 
 class _ResNet(ResNet):
@@ -173,6 +261,8 @@ def _vit(config: ViTConfig, channels: int, size: tuple[int, ...]) -> tuple[nn.Mo
             f"{'x'.join(map(str, size))}"
         )
     features = _ViTFeatures(
+        config.epsilon,
+        config.pool,
         in_channels=channels,
         img_size=size,
         patch_size=config.patch_size,
@@ -180,9 +270,20 @@ def _vit(config: ViTConfig, channels: int, size: tuple[int, ...]) -> tuple[nn.Mo
         mlp_dim=4 * config.hidden_size,
         num_layers=config.layers,
         num_heads=config.heads,
+        qkv_bias=config.qkv_bias,
         spatial_dims=len(size),
     )
-    return features, config.hidden_size
+    return features, config.hidden_size * (1 if config.pool == "token" else 2)
+
+
+def _efficientnet(
+    config: EfficientNetConfig, channels: int, size: tuple[int, ...]
+) -> tuple[nn.Module, int]:
+    name = f"efficientnet-{config.variant}"
+    network = EfficientNetBN(name, False, spatial_dims=len(size), in_channels=channels)
+    width: int = network._fc.in_features
+    network._fc = nn.Identity()
+    return network, width
 
 
 _WIDE = [64, 128, 256, 512]
@@ -192,6 +293,7 @@ _BUILDERS: dict[str, Callable[..., tuple[nn.Module, int]]] = {
     "resnet18": _resnet("basic", [2, 2, 2, 2], _WIDE, small=False),
     "resnet50": _resnet("bottleneck", [3, 4, 6, 3], _WIDE, small=False),
     "densenet121": _densenet121,
+    "efficientnet": _efficientnet,
     "vit": _vit,
 }
 
@@ -202,7 +304,11 @@ MODELS: dict[str, type] = {
     "resnet18": ResNetConfig,
     "resnet50": ResNetConfig,
     "densenet121": ModelConfig,
+    "efficientnet": EfficientNetConfig,
     "vit": ViTConfig,
+    "timm": LibraryConfig,
+    "torchvision": LibraryConfig,
+    "file": FileConfig,
 }
 
 
@@ -222,17 +328,55 @@ def create_network(
     Returns:
         The network, and the plain dictionary from which ``network_from`` builds it again.
     """
-    if kind not in _BUILDERS:
-        raise InputError(f"unknown model {kind!r}: {closest(kind, _BUILDERS)}")
-    features, width = _BUILDERS[kind](config, channels, size)
+    if kind not in MODELS:
+        raise InputError(f"unknown model {kind!r}: {closest(kind, MODELS)}")
+    if kind == "file":
+        give_function(config.name)
+    network = _built(kind, config, num_classes, channels, size)
+    options = asdict(config)
+    if isinstance(network, WholeNetwork):
+        _check_answer(network, config.name, channels, size)
+        # Whatever rule finds the classifier later, it is this one.
+        options["head"] = network.head_name.removeprefix("model").lstrip(".")
     description = {
         "kind": kind,
-        "options": asdict(config),
+        "options": options,
         "num_classes": num_classes,
         "channels": channels,
         "size": list(size),
     }
-    return Network(features, width, num_classes, channels), description
+    return network, description
+
+
+def _built(
+    kind: str, config: Any, num_classes: int, channels: int, size: tuple[int, ...]
+) -> Network:
+    if kind in _BUILDERS:
+        features, width = _BUILDERS[kind](config, channels, size)
+        return SplitNetwork(features, width, num_classes, channels)
+    model = LIBRARIES[kind].build(config, num_classes, channels, size)
+    return WholeNetwork(model, num_classes, channels, config.head, config.output)
+
+
+@torch.no_grad()
+def _check_answer(network: Network, name: str, channels: int, size: tuple[int, ...]) -> None:
+    """Refuse a network that does not answer to images of the data's form.
+
+    Raises:
+        InputError: it fails on them, or gives no logits.
+    """
+    try:
+        network.eval()(torch.zeros(2, channels, *size))
+    except InputError:
+        raise
+    except Exception as error:  # it is anybody's code
+        raise InputError(
+            f"model={name} does not take images of {channels} channel(s) and "
+            f"{'x'.join(map(str, size))} ({said(error)}): give images as it takes them, data.size "
+            "and data.channels, or build it for these by model.arguments"
+        ) from error
+    finally:
+        network.train()
 
 
 def lookalikes(description: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -247,6 +391,8 @@ def lookalikes(description: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     kind = description["kind"]
     config = MODELS[kind](**description["options"])
+    if not isinstance(config, ViTConfig | ModelConfig):
+        return []
     if isinstance(config, ViTConfig):
         heads = [count for count in _HEADS if config.hidden_size % count == 0]
         return [{"heads": count} for count in heads if count != config.heads]
@@ -270,18 +416,70 @@ def _other_stems(config: ResNetConfig, small: bool) -> list[dict[str, Any]]:
 
 
 def network_from(description: Mapping[str, Any]) -> Network:
-    """Build the network that ``create_network`` described."""
+    """Build the network that ``create_network`` described.
+
+    Raises:
+        InputError: it cannot be built here; of a user's file, it was not named in this process.
+    """
     kind = description["kind"]
     if kind not in MODELS:
         raise InputError(
             f"the checkpoint holds a network {kind!r} that this version does not know: "
             f"{closest(kind, MODELS)}"
         )
-    network, _ = create_network(
+    return _built(
         kind,
         MODELS[kind](**description["options"]),
-        num_classes=description["num_classes"],
-        channels=description["channels"],
-        size=tuple(description["size"]),
+        description["num_classes"],
+        description["channels"],
+        tuple(description["size"]),
     )
-    return network
+
+
+#: How far probabilities of a network that is built again may be from what they were: devices round
+#: otherwise, another version of a library computes something else.
+_ANSWER_WITHIN = 0.02
+
+
+def sealed(network: Network, description: Mapping[str, Any]) -> dict[str, Any]:
+    """The description, and of code that is not ours what the network says of a fixed image.
+
+    Another version of a library, or an edited file, may build a network of the same shapes that
+    computes something else; ``check_seal`` finds out.
+    """
+    if description["kind"] in _BUILDERS:
+        return dict(description)
+    return {**description, "answer": _answer(network, description)}
+
+
+def check_seal(network: Network, description: Mapping[str, Any]) -> None:
+    """Refuse a network, built again with its weights, that no longer says what it said.
+
+    Raises:
+        InputError: it says something else.
+    """
+    expected = description.get("answer")
+    if expected is None:
+        return
+    found = _answer(network, description)
+    apart = max((abs(a - b) for a, b in zip(found, expected, strict=True)), default=0.0)
+    if not apart <= _ANSWER_WITHIN:  # a NaN is not
+        name = description["options"]["name"]
+        raise InputError(
+            f"the network {name} is not what it was when the source was trained: on a fixed image "
+            f"a probability is off by {apart:.2f}: take the file or the version of the library "
+            "that it was trained with"
+        )
+
+
+@torch.no_grad()
+def _answer(network: Network, description: Mapping[str, Any]) -> list[float]:
+    """Probabilities (C,) of an image that is the same everywhere: waves across all its axes."""
+    count = description["channels"] * math.prod(description["size"])
+    image = (torch.arange(count, dtype=torch.float64) * 0.37).sin() / 2 + 0.5
+    image = image.float().reshape(1, description["channels"], *description["size"])
+    mode = network.training
+    logits = network.eval()(image.to(network.mean.device))
+    network.train(mode)
+    answer: list[float] = logits.softmax(1)[0].tolist()
+    return answer

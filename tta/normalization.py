@@ -59,12 +59,22 @@ class TestTimeBatchNorm(nn.Module):
         self.register_buffer("moving_var", None)
         self.moving_mean: Tensor | None
         self.moving_var: Tensor | None
+        # What a library puts into the layer behind its normalisation: timm's drop and act.
+        for name, module in norm.named_children():
+            self.add_module(name, module)
         self.latest: tuple[Tensor, Tensor] | None = None
         #: Where to leave mean and mean square (2, C) of what comes in; None: nowhere.
         self.seen: list[Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` of shape (N, C, ...)."""
+        x = self.normalised(x)
+        for module in self.children():
+            x = module(x)
+        return x
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """The same without what the layer holds besides."""
         if self.seen is not None:
             rows = (
                 x.detach().movedim(1, -1).flatten(0, -2).float()
@@ -198,6 +208,7 @@ def choose_statistics(model: nn.Module, statistics: Statistics, alpha: float = 0
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, _BATCH_NORMS):
+                _refuse_unknown(child, name)
                 setattr(parent, name, TestTimeBatchNorm(child, statistics, alpha))
     for layer in adjustable_layers(model):
         layer.statistics, layer.alpha = statistics, alpha
@@ -208,6 +219,26 @@ def choose_statistics(model: nn.Module, statistics: Statistics, alpha: float = 0
         ):
             layer.register_buffer("moving_mean", layer.running_mean.clone())
             layer.register_buffer("moving_var", layer.running_var.clone())
+
+
+#: What a BatchNorm may hold that comes behind it, in this order: timm's ``BatchNormAct2d``.
+_BEHIND: tuple[list[str], ...] = (["drop", "act"], ["act"], [])
+
+
+def _refuse_unknown(norm: nn.Module, name: str) -> None:
+    """Refuse a BatchNorm that does more than normalise, unless it is known what.
+
+    Raises:
+        InputError: it does.
+    """
+    kind = type(norm)
+    own = kind not in _BATCH_NORMS and "forward" in vars(kind)
+    parts = [part for part, _ in norm.named_children()]
+    if parts not in _BEHIND or (own and not parts):
+        raise InputError(
+            f"the layer {name!r}, {kind.__module__}.{kind.__name__}, is a BatchNorm that does "
+            "more, which is not known here: build the network with torch.nn's"
+        )
 
 
 def adjustable_layers(model: nn.Module) -> list[TestTimeBatchNorm]:

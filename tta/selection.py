@@ -9,13 +9,14 @@ from holdfast.tta.normalization import is_norm
 
 
 def find_head(model: nn.Module, name: str | None = None) -> nn.Module:
-    """The layer whose input counts as features: the module called ``name``, or else the last
-    Linear.
+    """The layer whose input counts as features: the module called ``name``, or else the one that
+    the network names itself (``head_name``), or else the last Linear.
 
     Raises:
         InputError: there is none.
     """
     modules = dict(model.named_modules())
+    name = getattr(model, "head_name", None) if name is None else name
     if name is not None:
         if name not in modules:
             raise InputError(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from holdfast.tta.errors import InputError
+from holdfast.tta.libraries import LIBRARIES
 from holdfast.tta.networks import MODELS, Network, network_from
 
 #: Sides, channels and options of a network beyond this are no network's.
@@ -74,7 +75,7 @@ def check_source(fields: Mapping[str, Any]) -> None:
     _check_tensors(weights, "weights")
     network = _described(fields["network"], len(names), len(weights))
     _check_weights(weights, network)
-    classes, width = len(names), network.head.in_features
+    classes, width = len(names), network.classifier.in_features
     for name, shape in {
         "prevalence": (classes,),
         "feature_mean": (classes, width),
@@ -128,17 +129,58 @@ def _described(network: Any, classes: int, tensors: int) -> Network:
     _expect(whole and isinstance(told, int), "its network is not described")
     _expect(kind in MODELS, f"this version knows no network {kind!r}")
     _expect(told == classes, f"its network has {told} classes, and there are names for {classes}")
-    sizes = [network.get("channels"), *size, *(v for v in options.values() if isinstance(v, int))]
+    sizes = [network.get("channels"), *size, *_numbers(options)]
     within = all(isinstance(value, int) and 0 < value <= _MOST for value in sizes)
     _expect(within and len(size) in (2, 3), "its network's sizes are out of range")
     layers = options.get("layers", 0)
     fewer = isinstance(layers, int) and layers <= tensors
     _expect(fewer, "its network has more layers than weights")
+    _check_origin(network.get("origin"))
+    _check_answer(network.get("answer"), classes)
+    if kind in LIBRARIES:  # what it says of its code is for the user
+        return _of_library(network)
     try:
         with torch.device("meta"), _Unfilled():
             return network_from(network)
-    except (InputError, TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+    except _UNBUILT as error:
         raise Unsound("its network cannot be built from its description") from error
+
+
+#: What goes wrong where a description is nobody's.
+_UNBUILT = (InputError, TypeError, ValueError, RuntimeError, AttributeError, KeyError)
+
+
+def _of_library(network: Mapping[str, Any]) -> Network:
+    """A network of other people's code, which may not build without memory."""
+    try:
+        with torch.device("meta"), _Unfilled():
+            return network_from(network)
+    except Exception:  # whatever their code does
+        return network_from(network)
+
+
+def _numbers(value: Any) -> list[int]:
+    """All whole numbers among options, but 0, which leaves something out."""
+    if isinstance(value, Mapping):
+        return [number for item in value.values() for number in _numbers(item)]
+    if isinstance(value, list | tuple):
+        return [number for item in value for number in _numbers(item)]
+    return [value] if isinstance(value, int) and not isinstance(value, bool) and value else []
+
+
+def _check_origin(origin: Any) -> None:
+    """What tells of the file that weights came from."""
+    _expect(origin is None or isinstance(origin, dict), "its origin is none")
+    for entry in (origin or {}).values():
+        whole = isinstance(entry, list) and len(entry) > 1
+        _expect(whole and all(isinstance(v, str) for v in entry[:2]), "its origin is none")
+
+
+def _check_answer(answer: Any, classes: int) -> None:
+    """What a network of other people's code said when it was trained."""
+    listed = isinstance(answer, list) and len(answer) == classes
+    known = answer is None or (listed and all(map(_is_number, answer)))
+    _expect(known, "its answer is no number for each class")
 
 
 def _check_weights(weights: Mapping[str, Tensor], network: Network) -> None:

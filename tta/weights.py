@@ -1,5 +1,6 @@
 """Weights trained elsewhere: read from a file, and put into a network of ours."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ import torch
 from torch import Tensor
 
 from holdfast.tta.errors import InputError
-from holdfast.tta.foreign import kind_of, unpacks_to_more
-from holdfast.tta.matching import Match, match, with_head
+from holdfast.tta.foreign import is_safetensors, kind_of, unpacks_to_more
+from holdfast.tta.libraries import LIBRARIES
+from holdfast.tta.matching import Match, match
+from holdfast.tta.naming import plain
 from holdfast.tta.networks import MODELS, ModelConfig, Network, ResNetConfig, network_from
+from holdfast.tta.safetensors import read_safetensors
 from holdfast.tta.soundness import oddity_of
 
 #: Where files keep the state dict, among other things.
@@ -38,25 +42,40 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         )
     if not file.stat().st_size:
         raise InputError(f"weights={file} is empty: copy it again")
+    tensors = _from_safetensors(file) if is_safetensors(file) else _from_torch(file)
+    if not tensors:
+        raise InputError(
+            f"weights={file} holds no state dict: save one, torch.save(model.state_dict(), FILE)"
+        )
+    return tensors
+
+
+def _from_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return read_safetensors(file)
+    except ValueError as error:
+        raise InputError(f"weights={file} is damaged, {error}: copy it again") from error
+
+
+def _from_torch(file: Path) -> dict[str, Tensor]:
     foreign = kind_of(file)
     if foreign is not None:
         raise InputError(f"weights={file} is {foreign}")
     if unpacks_to_more(file):
         raise InputError(f"weights={file} unpacks to more than its own size: torch.save it again")
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        return _state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises half a dozen unrelated types on what it does not load
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found is None:
+            raise InputError(
+                f"weights={file} is damaged, or no file of torch: copy it again"
+            ) from error
         raise InputError(
-            f"weights={file} does not load as weights alone (it is damaged, or a whole model or "
-            "TorchScript, which hold code): "
-            "save its state dict, torch.save(model.state_dict(), FILE)"
+            f"weights={file} is more than weights: it holds code or objects ({found[1]}), which "
+            "are never loaded: where it was made, load it and save the state dict alone, "
+            "torch.save(model.state_dict(), FILE)"
         ) from error
-    tensors = _state_dict(content)
-    if not tensors:
-        raise InputError(
-            f"weights={file} holds no state dict: save one, torch.save(model.state_dict(), FILE)"
-        )
-    return tensors
 
 
 def adopt(
@@ -81,9 +100,9 @@ def adopt(
         InputError: something that the network needs is missing, of another shape (the sentence
             holds the report) or no number.
     """
-    tensors = with_head(read_weights(path), network.head.out_features, order, outputs)
-    result = match(network, tensors)
-    _refuse_misfit(path, tensors, result, description)
+    tensors = read_weights(path)
+    result = match(network, tensors, order, outputs)
+    _refuse_misfit(path, tensors, result, description, network.head_name)
     _refuse_no_numbers(path, network, result)
     network.load_state_dict(result.found, strict=False)
     return result
@@ -94,8 +113,9 @@ def _refuse_misfit(
     tensors: Mapping[str, Tensor],
     result: Match,
     description: Mapping[str, Any] | None,
+    head: str,
 ) -> None:
-    heads = {name for name in result.misshapen if name.startswith("head.")}
+    heads = {name for name in result.misshapen if name.startswith(f"{head}.")}
     if heads and not result.missing and heads == set(result.misshapen):
         theirs, ours = (shape[0] for shape in result.misshapen[heads.pop()])
         raise InputError(
@@ -148,35 +168,90 @@ def _remedy(tensors: Mapping[str, Tensor], description: Mapping[str, Any] | None
     fitting = [] if description is None else _fitting(tensors, description)
     if fitting:
         return f"it fits {' or '.join(fitting)}"
+    family = _family(tensors)
+    if family:
+        return f"its names are those of {family}"
     return (
-        f"it is none of model={'|'.join(MODELS)} of the default sizes either; give the sizes that "
-        "it was trained with, or adapt the network itself in Python, create_method(NAME, network, "
-        "num_classes=C)"
+        "it is no network of model=NAME of the default sizes either; name the library's network, "
+        "model=timm:NAME or model=torchvision:NAME, a function that builds it, "
+        "model=FILE.py:function, or adapt it in Python, create_method(NAME, network, num_classes=C)"
     )
+
+
+#: Names that only one library's networks of a family have.
+_FAMILIES = {
+    r"conv_stem\.": "timm's EfficientNet or MobileNet: model=timm:efficientnet_b0, or its like",
+    r"_conv_stem\.": "MONAI's EfficientNet: model=efficientnet model.variant=b0, or its like",
+    r"stages\.\d+\.blocks\.\d+\.conv_dw": "timm's ConvNeXt: model=timm:convnext_tiny, or its like",
+    r"features\.\d+\.\d+\.layer_scale": "torchvision's ConvNeXt: "
+    "model=torchvision:convnext_tiny, or its like",
+    r"features\.\d+\.\d+\.block\.\d+": "torchvision's EfficientNet: "
+    "model=torchvision:efficientnet_b0, or its like",
+    r"layers\.\d+\.blocks\.\d+\.attn": "timm's Swin transformer: "
+    "model=timm:swin_tiny_patch4_window7_224, or its like",
+}
+
+
+def _family(tensors: Mapping[str, Tensor]) -> str:
+    """Whose networks have such names, and the option that builds them; empty where not known."""
+    for pattern, family in _FAMILIES.items():
+        if any(re.search(rf"(?:^|\.){pattern}", name) for name in tensors):
+            return family
+    return ""
 
 
 def _fitting(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> list[str]:
     words = []
-    for kind, changed in _kinds():
+    for kind, changed in [*_kinds(), *_transformer(tensors)]:
         try:
             network = network_from({**description, "kind": kind, "options": changed})
         except InputError:  # a network that images of this size can't have
             continue
         if match(network, tensors).fits:
-            more = "".join(f" model.{name}={value}" for name, value in changed.items())
+            more = "".join(f" model.{name}={_typed(value)}" for name, value in changed.items())
             words.append(f"model={kind}{more}")
     return words
 
 
-def _kinds() -> Iterator[tuple[str, dict[str, str]]]:
+def _typed(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _kinds() -> Iterator[tuple[str, dict[str, Any]]]:
     """Networks whose tensors differ in name or shape, with the options that make the difference."""
     for kind, options in MODELS.items():
+        if kind in LIBRARIES or kind == "vit":  # of no sizes that could be tried
+            continue
         norms = ("batch", "group") if issubclass(options, ModelConfig) else ("",)
         for norm in norms:
             changed = {"norm": norm} if norm == "group" else {}
             yield kind, changed
             if options is ResNetConfig:
                 yield kind, {**changed, "shortcut": "A"}
+
+
+#: Channels of an attention head in published transformers.
+_HEAD_WIDTH = 64
+
+
+def _transformer(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The vision transformer whose sizes the tensors tell; nothing where they are none's."""
+    named = {plain(name): value for name, value in tensors.items()}
+    patch, head = named.get("patch_embed.proj.weight"), named.get("head.weight")
+    if patch is None or head is None or patch.dim() < 4 or head.dim() != 2:
+        return
+    width = patch.shape[0]
+    changed: dict[str, Any] = {
+        "patch_size": patch.shape[-1],
+        "hidden_size": width,
+        "layers": len({name.split(".")[1] for name in named if name.startswith("blocks.")}),
+        "heads": max(width // _HEAD_WIDTH, 1),
+    }
+    if any(name.startswith("blocks.0.attn.qkv.") and name.endswith("bias") for name in named):
+        changed |= {"qkv_bias": True, "epsilon": 1e-6}  # as those have it that are not MONAI's
+    if head.shape[1] == 2 * width:
+        changed["pool"] = "token_mean"
+    yield "vit", changed
 
 
 def _differ_in_channels(theirs: tuple[int, ...], ours: tuple[int, ...]) -> bool:

@@ -81,7 +81,7 @@ class Assembly:
         Raises:
             InputError: there is no such checkpoint, or options contradict each other.
         """
-        checkpoint = checkpoint or SourceCheckpoint.load(config.source or "")
+        checkpoint = checkpoint or SourceCheckpoint.load(config.source or "", config.model)
         if _labels(config) is not None and config.guard.kind != "on":
             raise InputError(
                 "labels= tell the guard what to serve: take guard=on, or leave them out"
@@ -227,7 +227,7 @@ def _resolved(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Any, l
     options = scaled(
         config.method.options,
         METHODS[kind].Config,
-        model=checkpoint.network["kind"],
+        model=checkpoint.architecture,
         size=checkpoint.size,
         batch_size=batch_size,
     )

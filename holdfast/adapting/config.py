@@ -58,6 +58,11 @@ class AdaptConfig:
     )
     preflight: Any = option("off", "look at the stream's first images, and say whether to adapt")
     shift: Any = option("none", "corruption of the target's images")
+    model: str | None = option(
+        None,
+        "FILE.py:function that built the source's network, where one did: no code is run because "
+        "a checkpoint names it",
+    )
     start: str | None = option(
         None, "adapted.ckpt of an earlier run to go on from; null: the source itself"
     )
@@ -143,4 +148,4 @@ def _source(values: Mapping[str, Any]) -> SourceCheckpoint:
     source = values.get("source")
     if source is None:
         raise InputError("source is missing: name the checkpoint of train.py, source=DIR_OR_CKPT")
-    return SourceCheckpoint.load(source)
+    return SourceCheckpoint.load(source, values.get("model"))

@@ -73,14 +73,16 @@ class TrainConfig:
     weight_decay: float = option(1e-2, "weight decay of AdamW")
     weights: str | None = option(
         None,
-        "state dict, or MONAI bundle's folder, of a network trained elsewhere, to take in place of "
-        "training",
+        "state dict (torch or safetensors), or MONAI bundle's folder, of a network trained "
+        "elsewhere, to take in place of training",
     )
     weights_mean: list[float] | None = option(
-        None, "mean of each channel that it subtracts, images being in 0..1; null: the file's, or 0"
+        None,
+        "mean of each channel that it subtracts, images being in 0..1; null: the file's, its "
+        "library's, or 0",
     )
     weights_std: list[float] | None = option(
-        None, "by what it then divides each channel; null: the file's, or 1"
+        None, "by what it then divides each channel; null: the file's, its library's, or 1"
     )
     weights_classes: Any = option(
         None,
@@ -164,4 +166,8 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
         )
     if only and (idle := sorted(_TRAINING & values.keys())):
         warn(f"calibrate=only takes the checkpoint as it is, and does not use {', '.join(idle)}")
-    return {"data": SourceCheckpoint.load(values["source"]).data} if only else {}
+    if not only:
+        return {}
+    model = values.get("model") or {}
+    named = model.get("name") if model.get("kind") == "file" else None
+    return {"data": SourceCheckpoint.load(values["source"], named).data}

@@ -14,7 +14,7 @@ from holdfast.training.prepare import subgroups
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import to_dict
 from holdfast.tta.metrics import balanced_accuracy
-from holdfast.tta.networks import Network
+from holdfast.tta.networks import Network, sealed
 from holdfast.tta.saying import say
 from holdfast.tta.scores import scores
 from holdfast.tta.source import (
@@ -45,7 +45,7 @@ def described(
     predicted, known = results["val"].logits.argmax(1), results["val"].labels
     metrics["val_balanced_accuracy"] = round(balanced_accuracy(predicted, known, classes), 4)
     return SourceCheckpoint(
-        network=description,
+        network=sealed(network, description),
         weights=weights,
         class_names=list(names),
         low=images.low,

@@ -2,22 +2,18 @@
 
 from typing import Any
 
-import torch
-
 from holdfast.datamodules import load_splits
 from holdfast.datamodules.source import SourceData
 from holdfast.datamodules.summary import tell
 from holdfast.training.config import TrainConfig
-from holdfast.tta.adoption import judged, output_names, output_order
+from holdfast.tta.adoption import Weights, take
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError
 from holdfast.tta.networks import Network, create_network
-from holdfast.tta.saying import say
 from holdfast.tta.scores import check_groups
 from holdfast.tta.source import (
     channel_moments,
 )
-from holdfast.tta.weights import adopt
 
 #: Validation images on which adopted weights are judged, at most.
 _JUDGED_IMAGES = 512
@@ -91,27 +87,9 @@ def _adopt(
     """Take weights and input scaling from elsewhere, and say what was taken and what images say of
     it.
     """
-    assert config.weights is not None
-    classes = data.images["train"].class_names
-    named: dict[str, Any] = {}
-    if config.weights_classes is not None:
-        names = output_names(config.weights_classes)
-        named = {"order": output_order(names, classes), "outputs": len(names)}
-    result = adopt(network, config.weights, description=description, **named)
-    say(f"{config.weights}: {result}")
-    for name in ("mean", "std"):
-        buffer, given = getattr(network, name), getattr(config, f"weights_{name}")
-        if given is not None and len(given) != len(buffer):
-            raise InputError(
-                f"weights_{name} has {len(given)} values for {len(buffer)} channel(s): give one "
-                "for each"
-            )
-        if given is not None:
-            buffer.copy_(torch.tensor(given))
-    say(
-        f"images, scaled to [0, 1], are standardised by mean {network.mean.tolist()} and std "
-        f"{network.std.tolist()}"
+    weights = Weights(
+        *(config.weights or "", config.weights_mean, config.weights_std),
+        *(config.weights_classes, config.weights_accuracy),
     )
     sample = data.sample("val", _JUDGED_IMAGES)
-    for sentence in judged(network, description, classes, sample, config.weights_accuracy):
-        say(sentence)
+    take(network, description, weights, data.images["train"].class_names, sample)

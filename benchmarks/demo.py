@@ -24,6 +24,7 @@ from holdfast.training.run import train
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.options import option
+from holdfast.tta.style import save
 
 USAGE = (
     "usage: holdfast demo [key=value ...]\n\n"
@@ -102,7 +103,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     entry.write_json(folder / "summary.json", summary)
     thresholds = levels_of(GuardConfig(), checkpoint.calibration).shown
     drawn = [(run.title, run) for _, _, run in references], [run for _, _, run in compared]
-    curves(*drawn, len(classes), thresholds).savefig(folder / "demo.png", dpi=110)
+    save(curves(*drawn, len(classes), thresholds), folder / "demo.png")
     page = write_report(
         "Holdfast demo: adaptation with and without a guard",
         "A model trained on cells under one scanner meets another scanner, and adapts at twenty "

@@ -10,8 +10,10 @@ from holdfast.benchmarks.runs import Run
 from holdfast.callbacks.report import page
 from holdfast.callbacks.trajectory import running_balanced_accuracy, running_marginals
 from holdfast.datamodules import ImageSet
+from holdfast.tta.style import AMBER, BLUE, GREEN, GREY, RED, VIOLET, styled
 
-_COLORS = ("#c0362c", "#2563a8", "#1a8754", "#d9962b", "#7a4fa3")
+#: Of runs: the first is the one that collapses.
+_COLORS = (RED, BLUE, GREEN, AMBER, VIOLET)
 
 
 def write_report(
@@ -93,6 +95,7 @@ def _modes(run: Run) -> str:
     return f" Batches: {', '.join(shares)}." if shares else ""
 
 
+@styled
 def curves(
     references: Sequence[tuple[str, Run]],
     runs: Sequence[Run],
@@ -106,7 +109,7 @@ def curves(
     accuracy, ratio, drift = figure.subplots(3, 1, sharex=True)
     for style, (name, run) in zip((":", "--"), references, strict=False):
         centers, values = running_balanced_accuracy(run.predictions, run.labels, num_classes)
-        accuracy.plot(centers * _per_image(run), values, style, color="#8a8f98", label=name)
+        accuracy.plot(centers * _per_image(run), values, style, color=GREY, label=name)
     for color, run in zip(_COLORS, runs, strict=False):
         centers, values = running_balanced_accuracy(run.predictions, run.labels, num_classes)
         accuracy.plot(centers * _per_image(run), values, color=color, label=run.title)
@@ -127,10 +130,10 @@ def curves(
                 axes.axvline(event["batch"], color=color, linewidth=0.9, alpha=0.6)
     for axes, column in ((ratio, "R"), (drift, "drift")):
         if column in thresholds:
-            axes.axhline(thresholds[column], color="#8a8f98", linestyle="--", linewidth=1)
+            axes.axhline(thresholds[column], color=GREY, linestyle="--", linewidth=1)
         axes.set_ylim(bottom=0)
     accuracy.set_ylabel("running balanced\naccuracy (%)")
-    accuracy.legend(fontsize="small", ncols=3)
+    accuracy.legend(fontsize="small", ncols=3, frameon=True)
     ratio.set_ylabel("separation ratio R")
     drift.set_ylabel("marginal drift")
     drift.set_xlabel("batch")

@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from holdfast.benchmarks.ranking import title_of
 from holdfast.benchmarks.summary import OURS, better, figures, regret
 from holdfast.benchmarks.tables import Row
+from holdfast.tta.style import BLUE, GREY, RED, styled
 
-_BLUE, _RED, _GREY = "#2563a8", "#c0362c", "#8a8f98"
 _SPAN = 30.0  # points beyond which a picture tells no difference
 
 
+@styled
 def regret_against_gain(rows: Sequence[Row]) -> Figure:
     """A panel a policy, a dot a cell: what the method alone gains or loses, and what is left of it
     under the policy.
@@ -35,11 +36,11 @@ def regret_against_gain(rows: Sequence[Row]) -> Figure:
         alone = np.clip([row["unguarded"] - better(row) for row in own], -_SPAN, _SPAN)
         guarded = np.clip([row["guarded"] - better(row) for row in own], -_SPAN, _SPAN)
         below = guarded < -1
-        axes.plot([-_SPAN, _SPAN], [-_SPAN, _SPAN], color=_GREY, linewidth=0.8, linestyle="--")
-        axes.axhline(0, color=_GREY, linewidth=0.8)
-        axes.axvline(0, color=_GREY, linewidth=0.8)
-        axes.scatter(alone[~below], guarded[~below], s=12, alpha=0.6, linewidths=0, color=_BLUE)
-        axes.scatter(alone[below], guarded[below], s=12, alpha=0.6, linewidths=0, color=_RED)
+        axes.plot([-_SPAN, _SPAN], [-_SPAN, _SPAN], color=GREY, linewidth=0.8, linestyle="--")
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        axes.scatter(alone[~below], guarded[~below], s=12, alpha=0.6, linewidths=0, color=BLUE)
+        axes.scatter(alone[below], guarded[below], s=12, alpha=0.6, linewidths=0, color=RED)
         measured = figures(own)
         kept = measured["kept_gain"]
         axes.set_title(
@@ -54,6 +55,7 @@ def regret_against_gain(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+@styled
 def heat_map(rows: Sequence[Row], policy: str = OURS) -> Figure:
     """Guarded score minus the better of source and control: a line an image set and shift, a column
     a stream and method.

@@ -30,6 +30,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.metrics import balanced_accuracy
 from holdfast.tta.options import option
 from holdfast.tta.source import evaluate
+from holdfast.tta.style import BLUE, GREY, save, styled
 
 GROUPS = {"data": DATA}
 #: Images by which the time of a shift is taken.
@@ -108,10 +109,9 @@ def shifts(config: ShiftsConfig) -> dict[str, list[float]]:
     columns = ["shift", *(f"severity {s}" for s in (0, *SEVERITIES)), "milliseconds"]
     lines = [columns, *([name, *values, milliseconds[name]] for name, values in scores.items())]
     (folder / "shifts.csv").write_text(csv_lines(lines), newline="")
-    curves(scores, 100 / classes).savefig(folder / "severity.png", dpi=100)
-    examples(images[int(rows[0])]["image"], str(images.ids[rows[0]]), names, config.seed).savefig(
-        folder / "examples.png", dpi=100
-    )
+    save(curves(scores, 100 / classes), folder / "severity.png")
+    shown = images[int(rows[0])]["image"], str(images.ids[rows[0]])
+    save(examples(*shown, names, config.seed), folder / "examples.png")
     print(f"balanced accuracy (%) of {source} on {len(rows)} test images, clean {clean}")
     print("\n| shift | 1 | 2 | 3 | 4 | 5 | ms an image |\n|---|---|---|---|---|---|---|")
     for name, values in scores.items():
@@ -155,6 +155,7 @@ def chosen(names: str | Sequence[str] | None, images: ImageSet) -> list[str]:
     return asked
 
 
+@styled
 def curves(scores: Mapping[str, Sequence[float]], chance: float) -> Figure:
     """Balanced accuracy against severity, a panel a shift; dashed: clean, dotted: chance."""
     columns = min(6, len(scores))
@@ -162,9 +163,9 @@ def curves(scores: Mapping[str, Sequence[float]], chance: float) -> Figure:
     figure = Figure(figsize=(1.6 * columns, 1.35 * rows + 0.3), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
     for (name, values), panel in zip(scores.items(), panels, strict=False):
-        panel.axhline(values[0], color="#8a8f98", linestyle="--", linewidth=0.8)
-        panel.axhline(chance, color="#8a8f98", linestyle=":", linewidth=0.8)
-        panel.plot(SEVERITIES, values[1:], color="#2563a8", marker="o", markersize=3)
+        panel.axhline(values[0], color=GREY, linestyle="--", linewidth=0.8)
+        panel.axhline(chance, color=GREY, linestyle=":", linewidth=0.8)
+        panel.plot(SEVERITIES, values[1:], color=BLUE, marker="o", markersize=3)
         panel.set_title(name, fontsize=9)
         panel.set_xticks(SEVERITIES)
         panel.set_ylim(0, 100)
@@ -176,6 +177,7 @@ def curves(scores: Mapping[str, Sequence[float]], chance: float) -> Figure:
     return figure
 
 
+@styled
 def examples(image: Tensor, name: str, names: Sequence[str], seed: int) -> Figure:
     """One image, clean and under each shift at severities 1, 3 and 5; of a volume the middle
     slice.

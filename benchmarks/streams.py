@@ -18,6 +18,7 @@ from holdfast.datamodules import STREAMS, ImageSet, Stream, create_shift, create
 from holdfast.tta import entry
 from holdfast.tta.config import read_arguments, resolve
 from holdfast.tta.options import option
+from holdfast.tta.style import AMBER, BLUE, save, styled
 
 USAGE = (
     "usage: python -m holdfast.benchmarks.streams [key=value ...]\n\nWrite the page of streams and draw "
@@ -129,7 +130,7 @@ def streams(config: StreamsConfig) -> None:
     for example in EXAMPLES:
         if example.picture != "replay":
             images, stream = made(example.words.split(), config.images)
-            draw(images, stream).savefig(folder / f"{example.picture}.png", dpi=110)
+            save(draw(images, stream), folder / f"{example.picture}.png")
     (folder.parent / "streams.md").write_text(markdown())
 
 
@@ -159,6 +160,7 @@ def made(words: Sequence[str], count: int) -> tuple[ImageSet, Stream]:
     return images, create_stream(config.stream.options, images, config.seed)
 
 
+@styled
 def draw(images: ImageSet, stream: Stream) -> Figure:
     """Class over position, a colour for each domain, or where shifts change for each shift."""
     labels = images.labels[stream.rows]
@@ -169,9 +171,7 @@ def draw(images: ImageSet, stream: Stream) -> Figure:
     )
     names = list(dict.fromkeys(kinds))
     colours = (
-        colormaps["viridis"](np.linspace(0, 0.95, len(names)))
-        if len(names) > 2
-        else ("#2563a8", "#d9962b")
+        colormaps["viridis"](np.linspace(0, 0.95, len(names))) if len(names) > 2 else (BLUE, AMBER)
     )
     figure = Figure(figsize=(4.6, 0.9), layout="constrained")
     axes = figure.subplots()

@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,13 +15,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from holdfast.tta.metrics import balanced_accuracy
+from holdfast.tta.style import AMBER, BLUE, GREY, RED, save, styled
 
 #: Points of a curve; a screen shows no more.
 _POINTS = 4000
-_BLUE, _RED, _AMBER, _GREY = "#2563a8", "#c0362c", "#d9962b", "#8a8f98"
 
 
-@matplotlib.rc_context({"text.parse_math": False})  # names may hold "$"
+@styled
 def trajectory(
     rows: Sequence[Mapping[str, Any]],
     events: Sequence[Mapping[str, Any]],
@@ -53,12 +52,12 @@ def trajectory(
         _curve(axes, rows, column)
         axes.set_ylabel(name)
         if column in thresholds:
-            axes.axhline(thresholds[column], color=_GREY, linestyle="--", linewidth=1)
+            axes.axhline(thresholds[column], color=GREY, linestyle="--", linewidth=1)
         axes.set_ylim(bottom=0)
     per_batch = len(probabilities) / max(len(rows), 1)
     centers, values = running_balanced_accuracy(probabilities.argmax(1), labels, len(class_names))
     if len(values):
-        accuracy.plot(centers / per_batch, values, color=_BLUE)
+        accuracy.plot(centers / per_batch, values, color=BLUE)
         accuracy.set_ylabel("running balanced\naccuracy (%)")
         accuracy.set_ylim(0, 100)
     else:
@@ -69,7 +68,8 @@ def trajectory(
     lower.set_ylabel("share of predictions")
     lower.set_ylim(0, 1)
     lower.set_xlabel("batch")
-    lower.legend(loc="upper left", fontsize="small", ncols=min(len(class_names), 6), framealpha=0.8)
+    columns = min(len(class_names), 6)
+    lower.legend(loc="upper left", fontsize="small", ncols=columns, frameon=True, framealpha=0.8)
     for axes in (upper, middle, accuracy, lower):
         _mark(axes, events)
     return figure
@@ -77,7 +77,7 @@ def trajectory(
 
 def save_trajectory(figure: Figure, path: Path) -> None:
     """Write the picture as PNG."""
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def running_balanced_accuracy(
@@ -143,16 +143,16 @@ def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], column: str) -> None:
     known = ((row["batch"], row[column]) for row in rows if row.get(column) is not None)
     points = list(islice(known, 0, None, -(-len(rows) // _POINTS) or 1))
     if points:
-        axes.plot(*zip(*points, strict=True), color=_BLUE, marker=".", markersize=4)
+        axes.plot(*zip(*points, strict=True), color=BLUE, marker=".", markersize=4)
     else:
         axes.text(
-            0.5, 0.5, "not measured: guard=off", transform=axes.transAxes, ha="center", color=_GREY
+            0.5, 0.5, "not measured: guard=off", transform=axes.transAxes, ha="center", color=GREY
         )
 
 
 def _mark(axes: Axes, events: Sequence[Mapping[str, Any]]) -> None:
     for event in events:
         if event["event"] == "correction":
-            axes.axvline(event["batch"], color=_RED, linewidth=1.2)
+            axes.axvline(event["batch"], color=RED, linewidth=1.2)
         elif event["event"] == "verdict" and event.get("state") == "WATCH":
-            axes.axvline(event["batch"], color=_AMBER, linewidth=0.8, linestyle=":")
+            axes.axvline(event["batch"], color=AMBER, linewidth=0.8, linestyle=":")

@@ -12,10 +12,13 @@ from matplotlib.rcsetup import cycler
 COLUMN, PAGE = 3.3, 6.9
 #: Points of the smallest letters, which a journal still takes.
 SMALLEST = 7.0
-#: Colours that people with each kind of colour blindness tell apart: Okabe and Ito (2008).
-BLUE, RED, AMBER, GREEN = "#0072b2", "#d55e00", "#e69f00", "#009e73"
-SKY, PINK, YELLOW, GREY = "#56b4e9", "#cc79a7", "#f0e442", "#8a8f98"
-PALETTE = (BLUE, RED, GREEN, AMBER, PINK, SKY, GREY)
+#: Colours that people with each kind of colour blindness tell apart: Okabe and Ito's (2008), and
+#: three more that lie as far from these and each other.
+BLUE, AMBER, GREEN, RED, PINK = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7"
+SKY, VIOLET, WINE, LIME, YELLOW = "#56b4e9", "#5020b0", "#802020", "#b0d080", "#f0e442"
+PALETTE = (BLUE, AMBER, GREEN, RED, PINK, SKY, VIOLET, WINE, LIME, YELLOW)
+#: Of what others are held against, which is dashed where it can be: to some it is near ``PINK``.
+GREY = "#8a8f98"
 #: What every figure has in common; to be in force while it is drawn.
 STYLE: Mapping[str, Any] = {
     "axes.spines.top": False,
@@ -40,6 +43,10 @@ PRINT: Mapping[str, Any] = {
 }
 #: Dots an inch of pictures for screens, and for print.
 _SCREEN, _PRINT = 110, 300
+
+
+#: A decorator of what draws a figure in this style.
+styled = matplotlib.rc_context(dict(STYLE))
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -14,25 +14,14 @@ from holdfast.benchmarks.paper.page import stream_title, target_title
 from holdfast.benchmarks.paper.plan import REFERENCES
 from holdfast.benchmarks.paper.summary import against_control, at, methods_in, spread, title_of
 from holdfast.benchmarks.tables import Row
+from holdfast.tta.style import GREY, PALETTE, styled
 
-_COLOURS = (
-    "#2563a8",
-    "#c0362c",
-    "#3a8a4d",
-    "#8e5bb5",
-    "#d08a1d",
-    "#1c9aa0",
-    "#a3466f",
-    "#6b7280",
-    "#7a5a3a",
-    "#4b5563",
-)
-_GREY = "#8a8f98"
 #: Below this a difference in bias is not to be seen.
 _LINEAR = 0.01
 _TICKS = (-1, -0.1, -0.01, 0, 0.01, 0.1, 1)
 
 
+@styled
 def draw(rows: Sequence[Row], config: PaperConfig) -> dict[str, Figure]:
     """The pictures, by name; those that the rows have nothing for are left out."""
     shifted = [row for shift in config.shifts for row in at(rows, config, shift=shift)]
@@ -60,7 +49,7 @@ def bias(rows: Sequence[Row], config: PaperConfig) -> Figure:
         for number, target in enumerate(targets):
             own = [row for row in rows if row["stream"] == stream and target_title(row) == target]
             values = [_mean(own, method, "beta_last") for method in methods]
-            colour, mark = _COLOURS[number % len(_COLOURS)], "o" if "," not in target else "s"
+            colour, mark = PALETTE[number % len(PALETTE)], "o" if "," not in target else "s"
             axes.plot(
                 range(len(methods)),
                 values,
@@ -99,8 +88,8 @@ def accuracy(rows: Sequence[Row], config: PaperConfig) -> Figure:
     changes = [row for row in against_control(rows) if row["method"] in config.methods]
     figure, panels = _panels(1, len(config.streams), width=4.6, height=3.8)
     for axes, stream in zip(panels, config.streams, strict=True):
-        axes.axhline(0, color=_GREY, linewidth=0.8)
-        axes.axvline(0, color=_GREY, linewidth=0.8)
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.axvline(0, color=GREY, linewidth=0.8)
         for number, method in enumerate(config.methods):
             own = [row for row in changes if row["stream"] == stream and row["method"] == method]
             shown = [
@@ -110,7 +99,7 @@ def accuracy(rows: Sequence[Row], config: PaperConfig) -> Figure:
                 [row["beta_last"] for row in shown],
                 [row["balanced_accuracy_last"] for row in shown],
             )
-            colour = _COLOURS[number % len(_COLOURS)]
+            colour = PALETTE[number % len(PALETTE)]
             axes.scatter(
                 *points,
                 s=16,
@@ -250,5 +239,5 @@ def _mean(rows: Sequence[Row], method: str, measure: str) -> float:
 
 
 def _colour(method: str, number: int) -> str:
-    fixed: Mapping[str, str] = {"source": "#c3c8cf", "norm": _GREY}
-    return fixed.get(method, _COLOURS[(number - len(fixed)) % len(_COLOURS)])
+    fixed: Mapping[str, str] = {"source": "#c3c8cf", "norm": GREY}
+    return fixed.get(method, PALETTE[(number - len(fixed)) % len(PALETTE)])

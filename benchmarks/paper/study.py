@@ -16,6 +16,7 @@ from holdfast.benchmarks.plan import missing_models, plan_models
 from holdfast.benchmarks.provenance import merge_models, record_models
 from holdfast.tta import entry
 from holdfast.tta.folder import held
+from holdfast.tta.style import save
 
 __all__ = ["as_table", "run_study"]
 
@@ -46,7 +47,7 @@ def _run_study(config: PaperConfig) -> dict[str, Any]:
     entry.write_json(folder / "summary.json", summary)
     figures = pictures.draw(rows, config)
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=110)
+        save(figure, folder / f"{name}.png")
     if config.page is not None:
         page = Path(config.page)
         write_page(page, markdown(rows, config), "benchmark.py study=paper")
@@ -54,7 +55,7 @@ def _run_study(config: PaperConfig) -> dict[str, Any]:
         images.mkdir(exist_ok=True)
         (images / "results.csv").write_bytes((folder / "results.csv").read_bytes())
         for name, figure in figures.items():
-            figure.savefig(images / f"{name}.png", dpi=110)
+            save(figure, images / f"{name}.png")
     return summary
 
 

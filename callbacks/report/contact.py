@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from holdfast.callbacks.report import page
 from holdfast.datamodules.images import UNLABELLED, ImageSet
 from holdfast.tta.folder import no_folder, writing
+from holdfast.tta.style import save, styled
 
 #: Images on a sheet, and how many stand in a row.
 _IMAGES, _COLUMNS = 12, 4
@@ -60,7 +60,7 @@ def write_sheet(
     except OSError as error:
         raise no_folder(error, folder) from error
     with writing(folder / "contact.png"):
-        sheet(shown, title).savefig(folder / "contact.png", dpi=110)
+        save(sheet(shown, title), folder / "contact.png")
     with writing(folder / "contact.html"):
         (folder / "contact.html").write_text(html, encoding="utf-8")
     return folder / "contact.html"
@@ -95,7 +95,7 @@ def _spread(labels: npt.NDArray[np.int64], count: int) -> Iterator[int]:
         yield from rows[np.unique(np.linspace(0, len(rows) - 1, share, dtype=int))].tolist()
 
 
-@matplotlib.rc_context({"text.parse_math": False})  # names may hold "$"
+@styled
 def sheet(shown: Sequence[Shown], title: str) -> Figure:
     """The images as one picture."""
     rows = -(-len(shown) // _COLUMNS)

@@ -28,6 +28,7 @@ from holdfast.callbacks.report.page import (
     shortened,
 )
 from holdfast.callbacks.trajectory import running_balanced_accuracy, running_marginals
+from holdfast.tta.style import AMBER, GREEN, RED, SKY, VIOLET
 
 Rows = Sequence[Mapping[str, Any]]
 Numbers = npt.NDArray[np.float64]
@@ -38,22 +39,22 @@ LEAST = 10
 _POINTS = 600
 _MARKS = 60  # events of a kind that are marked in a curve, at most
 _WIDTH = 4.8  # inches: about as wide as a phone shows, so that its text stays legible there
-_STATES = {"OK": "#3fa66b", "WATCH": "#e0b13a", "ALARM": "#d0443c", "FROZEN": "#8d6fc7"}
+_STATES = {"OK": GREEN, "WATCH": AMBER, "ALARM": RED, "FROZEN": VIOLET}
 #: The guard's modes: the same colour where it is the same as a verdict or a network.
 _MODES = {
     "adapting": SERVED,
-    "hedging": "#8d6fc7",
+    "hedging": VIOLET,
     "holding": SOURCE,
     "resting": CONTROL,
-    "frozen": "#d0443c",
+    "frozen": RED,
 }
 #: Statistics, and who served: the same colour where it is the same network.
 _SERVING = {
     "source": SOURCE,
     "batch": CONTROL,
     "control": CONTROL,
-    "corrected": "#35a8b5",
-    "mixture": "#8d6fc7",
+    "corrected": SKY,
+    "mixture": VIOLET,
     "adapted": SERVED,
 }
 

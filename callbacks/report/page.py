@@ -21,17 +21,16 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from PIL import Image
 
+from holdfast.tta.style import AMBER, BLUE, GREY, PALETTE, RED, STYLE
+
 #: Colours that stand for the page's own in a figure, and become them: text, secondary text, lines,
 #: background.
 INK, SOFT, LINE, CARD = "#010203", "#010204", "#010205", "#010206"
 _THEMED = {INK: "currentColor", SOFT: "var(--soft)", LINE: "var(--line)", CARD: "var(--card)"}
 #: Of classes and runs; each is told from the others, and from the page, under both themes.
-COLORS = (
-    *("#4c8dd6", "#e08a2e", "#3fa66b", "#cf5650", "#8d6fc7"),
-    *("#a8743c", "#d36fae", "#7d8794", "#b3a72e", "#35a8b5"),
-)
+COLORS = PALETTE
 #: How models are drawn, wherever they are.
-SOURCE, CONTROL, ADAPTED, SERVED = "#8a94a0", "#e08a2e", "#cf5650", "#3b82d0"
+SOURCE, CONTROL, ADAPTED, SERVED = GREY, AMBER, RED, BLUE
 
 #: Pixels of an embedded picture's longer side, at most.
 _PIXELS = 192
@@ -196,12 +195,8 @@ def figure(draw: Callable[[], Figure], caption: str, title: str = "", *, wide: b
         wide: it scrolls on a narrow screen, rather than shrink.
     """
     settings = {
-        **{
-            "figure.facecolor": "none",
-            "axes.facecolor": "none",
-            "savefig.facecolor": "none",
-            "legend.frameon": False,
-        },
+        **STYLE,
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
         **{
             "text.color": INK,
             "axes.labelcolor": INK,
@@ -209,15 +204,9 @@ def figure(draw: Callable[[], Figure], caption: str, title: str = "", *, wide: b
             "xtick.color": SOFT,
             "ytick.color": SOFT,
         },
-        **{
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "font.size": 9,
-            "axes.titlesize": 9,
-            "legend.fontsize": 8,
-        },
-        # Text stays text; names may hold "$". Ids differ between figures, which share one document.
-        **{"svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": str(next(_salts))},
+        **{"font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8},
+        # Text stays text. Ids differ between figures, which share one document.
+        **{"svg.fonttype": "none", "svg.hashsalt": str(next(_salts))},
     }
     buffer = io.StringIO()
     with matplotlib.rc_context(settings), warnings.catch_warnings():

@@ -46,6 +46,7 @@ from holdfast.tta.config import read_arguments, to_dict
 from holdfast.tta.errors import InputError
 from holdfast.tta.folder import held
 from holdfast.tta.results import log_result
+from holdfast.tta.style import save
 from holdfast.tta.tracking import create_loggers, finish, log_progress
 
 USAGE = (
@@ -122,9 +123,9 @@ def _conclude(config: BenchmarkConfig, folder: Path) -> dict[str, Any]:
     }
     entry.write_json(folder / "summary.json", summary)
     if rows:
-        regret_against_gain(rows).savefig(folder / "regret.png", dpi=110)
+        save(regret_against_gain(rows), folder / "regret.png")
     if ours:
-        heat_map(rows).savefig(folder / "cells.png", dpi=110)
+        save(heat_map(rows), folder / "cells.png")
     if config.report:
         predictions = read_rows(folder, "predictions")
         page = benchmark_report(config, summary, rows, predictions)

@@ -17,8 +17,8 @@ from holdfast.tta.options import option
 USAGE = (
     "usage: holdfast compare RUNS … [baseline=NAME] [key=value ...]\n\n"
     "Compare methods over the streams and seeds that all of them met, as a paper does it.\n"
-    "RUNS are folders (searched for runs of adapt.py, results.csv of benchmark.py and offline runs "
-    "of W&B's),\ntables with the columns method and seed, or wandb:ENTITY/PROJECT."
+    "RUNS are folders, searched for runs of adapt.py, results.csv of benchmark.py and offline\n"
+    "runs of W&B's; tables with the columns method and seed; or wandb:ENTITY/PROJECT."
 )
 #: What learns nothing, and is the baseline where none is named; then whatever is unguarded.
 _BASELINES = ("norm", "source", "norm/off", "source/off", "off")
@@ -80,6 +80,12 @@ def _baseline(names: Sequence[str]) -> str:
     raise InputError(f"name what to compare with, baseline=NAME: {', '.join(dict.fromkeys(names))}")
 
 
+def _configured(argv: Sequence[str]) -> CompareConfig:
+    """The configuration of the words that name no runs."""
+    words = [word for word in argv if not _names_place(word)]
+    return entry.configured(CompareConfig, {}, words)
+
+
 def _names_place(word: str) -> bool:
     """Whether a word names runs, though folders of sweeps often have a = in their names."""
     if word.startswith("-") or word.endswith((".yaml", ".yml")):
@@ -92,8 +98,7 @@ def main(argv: Sequence[str]) -> int:
 
     def run() -> None:
         places = [word for word in argv if _names_place(word)]
-        words = [word for word in argv if word not in places]
-        config = entry.configured(CompareConfig, {}, words)
+        config = _configured(argv)
         if not places:
             raise InputError("name what to compare: folders of runs, holdfast compare runs/adapt")
         found = compared(places, config)
@@ -105,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
             paths = write(found, folder)
         print("\n" + "\n".join(map(str, paths)))
 
-    return entry.run(run, CompareConfig, {}, USAGE, argv)
+    return entry.run(run, CompareConfig, {}, USAGE, argv, configure=_configured)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ COMMANDS = {
     "benchmark": ("holdfast.programs.benchmark", "measure methods and guards on shifted streams"),
     "replay": ("holdfast.callbacks.replay", "judge a recorded run again under other levels"),
     "compare": ("holdfast.programs.compare", "compare finished runs: means, tests, LaTeX"),
+    "completion": ("holdfast.programs.completion", "print a script that completes in your shell"),
     "demo": ("holdfast.benchmarks.demo", "see collapse and guard on embedded data"),
 }
 #: Exit status of words that are not understood, as the programs have it.

@@ -30,6 +30,12 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 #: A value that the reader is to put in: DIR, FILE.csv, [LOW,HIGH], or anything with an ellipsis.
 _PLACEHOLDER = re.compile(r"|[A-Z][A-Z_]*(\.\w+)?|\[[A-Z]+(,[A-Z]+)*\]|.*…")
 _WORD = r"[a-z_]\w*(?:\.\w+)*="
+#: Programs whose first words name something: runs, a shell.
+_NAMING = (
+    "holdfast.callbacks.replay",
+    "holdfast.programs.compare",
+    "holdfast.programs.completion",
+)
 #: What takes words of its own.
 _CALL = re.compile(r"(?:[A-Z_]+=\S+ +)*(?:\.venv/bin/)?(?:python3?|make|holdfast)(?: |$)")
 
@@ -150,7 +156,7 @@ def check_words(module: str, words: list[str]) -> None:
             raise InputError(f"{module} takes no words, such as {words[0]}")
         return
     words = [word for word in words if not _is_help(word, found)]
-    if module in ("holdfast.callbacks.replay", "holdfast.programs.compare"):  # first words: runs
+    if module in _NAMING:
         words = [word for word in words if "=" in word]
     for variant in _variants(expanded(words)):
         _check_variant(module, found, list(variant))

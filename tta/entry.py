@@ -26,6 +26,7 @@ from holdfast.tta.folder import is_disk_error, no_folder, write_error
 from holdfast.tta.processes import announce_start, end_with_first, is_first, together
 from holdfast.tta.saying import spoken
 from holdfast.tta.usage import explain, topic_of
+from holdfast.tta.words import words
 
 T = TypeVar("T")
 
@@ -35,6 +36,8 @@ _TALKATIVE = (
     "lightning.fabric.utilities.seed",
     "lightning.fabric.utilities.distributed",
 )
+#: Asks a program for the words that it takes, for completion.
+PRINT_WORDS = "--print_words"
 #: Exit status of a run whose results cannot be written: EX_IOERR of sysexits.h.
 _IO_ERROR = 74
 
@@ -68,10 +71,12 @@ def run(
     topic = topic_of(argv)
     if topic is not None:
         work = partial(_explain, schema, groups, usage, topic)
+    elif PRINT_WORDS in argv:
+        work = partial(_print_words, schema, groups)
     elif "--print_config" in argv:
-        words = [word for word in argv if word != "--print_config"]
+        others = [word for word in argv if word != "--print_config"]
         make = configure or partial(configured, schema, groups)
-        work = partial(_print_config, make, words)
+        work = partial(_print_config, make, others)
     quieten()
     end_with_first()
     try:
@@ -94,6 +99,10 @@ def run(
 
 def _explain(schema: type, groups: Groups, usage: str, topic: str) -> None:
     print(explain(schema, groups, usage, topic))
+
+
+def _print_words(schema: type, groups: Groups) -> None:
+    print("\n".join(words(schema, groups)))
 
 
 def _print_config(configure: Callable[[Sequence[str]], Any], words: Sequence[str]) -> None:

@@ -428,9 +428,12 @@ def test_offline_runs_of_wandb_are_read(
     cut = tmp_path / "cut.wandb"
     cut.write_bytes(file.read_bytes()[:-5])
     assert read_file(cut).config["method"]["kind"] == "norm"
-    cut.write_bytes(b":W&B\0\0\0" + b"\0" * 40)
+    cut.write_bytes(file.read_bytes()[:7])
+    with pytest.raises(InputError, match="holds no finished run"):
+        read_runs([str(cut)])
+    cut.write_bytes(file.read_bytes()[:7] + b"\0\0\0\0\3\0\1\xff\xff\xff")
     with pytest.raises(InputError, match="leave it out"):
-        read_file(cut)
+        read_runs([str(cut)])
 
 
 def test_a_project_of_wandb_is_read(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -45,7 +45,7 @@ def log_records(data: bytes) -> Iterator[bytes]:
 
 
 def read_file(path: Path) -> WandbRun:
-    """An offline run.
+    """An offline run; of one that ended before it was under way, nothing but its name.
 
     Args:
         path: a file ``*.wandb``.
@@ -53,7 +53,7 @@ def read_file(path: Path) -> WandbRun:
     Raises:
         InputError: it is none.
     """
-    run: Any = None
+    run_id = path.stem
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
     for data in log_records(path.read_bytes()):
@@ -63,15 +63,13 @@ def read_file(path: Path) -> WandbRun:
             raise InputError(f"{path} is no file of W&B's ({said(error)}): leave it out") from error
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            run = record.run
-            config |= _values(run.config.update)
+            run_id = record.run.run_id
+            config |= _values(record.run.config.update)
         elif kind == "config":
             config |= _values(record.config.update)
         elif kind == "summary":
             summary |= _values(record.summary.update)
-    if run is None:
-        raise InputError(f"{path} holds no run of W&B's: leave it out")
-    return WandbRun(run.run_id, config, summary)
+    return WandbRun(run_id, config, summary)
 
 
 def _values(items: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.methods import METHODS
 from holdfast.tta.methods.settings import UpdateConfig
 from holdfast.tta.options import option
+from holdfast.tta.saying import warn
 
 _HERE = Path("../shared/data")
 
@@ -104,7 +105,7 @@ def present_targets(config: StudyConfig) -> dict[str, int]:
     files = {target: data_file(config, target.partition("/")[0]) for target in config.data.targets}
     absent = [target for target, file in files.items() if file is not None and not file.is_file()]
     for target in absent:
-        print(f"{target} is skipped: {files[target]} is not there (data.root=DIR says where)")
+        warn(f"{target} is skipped: {files[target]} is not there (data.root=DIR says where)")
     present = [target for target in files if target not in absent]
     if not present:
         raise InputError(

@@ -23,6 +23,7 @@ from holdfast.datamodules.paths import inside
 from holdfast.datamodules.patience import Patience
 from holdfast.datamodules.reading import Reading, by
 from holdfast.tta.errors import InputError
+from holdfast.tta.saying import hushed
 
 _CHUNK = 32  # files that a thread checks in one go
 #: Files that are looked at, spread over the set, where not all are checked.
@@ -180,7 +181,7 @@ class ImageFiles:
         found = self._gathered()
         with (
             ThreadPoolExecutor(os.cpu_count()) as pool,
-            tqdm(total=len(self), desc="checking files", disable=None) as progress,
+            tqdm(total=len(self), desc="checking files", disable=hushed() or None) as progress,
         ):
             for chunk, seen in zip(chunks, pool.map(self._check, chunks), strict=True):
                 for row, glance in zip(chunk, seen, strict=True):

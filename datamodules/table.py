@@ -23,6 +23,17 @@ _SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 #: What spreadsheets write and read as a CSV file's first line: sep=;
 _SEPARATOR = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _KNOWN = ("path", "label", "split", "domain", "group", "mask")
+#: What columns are called that say where an image comes from.
+_LIKE_DOMAIN = (
+    "site",
+    "hospital",
+    "center",
+    "centre",
+    "clinic",
+    "institution",
+    "scanner",
+    "vendor",
+)
 
 
 @dataclass
@@ -64,8 +75,25 @@ def load_table(config: TableConfig, split: Split) -> ImageSet:
         splits=columns.get("split"),
         metadata={name: values for name, values in columns.items() if name not in _KNOWN},
         masks=columns.get("mask"),
+        notes=_undivided(columns),
     )
     return images_of(records, config, split, config.source, config.target)
+
+
+def _undivided(columns: dict[str, Strings]) -> tuple[str, ...]:
+    """A note on a column that looks as if it divided the images, where none is called domain."""
+    if "domain" in columns:
+        return ()
+    likely = [
+        name
+        for name, values in columns.items()
+        if name.lower() in _LIKE_DOMAIN and len(np.unique(values)) > 1
+    ]
+    return tuple(
+        f"no column is called domain, so all images are of one; if {name} divides them, call that "
+        "column domain"
+        for name in likely[:1]
+    )
 
 
 def read_table(path: Path) -> dict[str, Strings]:

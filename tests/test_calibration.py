@@ -386,7 +386,7 @@ def test_what_cannot_be_calibrated_is_trained_all_the_same(
         f"calibrate.batch_size={batch_size}",
     ]
     assert train.main([*QUICK, *words, f"output={tmp_path / 'out'}"]) == 0
-    told = capsys.readouterr().out
+    told = capsys.readouterr().err
     assert "the guard keeps its default thresholds" in told
     assert message in told
     assert SourceCheckpoint.load(tmp_path / "out").calibration is None
@@ -419,7 +419,7 @@ def test_a_training_that_is_stopped_while_it_calibrates_is_gone_on_with(
 
 
 def test_an_old_checkpoint_is_calibrated_anew(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = SourceCheckpoint.load(source)
     content = torch.load(source / "source.ckpt", weights_only=True)
@@ -428,7 +428,7 @@ def test_an_old_checkpoint_is_calibrated_anew(
     torch.save(content, tmp_path / "source.ckpt")
     small = ["calibrate.streams=12", "calibrate.batches=9", "calibrate.batch_size=32"]
     assert train.main([*QUICK, "calibrate=only", f"source={tmp_path}", *small]) == 0
-    assert "of them healthy; limits of the signals: R" in capsys.readouterr().out
+    assert "of them healthy; limits of the signals: R" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["source.ckpt"]
     new = SourceCheckpoint.load(tmp_path)
     assert new.hash == old.hash

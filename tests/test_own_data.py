@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.datamodules.folder import FolderConfig, load_folder
 from holdfast.datamodules.npz import NpzConfig, load_npz
+from holdfast.datamodules.table import TableConfig, load_table
 from holdfast.programs import adapt, train
 from tests.conftest import QUICK
 from tests.datamodules.dicoms import write_dicom
@@ -237,3 +238,16 @@ def test_a_folder_of_real_images_is_as_good_as_the_array(data_folder: Path, tmp_
     first = (tmp_path / "out" / "predictions.csv").read_text()
     run(adapt, *words, "workers=2", "data.cache=0")
     assert (tmp_path / "out" / "predictions.csv").read_text() == first
+
+
+def test_a_column_that_may_divide_the_images_is_named(tmp_path: Path) -> None:
+    path = Path(clinic(tmp_path, count=24))
+    config = TableConfig(path=str(path))
+    assert not load_table(config, "train").notes
+    lines = path.read_text().splitlines()
+    undivided = [lines[0].replace("domain", "Site"), *lines[1:]]
+    path.write_text("\n".join(undivided))
+    assert not load_table(config, "train").notes  # one site divides nothing
+    path.write_text("\n".join([*undivided[:-1], undivided[-1].replace("clinic", "other")]))
+    [note] = load_table(config, "train").notes
+    assert note.endswith("if Site divides them, call that column domain")

@@ -260,7 +260,21 @@ def test_batch_statistics_of_single_images_are_warned_of(
     source: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     run_adapt(source, tmp_path / "out", "guard=off", "stream.batch_size=1", "data.target_images=4")
-    assert "its own statistics tell little" in capsys.readouterr().out
+    assert "its own statistics tell little" in capsys.readouterr().err
+
+
+def test_without_progress_a_run_says_its_result_alone(
+    source: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    run_adapt(source, tmp_path / "quiet", "data.target_images=128")
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"{tmp_path / 'quiet'}: balanced accuracy ")
+    assert (shown.out.count("\n"), shown.err) == (1, "")
+    aloud = ["data.target_images=128", "trainer.enable_progress_bar=true"]
+    run_adapt(source, tmp_path / "aloud", *aloud)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("classes: 4 (round: 32")
+    assert told[-1].startswith(f"{tmp_path / 'aloud'}: balanced accuracy ")
 
 
 @pytest.mark.parametrize(("interrupted", "status"), [(True, 130), (False, 1)])

@@ -169,7 +169,10 @@ def test_refusals(tmp_path: Path) -> None:
 
 
 def test_train_makes_a_source_of_adopted_weights(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     trained = SourceCheckpoint.load(source)
     renamed = {
@@ -180,7 +183,7 @@ def test_train_makes_a_source_of_adopted_weights(
     file = saved(tmp_path / "elsewhere.pt", renamed)
     words = [*QUICK, *TINY_TRAINING, f"weights={file}", f"output={tmp_path / 'adopted'}"]
     assert train.main([*words, f"weights_mean={mean}", f"weights_std={std}"]) == 0
-    assert "0 missing, 0 left over, 0 of another shape" in capsys.readouterr().out
+    assert "0 missing, 0 left over, 0 of another shape" in caplog.text
     adopted = SourceCheckpoint.load(tmp_path / "adopted")
     assert adopted.metrics == trained.metrics
     assert adopted.hash == trained.hash

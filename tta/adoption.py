@@ -15,7 +15,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.libraries import IMAGENET, scaling_of
 from holdfast.tta.metrics import balanced_accuracy
 from holdfast.tta.networks import Network, lookalikes, network_from
-from holdfast.tta.saying import say
+from holdfast.tta.saying import say, warn
 from holdfast.tta.source import evaluate
 from holdfast.tta.weights import adopt
 
@@ -86,7 +86,7 @@ def take(
         f"{_rounded(network.std)}{whose}"
     )
     for sentence in judged(network, description, class_names, batches, weights.accuracy, before):
-        say(sentence)
+        (warn if sentence.startswith("WARNING") else say)(sentence)
 
 
 def _scale(network: Network, description: Mapping[str, Any], weights: Weights, own: bool) -> str:

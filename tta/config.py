@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
@@ -337,7 +338,10 @@ def validated(schema: type[T], given: Mapping[str, Any]) -> T:
 
 
 def _validated(
-    schema: type[T], values: Mapping[str, Any], prefix: str, elsewhere: Sequence[str] = ()
+    schema: type[T],
+    values: Mapping[str, Any],
+    prefix: str,
+    elsewhere: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> T:
     check_names(schema, values, prefix, elsewhere)
     hints = get_type_hints(schema)
@@ -356,18 +360,23 @@ def _validated(
     return result  # type: ignore[return-value]
 
 
-def _names_inside(schema: type, groups: Groups) -> list[str]:
-    """Names of all options that belong to another one, with what they belong to."""
-    owners = [(group, kind) for group, kinds in groups.items() for kind in kinds.values()]
-    owners += [
-        (name, hint)
-        for name, hint in get_type_hints(schema).items()
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type)
-    ]
-    names = (
-        f"{owner}.{field.name}" for owner, kind in owners for field in dataclasses.fields(kind)
-    )
-    return list(dict.fromkeys(names))
+def _names_inside(schema: type, groups: Groups) -> dict[str, list[str]]:
+    """Names of all options that belong to another one, with the choices that have them."""
+    inside: dict[str, list[str]] = {}
+    for field in dataclasses.fields(schema):
+        kinds = groups.get(field.name, {})
+        for kind, options in kinds.items():
+            for option in dataclasses.fields(options):
+                inside.setdefault(f"{field.name}.{option.name}", []).append(f"{field.name}={kind}")
+        hint = get_type_hints(schema)[field.name]
+        names = [option.name for option in dataclasses.fields(hint)] if _is_config(hint) else []
+        names += [] if kinds else field.metadata.get("first", ())
+        inside |= {f"{field.name}.{name}": [] for name in names}
+    return inside
+
+
+def _is_config(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint) and isinstance(hint, type)
 
 
 def _as_float(value: Any, hint: Any) -> Any:

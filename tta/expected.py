@@ -5,10 +5,15 @@ import difflib
 import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from holdfast.tta.errors import InputError
 
+#: Options or choices that a sentence lists.
+_LISTED = 3
+#: What YAML makes of on and off, and what somebody may mean who writes them.
+_SWITCHES = {False: ("off", "disabled"), True: ("on", "online")}
 _WORDS = {
     int: "a whole number",
     float: "a number",
@@ -29,7 +34,10 @@ def closest(word: str, names: Iterable[str]) -> str:
 
 
 def check_names(
-    schema: type, values: Mapping[str, Any], prefix: str = "", elsewhere: Sequence[str] = ()
+    schema: type,
+    values: Mapping[str, Any],
+    prefix: str = "",
+    elsewhere: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> None:
     """Refuse options that there are not, and values where options are expected.
 
@@ -37,7 +45,8 @@ def check_names(
         schema: dataclass of the options.
         values: given ones, nested.
         prefix: of their names, such as ``method.``.
-        elsewhere: names of further options, for one that was looked for in the wrong place.
+        elsewhere: further options, for one that was looked for in the wrong place; by name, the
+            choices that have it.
 
     Raises:
         InputError: there is one.
@@ -46,17 +55,24 @@ def check_names(
     for key, value in values.items():
         name = f"{prefix}{key}"
         if key not in hints:
-            meant = [
-                other for other in elsewhere if other.rpartition(".")[2] == key and other != name
-            ]
-            told = f"did you mean {' or '.join(meant[:3])}?" if meant else closest(str(key), hints)
-            raise InputError(f"unknown option {name}: {told}")
+            raise InputError(f"unknown option {name}: {_meant(str(key), name, hints, elsewhere)}")
         nested = next((h for h in _alternatives(hints[key]) if dataclasses.is_dataclass(h)), None)
         if nested is None or value is None:
             continue
         if not isinstance(value, Mapping):
-            raise InputError(f"{name}={value} is no option: {_inside(nested, name, value)}")
+            raise InputError(f"{name}={_typed(value)} is no option: {_inside(nested, name, value)}")
         check_names(nested, value, f"{name}.", elsewhere)  # type: ignore[arg-type]
+
+
+def _meant(
+    key: str, name: str, known: Iterable[str], elsewhere: Mapping[str, Sequence[str]]
+) -> str:
+    """What may have been meant by an option that there is not."""
+    if choices := elsewhere.get(name):
+        more = ", …" if len(choices) > _LISTED else ""
+        return f"it is one of {', '.join(choices[:_LISTED])}{more}"
+    meant = [other for other in elsewhere if other.rpartition(".")[2] == key]
+    return f"did you mean {' or '.join(meant[:_LISTED])}?" if meant else closest(key, known)
 
 
 def wrong_value(schema: type, values: Mapping[str, Any], path: str, prefix: str) -> str:
@@ -84,7 +100,14 @@ def wrong_value(schema: type, values: Mapping[str, Any], path: str, prefix: str)
         return f"{name} is a list: write {name}=[{value}], items between brackets"
     if get_origin(hint) is dict:
         return f"{name} has options of its own: write {name}.OPTION={value}"
-    return f"{name}={'null' if value is None else value}: expected {in_words(hint)}"
+    return f"{name}={_typed(value)}: expected {in_words(hint)}"
+
+
+def _typed(value: Any) -> str:
+    """A value as somebody would type it."""
+    if value is None:
+        return "null"
+    return _SWITCHES[value][0] if isinstance(value, bool) else str(value)
 
 
 def in_words(hint: Any) -> str:
@@ -117,7 +140,9 @@ def _inside(schema: Any, name: str, value: Any) -> str:
     """Where a value belongs that was given to a whole group of options."""
     for key, hint in get_type_hints(schema).items():
         for part in _alternatives(hint):
-            if get_origin(part) is Literal and value in get_args(part):
-                return f"write {name}.{key}={value}"
+            words = _SWITCHES[value] if isinstance(value, bool) else (value,)
+            fitting = [word for word in words if word in get_args(part)]
+            if get_origin(part) is Literal and fitting:
+                return f"write {name}.{key}={fitting[0]}"
     names = [f"{name}.{key}" for key in get_type_hints(schema)]
     return f"it has options of its own, {', '.join(names)}"

@@ -17,7 +17,7 @@ def option(default: Any, help: str, first: Sequence[str] = ()) -> Any:
     Args:
         default: value where none is given; of a group, the choice.
         help: a sentence.
-        first: of a group, names of the options that people need first.
+        first: of a group, or of what has options of its own, those that people need first.
     """
     return field(
         default_factory=lambda: copy.deepcopy(default),

@@ -34,7 +34,7 @@ class _Console(logging.Handler):
 @contextmanager
 def spoken() -> Iterator[None]:
     """Within the block, which is a program's, what is said is shown."""
-    if any(isinstance(handler, _Console) for handler in _LOG.handlers):  # a program within another
+    if _consoles():  # a program within another
         yield
         return
     console, before = _Console(), _LOG.level
@@ -55,6 +55,14 @@ def heed(trainer: Mapping[str, Any]) -> None:
     """
     if trainer.get("enable_progress_bar", True):
         return
-    for handler in _LOG.handlers:
-        if isinstance(handler, _Console):
-            handler.setLevel(logging.WARNING)
+    for console in _consoles():
+        console.setLevel(logging.WARNING)
+
+
+def hushed() -> bool:
+    """Whether a program shows nothing but warnings, and so no progress."""
+    return any(console.level >= logging.WARNING for console in _consoles())
+
+
+def _consoles() -> list[_Console]:
+    return [handler for handler in _LOG.handlers if isinstance(handler, _Console)]

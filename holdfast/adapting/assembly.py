@@ -56,7 +56,7 @@ class Assembly:
     Args:
         config: of the run, its ``auto`` resolved: take ``Assembly.of``.
         checkpoint: the source.
-        notes: what ``auto`` came to, and what to beware of, a sentence each.
+        notes: what ``auto`` came to, a sentence each.
 
     Example:
         ::
@@ -240,11 +240,6 @@ def _resolved(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Any, l
             "method.normalization=batch (auto: as published, since only guard=on chooses others)"
         )
         options = METHODS[kind].Config(**{**asdict(options), "normalization": "batch"})
-    if batch_size == 1 and not chooses and getattr(options, "normalization", None) == "batch":
-        notes.append(
-            "one image a batch: its own statistics tell little, so predictions suffer; take "
-            "more, stream.batch_size=64"
-        )
     return options, notes
 
 

@@ -83,6 +83,7 @@ class AdaptConfig:
         {},
         "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu; one device is used unless "
         "trainer.devices=N says that N processes share each batch",
+        first=["accelerator", "devices", "strategy", "precision"],
     )
     logger: Any = option(
         "csv", "loggers beside W&B: tensorboard, mlflow, or a list; trace.csv is always written"

@@ -10,6 +10,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from holdfast.adapting.assembly import Assembly
+from holdfast.adapting.config import AdaptConfig
 from holdfast.adapting.outputs import (
     KEPT,
     PROGRAM,
@@ -32,7 +33,7 @@ from holdfast.tta.config import to_dict
 from holdfast.tta.folder import carry_out, check_folder, claimed, sheet_folder, writing
 from holdfast.tta.parquet import to_parquet
 from holdfast.tta.processes import Others, is_first, together
-from holdfast.tta.saying import say
+from holdfast.tta.saying import say, warn
 from holdfast.tta.scores import scores
 from holdfast.tta.tracking import create_loggers, finish
 from holdfast.tta.trainers import check_device
@@ -96,19 +97,25 @@ def checked(assembly: Assembly) -> Parts:
     _ = assembly.columns, assembly.stream  # refused early, where they are none
     module, guard = assembly.guarded()
     if is_first():
-        for note in [*assembly.notes, *_short(module, len(assembly.stream))]:
+        for note in assembly.notes:
             say(note)
+        _beware(config, module, len(assembly.stream))
     return Parts(module, guard, arguments)
 
 
-def _short(module: AdaptationModule, images: int) -> list[str]:
-    """That a stream shorter than a batch teaches nothing."""
-    if not module.screens_mix or images >= module.batch_size:
-        return []
-    return [
-        f"the stream has {images} images, fewer than a batch of {module.batch_size}, so nothing "
-        "will be learned: take smaller batches, stream.batch_size=N"
-    ]
+def _beware(config: AdaptConfig, module: AdaptationModule, images: int) -> None:
+    """Warn of batches that teach or tell little."""
+    if module.screens_mix and images < module.batch_size:
+        warn(
+            f"the stream has {images} images, fewer than a batch of {module.batch_size}, so "
+            "nothing will be learned: take smaller batches, stream.batch_size=N"
+        )
+    normalization = getattr(config.method.options, "normalization", None)
+    if module.batch_size == 1 and config.guard.kind != "on" and normalization == "batch":
+        warn(
+            "one image a batch: its own statistics tell little, so predictions suffer; take more, "
+            "stream.batch_size=64"
+        )
 
 
 class _Run:

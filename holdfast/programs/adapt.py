@@ -15,6 +15,7 @@ from holdfast.callbacks.preflight import EXIT
 from holdfast.results import Adapted
 from holdfast.tta import acceptance, entry
 from holdfast.tta.folder import held
+from holdfast.tta.saying import heed
 
 USAGE = (
     "usage: holdfast adapt source=DIR_OR_CKPT [config.yaml ...] [key=value ...]\n\n"
@@ -47,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
         elif config.preflight.kind == "only":
             status = _look(assembly)
         else:
+            heed(config.trainer)
             print(Adapted(*adapt(assembly)))
 
     return entry.run(run, AdaptConfig, GROUPS, USAGE, argv, configure=configure) or status
@@ -68,7 +70,9 @@ def _main_accept(argv: Sequence[str]) -> int:
 
     def run() -> None:
         nonlocal status
-        folder, found = accept(Assembly.of(*configured(AcceptConfig, argv)))
+        assembly = Assembly.of(*configured(AcceptConfig, argv))
+        heed(assembly.config.trainer)
+        folder, found = accept(assembly)
         print(f"{found}\n{folder / 'acceptance.html'}")
         status = acceptance.EXIT[found.advice]
 

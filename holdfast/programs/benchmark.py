@@ -46,6 +46,7 @@ from holdfast.tta.config import read_arguments, to_dict
 from holdfast.tta.errors import InputError
 from holdfast.tta.folder import held
 from holdfast.tta.results import log_result
+from holdfast.tta.saying import warn
 from holdfast.tta.style import save
 from holdfast.tta.tracking import create_loggers, finish, log_progress
 
@@ -167,7 +168,7 @@ def run_cells(config: BenchmarkConfig, folder: Path, loggers: Sequence[Logger] =
     )
     total = sum(len(cases) for _, cases in grid)
     if not total:
-        print(
+        warn(
             f"no cell falls to shard={config.shard}: streams are dealt out whole, and there are "
             "fewer than shards"
         )

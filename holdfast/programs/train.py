@@ -11,6 +11,7 @@ from holdfast.training.run import check, recalibrate, train
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.processes import is_first
+from holdfast.tta.saying import heed
 
 USAGE = (
     "usage: holdfast train [config.yaml ...] [key=value ...]\n\n"
@@ -27,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
         if config.check is not None:
             print(f"checked, and nothing was trained; contact sheet: {check(config)}")
             return
+        heed(config.trainer)
         only = config.calibrate.kind == "only"
         file = recalibrate(config) if only else train(config) / "source.ckpt"
         if is_first():

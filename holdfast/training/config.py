@@ -109,6 +109,7 @@ class TrainConfig:
         {},
         "arguments of lightning.Trainer, e.g. trainer.accelerator=gpu; one device is used unless "
         "trainer.devices=N says that N processes share each batch",
+        first=["accelerator", "devices", "strategy", "precision"],
     )
     logger: Any = option(
         "csv",

@@ -28,7 +28,7 @@ from holdfast.tta.folder import (
 )
 from holdfast.tta.processes import is_first
 from holdfast.tta.results import log_result, metric_tables
-from holdfast.tta.saying import say
+from holdfast.tta.saying import warn
 from holdfast.tta.tracking import create_loggers, finish, own_name
 from holdfast.tta.trainers import check_device
 
@@ -100,7 +100,7 @@ def _conclude(
     try:
         checkpoint = with_calibration(config, checkpoint, data)
     except InputError as error:  # no reason to lose the training
-        say(f"calibration was left out, so the guard keeps its default thresholds: {error}")
+        warn(f"calibration was left out, so the guard keeps its default thresholds: {error}")
 
     def log() -> None:
         log_result(loggers, checkpoint.metrics, tables=metric_tables(checkpoint.metrics))

@@ -216,7 +216,7 @@ def test_a_shard_without_a_cell_is_finished_as_well(
     for number in (1, 2):
         shard = [f"shard={number}/2", f"output={tmp_path / f'shard{number}'}"]
         assert benchmark.main([*words, "streams=[iid]", "policies=[periodic]", *shard]) == 0
-    assert "no cell falls to shard=2/2" in capsys.readouterr().out
+    assert "no cell falls to shard=2/2" in capsys.readouterr().err
     assert (
         benchmark.main(
             [f"merge=[{tmp_path / 'shard1'},{tmp_path / 'shard2'}]", f"output={tmp_path / 'all'}"]

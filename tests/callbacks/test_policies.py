@@ -381,7 +381,7 @@ def test_guards_are_made_by_name(source: Any) -> None:
 @pytest.mark.parametrize(
     "name", ["stochastic_restore", "divergence", "concentration"]
 )  # which need most of the module
-def test_adapt_runs_under_a_policy(name: str, source: Any, tmp_path: Any, capsys: Any) -> None:
+def test_adapt_runs_under_a_policy(name: str, source: Any, tmp_path: Any, caplog: Any) -> None:
     words = [
         f"source={source}",
         f"output={tmp_path}",
@@ -391,6 +391,6 @@ def test_adapt_runs_under_a_policy(name: str, source: Any, tmp_path: Any, capsys
         *QUICK,
     ]
     assert adapt.main(words) == 0
-    assert "method.normalization=batch" in capsys.readouterr().out
+    assert "method.normalization=batch" in caplog.text
     with (tmp_path / "predictions.csv").open(newline="") as file:
         assert {row["served_by"] for row in csv.DictReader(file)} == {"adapted"}

@@ -22,10 +22,11 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
+from holdfast.tta.stages import StreamCallback
 from holdfast.tta.tracking import alert
 
 _LOG = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class AlertConfig:
         return os.environ[name]
 
 
-class Alerts(Callback):
+class Alerts(StreamCallback):
     """Sends what the guard found to whoever asked, as soon as it is ALARM or FROZEN; place it after
     the guard.
 
@@ -132,7 +133,7 @@ class Alerts(Callback):
             self._channels["url"] = partial(post, address, config.timeout)
         self._threads: list[Thread] = []
 
-    def on_train_batch_end(
+    def on_served(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Send the batch's alarm, if there is one."""
@@ -158,7 +159,7 @@ class Alerts(Callback):
             thread.start()
             self._threads.append(thread)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_stream_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let alerts of the last batches arrive, within the time limit."""
         self._wait()
 

@@ -1,5 +1,5 @@
-"""What acts on each batch of a stream, in every stage of the Trainer; and what every guard has: a
-position in the stream, a record of what it did, and events that tell of it.
+"""What every guard has: a position in the stream, a record of what it did, and events that tell of
+it.
 """
 
 from collections.abc import Sequence
@@ -7,117 +7,16 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.trainer.states import TrainerFn
 
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Prediction
-from holdfast.tta.stages import STEPS, as_in_fit
+from holdfast.tta.stages import STEPS, StreamCallback
 
 #: What the outputs say served a batch that several models answered together, and who may have a
 #: share in it: the model (or, where that is not trusted, its un-updated twin) and un-updated
 #: networks under other statistics.
 MIXTURE = "mixture"
 SHARES = ("adapted", "control", "source", "batch", "corrected")
-
-
-class StreamCallback(Callback):
-    """Base of callbacks that act on each batch before it leaves, in whichever of the Trainer's
-    stages the stream runs: ``fit``, ``validate``, ``test`` or ``predict``.
-
-    A subclass says what it does in ``on_stream_start``, ``on_served`` and ``on_stream_end``. The
-    validation that ``fit`` makes between its batches is no stream.
-    """
-
-    def on_stream_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called before the first batch, when the module is on its device."""
-
-    def on_served(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Called with what the module's step returned; what is changed in it leaves so."""
-
-    def on_stream_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called behind the last batch."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The stream runs in ``fit``."""
-        self.on_stream_start(trainer, pl_module)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """A batch in ``fit``."""
-        self.on_served(trainer, pl_module, outputs, batch, batch_idx)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The end in ``fit``."""
-        self.on_stream_end(trainer, pl_module)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The stream runs in ``validate``."""
-        if trainer.state.fn != TrainerFn.FITTING:
-            self.on_test_start(trainer, pl_module)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """A batch in ``validate``."""
-        if trainer.state.fn != TrainerFn.FITTING:
-            self.on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The end in ``validate``."""
-        if trainer.state.fn != TrainerFn.FITTING:
-            self.on_test_end(trainer, pl_module)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The stream runs in ``test``, or in another stage that is no training."""
-        with as_in_fit():
-            self.on_stream_start(trainer, pl_module)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """A batch in ``test``."""
-        with as_in_fit():
-            self.on_served(trainer, pl_module, outputs, batch, batch_idx)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The end in ``test``."""
-        with as_in_fit():
-            self.on_stream_end(trainer, pl_module)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The stream runs in ``predict``."""
-        self.on_test_start(trainer, pl_module)
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """A batch in ``predict``."""
-        self.on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The end in ``predict``."""
-        self.on_test_end(trainer, pl_module)
 
 
 class Guard(StreamCallback):

@@ -12,7 +12,8 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from holdfast.callbacks.base import SHARES
@@ -20,8 +21,10 @@ from holdfast.callbacks.columns import Columns
 from holdfast.callbacks.grown import Grown, Names, Rows
 from holdfast.callbacks.guard.modes import Mode
 from holdfast.callbacks.guard.signals import SIGNALS
+from holdfast.tta.batches import described
 from holdfast.tta.csvfile import RowFile
 from holdfast.tta.distributed import batch_of_all, objects_of_all
+from holdfast.tta.stages import StreamCallback
 from holdfast.tta.tracking import log_trace
 
 #: How the guard handled a batch: its mode, whether it looked, how many batches the look stands for,
@@ -54,9 +57,12 @@ TRACE_COLUMNS = tuple(
 PICTURED = ("R", "drift", "entropy", "choice")
 
 
-class PredictionWriter(Callback):
+class PredictionWriter(StreamCallback, BasePredictionWriter):
     """Writes ``predictions.csv``, a row an image, and keeps what the metrics need; place it after
     the guard.
+
+    It does so in every stage of the Trainer. Images without an ``id`` in their batch are named by
+    their position in the stream.
 
     Args:
         path: the file.
@@ -77,6 +83,7 @@ class PredictionWriter(Callback):
         columns: str = "all",
         expected: int = 0,
     ) -> None:
+        super().__init__("batch")
         self.path = path
         self.class_names = class_names
         self.skipped = dict(skipped or {})
@@ -93,8 +100,9 @@ class PredictionWriter(Callback):
         self._domains = Names()
         self._file: RowFile | None = None
         self._started = 0.0
+        self._images = 0  # of this process
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_stream_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file and write its header."""
         self._started = perf_counter()
         if not trainer.is_global_zero:
@@ -103,26 +111,29 @@ class PredictionWriter(Callback):
         names = ["id", "prediction", "confidence", *self._columns.names]
         self._file.write([[*names, "verdict", "served_by", "reason"]])
 
-    def on_train_batch_end(
+    def on_served(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take in the batch, of all processes, and write it."""
-        broken = torch.zeros(len(batch["id"]), dtype=torch.bool)
+        count = len(outputs["logits"])
+        given = described(batch, count, self._images)
+        self._images += count
+        broken = torch.zeros(count, dtype=torch.bool)
         if outputs.get("broken") is not None:
             broken[outputs["broken"].cpu()] = True
         served = batch_of_all(
             {
-                "id": batch["id"],
-                "domain": batch["domain"],
-                "index": batch["index"].cpu(),
-                "label": batch["label"].cpu(),
+                "id": given.ids,
+                "domain": given.domains,
+                "index": given.index.cpu(),
+                "label": given.labels.cpu(),
                 "probabilities": outputs["logits"].float().softmax(1).cpu(),
-                "served_by": [outputs.get("served_by", "")] * len(broken),
+                "served_by": [outputs.get("served_by", "")] * count,
                 "broken": broken,
             }
         )
         if self._file is not None:
-            self._write(served, outputs.get("verdict", ""))
+            self._write_rows(served, outputs.get("verdict", ""))
         self.broken += int(served["broken"].sum())
         self._probabilities.add(served["probabilities"].numpy())
         self._labels.add(served["label"].numpy())
@@ -130,7 +141,20 @@ class PredictionWriter(Callback):
         self._domains.add(served["domain"])
         self.seconds = perf_counter() - self._started
 
-    def _write(self, served: Mapping[str, Any], verdict: str) -> None:
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Take in the batch, as Lightning asks a writer of predictions to."""
+        self.on_served(trainer, pl_module, prediction, batch, batch_idx)
+
+    def _write_rows(self, served: Mapping[str, Any], verdict: str) -> None:
         assert self._file is not None
         confidences, predictions = served["probabilities"].max(1)
         rows = zip(
@@ -157,7 +181,7 @@ class PredictionWriter(Callback):
             ]
         )
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_stream_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what was skipped, and close the file."""
         lost = [told for part in objects_of_all(dict(self.lost)) for told in sorted(part.items())]
         rows = [*self.skipped.items(), *(told for _, told in lost)]
@@ -204,7 +228,7 @@ class PredictionWriter(Callback):
             self._file.close()
 
 
-class TraceWriter(Callback):
+class TraceWriter(StreamCallback):
     """Writes ``trace.csv``, a row a batch, and ``events.jsonl``, a line an event; logs both; place
     it after the guard.
 
@@ -220,7 +244,7 @@ class TraceWriter(Callback):
         self._trace: RowFile | None = None
         self._events: RowFile | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_stream_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the files."""
         if not trainer.is_global_zero:
             return
@@ -228,7 +252,7 @@ class TraceWriter(Callback):
         self._events = RowFile(self.folder / "events.jsonl")
         self._trace.write([TRACE_COLUMNS])
 
-    def on_train_batch_end(
+    def on_served(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write the batch's row and events."""
@@ -282,7 +306,7 @@ class TraceWriter(Callback):
         """How many batches taught nothing, by the reason."""
         return dict(self._skips.most_common())
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_stream_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the files."""
         self._close()
 

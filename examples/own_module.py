@@ -1,113 +1,94 @@
-"""The guard on your own LightningModule, in a Trainer of your own.
+"""Your own LightningModule and DataModule, adapted and guarded by a Trainer of your own.
 
 python examples/own_module.py
 
-``Adapting`` minimises the entropy of its predictions, at a rate at which that goes wrong, and knows
-nothing of Holdfast's methods. What the guard asks of it are three methods, ``control``, ``reset``
-and ``pause``, and a training step that returns logits and features. Printed are accuracy and
-largest predicted share of the last quarter, without and with the guard.
+``Classifier`` and ``Cells`` know nothing of Holdfast. ``Adapting`` is the same module with a method
+that learns from each batch of ``Trainer.predict``, at a rate at which that goes wrong. The mixin
+gives the guard what it asks for: the un-updated twin, the choice of normalisation statistics, and
+ways to take the model back. Printed are accuracy and largest predicted share of the last quarter,
+without and with the guard.
 """
 
-import copy
 import logging
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+import torch.nn.functional as F
+from lightning import LightningDataModule, LightningModule, Trainer
 from shapes import CLASSES, accuracy, cells, trained
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from holdfast.callbacks import CollapseGuard
-from holdfast.tta.methods import Prediction
+from holdfast.tta.guarded import AdaptsAtTestTime
+from holdfast.tta.methods import create_method
+from holdfast.tta.source_facts import source_facts
 
 Batch = tuple[Tensor, Tensor]
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 
 
-class Adapting(LightningModule):
-    """Minimises prediction entropy by all weights, one step a batch."""
+class Cells(LightningDataModule):
+    """Cells under our microscope, to train on, and under theirs; batches are (images, labels)."""
 
-    def __init__(self, network: nn.Sequential, lr: float) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.network, self.lr, self.paused = (
-            network.train(),
-            lr,
-            False,
-        )  # in train mode: the batch's statistics
-        self.twin = copy.deepcopy(self.network).requires_grad_(False)  # the un-updated one
+    def setup(self, stage: str) -> None:
+        """Draw them."""
+        self.ours = TensorDataset(*cells(1500))
+        self.theirs = TensorDataset(*cells(3200, contrast=0.6, seed=1))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Your optimiser."""
-        return torch.optim.Adam(self.network.parameters(), lr=self.lr)
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Labelled."""
+        return DataLoader(self.ours, batch_size=50, shuffle=True)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Predict, then update; what is returned is what the guard sees, and changes when it
-        alarms.
-        """
-        prediction = predict(self.network, batch[0])
-        if not self.paused:
-            optimizer = self.optimizers()
-            optimizer.zero_grad()
-            self.manual_backward(
-                torch.distributions.Categorical(logits=prediction.logits).entropy().mean()
-            )
-            optimizer.step()
-        return {"logits": prediction.logits.detach(), "features": prediction.features.detach()}
-
-    @torch.no_grad()
-    def control(self, batch: Batch) -> Prediction:
-        """What the un-updated twin says of the batch."""
-        return predict(self.twin, batch[0])
-
-    def reset(self) -> None:
-        """The source's weights, and an optimiser that has seen nothing."""
-        self.network.load_state_dict(self.twin.state_dict())
-        self.optimizers().state.clear()
-
-    def pause(self, paused: bool = True) -> None:
-        """Stop updating, or go on."""
-        self.paused = paused
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """The stream; its labels are looked at by nobody but the last lines of this file."""
+        return DataLoader(self.theirs, batch_size=64)
 
 
-def predict(network: nn.Sequential, images: Tensor) -> Prediction:
-    """Logits, and the input of the last layer."""
-    features = network[:-1](images)
-    return Prediction(network[-1](features), features)
-
-
-class Served(Callback):
-    """Keeps the predictions that leave; it comes after the guard, which may have replaced them."""
+class Classifier(LightningModule):
+    """Trains a network on labelled cells."""
 
     def __init__(self) -> None:
-        self.classes: list[Tensor] = []
+        super().__init__()
+        self.network = trained(epochs=0).train()
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: dict[str, Tensor],
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        """Keep the batch's classes."""
-        self.classes.append(outputs["logits"].argmax(1))
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Yours."""
+        return torch.optim.Adam(self.parameters(), lr=1e-2)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a labelled batch."""
+        images, labels = batch
+        return F.cross_entropy(self.network(images), labels)
 
 
-def run(guard: CollapseGuard | None) -> Tensor:
+class Adapting(AdaptsAtTestTime, Classifier):
+    """The trained classifier, which goes on learning from unlabelled cells."""
+
+    def __init__(self, classifier: Classifier, data: Cells) -> None:
+        super().__init__()
+        self.network.load_state_dict(classifier.network.state_dict())
+        method = create_method(
+            "tent",
+            self.network,
+            num_classes=len(CLASSES),
+            normalization="auto",  # the guard chooses the statistics
+            optimizer="adam",
+            lr=0.1,
+        )
+        self.adapt_by(method, batch_size=64, source=source_facts(method, data.train_dataloader()))
+
+
+def run(classifier: Classifier, data: Cells, guard: CollapseGuard | None) -> Tensor:
     """Classes with which the stream's images leave."""
-    stream = DataLoader(TensorDataset(*cells(3200, contrast=0.6, seed=1)), batch_size=64)
-    served = Served()
-    trainer = Trainer(
-        max_epochs=1,
-        callbacks=[*([guard] if guard else []), served],
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(Adapting(trained(), lr=0.1), stream)
-    return torch.cat(served.classes)
+    trainer = Trainer(**QUIET, callbacks=[guard] if guard else [])
+    served = trainer.predict(Adapting(classifier, data), datamodule=data)
+    return torch.cat([batch["logits"].argmax(1) for batch in served])
 
 
 def main() -> dict[str, float]:
@@ -115,14 +96,18 @@ def main() -> dict[str, float]:
     percent.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    last = cells(3200, contrast=0.6, seed=1)[1][2400:]
+    torch.manual_seed(0)
+    data, classifier = Cells(), Classifier()
+    Trainer(**QUIET, max_epochs=6).fit(classifier, datamodule=data)
     guard = CollapseGuard(CLASSES)
-    scores = {}
-    for name, classes in {"unguarded": run(None)[2400:], "guarded": run(guard)[2400:]}.items():
+    last, scores = data.theirs.tensors[1][2400:], {}
+    for name, watch in {"unguarded": None, "guarded": guard}.items():
+        classes = run(classifier, data, watch)[2400:]
         scores[name] = accuracy(classes, last)
         share = 100 * classes.bincount().max() / len(classes)
         print(f"{name:10}{scores[name]:6.1f} %, largest class {share:.0f} %")
     print(f"{guard.alarms} alarms, after batches {guard.alarmed}, and {len(guard.resets)} resets")
+    print(f"trusted at the end: {guard.experts.trusted}")
     return scores
 
 

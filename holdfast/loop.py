@@ -10,14 +10,12 @@ from torch import Tensor
 from holdfast.callbacks import CollapseGuard, GuardConfig
 from holdfast.callbacks.guard import Reference
 from holdfast.tta.adaptation import AdaptationModule
-from holdfast.tta.batches import images_of
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import validated
-from holdfast.tta.correction import class_conditional_moments
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Method
-from holdfast.tta.source import class_statistics
+from holdfast.tta.source_facts import source_facts
 
 #: What tells the guard of the source: a checkpoint, its file, or labelled batches of its images.
 Source = str | Path | SourceCheckpoint | Iterable[tuple[Tensor, Tensor]]
@@ -161,13 +159,5 @@ def _known(
     if isinstance(source, SourceCheckpoint):
         reference = Reference(source.feature_mean, source.feature_var)
         return reference, source.layer_moments, source.calibration
-    batches = [(images_of(images), labels) for images, labels in source]
-    if not batches:
-        raise InputError("source has no batches: give some of (images, labels), or a checkpoint")
-    said = [method.source(images).features.float() for images, _ in batches]
-    labels = torch.cat([labels.to(said[0].device) for _, labels in batches])
-    reference = Reference(*class_statistics(torch.cat(said), labels, method.num_classes))
-    labelled = [{"image": images, "label": labels} for images, labels in batches]
-    device = said[0].device
-    moments = class_conditional_moments(method.model, labelled, method.num_classes, device)
-    return reference, moments, None
+    facts = source_facts(method, source)
+    return Reference(facts.feature_mean, facts.feature_var), facts.layer_moments, None

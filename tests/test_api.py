@@ -232,7 +232,7 @@ def test_a_guard_refuses_what_it_cannot_use() -> None:
         ({"odrer": "mixed"}, "did you mean order"),
         ({"order": "sorted"}, "order.*mixed"),
         ({"class_names": ["a", "b"]}, "2 class names for a method of 4"),
-        ({"source": []}, "no batches"),
+        ({"source": []}, "no image of the source has a label of 0 to 3"),
     ):
         with pytest.raises(InputError, match=says):
             holdfast.guard(method, **options)

@@ -35,6 +35,39 @@ def balanced_accuracy(predictions: Tensor, labels: Tensor, num_classes: int) -> 
     return float(100 * (confusion.diag() / support)[support > 0].mean())
 
 
+class Tally:
+    """Counts what is right batch by batch, in memory of (C, C).
+
+    Example:
+        >>> tally = Tally(2)
+        >>> tally.add(torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
+        >>> tally.scores()
+        {'accuracy': 50.0, 'balanced_accuracy': 50.0}
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.long)
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Take in logits (N, C) and labels (N,); those outside of 0..C-1 are left out."""
+        classes = len(self.confusion)
+        labels = labels.cpu()
+        known = (labels >= 0) & (labels < classes)
+        pairs = classes * labels[known] + logits.argmax(1).cpu()[known]
+        self.confusion += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+
+    def scores(self) -> dict[str, float]:
+        """Accuracy and balanced accuracy in percent; none where no image had a label."""
+        support, right = self.confusion.sum(1), self.confusion.diag()
+        if not support.any():
+            return {}
+        shares = (right / support)[support > 0]
+        return {
+            "accuracy": float(100 * right.sum() / support.sum()),
+            "balanced_accuracy": float(100 * shares.mean()),
+        }
+
+
 def stream_metrics(
     probabilities: Tensor, labels: Tensor, class_names: Sequence[str], domains: Sequence[str]
 ) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """Which arguments of Lightning's Trainer a program passes on: those that say where and how, not
-what is served or kept.
+what is served or kept; and which a Trainer of one's own may have.
 """
 
 import inspect
@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 
 from holdfast.tta.errors import InputError
 
@@ -55,6 +57,61 @@ def check_serving(given: Mapping[str, Any]) -> None:
             raise InputError(
                 f"trainer.{name} would change what is served or learned: leave it out; {instead}"
             )
+
+
+def check_own(trainer: Trainer) -> None:
+    """Refuse, before anything is set up, what a Trainer of one's own cannot do while it adapts.
+
+    Precision, devices, loggers and limits of batches are honoured.
+
+    Raises:
+        InputError: there is such an argument.
+    """
+    strategy = trainer.strategy
+    copies = isinstance(strategy, DDPStrategy) and not isinstance(strategy, DeepSpeedStrategy)
+    if not (copies or isinstance(strategy, SingleDeviceStrategy)):
+        raise InputError(
+            f"{type(strategy).__name__} does not keep the weights whole, which adaptation changes "
+            "and takes back: use Trainer(devices=1), or strategy='ddp' in fit"
+        )
+    stage = trainer.state.fn
+    assert stage is not None, "a Trainer that runs"
+    if trainer.world_size > 1 and stage != TrainerFn.FITTING:
+        raise InputError(
+            f"Trainer.{stage.value} does not share gradients between its "
+            f"{trainer.world_size} processes, so each would adapt a model of its own: use "
+            "Trainer(devices=1), or Trainer.fit"
+        )
+    if trainer.gradient_clip_val:
+        raise InputError(
+            f"Trainer(gradient_clip_val={trainer.gradient_clip_val}) does not reach the steps of a "
+            "method: leave it out, and make steps smaller by the method's lr"
+        )
+    if trainer.accumulate_grad_batches != 1:
+        raise InputError(
+            f"Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches}) does not reach "
+            "the steps of a method, which learns from each batch: leave it out, and let the loader "
+            "give larger batches"
+        )
+    if stage == TrainerFn.FITTING:
+        _check_once(trainer)
+
+
+def _check_once(trainer: Trainer) -> None:
+    """Refuse more or less than one pass over the stream, unless it is counted in batches."""
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    if trainer.max_steps != -1:
+        raise InputError(
+            f"Trainer(max_steps={trainer.max_steps}) counts updates, which may rest: leave it out, "
+            "and use Trainer(max_epochs=1, limit_train_batches=N)"
+        )
+    if trainer.max_epochs != 1:
+        raise InputError(
+            "a stream is passed once, and this Trainer would repeat it "
+            f"(max_epochs={trainer.max_epochs}): use Trainer(max_epochs=1), or let the loader "
+            "repeat what is to be seen again"
+        )
 
 
 def check_training(given: Mapping[str, Any]) -> None:

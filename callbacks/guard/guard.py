@@ -132,6 +132,9 @@ class CollapseGuard(Guard):
         pl_module.pause(self.memory.mode != "adapting")  # taken up in the middle
         # What a checkpoint gave is on the CPU.
         self.load_state_dict(move_data_to_device(self.state_dict(), pl_module.device))
+        features = getattr(pl_module, "source_features", None)
+        if self.experts.source is None and features is not None:
+            self.experts.source = Reference(*features)
         if self.experts.source is not None:
             source = Reference(*(value.to(pl_module.device) for value in self.experts.source))
             self.experts.source = self.health.source = source

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
+
+from holdfast.tta.stages import StreamCallback
 
 
 def counted(batch: Mapping[str, Any]) -> list[int]:
@@ -22,17 +24,20 @@ def taken(values: Any, places: list[int]) -> Any:
     return values[places] if isinstance(values, Tensor) else [values[place] for place in places]
 
 
-class NewestOnly(Callback):
+class NewestOnly(StreamCallback):
     """Takes from outputs and batch what earlier batches have already shown, and what could not be
     read.
 
     Place it behind the guard, which may see whole windows, and before what writes predictions.
     """
 
-    def on_train_batch_end(
+    def on_served(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the images that count."""
+        keys = set(batch) if isinstance(batch, Mapping) else set()
+        if not keys & {"seen_before", "lost"}:  # of another loader, which shows no image twice
+            return
         places, shown = counted(batch), len(batch["id"])
         if len(places) == shown:
             return

@@ -1,0 +1,80 @@
+"""What a guard and corrected statistics must know of a source that was trained elsewhere, measured
+on its labelled images.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holdfast.tta.batches import described, images_of
+from holdfast.tta.correction import class_conditional_moments
+from holdfast.tta.errors import InputError
+from holdfast.tta.methods.base import Method
+from holdfast.tta.source import class_statistics
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What the source's classes look like to its network.
+
+    Attributes:
+        feature_mean: (C, D) mean features of each class; zeros where it has no image.
+        feature_var: (C, D) their variances.
+        layer_moments: by BatchNorm layer, mean and mean square (2, C, channels) of what it sees of
+            each class.
+    """
+
+    feature_mean: Tensor
+    feature_var: Tensor
+    layer_moments: dict[str, Tensor]
+
+
+@torch.no_grad()
+def source_facts(method: Method, batches: Iterable[Any]) -> SourceFacts:
+    """Measure the source on labelled images of its own, which the network was trained on or like.
+
+    Args:
+        method: that has learned nothing yet.
+        batches: a few hundred images of each class, in any form that ``images_of`` reads;
+            gone over twice, so those of an iterator are kept.
+
+    Raises:
+        InputError: no image has a label.
+
+    Example:
+        >>> from torch import nn
+        >>> from holdfast.tta.methods import create_method
+        >>> network = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+        >>> method = create_method("tent", network, num_classes=2, normalization="auto", lr=0.01)
+        >>> facts = source_facts(method, [(torch.randn(6, 3), torch.tensor([0, 1, 0, 1, 1, 0]))])
+        >>> facts.feature_mean.shape
+        torch.Size([2, 8])
+    """
+    device = next(method.model.parameters()).device
+    classes = method.num_classes
+    batches = list(batches) if iter(batches) is batches else batches
+    features, labels = [], []
+    for batch in _labelled(batches, classes):
+        features.append(method.source(batch["image"].to(device)).features.float().cpu())
+        labels.append(batch["label"])
+    if not features:
+        raise InputError(
+            f"no image of the source has a label of 0 to {classes - 1}: give batches (images, "
+            "labels)"
+        )
+    mean, var = class_statistics(torch.cat(features), torch.cat(labels), classes)
+    moments = class_conditional_moments(method.model, _labelled(batches, classes), classes, device)
+    return SourceFacts(mean, var, moments)
+
+
+def _labelled(batches: Iterable[Any], classes: int) -> Iterator[dict[str, Tensor]]:
+    """Images with a label, on the CPU."""
+    for batch in batches:
+        images = images_of(batch).cpu()
+        labels = described(batch, len(images)).labels.cpu()
+        known = (labels >= 0) & (labels < classes)
+        if known.any():
+            yield {"image": images[known], "label": labels[known]}

@@ -339,12 +339,22 @@ def _cells(
     }
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "pair"), counted(6, "pair")
+    ('1 pair', '6 pairs')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _warnings(pairs: int, tests: int) -> list[str]:
     """What so many pairs cannot tell."""
     least = paired.smallest_p(pairs)
     if pairs < FEWEST:
         return [
-            f"{pairs} pairs are too few for a test, since the smallest p that they can give is "
+            f"{counted(pairs, 'pair')} {'is' if pairs == 1 else 'are'} too few for a test, since "
+            "the smallest p that they can give is "
             f"{least:.3g}: run more seeds or streams, {FEWEST} pairs or more."
         ]
     if tests * least > LEVEL:

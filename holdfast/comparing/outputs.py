@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from holdfast.benchmarks.summary import aligned
-from holdfast.comparing.comparison import Cell, Comparison, Condition, Entry
+from holdfast.comparing.comparison import Cell, Comparison, Condition, Entry, counted
 from holdfast.comparing.diagram import critical_difference_diagram
 from holdfast.tta.csvfile import csv_lines
 from holdfast.tta.style import save_print
@@ -41,9 +41,9 @@ def as_text(found: Comparison) -> str:
 def _title(found: Comparison) -> str:
     better = "less is better" if found.lower else "more is better"
     return (
-        f"{found.metric} ({better}), mean ± sd over seeds, of {found.conditions} "
-        f"{'condition' if found.conditions == 1 else 'conditions'}, {found.seeds} "
-        f"{'seed' if found.seeds == 1 else 'seeds'} and {found.pairs} pairs; differences are "
+        f"{found.metric} ({better}), mean ± sd over seeds, of "
+        f"{counted(found.conditions, 'condition')}, "
+        f"{counted(found.seeds, 'seed')} and {counted(found.pairs, 'pair')}; differences are "
         f"medians, from {found.baseline}"
     )
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from holdfast.callbacks import CollapseGuard, GuardConfig
@@ -16,6 +15,7 @@ from holdfast.tta.config import validated
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Method
 from holdfast.tta.source_facts import source_facts
+from holdfast.tta.stages import as_in_fit
 
 #: What tells the guard of the source: a checkpoint, its file, or labelled batches of its images.
 Source = str | Path | SourceCheckpoint | Iterable[tuple[Tensor, Tensor]]
@@ -47,7 +47,7 @@ class GuardedMethod:
         # The first batches say how many images one has; shorter ones at the end teach nothing.
         self._module.batch_size = max(self._module.batch_size, len(images))
         batch = {"image": images, **({} if ids is None else {"id": list(ids)})}
-        with torch.enable_grad():
+        with as_in_fit():
             outputs = self._module.training_step(batch, self._guard.batch)
             self._guard.act(self._module, outputs, batch)
         self.events += outputs["events"]

@@ -19,6 +19,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+import holdfast
+import holdfast.loop
 from holdfast.callbacks import (
     POLICIES,
     CollapseGuard,
@@ -98,6 +100,61 @@ def passed(
     loader = DataLoader(stream() if data is None else data, batch_size=None)
     returned = getattr(trainer, stage)(module, loader)
     return torch.cat(served.logits), returned
+
+
+class Plain(LightningModule):
+    """Has all that a guard asks for, and a step that returns what cannot be changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paused = False
+
+    def control(self, batch: Any) -> None: ...
+    def reset(self) -> None: ...
+    def pause(self, paused: bool = True) -> None: ...
+
+    def test_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return torch.zeros(64, 4)
+
+    predict_step = test_step
+
+
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_a_step_that_leaves_nothing_to_judge_is_refused(stage: str) -> None:
+    with pytest.raises(InputError, match=f"needs a {stage}_step that returns a dictionary with"):
+        passed(stage, Plain(), CollapseGuard(CLASSES))
+
+
+@pytest.mark.parametrize("name", ["tent", "norm_ema", "cotta", "t3a"])
+def test_a_plain_loop_in_inference_mode_learns_as_well(name: str) -> None:
+    def own() -> Any:
+        torch.manual_seed(0)
+        rate = {} if name in ("norm_ema", "t3a") else {"lr": 1e-2}
+        return create_method(name, copy.deepcopy(trained("compact")), num_classes=4, **rate)
+
+    batches = [batch["image"] for batch in stream()[:4]]
+    method, other = own(), own()
+    expected = [method(images) for images in batches]
+    with torch.inference_mode():
+        found = [other(images + 0) for images in batches]
+    assert all(torch.equal(one, same) for one, same in zip(found, expected, strict=True))
+    assert torch.equal(other(batches[0]), method(batches[0]))  # and goes on outside of it
+
+
+def test_a_guarded_loop_in_inference_mode_is_guarded_as_well() -> None:
+    def own() -> holdfast.loop.GuardedMethod:
+        return holdfast.guard(adapting().method, source=quadrants(4, seed=2), class_names=CLASSES)
+
+    batches = [batch["image"] for batch in stream()[:8]]
+    guarded, other = own(), own()
+    expected = [guarded(images) for images in batches]
+    with torch.inference_mode():
+        found = [other(images) for images in batches[:6]]
+    found += [other(images) for images in batches[6:]]
+    assert all(torch.equal(one, same) for one, same in zip(found, expected, strict=True))
+    assert [event["batch"] for event in other.events] == [
+        event["batch"] for event in guarded.events
+    ]
 
 
 @cache

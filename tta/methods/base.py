@@ -21,6 +21,7 @@ from holdfast.tta.methods.state import moved
 from holdfast.tta.normalization import Statistics
 from holdfast.tta.objectives import entropy
 from holdfast.tta.selection import last_stage, norm_affine
+from holdfast.tta.stages import as_in_fit
 
 __all__ = ["Method", "NormAffineMethod", "Prediction", "Update"]
 
@@ -142,11 +143,12 @@ class Method(Controlled):
 
     # The order of things in a batch
 
-    @torch.enable_grad()
+    @as_in_fit()
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) with which the batch leaves: made before the update that follows, where the
         method allows it.
         """
+        images = images.clone() if images.is_inference() else images  # or nothing is learned
         self.begin_batch()
         prediction = self.predict(images) if self.predicts_first else None
         update = self.update(images, prediction)

@@ -1,0 +1,256 @@
+"""How a module serves a batch, predicting it and learning from it, and what guards ask of it; no
+Trainer is needed.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from lightning import LightningModule
+from torch import Tensor
+
+from holdfast.tta.batches import images_of
+from holdfast.tta.candidates import Candidates
+from holdfast.tta.distributed import any_of_all, place, skipped_by_all
+from holdfast.tta.methods.base import Method, Prediction
+from holdfast.tta.normalization import BatchStatisticsError
+from holdfast.tta.repair import largest_pixel, repaired
+from holdfast.tta.source_facts import SourceFacts
+from holdfast.tta.stages import as_in_fit
+
+#: Share of a batch's most frequent predicted class from which on the batch counts as one of a
+#: single class.
+_SINGLE = 0.95
+
+
+class ServesBatches(LightningModule):
+    """Base of ``AdaptsAtTestTime``: all of it that knows nothing of the Trainer's stages."""
+
+    method: Method
+    twins: Candidates | None
+
+    def adapt_by(
+        self,
+        method: Method,
+        batch_size: int | None = None,
+        *,
+        screen: bool = True,
+        source: SourceFacts | None = None,
+        candidates: Candidates | None = None,
+    ) -> None:
+        """Say what adapts; once, at the end of ``__init__``.
+
+        Args:
+            method: from ``create_method``, or a ``Method`` of your own.
+            batch_size: nominal size of a batch; smaller ones are short. None: the largest so far.
+            screen: skip the update on batches that teach the wrong thing (short ones, and those of
+                hardly more than one class).
+            source: what ``source_facts`` found of the source; then a guard knows what its classes
+                look like, and chooses the statistics of a method with ``normalization="auto"``.
+            candidates: the un-updated network under several statistics; of ``source`` by default.
+        """
+        self.automatic_optimization = False
+        self.method = method
+        if candidates is None and source is not None:
+            candidates = Candidates(method, source.layer_moments)
+        self.twins = candidates
+        #: Means and variances (C, D) of the source's classes, for a guard; None: not known.
+        self.source_features = None if source is None else (source.feature_mean, source.feature_var)
+        self.batch_size = batch_size or 0
+        self.screen = screen
+        self.paused = False
+        self.largest = largest_pixel(method.model)
+        self._grows = batch_size is None
+        self._seen: tuple[Any, Tensor, Tensor | None] | None = None
+        self._plain = (method.backward, method.step)
+        self.to(next(method.model.parameters()).device)  # whose device a guard asks for
+
+    def images_of(self, batch: Any) -> Tensor:
+        """The images (N, channels, ...) of a batch; override it for batches of a form of your
+        own.
+        """
+        return images_of(batch)
+
+    # What guards ask for
+
+    @as_in_fit()
+    def control(self, batch: Any) -> Prediction:
+        """What the un-updated twin says of the batch."""
+        return self._control(self._read(batch)[0])
+
+    @as_in_fit()
+    def candidates(
+        self, batch: Any, names: Sequence[str] | None = None, partly: Collection[str] = ()
+    ) -> Mapping[str, Prediction]:
+        """What the un-updated network says of the batch under each choice of statistics, or some;
+        none without choice.
+        """
+        if self.twins is None:
+            return {}
+        return self.twins.predict(self._read(batch)[0], names, partly)
+
+    @as_in_fit()
+    def use(self, name: str) -> None:
+        """Predict and learn under the statistics of a candidate."""
+        assert self.twins is not None, "there is no choice of statistics"
+        self.twins.use(name)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether anything was learned since the source, which a reset would undo."""
+        return self.method.has_learned
+
+    @property
+    def control_moves(self) -> bool:
+        """Whether the control must see every batch, since its normalisation statistics move with
+        the stream.
+        """
+        return self.method.control_moves
+
+    @as_in_fit()
+    def reset(self) -> None:
+        """Back to the source, bit for bit; the choice of statistics stays."""
+        self.method.reset()
+
+    @as_in_fit()
+    def restore(self, fraction: float) -> None:
+        """Move the adapted weights by ``fraction`` of their distance to the source's."""
+        self.method.restore(fraction)
+
+    @as_in_fit()
+    def restore_elements(self, share: float) -> None:
+        """The source's value in each element of the adapted weights that a coin of this probability
+        picks.
+        """
+        self.method.restore_elements(share)
+
+    @as_in_fit()
+    def restore_last(self, share: float) -> None:
+        """The source's values in the last share of the adapted tensors; moments and running state
+        start afresh.
+        """
+        self.method.restore_last(share)
+
+    @as_in_fit()
+    def reweight(self, prior: Tensor) -> bool:
+        """Let the objective aim at these class shares (C,); False where it has no such aim."""
+        return self.method.reweight(prior)
+
+    def scale_lr(self, factor: float) -> None:
+        """Multiply the learning rate, until the next reset."""
+        self.method.scale_lr(factor)
+
+    def pause(self, paused: bool = True) -> None:
+        """Stop updating, or go on."""
+        self.paused = paused
+
+    # How a batch is served
+
+    @as_in_fit()
+    def serve(self, batch: Any) -> dict[str, Any]:
+        """What all steps do: predict a batch, then update unless it is unfit for it."""
+        if self.method.model.training:  # somebody called train(): statistics have their own choice
+            self.method.eval()
+        self._seen = None
+        images, broken = self._read(batch)
+        if self._grows:
+            self.batch_size = max(self.batch_size, len(images) * place()[1])
+        try:
+            output = self._step(images, broken is not None)
+        except BatchStatisticsError:
+            output = self._output(
+                self.method.source(images), skipped="single_value", served_by="source"
+            )
+        output["broken"] = broken
+        return output
+
+    def _step(self, images: Tensor, broken: bool) -> dict[str, Any]:
+        self.method.begin_batch()  # while updates rest as well: an episode starts from the source
+        if self.paused:
+            return self._unlearned(self.method.predict(images), "broken_image" if broken else None)
+        first = self.method.predicts_first
+        prediction = self.method.predict(images) if first or broken else None
+        reason = self._unfit(images, prediction, broken)
+        if reason is not None:
+            return self._unlearned(prediction or self.method.predict(images), reason)
+        update = self.method.update(images, prediction)
+        served = update.prediction or prediction or self.method.predict(images)
+        return self._output(
+            served, loss=update.loss, skipped=update.skipped, restored=update.restored
+        )
+
+    def _unlearned(self, prediction: Prediction, skipped: str | None) -> dict[str, Any]:
+        """The output without an update; statistics that move with the stream do so all the same, as
+        the control's.
+        """
+        self.method.keep_moving()
+        return self._output(prediction, skipped=skipped)
+
+    def _read(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        """Images, and which of them were broken; read once a batch, whoever asks, so that they are
+        the same tensor.
+        """
+        if self._seen is None or self._seen[0] is not batch:
+            images = self.images_of(batch)
+            # What was made in inference mode cannot be learned from.
+            images = images.clone() if images.is_inference() else images
+            self._seen = (batch, *repaired(images, self.largest))
+        return self._seen[1:]
+
+    def _control(self, images: Tensor) -> Prediction:
+        try:
+            return self.method.control(images)
+        except BatchStatisticsError:
+            return self.method.source(images)
+
+    @property
+    def screens_mix(self) -> bool:
+        """Whether short batches, and those of hardly more than one class, teach nothing."""
+        method = self.method
+        learns = method.predicts_first and not method.static
+        return self.screen and learns and method.needs_mixed_batch
+
+    def _unfit(self, images: Tensor, prediction: Prediction | None, broken: bool) -> str | None:
+        """Why a batch, of all processes, is no ground to learn from, or None."""
+        reason = "broken_image" if broken else None
+        if self.screens_mix:
+            assert prediction is not None
+            if reason is None and len(images) < self.batch_size // place()[1]:
+                reason = "short_batch"
+            single = reason is None and _single_class(prediction.logits)
+            # Only where the un-updated twin agrees: otherwise it is no such batch but a collapse.
+            # All ask it, or none.
+            if (
+                any_of_all(single, images.device)
+                and _single_class(self._control(images).logits)
+                and single
+            ):
+                reason = "single_class"
+        return skipped_by_all(reason, images.device)
+
+    def _output(
+        self,
+        prediction: Prediction,
+        *,
+        loss: Tensor | None = None,
+        skipped: str | None = None,
+        restored: bool = False,
+        served_by: str | None = None,
+    ) -> dict[str, Any]:
+        if served_by is None and self.method.static:
+            served_by = "source" if self.method.normalization == "source" else "control"
+        output = {
+            "logits": prediction.logits.detach(),
+            "features": prediction.features.detach(),
+            "skipped": skipped,
+            "restored": restored,
+            "served_by": served_by or "adapted",
+        }
+        return (
+            output if loss is None else {**output, "loss": loss}
+        )  # Lightning takes no loss of None
+
+
+def _single_class(logits: Tensor) -> bool:
+    """Whether hardly any row is predicted as another than the most frequent class."""
+    labels = logits.argmax(1)
+    return bool((labels == labels.mode().values).float().mean() >= _SINGLE)

@@ -44,6 +44,8 @@ from tests.conftest import ACCELERATOR, ROOT
 #: A rate at which Tent ends in fewer classes than there are.
 WILD = {"optimizer": "adam", "lr": 1.0}
 STAGES = tuple(STEPS)
+#: Of those that reset, that watch a control, and that restore a part of each.
+QUICK_POLICIES = ("periodic", "concentration", "stochastic_restore")
 
 
 class Served(Callback):
@@ -193,7 +195,13 @@ def test_what_predict_returns_is_what_was_served() -> None:
     assert "features" not in returned[0]
 
 
-@pytest.mark.parametrize("name", sorted(POLICIES))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in QUICK_POLICIES else pytest.mark.slow)
+        for name in sorted(POLICIES)
+    ],
+)
 def test_published_guards_act_in_every_stage(name: str) -> None:
     policy = POLICIES[name]
     known = source_facts(adapting().method, quadrants(4, seed=2))
@@ -215,8 +223,10 @@ def test_published_guards_act_in_every_stage(name: str) -> None:
         assert len(guards["predict"].resets) == 2
 
 
-@pytest.mark.parametrize("stage", STAGES[1:])
-@pytest.mark.parametrize("inference_mode", [True, False])
+@pytest.mark.parametrize(
+    ("stage", "inference_mode"),
+    [("validate", True), ("test", True), ("predict", True), ("predict", False)],
+)
 def test_what_was_learned_in_a_stage_is_gone_on_from_in_fit(
     stage: str, inference_mode: bool
 ) -> None:
@@ -402,6 +412,12 @@ def test_a_module_of_ones_own_is_guarded_with_candidates(stage: str) -> None:
     assert guard.experts.shares["source"] < 0.5
     hooks = {"fit": ["fit"], "test": ["test batch"] * len(stream())}
     assert module.hooks == hooks.get(stage, [])
+
+
+def test_statistics_that_nobody_has_chosen_yet_are_the_published_ones() -> None:
+    fixed, _ = passed("predict", adapting(1e-3), data=stream()[:3])
+    auto = adapting(1e-3, normalization="auto")
+    assert torch.equal(passed("predict", auto, data=stream()[:3])[0], fixed)
 
 
 def test_a_module_without_a_method_is_told() -> None:

@@ -46,12 +46,13 @@ class ServesBatches(LightningModule):
                 hardly more than one class).
             source: what ``source_facts`` found of the source; then a guard knows what its classes
                 look like, and chooses the statistics of a method with ``normalization="auto"``.
-            candidates: the un-updated network under several statistics; of ``source`` by default.
+            candidates: the un-updated network under several statistics; by default made where
+                there is a ``source``, or statistics that somebody must choose.
         """
         self.automatic_optimization = False
         self.method = method
-        if candidates is None and source is not None:
-            candidates = Candidates(method, source.layer_moments)
+        if candidates is None and (source is not None or method.chosen_elsewhere):
+            candidates = Candidates(method, source.layer_moments if source else None)
         self.twins = candidates
         #: Means and variances (C, D) of the source's classes, for a guard; None: not known.
         self.source_features = None if source is None else (source.feature_mean, source.feature_var)

@@ -195,7 +195,7 @@ def test_what_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
     target = images()
     order = torch.arange(len(target)).numpy()
-    for module in ("holdfast.datamodules.streams.loader", "holdfast.tta.adaptation"):
+    for module in ("holdfast.datamodules.streams.loader", "holdfast.tta.guarded"):
         monkeypatch.setattr(f"{module}.place", lambda: (1, 2))
     with pytest.raises(InputError, match="one process only"):
         next(iter(StreamLoader(target, order, 8, window=8)))

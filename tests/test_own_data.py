@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import nibabel
 import numpy as np
 import pytest
 
+from holdfast.adapting.config import AdaptConfig, completed, configure
 from holdfast.datamodules.folder import FolderConfig, load_folder
 from holdfast.datamodules.npz import NpzConfig, load_npz
 from holdfast.datamodules.table import TableConfig, load_table
 from holdfast.programs import adapt, train
+from holdfast.tta.checkpoint import SourceCheckpoint
 from tests.conftest import QUICK
 from tests.datamodules.dicoms import write_dicom
 from tests.datamodules.test_files import write_picture
@@ -102,6 +105,22 @@ def test_a_clinic_trains_and_another_adapts(tmp_path: Path, capsys: Capture) -> 
     assert set(metrics["intervals"]) == figures
     assert [row["id"] for row in predictions if row["reason"]] == [broken]
     assert (predictions[-1]["prediction"], predictions[-1]["prob_ill"]) == ("", "")
+
+
+def test_size_and_fit_that_training_was_told_hold_for_other_files_too(
+    source: Path, tmp_path: Path
+) -> None:
+    trained = SourceCheckpoint.load(source)
+    data = {"kind": "table", "path": "here.csv", "size": [32, 32], "fit": "crop", "channels": 3}
+    replace(trained, data=data).save(tmp_path / "source.ckpt")
+    words = [f"source={tmp_path}", "data=folder", f"data.root={tmp_path}"]
+    found = configure(words).data.options
+    assert (found.size, found.fit, found.channels) == ([32, 32], "crop", 3)
+    found = configure([*words, "data.size=64", "data.fit=pad"]).data.options
+    assert (found.size, found.fit, found.channels) == (64, "pad", 3)
+    given = {"source": str(tmp_path), "data": {"kind": "folder", "root": str(tmp_path)}}
+    assert completed(AdaptConfig, given)[0].data.options.fit == "crop"
+    assert configure([f"source={tmp_path}", "data=npz", "data.path=x.npz"]).data.kind == "npz"
 
 
 def test_a_source_without_test_images_and_with_images_nobody_labelled(

@@ -8,6 +8,7 @@ from holdfast.callbacks.columns import PredictionsConfig
 from holdfast.callbacks.preflight import NoPreflightConfig, OnlyPreflightConfig, PreflightConfig
 from holdfast.callbacks.registry import GUARDS
 from holdfast.datamodules import DATA, SHIFTS, STREAMS
+from holdfast.datamodules.options import FilesConfig
 from holdfast.datamodules.shifts import expanded
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
@@ -124,7 +125,7 @@ def configured(schema: type[Options], argv: Sequence[str]) -> tuple[Options, Sou
     argv = expanded(argv)
     checkpoint = _source(read_arguments(argv, GROUPS))
     values = read_arguments(argv, GROUPS, {"data": checkpoint.data})
-    return resolve(schema, GROUPS, values), checkpoint
+    return resolve(schema, GROUPS, _formed(values, checkpoint.data)), checkpoint
 
 
 def completed(schema: type[Options], given: Mapping[str, Any]) -> tuple[Options, SourceCheckpoint]:
@@ -142,7 +143,23 @@ def completed(schema: type[Options], given: Mapping[str, Any]) -> tuple[Options,
     """
     checkpoint = _source(given)
     values = read_values(given, GROUPS, {"data": checkpoint.data})
-    return resolve(schema, GROUPS, values), checkpoint
+    return resolve(schema, GROUPS, _formed(values, checkpoint.data)), checkpoint
+
+
+#: Options that bring images to the source's form, said once, in training.
+_FORM = ("size", "fit", "channels")
+
+
+def _formed(values: dict[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Values in which files of another data set are brought to the form of the source's, where
+    training said how and nobody says otherwise.
+    """
+    data = values.get("data") or {}
+    kind = DATA.get(data.get("kind", ""))
+    if kind is None or not issubclass(kind, FilesConfig):
+        return values
+    form = {name: trained[name] for name in _FORM if trained.get(name) is not None}
+    return {**values, "data": {**form, **data}}
 
 
 def _source(values: Mapping[str, Any]) -> SourceCheckpoint:

@@ -13,6 +13,7 @@ COMMANDS = {
     "replay": ("holdfast.callbacks.replay", "judge a recorded run again under other levels"),
     "compare": ("holdfast.programs.compare", "compare finished runs: means, tests, LaTeX"),
     "completion": ("holdfast.programs.completion", "print a script that completes in your shell"),
+    "export": ("holdfast.export", "write an adapted network for other programs"),
     "demo": ("holdfast.benchmarks.demo", "see collapse and guard on embedded data"),
 }
 #: Exit status of words that are not understood, as the programs have it.

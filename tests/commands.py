@@ -33,6 +33,7 @@ _WORD = r"[a-z_]\w*(?:\.\w+)*="
 #: Programs whose first words name something: runs, a shell.
 _NAMING = (
     "holdfast.callbacks.replay",
+    "holdfast.export",
     "holdfast.programs.compare",
     "holdfast.programs.completion",
 )
@@ -181,6 +182,7 @@ def check_options(words: list[str]) -> None:
         "adapt.py",
         "train.py",
         "benchmark.py",
+        "holdfast.export",
         "holdfast.programs.compare",
         *_with_main("benchmarks"),
         *_with_main("callbacks"),

@@ -160,8 +160,31 @@ def source_file(path: str | Path) -> Path:
     return file / "source.ckpt" if file.is_dir() else file
 
 
+@dataclass(frozen=True)
+class Adapted:
+    """What an adaptation left.
+
+    Attributes:
+        method: its name.
+        state: adapted tensors by name.
+        statistics: by which its BatchNorm layers normalised at the end; empty where it has none,
+            None in older files.
+        moments: mean and variance of moving ones, by the names of the running ones in whose place
+            they stand.
+    """
+
+    method: str
+    state: dict[str, Tensor]
+    statistics: str | None
+    moments: dict[str, Tensor]
+
+
 def save_adapted(
-    path: Path, source: SourceCheckpoint, method: str, state: Mapping[str, Tensor]
+    path: Path,
+    source: SourceCheckpoint,
+    method: str,
+    state: Mapping[str, Tensor],
+    statistics: Mapping[str, Any] | None = None,
 ) -> None:
     """Write adapted tensors with the hash of the source that they belong to.
 
@@ -170,6 +193,7 @@ def save_adapted(
         source: the checkpoint that was adapted.
         method: name of the method.
         state: adapted tensors by name, from ``Method.adapted_state``.
+        statistics: of normalisation, from ``statistics_in_use``.
     """
     tensors = {name: value.cpu() for name, value in state.items()}
     content = {
@@ -178,12 +202,18 @@ def save_adapted(
         "source_hash": source.hash,
         "method": method,
         "state": tensors,
+        "statistics": dict(statistics or {}),
     }
     _save(path, content)
 
 
 def load_adapted(path: str | Path, source: SourceCheckpoint) -> dict[str, Tensor]:
-    """Read adapted tensors.
+    """Read adapted tensors; what ``read_adapted`` refuses is refused."""
+    return read_adapted(path, source).state
+
+
+def read_adapted(path: str | Path, source: SourceCheckpoint) -> Adapted:
+    """Read what an adaptation left.
 
     Raises:
         InputError: no such file, another project's, or adapted from another source.
@@ -195,14 +225,17 @@ def load_adapted(path: str | Path, source: SourceCheckpoint) -> dict[str, Tensor
             "source="
         )
     state: dict[str, Tensor] = content.get("state", {})
+    served = content.get("statistics") or {}
+    moments = served.get("values", {})
     try:
         check_adapted(state)
+        check_adapted(moments)
     except Unsound as problem:
         raise InputError(
             f"{path} is damaged or was tampered with, {problem}: start from the source, or from "
             "another adapted.ckpt"
         ) from problem
-    return state
+    return Adapted(str(content.get("method")), state, served.get("choice"), moments)
 
 
 def _save(path: Path, content: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -253,6 +253,23 @@ def named_adjustable_layers(model: nn.Module) -> dict[str, TestTimeBatchNorm]:
         for name, module in model.named_modules()
         if isinstance(module, TestTimeBatchNorm)
     }
+
+
+def statistics_in_use(model: nn.Module) -> dict[str, Any]:
+    """By which statistics the adjustable layers normalise, and the moving ones where these do.
+
+    Returns:
+        ``choice``, empty where there is no such layer, and ``values`` by the names of the layers'
+        running statistics, in whose place they stand.
+    """
+    layers = named_adjustable_layers(model)
+    choice = next((layer.statistics for layer in layers.values()), "")
+    values: dict[str, Tensor] = {}
+    for name, layer in layers.items() if choice in _MOVING else ():
+        if layer.moving_mean is not None and layer.moving_var is not None:
+            values[f"{name}.running_mean"] = layer.moving_mean.detach().cpu().clone()
+            values[f"{name}.running_var"] = layer.moving_var.detach().cpu().clone()
+    return {"choice": choice, "values": values}
 
 
 @contextmanager

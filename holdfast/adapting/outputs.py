@@ -25,6 +25,7 @@ from holdfast.tta.artifacts import (
 from holdfast.tta.checkpoint import save_adapted, source_file
 from holdfast.tta.folder import Program, carry_out, writing
 from holdfast.tta.methods import Method
+from holdfast.tta.normalization import statistics_in_use
 from holdfast.tta.results import log_images, log_result, metric_tables, prediction_sample
 from holdfast.tta.tracking import wandb_runs
 
@@ -95,9 +96,13 @@ def save(served: Served, metrics: Mapping[str, Any], method: Method) -> None:
     """Write what matters most, before anything that takes time or room."""
     scored, adapted = served.folder / "metrics.json", served.folder / "adapted.ckpt"
     state, kind = method.adapted_state(), served.assembly.config.method.kind
+    statistics = statistics_in_use(method.model)
     steps: list[tuple[Path, Callable[[], object]]] = [
         (scored, partial(entry.write_json, scored, metrics)),
-        (adapted, partial(save_adapted, adapted, served.assembly.checkpoint, kind, state)),
+        (
+            adapted,
+            partial(save_adapted, adapted, served.assembly.checkpoint, kind, state, statistics),
+        ),
     ]
     carry_out(steps, kept=KEPT[:-2])
 

@@ -1,0 +1,367 @@
+"""A source, or what an adaptation made of it, for other programs: a state dict under the names that
+its weights came with, a safetensors file, an ONNX model, or a program of torch.export.
+"""
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from holdfast.tta import entry
+from holdfast.tta.checkpoint import Adapted, SourceCheckpoint, read_adapted, source_file
+from holdfast.tta.errors import InputError, said
+from holdfast.tta.folder import writing
+from holdfast.tta.matching import restored
+from holdfast.tta.networks import Network, WholeNetwork, network_from
+from holdfast.tta.normalization import adjustable_layers, choose_statistics
+from holdfast.tta.options import option
+from holdfast.tta.safetensors import write_safetensors
+from holdfast.tta.saying import say, warn
+from holdfast.tta.weights import adopt
+
+Format = Literal["torch", "safetensors", "onnx", "program"]
+_SUFFIX = {"torch": ".pt", "safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2"}
+#: How far the logits of an exported network may be from the adapted one's, by their largest.
+_WITHIN = 1e-4
+#: Images by which that is checked: more than one, and not as many as a graph is traced with.
+_CHECKED = 3
+#: Statistics of BatchNorm that stay what they are, so that a file of weights can hold them.
+_FIXED = ("source", "moving", "robust")
+
+USAGE = (
+    "usage: holdfast export SOURCE [adapted.ckpt] format=torch|safetensors|onnx|program "
+    "[output=FILE]\n\n"
+    "Write the source's network, with the adapted values where an adapted.ckpt is named, and check "
+    "its logits.\nA file of the same name with .json tells how images are to be prepared."
+)
+
+
+@dataclass
+class ExportConfig:
+    """Options of ``holdfast export``."""
+
+    source: str | None = option(None, "source checkpoint, or the folder of one; required")
+    adapted: str | None = option(None, "adapted.ckpt of a run from it; null: the source itself")
+    format: str = option(
+        "torch",
+        "torch: a state dict; safetensors: the same; onnx: a graph; program: of torch.export",
+    )
+    output: str | None = option(None, "file to write; null: exported.* beside what is exported")
+    model: str | None = option(None, "FILE.py:function that built the network, where one did")
+    overwrite: bool = option(False, "replace a file that is there")
+
+    def __post_init__(self) -> None:
+        _check_format(self.format)
+
+
+def export(
+    source: str | Path | SourceCheckpoint,
+    adapted: str | Path | None = None,
+    *,
+    format: Format = "torch",
+    path: str | Path,
+) -> Path:
+    """Write a network for other programs, and check that it says what the adapted one says.
+
+    Args:
+        source: the checkpoint, its file, or the folder of one.
+        adapted: ``adapted.ckpt`` of a run from it; None: the source as it is.
+        format: a state dict for torch, of adopted weights under the names that they came with; the
+            same as safetensors; a graph for ONNX, or a program of ``torch.export``, which take
+            images scaled to [0, 1] and do the rest.
+        path: the file to write; one more, with the suffix ``.json``, tells classes and scaling.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: the parts do not belong together, a library is missing, or the network cannot
+            be written so.
+
+    Example:
+        ``export("runs/train/ours", "runs/adapt/theirs/adapted.ckpt", format="onnx",
+        path="theirs.onnx")``
+    """
+    _check_format(format)
+    checkpoint = source if isinstance(source, SourceCheckpoint) else SourceCheckpoint.load(source)
+    left = None if adapted is None else read_adapted(adapted, checkpoint)
+    network = _baked(checkpoint, left)
+    images = _images(checkpoint)
+    with torch.no_grad():
+        expected = _adapted(checkpoint, left)(images)
+    file = Path(path).expanduser()
+    with writing(file):
+        again = _WRITERS[format](file, checkpoint, network, images)
+        found = again(images)
+        apart = _apart(found, expected)
+        if not apart <= _WITHIN:  # a NaN is not
+            file.unlink()
+            raise InputError(
+                f"{file} would say something else than the adapted network (off by {apart:.1e}), "
+                f"so it was removed: take another format than {format}"
+            )
+        _describe(file, checkpoint, format)
+    say(f"{file}: logits as of the adapted network, to {apart:.0e}")
+    return file
+
+
+def _check_format(format: str) -> None:
+    if format not in _SUFFIX:
+        raise InputError(f"format={format} is not known: choose {', '.join(_SUFFIX)}")
+
+
+def _overlaid(network: Network, values: Mapping[str, Tensor]) -> Network:
+    """The network with other values in some of its tensors.
+
+    Raises:
+        InputError: they are not its own.
+    """
+    state = network.state_dict()
+    shapes = {name: tuple(value.shape) for name, value in values.items()}
+    if any(name not in state or tuple(state[name].shape) != s for name, s in shapes.items()):
+        raise InputError(
+            "the adapted tensors are not of the source's network: name the source that the run "
+            "started from"
+        )
+    network.load_state_dict({**state, **values})
+    return network
+
+
+def _baked(checkpoint: SourceCheckpoint, adapted: Adapted | None) -> Network:
+    """The network with all that was adapted in its own tensors; says what they cannot hold."""
+    network = checkpoint.build()
+    if adapted is None:
+        return network
+    if adapted.statistics not in (*_FIXED, ""):
+        how = "an older version did not write them" if adapted.statistics is None else "the batch"
+        warn(
+            f"the run normalised by statistics that no file of weights holds ({how}): the export "
+            "has the source's, under which adapted values may be worse; adapt with "
+            "method.normalization=source for an export that says what was served"
+        )
+    return _overlaid(network, {**adapted.state, **adapted.moments})
+
+
+def _adapted(checkpoint: SourceCheckpoint, adapted: Adapted | None) -> Network:
+    """The network as adaptation runs it: layers with a choice of statistics."""
+    network = checkpoint.build()
+    if adapted is None:
+        return network
+    choose_statistics(network, "moving" if adapted.moments else "source")
+    _overlaid(network, adapted.state)
+    layers = {id(layer): layer for layer in adjustable_layers(network)}
+    for name, module in network.named_modules():
+        if id(module) in layers and adapted.moments:
+            for key in ("mean", "var"):
+                value = adapted.moments[f"{name}.running_{key}"]
+                network.get_buffer(f"{name}.moving_{key}").copy_(value)
+    return network
+
+
+def _images(checkpoint: SourceCheckpoint) -> Tensor:
+    """Images (N, channels, ...) in [0, 1] that are the same every time."""
+    draw = torch.Generator().manual_seed(0)
+    return torch.rand(_CHECKED, checkpoint.channels, *checkpoint.size, generator=draw)
+
+
+def _apart(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of log-probabilities, by the largest logit: of two logits for one,
+    only their difference counts.
+    """
+    if found.shape != expected.shape:
+        return float("inf")
+    scale = max(1.0, float(expected.abs().max()))
+    return float((found.log_softmax(1) - expected.log_softmax(1)).abs().max()) / scale
+
+
+_Say = Callable[[Tensor], Tensor]
+
+
+def _weights(checkpoint: SourceCheckpoint, network: Network) -> dict[str, Tensor]:
+    """The network's tensors, by the names of the file that they came from, of its library, or by
+    its own.
+    """
+    state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    origin = checkpoint.network.get("origin")
+    if origin:
+        try:
+            return restored(origin, state)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise InputError(
+                f"the source does not tell the names of its weights' file ({said(error)}): adopt "
+                "them again"
+            ) from error
+    if isinstance(network, WholeNetwork):
+        return {
+            name.removeprefix("model."): value
+            for name, value in state.items()
+            if name.startswith("model.")
+        }
+    return state
+
+
+def _order(checkpoint: SourceCheckpoint) -> list[int] | None:
+    """The order of the outputs in what is written, of those that are written."""
+    for how, _, *more in (checkpoint.network.get("origin") or {}).values():
+        if how == "order":
+            places = sorted(more[0])
+            return [places.index(place) for place in more[0]]
+    return None
+
+
+def _read_back(file: Path, checkpoint: SourceCheckpoint, network: Network) -> _Say:
+    """What a network of the same kind says that adopts the file, as anybody's would."""
+    again = network_from(checkpoint.network)
+    order = _order(checkpoint)
+    adopt(again, file, order=order, outputs=0 if order is None else len(order))
+    again.mean.copy_(network.mean)
+    again.std.copy_(network.std)
+    return torch.no_grad()(again.eval().forward)
+
+
+def _write_torch(
+    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor
+) -> _Say:
+    torch.save(_weights(checkpoint, network), file)
+    return _read_back(file, checkpoint, network)
+
+
+def _write_safetensors(
+    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor
+) -> _Say:
+    write_safetensors(file, _weights(checkpoint, network), {"format": "pt"})
+    return _read_back(file, checkpoint, network)
+
+
+def _write_program(
+    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor
+) -> _Say:
+    batch = torch.export.Dim("batch")
+    with _exporting("program"):
+        program = torch.export.export(network, (images[:2],), dynamic_shapes=({0: batch},))
+        torch.export.save(program, file)
+        return torch.no_grad()(torch.export.load(file).module())
+
+
+def _write_onnx(file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor) -> _Say:
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"format=onnx needs {' and '.join(missing)}: pip install 'holdfast[onnx]', or take "
+            "format=program"
+        )
+    with _exporting("onnx"):
+        torch.onnx.export(
+            network,
+            (images[:2],),
+            file,
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["images"],
+            output_names=["logits"],
+            external_data=False,
+            verbose=False,
+        )
+    session = import_module("onnx.reference").ReferenceEvaluator(str(file))
+    return lambda given: torch.from_numpy(session.run(None, {"images": given.numpy()})[0])
+
+
+_WRITERS: dict[str, Callable[[Path, SourceCheckpoint, Network, Tensor], _Say]] = {
+    "torch": _write_torch,
+    "safetensors": _write_safetensors,
+    "onnx": _write_onnx,
+    "program": _write_program,
+}
+
+
+@contextmanager
+def _exporting(format: str) -> Iterator[None]:
+    """Without the exporters' own remarks, and with one sentence on what they do not take."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except OSError:
+        raise
+    except Exception as error:  # exporters raise whatever they come across
+        words = said(error).split(". ")[0][:200]
+        raise InputError(
+            f"the network cannot be written as format={format} ({words}): take format=torch"
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _describe(file: Path, checkpoint: SourceCheckpoint, format: str) -> None:
+    """Leave beside the file what its user must know of images and classes."""
+    graph = format in ("onnx", "program")
+    scaled = "(pixel - range[0]) / (range[1] - range[0])"
+    facts: dict[str, Any] = {
+        "classes": _outputs(checkpoint) if not graph else checkpoint.class_names,
+        "images": scaled if graph else f"({scaled} - mean) / std",
+        "range": [checkpoint.low, checkpoint.high],
+        "channels": checkpoint.channels,
+        "size": list(checkpoint.size),
+    }
+    if not graph:
+        facts |= {name: checkpoint.weights[name].tolist() for name in ("mean", "std")}
+    text = json.dumps(facts, indent=2, ensure_ascii=False)
+    file.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+
+
+def _outputs(checkpoint: SourceCheckpoint) -> list[str]:
+    """The classes in the order of the outputs of a state dict."""
+    order = _order(checkpoint)
+    if order is None:
+        return checkpoint.class_names
+    return [checkpoint.class_names[order.index(place)] for place in range(len(order))]
+
+
+def _words(argv: Sequence[str]) -> list[str]:
+    """Options of words of which the first may be the source and the adapted state alone."""
+    names = iter(("source", "adapted"))
+    words = []
+    for word in argv:
+        bare = "=" not in word and not word.startswith("-") and not word.endswith((".yaml", ".yml"))
+        name = next(names, None) if bare else None
+        words.append(word if name is None else f"{name}={word}")
+    return words
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run from command-line words; returns the exit status."""
+
+    def run() -> None:
+        config = entry.configured(ExportConfig, {}, _words(argv))
+        if config.source is None:
+            raise InputError("source is missing: holdfast export DIR_OR_CKPT [adapted.ckpt]")
+        checkpoint = SourceCheckpoint.load(config.source, config.model)
+        beside = config.adapted or source_file(config.source)
+        default = Path(beside).expanduser().parent / f"exported{_SUFFIX[config.format]}"
+        file = default if config.output is None else Path(config.output).expanduser()
+        if file.exists() and not config.overwrite:
+            raise InputError(
+                f"{file} is there already: name another, output=FILE, or overwrite=true"
+            )
+        if not file.parent.is_dir():
+            raise InputError(f"the folder {file.parent} does not exist: make it, or name another")
+        export(checkpoint, config.adapted, format=config.format, path=file)  # type: ignore[arg-type]
+
+    return entry.run(run, ExportConfig, {}, USAGE, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

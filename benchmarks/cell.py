@@ -1,25 +1,19 @@
-"""The cells of one stream: its references once, then each method unguarded, and guarded by each
-policy.
-"""
+"""The cells of one stream: each method alone and under each guard, as rows of tables."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from holdfast.adapting.config import configure
 from holdfast.benchmarks.grid import Setting
-from holdfast.benchmarks.kept import kept
-from holdfast.benchmarks.orders import load_checkpoint, load_stream
-from holdfast.benchmarks.passes import Outcome, loss_before, run, running_loss
+from holdfast.benchmarks.measures import loss_before, measures, running_loss, scores
+from holdfast.benchmarks.options import OFF, rate_of
+from holdfast.benchmarks.orders import load_stream
+from holdfast.benchmarks.passes import Outcome, assembled, load_checkpoint, run
 from holdfast.benchmarks.summary import OURS
 from holdfast.benchmarks.tables import NORMALIZATIONS, Row
 from holdfast.tta.methods import METHODS
-from holdfast.tta.methods.scaling import scaled
 from holdfast.tta.methods.settings import UpdateConfig
-from holdfast.tta.metrics import balanced_accuracy
 
 
 @dataclass(frozen=True)
@@ -37,6 +31,11 @@ class Variant:
     options: tuple[tuple[str, Any], ...] = ()
 
     @property
+    def learns(self) -> bool:
+        """Whether it takes gradient steps, and so has a learning rate."""
+        return issubclass(METHODS[self.kind].Config, UpdateConfig)
+
+    @property
     def words(self) -> list[str]:
         """How adapt.py is asked for it."""
         return [f"method={self.kind}", *(f"method.{name}={value}" for name, value in self.options)]
@@ -44,34 +43,33 @@ class Variant:
 
 @dataclass(frozen=True)
 class Cell:
-    """A method at a learning rate, with the policies that are still to run on it; see
+    """A method at a learning rate, with the guards that are still to run on it; see
     ``create_cell``.
     """
 
     variant: Variant
-    optimizer: str | None
-    lr: float | None
+    optimizer: str | None = None
+    lr: float | None = None
     policies: tuple[str, ...] = ()
 
     @property
-    def words(self) -> list[str]:
-        """How adapt.py is asked for it."""
-        rate = (
-            []
-            if self.lr is None
-            else [f"method.optimizer={self.optimizer}", f"method.lr={self.lr!r}"]
-        )
-        return [*self.variant.words, *rate]
+    def names(self) -> Row:
+        """The columns that name it."""
+        return {"method": self.variant.label, "optimizer": self.optimizer, "lr": self.lr}
 
-    @property
-    def published(self) -> list[str]:
-        """The normalisation that the method was published with, whatever adapt.py's default."""
+    def words(self, policy: str) -> list[str]:
+        """How adapt.py is asked for it under a guard, whose own options may follow its name.
+
+        Ours comes with adapt.py's choice of normalisation; under others, and alone, the method has
+        that which it was published with.
+        """
+        words = [*self.variant.words, *f"guard={policy}".split()]
+        if self.lr is not None:
+            words += [f"method.optimizer={self.optimizer}", f"method.lr={self.lr!r}"]
         config = METHODS[self.variant.kind].Config()
-        return (
-            [f"method.normalization={config.normalization}"]
-            if isinstance(config, UpdateConfig)
-            else []
-        )
+        if isinstance(config, UpdateConfig) and policy.split()[0] != OURS:
+            words.append(f"method.normalization={config.normalization}")
+        return words
 
 
 @dataclass(frozen=True)
@@ -80,27 +78,28 @@ class Task:
 
     Args:
         setting: the stream.
+        images: its least length.
         cells: what runs on it.
         source: folder of the source model.
         model: seed that the source was trained with.
         data: how adapt.py is asked for the data set.
-        images: least length of the stream.
+        compared: whether runs are held against source and control, as the study of guards does;
+            else each is a row by itself.
         normalizations: whether the choices of normalisation are still to be measured.
     """
 
     setting: Setting
+    images: int
     cells: tuple[Cell, ...]
     source: str
     model: int
     data: tuple[str, ...]
-    images: int
-    normalizations: bool
+    compared: bool = False
+    normalizations: bool = False
 
 
 class Report(NamedTuple):
-    """Rows for one of the tables: references, results, predictions or errors; ``done`` counts the
-    cells that are dealt with.
-    """
+    """Rows for one of the tables; ``done`` counts the cells that are dealt with."""
 
     table: str
     rows: list[Row]
@@ -108,30 +107,25 @@ class Report(NamedTuple):
 
 
 def create_cell(
-    variant: Variant, rate: float, source: str, data: tuple[str, ...], batch_size: int
+    variant: Variant, rate: float | str, source: str, data: tuple[str, ...], batch_size: int
 ) -> Cell:
-    """The cell at a multiple of the learning rate that adapt.py would take by itself.
+    """The cell at a learning rate.
 
     Args:
         variant: the method.
-        rate: the multiple.
+        rate: a multiple of the rate that adapt.py would take by itself, or optimiser and rate.
         source: folder of the source model, on which the default depends.
         data: how adapt.py is asked for the data set.
         batch_size: images a batch.
     """
-    checkpoint = load_checkpoint(source)
-    options = configure([f"source={source}", *data, *variant.words]).method.options
-    chosen = scaled(
-        options,
-        METHODS[variant.kind].Config,
-        model=checkpoint.architecture,
-        size=checkpoint.size,
-        batch_size=batch_size,
-    )
-    if not isinstance(chosen, UpdateConfig):
-        return Cell(variant, None, None)
-    assert chosen.lr != "auto"
-    return Cell(variant, chosen.optimizer, float(f"{chosen.lr * rate:.6g}"))
+    if not variant.learns:
+        return Cell(variant)
+    optimizer, number = rate_of(rate)
+    if optimizer is not None:
+        return Cell(variant, optimizer, float(f"{number:.6g}"))
+    words = [f"source={source}", *data, *variant.words, f"stream.batch_size={batch_size}"]
+    chosen = assembled(words).config.method.options
+    return Cell(variant, chosen.optimizer, float(f"{chosen.lr * number:.6g}"))
 
 
 def run_task(task: Task, tell: Callable[[Report], None]) -> None:
@@ -141,118 +135,102 @@ def run_task(task: Task, tell: Callable[[Report], None]) -> None:
         task: the stream and its cells.
         tell: takes each report as soon as it is there.
     """
-    names = {**task.setting._asdict(), "model": task.model}
-    try:
-        stream = _Stream(task)
-        tell(Report("predictions", kept({**names, "method": None, "lr": None}, stream.told())))
-        if task.normalizations:
-            tell(Report("references", [{**names, **stream.normalizations()}]))
-    except Exception as error:  # of whatever kind: it must not end the other streams
-        tell(Report("errors", [{**names, "error": sentence(error)}], done=len(task.cells)))
+    names = {**task.setting._asdict(), "images": task.images, "model": task.model}
+    stream = _Compared(task) if task.compared else _Stream(task)
+    nobody = {**names, "method": None, "lr": None}
+    if not _attempt(tell, nobody, "references", stream.begin):
+        tell(Report("results", [], done=len(task.cells)))
         return
     for cell in task.cells:
-        _run_cell(stream, cell, {**names, "method": cell.variant.label, "lr": cell.lr}, tell)
+        keys = {**names, **cell.names}
+        if _attempt(tell, keys, "results", partial(stream.alone, cell)):
+            for policy in cell.policies:
+                row = {**keys, "policy": policy}
+                _attempt(tell, row, "results", partial(stream.under, policy, cell))
         tell(Report("results", [], done=1))
 
 
-def _run_cell(stream: "_Stream", cell: Cell, keys: Row, tell: Callable[[Report], None]) -> None:
-    """Run a cell under its policies; each is told as it ends, predictions before the result, by
-    which it counts as done.
-    """
+def _attempt(
+    tell: Callable[[Report], None], keys: Row, table: str, work: Callable[[], Row]
+) -> bool:
+    """Tell what the work found, if anything, or what went wrong; returns whether nothing did."""
     try:
-        unguarded, served = stream.unguarded(cell)
-    except Exception as error:  # as in ``run_task``
-        tell(Report("errors", [{**keys, "error": sentence(error)}]))
-        return
-    tell(Report("predictions", kept(keys, {"off": served})))
-    for policy in cell.policies:
-        try:
-            guarded, served = stream.guarded(cell, policy)
-        except Exception as error:
-            tell(Report("errors", [{**keys, "policy": policy, "error": sentence(error)}]))
-            continue
-        tell(Report("predictions", kept(keys, {policy: served})))
-        tell(Report("results", [{**keys, "policy": policy, **unguarded, **guarded}]))
+        found = work()
+    except Exception as error:  # of whatever kind: it must not end the other cells
+        sentence = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        tell(Report("errors", [{**keys, "error": sentence}]))
+        return False
+    if found:
+        tell(Report(table, [{**keys, **found}]))
+    return True
 
 
 class _Stream:
-    """A stream in memory, with its references."""
+    """A stream in memory, whose runs are rows by themselves; each step returns what it found."""
 
     def __init__(self, task: Task) -> None:
-        self.task, self.checkpoint = task, load_checkpoint(task.source)
+        self.task = task
+
+    def begin(self) -> Row:
+        """Load it, and measure what all cells share."""
+        task = self.task
+        self.class_names = load_checkpoint(task.source).class_names
         self.batches, self.words = load_stream(task.setting, task.source, task.data, task.images)
         self.labels = self.batches.labels
+        return {}
+
+    def alone(self, cell: Cell) -> Row:
+        """Run what all guards of a cell share."""
+        return {}
+
+    def under(self, policy: str, cell: Cell) -> Row:
+        """Run a cell under a guard."""
+        outcome = self.run(cell.words(policy))
+        measured = measures(outcome.probabilities, self.labels, self.class_names)
+        return {**measured, "resets": outcome.resets, "seconds": round(outcome.seconds, 3)}
+
+    def run(self, words: Sequence[str]) -> Outcome:
+        """One pass."""
+        return run(self.batches, [*self.words, *words])
+
+
+class _Compared(_Stream):
+    """A stream in memory, with source and control, against which runs are held."""
+
+    def begin(self) -> Row:
+        """Load it, run the references, and measure what each normalisation is worth."""
+        super().begin()
         self.source, self.control = (
             self.run([*NORMALIZATIONS[name], "guard=off"]) for name in ("source", "batch")
         )
-
-    def run(self, words: list[str]) -> Outcome:
-        return run(self.batches, configure([*self.words, *words]), self.checkpoint)
-
-    def told(self) -> dict[str, Tensor]:
-        """What all cells share: labels, images, and the predictions of source and control."""
-        images = torch.cat([batch["index"] for batch in self.batches])
-        references = {"source": self.source.predictions, "control": self.control.predictions}
-        return {"labels": self.labels, "images": images, **references}
-
-    def scores(self, name: str, outcome: Outcome) -> dict[str, float]:
-        """Balanced accuracy over the stream, and over its last quarter, in percent."""
-        classes, quarter = len(self.checkpoint.class_names), slice(len(self.labels) * 3 // 4, None)
-        return {
-            name: balanced_accuracy(outcome.predictions, self.labels, classes),
-            f"{name}_last": balanced_accuracy(
-                outcome.predictions[quarter], self.labels[quarter], classes
-            ),
+        self.shared = {
+            **self.scores("source", self.source),
+            **self.scores("control", self.control),
         }
+        return self.normalizations() if self.task.normalizations else {}
 
     def normalizations(self) -> Row:
         """What the stream is worth without updates, by normalisation."""
-        choices = {
-            name: list(words)
-            for name, words in NORMALIZATIONS.items()
-            if name not in ("source", "batch")
-        }
-        scores = {
-            name: self.scores(name, self.run([*words, "guard=off"]))[name]
-            for name, words in choices.items()
-        }
+        row = {**self.shared, "batch": self.shared["control"], "images": len(self.labels)}
+        for name, words in NORMALIZATIONS.items():
+            if name not in row:
+                row[name] = self.scores(name, self.run([*words, "guard=off"]))[name]
         chosen = self.run(["method=norm", "method.normalization=auto", "guard=on"])
-        scores["auto"] = self.scores("auto", chosen)["auto"]
-        source, control = self.scores("source", self.source), self.scores("control", self.control)
-        return {
-            "images": len(self.labels),
-            **source,
-            **control,
-            **scores,
-            "batch": control["control"],
-        }
+        return {**row, "auto": self.scores("auto", chosen)["auto"]}
 
-    def unguarded(self, cell: Cell) -> tuple[Row, Tensor]:
-        """What all policies of a cell share: the references' scores and the unguarded method's, and
-        its predictions.
-        """
-        outcome = self.run([*cell.words, *cell.published, "guard=off"])
-        references = {
-            name: self.scores(name, base)[name]
-            for name, base in (("source", self.source), ("control", self.control))
-        }
-        return {**references, **self.scores("unguarded", outcome)}, outcome.predictions
+    def alone(self, cell: Cell) -> Row:
+        """Run the method by itself."""
+        outcome = self.run(cell.words(OFF))
+        self.base = {**self.shared, **self.scores("unguarded", outcome)}
+        return {}
 
-    def guarded(self, cell: Cell, policy: str) -> tuple[Row, Tensor]:
-        """What a policy makes of the cell, and the predictions.
-
-        Ours comes with adapt.py's choice of normalisation; a published guard meets the method as
-        that was published. A policy may bring options of its guard, as words behind the name.
-        """
-        guard = f"guard={policy}".split()
-        normalization = [] if guard[0] == f"guard={OURS}" else cell.published
-        outcome = self.run([*cell.words, *normalization, *guard])
-        alarm, bases = (
-            outcome.first_alarm,
-            [base.predictions for base in (self.source, self.control)],
-        )
+    def under(self, policy: str, cell: Cell) -> Row:
+        """Run it under a guard."""
+        outcome = self.run(cell.words(policy))
+        alarm, bases = outcome.first_alarm, [self.source.predictions, self.control.predictions]
         losses = running_loss(outcome.predictions, bases, self.labels, self.task.setting.batch_size)
-        row = {
+        return {
+            **self.base,
             **self.scores("guarded", outcome),
             "alarms": outcome.alarms,
             "resets": outcome.resets,
@@ -260,9 +238,7 @@ class _Stream:
             "loss_before_alarm": None if alarm is None else loss_before(alarm, losses),
             "seconds": round(outcome.seconds, 3),
         }
-        return row, outcome.predictions
 
-
-def sentence(error: Exception) -> str:
-    """An error as a table has it, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    def scores(self, name: str, outcome: Outcome) -> dict[str, float]:
+        """See ``measures.scores``."""
+        return scores(name, outcome.predictions, self.labels, len(self.class_names))

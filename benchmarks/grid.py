@@ -17,8 +17,13 @@ Part = TypeVar("Part")
 
 #: Candidates, drawn at random, that a balanced choice is made among: of more it takes minutes.
 _POOL = 2000
-#: The network of a source model where nothing else is said; see ``benchmarks.sources.NETWORKS``.
+#: The network of a source model where nothing else is said; see ``benchmarks.options.NETWORKS``.
 NETWORK = "compact"
+#: Orders that adapt.py has as options of its ``prevalence``: all classes equally often; half of
+#: them, or two, equally often; 85 % of one class, and of the next from the middle on; one class for
+#: good.
+BALANCED, SUBSET, SWITCH, ONE = "balanced", "subset", "switch", "one"
+ORDERS = (BALANCED, SUBSET, SWITCH, ONE)
 
 
 class Setting(NamedTuple):
@@ -37,12 +42,12 @@ class Setting(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What runs on a stream: a method, by its label, and a multiple of its default learning
-    rate.
+    """What runs on a stream: a method, by its label, and a multiple of its default learning rate,
+    or an optimiser and a rate.
     """
 
     method: str
-    rate: float
+    rate: float | str
 
 
 #: Streams with the cases that run on each, in the order in which they run.

@@ -1,15 +1,14 @@
 """Options of ``benchmark.py``."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from holdfast.adapting.config import GROUPS
-from holdfast.benchmarks.orders import ORDERS
-from holdfast.benchmarks.sources import FILES, network_words
+from holdfast.benchmarks.grid import NETWORK, ORDERS
+from holdfast.callbacks import GUARDS as GUARD_GROUP
 from holdfast.datamodules.shifts import CORRUPTIONS
 from holdfast.datamodules.streams import STREAMS
 from holdfast.tta import entry
@@ -18,6 +17,31 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.methods import METHODS
 from holdfast.tta.options import option
 from holdfast.tta.tracking import WandbConfig
+
+#: The guards that there are; "off" is the method left alone.
+OFF = "off"
+GUARDS = tuple(name for name in GUARD_GROUP if name != OFF)
+#: The files of real images, by the names that tables give the data sets.
+FILES = {
+    "nuclei": "nuclei_patches.npz",
+    "vessels": "vessel_patches.npz",
+    "chest": "pneumoniamnist.npz",
+    "mednist": "mednist_64.npz",
+}
+#: The networks of source models, by the names that tables give them, and how train.py is asked for
+#: each. NAME/EPOCHS is one of so many epochs: a weak source.
+NETWORKS: dict[str, tuple[str, ...]] = {
+    NETWORK: (),
+    "group": ("model.norm=group",),
+    "resnet18": ("model=resnet18",),
+    # It saw classes in the shares in which they came, and nothing but the images as they are.
+    "imbalanced": ("balanced=false", "augment=[]"),
+}
+#: Options that say nothing of how rows were measured.
+_ONE_RUN = ("output", "merge", "shard", "processes", "wandb", "logger", "report", "page")
+#: Axes of which each lists values.
+_AXES = ("methods", "networks", "shifts", "severities", "streams", "rates", "batch_sizes", "seeds")
+_OPTIMIZERS = ("adam", "sgd")
 
 
 @dataclass
@@ -36,14 +60,53 @@ class DataOptions:
 
 
 @dataclass
-class StudyConfig:
-    """What studies share: images, seeds, source models, and how the work is divided."""
+class BenchmarkConfig:
+    """Options of ``benchmark.py``."""
 
+    study: Literal["guard", "paper", "methods", "measured"] = option(
+        "guard",
+        "what is made of the rows: figures of guards, or docs/paper.md, results.md, measured.md",
+    )
     data: DataOptions = option(DataOptions(), "images")
     methods: list[str] = option(["tent", "dsbr"], "methods, or labels of variants")
     variants: dict[str, Any] = option(
         {"dsbr_estimated": {"kind": "dsbr", "target_prior": "estimated"}},
         "methods with options of their own, by label",
+    )
+    networks: list[str] = option(
+        [NETWORK],
+        "source models: compact, group (GroupNorm), resnet18, imbalanced (compact, trained on "
+        "classes as they come), and NAME/EPOCHS for one of so many epochs",
+    )
+    shifts: list[str] = option(["none", "noise"], "corruptions of the target; none: as it is")
+    severities: list[int] = option([3], "severities of each corruption, 1 to 5")
+    streams: list[str] = option(
+        ["iid", "prevalence"],
+        "orders of arrival; recurring: target and source in turn; balanced: classes equally often; "
+        "subset: half of the classes, balanced; switch: another majority from the middle on; one: "
+        "one class for good",
+    )
+    rates: list[Any] = option(
+        [1, 10], "multiples of a method's default learning rate, or an optimiser and a rate: sgd .1"
+    )
+    policies: list[str] | None = option(
+        None,
+        "guards, by the names of adapt.py, alone or with options: on guard.NAME=VALUE; null: all "
+        "there are; off, in studies of another name than guard: the method alone",
+    )
+    batch_sizes: list[int] = option([64], "images that arrive together")
+    images: int = option(
+        3000,
+        "length of a stream, at least: larger targets are thinned, smaller ones passed over again",
+    )
+    parts: list[Any] = option(
+        [], "axes that differ, for each part of the cells: [{shifts: [blur], images: 64}]; []: one"
+    )
+    cells: int | None = option(
+        None, "cells to take of the product, balanced over its axes; null: all"
+    )
+    per_stream: int | None = option(
+        None, "cells that share a stream; null: all methods at all rates"
     )
     seeds: list[int] = option([0], "seeds of the streams")
     models: Any = option(
@@ -58,131 +121,133 @@ class StudyConfig:
     train_of: dict[str, Any] = option(
         {}, "further words for train.py, by data set: {mednist: [epochs=2]}"
     )
+    cost_rounds: int = option(5, "rounds in which the cost of guarding is timed; 0: not at all")
     processes: int = option(2, "processes, of one thread each")
     shard: str | None = option(None, "run the k-th of n parts, written k/n")
     merge: list[str] = option([], "outputs of shards, to be put together; nothing is run then")
     output: str = option("runs/benchmark", "folder of the results")
-
-    def __post_init__(self) -> None:
-        self.refuse_small("processes")
-        self.refuse_repeated("methods", "seeds")
-        if self.models != "each" and not (isinstance(self.models, int) and self.models >= 1):
-            raise InputError(f"models={self.models} must be a number from 1 on, or each")
-        check_known("data set of train_of", self.train_of, {"phantom", *self.data.files})
-        for label, variant in self.variants.items():
-            if not isinstance(variant, dict) or "kind" not in variant:
-                raise InputError(
-                    f"variants.{label} needs a kind: the method that it is a variant of"
-                )
-            check_known("method", [variant["kind"]], METHODS)
-        self.check_methods(self.methods)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What rows depend on that is not among their columns."""
-        return {name: getattr(self, name) for name in ("models", "train", "train_of", "variants")}
-
-    def check_methods(self, names: Iterable[str]) -> None:
-        """Refuse what is neither a method nor a variant."""
-        check_known("method", names, {*METHODS, *self.variants})
-
-    def refuse_small(self, *names: str) -> None:
-        """Refuse options below 1."""
-        for name in names:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1")
-
-    def refuse_repeated(self, *names: str) -> None:
-        """Refuse lists that are empty, or name something twice."""
-        for name in names:
-            if not getattr(self, name):
-                raise InputError(f"{name} is empty: name at least one")
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise InputError(f"{name}={getattr(self, name)} names something twice")
-
-
-@dataclass
-class BenchmarkConfig(StudyConfig):
-    """Options of ``benchmark.py``."""
-
-    study: Literal["guard"] = option(
-        "guard", "what is measured: guard, or paper (whose options study=paper --help lists)"
-    )
-    networks: list[str] = option(
-        ["compact"],
-        "networks of the source models: compact, group (GroupNorm), resnet18, and NAME/EPOCHS for "
-        "one of so many epochs",
-    )
-    shifts: list[str] = option(["none", "noise"], "corruptions of the target; none: as it is")
-    severities: list[int] = option([3], "severities of each corruption, 1 to 5")
-    streams: list[str] = option(
-        ["iid", "prevalence"],
-        "orders of arrival; recurring: target and source in turn; balanced: classes equally often; "
-        "subset: half of the classes, balanced; switch: another majority from the middle on; one: "
-        "one class for good",
-    )
-    rates: list[float] = option([1, 10], "multiples of a method's default learning rate")
-    policies: list[str] | None = option(
+    report: bool = option(False, "leave report.html, a page about guards: goals, figures, pictures")
+    page: str | None = option(
         None,
-        "guards, by the names of adapt.py, alone or with options: on guard.NAME=VALUE; null: all "
-        "there are",
-    )
-    cells: int | None = option(
-        None, "cells to take of the product, balanced over its axes; null: all"
-    )
-    per_stream: int | None = option(
-        None, "cells that share a stream; null: all methods at all rates"
-    )
-    images: int = option(
-        3000,
-        "length of a stream, at least: larger targets are thinned, smaller ones passed over again",
-    )
-    batch_sizes: list[int] = option([64], "images that arrive together")
-    cost_rounds: int = option(5, "rounds in which the cost of guarding is timed; 0: not at all")
-    report: bool = option(
-        False,
-        "leave report.html, a page about the results: ranks with intervals, figures, pictures",
+        "page whose tables are written anew, with rows and pictures in a folder of its name; null: "
+        "none",
     )
     logger: Any = option(
         "csv", "loggers beside W&B: tensorboard, mlflow, or a list; results.csv is always written"
     )
     wandb: WandbConfig = option(WandbConfig(), "Weights & Biases")
 
+    def __post_init__(self) -> None:
+        for name in ("processes", "images", "cells", "per_stream", "batch_sizes", "severities"):
+            value = getattr(self, name)
+            if (
+                value is not None
+                and min([value] if isinstance(value, int) else value, default=1) < 1
+            ):
+                raise InputError(f"{name}={value} must be at least 1")
+        if self.cost_rounds < 0:
+            raise InputError("cost_rounds must not be negative")
+        if max(self.severities, default=1) > 5:
+            raise InputError(f"severities={self.severities} must lie in 1..5")
+        if self.models != "each" and not (isinstance(self.models, int) and self.models >= 1):
+            raise InputError(f"models={self.models} must be a number from 1 on, or each")
+        if self.policies is not None:  # YAML's on and off
+            yes = {"True": "on", "False": OFF}
+            self.policies = [yes.get(name, name) for name in self.policies]
+        self._refuse_repeated()
+        self._check_names()
+        for part in self.parts:
+            self.of_part(part)
+
+    @property
+    def guards(self) -> tuple[str, ...]:
+        """What runs on each cell."""
+        return tuple(GUARDS if self.policies is None else self.policies)
+
     @property
     def settings(self) -> dict[str, Any]:
         """What rows depend on that is not among their columns."""
-        return {**super().settings, "images": self.images}
+        names = ("models", "train", "train_of", "variants", *(["images"] * (self.study == "guard")))
+        return {name: getattr(self, name) for name in names}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.refuse_small("images")
-        for name in ("cells", "per_stream"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, or null for all")
-        self.refuse_repeated(
-            *("networks", "shifts", "severities", "streams", "batch_sizes", "rates")
-        )
-        for label in self.networks:
-            network_words(label)
-        if any(not 1 <= severity <= 5 for severity in self.severities):
-            raise InputError(f"severities={self.severities} must lie in 1..5")
-        if min(self.rates) <= 0:
-            raise InputError(f"rates={self.rates} must be above 0")
-        if min(self.batch_sizes) < 1:
-            raise InputError(f"batch_sizes={self.batch_sizes} must be at least 1")
-        if self.cost_rounds < 0:
-            raise InputError("cost_rounds must not be negative")
-        if self.policies is not None:
-            self.policies = [
-                {"True": "on", "False": "off"}.get(name, name) for name in self.policies
-            ]  # YAML's on and off
-            self.refuse_repeated("policies")
-        check_known("policy", (name.split(" ")[0] for name in self.policies or []), GUARDS)
+    def of_part(self, part: Any) -> "BenchmarkConfig":
+        """The options with what a part has of its own.
+
+        Raises:
+            InputError: it names something else than axes.
+        """
+        given = dict(part)
+        own = given.pop("targets", self.data.targets)
+        check_known("option of parts", given, {field.name for field in fields(self)} - {"parts"})
+        names = [target.partition("/")[0] for target in own]
+        check_known("data set of parts", names, {"phantom", *self.data.files})
+        # Whoever names fewer targets wants fewer of all parts.
+        targets = [target for target in own if target in self.data.targets]
+        return replace(self, parts=[], data=replace(self.data, targets=targets), **given)
+
+    def network_words(self, label: str) -> list[str]:
+        """How train.py is asked for a network: a key of ``NETWORKS``, or NAME/EPOCHS.
+
+        Raises:
+            InputError: it is neither.
+        """
+        name, slash, epochs = label.partition("/")
+        if name not in NETWORKS or (slash and not (epochs.isdigit() and int(epochs))):
+            raise InputError(
+                f"unknown network {label!r}: it must be one of {', '.join(NETWORKS)}, alone or "
+                "with its epochs, compact/3"
+            )
+        return [*NETWORKS[name], *([f"epochs={epochs}"] if slash else [])]
+
+    def _refuse_repeated(self) -> None:
+        """Refuse axes that are empty, or name something twice."""
+        for name in (*_AXES, *([] if self.policies is None else ["policies"])):
+            values = getattr(self, name)
+            if not values:
+                raise InputError(f"{name} is empty: name at least one")
+            if len(set(values)) < len(values):
+                raise InputError(f"{name}={values} names something twice")
+
+    def _check_names(self) -> None:
+        """Refuse what nothing goes by."""
+        for label, variant in self.variants.items():
+            if not isinstance(variant, dict) or "kind" not in variant:
+                raise InputError(
+                    f"variants.{label} needs a kind: the method that it is a variant of"
+                )
+            check_known("method", [variant["kind"]], METHODS)
+        check_known("method", self.methods, {*METHODS, *self.variants})
+        check_known("data set of train_of", self.train_of, {"phantom", *self.data.files})
         check_known("shift", self.shifts, {"none", *CORRUPTIONS})
         check_known("stream", self.streams, {*STREAMS, *ORDERS})
+        alone = [] if self.study == "guard" else [OFF]
+        guards = [name.split(" ")[0] for name in self.policies or []]
+        check_known("policy", guards, [*GUARDS, *alone])
+        for label in self.networks:
+            self.network_words(label)
+        for rate in self.rates:
+            rate_of(rate)
 
 
-def output_folder(config: StudyConfig) -> Path:
+def rate_of(rate: Any) -> tuple[str | None, float]:
+    """Optimiser and learning rate, or no optimiser and a multiple of the default rate.
+
+    Raises:
+        InputError: it is neither.
+    """
+    optimizer, _, value = str(rate).rpartition(" ")
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if number <= 0:
+        raise InputError(f"rates: {rate} must be above 0, a number or an optimiser and a number")
+    if optimizer:
+        check_known("optimizer", [optimizer], _OPTIMIZERS)
+    return optimizer or None, number
+
+
+def output_folder(config: BenchmarkConfig) -> Path:
     """The folder of the results; what lies there or is merged must have been measured under the
     same settings.
 
@@ -195,13 +260,12 @@ def output_folder(config: StudyConfig) -> Path:
             if name in old and old[name] != new[name]:
                 raise InputError(
                     f"{folder} holds results under {name}={old[name]}, and they would be mixed "
-                    "with those under "
-                    f"{name}={new[name]}: choose another folder, output=DIR"
+                    f"with those under {name}={new[name]}: choose another folder, output=DIR"
                 )
     return entry.output_folder(config.output, config, "holdfast benchmark")
 
 
-def recorded_settings(config: StudyConfig) -> dict[str, Any]:
+def recorded_settings(config: BenchmarkConfig) -> dict[str, Any]:
     """What the first of the shards that are merged was run with, but for where it was and who was
     told.
     """
@@ -210,7 +274,7 @@ def recorded_settings(config: StudyConfig) -> dict[str, Any]:
     return {}
 
 
-def _recorded(config: StudyConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _recorded(config: BenchmarkConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The folders of the output and of the merged shards that hold results, with their
     configurations.
     """
@@ -220,14 +284,6 @@ def _recorded(config: StudyConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
             options = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
             if isinstance(options, dict):
                 yield folder, {str(name): value for name, value in options.items()}
-
-
-#: Options that say nothing of how rows were measured.
-_ONE_RUN = ("output", "merge", "shard", "processes", "wandb", "logger", "report")
-
-
-#: The guards that there are.
-GUARDS = tuple(name for name in GROUPS["guard"] if name != "off")
 
 
 def check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:

@@ -1,23 +1,14 @@
 """The benchmark's streams: which images, under which shift, in which order."""
 
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
-from holdfast.adapting.assembly import Assembly
-from holdfast.adapting.config import configure
-from holdfast.benchmarks.grid import Setting
-from holdfast.benchmarks.passes import Batches
+from holdfast.benchmarks.grid import BALANCED, ONE, ORDERS, SUBSET, SWITCH, Setting
+from holdfast.benchmarks.passes import Batches, assembled, load_checkpoint
 from holdfast.datamodules import ImageSet, StreamLoader, create_shift, create_stream, load_images
-from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError
 
-#: Orders that adapt.py has as options of its ``prevalence``: all classes equally often; half of
-#: them, or two, equally often; 85 % of one class, and of the next from the middle on; one class for
-#: good.
-BALANCED, SUBSET, SWITCH, ONE = "balanced", "subset", "switch", "one"
-ORDERS = (BALANCED, SUBSET, SWITCH, ONE)
 #: A stream of class blocks shows each class so often, and its last quarter every class.
 _ROUNDS = 4
 
@@ -63,7 +54,7 @@ def load_stream(
     words = [f"source={source}", *data, *shift, *kind, f"seed={setting.seed}"]
     visits = 1
     if setting.stream == "recurring":
-        visits = configure(words).stream.options.times
+        visits = assembled(words).config.stream.options.times
         words += _there_and_back(source, data)
     images = _images(source, tuple(word for word in words if word.startswith("data")))
     a_visit = -(-length // visits)
@@ -72,7 +63,7 @@ def load_stream(
     words.append(f"stream.passes={passes}")
     if setting.stream == "blocks":
         words.append(f"stream.blocks={max(1, round(_ROUNDS / passes))}")
-    config = configure(words)
+    config = assembled(words).config
     images = images.transformed(create_shift(config.shift.kind, config.shift.options))
     items = create_stream(config.stream.options, images, setting.seed)
     return Batches(StreamLoader(images, items, setting.batch_size)), words
@@ -87,25 +78,13 @@ def thinned(images: ImageSet, count: int, seed: int) -> ImageSet:
     rows = np.concatenate(
         [rng.permutation(np.flatnonzero(images.domains == name))[:share] for name in domains]
     )
-    columns = ("images", "labels", "ids", "domains", "groups")
-    return replace(
-        images,
-        **{name: getattr(images, name)[rows] for name in columns},
-        metadata={name: values[rows] for name, values in images.metadata.items()},
-    )
-
-
-@lru_cache(maxsize=4)
-def load_checkpoint(source: str) -> SourceCheckpoint:
-    """A source model, the last few of which are kept in memory."""
-    return SourceCheckpoint.load(source)
+    return images.subset(rows)
 
 
 @lru_cache(maxsize=4)
 def _images(source: str, data: tuple[str, ...]) -> ImageSet:
     """The target's images, unshifted."""
-    config = configure([f"source={source}", *data])
-    return Assembly.of(config, load_checkpoint(source)).images
+    return assembled([f"source={source}", *data]).images
 
 
 @lru_cache
@@ -116,7 +95,7 @@ def _there_and_back(source: str, data: tuple[str, ...]) -> list[str]:
     Raises:
         InputError: the data set's target is something else than the names of domains.
     """
-    config = configure([f"source={source}", *data])
+    config = assembled([f"source={source}", *data]).config
     target = config.data.options.target
     if target is None:
         return []
@@ -126,7 +105,7 @@ def _there_and_back(source: str, data: tuple[str, ...]) -> list[str]:
         return []
     word = f"data.target=[{','.join([*names, home])}]"
     try:
-        both = configure([f"source={source}", *data, word]).data
+        both = assembled([f"source={source}", *data, word]).config.data
         served = set(load_images(both.kind, both.options, "target").domains.tolist())
     except InputError:
         served = set()

@@ -1,7 +1,12 @@
-"""One pass over a stream: adapt.py's own model, method and guard, without what it writes."""
+"""One pass over a stream: adapt.py's own model, method and guard, without what it writes.
 
-from collections.abc import Iterator, Sequence
+All that the benchmark asks of ``holdfast.adapting``, it asks here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from statistics import median
 from time import perf_counter, process_time
 from typing import Any
 
@@ -10,14 +15,32 @@ from lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 
 from holdfast.adapting.assembly import Assembly
-from holdfast.adapting.config import AdaptConfig
+from holdfast.adapting.config import configure
 from holdfast.datamodules import StreamLoader
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 
-#: Within so many images from its start, a stream's running loss is held against that many (see
-#: ``running_loss``).
-_WARM_UP = 512
+#: Images of the stream on which guards are timed, 100 batches of 64. A guard looks mostly at the
+#: start: a longer stream costs less, a shorter one more.
+_TIMED = 6400
+_QUIET = {
+    "accelerator": "cpu",
+    "enable_progress_bar": False,
+    "enable_checkpointing": False,
+    "logger": False,
+}
+
+
+@lru_cache(maxsize=4)
+def load_checkpoint(source: str) -> SourceCheckpoint:
+    """A source model, the last few of which are kept in memory."""
+    return SourceCheckpoint.load(source)
+
+
+def assembled(words: Sequence[str]) -> Assembly:
+    """The parts of a run, as adapt.py makes them of these words."""
+    config = configure(words)
+    return Assembly.of(config, load_checkpoint(config.source or ""))
 
 
 class Batches:
@@ -45,8 +68,7 @@ class Outcome:
         resets: how many.
         first_alarm: the batch of the first alarm; None without one.
         seconds: of the pass.
-        own_seconds: of it, those that this process was computing.
-        guard_seconds: of these, the guard's.
+        guard_cost: the guard's time over that of all else, as this process was computing.
     """
 
     predictions: Tensor
@@ -55,25 +77,22 @@ class Outcome:
     resets: int
     first_alarm: int | None
     seconds: float
-    own_seconds: float
-    guard_seconds: float
+    guard_cost: float
 
 
 class _Mark(Callback):
     """Notes when the guard's turn begins; place it before the guard."""
 
-    def __init__(self) -> None:
-        self.time = 0.0
+    time = 0.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the clock."""
         self.time = process_time()
 
 
-class Recorder(Callback):
-    """Keeps predictions, the first alarm and the time of a pass; place it after the guard."""
+class _Recorder(Callback):
+    """Keeps what was served, the first alarm and the time of a pass; place it after the guard."""
 
     def __init__(self, mark: _Mark) -> None:
         self.mark = mark
@@ -83,13 +102,11 @@ class Recorder(Callback):
         self.seconds = self.own_seconds = self.guard_seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
         self.seconds, self.own_seconds = perf_counter(), process_time()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep what was served, and how long the guard took."""
         self.guard_seconds += process_time() - self.mark.time
         self.predictions.append(outputs["logits"].argmax(1).cpu())
         self.probabilities.append(outputs["logits"].float().softmax(1).cpu())
@@ -97,39 +114,26 @@ class Recorder(Callback):
             self.first_alarm = batch_idx
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
-        self.seconds, self.own_seconds = (
-            perf_counter() - self.seconds,
-            process_time() - self.own_seconds,
-        )
+        self.seconds = perf_counter() - self.seconds
+        self.own_seconds = process_time() - self.own_seconds
 
 
-def run(batches: Batches, config: AdaptConfig, checkpoint: SourceCheckpoint) -> Outcome:
-    """Carry the source through the batches, as ``adapt`` does.
+def run(batches: Batches, words: Sequence[str]) -> Outcome:
+    """Carry a source through the batches, as ``adapt`` does.
 
     Args:
         batches: the stream.
-        config: method and guard.
-        checkpoint: the source.
+        words: how adapt.py is asked for source, method and guard.
     """
-    seed_everything(config.seed, verbose=False)
-    module, guard = Assembly.of(config, checkpoint).guarded()
+    parts = assembled(words)
+    seed_everything(parts.config.seed, verbose=False)
+    module, guard = parts.guarded()
     mark = _Mark()
-    recorder = Recorder(mark)
-    quiet = {
-        "accelerator": "cpu",
-        "enable_progress_bar": False,
-        "enable_checkpointing": False,
-        "logger": False,
-    }
-    trainer = entry.create_trainer(
-        {
-            **entry.trainer_arguments({}, max_epochs=1),
-            **quiet,
-            "callbacks": [mark, *([guard] if guard else []), recorder],
-        }
-    )
-    trainer.fit(module, batches)
+    recorder = _Recorder(mark)
+    watch = [mark, *([guard] if guard else []), recorder]
+    arguments = entry.trainer_arguments({}, max_epochs=1)
+    entry.create_trainer({**arguments, **_QUIET, "callbacks": watch}).fit(module, batches)
+    rest = recorder.own_seconds - recorder.guard_seconds
     return Outcome(
         predictions=torch.cat(recorder.predictions),
         probabilities=torch.cat(recorder.probabilities),
@@ -137,48 +141,42 @@ def run(batches: Batches, config: AdaptConfig, checkpoint: SourceCheckpoint) -> 
         resets=len(guard.resets) if guard else 0,
         first_alarm=recorder.first_alarm,
         seconds=recorder.seconds,
-        own_seconds=recorder.own_seconds,
-        guard_seconds=recorder.guard_seconds,
+        guard_cost=recorder.guard_seconds / rest,
     )
 
 
-def running_loss(
-    predictions: Tensor, references: Sequence[Tensor], labels: Tensor, batch_size: int
-) -> Tensor:
-    """Points of balanced accuracy by which predictions lie below the better of the references, from
-    the stream's start on.
+def guard_costs(
+    source: str,
+    guards: Mapping[str, Sequence[str]],
+    data: Sequence[str],
+    rounds: int,
+    progress: Callable[[], object],
+) -> dict[str, float]:
+    """The guard's time over that of all else in the same pass: the median over rounds, in which
+    all take turns.
 
-    It is the difference of running balanced accuracies over the same images, except that a class
-    counts as if it had shown at least its share of 512 images: the first few images of a rare class
-    would otherwise be worth many points each.
-
-    Args:
-        predictions: (N,) classes.
-        references: other predictions (N,) of the same images.
-        labels: (N,) true classes, -1 where unknown.
-        batch_size: images a batch.
-
-    Returns:
-        (B,) points after each batch; below 0 where predictions are better.
-    """
-    ends = torch.arange(batch_size, len(labels) + batch_size, batch_size).clamp(max=len(labels)) - 1
-    classes = torch.unique(labels[labels >= 0])
-    members = (labels == classes[:, None]).double()
-    least = members.mean(1, keepdim=True) * min(_WARM_UP, len(labels))
-    shown = members.cumsum(1).maximum(least)
-    right = (predictions == labels).double()
-    losses = [
-        (((reference == labels).double() - right) * members).cumsum(1) / shown
-        for reference in references
-    ]
-    return 100 * torch.stack(losses).mean(1).amax(0)[ends]
-
-
-def loss_before(alarm: int, losses: Tensor) -> float:
-    """The largest running loss before the batch of the alarm; 0 where there was none.
+    Step and guard take turns batch by batch, so a machine that becomes slower or faster meanwhile
+    is no part of the ratio. The stream is the target, in random order, and Tent at its default
+    rate: a calm one, but not so near to the source that the guard would hold updates back, and save
+    time. Time is the process's, since others on the machine are none of its cost.
 
     Args:
-        alarm: number of the batch that raised it.
-        losses: (B,) from ``running_loss``.
+        source: folder of the source model.
+        guards: how adapt.py is asked for each, by name.
+        data: how adapt.py is asked for the data set.
+        rounds: at least 1.
+        progress: called after each pass.
     """
-    return float(losses[:alarm].clamp(min=0).amax()) if alarm else 0.0
+    words = [f"source={source}", *data, "method=tent", "method.optimizer=adam", "method.lr=1e-3"]
+    images = assembled(words).images
+    words.append(f"stream.passes={-(-_TIMED // len(images))}")
+    calm = assembled(words)
+    items, batch_size = calm.stream.part(slice(_TIMED)), calm.config.stream.options.batch_size
+    batches = Batches(StreamLoader(images, items, batch_size))
+    ratios: dict[str, list[float]] = {name: [] for name in guards}
+    for _ in range(rounds):
+        for name, asked in guards.items():
+            outcome = run(batches, [*words, *asked])
+            ratios[name].append(outcome.guard_cost)
+            progress()
+    return {name: round(median(values), 4) for name, values in ratios.items()}

@@ -7,23 +7,22 @@ python -m holdfast.benchmarks.sensitivity configs/benchmark/guard_quick.yaml
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdfast.benchmarks import tables
 from holdfast.benchmarks.options import BenchmarkConfig, output_folder
+from holdfast.benchmarks.runner import read_rows, run_cells
 from holdfast.benchmarks.summary import OURS, aligned, figures, with_references
-from holdfast.programs.benchmark import read_rows, run_cells
+from holdfast.callbacks.settings import Tuned
 from holdfast.tta import entry
 from holdfast.tta.errors import InputError
 from holdfast.tta.folder import held
 
 USAGE = (
     "usage: python -m holdfast.benchmarks.sensitivity config.yaml [key=value ...]\n\n"
-    "Run a benchmark's "
-    "cells under the guard with each constant 20 % lower and higher; where a run was stopped, the "
-    "same command goes on."
+    "Run a benchmark's cells under the guard with each constant 20 % lower and higher; where a "
+    "run was stopped, the same command goes on."
 )
 #: By how much a constant is changed: a fifth, as far as one might round it.
 _SHARES = (-0.2, 0.2)
@@ -31,10 +30,8 @@ _SHARES = (-0.2, 0.2)
 _MEAN, _WORST = 0.3, 1.0
 #: Where adapt.py has the constants.
 _OPTIONS = "guard.tuned"
-COLUMNS = (
-    *("constant", "value", "changed_to", "cells", "mean_regret", "mean_change"),
-    *("worst_regret", "worst_change", "beyond"),
-)
+_SCORES = ("mean_regret", "mean_change", "worst_regret", "worst_change")
+COLUMNS = ("constant", "value", "changed_to", "cells", *_SCORES, "beyond")
 
 
 class Change(NamedTuple):
@@ -133,29 +130,19 @@ def _against(
     both = [key for key in changed if key in base]
     if not both:
         return {"cells": 0}
-    before = figures([base[key] for key in both])
-    after = figures([changed[key] for key in both])
+    before, after = (figures([runs[key] for key in both]) for runs in (base, changed))
     mean, worst = (after[name] - before[name] for name in ("mean_regret", "worst_regret"))
-    return {
-        "cells": len(both),
-        "mean_regret": after["mean_regret"],
-        "mean_change": mean,
-        "worst_regret": after["worst_regret"],
-        "worst_change": worst,
-        "beyond": "yes" if abs(mean) > _MEAN or abs(worst) > _WORST else "no",
-    }
+    beyond = "yes" if abs(mean) > _MEAN or abs(worst) > _WORST else "no"
+    scores = (after["mean_regret"], mean, after["worst_regret"], worst)
+    return {"cells": len(both), **dict(zip(_SCORES, scores, strict=True)), "beyond": beyond}
 
 
 def as_table(lines: Sequence[tables.Row]) -> str:
     """The table as text, and which constants matter."""
-    head = ["constant", "value", "changed to", "cells", "mean", "change", "worst", "change", ""]
-    texts = [head]
+    texts = [["constant", "value", "changed to", "cells", "mean", "change", "worst", "change", ""]]
     for line in lines:
         named = [line["constant"], f"{line['value']:g}", f"{line['changed_to']:g}"]
-        scores = [
-            f"{line[name]:.2f}" if name in line else "–"
-            for name in ("mean_regret", "mean_change", "worst_regret", "worst_change")
-        ]
+        scores = [f"{line[name]:.2f}" if name in line else "–" for name in _SCORES]
         mark = "beyond" if line.get("beyond") == "yes" else ""
         texts.append([*named, str(line["cells"]), *scores, mark])
     names = dict.fromkeys(line["constant"] for line in lines if line.get("beyond") == "yes")
@@ -175,8 +162,7 @@ def main(argv: Sequence[str]) -> int:
         config = entry.configured(BenchmarkConfig, {}, argv)
         if config.merge or config.shard:
             raise InputError("the sensitivity is measured in one piece: leave out shard and merge")
-        changes = changes_of(import_module("holdfast.callbacks.settings").Tuned())
-        print(as_table(run_changes(config, changes)))
+        print(as_table(run_changes(config, changes_of(Tuned()))))
         errors = Path(config.output).expanduser() / "sensitivity" / "errors.csv"
         if errors.is_file():
             print(f"{errors} says what failed; the same command tries it again")

@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
+from holdfast.benchmarks.pages import table
+from holdfast.benchmarks.sources import train_model, training_words
+from holdfast.callbacks.report.page import as_picture
 from holdfast.datamodules import DATA, ImageSet, Shift, Stream, StreamLoader, load_images
 from holdfast.datamodules.shifts import CORRUPTIONS, members
-from holdfast.training.config import GROUPS as TRAIN_GROUPS
-from holdfast.training.config import TrainConfig
-from holdfast.training.run import train
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import read_arguments, resolve
@@ -79,7 +79,9 @@ def shifts(config: ShiftsConfig) -> dict[str, list[float]]:
         Balanced accuracy in percent of each shift at severities 0 (clean) to 5.
     """
     folder = Path(config.output).expanduser()
-    source = config.source or str(_trained(folder / "source", config.seed))
+    source = config.source or str(folder / "source")
+    if config.source is None and not (folder / "source" / "source.ckpt").is_file():
+        train_model(training_words(config.seed, folder / "source"))
     checkpoint = SourceCheckpoint.load(source)
     images = load_images(config.data.kind, config.data.options, "test")
     images = replace(images, low=checkpoint.low, high=checkpoint.high)
@@ -96,29 +98,25 @@ def shifts(config: ShiftsConfig) -> dict[str, list[float]]:
         result = evaluate(network, StreamLoader(images, Stream(rows, (shift,)), 256), classes)
         return round(balanced_accuracy(result.logits.argmax(1), result.labels, classes), 1)
 
-    clean, scores = score(None), {}
-    for name in tqdm(names, desc="shifts", disable=None):
-        scores[name] = [
-            clean,
-            *(score(Shift(((name, severity),), config.seed)) for severity in SEVERITIES),
-        ]
+    clean, lines = score(None), []
     some = [(str(images.ids[row]), images[int(row)]["image"]) for row in rows[:_TIMED]]
-    milliseconds = {
-        name: cost(Shift(((name, SEVERITIES[-1]),), config.seed), some) for name in names
-    }
+    for name in tqdm(names, desc="shifts", disable=None):
+        steps = [Shift(((name, severity),), config.seed) for severity in SEVERITIES]
+        lines.append([name, *map(score, steps), cost(steps[-1], some)])
+    scores = {name: [clean, *values] for name, *values, _ in lines}
     columns = ["shift", *(f"severity {s}" for s in (0, *SEVERITIES)), "milliseconds"]
-    lines = [columns, *([name, *values, milliseconds[name]] for name, values in scores.items())]
-    (folder / "shifts.csv").write_text(csv_lines(lines), newline="")
+    listed = [[name, clean, *rest] for name, *rest in lines]
+    (folder / "shifts.csv").write_text(csv_lines([columns, *listed]), newline="")
     save(curves(scores, 100 / classes), folder / "severity.png")
-    shown = images[int(rows[0])]["image"], str(images.ids[rows[0]])
-    save(examples(*shown, names, config.seed), folder / "examples.png")
-    print(f"balanced accuracy (%) of {source} on {len(rows)} test images, clean {clean}")
-    print("\n| shift | 1 | 2 | 3 | 4 | 5 | ms an image |\n|---|---|---|---|---|---|---|")
-    for name, values in scores.items():
-        print(
-            f"| `{name}` | {' | '.join(f'{value:.1f}' for value in values[1:])} | "
-            f"{milliseconds[name]:.2f} |"
-        )
+    shown = images[int(rows[0])]["image"]
+    sheet = examples(shown, str(images.ids[rows[0]]), names, config.seed)
+    save(sheet, folder / "examples.png")
+    print(f"balanced accuracy (%) of {source} on {len(rows)} test images, clean {clean}\n")
+    texts = [
+        [f"`{name}`", *(f"{value:.1f}" for value in values), f"{milliseconds:.2f}"]
+        for name, *values, milliseconds in lines
+    ]
+    print(table(["shift", *map(str, SEVERITIES), "ms an image"], texts))
     return scores
 
 
@@ -162,16 +160,16 @@ def curves(scores: Mapping[str, Sequence[float]], chance: float) -> Figure:
     rows = -(-len(scores) // columns)
     figure = Figure(figsize=(1.6 * columns, 1.35 * rows + 0.3), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    for panel in panels[len(scores) :]:  # what is left of the last row
+        panel.set_visible(False)
     for (name, values), panel in zip(scores.items(), panels, strict=False):
-        panel.axhline(values[0], color=GREY, linestyle="--", linewidth=0.8)
-        panel.axhline(chance, color=GREY, linestyle=":", linewidth=0.8)
+        for level, line in ((values[0], "--"), (chance, ":")):
+            panel.axhline(level, color=GREY, linestyle=line, linewidth=0.8)
         panel.plot(SEVERITIES, values[1:], color=BLUE, marker="o", markersize=3)
         panel.set_title(name, fontsize=9)
         panel.set_xticks(SEVERITIES)
         panel.set_ylim(0, 100)
         panel.tick_params(labelsize=7)
-    for panel in panels:  # what is left of the last row
-        panel.set_visible(False)
     figure.supxlabel("severity", fontsize=9)
     figure.supylabel("balanced accuracy (%)", fontsize=9)
     return figure
@@ -183,44 +181,31 @@ def examples(image: Tensor, name: str, names: Sequence[str], seed: int) -> Figur
     slice.
     """
     shown = (1, 3, 5)
-    blocks = min(3, len(names))
+    blocks, width = min(3, len(names)), len(shown) + 1
     rows = -(-len(names) // blocks)
-    figure = Figure(
-        figsize=(0.75 * blocks * (len(shown) + 1.2), 0.78 * rows + 0.25), layout="constrained"
-    )
-    grid = figure.subplots(rows, blocks * (len(shown) + 1), squeeze=False)
+    size = (0.75 * blocks * (width + 0.2), 0.78 * rows + 0.25)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, blocks * width, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for place, kind in enumerate(names):
-        cells = grid[place % rows, place // rows * (len(shown) + 1) :]
-        cells[0].text(
-            1, 0.5, kind, ha="right", va="center", fontsize=9, transform=cells[0].transAxes
-        )
-        for cell, severity in zip(cells[1:], shown, strict=False):
-            picture = Shift(((kind, severity),), seed)(image, name)
-            picture = picture if picture.dim() == 3 else picture[:, picture.shape[1] // 2]
-            colours = picture if len(picture) == 3 else picture[:1].expand(3, -1, -1)
-            cell.imshow(colours.permute(1, 2, 0).numpy(), interpolation="nearest")
+        head, *cells = grid[place % rows, place // rows * width :][:width]
+        head.text(1, 0.5, kind, ha="right", va="center", fontsize=9, transform=head.transAxes)
+        for cell, severity in zip(cells, shown, strict=True):
+            shifted = Shift(((kind, severity),), seed)(image, name).numpy()
+            cell.imshow(as_picture(shifted, stretch=False), "gray", vmin=0, vmax=255)
             if place % rows == 0:
                 cell.set_title(severity, fontsize=9)
     return figure
 
 
-def _trained(folder: Path, seed: int) -> Path:
-    """The folder of a source model of the phantom, trained where it is not there yet."""
-    if not (folder / "source.ckpt").is_file():
-        words = [f"seed={seed}", f"output={folder}", "overwrite=true", "wandb.mode=disabled"]
-        train(entry.configured(TrainConfig, TRAIN_GROUPS, words))
-    return folder
-
-
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
-    return entry.run(lambda: _run(argv), ShiftsConfig, GROUPS, USAGE, argv, configure=configure)
 
+    def run() -> None:
+        shifts(configure(argv))
 
-def _run(argv: Sequence[str]) -> None:
-    shifts(configure(argv))
+    return entry.run(run, ShiftsConfig, GROUPS, USAGE, argv, configure=configure)
 
 
 if __name__ == "__main__":

@@ -1,84 +1,223 @@
-"""The data sets that tables are made on, the networks of source models, and a model for each seed,
-trained once.
+"""The data sets that tables are made on, and the source models that meet them: trained once each,
+and never two of one name in a table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from holdfast.benchmarks.grid import NETWORK, Setting
+from holdfast.benchmarks.options import BenchmarkConfig, check_known
+from holdfast.benchmarks.passes import load_checkpoint
+from holdfast.datamodules import DATA, load_images
+from holdfast.datamodules.phantom import SCANNERS
 from holdfast.training.config import GROUPS, TrainConfig
 from holdfast.training.run import train
 from holdfast.tta import entry
 from holdfast.tta.errors import InputError
+from holdfast.tta.options import option
+from holdfast.tta.saying import warn
 
-#: The files of real images, by the names that tables give the data sets.
-FILES = {
-    "nuclei": "nuclei_patches.npz",
-    "vessels": "vessel_patches.npz",
-    "chest": "pneumoniamnist.npz",
-    "mednist": "mednist_64.npz",
-}
-#: The networks of source models, by the names that tables give them, and how train.py is asked for
-#: each. NAME/EPOCHS is one of so many epochs: a weak source.
-NETWORKS: dict[str, tuple[str, ...]] = {
-    "compact": (),
-    "group": ("model.norm=group",),
-    "resnet18": ("model=resnet18",),
-}
+#: The data set that needs no file.
+PHANTOM = "phantom"
+_HERE = Path("../shared/data")
+_QUIET = ("wandb.mode=disabled", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
+#: The hash of each source model that the rows of a folder were measured with, by its name.
+_FILE = "sources.json"
 
 
-def network_words(label: str) -> list[str]:
-    """How train.py is asked for a network.
+@dataclass(frozen=True)
+class Model:
+    """A source model.
 
     Args:
-        label: a key of ``NETWORKS``, or NAME/EPOCHS.
+        data: name of the data set.
+        network: its label.
+        seed: of its training.
+        root: folder of its folder.
+    """
+
+    data: str
+    network: str
+    seed: int
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        suffix = "" if self.network == NETWORK else f"-{self.network.replace('/', '-')}"
+        return f"{self.data}{self.seed}{suffix}"
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, or will be."""
+        return self.root / self.name
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is still to be trained."""
+        return not (self.folder / "source.ckpt").is_file()
+
+
+@dataclass
+class _Source:
+    """The one option of a data set by itself."""
+
+    data: Any = option(PHANTOM, "data set")
+
+
+def data_file(config: BenchmarkConfig, data: str) -> Path | None:
+    """The file of a data set; None for the phantom, which has none."""
+    if data == PHANTOM:
+        return None
+    root = _HERE if config.data.root is None else Path(config.data.root).expanduser()
+    return root / config.data.files[data]
+
+
+def data_words(config: BenchmarkConfig, data: str, target: str | None = None) -> tuple[str, ...]:
+    """How adapt.py is asked for a data set: its file, and the target where there are several
+    domains.
+    """
+    file = data_file(config, data)
+    words = [] if file is None else [f"data.path={file}"]
+    return (*words, *([] if target in (None, data) else [f"data.target={target}"]))
+
+
+def present_targets(config: BenchmarkConfig) -> dict[str, int]:
+    """The targets whose data is there, with their numbers of classes; of each other one a line says
+    so.
 
     Raises:
-        InputError: it is neither.
+        InputError: no data at all, or an unknown data set or domain.
     """
-    name, slash, epochs = label.partition("/")
-    if name not in NETWORKS or (slash and not (epochs.isdigit() and int(epochs))):
+    if config.data.root is not None and not Path(config.data.root).expanduser().is_dir():
         raise InputError(
-            f"unknown network {label!r}: it must be one of {', '.join(NETWORKS)}, alone or with "
-            "its epochs, compact/3"
+            f"data.root={config.data.root} is not a folder: name that of the files, or leave it out"
         )
-    return [*NETWORKS[name], *([f"epochs={epochs}"] if slash else [])]
+    names = {target: target.partition("/")[0] for target in config.data.targets}
+    check_known("data set", names.values(), {PHANTOM, *config.data.files})
+    present = []
+    for target, name in names.items():
+        file = data_file(config, name)
+        if file is None or file.is_file():
+            present.append(target)
+        else:
+            warn(f"{target} is skipped: {file} is not there (data.root=DIR says where)")
+    if not present:
+        raise InputError(
+            "none of the data is there: set data.root to its folder, or "
+            "data.targets=[phantom/scanner_b]"
+        )
+    return {target: _class_count(config, *target.split("/", 1)) for target in present}
 
 
-def data_words(name: str, root: str) -> list[str]:
-    """How train.py and adapt.py are asked for a data set.
+def _class_count(config: BenchmarkConfig, data: str, domain: str | None = None) -> int:
+    """Number of classes; a domain that the data has not got is refused, before any model is
+    trained.
+    """
+    words = [_kind(data), *data_words(config, data, domain)]
+    chosen = entry.configured(_Source, {"data": DATA}, words).data
+    few = {"target_images": len(SCANNERS)} if data == PHANTOM else {}
+    return load_images(chosen.kind, replace(chosen.options, **few), "target").num_classes
+
+
+def _kind(data: str) -> str:
+    """How train.py is asked to read a data set."""
+    return "data=phantom" if data == PHANTOM else "data=npz"
+
+
+def plan_models(config: BenchmarkConfig, streams: Iterable[Setting]) -> dict[Setting, Model]:
+    """The source model of each stream."""
+    count = len(config.seeds) if config.models == "each" else min(config.models, len(config.seeds))
+    roots = [config.sources, f"{config.output}/sources"]
+    models = {}
+    for setting in streams:
+        trained = config.seeds[config.seeds.index(setting.seed) % count]
+        places = [
+            Model(setting.data, setting.network, trained, Path(root).expanduser())
+            for root in roots
+            if root is not None
+        ]
+        models[setting] = next((model for model in places if not model.missing), places[-1])
+    return models
+
+
+def missing_models(config: BenchmarkConfig, models: Iterable[Model]) -> list[list[str]]:
+    """How train.py is asked for each source model that is still to be trained."""
+    return [
+        [
+            _kind(model.data),
+            *data_words(config, model.data),
+            *training_words(model.seed, model.folder),
+            *config.train,
+            *config.train_of.get(model.data, []),
+            *config.network_words(model.network),
+        ]
+        for model in dict.fromkeys(models)
+        if model.missing
+    ]
+
+
+def training_words(seed: int, folder: Path) -> list[str]:
+    """The options of train.py that are alike for all source models."""
+    # What is replaced is what a stopped training left: a whole model is not missing.
+    return [*_QUIET, f"seed={seed}", f"output={folder}", "overwrite=true"]
+
+
+def train_model(words: Sequence[str], tell: Callable[[Any], None] = lambda told: None) -> None:
+    """Train a source model, and tell its words."""
+    train(entry.configured(TrainConfig, GROUPS, words))
+    tell(words)
+
+
+def record_models(folder: Path, models: Iterable[Model]) -> None:
+    """Write down which source models the rows to come are measured with.
 
     Args:
-        name: phantom, or a key of ``FILES``.
-        root: folder of the files.
+        folder: of the results.
+        models: all trained.
 
     Raises:
-        InputError: the file is not there.
+        InputError: rows that are there are of others.
     """
-    if name == "phantom":
-        return ["data=phantom"]
-    path = Path(root) / FILES[name]
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: set root to the folder of {FILES[name]}")
-    return ["data=npz", f"data.path={path}"]
-
-
-def source_model(folder: Path, name: str, seed: int, words: Sequence[str]) -> Path:
-    """The folder of the source model ``NAME-seedN`` in ``folder``, trained by train.py if it is not
-    there yet.
-
-    Args:
-        folder: of the source models.
-        name: of what it is trained on.
-        seed: of the training.
-        words: the data set, and what differs from train.py's defaults.
-    """
-    source = folder / f"{name}-seed{seed}"
-    if not (source / "source.ckpt").is_file():
-        quiet = ["wandb.mode=disabled", "trainer.enable_progress_bar=false"]
-        quiet += ["overwrite=true"]  # of what a stopped training left
-        train(
-            entry.configured(
-                TrainConfig, GROUPS, [*quiet, *words, f"seed={seed}", f"output={source}"]
-            )
+    known = recorded_models(folder)
+    places = {model.name: model.folder for model in models}
+    new = {name: load_checkpoint(str(place)).hash for name, place in places.items()}
+    for name in _other(known, new):
+        raise InputError(
+            f"{folder} holds results of another source model than {places[name]}, and they would "
+            "be mixed: choose another folder, output=DIR, or name those of the results, sources=DIR"
         )
-    return source
+    entry.write_json(folder / _FILE, {**known, **new})
+
+
+def merge_models(folder: Path, parts: Sequence[Path]) -> None:
+    """Put together what shards were measured with.
+
+    Raises:
+        InputError: two of them had different source models for the same streams.
+    """
+    known = recorded_models(folder)
+    owner = dict.fromkeys(known, folder)
+    for part in parts:
+        new = recorded_models(part)
+        for name in _other(known, new):
+            raise InputError(
+                f"{part} and {owner[name]} were measured with different source models ({name}), "
+                "and cannot be merged: run one of them again with the other's, sources=DIR"
+            )
+        known, owner = {**known, **new}, {**dict.fromkeys(new, part), **owner}
+    entry.write_json(folder / _FILE, known)
+
+
+def recorded_models(folder: Path) -> dict[str, str]:
+    """The hashes of the source models of a folder's rows, by name; none where there are no rows."""
+    path = folder / _FILE
+    if not (path.is_file() and (folder / "results.csv").is_file()):
+        return {}
+    return {str(name): str(digest) for name, digest in entry.read_json(path).items()}
+
+
+def _other(known: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return [name for name, digest in new.items() if known.get(name, digest) != digest]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -28,16 +28,16 @@ from holdfast.tta.options import option
 
 USAGE = (
     "usage: python -m holdfast.benchmarks.speed [key=value ...]\n\n"
-    "Time a Tent step: plain loop, our "
-    "method, Lightning, guard."
+    "Time a Tent step: plain loop, our method, Lightning, guard."
 )
 _CASES = (("compact", 28), ("resnet18", 64))
 #: A GPU is kept busy by larger ones.
 _LARGE = (("resnet50", 224),)
-_CLASSES, _BATCH = 4, 64
+_CLASSES, _BATCH = tuple("abcd"), 64
 #: Learning rate of the passes that may be guarded: noise teaches nothing but collapse, and the
 #: guard would watch every batch.
 _CALM = 1e-6
+_RATIOS = (("method", "plain loop"), ("Lightning", "method"), ("Lightning + guard", "Lightning"))
 
 
 @dataclass
@@ -98,27 +98,26 @@ class _Clock(Callback):
         self.warmup, self.start, self.seconds = warmup, 0.0, 0.0
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if batch_idx == self.warmup - 1:
             self.start = seconds_now(pl_module.device)
 
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self.seconds = seconds_now(pl_module.device) - self.start
 
 
 def measure(model: str, size: int, config: SpeedConfig, progress: Any) -> dict[str, list[float]]:
     """Milliseconds per step of each variant, one value a round."""
     device = torch.device("cuda" if config.accelerator == "gpu" else "cpu")
-    rng = np.random.default_rng(0)
-    count = _BATCH * (config.steps + config.warmup)
+    rng, count = np.random.default_rng(0), _BATCH * (config.steps + config.warmup)
     images = ImageSet(
         images=rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
         labels=np.zeros(count, dtype=np.int64),
         ids=np.arange(count).astype(str),
         domains=np.full(count, "noise"),
         groups=np.arange(count).astype(str),
-        class_names=tuple("abcd"),
+        class_names=_CLASSES,
     )
     loader = StreamLoader(images, np.arange(count), _BATCH)
     # Laid out as images usually are: those of the loader have their channels last already, which is
@@ -127,9 +126,16 @@ def measure(model: str, size: int, config: SpeedConfig, progress: Any) -> dict[s
 
     def network() -> nn.Module:
         torch.manual_seed(0)
-        return create_network(
-            model, MODELS[model](), num_classes=_CLASSES, channels=3, size=(size, size)
-        )[0].to(device)
+        geometry: dict[str, Any] = {
+            "num_classes": len(_CLASSES),
+            "channels": 3,
+            "size": (size, size),
+        }
+        return create_network(model, MODELS[model](), **geometry)[0].to(device)
+
+    def tent(lr: float) -> Any:
+        options: dict[str, Any] = {"num_classes": len(_CLASSES), "optimizer": "adam", "lr": lr}
+        return create_method("tent", network(), **options)
 
     def timed(run: Callable[[Sequence[Tensor]], Any]) -> float:
         run(tensors[: config.warmup])
@@ -142,24 +148,23 @@ def measure(model: str, size: int, config: SpeedConfig, progress: Any) -> dict[s
         return timed(lambda batches: plain_tent(source, batches))
 
     def method() -> float:
-        tent = create_method("tent", network(), num_classes=_CLASSES, optimizer="adam", lr=1e-3)
-        return timed(lambda batches: [tent(batch) for batch in batches])
+        ours = tent(1e-3)
+        return timed(lambda batches: [ours(batch) for batch in batches])
 
     def lightning(*callbacks: Callback) -> float:
-        tent = create_method("tent", network(), num_classes=_CLASSES, optimizer="adam", lr=_CALM)
         clock = _Clock(config.warmup)
-        quiet = {"enable_progress_bar": False, "accelerator": config.accelerator, "devices": 1}
+        quiet = {"enable_progress_bar": False, "accelerator": config.accelerator}
         arguments = entry.trainer_arguments(quiet, max_epochs=1, enable_checkpointing=False)
-        Trainer(callbacks=[*callbacks, clock], logger=False, **arguments).fit(
-            AdaptationModule(tent, _BATCH, bool(callbacks)), loader
-        )
+        arguments |= {"callbacks": [*callbacks, clock], "logger": False}
+        module = AdaptationModule(tent(_CALM), _BATCH, bool(callbacks))
+        entry.create_trainer(arguments).fit(module, loader)
         return clock.seconds
 
     variants: dict[str, Callable[[], float]] = {
         "plain loop": reference,
         "method": method,
         "Lightning": lightning,
-        "Lightning + guard": lambda: lightning(CollapseGuard(tuple("abcd"))),
+        "Lightning + guard": lambda: lightning(CollapseGuard(_CLASSES)),
     }
     results: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(config.rounds):
@@ -169,32 +174,28 @@ def measure(model: str, size: int, config: SpeedConfig, progress: Any) -> dict[s
     return results
 
 
-def ratios(results: dict[str, list[float]], variant: str, reference: str) -> str:
-    """Median ratio of two variants, round by round, with its range."""
-    values = [a / b for a, b in zip(results[variant], results[reference], strict=True)]
-    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+def ranged(values: Sequence[float], form: str) -> str:
+    """Median, and range."""
+    ends = f"{min(values):{form}}-{max(values):{form}}"
+    return f"{statistics.median(values):{form}} ({ends})"
 
 
 def speed(config: SpeedConfig) -> None:
     """Measure all cases and print a table."""
-    pairs = (("method", "plain loop"), ("Lightning", "method"), ("Lightning + guard", "Lightning"))
     gpu = config.accelerator == "gpu"
     cases = _CASES + _LARGE if gpu else _CASES
-    with tqdm(
-        total=len(cases) * config.rounds * 4, desc="speed", unit="run", disable=None
-    ) as progress:
+    total = len(cases) * config.rounds * 4
+    with tqdm(total=total, desc="speed", unit="run", disable=None) as progress:
         tables = [(model, size, measure(model, size, config, progress)) for model, size in cases]
     machine = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} threads"
     print(f"{machine}, batch {_BATCH}, median of {config.rounds} rounds (min-max)")
     for model, size, results in tables:
         print(f"\n{model} at {size}x{size}")
         for name, values in results.items():
-            print(
-                f"  {name:<20}{statistics.median(values):8.1f} ms a step "
-                f"({min(values):.1f}-{max(values):.1f})"
-            )
-        for variant, reference in pairs:
-            print(f"  {variant} / {reference}: {ratios(results, variant, reference)}")
+            print(f"  {name:<20}{ranged(values, '.1f')} ms a step")
+        for variant, reference in _RATIOS:
+            pairs = zip(results[variant], results[reference], strict=True)
+            print(f"  {variant} / {reference}: {ranged([a / b for a, b in pairs], '.2f')}")
 
 
 def main(argv: Sequence[str]) -> int:

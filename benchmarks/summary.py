@@ -117,6 +117,16 @@ def with_references(results: Iterable[Row], references: Iterable[Row]) -> list[R
     ]
 
 
+def title_of(policy: str) -> str:
+    """How a table calls a guard."""
+    return {OURS: "ours"}.get(policy, policy.replace("_", " "))
+
+
+def target_of(row: Row) -> str:
+    """How tables call a target."""
+    return row["data"] if row["data"] == row["target"] else f"{row['data']} {row['target']}"
+
+
 def better(row: Row, last: bool = False) -> float:
     """The better of source and control, over the stream or its last quarter."""
     end = "_last" if last else ""

@@ -1,5 +1,5 @@
-"""The benchmark's tables: CSV files that grow by whole blocks of rows, so that a killed run leaves
-them readable.
+"""The tables of a benchmark: CSV files that grow by whole blocks of rows, so that a killed run
+leaves them readable; and what names a row of each.
 """
 
 import csv
@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from holdfast.benchmarks.grid import Setting
 from holdfast.tta.csvfile import csv_lines, unquoted
@@ -15,17 +15,25 @@ from holdfast.tta.errors import InputError
 
 Row = dict[str, Any]
 
-csv.field_size_limit(2**30)  # a cell may hold a whole stream's predictions
+
+class Table(NamedTuple):
+    """A table of a study: the columns that name a row, and all columns."""
+
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+
 
 #: What names a stream, and a cell.
 STREAM_KEYS = Setting._fields
 CELL_KEYS = (*STREAM_KEYS[:-1], "method", "lr", "seed")
+#: What names a row of a cell under one guard; "off" is the method left alone.
+POLICY_KEYS = (*CELL_KEYS, "policy")
 #: Columns that hold names, which may look like numbers: sites are often numbered.
 _TEXTS = ("data", "target", "network", "shift", "stream", "method", "policy")
 #: A row a cell and policy: balanced accuracies in percent, the rest as the docs describe it.
 RESULTS = (
-    *CELL_KEYS,
-    *("policy", "source", "control", "unguarded", "unguarded_last", "guarded", "guarded_last"),
+    *POLICY_KEYS,
+    *("source", "control", "unguarded", "unguarded_last", "guarded", "guarded_last"),
     *("alarms", "resets", "first_alarm_batch", "loss_before_alarm", "seconds"),
 )
 #: The normalisations without updates that ``auto`` chooses among, and how adapt.py is asked for
@@ -41,14 +49,27 @@ NORMALIZATIONS = {
 #: A row a stream: ``batch`` is the control; ``auto`` is chosen without labels, empty where that is
 #: not to be had.
 REFERENCES = (
-    *STREAM_KEYS,
-    "model",
-    "images",
-    "source_last",
-    "control_last",
-    *NORMALIZATIONS,
-    "auto",
+    *(*STREAM_KEYS, "model", "images", "source_last", "control_last"),
+    *(*NORMALIZATIONS, "auto"),
 )
+#: The tables of the study of guards.
+GUARD = {
+    "results": Table(POLICY_KEYS, RESULTS),
+    "references": Table(STREAM_KEYS, REFERENCES),
+    "errors": Table(POLICY_KEYS, (*POLICY_KEYS, "error")),
+}
+
+#: What names the stream of a run, which may have any length, and the run.
+RUN_STREAM = (*STREAM_KEYS[:-1], "images", "seed")
+RUN_KEYS = (*RUN_STREAM, "method", "optimizer", "lr", "policy")
+#: What is measured of a run, and again of its last quarter, under names that end in ``_last``.
+MEASURES = ("beta", "tv", "balanced_accuracy", "auroc", "largest")
+LAST = tuple(f"{name}_last" for name in MEASURES)
+#: The tables of the other studies: a row a run.
+RUNS = {
+    "results": Table(RUN_KEYS, (*RUN_KEYS, *MEASURES, *LAST, "resets", "seconds")),
+    "errors": Table(RUN_KEYS, (*RUN_KEYS, "error")),
+}
 
 
 def key_of(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
@@ -98,13 +119,7 @@ def read(path: Path, columns: Sequence[str] = ()) -> list[Row]:
             f"{path} has no column {absent[0]}: it was written by another version; choose another "
             "folder, output=DIR"
         )
-    return [
-        {
-            key: unquoted(value) if key in _TEXTS and value else _value(unquoted(value))
-            for key, value in row.items()
-        }
-        for row in rows
-    ]
+    return [{key: _value(key, unquoted(text)) for key, text in row.items()} for row in rows]
 
 
 def latest(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
@@ -114,42 +129,17 @@ def latest(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
     return list({key_of(row, names): row for row in rows}.values())
 
 
-def merge(
-    folder: Path,
-    parts: Sequence[Path],
-    names: Mapping[str, Sequence[str]],
-    columns: Mapping[str, Sequence[str]],
-) -> None:
-    """Put the tables of shards together, each row once.
-
-    Args:
-        folder: where they go; what is there already counts too.
-        parts: outputs of shards.
-        names: the tables, with the columns that name a row of each.
-        columns: of each table.
-
-    Raises:
-        InputError: a part has no results.
-    """
-    for part in parts:
-        if not (part / "results.csv").is_file():
-            raise InputError(
-                f"{part} has no results.csv: merge takes the outputs of finished shards"
-            )
-    for name, keys in names.items():
-        rows = [row for part in [folder, *parts] for row in read(part / f"{name}.csv", keys)]
-        write(folder / f"{name}.csv", columns[name], latest(rows, keys))
-
-
 def _text(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _value(text: str) -> Any:
+def _value(column: str, text: str) -> Any:
     if text == "":
         return None
+    if column in _TEXTS:
+        return text
     try:
         return float(text) if not text.lstrip("-").isdigit() else int(text)
     except ValueError:

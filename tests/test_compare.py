@@ -508,7 +508,12 @@ def test_the_benchmarks_table_has_guards_sources_and_controls(tmp_path: Path) ->
 
 
 def test_the_projects_own_results_are_compared(tmp_path: Path, capsys: Capture) -> None:
-    words = ["compare", str(ROOT / "docs" / "results.csv"), "bootstrap=500", f"output={tmp_path}"]
+    words = [
+        "compare",
+        str(ROOT / "docs" / "results" / "results.csv"),
+        "bootstrap=500",
+        f"output={tmp_path}",
+    ]
     assert main(words) == 2
     assert "leave out memo, without=[memo], and there are 42" in capsys.readouterr().err
     assert main([*words, "only=[norm,source,lame]", "pairs=conditions"]) == 0

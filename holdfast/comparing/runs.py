@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from holdfast.benchmarks.summary import OURS, with_references
-from holdfast.benchmarks.tables import CELL_KEYS, RESULTS
+from holdfast.benchmarks.tables import CELL_KEYS, LAST, MEASURES, RESULTS, RUN_KEYS
 from holdfast.comparing.comparison import RUN, SEED
 from holdfast.comparing.wandb_runs import WandbRun, read_file, read_project
 from holdfast.tta import entry
@@ -28,6 +28,13 @@ _OPTIONS = {
     "severity": "shift.severity",
     "batch_size": "stream.batch_size",
     "lr": "rate",
+}
+#: The same of a run of a study whose rows are runs: a rate belongs to its method.
+_RUN_OPTIONS = {
+    **_OPTIONS,
+    "optimizer": "method.optimizer",
+    "lr": "method.lr",
+    "policy": "guard",
 }
 #: Options that change where and how a run is written, and none of its figures.
 _ASIDE = (
@@ -157,6 +164,12 @@ def _of_table(path: Path) -> Iterator[Run]:
     columns = set(rows[0]) if rows else set()
     if set(RESULTS) <= columns:
         yield from _of_benchmark(path, rows)
+    elif set(RUN_KEYS) <= columns:
+        for line, row in enumerate(rows, start=2):
+            options = {_RUN_OPTIONS.get(name, name): row[name] for name in RUN_KEYS}
+            figures = {name: _number(row[name]) for name in (*MEASURES, *LAST)}
+            known = {name: figure for name, figure in figures.items() if figure is not None}
+            yield Run(f"{path} line {line}", options, known)
     elif {"method", SEED} <= columns:
         scores = [name for name in rows[0] if _decimals([row.get(name) for row in rows])]
         for line, row in enumerate(rows, start=2):

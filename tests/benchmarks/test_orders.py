@@ -8,7 +8,7 @@ import pytest
 from holdfast.benchmarks import orders
 from holdfast.benchmarks.grid import Setting
 from holdfast.benchmarks.options import BenchmarkConfig
-from holdfast.benchmarks.plan import plan_grid
+from holdfast.benchmarks.plan import create_plan
 from holdfast.tta import entry
 from holdfast.tta.errors import InputError
 from tests.datamodules.test_files import grey, write_picture
@@ -51,8 +51,8 @@ def test_the_words_of_an_order() -> None:
 def test_half_of_two_classes_is_left_out(data_folder: Path) -> None:
     def streams(*words: str) -> set[tuple[str, str]]:
         words = (*words, f"data.root={data_folder}", "shifts=[none]")
-        grid = plan_grid(entry.configured(BenchmarkConfig, {}, words))
-        return {(setting.data, setting.stream) for setting, _ in grid}
+        plan = create_plan(entry.configured(BenchmarkConfig, {}, words))
+        return {(stream.setting.data, stream.setting.stream) for stream, _ in plan}
 
     both = "data.targets=[chest,phantom/scanner_b]"
     assert streams(both, "streams=[one,subset]") == {

@@ -2,44 +2,42 @@
 
 import json
 import math
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from holdfast.benchmarks import passes, tables
-from holdfast.benchmarks.orders import BALANCED
-from holdfast.benchmarks.paper import cell
-from holdfast.benchmarks.paper.options import PaperConfig
-from holdfast.benchmarks.paper.page import markdown
-from holdfast.benchmarks.paper.plan import KEYS, Plan, create_plan, row_of
-from holdfast.benchmarks.paper.summary import (
+from holdfast.benchmarks import cell, passes, tables
+from holdfast.benchmarks.grid import BALANCED, settings
+from holdfast.benchmarks.measures import measures
+from holdfast.benchmarks.options import BenchmarkConfig
+from holdfast.benchmarks.pages import Spread
+from holdfast.benchmarks.pages import points as points_of
+from holdfast.benchmarks.paper import (
     Band,
-    Spread,
     against_control,
     at,
     bands,
+    markdown,
     over_targets,
-    summarize,
 )
-from holdfast.benchmarks.tables import Row
+from holdfast.benchmarks.plan import Plan, Stream, create_plan, variant_of
+from holdfast.benchmarks.tables import RUN_KEYS, RUNS, Row, key_of
 from holdfast.programs import benchmark
 from holdfast.tta import entry
 from holdfast.tta.errors import InputError
 from tests.conftest import ROOT
 
+#: What names a cell.
+KEYS = RUN_KEYS[:-1]
 Capture = pytest.CaptureFixture[str]
 
 STREAM = {
-    **{
-        "data": "phantom",
-        "target": "scanner_b",
-        "shift": "none",
-        "severity": 0,
-        "stream": BALANCED,
-    },
-    **{"batch_size": 64, "images": 2048, "seed": 0},
+    **{"data": "phantom", "target": "scanner_b", "network": "compact", "shift": "none"},
+    **{"severity": 0, "stream": BALANCED, "batch_size": 64, "images": 2048, "seed": 0},
 }
 
 
@@ -50,8 +48,9 @@ def row(method: str, **values: Any) -> Row:
         "method": method,
         "optimizer": None if reference else "adam",
         "lr": None if reference else 0.01,
+        "policy": "off",
     }
-    scores = {"beta": 0.1, "tv": 0.2, "balanced_accuracy": 80.0, "auroc": 90.0}
+    scores = {"beta": 0.1, "tv": 0.2, "balanced_accuracy": 80.0, "auroc": 90.0, "largest": 30.0}
     return {
         **STREAM,
         **how,
@@ -72,7 +71,7 @@ def test_measures_of_a_stream_and_of_its_last_quarter() -> None:
     probabilities = torch.stack(
         [torch.where(said == c, confidence, 1 - confidence) for c in (0, 1)], 1
     )
-    measured = cell.measures(probabilities, labels, ("a", "b"))
+    measured = measures(probabilities, labels, ("a", "b"))
     assert measured["beta"] == pytest.approx(
         (5 / 8 * math.log(5 / 4) + 3 / 8 * math.log(3 / 4)) / math.log(2), abs=1e-6
     )
@@ -86,120 +85,129 @@ def test_measures_of_a_stream_and_of_its_last_quarter() -> None:
 
 def test_measures_that_are_undefined_are_none() -> None:
     probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
-    nothing = cell.measures(probabilities, torch.tensor([-1, -1]), ("a", "b"))
+    nothing = measures(probabilities, torch.tensor([-1, -1]), ("a", "b"))
     assert set(nothing.values()) == {None}
     assert set(
-        cell.measures(probabilities[:0], torch.tensor([], dtype=torch.long), ("a", "b")).values()
+        measures(probabilities[:0], torch.tensor([], dtype=torch.long), ("a", "b")).values()
     ) == {None}
-    one_class = cell.measures(
-        probabilities[:1].repeat(4, 1), torch.tensor([0, 0, -1, 0]), ("a", "b")
-    )
+    one_class = measures(probabilities[:1].repeat(4, 1), torch.tensor([0, 0, -1, 0]), ("a", "b"))
     assert (
         one_class["beta"],
         one_class["tv"],
         one_class["balanced_accuracy"],
         one_class["auroc"],
     ) == (0, 0, 100, None)
-    broken = cell.measures(torch.full((4, 2), math.nan), torch.tensor([0, 1, 0, 1]), ("a", "b"))
+    broken = measures(torch.full((4, 2), math.nan), torch.tensor([0, 1, 0, 1]), ("a", "b"))
     assert (broken["beta"], broken["tv"]) == (None, None)
 
 
 # Points
 
 
+CONFIG = ROOT / "configs" / "benchmark" / "paper.yaml"
+
+
 def plan_of(*words: str) -> Plan:
     """The plan for command-line words."""
-    return create_plan(entry.configured(PaperConfig, {}, words))
+    return create_plan(entry.configured(BenchmarkConfig, {}, ["study=paper", *words]))
 
 
 def test_one_axis_at_a_time() -> None:
+    parts = [
+        "{}",
+        "{shifts: [none], methods: [dsbr_estimated]}",
+        "{shifts: [none], rates: [adam 0.001, sgd 0.025]}",
+        "{shifts: [none], images: 256, methods: [source, dsbr]}",
+        "{shifts: [none], batch_sizes: [4], methods: [source, dsbr]}",
+    ]
     words = (
-        "methods=[tent,dsbr]",
-        "central=[dsbr_0]",
-        "close=[dsbr]",
-        "rates=[1,0.1]",
-        "batch_sizes=[64,4]",
-        "lengths=[64,256]",
+        *("methods=[source,norm,tent,dsbr]", "rates=[adam 0.01]", "images=64", "seeds=[3]"),
+        *("streams=[balanced]", "shifts=[none,contrast]", f"parts=[{', '.join(parts)}]"),
     )
     points = {
-        (s.setting.shift, s.setting.batch_size, s.images): {
-            (c.variant.label, c.optimizer, c.lr) for c in cells
-        }
-        for s, cells in plan_of(*words, "streams=[balanced]", "seeds=[3]")
+        (stream.setting.shift, stream.setting.batch_size, stream.images): set(cases)
+        for stream, cases in plan_of(*words)
     }
-    references = {("source", None, None), ("norm", None, None)}
-    centre = {("tent", "adam", 0.01), ("dsbr", "adam", 0.01)}
+    references = {("source", 1), ("norm", 1)}
+    centre = {("tent", "adam 0.01"), ("dsbr", "adam 0.01")}
+    others = {(name, rate) for name in ("tent", "dsbr") for rate in ("adam 0.001", "sgd 0.025")}
     assert points == {
-        ("none", 64, 64): references
-        | centre
-        | {("dsbr_0", "adam", 0.01)}
-        | {
-            ("tent", "sgd", 0.025),
-            ("dsbr", "sgd", 0.025),
-            ("tent", "adam", 0.001),
-            ("dsbr", "adam", 0.001),
-        },
+        ("none", 64, 64): references | centre | others | {("dsbr_estimated", "adam 0.01")},
         ("contrast", 64, 64): references | centre,
-        ("none", 64, 256): references | {("dsbr", "adam", 0.01)},
-        ("none", 4, 64): references | {("dsbr", "adam", 0.01)},
+        ("none", 64, 256): {("source", 1), ("dsbr", "adam 0.01")},
+        ("none", 4, 64): {("source", 1), ("dsbr", "adam 0.01")},
     }
+    assert all(len(set(cases)) == len(cases) for _, cases in plan_of(*words)), "norm is there once"
 
 
-def test_shards_share_the_streams_and_seeds_come_one_after_the_other() -> None:
-    words = ("seeds=[1,0]", "methods=[tent,norm]")
-    whole = plan_of(*words)
-    assert [stream.setting.seed for stream, _ in whole] == sorted(
-        (s.setting.seed for s, _ in whole), reverse=True
-    )
+def test_shards_share_the_streams() -> None:
+    words = ("seeds=[1,0]", "methods=[tent,norm]", "rates=[1]")
     parts = [plan_of(*words, f"shard={k}/3") for k in (1, 2, 3)]
+    whole = plan_of(*words)
     assert sorted(map(str, whole)) == sorted(str(point) for part in parts for point in part)
-    for stream, cells in whole:
-        names = [tables.key_of(row_of(stream, c), KEYS) for c in cells]
-        assert len(set(names)) == len(names), "norm is there once"
 
 
-def test_batch_size_is_varied_where_it_is_asked_for() -> None:
+def test_a_part_may_have_targets_of_its_own() -> None:
     words = (
         "data.targets=[phantom/scanner_b,phantom/scanner_c]",
-        "batch_targets=[phantom/scanner_c]",
-        "batch_sizes=[64,4]",
+        "parts=[{}, {targets: [phantom/scanner_c], batch_sizes: [4]}]",
     )
-    assert {s.setting.target for s, _ in plan_of(*words) if s.setting.batch_size == 4} == {
-        "scanner_c"
+    narrow = [stream.setting for stream, _ in plan_of(*words) if stream.setting.batch_size == 4]
+    assert {setting.target for setting in narrow} == {"scanner_c"}
+
+
+def test_the_shipped_plan_is_what_the_page_says() -> None:
+    config = entry.configured(BenchmarkConfig, {}, [str(CONFIG)])
+    cells = {
+        key_of({**stream.setting._asdict(), "images": stream.images, **cell.names}, KEYS)
+        for part in config.parts
+        for stream, cell in cells_of(config.of_part(part))
     }
+    rows = tables.read(ROOT / "docs" / "paper" / "results.csv")
+    assert cells == {key_of(row, KEYS) for row in rows}
+    assert len(cells) == 960
+
+
+def cells_of(config: BenchmarkConfig) -> Iterator[tuple[Stream, cell.Cell]]:
+    """The cells of a part, whether its data is there or not."""
+    axes = (config.shifts, config.severities, config.streams, config.seeds)
+    for setting in settings(config.data.targets, *axes, batch_sizes=config.batch_sizes):
+        for method, rate in product(config.methods, config.rates):
+            found = cell.create_cell(variant_of(config, method), rate, "", (), 64)
+            yield Stream(setting, config.images), found
 
 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("optimizers=[rmsprop]", "unknown optimizer"),
-        ("central=[dsbr_1]", "unknown method"),
+        ("rates=[rmsprop 0.1]", "unknown optimizer"),
+        ("parts=[{methods: [dsbr_1]}]", "unknown method"),
+        ("parts=[{speed: 3}]", "unknown option of parts"),
+        ("parts=[{targets: [nucli/fluor_360]}]", "unknown data set of parts"),
         ("streams=[balance]", "did you mean balanced"),
-        ("severity=9", "1..5"),
+        ("severities=[9]", "1..5"),
         ("rates=[0]", "above 0"),
-        ("lengths=[0]", "at least 1"),
-        ("batch_targets=[nuclei]", "unknown batch target"),
+        ("images=0", "at least 1"),
         ("shifts=[]", "is empty"),
-        ("policies=[on]", "unknown option policies"),
     ],
 )
 def test_what_it_refuses(word: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        entry.configured(PaperConfig, {}, [word])
+        entry.configured(BenchmarkConfig, {}, ["study=paper", word])
 
 
-def test_an_unknown_study_and_the_help_of_this_one(tmp_path: Path, capsys: Capture) -> None:
+def test_an_unknown_study_and_the_help(tmp_path: Path, capsys: Capture) -> None:
     assert benchmark.main(["study=papre", f"output={tmp_path}"]) == 2
     assert "study" in capsys.readouterr().err
     assert benchmark.main(["study=paper", "--help"]) == 0
-    assert "batch_targets=" in capsys.readouterr().out
+    assert "parts=" in capsys.readouterr().out
 
 
 # What the rows say
 
 
 def test_rows_at_the_centre_and_along_an_axis() -> None:
-    config = PaperConfig()
+    config = BenchmarkConfig(study="paper", rates=["adam 0.01"], images=2048)
     rows = [
         row("norm"),
         row("tent"),
@@ -208,7 +216,7 @@ def test_rows_at_the_centre_and_along_an_axis() -> None:
         row("norm", images=512),
     ]
     assert at(rows, config) == rows[:2]
-    assert at(rows, config, optimizer="sgd") == [rows[0], rows[2]]
+    assert at(rows, config, optimizer="sgd", lr=0.025) == [rows[0], rows[2]]
     assert at(rows, config, images=512) == rows[3:]
 
 
@@ -231,9 +239,9 @@ def test_bands_count_growth_and_loss_against_the_control() -> None:
 
 def test_means_over_seeds_and_targets() -> None:
     assert Spread.of([]) is None
-    assert Spread.of([None, 2.0]) == (2.0, None, 1)
-    assert Spread.of([1.0, 3.0]) == (2.0, pytest.approx(math.sqrt(2)), 2)
-    assert Spread.of([1.0, math.inf]) == (math.inf, None, 2)
+    assert Spread.of([None, 2.0]) == (2.0, None)
+    assert Spread.of([1.0, 3.0]) == (2.0, pytest.approx(math.sqrt(2)))
+    assert Spread.of([1.0, math.inf]) == (math.inf, None)
     rows = [
         row("tent", auroc=80.0),
         row("tent", auroc=90.0, seed=1),
@@ -249,11 +257,15 @@ def test_a_summary_is_json_whatever_is_undefined() -> None:
         row("norm", beta=math.inf, beta_last=math.inf),
         row("tent", auroc=None, auroc_last=None, beta_last=None),
     ]
-    config = PaperConfig()
-    text = json.dumps(summarize(rows, config), allow_nan=False)
-    assert json.loads(text)["centre"][BALANCED]["norm"]["beta_last"] is None
+    config = BenchmarkConfig(
+        study="paper", rates=["adam 0.01"], images=2048, streams=[BALANCED, "prevalence"]
+    )
+    text = json.dumps(points_of(rows), allow_nan=False)
+    found = {point["method"]: point for point in json.loads(text)}
+    assert found["norm"]["beta_last"] is None
+    assert found["tent"]["balanced_accuracy"]["mean"] == 80
     assert "∞" in markdown(rows, config)
-    assert summarize([], config)["cells"] == 0
+    assert points_of([]) == []
     assert markdown([], config) == ""
 
 
@@ -270,16 +282,18 @@ def words(source: Path, tmp_path: Path) -> list[str]:
     return [
         *(
             "study=paper",
-            "methods=[tent,dsbr]",
-            "central=[dsbr_0]",
-            "close=[dsbr]",
+            "methods=[source,norm,tent,dsbr]",
+            "streams=[balanced,prevalence]",
             "shifts=[none]",
-            "rates=[1]",
+            "policies=[off]",
+            "rates=[adam 0.01]",
+            "images=64",
         ),
         *(
-            "optimizers=[adam]",
-            "batch_sizes=[32,16]",
-            "lengths=[64,128]",
+            "batch_sizes=[32]",
+            "variants.dsbr_0={kind: dsbr, ema: 0}",
+            "parts=[{}, {methods: [dsbr_0]}, {batch_sizes: [16], methods: [source,norm,dsbr]}, "
+            "{images: 128, methods: [source,norm,dsbr]}]",
             "processes=1",
             f"sources={tmp_path / 'sources'}",
         ),
@@ -289,7 +303,7 @@ def words(source: Path, tmp_path: Path) -> list[str]:
 def results(folder: Path) -> list[Row]:
     """The results, sorted, without what the clock says."""
     rows = [{**found, "seconds": None} for found in tables.read(folder / "results.csv")]
-    return sorted(rows, key=lambda found: tables.key_of(found, KEYS))
+    return sorted(rows, key=lambda found: key_of(found, RUN_KEYS))
 
 
 def test_a_tiny_study(
@@ -315,17 +329,17 @@ def test_a_tiny_study(
     monkeypatch.setattr(tables, "append", append)
     assert benchmark.main([*words, f"output={whole}", f"page={page}"]) == 0
     out = capsys.readouterr().out
-    assert "balanced dsbr" in out
-    assert "prevalence control" in out
+    assert "β, balanced classes:" in out
+    assert "| `control` |" in out
     rows = results(whole)
     assert len(rows) == count[0] == 2 * (5 + 3 + 3)
-    assert tuple(rows[0]) == cell.RESULTS
+    assert tuple(rows[0]) == RUNS["results"].columns
     assert all(0 <= found["tv"] <= 1 and 0 <= found["auroc"] <= 100 for found in rows)
     pictures = {"bias.png", "accuracy.png", "mirror.png", "batch.png"}
     assert {path.name for path in whole.iterdir()} >= {"summary.json", "config.yaml", *pictures}
     assert {path.name for path in page.with_suffix("").iterdir()} == {"results.csv", *pictures}
     assert "| `control` |" in page.read_text()
-    assert json.loads((whole / "summary.json").read_text())["cells"] == len(rows)
+    assert json.loads((whole / "summary.json").read_text())["runs"] == len(rows)
     before = count[0]
     assert benchmark.main([str(whole / "config.yaml")]) == 0
     assert count[0] == before, "nothing was left to run"
@@ -357,9 +371,8 @@ def test_balanced_streams_are_balanced(
                 *words,
                 f"output={tmp_path / 'out'}",
                 "methods=[norm]",
-                "central=[]",
-                "close=[]",
-                "lengths=[200]",
+                "parts=[]",
+                "images=200",
             ]
         )
         == 0
@@ -373,15 +386,11 @@ def test_what_fails_is_recorded(words: list[str], tmp_path: Path, capsys: Captur
     broken = [
         "variants.broken.kind=dsbr",
         "variants.broken.target_prior=[1.0]",
-        "methods=[broken]",
-        "close=[]",
-        "central=[]",
+        "methods=[broken,norm]",
+        "parts=[]",
     ]
     assert (
-        benchmark.main(
-            [*words, *broken, f"output={tmp_path / 'out'}", "streams=[balanced]", "lengths=[64]"]
-        )
-        == 1
+        benchmark.main([*words, *broken, f"output={tmp_path / 'out'}", "streams=[balanced]"]) == 1
     )
     assert "failures" in capsys.readouterr().out
     errors = tables.read(tmp_path / "out" / "errors.csv")
@@ -390,6 +399,6 @@ def test_what_fails_is_recorded(words: list[str], tmp_path: Path, capsys: Captur
 
 
 def test_the_page_is_what_the_rows_say() -> None:
-    config = entry.configured(PaperConfig, {}, [str(ROOT / "configs" / "benchmark" / "paper.yaml")])
+    config = entry.configured(BenchmarkConfig, {}, [str(CONFIG)])
     rows = tables.read(ROOT / "docs" / "paper" / "results.csv")
     assert markdown(rows, config) in (ROOT / "docs" / "paper.md").read_text()

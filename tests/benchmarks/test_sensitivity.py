@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.adapting.config import configure
 from holdfast.benchmarks import cell, tables
 from holdfast.benchmarks.options import BenchmarkConfig
 from holdfast.benchmarks.sensitivity import Change, as_table, changes_of, run_changes, table
@@ -66,9 +67,7 @@ def test_only_guarded_runs_are_run_for_a_change(
     monkeypatch.setattr(
         cell,
         "run",
-        lambda batches, config, checkpoint: (
-            passes.append(config) or run(batches, config, checkpoint)
-        ),
+        lambda batches, words: passes.append(words) or run(batches, words),
     )
     changes = changes_of(Toy(), "guard.tuned")
     append = tables.append
@@ -87,9 +86,8 @@ def test_only_guarded_runs_are_run_for_a_change(
     # method, and two guards; the second what cannot be read again, and the three that are left.
     assert len(passes) == (2 + 5 + 1 + 2) + (2 + 1 + 3)
     tried = [
-        (p.guard.options.tuned.decay, p.guard.options.tuned.patience)
-        for p in passes
-        if p.guard.kind == "on"
+        (options.tuned.decay, options.tuned.patience)
+        for options in (configure(words).guard.options for words in passes if "guard=on" in words)
     ]
     assert {(0.56, 2), (0.84, 2), (0.7, 1), (0.7, 3)} < set(tried)
     assert [line["cells"] for line in lines] == [1] * 4

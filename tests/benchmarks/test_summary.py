@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from holdfast.benchmarks.grid import Setting
-from holdfast.benchmarks.passes import loss_before, running_loss
-from holdfast.benchmarks.pictures import heat_map, regret_against_gain
+from holdfast.benchmarks.measures import loss_before, running_loss
+from holdfast.benchmarks.report import heat_map, regret_against_gain
 from holdfast.benchmarks.summary import (
     as_lines,
     figures,

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.benchmarks import loading
 from holdfast.datamodules import ImageSet
 from holdfast.datamodules.source import AUGMENTATIONS, SourceData
 from holdfast.tta.errors import InputError
@@ -87,12 +86,3 @@ def test_images_of_another_form_are_refused() -> None:
                 same_images(size=val),
                 augment=("rotate",),
             )
-
-
-def test_the_loading_benchmark_compares_loader_and_step(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["images=8", "size=16", "batch_size=4", "workers=[0,1]", "model=compact", "rounds=1"]
-    assert loading.main([*words, "format=dcm"]) == 0
-    printed = capsys.readouterr().out
-    ways = ("Tent step, compact", "decoded, 0 workers", "cached, 1 workers", "of pydicom's own")
-    for way in ways:
-        assert way in printed

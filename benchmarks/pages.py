@@ -1,0 +1,151 @@
+"""What the studies of pages share: values over seeds, tables in Markdown, and a page's own part."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from holdfast.benchmarks.grid import BALANCED
+from holdfast.benchmarks.options import BenchmarkConfig
+from holdfast.benchmarks.runner import read_rows
+from holdfast.benchmarks.summary import target_of
+from holdfast.benchmarks.tables import LAST, MEASURES, RUN_KEYS, RUNS, Row, key_of
+from holdfast.tta import entry
+from holdfast.tta.errors import InputError
+from holdfast.tta.style import save
+
+#: Before adaptation: the source itself, and the control, which has its weights and the methods'
+#: statistics.
+REFERENCES = ("source", "norm")
+_END = "<!-- end -->"
+
+
+class Spread(NamedTuple):
+    """Mean over seeds, and their standard deviation (None for one seed)."""
+
+    mean: float
+    deviation: float | None
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> "Spread | None":
+        """Of the values that are there; None without any."""
+        known = [value for value in values if value is not None]
+        if not known:
+            return None
+        finite = len(known) > 1 and all(map(math.isfinite, known))
+        return cls(fmean(known), stdev(known) if finite else None)
+
+    def shown(self, form: str) -> str:
+        """As a table has it."""
+        if not math.isfinite(self.mean):
+            return "∞"
+        mean = form.format(self.mean)
+        return mean if self.deviation is None else f"{mean} ± {form.format(self.deviation)}"
+
+
+def spread(rows: Iterable[Row], measure: str) -> Spread | None:
+    """A measure over the seeds of a point."""
+    return Spread.of(row[measure] for row in rows)
+
+
+def shown(rows: Iterable[Row], measure: str, form: str) -> str:
+    """The same, as a table has it."""
+    found = spread(rows, measure)
+    return "–" if found is None else found.shown(form)
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """A table in Markdown, its first columns text."""
+    marks = ["---"] * texts + ["--:"] * (len(head) - texts)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, marks, *lines))
+
+
+def methods_in(rows: Iterable[Row]) -> list[str]:
+    """Methods in the order in which they ran."""
+    return list(dict.fromkeys(row["method"] for row in rows))
+
+
+def title_of(method: str) -> str:
+    """How tables and pictures call a method: the un-updated network under the methods' statistics
+    is the control.
+    """
+    return "control" if method == "norm" else method
+
+
+def stream_title(stream: str) -> str:
+    """How pages and pictures call a stream."""
+    return {BALANCED: "balanced classes", "prevalence": "85 % of one class"}.get(stream, stream)
+
+
+def target_title(row: Row) -> str:
+    """How pages and pictures call what a stream's images are."""
+    name = target_of(row)
+    return name if row["shift"] == "none" else f"{name}, {row['shift']} {row['severity']}"
+
+
+def conclude(
+    config: BenchmarkConfig,
+    folder: Path,
+    markdown: Callable[[Sequence[Row]], str],
+    draw: Callable[[Sequence[Row]], Mapping[str, Figure]] = lambda rows: {},
+) -> tuple[dict[str, Any], str]:
+    """Write ``summary.json`` and pictures of the runs in a folder and, if asked, the page.
+
+    Args:
+        config: options.
+        folder: of the results.
+        markdown: makes the page's tables of the rows.
+        draw: makes its pictures, by name.
+
+    Returns:
+        The content of ``summary.json``, and the tables.
+    """
+    rows = read_rows(folder, "results", RUNS)
+    summary = {"runs": len(rows), "points": points(rows)}
+    entry.write_json(folder / "summary.json", summary)
+    text, pictures = markdown(rows), draw(rows)
+    for name, picture in pictures.items():
+        save(picture, folder / f"{name}.png")
+    if config.page is not None:
+        page = Path(config.page).expanduser()
+        write_page(page, text, f"benchmark.py study={config.study}")
+        beside = page.with_suffix("")
+        beside.mkdir(exist_ok=True)
+        for file in ("results.csv", *(f"{name}.png" for name in pictures)):
+            (beside / file).write_bytes((folder / file).read_bytes())
+    return summary, text
+
+
+def points(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Each point with mean and deviation of its measures over seeds; what is undefined or infinite
+    is None.
+    """
+    keys = tuple(key for key in RUN_KEYS if key != "seed")
+    ordered = sorted(rows, key=lambda row: key_of(row, keys))
+    found = []
+    for _, same in groupby(ordered, key=lambda row: key_of(row, keys)):
+        own = list(same)
+        values = {name: spread(own, name) for name in (*MEASURES, *LAST)}
+        finite = {
+            name: value._asdict() if value and math.isfinite(value.mean) else None
+            for name, value in values.items()
+        }
+        found.append({**{key: own[0][key] for key in keys}, "seeds": len(own), **finite})
+    return found
+
+
+def write_page(path: Path, text: str, writer: str) -> None:
+    """Put the tables between the page's markers, which name their writer, and leave what is around
+    them.
+    """
+    start = f"<!-- written by {writer} -->"
+    page = path.read_text() if path.is_file() else f"# Results\n\n{start}\n{_END}\n"
+    if page.count(start) != 1 or _END not in page.split(start)[1]:
+        raise InputError(f"{path} lacks the lines {start} and {_END}, between which the tables go")
+    before, rest = page.split(start)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{before}{start}\n\n{text}\n\n{_END}{rest.split(_END, 1)[1]}")

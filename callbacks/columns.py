@@ -1,14 +1,20 @@
-"""Which probabilities ``predictions.csv`` holds: of many classes all of them are more than anybody
-reads.
+"""Columns of ``predictions.csv``: which probabilities it holds, for of many classes all of them are
+more than anybody reads, and what was known of each image before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
+from holdfast.datamodules.images import ImageSet
 from holdfast.tta.options import option
+
+#: What is known of each image (N,), by the column's name.
+Known = Mapping[str, npt.NDArray[Any]]
 
 #: Classes up to which all probabilities are written, unless told otherwise: a row is then about a
 #: kilobyte.
@@ -64,3 +70,38 @@ class Columns:
             [cell for p, c in zip(*pair, strict=True) for cell in (self._classes[c], f"{p:.6f}")]
             for pair in pairs
         ]
+
+
+def known_of(images: ImageSet, columns: Known) -> dict[str, npt.NDArray[Any]]:
+    """What a data set says of its images, by the name of the column.
+
+    >>> images = ImageSet(
+    ...     images=np.zeros((2, 4, 4), np.uint8),
+    ...     labels=np.array([1, -1]),
+    ...     ids=np.array(["a.png", "b.png"]),
+    ...     domains=np.array(["north", "north"]),
+    ...     groups=np.array(["p1", "p1"]),
+    ...     class_names=("well", "ill"),
+    ... )
+    >>> {name: values.tolist() for name, values in known_of(images, {}).items()}
+    {'label': ['ill', ''], 'group': ['p1', 'p1'], 'domain': ['north', 'north']}
+
+    Args:
+        images: of the stream.
+        columns: (N,) by which metrics are split.
+
+    Returns:
+        ``label`` where any image has one, ``group`` where images are not each a group of their own,
+        ``domain``, and the columns.
+    """
+    known: dict[str, npt.NDArray[Any]] = {}
+    if images.labelled:
+        known["label"] = np.array([*images.class_names, ""], dtype=object)[images.labels]
+    if has_groups(images):
+        known["group"] = images.groups
+    return {**known, "domain": images.domains, **columns}
+
+
+def has_groups(images: ImageSet) -> bool:
+    """Whether patients or slides are known: an image without one is a group of its own."""
+    return bool((images.groups != images.ids).any())

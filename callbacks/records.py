@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from holdfast.callbacks.base import SHARES
-from holdfast.callbacks.columns import Columns
+from holdfast.callbacks.columns import Columns, Known
 from holdfast.callbacks.grown import Grown, Names, Rows
 from holdfast.callbacks.guard.modes import Mode
 from holdfast.callbacks.guard.signals import SIGNALS
@@ -72,6 +72,7 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
         lost: the loader's, id and reason of those that can no longer be read: they stand there too.
         columns: which probabilities are written, as ``callbacks.columns`` knows them.
         expected: images of the stream, for which memory is set aside.
+        known: (N,) what the image set says of each image, by name: columns behind all others.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
         lost: Mapping[int, tuple[str, str]] | None = None,
         columns: str = "all",
         expected: int = 0,
+        known: Known | None = None,
     ) -> None:
         super().__init__("batch")
         self.path = path
@@ -94,6 +96,10 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
         self.broken = 0
         self.seconds = 0.0
         self._columns = Columns(columns, class_names)
+        names = ["id", "prediction", "confidence", *self._columns.names]
+        self._names = [*names, "verdict", "served_by", "reason"]
+        # A column of the data's that is called like one of ours is left out.
+        self._known = {n: of for n, of in (known or {}).items() if n not in self._names}
         self._probabilities = Grown(np.float32, expected)
         self._labels = Grown(np.int32, expected)
         self._rows = Grown(np.int64, expected)
@@ -108,8 +114,7 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
         if not trainer.is_global_zero:
             return
         self._file = RowFile(self.path)
-        names = ["id", "prediction", "confidence", *self._columns.names]
-        self._file.write([[*names, "verdict", "served_by", "reason"]])
+        self._file.write([[*self._names, *self._known]])
 
     def on_served(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -164,6 +169,7 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
             self._columns.cells(served["probabilities"]),
             served["served_by"],
             served["broken"].tolist(),
+            self._told(served["index"].numpy()),
             strict=True,
         )
         self._file.write(
@@ -176,10 +182,17 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
                     verdict,
                     served_by,
                     "broken pixels were replaced" if repaired else "",
+                    *known,
                 ]
-                for name, label, confidence, cells, served_by, repaired in rows
+                for name, label, confidence, cells, served_by, repaired, known in rows
             ]
         )
+
+    def _told(self, rows: npt.NDArray[np.int64]) -> list[tuple[Any, ...]]:
+        """What is known of each image, by its row in the image set."""
+        if not self._known:
+            return [()] * len(rows)
+        return list(zip(*(of[rows].tolist() for of in self._known.values()), strict=True))
 
     def on_stream_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what was skipped, and close the file."""
@@ -188,8 +201,8 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
         self.unreadable = len(rows)
         if self._file is None:
             return
-        empty = [""] * (len(self._columns.names) + 4)
-        self._file.write([[name, *empty, reason] for name, reason in rows])
+        empty, unknown = [""] * (len(self._names) - 2), [""] * len(self._known)
+        self._file.write([[name, *empty, reason, *unknown] for name, reason in rows])
         self._close()
 
     def on_exception(

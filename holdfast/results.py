@@ -15,7 +15,7 @@ from holdfast.tta.csvfile import read_rows
 #: Columns of text; all others hold numbers, or nothing.
 _TEXT = frozenset(
     {
-        *("id", "prediction", "verdict", "served_by", "reason", "label"),
+        *("id", "prediction", "verdict", "served_by", "reason", "label", "group", "domain"),
         *("mode", "leads", "choice", "skipped"),
     }
 )
@@ -45,6 +45,12 @@ class Adapted:
     def predictions(self) -> Table:
         """What was served, an image a row: ``pandas.DataFrame(result.predictions)``."""
         return _table(self.folder / "predictions.csv")
+
+    @cached_property
+    def patients(self) -> Table:
+        """What was served, a patient or slide a row; empty where none are known."""
+        path = self.folder / "patients.csv"
+        return _table(path) if path.is_file() else {}
 
     @cached_property
     def trace(self) -> Table:

@@ -23,10 +23,10 @@ from holdfast.tta.acceptance import (
     check_sample,
     compared,
     more_labels,
-    paired,
 )
 from holdfast.tta.csvfile import read_rows
 from holdfast.tta.errors import InputError
+from holdfast.tta.intervals import paired
 from tests.conftest import QUICK
 from tests.test_own_data import clinic
 
@@ -86,14 +86,14 @@ def test_a_few_images_that_differ_settle_nothing() -> None:
     source, better = torch.ones(16, dtype=torch.bool), torch.ones(16, dtype=torch.bool)
     source[:2] = False
     pair = [answers(right, labels).argmax(1) for right in (better, source)]
-    low, high = paired(*pair, labels, np.arange(16), 2)
+    low, high = paired(*pair, labels, np.arange(16), 2, 2000)
     assert low < -MARGIN < 100 * 2 / 16 < high
-    same = paired(pair[0], pair[0], labels, np.arange(16), 2)
+    same = paired(pair[0], pair[0], labels, np.arange(16), 2, 2000)
     assert same[0] < -10
     assert same[1] > 10  # of 8 images a class, 1 in 10 of the others may well differ
     # As with one image of each patient, so with ten.
     ten = [values.repeat_interleave(10) for values in (*pair, labels)]
-    assert paired(*ten, np.repeat(np.arange(16), 10), 2) == [low, high]
+    assert paired(*ten, np.repeat(np.arange(16), 10), 2, 2000) == [low, high]
 
 
 def test_images_of_a_patient_count_as_one() -> None:

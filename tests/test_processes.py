@@ -107,6 +107,8 @@ def scored(
     expected = balanced_accuracy(said, truth, len(names))
     assert metrics["balanced_accuracy"] == pytest.approx(expected, abs=1e-3)
     assert metrics["batches"] == 4
+    assert [row["label"] for row in predictions] == [names[number] for number in truth.tolist()]
+    assert {"source", "control"} == set(metrics["against"])
 
 
 def entropy(row: dict[str, str], names: list[str]) -> float:

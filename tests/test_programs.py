@@ -116,8 +116,10 @@ def test_adaptation_leaves_predictions_trace_events_and_state(source: Path, tmp_
             "prob_granular",
             "prob_lobulated",
         ),
-        *("verdict", "served_by", "reason"),
+        *("verdict", "served_by", "reason", "label", "domain"),
     ]
+    right = sum(row["prediction"] == row["label"] for row in predictions)
+    assert metrics["accuracy"] == pytest.approx(100 * right / 500, abs=1e-3)
     for row in predictions[:20]:
         probabilities = {
             key[5:]: float(value) for key, value in row.items() if key.startswith("prob_")

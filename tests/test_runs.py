@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from holdfast.adapting.outputs import rewrite
 from holdfast.programs import adapt, train
 from holdfast.tta import entry
 from holdfast.tta.csvfile import read_rows
+from holdfast.tta.errors import WriteError
+from holdfast.tta.folder import carry_out
 from tests.conftest import QUICK, TINY_TRAINING, file_limit
 from tests.datamodules.test_npz import saved
 from tests.test_programs import Capture, refusal, rows, run_adapt
@@ -132,6 +135,20 @@ def test_sigterm_outside_of_a_trainer_is_told_as_well(capsys: Capture) -> None:
 
     assert entry.run(work, adapt.AdaptConfig, adapt.GROUPS, "", []) == 143
     assert capsys.readouterr().err == "terminated before the end\n"
+
+
+def test_metrics_stay_whole_where_more_of_them_do_not_fit(tmp_path: Path) -> None:
+    scored, part = tmp_path / "metrics.json", tmp_path / "metrics.json.part"
+    scored.write_text('{"accuracy": 90.0}')
+    more = {"accuracy": 90.0, "against": dict.fromkeys(map(str, range(1000)), 1.0)}
+    step = (part, lambda: rewrite(part, scored, more))
+    with file_limit(1000), pytest.raises(WriteError, match=r"and whole metrics\.json"):
+        carry_out([step], kept=["metrics.json"])
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+    assert json.loads(scored.read_text()) == {"accuracy": 90.0}
+    carry_out([step])
+    assert json.loads(scored.read_text()) == more
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
 @pytest.mark.parametrize(

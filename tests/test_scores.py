@@ -8,6 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from holdfast.tta.errors import InputError
 from holdfast.tta.intervals import difference, intervals
 from holdfast.tta.scores import check_groups, in_order, scores
+from holdfast.tta.worth import Units, held_against
 from tests.test_metrics import NAMES, predictions
 
 
@@ -96,6 +97,40 @@ def test_differences_are_paired() -> None:
     assert certain == [pytest.approx(100 * 0.025 ** (1 / 60), abs=1e-3), 100]
     assert difference(said, other, labels, np.zeros(400), 3, 100) is None
     assert intervals(probabilities, labels, np.zeros(400), 100) == {}
+
+
+@pytest.mark.parametrize("level", ["image", "group"])
+def test_all_parts_are_held_against_others(level: str) -> None:
+    probabilities, labels = predictions(400)
+    groups, domains = np.arange(400) // 2, ["x"] * 300 + ["y"] * 100
+    labels = labels[::2].repeat_interleave(2)  # one label a group
+    site = np.array(["a"] * 8 + ["b"] * 392)
+    other = torch.nn.functional.one_hot((labels + (torch.arange(400) < 100)) % 3, 3).float()
+    found = scores(
+        *(probabilities, labels, NAMES, domains),
+        groups=groups,
+        columns={"site": site},
+        aggregate=level == "group",
+    )
+    said = {"served": probabilities, "source": other}
+    units = Units.of(level, labels, groups, domains, {"site": site}, said)
+    held = held_against(found, units, ["source"], 200)
+    assert "against" not in found
+    assert held["balanced_accuracy"] == found["balanced_accuracy"]
+    parts = {name: held["subgroups"]["site"][name] for name in "ab"}
+    masks = {name: site == name for name in "ab"}
+    for part, rows in ((held, site != ""), *((parts[name], masks[name]) for name in "ab")):
+        against = part["against"]["source"]
+        expected = 100 * balanced_accuracy_score(labels[rows], other.argmax(1)[rows])
+        assert against["balanced_accuracy"] == pytest.approx(expected, abs=1e-3)
+        gap = part["balanced_accuracy"] - expected
+        assert against["difference"] == pytest.approx(gap, abs=2e-3)
+        low, high = against["interval"]
+        assert low < against["difference"] < high
+    assert held["domains"]["y"]["against"]["source"]["balanced_accuracy"] == 100
+    assert (parts["a"]["groups"], parts["a"]["few"]) == (4, True)
+    assert "few" not in parts["b"]
+    assert held_against({"alarms": 0}, units, ["source"], 200) == {"alarms": 0}
 
 
 def test_groups_that_cannot_be_scored() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from holdfast.tta.errors import InputError
-from holdfast.tta.intervals import difference, intervals
+from holdfast.tta.intervals import intervals, paired
 from holdfast.tta.metrics import balanced_accuracy
 
 Advice = Literal["adapt", "not settled", "do not adapt"]
@@ -134,46 +134,9 @@ def compared(
         ends = intervals(probabilities[name], labels, groups, _RESAMPLES, areas=False)
         gain_ends = None
         if name != "source":
-            gain_ends = paired(predictions, said["source"], labels, groups, classes)
+            gain_ends = paired(predictions, said["source"], labels, groups, classes, _RESAMPLES)
         ways[name] = Way(accuracy, ends.get("balanced_accuracy"), accuracy - source, gain_ends)
     return ways
-
-
-def paired(
-    predictions: Tensor, others: Tensor, labels: Tensor, groups: Column, classes: int
-) -> list[float]:
-    """95 % interval of a difference of balanced accuracies, honest in small samples too.
-
-    Resamples of a few groups cannot show what happened to none of them. So each class gets two
-    groups more, of the mean size, of which one speaks for either model (after Agresti & Min,
-    Statistics in Medicine 2005, for matched proportions): of 16 images 2 that differ settle
-    nothing, and of 500 the two are hardly felt.
-
-    Args:
-        predictions: (N,) classes that a model says.
-        others: (N,) those of the model that it is held against.
-        labels: (N,), -1 where unknown.
-        groups: (N,).
-        classes: C.
-
-    Returns:
-        [low, high] in points.
-    """
-    present = torch.unique(labels[labels >= 0])
-    names = np.unique(groups, return_inverse=True)[1]
-    sizes = [_mean_size(names[(labels == label).numpy()]) for label in present.tolist()]
-    right = present.repeat_interleave(torch.tensor(sizes))
-    wrong, added = (right + 1) % classes, names.max(initial=0) + 1 + right.numpy()
-    ends = difference(
-        torch.cat([predictions, right, wrong]),
-        torch.cat([others, wrong, right]),
-        torch.cat([labels, right, right]),
-        np.concatenate([names, added, added + classes]),
-        classes,
-        _RESAMPLES,
-    )
-    assert ends is not None, "two groups were added"
-    return ends
 
 
 def accepted(
@@ -210,7 +173,7 @@ def accepted(
     fixed = {name: way for name, way in ways.items() if name not in (GUARDED, UNGUARDED)}
     best = max(fixed, key=lambda name: fixed[name].accuracy)
     said = {name: probabilities[name].argmax(1) for name in (best, GUARDED)}
-    over = paired(said[best], said[GUARDED], labels, groups, classes)
+    over = paired(said[best], said[GUARDED], labels, groups, classes, _RESAMPLES)
     advice, deploy, reason = advised(ways[GUARDED], best, fixed[best], over)
     more = more_labels(ways[GUARDED], units) if advice == "not settled" else None
     if more is not None:
@@ -286,11 +249,6 @@ def _notes(labels: Tensor, class_names: Sequence[str]) -> list[str]:
     counts = torch.bincount(labels[labels >= 0], minlength=len(class_names)).tolist()
     gone = [name for name, count in zip(class_names, counts, strict=True) if not count]
     return [f"No label is of {', '.join(gone)}, so of these nothing is known."] if gone else []
-
-
-def _mean_size(groups: Column) -> int:
-    """Images a group."""
-    return round(len(groups) / len(np.unique(groups)))
 
 
 def _called(fixed: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 Numbers = npt.NDArray[np.float64]
@@ -143,6 +144,49 @@ def median_interval(
         medians.append(np.mean(middle, axis=0))
     low, high = np.percentile(np.concatenate(medians), _ENDS)
     return float(low), float(high)
+
+
+def paired(
+    predictions: Tensor, others: Tensor, labels: Tensor, groups: Column, classes: int, repeats: int
+) -> list[float]:
+    """``difference``, honest in small samples too.
+
+    Resamples of a few groups cannot show what happened to none of them. So each class gets two
+    groups more, of the mean size, of which one speaks for either model (after Agresti & Min,
+    Statistics in Medicine 2005, for matched proportions): of 16 images 2 that differ settle
+    nothing, and of 500 the two are hardly felt.
+
+    Args:
+        predictions: (N,) classes that a model says.
+        others: (N,) those of the model that it is held against.
+        labels: (N,), -1 where unknown.
+        groups: (N,).
+        classes: C.
+        repeats: resamples.
+
+    Returns:
+        [low, high] in points.
+    """
+    present = torch.unique(labels[labels >= 0])
+    names = np.unique(groups, return_inverse=True)[1]
+    sizes = [_mean_size(names[(labels == label).numpy()]) for label in present.tolist()]
+    right = present.repeat_interleave(torch.tensor(sizes))
+    wrong, added = (right + 1) % classes, names.max(initial=0) + 1 + right.numpy()
+    ends = difference(
+        torch.cat([predictions, right, wrong]),
+        torch.cat([others, wrong, right]),
+        torch.cat([labels, right, right]),
+        np.concatenate([names, added, added + classes]),
+        classes,
+        repeats,
+    )
+    assert ends is not None, "two groups were added"
+    return ends
+
+
+def _mean_size(groups: Column) -> int:
+    """Images a group."""
+    return round(len(groups) / len(np.unique(groups)))
 
 
 def _draws(groups: int, repeats: int, seed: int) -> Iterator[Numbers]:

@@ -48,7 +48,8 @@ def scores(
         ``stream_metrics``, and
 
         - ``level``: what was scored and counted once, image or group;
-        - ``images`` and ``groups``: how many were scored, in all and in each part;
+        - ``images`` and ``groups``: how many were scored, in all and in each part, and ``few``
+          where there are fewer than ``FEW`` groups, of which figures say little;
         - where asked for ``subgroups`` ({column: {value: metrics}}, values in their own order) and
           ``worst`` ({column: the value of the lowest balanced accuracy, and that, among those of
           ``FEW`` groups or more where there are any});
@@ -124,14 +125,34 @@ def pooled(
         In order of first appearance, of G groups: row of the first image (G,); group of each image
         (N,); mean probabilities (G, C) and labels (G,).
     """
+    first, code = members(groups, domains)
+    label = torch.full((len(first),), -1).scatter_reduce_(0, code, labels, "amax")
+    return first, code, means_of(probabilities, code), label
+
+
+def members(groups: Column, domains: Sequence[str]) -> tuple[npt.NDArray[np.int64], Tensor]:
+    """Which images are put together.
+
+    Args:
+        groups: (N,).
+        domains: (N,).
+
+    Returns:
+        Of G groups, in order of first appearance, the row of the first image (G,), and the group of
+        each image (N,).
+    """
     keys: dict[tuple[str, str], int] = {}
     of = [keys.setdefault(pair, len(keys)) for pair in zip(groups.tolist(), domains, strict=True)]
-    code, count = torch.tensor(of), len(keys)
-    total = torch.zeros(count, probabilities.shape[1]).index_add_(0, code, probabilities)
-    first = np.empty(count, dtype=np.int64)
+    first = np.empty(len(keys), dtype=np.int64)
     first[of[::-1]] = np.arange(len(of))[::-1]
-    label = torch.full((count,), -1).scatter_reduce_(0, code, labels, "amax")
-    return first, code, total / torch.bincount(code, minlength=count)[:, None], label
+    return first, torch.tensor(of, dtype=torch.long)
+
+
+def means_of(probabilities: Tensor, code: Tensor) -> Tensor:
+    """(G, C) mean of the images of each group, from (N, C) and the group of each image (N,)."""
+    counts = torch.bincount(code)
+    total = torch.zeros(len(counts), probabilities.shape[1]).index_add_(0, code, probabilities)
+    return total / counts[:, None]
 
 
 def named_values(values: Column) -> npt.NDArray[Any]:
@@ -196,7 +217,9 @@ class _Scored:
         if self.level == "group":
             groups = int(known.sum())  # one that is in two domains is scored twice
             found.pop("last_quarter", None)  # groups have no place in the stream
-        counts = {"images": int(self.images.sum()), "groups": groups}
+        counts: dict[str, Any] = {"images": int(self.images.sum()), "groups": groups}
+        if groups < FEW:
+            counts["few"] = True
         if not (self.bootstrap and known.any()):
             return {**counts, **found}
         ends = intervals(

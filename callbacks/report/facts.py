@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -15,15 +14,12 @@ from holdfast.callbacks.report.figures import class_colors
 from holdfast.callbacks.report.observe import AdaptedObserver
 from holdfast.callbacks.report.unupdated import Answers, Unupdated
 from holdfast.tta.checkpoint import SourceCheckpoint
-from holdfast.tta.intervals import FEW, difference
+from holdfast.tta.intervals import FEW
 from holdfast.tta.metrics import balanced_accuracy
-from holdfast.tta.scores import pooled
-
-Column = npt.NDArray[Any]
+from holdfast.tta.worth import Units
 
 #: Rows of a table, at most.
 ROWS = 40
-_COMPARED = ("served", "control")
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class RunFacts:
         settings: the configuration as text, ``auto`` resolved.
         about: seeds, data and the like, by what they are.
         checkpoint: the source.
-        metrics: content of ``metrics.json``.
+        metrics: content of ``metrics.json``, held against source and control.
         rows: the trace, a dictionary a batch.
         events: what happened.
         probabilities: (N, C) as served, in stream order.
@@ -47,7 +43,6 @@ class RunFacts:
         levels: of our guard's signals; None without it.
         sums: after each batch, by which it alarms; empty without it.
         unupdated: source and control on the stream; None where nothing else than the source served.
-        repeats: resamples for intervals.
         parts: processes that shared each batch.
     """
 
@@ -67,29 +62,7 @@ class RunFacts:
     levels: Levels | None
     sums: Sequence[Mapping[str, float]]
     unupdated: Unupdated | None
-    repeats: int
     parts: int = 1
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What is scored and counted once, images or groups of them, as ``metrics.json`` has it.
-
-    Attributes:
-        unit: what it is: image or group.
-        labels: (M,) true classes, -1 where unknown.
-        groups: (M,) patient or slide of each.
-        domains: (M,) domain of each.
-        columns: (M,) subgroup of each, by the column's name.
-        models: what each model said, ``served`` last.
-    """
-
-    unit: str
-    labels: Tensor
-    groups: Column
-    domains: Column
-    columns: Mapping[str, Column]
-    models: Mapping[str, Answers]
 
 
 class View:
@@ -102,7 +75,8 @@ class View:
         labelled: whether there is any.
         models: what each model said of the images, ``served`` last.
         served: what left.
-        scored: what figures are taken over.
+        units: what figures are taken over: images or groups.
+        scored: what each model said of these.
         colors: of the classes that are shown by themselves.
     """
 
@@ -115,41 +89,18 @@ class View:
         if facts.unupdated is not None:
             self.models |= {"source": facts.unupdated.source, "control": facts.unupdated.control}
         self.models["served"] = self.served = Answers(facts.probabilities)
-        self.scored = _scored(facts, self.models)
+        self.units = Units.of(
+            facts.metrics.get("level", "image"),
+            *(facts.labels, facts.groups, facts.domains, facts.columns),
+            {name: answers.probabilities for name, answers in self.models.items()},
+        )
+        self.scored = {name: Answers(said) for name, said in self.units.said.items()}
         shown = torch.cat([self.served.predictions, self.labels[self.labels >= 0]])
         self.colors = class_colors(torch.bincount(shown, minlength=len(self.names)))
 
-    def score(self, name: str, rows: Tensor | None = None) -> float:
-        """Balanced accuracy of a model in percent, over all that is scored or some, by a mask
-        (M,).
-        """
-        rows = torch.ones(len(self.scored.labels), dtype=torch.bool) if rows is None else rows
-        return balanced_accuracy(
-            self.scored.models[name].predictions[rows], self.scored.labels[rows], len(self.names)
-        )
-
-    def gap(self, rows: Tensor | None = None) -> str | None:
-        """Balanced accuracy of what was served against the control's, with its interval where
-        groups are no few.
-
-        None: there is no control, or no label.
-        """
-        if "control" not in self.models or not self.labelled:
-            return None
-        rows = torch.ones(len(self.scored.labels), dtype=torch.bool) if rows is None else rows
-        if not (self.scored.labels[rows] >= 0).any():
-            return None
-        text = page.signed(self.score("served", rows) - self.score("control", rows))
-        groups, labels = self.scored.groups[rows.numpy()], self.scored.labels[rows]
-        if len(np.unique(groups[(labels >= 0).numpy()])) < FEW:
-            return text
-        served, control = (self.scored.models[name].predictions[rows] for name in _COMPARED)
-        ends = difference(
-            *(served, control, labels, groups),
-            classes=len(self.names),
-            repeats=self.facts.repeats,
-        )
-        return text if ends is None else f"{text} ({' to '.join(map(page.signed, ends))})"
+    def score(self, name: str) -> float:
+        """Balanced accuracy of a model in percent, over all that is scored."""
+        return balanced_accuracy(self.scored[name].predictions, self.units.labels, len(self.names))
 
     def legend(self) -> str:
         """The classes' colours."""
@@ -161,20 +112,21 @@ class View:
         )
 
 
-def _scored(facts: RunFacts, models: Mapping[str, Answers]) -> Scored:
-    domains = np.array(facts.domains, dtype=object)
-    if facts.metrics.get("level") != "group":
-        return Scored("image", facts.labels, facts.groups, domains, facts.columns, models)
-    together = {
-        name: pooled(said.probabilities, facts.labels, facts.groups, facts.domains)
-        for name, said in models.items()
-    }
-    first, _, _, labels = together["served"]
-    return Scored(
-        "group",
-        labels,
-        facts.groups[first],
-        domains[first],
-        {name: values[first] for name, values in facts.columns.items()},
-        {name: Answers(means) for name, (_, _, means, _) in together.items()},
-    )
+def gap(part: Mapping[str, Any], other: str) -> str | None:
+    """How much better what was served is than another model, with its interval where groups are no
+    few.
+
+    Args:
+        part: metrics of all or of some, held against the other.
+        other: name of the model.
+
+    Returns:
+        Points, ``+1.2 (-0.3 to +2.5)``; None where nothing is labelled.
+    """
+    found = part.get("against", {}).get(other)
+    if found is None:
+        return None
+    text = page.signed(found["difference"])
+    if part["groups"] < FEW:
+        return text
+    return f"{text} ({' to '.join(map(page.signed, found['interval']))})"

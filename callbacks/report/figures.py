@@ -376,11 +376,14 @@ def confusion(counts: Tensor, class_names: Sequence[str]) -> Figure:
     return figure
 
 
-def reliability(models: Mapping[str, tuple[Tensor, Tensor]], bins: int = 10) -> Figure:
+def reliability(
+    models: Mapping[str, tuple[Tensor, Tensor]], unit: str = "image", bins: int = 10
+) -> Figure:
     """Accuracy against confidence, and how many images have which confidence.
 
     Args:
         models: confidences (N,) and whether each prediction is right (N,), by the model's name.
+        unit: what N counts.
         bins: of confidence, equally wide.
     """
     figure = Figure(figsize=(_WIDTH, 3.8), layout="constrained")
@@ -413,7 +416,7 @@ def reliability(models: Mapping[str, tuple[Tensor, Tensor]], bins: int = 10) -> 
     upper.set_ylabel("accuracy")
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1.02)
-    lower.set_ylabel("% of images")
+    lower.set_ylabel(f"% of {unit}s")
     lower.set_xlabel("confidence")
     figure.legend(loc="outside upper left", ncols=3)
     return figure

@@ -48,6 +48,8 @@ h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .2rem; }
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; } h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
 p { margin: .4rem 0 .8rem; max-width: 60rem; } p.lead, .soft { color: var(--soft); }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; margin: .8rem 0; } a { color: inherit; }
+.answer { background: var(--card); border: 1px solid var(--line); border-left: .3rem solid var(--soft); border-radius: 8px;
+  padding: .3rem .9rem; margin: 1rem 0; }
 .tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .5rem .9rem; min-width: 6.5rem; }
 .tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
@@ -77,7 +79,19 @@ pre { overflow-x: auto; background: var(--card); border: 1px solid var(--line); 
   body { padding: .8rem; } th, td { padding: .35rem .4rem; font-size: .85rem; } .tile { flex: 1 1 7rem; min-width: 0; }
   .pictures { grid-template-columns: repeat(2, 1fr); } figure { padding: .4rem; }
 }
-@media print { nav { display: none; } figure, .wide { break-inside: avoid; } }
+@page { margin: 14mm 12mm; }
+@media print {
+  :root { color-scheme: only light; --ink: #000; --soft: #444; --page: #fff; --card: #fff; --line: #bbb; --bad: #b3261e; --mark: #fff3d6; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  body { max-width: none; padding: 0; font-size: 10pt; }
+  h1, h2, h3 { break-after: avoid; } h2 { margin-top: 1.4rem; } p, li { orphans: 3; widows: 3; }
+  figure, .answer, .tile, .legend, tr { break-inside: avoid; } thead { display: table-header-group; }
+  .grid { gap: .6rem; } .two { grid-template-columns: 1fr 1fr; } .three { grid-template-columns: 1fr 1fr 1fr; }
+  .pictures { grid-template-columns: repeat(4, 1fr); } .grid > * { min-width: 0; }
+  .wide, .scroll, pre { overflow: visible; } figure svg { max-width: 100% !important; min-width: 0 !important; }
+  th, td { padding: .2rem .3rem; font-size: 8pt; } td.text { min-width: 3.6rem; } pre { white-space: pre-wrap; }
+  details::details-content { content-visibility: visible; block-size: auto; } summary { list-style: none; }
+}
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _salts = count()
@@ -125,6 +139,12 @@ def heading(text: str) -> str:
 def items(lines: Sequence[str]) -> str:
     """A list of sentences."""
     return "<ul>" + "".join(f"<li>{_escaped(line)}</li>" for line in lines) + "</ul>"
+
+
+def box(parts: Sequence[tuple[str, str]]) -> str:
+    """What to read before all else: sentences, each behind some words in bold."""
+    shown = "".join(f"<p><b>{_escaped(bold)}</b> {_escaped(text)}</p>" for bold, text in parts)
+    return f"<div class='answer'>{shown}</div>"
 
 
 def tiles(facts: Mapping[str, str]) -> str:

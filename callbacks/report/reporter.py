@@ -21,9 +21,12 @@ from holdfast.datamodules import StreamLoader
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.methods import METHODS
+from holdfast.tta.worth import Units, held_against
 
 #: Resamples for the intervals of a page, where none were asked for.
 _RESAMPLES = 500
+#: What a run is held against.
+_OTHERS = ("source", "control")
 
 
 def resamples(asked: int) -> int:
@@ -88,6 +91,32 @@ class RunReporter:
             progress=trainer.progress_bar_callback is not None and trainer.is_global_zero,
         )
 
+    def held_against(
+        self,
+        metrics: Mapping[str, Any],
+        groups: npt.NDArray[Any],
+        columns: Mapping[str, npt.NDArray[Any]],
+        asked: int,
+    ) -> dict[str, Any]:
+        """The metrics, and how source and control would have done; those alone where neither was
+        asked.
+
+        Args:
+            metrics: content of ``metrics.json``.
+            groups: (N,) patient or slide of each image.
+            columns: (N,) subgroup of each image, by the column's name.
+            asked: resamples for the intervals; 0: as many as a page has.
+        """
+        if self.unupdated is None:
+            return dict(metrics)
+        others = {name: getattr(self.unupdated, name).probabilities for name in _OTHERS}
+        units = Units.of(
+            metrics.get("level", "image"),
+            *(self.writer.labels, groups, self.writer.domains, columns),
+            {"served": self.writer.probabilities, **others},
+        )
+        return held_against(metrics, units, _OTHERS, resamples(asked))
+
     def write(
         self,
         path: Path,
@@ -103,7 +132,7 @@ class RunReporter:
         Args:
             path: of the page.
             name: of the run.
-            metrics: content of ``metrics.json``.
+            metrics: content of ``metrics.json``, held against source and control.
             groups: (N,) patient or slide of each image.
             columns: (N,) subgroup of each image, by the column's name.
             settings: the configuration, ``auto`` resolved.
@@ -125,7 +154,6 @@ class RunReporter:
             levels=self.guard.levels if isinstance(self.guard, CollapseGuard) else None,
             sums=self.sums.rows if self.sums else (),
             unupdated=self.unupdated,
-            repeats=resamples(settings["bootstrap"]),
             parts=self.parts,
         )
         path.write_text(run_report(facts), encoding="utf-8")

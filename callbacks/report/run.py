@@ -9,9 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from holdfast.callbacks.report import figures, guarded, page, scored
-from holdfast.callbacks.report.facts import ROWS, RunFacts, View
+from holdfast.callbacks.report.facts import ROWS, RunFacts, View, gap
 from holdfast.callbacks.report.observe import moments_shown
 from holdfast.callbacks.report.unupdated import Change
+from holdfast.callbacks.report.worth import answer
 from holdfast.callbacks.trajectory import window_width
 
 _PACKAGES = ("holdfast", "torch", "lightning", "monai", "torchmetrics", "numpy")
@@ -37,7 +38,8 @@ def run_report(facts: RunFacts) -> str:
         ("Largest changes of mind", changes(view)),
         ("Settings", settings(view)),
     ]
-    return page.page(facts.name, lead, sections, head=[tiles(view)])
+    worth = answer(facts.metrics, facts.about["method"]).html()
+    return page.page(facts.name, lead, sections, head=[worth, tiles(view)])
 
 
 def tiles(view: View) -> str:
@@ -55,9 +57,9 @@ def tiles(view: View) -> str:
         for name in reversed(view.models):
             if name != "served":
                 shown[f"balanced accuracy, {name}"] = f"{view.score(name):.1f} %"
-        gap = view.gap()
-        if gap is not None:
-            shown["served against control (95 %)"] = gap
+        held = gap(metrics, "control")
+        if held is not None:
+            shown["served against control (95 %)"] = held
         if "last_quarter" in metrics:
             shown["served, last quarter"] = f"{metrics['last_quarter']:.1f} %"
     return page.tiles({**shown, "images a second": f"{metrics['images_per_second']:,}"})
@@ -73,8 +75,8 @@ def predicted(view: View) -> list[str]:
     batches = len(view.facts.rows)
     width = page.counted(window_width(len(view.labels)), "image")
     caption = (
-        f"Share of each class in a sliding window of {width}. Where served leans to fewer classes "
-        "than the control, look closely."
+        f"Share of each class among the images, in a sliding window of {width}. Where served leans "
+        "to fewer classes than the control, look closely."
     )
     drawn = page.figure(
         lambda: figures.marginals(panels, view.colors, len(view.names), batches), caption

@@ -5,15 +5,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from holdfast.callbacks.report import figures, page
-from holdfast.callbacks.report.facts import ROWS, View
+from holdfast.callbacks.report.facts import ROWS, View, gap
 from holdfast.callbacks.trajectory import window_width
 from holdfast.tta.intervals import FEW
-from holdfast.tta.scores import named_values, worst_of
+from holdfast.tta.scores import worst_of
 
 
 def accuracy(view: View) -> list[str]:
@@ -35,6 +34,8 @@ def accuracy(view: View) -> list[str]:
         "control learn nothing; "
         "adapted is the model's own answer, served what left."
     )
+    if view.units.unit == "group":
+        caption += " Images are counted here, for a group has no place in the stream."
     events, batches = view.facts.events, len(view.facts.rows)
     drawn = page.figure(
         lambda: figures.accuracy(curves, view.labels, len(view.names), batches, events), caption
@@ -44,13 +45,13 @@ def accuracy(view: View) -> list[str]:
 
 def per_class(view: View) -> str:
     """What was served, by class, the least sensitive first."""
-    metrics, scored = view.facts.metrics, view.scored
+    metrics, units = view.facts.metrics, view.units
     area = metrics.get("auroc", {}).get("per_class", {})
     ends = metrics.get("intervals", {}).get("sensitivity", {})
     rows = []
     for label, name in enumerate(view.names):
-        member = (scored.labels == label).numpy()
-        count, groups = int(member.sum()), len(np.unique(scored.groups[member]))
+        member = (units.labels == label).numpy()
+        count, groups = int(member.sum()), len(np.unique(units.groups[member]))
         rows.append(
             [
                 *(name, marked_few(count, groups), metrics["sensitivity"].get(name)),
@@ -59,7 +60,7 @@ def per_class(view: View) -> str:
             ]
         )
     rows.sort(key=lambda row: (row[2] is None, row[2]))
-    head = ["class", f"{scored.unit}s", "sensitivity", "95 %", "specificity", "AUROC"]
+    head = ["class", f"{units.unit}s", "sensitivity", "95 %", "specificity", "AUROC"]
     notes = few_note(rows[:ROWS], 1)
     if len(rows) > ROWS:
         notes.append(page.paragraph(f"The {ROWS} least sensitive of {len(rows)} classes."))
@@ -92,11 +93,11 @@ def confusion(view: View) -> list[str]:
     """A confusion matrix a model."""
     if not view.labelled:
         return []
-    labels = view.scored.labels
+    labels = view.units.labels
     known = labels >= 0
     parts = []
     for name in reversed(view.models):
-        said = view.scored.models[name].predictions[known]
+        said = view.scored[name].predictions[known]
         counts = multiclass_confusion_matrix(said, labels[known], len(view.names))
         text = f"Balanced accuracy {view.score(name):.1f} %."
         parts.append(
@@ -104,7 +105,7 @@ def confusion(view: View) -> list[str]:
                 partial(figures.confusion, counts, view.names), text, f"{name.capitalize()}."
             )
         )
-    text = f"Percent of the {view.scored.unit}s of each true class."
+    text = f"Percent of the {view.units.unit}s of each true class."
     return [page.paragraph(text), page.grid("three", parts)]
 
 
@@ -112,19 +113,19 @@ def calibration(view: View) -> list[str]:
     """Reliability diagrams."""
     if not view.labelled:
         return []
-    scored = view.scored
-    known = scored.labels >= 0
+    unit, labels = view.units.unit, view.units.labels
+    known = labels >= 0
     drawn = {
-        name: (said.confidences[known], (said.predictions == scored.labels)[known])
-        for name, said in scored.models.items()
+        name: (said.confidences[known], (said.predictions == labels)[known])
+        for name, said in view.scored.items()
     }
     text = (
         "Above the diagonal a model is too modest, below it too sure. Expected calibration error "
         "of what was served: "
-        f"{view.facts.metrics['ece']:.1f} %. Bins of fewer than {figures.LEAST} {scored.unit}s are "
+        f"{view.facts.metrics['ece']:.1f} %. Bins of fewer than {figures.LEAST} {unit}s are "
         "left out."
     )
-    return [page.grid("two", [page.figure(lambda: figures.reliability(drawn), text)])]
+    return [page.grid("two", [page.figure(lambda: figures.reliability(drawn, unit), text)])]
 
 
 def groups(view: View) -> list[str]:
@@ -133,11 +134,9 @@ def groups(view: View) -> list[str]:
     if not view.labelled:
         asked = " and ".join(view.facts.columns) or "domain"
         return [page.paragraph(f"Without labels there is no accuracy by {asked}.")]
-    domains, scored = metrics["domains"], view.scored
-    split = {"domain": (domains, scored.domains)} if len(domains) > 1 else {}
-    split |= {
-        name: (parts, scored.columns[name]) for name, parts in metrics.get("subgroups", {}).items()
-    }
+    domains = metrics["domains"]
+    split = {"domain": domains} if len(domains) > 1 else {}
+    split |= metrics.get("subgroups", {})
     if not split:
         return [
             page.paragraph(
@@ -145,47 +144,45 @@ def groups(view: View) -> list[str]:
             )
         ]
     shown = []
-    if scored.unit == "group":
+    if view.units.unit == "group":
         text = (
             f"Scored: {page.counted(metrics['groups'], 'group')} (patients or slides) of "
             f"{page.counted(metrics['images'], 'image')}, each by the mean probabilities of its "
             "images."
         )
         shown.append(page.paragraph(text))
-    for name, (parts, values) in split.items():
-        shown += [page.heading(f"By {name}"), *by_group(view, parts, values)]
+    for name, parts in split.items():
+        shown += [page.heading(f"By {name}"), *by_group(view, parts)]
     return shown
 
 
-def by_group(view: View, parts: Mapping[str, Any], values: npt.NDArray[Any]) -> list[str]:
+def by_group(view: View, parts: Mapping[str, Any]) -> list[str]:
     """A table, values in their own order.
 
     Args:
         view: of the run.
         parts: metrics by the column's value.
-        values: (M,) of the column, of all that is scored.
     """
     others = [name for name in reversed(view.models) if name != "served"]
-    named = named_values(values)
     ranked = sorted(parts, key=lambda value: parts[value].get("balanced_accuracy", np.inf))
     listed = [value for value in parts if value in set(ranked[:ROWS])]
     rows = []
     for value in listed:
-        part, member = parts[value], torch.from_numpy(named == value)
-        known = "balanced_accuracy" in part
+        part = parts[value]
+        against = part.get("against", {})
         ends = part.get("intervals", {}).get("balanced_accuracy")
         rows.append(
             [
                 *(value, *_counts(view, part), part.get("balanced_accuracy")),
                 between(ends, part["groups"]),
-                *(view.score(name, member) if known else None for name in others),
-                *([view.gap(member)] if "control" in others else []),
+                *(against.get(name, {}).get("balanced_accuracy") for name in others),
+                *([gap(part, "control")] if "control" in others else []),
                 *(part.get("auroc", {}).get("macro"), part.get("ece")),
             ]
         )
     counts = ["images", "groups"] if _both(view) else ["images"]
-    gap = ["against control (95 %)"] if "control" in others else []
-    head = ["", *counts, "balanced accuracy, served", "95 %", *others, *gap]
+    held = ["against control (95 %)"] if "control" in others else []
+    head = ["", *counts, "balanced accuracy, served", "95 %", *others, *held]
     head += ["AUROC", "calibration error"]
     worst = worst_of(parts) if len(rows) > 1 else None
     text = "" if worst is None else "The worst is marked."

@@ -12,6 +12,8 @@ from lightning.pytorch.loggers import Logger
 from holdfast.adapting.assembly import Assembly
 from holdfast.callbacks import CollapseGuard, PredictionWriter, TraceWriter
 from holdfast.callbacks.base import Guard
+from holdfast.callbacks.columns import has_groups, known_of
+from holdfast.callbacks.patients import write_patients
 from holdfast.callbacks.preflight import Preflight
 from holdfast.callbacks.trajectory import save_trajectory, trajectory
 from holdfast.tta import entry
@@ -35,6 +37,7 @@ PROGRAM = Program(
     results=(
         "predictions.csv",
         "predictions.parquet",
+        "patients.csv",
         "trace.csv",
         "events.jsonl",
         "metrics.json",
@@ -47,11 +50,12 @@ PROGRAM = Program(
         "stream.csv",
         "preflight.json",
         "*.ckpt.*.part",
+        "metrics.json.part",
         "tensorboard/events.out.tfevents.*",
     ),
 )
-#: What is whole when pictures, page and loggers are left, in the order of writing.
-KEPT = ("predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "adapted.ckpt")
+#: What is whole when the stream has ended.
+_STREAMED = ("predictions.csv", "trace.csv", "events.jsonl")
 #: Rows of the table of predictions that W&B gets.
 _SAMPLE = 100
 
@@ -92,8 +96,10 @@ def write_look(folder: Path, look: Preflight) -> None:
         entry.write_json(folder / "preflight.json", look.to_dict())
 
 
-def save(served: Served, metrics: Mapping[str, Any], method: Method) -> None:
-    """Write what matters most, before anything that takes time or room."""
+def save(served: Served, metrics: Mapping[str, Any], method: Method) -> list[str]:
+    """Write what matters most, before anything that takes time or room; returns names of all files
+    that are whole.
+    """
     scored, adapted = served.folder / "metrics.json", served.folder / "adapted.ckpt"
     state, kind = method.adapted_state(), served.assembly.config.method.kind
     statistics = statistics_in_use(method.model)
@@ -104,7 +110,36 @@ def save(served: Served, metrics: Mapping[str, Any], method: Method) -> None:
             partial(save_adapted, adapted, served.assembly.checkpoint, kind, state, statistics),
         ),
     ]
-    carry_out(steps, kept=KEPT[:-2])
+    if has_groups(served.assembly.images):
+        patients = served.folder / "patients.csv"
+        steps.append((patients, partial(_write_patients, patients, served)))
+    carry_out(steps, kept=_STREAMED)
+    return [*_STREAMED, *(path.name for path, _ in steps)]
+
+
+def rewrite(part: Path, scored: Path, metrics: Mapping[str, Any]) -> None:
+    """Put metrics that say more in the place of a file that stays whole until then.
+
+    Args:
+        part: file that they are written to first.
+        scored: ``metrics.json``.
+        metrics: its content.
+    """
+    entry.write_json(part, metrics)
+    part.replace(scored)
+
+
+def _write_patients(path: Path, served: Served) -> None:
+    writer, rows = served.writer, served.writer.rows
+    known = known_of(served.assembly.images, served.assembly.columns)
+    known.pop("group")
+    write_patients(
+        path,
+        *(writer.probabilities, served.groups, writer.domains),
+        {name: values[rows] for name, values in known.items()},
+        writer.class_names,
+        served.assembly.config.predictions.columns,
+    )
 
 
 def draw(path: Path, name: str, served: Served) -> None:
@@ -170,7 +205,8 @@ def _shown(served: Served, count: int) -> list[tuple[Any, str]]:
 def _log_files(loggers: list[Logger], served: Served) -> None:
     """The results and the adapted model, as W&B artifacts."""
     config, folder = served.assembly.config, served.folder
-    names = ("predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "config.yaml")
+    names = [*_STREAMED, "metrics.json", "config.yaml"]
+    names += ["patients.csv"] if has_groups(served.assembly.images) else []
     facts = {
         "method": config.method.kind,
         "guard": config.guard.kind,

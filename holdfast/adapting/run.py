@@ -12,16 +12,17 @@ from lightning.pytorch.loggers import Logger
 from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import AdaptConfig
 from holdfast.adapting.outputs import (
-    KEPT,
     PROGRAM,
     Served,
     draw,
     log_inputs,
     log_outputs,
+    rewrite,
     save,
     write_look,
 )
 from holdfast.callbacks import Alerts, CollapseGuard, PredictionWriter, TraceWriter
+from holdfast.callbacks.columns import known_of
 from holdfast.callbacks.records import PICTURED
 from holdfast.callbacks.report.contact import write_sheet
 from holdfast.callbacks.report.reporter import RunReporter, resamples
@@ -146,6 +147,7 @@ class _Run:
             assembly.loader.lost,
             config.predictions.columns,
             len(assembly.stream),
+            known_of(images, assembly.columns),
         )
         tracer = TraceWriter(folder, None if config.report else PICTURED)
         self.served = Served(assembly, folder, parts.guard, writer, tracer)
@@ -171,12 +173,12 @@ class _Run:
             log_inputs(loggers, self.assembly)
             trainer = self._serve(loggers)
             metrics = self._metrics()
-            if is_first():
-                save(served, metrics, self.parts.module.method)
+            whole = save(served, metrics, self.parts.module.method) if is_first() else []
             self._look_again(trainer)
             others = Others(trainer)
             if is_first():
-                carry_out(self._late(metrics, loggers), kept=KEPT)
+                metrics = self._held_against(metrics)
+                carry_out(self._late(metrics, loggers), kept=whole)
                 others.ended()
         finally:
             finish(loggers)
@@ -234,6 +236,13 @@ class _Run:
         with together():
             self.reporter.look_again(twin, self.assembly.loader, trainer, method)
 
+    def _held_against(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """The metrics, and where there is a page those of source and control."""
+        if self.reporter is None:
+            return metrics
+        served, asked = self.served, self.assembly.config.bootstrap
+        return self.reporter.held_against(metrics, served.groups, served.columns, asked)
+
     def _late(
         self, metrics: dict[str, Any], loggers: list[Logger]
     ) -> list[tuple[Path, Callable[[], object]]]:
@@ -249,6 +258,8 @@ class _Run:
         if self.assembly.config.predictions.parquet:
             steps.append((table, partial(to_parquet, served.writer.path, table)))
         if self.reporter is not None:
+            scored, part = (served.folder / name for name in ("metrics.json", "metrics.json.part"))
+            steps.insert(0, (part, partial(rewrite, part, scored, metrics)))
             facts: dict[str, Any] = {
                 "name": self.name,
                 "metrics": metrics,

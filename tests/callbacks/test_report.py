@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from holdfast.callbacks.report import figures, page
 from holdfast.callbacks.report.observe import WINDOW
 from holdfast.callbacks.trajectory import running_balanced_accuracy, window_width
 from holdfast.programs import adapt
+from holdfast.results import Adapted
+from holdfast.tta.csvfile import read_rows
 from tests.conftest import QUICK
 from tests.datamodules.test_npz import saved
 from tests.test_own_data import clinic
@@ -160,6 +163,7 @@ def test_what_a_run_lacks_is_left_out(source: Path, tmp_path: Path) -> None:
     assert "What alarms." not in text
     text, reader = report(source, tmp_path / "source", "method=source", few)
     assert reader.titles == [*ALWAYS, *LABELLED, "Domains and subgroups", "Settings"]
+    assert "<b>Was adapting worth it? Nothing was adapted.</b>" in text
     assert "<b>Control.</b>" not in text
     text, _ = report(
         source,
@@ -181,7 +185,7 @@ def test_an_unlabelled_stream_says_so(source: Path, tmp_path: Path) -> None:
     ]
     text, reader = report(source, tmp_path / "out", *words)
     assert reader.titles == [*ALWAYS, *END]
-    assert "No image of this stream has a label" in text
+    assert "<b>Was adapting worth it? Not known.</b> No image of this stream has a label" in text
     assert "no accuracy by domain" in text
     assert "balanced accuracy, served" not in text
 
@@ -263,6 +267,13 @@ def test_all_that_is_told_of_a_run_agrees(
     assert f"<b>{metrics['balanced_accuracy']:.1f} %</b>" in text
     low, high = metrics["intervals"]["balanced_accuracy"]
     assert f"balanced accuracy, served (95 %: {low:.1f} to {high:.1f})" in text
+    held = metrics["against"]["control"]
+    assert f"<b>{in_points(held)}</b><span>served against control (95 %)" in text
+    assert "<b>Was adapting worth it? " in text.partition("<nav>")[0]
+    assert f"% of {level}s</text>" in text  # of the calibration's lower axis
+    assert ("Images are counted here" in text) == (level == "group")
+    told_of_each(tmp_path / "out", asked)
+    patients_told(tmp_path / "out", metrics, asked, level)
     assert f"<b>Served.</b> Balanced accuracy {metrics['balanced_accuracy']:.1f} %." in text
     classes = {row[0]: row for row in reader.rows if row[0] in ("ill", "well") and len(row) == 6}
     units = patients if level == "group" else 120
@@ -280,14 +291,57 @@ def test_all_that_is_told_of_a_run_agrees(
         assert row[3] == f"{part['balanced_accuracy']:.1f}"
         low, high = part["intervals"]["balanced_accuracy"]
         assert row[4] == ("–" if few else f"{low:.1f} to {high:.1f}")
-        ends = "" if few else r" \([+-][\d.]+ to [+-][\d.]+\)"
-        assert re.fullmatch(r"[+-][\d.]+" + ends, row[7])
+        assert part.get("few") == (True if few else None)
+        held = part["against"]
+        assert row[5:7] == [
+            f"{held[name]['balanced_accuracy']:.1f}" for name in ("control", "source")
+        ]
+        assert row[7] == in_points(held["control"], ends=not few)
     assert metrics["balanced_accuracy"] < 100
     run, _ = offline(tmp_path / "out")
     assert run["summary"]["balanced_accuracy"] == metrics["balanced_accuracy"]
     assert (run["summary"]["level"], run["summary"]["groups"]) == (level, patients)
     for name, part in metrics["subgroups"]["sex"].items():
         assert run["summary"][f"subgroups/sex/{name}/groups"] == part["groups"]
+
+
+def in_points(held: dict[str, Any], *, ends: bool = True) -> str:
+    """A difference to another model, as a page has it."""
+    text = page.signed(held["difference"])
+    return f"{text} ({' to '.join(map(page.signed, held['interval']))})" if ends else text
+
+
+def told_of_each(folder: Path, asked: dict[str, dict[str, str]]) -> None:
+    """``predictions.csv`` says of each image what the table does."""
+    served = list(read_rows(folder / "predictions.csv"))
+    assert [*served[0]][-6:] == ["reason", "label", "group", "domain", "sex", "age/10"]
+    assert {row["id"] for row in served} == set(asked)
+    for row in served:
+        for name in ("label", "group", "domain", "sex"):
+            assert row[name] == asked[row["id"]][name]
+        assert row["age/10"].partition("-")[0] == str(int(asked[row["id"]]["age"]) // 10 * 10)
+
+
+def patients_told(
+    folder: Path, metrics: dict[str, Any], asked: dict[str, dict[str, str]], level: str
+) -> None:
+    """``patients.csv`` has each patient once, with the mean of the images' probabilities."""
+    served = list(read_rows(folder / "predictions.csv"))
+    patients = {row["group"]: row for row in read_rows(folder / "patients.csv")}
+    table = Adapted(folder, metrics).patients
+    assert table["group"] == [*patients] == [*dict.fromkeys(row["group"] for row in served)]
+    right: dict[str, list[bool]] = {"ill": [], "well": []}
+    for name, row in patients.items():
+        own = [image for image in served if image["group"] == name]
+        mean = sum(float(image["prob_ill"]) for image in own) / len(own)
+        assert (row["images"], row["label"]) == (str(len(own)), own[0]["label"])
+        assert (row["domain"], row["sex"]) == ("clinic", asked[own[0]["id"]]["sex"])
+        assert float(row["prob_ill"]) == pytest.approx(mean, abs=1e-5)
+        assert float(row["confidence"]) == pytest.approx(max(mean, 1 - mean), abs=1e-5)
+        right[row["label"]].append(row["prediction"] == row["label"])
+    score = 100 * sum(sum(hits) / len(hits) for hits in right.values()) / len(right)
+    if level == "group":
+        assert score == pytest.approx(metrics["balanced_accuracy"], abs=1e-3)
 
 
 def balanced(
@@ -326,6 +380,21 @@ def test_a_short_stream_has_a_course(source: Path, tmp_path: Path) -> None:
     assert "<b>All along.</b>" in text
     assert "At the start." not in text
     assert "last_quarter" not in json.loads((tmp_path / "one" / "metrics.json").read_text())
+
+
+def test_a_page_can_be_printed() -> None:
+    """On paper nothing scrolls, unfolds or is dark: all of it is there, in whole figures."""
+    style = page.page("title", "lead", []).partition("</style>")[0].partition("@media print")[2]
+    rules = dict(re.findall(r"([^{}]+?)\s*{([^{}]*)}", style.partition("{")[2]))
+    rules = {name.strip(): rule for name, rule in rules.items()}
+    assert "overflow: visible" in rules[".wide, .scroll, pre"]
+    assert "break-inside: avoid" in rules["figure, .answer, .tile, .legend, tr"]
+    assert "break-after: avoid" in rules["h1, h2, h3"]
+    assert "table-header-group" in rules["thead"]
+    assert "content-visibility: visible" in rules["details::details-content"]
+    assert "color-scheme: only light" in rules[":root"]
+    assert "print-color-adjust: exact" in rules["*"]  # legends are coloured squares
+    assert "nav" not in rules  # links within the page lead on in a PDF too
 
 
 def test_windows_suit_the_stream() -> None:

@@ -61,3 +61,13 @@ def test_what_the_user_set_of_the_logger_is_left_as_it_was() -> None:
     with spoken():
         assert logger.isEnabledFor(logging.INFO)
     assert (logger.level, logger.handlers) == before
+
+
+def test_output_that_nobody_reads_ends_without_a_traceback() -> None:
+    command = f"{sys.executable} adapt.py --help=all | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[0].startswith("usage: ")
+    assert done.stdout.splitlines()[-1] in ("141", "0")  # 0: all of it fitted into the pipe

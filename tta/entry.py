@@ -4,6 +4,7 @@ import inspect
 import io
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -57,7 +58,7 @@ def run(
     takes no more one and 74; of several processes, the first one speaks. A Trainer that is
     terminated would leave with 0, as if the work were done; it is 143 here, as for any process that
     SIGTERM ends. Of Ctrl-C, which a Trainer turns into an exit with 1, ``stopped``
-    tells, and the status is 130.
+    tells, and the status is 130. Where nobody reads the output any more, it is 141.
 
     Args:
         work: the whole of it, from its configuration on.
@@ -83,6 +84,10 @@ def run(
         mute = nullcontext() if is_first() else redirect_stdout(io.StringIO())
         with _terminable(), mute, spoken():
             work()
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (InputError, ProcessLost, WriteError, OSError) as error:
         return _failed(error)
     except SIGTERMException as error:  # a SystemExit itself

@@ -7,7 +7,7 @@ it while they run. Results that somebody asked for are printed: they are no log.
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _LOG = logging.getLogger("holdfast")
@@ -26,9 +26,10 @@ class _Console(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one sentence; errors of the stream are those of ``print``."""
+        """Write one sentence; other errors of the stream than a reader that left are ``print``'s."""
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        print(self.format(record), file=stream)
+        with suppress(BrokenPipeError):  # nobody reads on, which is no reason to end a run
+            print(self.format(record), file=stream)
 
 
 @contextmanager

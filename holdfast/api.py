@@ -1,7 +1,10 @@
 """Training and adaptation from Python: values in, results out."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from holdfast.adapting import run as adapting
 from holdfast.adapting.assembly import Assembly
@@ -82,16 +85,19 @@ def train(config: TrainConfig | None = None, /, **options: Any) -> Trained:
         return Trained(training.train(completed))
 
 
-def load_source(path: str | Path) -> SourceCheckpoint:
+def load_source(
+    path: str | Path, model: str | Callable[..., nn.Module] | None = None
+) -> SourceCheckpoint:
     """Read a source checkpoint.
 
     Args:
         path: ``source.ckpt``, or the folder that holds it.
+        model: the function that built its network, or ``FILE.py:function``, where one did.
 
     Raises:
         InputError: there is none, or it is damaged.
     """
-    return SourceCheckpoint.load(path)
+    return SourceCheckpoint.load(path, model)
 
 
 def _given(config: AdaptConfig | TrainConfig | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from holdfast.tta.errors import InputError, said
 from holdfast.tta.folder import writing
 from holdfast.tta.matching import restored
 from holdfast.tta.networks import Network, WholeNetwork, network_from
-from holdfast.tta.normalization import adjustable_layers, choose_statistics
+from holdfast.tta.normalization import Statistics, adjustable_layers, choose_statistics
 from holdfast.tta.options import option
 from holdfast.tta.safetensors import write_safetensors
 from holdfast.tta.saying import say, warn
@@ -36,7 +36,12 @@ _WITHIN = 1e-4
 #: Images by which that is checked: more than one, and not as many as a graph is traced with.
 _CHECKED = 3
 #: Statistics of BatchNorm that stay what they are, so that a file of weights can hold them.
-_FIXED = ("source", "moving", "robust")
+_FIXED = ("source", "moving", "robust", "")
+#: Those of each batch by itself, which a graph can compute; fewer images have none.
+_OWN = ("batch", "recording")
+_LEAST = 2
+#: Formats that hold what is computed, and not weights alone.
+_GRAPHS = ("onnx", "program")
 
 USAGE = (
     "usage: holdfast export SOURCE [adapted.ckpt] format=torch|safetensors|onnx|program "
@@ -75,7 +80,9 @@ def export(
 
     Args:
         source: the checkpoint, its file, or the folder of one.
-        adapted: ``adapted.ckpt`` of a run from it; None: the source as it is.
+        adapted: ``adapted.ckpt`` of a run from it; None: the source as it is. Where the run
+            normalised each batch by its own statistics, so do graphs and programs, of two images
+            or more; a state dict has the source's, and that is said.
         format: a state dict for torch, of adopted weights under the names that they came with; the
             same as safetensors; a graph for ONNX, or a program of ``torch.export``, which take
             images scaled to [0, 1] and do the rest.
@@ -95,13 +102,18 @@ def export(
     _check_format(format)
     checkpoint = source if isinstance(source, SourceCheckpoint) else SourceCheckpoint.load(source)
     left = None if adapted is None else read_adapted(adapted, checkpoint)
+    own = left is not None and left.statistics in _OWN and format in _GRAPHS
     network = _baked(checkpoint, left)
+    if own:
+        choose_statistics(network, "batch")
+    elif left is not None:
+        _warn_of_others(left.statistics)
     images = _images(checkpoint)
     with torch.no_grad():
-        expected = _adapted(checkpoint, left)(images)
+        expected = _adapted(checkpoint, left, own)(images)
     file = Path(path).expanduser()
     with writing(file):
-        again = _WRITERS[format](file, checkpoint, network, images)
+        again = _WRITERS[format](file, checkpoint, network, images, _LEAST if own else 1)
         found = again(images)
         apart = _apart(found, expected)
         if not apart <= _WITHIN:  # a NaN is not
@@ -110,7 +122,7 @@ def export(
                 f"{file} would say something else than the adapted network (off by {apart:.1e}), "
                 f"so it was removed: take another format than {format}"
             )
-        _describe(file, checkpoint, format)
+        _describe(file, checkpoint, format, own)
     say(f"{file}: logits as of the adapted network, to {apart:.0e}")
     return file
 
@@ -138,30 +150,36 @@ def _overlaid(network: Network, values: Mapping[str, Tensor]) -> Network:
 
 
 def _baked(checkpoint: SourceCheckpoint, adapted: Adapted | None) -> Network:
-    """The network with all that was adapted in its own tensors; says what they cannot hold."""
+    """The network with all that was adapted in its own tensors."""
     network = checkpoint.build()
     if adapted is None:
         return network
-    if adapted.statistics not in (*_FIXED, ""):
-        how = "an older version did not write them" if adapted.statistics is None else "the batch"
-        warn(
-            f"the run normalised by statistics that no file of weights holds ({how}): the export "
-            "has the source's, under which adapted values may be worse; adapt with "
-            "method.normalization=source for an export that says what was served"
-        )
     return _overlaid(network, {**adapted.state, **adapted.moments})
 
 
-def _adapted(checkpoint: SourceCheckpoint, adapted: Adapted | None) -> Network:
+def _warn_of_others(statistics: str | None) -> None:
+    """Say that what normalised in the run is not in the file, where it is not."""
+    if statistics in _FIXED:
+        return
+    how = "an older version did not write which" if statistics is None else statistics
+    warn(
+        f"the run normalised by statistics that the file does not hold ({how}): it has the "
+        "source's, under which adapted values may be worse; format=onnx and format=program hold "
+        "those of each batch, and an adaptation with method.normalization=source needs no others"
+    )
+
+
+def _adapted(checkpoint: SourceCheckpoint, adapted: Adapted | None, own: bool) -> Network:
     """The network as adaptation runs it: layers with a choice of statistics."""
     network = checkpoint.build()
     if adapted is None:
         return network
-    choose_statistics(network, "moving" if adapted.moments else "source")
+    fixed: Statistics = "moving" if adapted.moments and not own else "source"
+    choose_statistics(network, "batch" if own else fixed)
     _overlaid(network, adapted.state)
     layers = {id(layer): layer for layer in adjustable_layers(network)}
     for name, module in network.named_modules():
-        if id(module) in layers and adapted.moments:
+        if id(module) in layers and fixed == "moving":
             for key in ("mean", "var"):
                 value = adapted.moments[f"{name}.running_{key}"]
                 network.get_buffer(f"{name}.moving_{key}").copy_(value)
@@ -230,30 +248,32 @@ def _read_back(file: Path, checkpoint: SourceCheckpoint, network: Network) -> _S
 
 
 def _write_torch(
-    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor
+    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor, least: int
 ) -> _Say:
     torch.save(_weights(checkpoint, network), file)
     return _read_back(file, checkpoint, network)
 
 
 def _write_safetensors(
-    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor
+    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor, least: int
 ) -> _Say:
     write_safetensors(file, _weights(checkpoint, network), {"format": "pt"})
     return _read_back(file, checkpoint, network)
 
 
 def _write_program(
-    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor
+    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor, least: int
 ) -> _Say:
-    batch = torch.export.Dim("batch")
+    batch = torch.export.Dim("batch", min=least)
     with _exporting("program"):
         program = torch.export.export(network, (images[:2],), dynamic_shapes=({0: batch},))
         torch.export.save(program, file)
         return torch.no_grad()(torch.export.load(file).module())
 
 
-def _write_onnx(file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor) -> _Say:
+def _write_onnx(
+    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor, least: int
+) -> _Say:
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise InputError(
@@ -266,7 +286,7 @@ def _write_onnx(file: Path, checkpoint: SourceCheckpoint, network: Network, imag
             (images[:2],),
             file,
             dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=least)},),
             input_names=["images"],
             output_names=["logits"],
             external_data=False,
@@ -276,7 +296,7 @@ def _write_onnx(file: Path, checkpoint: SourceCheckpoint, network: Network, imag
     return lambda given: torch.from_numpy(session.run(None, {"images": given.numpy()})[0])
 
 
-_WRITERS: dict[str, Callable[[Path, SourceCheckpoint, Network, Tensor], _Say]] = {
+_WRITERS: dict[str, Callable[[Path, SourceCheckpoint, Network, Tensor, int], _Say]] = {
     "torch": _write_torch,
     "safetensors": _write_safetensors,
     "onnx": _write_onnx,
@@ -305,9 +325,9 @@ def _exporting(format: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _describe(file: Path, checkpoint: SourceCheckpoint, format: str) -> None:
+def _describe(file: Path, checkpoint: SourceCheckpoint, format: str, own: bool) -> None:
     """Leave beside the file what its user must know of images and classes."""
-    graph = format in ("onnx", "program")
+    graph = format in _GRAPHS
     scaled = "(pixel - range[0]) / (range[1] - range[0])"
     facts: dict[str, Any] = {
         "classes": _outputs(checkpoint) if not graph else checkpoint.class_names,
@@ -315,6 +335,7 @@ def _describe(file: Path, checkpoint: SourceCheckpoint, format: str) -> None:
         "range": [checkpoint.low, checkpoint.high],
         "channels": checkpoint.channels,
         "size": list(checkpoint.size),
+        "normalization": "batch" if own else "fixed",
     }
     if not graph:
         facts |= {name: checkpoint.weights[name].tolist() for name in ("mean", "std")}

@@ -92,7 +92,8 @@ def onnx_says(file: Path) -> Callable[[Tensor], Tensor]:
     ("format", "normalization"),
     [
         *(("torch", "source"), ("torch", "robust"), ("safetensors", "robust")),
-        *(("program", "robust"), ("onnx", "robust")),
+        *(("program", "robust"), ("onnx", "robust"), ("program", "batch")),
+        pytest.param("onnx", "batch", marks=pytest.mark.slow),
         pytest.param("program", "source", marks=pytest.mark.slow),
         pytest.param("onnx", "source", marks=pytest.mark.slow),
     ],
@@ -116,6 +117,7 @@ def test_every_format_says_what_the_adapted_network_says(
     facts = json.loads((tmp_path / "out.json").read_text())
     assert facts["classes"] == ["c0", "c1", "c2"]
     assert facts["range"] == [0.0, 255.0]
+    assert facts["normalization"] == ("batch" if normalization == "batch" else "fixed")
     if format in ("torch", "safetensors"):
         network, _ = create_network(
             "compact", MODELS["compact"](), num_classes=3, channels=3, size=(64, 64)
@@ -180,7 +182,7 @@ def test_what_weights_cannot_hold_is_said(tmp_path: Path, caplog: pytest.LogCapt
     checkpoint = sourced(tmp_path, "compact")
     path, _ = adapted(tmp_path, checkpoint, "batch")
     export(checkpoint, path, path=tmp_path / "out.pt")
-    assert "statistics that no file of weights holds (the batch)" in caplog.text
+    assert "statistics that the file does not hold (batch)" in caplog.text
     assert read_adapted(path, checkpoint).statistics == "batch"
     lost = replace(checkpoint, network={**checkpoint.network, "origin": {"a": ["same", "b"]}})
     with pytest.raises(InputError, match="does not tell the names of its weights' file"):
@@ -194,7 +196,7 @@ def test_what_weights_cannot_hold_is_said(tmp_path: Path, caplog: pytest.LogCapt
     with pytest.raises(InputError, match="would say something else than the adapted network"):
         export(checkpoint, path, path=tmp_path / "wrong.pt")
     assert not (tmp_path / "wrong.pt").exists()
-    assert "an older version did not write them" in caplog.text
+    assert "an older version did not write which" in caplog.text
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

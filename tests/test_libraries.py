@@ -2,6 +2,7 @@
 built again from the checkpoint.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,10 @@ def test_a_choice_has_a_name_of_its_own() -> None:
 
 
 def test_a_file_of_ones_own_is_trained_adapted_and_never_run_unasked(
-    code: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    code: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     named = f"model={code}:build"
     words = [*QUICK, *_FEW, f"output={tmp_path / 's'}"]
@@ -106,6 +110,10 @@ def test_a_file_of_ones_own_is_trained_adapted_and_never_run_unasked(
     assert f"name it yourself, model={code}:build" in capsys.readouterr().err
     assert adapt.main([*words, named]) == 0
     assert (tmp_path / "a" / "predictions.csv").is_file()
+    libraries._GIVEN.clear()
+    monkeypatch.setenv("HOLDFAST_MODEL", f"{code}:build")
+    SourceCheckpoint.load(tmp_path / "s").build()
+    monkeypatch.delenv("HOLDFAST_MODEL")
     # A comment may change, what the network computes may not.
     code.write_text(f"# mine\n{_CODE}")
     SourceCheckpoint.load(tmp_path / "s", named.removeprefix("model=")).build()
@@ -146,7 +154,7 @@ def test_outputs_are_found_or_named(code: Path) -> None:
     torch.testing.assert_close(again.eval()(images), named(images))
     with pytest.raises(InputError, match=r"model.output=no is not among .*grade, diagnosis"):
         built("file", f"{code}:build", 7, output="no")
-    with pytest.raises(InputError, match="holds no logits of shape"):
+    with pytest.raises(InputError, match=r"holds no logits of shape.*; model.output=NAME says"):
         built("file", f"{code}:build", 3, output="grade", head="classify")
 
 
@@ -206,6 +214,27 @@ def test_what_libraries_refuse_is_said(code: Path) -> None:
     for word in ("pretrained", "checkpoint_path", "weights_backbone"):
         with pytest.raises(InputError, match="weights are given by weights=FILE"):
             MODELS["timm"](name="resnet18", arguments={word: "x"})
+
+
+def test_a_checkpoint_that_would_fetch_or_run_something_is_refused(
+    source: Path, code: Path, tmp_path: Path
+) -> None:
+    peer("timm")
+    whole = SourceCheckpoint.load(source)
+    for kind, options, message in (
+        ("timm", {"name": "hf-hub:somebody/network"}, "timm has no network 'hf-hub:somebody"),
+        ("timm", {"name": "resnet18", "arguments": {"pretrained": True}}, "by weights=FILE"),
+        ("file", {"name": f"{code}:build"}, "code is never run because a checkpoint names it"),
+        ("timm", {"name": "resnet18", "arguments": {"depth": 10**9}}, "sizes are out of range"),
+    ):
+        tampered = replace(whole, network={**whole.network, "kind": kind, "options": options})
+        tampered.save(tmp_path / "source.ckpt")
+        with pytest.raises(InputError, match=message):
+            SourceCheckpoint.load(tmp_path)
+    lost = replace(whole, network={**whole.network, "origin": {"a": "b"}})
+    lost.save(tmp_path / "source.ckpt")
+    with pytest.raises(InputError, match="its origin is none"):
+        SourceCheckpoint.load(tmp_path)
 
 
 def test_an_absent_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -286,6 +286,9 @@ def test_medicalnets_names_in_3d(tmp_path: Path) -> None:
     )
     theirs = varied(theirs)
     state = {"state_dict": {f"module.{key}": value for key, value in theirs.state_dict().items()}}
+    backbone = {key: value for key, value in state["state_dict"].items() if ".fc." not in key}
+    with pytest.raises(InputError, match="it is a backbone, which tells no classes"):
+        adopt(built("resnet10", (32, 32, 32)), saved(tmp_path / "backbone.pth", backbone))
     ours = built("resnet10", (32, 32, 32))
     adopt(ours, saved(tmp_path / "file.pth", state))
     images = torch.rand(2, 3, 32, 32, 32)

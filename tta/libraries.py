@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -193,6 +194,8 @@ def _take_channels(model: nn.Module, channels: int) -> None:
 #: Functions of files that the user named in this process, by their own name. A checkpoint names
 #: its file too, but code is never run because a checkpoint says so.
 _GIVEN: dict[str, Callable[..., nn.Module]] = {}
+#: The variable by which a user names one to all programs, processes of their own among them.
+_GIVEN_BY = "HOLDFAST_MODEL"
 
 
 def give_function(named: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
@@ -239,10 +242,13 @@ def _executed(path: Path) -> ModuleType:
 
 def _file(config: FileConfig, num_classes: int, channels: int, size: Size) -> nn.Module:
     name = config.name.rpartition(":")[2]
+    if name not in _GIVEN and os.environ.get(_GIVEN_BY):
+        give_function(os.environ[_GIVEN_BY])
     if name not in _GIVEN:
         raise InputError(
             f"the source's network is built by {config.name}, and code is never run because a "
-            f"checkpoint names it: name it yourself, model={config.name}, or in Python "
+            f"checkpoint names it: name it yourself, model={config.name}, for programs without "
+            f"this option {_GIVEN_BY}={config.name} in the environment, or in Python "
             "SourceCheckpoint.load(PATH, model=FUNCTION)"
         )
     function = _GIVEN[name]

@@ -367,8 +367,10 @@ def _check_answer(network: Network, name: str, channels: int, size: tuple[int, .
     """
     try:
         network.eval()(torch.zeros(2, channels, *size))
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(
+            f"model={name}: {error}; model.output=NAME says which output holds them"
+        ) from error
     except Exception as error:  # it is anybody's code
         raise InputError(
             f"model={name} does not take images of {channels} channel(s) and "

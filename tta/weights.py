@@ -125,6 +125,12 @@ def _refuse_misfit(
             "their order, "
             "weights_classes=[...]"
         )
+    own = f"{head}."
+    if result.missing and not result.misshapen and all(n.startswith(own) for n in result.missing):
+        raise InputError(
+            f"weights={path} fits but for its head, which it has not got: it is a backbone, which "
+            "tells no classes: train a classifier on it first, and give the state dict of both"
+        )
     channels = [shapes for shapes in result.misshapen.values() if _differ_in_channels(*shapes)]
     if not result.missing and ("mean" in result.misshapen or channels):
         theirs, ours = (

@@ -16,7 +16,9 @@ def find_head(model: nn.Module, name: str | None = None) -> nn.Module:
         InputError: there is none.
     """
     modules = dict(model.named_modules())
-    name = getattr(model, "head_name", None) if name is None else name
+    own = getattr(model, "head_name", None)
+    if name is None and isinstance(own, str) and own in modules:
+        return modules[own]
     if name is not None:
         if name not in modules:
             raise InputError(

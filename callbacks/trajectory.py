@@ -54,17 +54,19 @@ def trajectory(
         if column in thresholds:
             axes.axhline(thresholds[column], color=GREY, linestyle="--", linewidth=1)
         axes.set_ylim(bottom=0)
-    per_batch = len(probabilities) / max(len(rows), 1)
+    batches = len(rows)
     centers, values = running_balanced_accuracy(probabilities.argmax(1), labels, len(class_names))
     if len(values):
-        accuracy.plot(centers / per_batch, values, color=BLUE)
+        accuracy.plot(over_batches(centers, len(labels), batches), values, color=BLUE)
         accuracy.set_ylabel("running balanced\naccuracy (%)")
         accuracy.set_ylim(0, 100)
     else:
         _curve(accuracy, rows, "entropy")
         accuracy.set_ylabel("mean entropy (nats)")
     centers, shares = running_marginals(probabilities.argmax(1), len(class_names))
-    lower.stackplot(centers / per_batch, shares.T, labels=class_names, alpha=0.85)
+    lower.stackplot(
+        over_batches(centers, len(labels), batches), shares.T, labels=class_names, alpha=0.85
+    )
     lower.set_ylabel("share of predictions")
     lower.set_ylim(0, 1)
     lower.set_xlabel("batch")
@@ -117,6 +119,23 @@ def running_marginals(
         return (counts / counts.sum()).numpy()
 
     return _windowed(len(predictions), windows, shares)
+
+
+def over_batches(
+    places: npt.NDArray[np.float64], images: int, batches: int
+) -> npt.NDArray[np.float64]:
+    """Where places in a stream lie on an axis of batches, each of which is as wide as 1 about its
+    number.
+
+    >>> over_batches(np.array([0.0, 32.0, 96.0, 128.0]), images=128, batches=2).tolist()
+    [-0.5, 0.0, 1.0, 1.5]
+
+    Args:
+        places: (P,) in images from the start.
+        images: of the stream.
+        batches: of the stream.
+    """
+    return places * max(batches, 1) / max(images, 1) - 0.5
 
 
 def window_width(count: int) -> int:

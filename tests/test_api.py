@@ -29,7 +29,7 @@ SILENT: dict[str, Any] = {
 SHOWN = (
     *("holdfast", "holdfast.loop", "holdfast.api"),
     *("holdfast.tta.methods", "holdfast.tta.config", "holdfast.tta.batches"),
-    "holdfast.callbacks.columns",
+    *("holdfast.callbacks.columns", "holdfast.callbacks.trajectory"),
 )
 
 

@@ -27,7 +27,11 @@ from holdfast.callbacks.report.page import (
     SOURCE,
     shortened,
 )
-from holdfast.callbacks.trajectory import running_balanced_accuracy, running_marginals
+from holdfast.callbacks.trajectory import (
+    over_batches,
+    running_balanced_accuracy,
+    running_marginals,
+)
 from holdfast.tta.style import AMBER, GREEN, RED, SKY, VIOLET
 
 Rows = Sequence[Mapping[str, Any]]
@@ -37,6 +41,7 @@ Numbers = npt.NDArray[np.float64]
 LEAST = 10
 #: Points of a curve, and cells of a strip, at most.
 _POINTS = 600
+_TICKS = 7  # of an axis of batches, at most
 _MARKS = 60  # events of a kind that are marked in a curve, at most
 _WIDTH = 4.8  # inches: about as wide as a phone shows, so that its text stays legible there
 _STATES = {"OK": GREEN, "WATCH": AMBER, "ALARM": RED, "FROZEN": VIOLET}
@@ -194,11 +199,10 @@ def accuracy(
         centers, values = running_balanced_accuracy(predictions, labels, num_classes, windows=60)
         color, line = styles[name]
         width = 2 if name == "served" else 1.4
-        axes.plot(
-            centers * batches / len(labels), values, line, color=color, label=name, linewidth=width
-        )
+        places = over_batches(centers, len(labels), batches)
+        axes.plot(places, values, line, color=color, label=name, linewidth=width)
         if len(values) == 1:
-            axes.plot(centers * batches / len(labels), values, "o", color=color, markersize=4)
+            axes.plot(places, values, "o", color=color, markersize=4)
     axes.set_ylabel("running balanced accuracy (%)")
     _over_batches(axes, batches)
     axes.grid(axis="y", color=LINE, linewidth=0.6)
@@ -224,9 +228,8 @@ def marginals(
         centers, shares = running_marginals(classes[known], num_classes)
         if len(centers) == 1:
             centers, shares = np.array([0.0, len(known) - 1.0]), np.repeat(shares, 2, 0)
-        places = (
-            known.numpy()[centers.astype(int).clip(max=len(known) - 1)] * batches / len(classes)
-        )
+        images = known.numpy()[centers.astype(int).clip(max=len(known) - 1)] + 0.5
+        places = over_batches(images, len(classes), batches)
         alone = [shares[:, label] for label in colors]
         rest = 1 - np.sum(alone, axis=0)
         areas = [*alone, rest] if num_classes > len(colors) else alone
@@ -449,7 +452,10 @@ def _over_batches(axes: Axes, count: int) -> None:
     """
     axes.set_xlabel("batch")
     axes.set_xlim(-0.5, max(count - 0.5, 0.5))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    if count < _TICKS:  # of so few the locator would name halves
+        axes.set_xticks(range(count))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=_TICKS, integer=True))
 
 
 def _mark(axes: Axes, events: Rows) -> None:

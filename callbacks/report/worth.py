@@ -144,6 +144,8 @@ def _compared(metrics: Mapping[str, Any], name: str) -> str:
     points = page.signed(found.points)
     word = "less" if points.startswith("-") else "more"
     told = f"{points[1:]} points {word} than the {name}"
+    if points == "+0.0":
+        told = f"as much as the {name}"
     if metrics["groups"] < FEW:
         return told
     return f"{told} (95 %: {page.signed(found.low)} to {page.signed(found.high)})"

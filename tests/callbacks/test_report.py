@@ -382,6 +382,26 @@ def test_a_short_stream_has_a_course(source: Path, tmp_path: Path) -> None:
     assert "last_quarter" not in json.loads((tmp_path / "one" / "metrics.json").read_text())
 
 
+@pytest.mark.parametrize(("images", "batches"), [(24, 1), (96, 6), (800, 40)])
+def test_curves_lie_among_their_batches(images: int, batches: int) -> None:
+    """A batch is drawn about its number: no part of a curve is cut off at the stream's end."""
+    said = torch.arange(images) % 4
+    drawn = [
+        figures.accuracy({"served": said}, said, 4, batches, []),
+        figures.marginals({"served": said}, dict(enumerate(page.COLORS[:4])), 4, batches),
+    ]
+    half = window_width(images) / 2 * batches / images
+    for figure in drawn:
+        axes = figure.axes[0]
+        places = axes.lines[0].get_xdata() if axes.lines else axes.collections[0].get_paths()[0]
+        places = np.asarray(getattr(places, "vertices", places)).reshape(len(places), -1)[:, 0]
+        assert places.min() == pytest.approx(half - 0.5, abs=0.1)
+        assert places.max() == pytest.approx(batches - 0.5 - half, abs=0.1)
+        assert axes.get_xlim() == (-0.5, max(batches - 0.5, 0.5))
+        figure.canvas.draw()
+        assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 def test_a_page_can_be_printed() -> None:
     """On paper nothing scrolls, unfolds or is dark: all of it is there, in whole figures."""
     style = page.page("title", "lead", []).partition("</style>")[0].partition("@media print")[2]

@@ -47,8 +47,8 @@ def test_what_is_told_is_in_plain_words() -> None:
     found = answer(metrics((6, 2, 10), (-0.04, -1, 1.4)), "tent")
     assert found.told == (
         "What was served has a balanced accuracy of 80.0 %: 6.0 points more than the source "
-        "(95 %: +2.0 to +10.0), and 0.0 points more than the control (95 %: -1.0 to +1.4), the "
-        "same network without updates."
+        "(95 %: +2.0 to +10.0), and as much as the control (95 %: -1.0 to +1.4), the same network "
+        "without updates."
     )
     assert "<b>Was adapting worth it? Yes.</b>" in found.html()
     assert "<b>What to do.</b> Go on with it." in found.html()

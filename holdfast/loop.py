@@ -119,7 +119,7 @@ def guard(
         InputError: the source has other classes, or an option is unknown or out of range.
 
     Example:
-        >>> import holdfast
+        >>> import holdfast, torch
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 2))
         >>> batches = [(torch.randn(64, 8), torch.arange(64) % 2)]

@@ -409,7 +409,7 @@ def test_a_page_can_be_printed() -> None:
     rules = {name.strip(): rule for name, rule in rules.items()}
     assert "overflow: visible" in rules[".wide, .scroll, pre"]
     assert "break-inside: avoid" in rules["figure, .answer, .tile, .legend, tr"]
-    assert "break-after: avoid" in rules["h1, h2, h3"]
+    assert "break-after: avoid" in rules["h1, h2, h3, h2 + p, .legend"]
     assert "table-header-group" in rules["thead"]
     assert "content-visibility: visible" in rules["details::details-content"]
     assert "color-scheme: only light" in rules[":root"]

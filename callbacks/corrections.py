@@ -113,10 +113,6 @@ CORRECTIONS: Mapping[str, Correction] = {
     "freeze": Correction(freeze, resets=True, final=True),
 }
 
-#: What the first and the later alarms lead to by default: a false alarm costs little, and a true
-#: one comes again.
-LADDER = ("slow", "slow", "slow", "restore", "reset", "freeze")
-
 
 def rung_of(
     alarms: Sequence[int], batch: int, ladder: Sequence[str], window: int, reason: str

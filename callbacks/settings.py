@@ -83,6 +83,7 @@ class GuardConfig:
     limits: dict[str, float] = option(
         {}, "by signal, the sum above its level that raises an alarm, in place of the calibrated"
     )
+    # Mildest first: a false alarm costs little, and a true one comes again.
     ladder: list[str] = option(
         ["slow", "slow", "slow", "restore", "reset", "freeze"],
         "correction of the first, second, ... alarm within the window; the last repeats",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from holdfast.programs import adapt, train
+from holdfast.training.run import _run_name
 from holdfast.tta import libraries
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import read_arguments
@@ -104,6 +105,7 @@ def test_a_file_of_ones_own_is_trained_adapted_and_never_run_unasked(
     assert checkpoint.network["options"]["head"] == "classify"
     assert "model.classify.weight" in checkpoint.weights
     assert checkpoint.feature_mean.shape == (4, 16)
+    assert _run_name(train.configure([named])) == "phantom-file-net.py-build-seed0"
     libraries._GIVEN.clear()  # as in another process
     words = [*QUICK, f"source={tmp_path / 's'}", "method=tent", f"output={tmp_path / 'a'}"]
     assert adapt.main(words) == 2

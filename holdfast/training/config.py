@@ -165,10 +165,11 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
             "weights= makes a new checkpoint, calibrate=only mends one: run the first, then the "
             "second if need be"
         )
-    if only and (idle := sorted(_TRAINING & values.keys())):
+    model = values.get("model") or {}
+    named = model.get("name") if model.get("kind") == "file" else None
+    used = set() if named is None else {"model"}
+    if only and (idle := sorted((_TRAINING - used) & values.keys())):
         warn(f"calibrate=only takes the checkpoint as it is, and does not use {', '.join(idle)}")
     if not only:
         return {}
-    model = values.get("model") or {}
-    named = model.get("name") if model.get("kind") == "file" else None
     return {"data": SourceCheckpoint.load(values["source"], named).data}

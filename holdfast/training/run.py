@@ -143,7 +143,9 @@ def check(config: TrainConfig) -> Path:
 def _run_name(config: TrainConfig) -> str:
     """The run's name, where it has none."""
     made = "adopted" if config.weights is not None else f"seed{config.seed}"
-    return own_name(f"{config.data.kind}-{config.model.kind}-{made}")
+    name = Path(getattr(config.model.options, "name", "")).name  # of a library's network, or file
+    model = f"{config.model.kind}-{name.replace(':', '-')}" if name else config.model.kind
+    return own_name(f"{config.data.kind}-{model}-{made}")
 
 
 def recalibrate(config: TrainConfig) -> Path:

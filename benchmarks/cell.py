@@ -66,7 +66,7 @@ class Cell:
         words = [*self.variant.words, *f"guard={policy}".split()]
         if self.lr is not None:
             words += [f"method.optimizer={self.optimizer}", f"method.lr={self.lr!r}"]
-        config = METHODS[self.variant.kind].Config()
+        config = METHODS[self.variant.kind].Config.as_published()
         if isinstance(config, UpdateConfig) and policy.split()[0] != OURS:
             words.append(f"method.normalization={config.normalization}")
         return words

@@ -216,7 +216,7 @@ class BenchmarkConfig:
                     f"variants.{label} needs a kind: the method that it is a variant of"
                 )
             check_known("method", [variant["kind"]], METHODS)
-        check_known("method", self.methods, {*METHODS, *self.variants})
+        check_known("method", self.methods, METHODS.view(type, **self.variants))
         check_known("data set of train_of", self.train_of, {"phantom", *self.data.files})
         check_known("shift", self.shifts, {"none", *CORRUPTIONS})
         check_known("stream", self.streams, {*STREAMS, *ORDERS})

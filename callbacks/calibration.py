@@ -39,7 +39,7 @@ from holdfast.tta.candidates import Candidates
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import Choice, closest, read_arguments, resolve
 from holdfast.tta.errors import InputError
-from holdfast.tta.methods import METHODS, Prediction, create_method
+from holdfast.tta.methods import HYPERPARAMETERS, METHODS, Prediction, create_method
 from holdfast.tta.methods.scaling import scaled
 from holdfast.tta.metrics import balanced_accuracy
 from holdfast.tta.options import option
@@ -68,7 +68,7 @@ class CalibrationConfig:
     """Streams of validation images that show how far candidates and signals are to be believed."""
 
     methods: list[str] = option(
-        ["tent", "dsbr"], "methods that adapt, in turn, with the options of their YAML"
+        ["tent", "dsbr"], "methods that adapt, in turn, with their default options"
     )
     streams: int = option(105, "streams, of each order in turn, under corruptions of any strength")
     batches: int = option(7, "batches of a stream")
@@ -319,8 +319,8 @@ class _Adaptation:
 
 
 def _with_options(name: str) -> Choice[Any]:
-    """A method with the options of its YAML."""
-    groups = {"method": {kind: method.Config for kind, method in METHODS.items()}}
+    """A method with its default options."""
+    groups = {"method": HYPERPARAMETERS}
     choice: Choice[Any] = resolve(
         _Adaptation, groups, read_arguments([f"method={name}"], groups)
     ).method
@@ -329,12 +329,9 @@ def _with_options(name: str) -> Choice[Any]:
 
 def _module(checkpoint: SourceCheckpoint, choice: Choice[Any], batch_size: int) -> AdaptationModule:
     """The method as ``adapt.py`` runs it under the guard."""
-    published = METHODS[choice.kind].Config
     facts = {name: getattr(checkpoint, name) for name in METHODS[choice.kind].uses}
     kind, size = checkpoint.architecture, checkpoint.size
-    options = asdict(
-        scaled(choice.options, published, model=kind, size=size, batch_size=batch_size)
-    )
+    options = asdict(scaled(choice.options, model=kind, size=size, batch_size=batch_size))
     method = create_method(
         choice.kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **options, **facts
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from holdfast.loop import GuardedMethod, guard
     from holdfast.tta.adaptation import AdaptationModule
     from holdfast.tta.errors import InputError
-    from holdfast.tta.methods import METHODS, create_method
+    from holdfast.tta.methods import METHODS, create_method, register_method
 
     __version__: str
 
@@ -29,6 +29,7 @@ __all__ = [
     "create_method",
     "guard",
     "load_source",
+    "register_method",
     "train",
 ]
 
@@ -48,6 +49,7 @@ _HOMES = {
     "create_method": "holdfast.tta.methods",
     "guard": "holdfast.loop",
     "load_source": "holdfast.api",
+    "register_method": "holdfast.tta.methods",
     "train": "holdfast.api",
 }
 

@@ -10,10 +10,10 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
@@ -132,7 +132,8 @@ def resolve(schema: type[T], groups: Groups, values: Mapping[str, Any]) -> T:
         InputError: an unknown key, a value of the wrong type or out of range.
     """
     plain = {key: value for key, value in values.items() if key not in groups}
-    elsewhere = _names_inside(schema, groups)
+    # Looked for where an option is misspelt: plug-ins must be imported for it.
+    elsewhere = partial(_names_inside, schema, groups)
     config = _validated(schema, plain, "", elsewhere)
     for group in groups:
         if not hasattr(config, group):
@@ -341,7 +342,7 @@ def _validated(
     schema: type[T],
     values: Mapping[str, Any],
     prefix: str,
-    elsewhere: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    elsewhere: Callable[[], Mapping[str, Sequence[str]]] = dict,
 ) -> T:
     check_names(schema, values, prefix, elsewhere)
     hints = get_type_hints(schema)

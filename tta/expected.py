@@ -4,8 +4,7 @@ import dataclasses
 import difflib
 import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from holdfast.tta.errors import InputError
@@ -37,7 +36,7 @@ def check_names(
     schema: type,
     values: Mapping[str, Any],
     prefix: str = "",
-    elsewhere: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    elsewhere: Callable[[], Mapping[str, Sequence[str]]] = dict,
 ) -> None:
     """Refuse options that there are not, and values where options are expected.
 
@@ -45,8 +44,8 @@ def check_names(
         schema: dataclass of the options.
         values: given ones, nested.
         prefix: of their names, such as ``method.``.
-        elsewhere: further options, for one that was looked for in the wrong place; by name, the
-            choices that have it.
+        elsewhere: tells further options, for one that was looked for in the wrong place; by name,
+            the choices that have it.
 
     Raises:
         InputError: there is one.
@@ -55,7 +54,7 @@ def check_names(
     for key, value in values.items():
         name = f"{prefix}{key}"
         if key not in hints:
-            raise InputError(f"unknown option {name}: {_meant(str(key), name, hints, elsewhere)}")
+            raise InputError(f"unknown option {name}: {_meant(str(key), name, hints, elsewhere())}")
         nested = next((h for h in _alternatives(hints[key]) if dataclasses.is_dataclass(h)), None)
         if nested is None or value is None:
             continue

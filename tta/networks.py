@@ -5,7 +5,7 @@ those of other libraries or of a user's own file, whole.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from monai.networks.nets import DenseNet121, EfficientNetBN, ResNet, ViT
@@ -23,6 +23,7 @@ from holdfast.tta.libraries import (
 )
 from holdfast.tta.options import option
 from holdfast.tta.outputs import as_logits
+from holdfast.tta.registry import Registry, instances_of
 
 
 @dataclass
@@ -297,8 +298,7 @@ _BUILDERS: dict[str, Callable[..., tuple[nn.Module, int]]] = {
     "vit": _vit,
 }
 
-#: Networks by name, with the dataclass of their options.
-MODELS: dict[str, type] = {
+_OPTIONS: dict[str, type] = {
     "compact": ResNetConfig,
     "resnet10": ResNetConfig,
     "resnet18": ResNetConfig,
@@ -306,10 +306,41 @@ MODELS: dict[str, type] = {
     "densenet121": ModelConfig,
     "efficientnet": EfficientNetConfig,
     "vit": ViTConfig,
-    "timm": LibraryConfig,
-    "torchvision": LibraryConfig,
-    "file": FileConfig,
 }
+
+
+class Architecture(NamedTuple):
+    """A kind of network: the dataclass of its options, and what builds its features.
+
+    ``build(options, channels, size)`` gives a module from images to features (N, D), and D.
+    """
+
+    options: type
+    build: Callable[..., tuple[nn.Module, int]]
+
+
+def _check(name: str, entry: object) -> None:
+    """Refuse what is no architecture, and the names of libraries."""
+    instances_of(Architecture)(name, entry)
+    if name in LIBRARIES:
+        raise InputError(f"model={name} has a meaning already: register yours under another name")
+
+
+#: Networks by name: ours, registered ones, and entry points of the group ``holdfast.networks``.
+NETWORKS = Registry(
+    "model",
+    "holdfast.networks",
+    {name: Architecture(options, _BUILDERS[name]) for name, options in _OPTIONS.items()},
+    _check,
+)
+#: The dataclass of each one's options, by name, as configurations take it; and of libraries.
+MODELS: Mapping[str, type] = NETWORKS.view(
+    lambda architecture: architecture.options,
+    timm=LibraryConfig,
+    torchvision=LibraryConfig,
+    file=FileConfig,
+)
+register_network = NETWORKS.register
 
 
 def create_network(
@@ -351,8 +382,8 @@ def create_network(
 def _built(
     kind: str, config: Any, num_classes: int, channels: int, size: tuple[int, ...]
 ) -> Network:
-    if kind in _BUILDERS:
-        features, width = _BUILDERS[kind](config, channels, size)
+    if kind in NETWORKS:
+        features, width = NETWORKS[kind].build(config, channels, size)
         return SplitNetwork(features, width, num_classes, channels)
     model = LIBRARIES[kind].build(config, num_classes, channels, size)
     return WholeNetwork(model, num_classes, channels, config.head, config.output)

@@ -4,7 +4,13 @@ Each is a function of an image, a strength and a random generator; ``registry.py
 their five strengths.
 """
 
-from holdfast.datamodules.shifts.registry import CORRUPTIONS, FAMILIES, members
+from holdfast.datamodules.shifts.registry import (
+    CORRUPTIONS,
+    FAMILIES,
+    Corruption,
+    members,
+    register_shift,
+)
 from holdfast.datamodules.shifts.shift import (
     SHIFTS,
     ComposeConfig,
@@ -20,10 +26,12 @@ __all__ = [
     "FAMILIES",
     "SHIFTS",
     "ComposeConfig",
+    "Corruption",
     "NoShiftConfig",
     "Shift",
     "ShiftConfig",
     "create_shift",
     "expanded",
     "members",
+    "register_shift",
 ]

@@ -1,4 +1,4 @@
-"""The corruptions by name: the one place where a shift is added."""
+"""The corruptions by name: the one place where a shift is added to ours."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from holdfast.datamodules.shifts.occlusion import dust, hair, smoke
 from holdfast.datamodules.shifts.optics import defocus, motion, vignette
 from holdfast.datamodules.shifts.resolution import coarsen, jpeg, pixelate
 from holdfast.datamodules.shifts.tone import brighten, darken, flatten, window
+from holdfast.tta.errors import InputError
+from holdfast.tta.registry import Registry, instances_of
 
 #: From a scaled image (channels, *spatial), a strength and a random generator to the corrupted
 #: image, not yet clamped to 0..1.
@@ -41,7 +43,7 @@ class Corruption:
         return (channels == 3 or not self.colour) and (dimensions == 2 or not self.flat)
 
 
-CORRUPTIONS: dict[str, Corruption] = {
+_OURS: dict[str, Corruption] = {
     "noise": Corruption(gaussian, (0.08, 0.12, 0.18, 0.26, 0.38)),
     "rician": Corruption(rician, (0.03, 0.045, 0.06, 0.08, 0.12)),
     "shot": Corruption(shot, (300, 100, 40, 15, 5)),
@@ -66,6 +68,18 @@ CORRUPTIONS: dict[str, Corruption] = {
     "dust": Corruption(dust, (1, 3, 7, 14, 28), flat=True),
     "hair": Corruption(hair, (1, 2, 4, 8, 16), flat=True),
 }
+
+
+def _check(name: str, entry: object) -> None:
+    """Refuse what is no corruption, and names that stand for something else on command lines."""
+    instances_of(Corruption)(name, entry)
+    if name in (*FAMILIES, "none", "compose"):
+        raise InputError(f"shift={name} has a meaning already: register yours under another name")
+
+
+#: Shifts by name: ours, registered ones, and entry points of the group ``holdfast.shifts``.
+CORRUPTIONS: Registry[Corruption] = Registry("shift", "holdfast.shifts", _OURS, _check)
+register_shift = CORRUPTIONS.register
 
 #: Shifts that images of a modality are prone to: a family's name stands for its members wherever a
 #: stream lists shifts.

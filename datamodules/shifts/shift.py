@@ -1,7 +1,7 @@
 """A shift as it is asked for: corruptions at severities, with a seed."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,11 +121,9 @@ class Shift:
 
 
 #: Shifts by name, with the dataclass of their options.
-SHIFTS: dict[str, type] = {
-    "none": NoShiftConfig,
-    "compose": ComposeConfig,
-    **dict.fromkeys(CORRUPTIONS, ShiftConfig),
-}
+SHIFTS: Mapping[str, type] = CORRUPTIONS.view(
+    lambda corruption: ShiftConfig, none=NoShiftConfig, compose=ComposeConfig
+)
 
 
 def create_shift(kind: str, config: NoShiftConfig | ShiftConfig) -> Shift | None:

@@ -19,6 +19,7 @@ from holdfast.datamodules.streams.sequence import (
 )
 from holdfast.datamodules.streams.stream import Order, Stream
 from holdfast.tta.errors import InputError
+from holdfast.tta.registry import Registry, subclasses_of
 
 __all__ = [
     "STREAMS",
@@ -37,11 +38,11 @@ __all__ = [
     "TimeConfig",
     "class_index",
     "create_stream",
+    "register_stream",
     "stream_order",
 ]
 
-#: Streams by name, with the dataclass of their options: the one place where a stream is added.
-STREAMS: dict[str, type[StreamConfig]] = {
+_OURS: dict[str, type[StreamConfig]] = {
     "iid": StreamConfig,
     "prevalence": PrevalenceConfig,
     "blocks": BlocksConfig,
@@ -53,6 +54,14 @@ STREAMS: dict[str, type[StreamConfig]] = {
     "time": TimeConfig,
     "replay": ReplayConfig,
 }
+
+
+#: Streams by name, with the dataclass of their options: ours, registered ones, and entry points of
+#: the group ``holdfast.streams``.
+STREAMS: Registry[type[StreamConfig]] = Registry(
+    "stream", "holdfast.streams", _OURS, subclasses_of(StreamConfig)
+)
+register_stream = STREAMS.register
 
 
 def create_stream(config: StreamConfig, images: ImageSet, seed: int) -> Stream:

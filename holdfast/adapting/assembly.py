@@ -29,7 +29,7 @@ from holdfast.tta.candidates import Candidates
 from holdfast.tta.checkpoint import SourceCheckpoint, load_adapted
 from holdfast.tta.config import Choice
 from holdfast.tta.errors import InputError
-from holdfast.tta.methods import METHODS, Method, create_method
+from holdfast.tta.methods import METHODS, Method, UpdateConfig, create_method
 from holdfast.tta.methods.scaling import scaled
 from holdfast.tta.scores import check_groups
 from holdfast.tta.tracking import own_name
@@ -223,10 +223,9 @@ def _labels(config: AdaptConfig) -> str | None:
 
 def _resolved(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Any, list[str]]:
     """The method's options without ``auto``, and what there is to say of them."""
-    kind, batch_size, notes = config.method.kind, config.stream.options.seen, []
+    batch_size, notes = config.stream.options.seen, []
     options = scaled(
         config.method.options,
-        METHODS[kind].Config,
         model=checkpoint.architecture,
         size=checkpoint.size,
         batch_size=batch_size,
@@ -235,11 +234,12 @@ def _resolved(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Any, l
         chosen = asdict(options)
         notes.append(f"method.optimizer={chosen['optimizer']} method.lr={chosen['lr']:g} (auto)")
     chooses = config.guard.kind == "on"
-    if not chooses and getattr(options, "normalization", None) == "auto":
+    if not chooses and isinstance(options, UpdateConfig) and options.normalization == "auto":
         notes.append(
-            "method.normalization=batch (auto: as published, since only guard=on chooses others)"
+            f"method.normalization={options.published.normalization} (auto: as published, since "
+            "only guard=on chooses others)"
         )
-        options = METHODS[kind].Config(**{**asdict(options), "normalization": "batch"})
+        options = replace(options, normalization=options.published.normalization)
     return options, notes
 
 

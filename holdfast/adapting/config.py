@@ -14,7 +14,7 @@ from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import read_arguments, read_values, resolve
 from holdfast.tta.errors import InputError
-from holdfast.tta.methods import METHODS
+from holdfast.tta.methods import HYPERPARAMETERS
 from holdfast.tta.options import option
 from holdfast.tta.parquet import check_parquet
 from holdfast.tta.tracking import WandbConfig
@@ -22,7 +22,7 @@ from holdfast.tta.trainers import check_serving
 
 GROUPS = {
     "data": DATA,
-    "method": {name: method.Config for name, method in METHODS.items()},
+    "method": HYPERPARAMETERS,
     "stream": STREAMS,
     "shift": SHIFTS,
     "guard": GUARDS,

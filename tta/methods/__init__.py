@@ -1,11 +1,13 @@
 """Adaptation methods: one a file, one entry each in ``METHODS``."""
 
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from torch import nn
 
-from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
+from holdfast.tta.expected import closest
 from holdfast.tta.methods.alpha_norm import AlphaNorm
 from holdfast.tta.methods.base import Method, Prediction, Update
 from holdfast.tta.methods.cmf import CMF
@@ -32,8 +34,10 @@ from holdfast.tta.methods.shot_im import SHOTIM
 from holdfast.tta.methods.source import Source
 from holdfast.tta.methods.t3a import T3A
 from holdfast.tta.methods.tent import Tent
+from holdfast.tta.registry import Registry
 
 __all__ = [
+    "HYPERPARAMETERS",
     "METHODS",
     "Method",
     "MethodConfig",
@@ -41,9 +45,10 @@ __all__ = [
     "Update",
     "UpdateConfig",
     "create_method",
+    "register_method",
 ]
 
-METHODS: dict[str, type[Method]] = {
+_OURS: dict[str, type[Method]] = {
     "source": Source,
     "norm": Norm,
     "alpha_norm": AlphaNorm,
@@ -73,8 +78,34 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
+def _check(name: str, method: Any) -> None:
+    """Refuse what is no method, before a command line or a table meets it."""
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise InputError(
+            f"{method!r} is no method: make it a subclass of holdfast.tta.methods.Method"
+        )
+    if not (is_dataclass(method.Config) and issubclass(method.Config, MethodConfig)):
+        raise InputError(
+            f"{method.__name__}.Config must be a dataclass, and a subclass of MethodConfig or "
+            "UpdateConfig"
+        )
+    for field in fields(method.Config):
+        if "help" not in field.metadata:
+            raise InputError(
+                f"{method.Config.__name__}.{field.name} needs a default and a sentence for --help: "
+                f"write {field.name}: TYPE = holdfast.tta.options.option(DEFAULT, SENTENCE)"
+            )
+
+
+#: Methods by name: ours, registered ones, and entry points of the group ``holdfast.methods``.
+METHODS: Registry[type[Method]] = Registry("method", "holdfast.methods", _OURS, _check)
+#: The dataclass of each one's hyperparameters, by name, as configurations take it.
+HYPERPARAMETERS: Mapping[str, type[MethodConfig]] = METHODS.view(lambda method: method.Config)
+register_method = METHODS.register
+
+
 def create_method(
-    name: str,
+    name: str | type[Method],
     model: nn.Module,
     *,
     num_classes: int,
@@ -84,13 +115,14 @@ def create_method(
     """Wrap a source model into an adaptation method.
 
     Args:
-        name: a key of ``METHODS``.
+        name: a key of ``METHODS``, or a method's class.
         model: network from images to logits (N, C), or one logit for two classes; it holds the
             source's weights, and is adapted in place.
         num_classes: number of classes C.
         head: module whose input counts as features; the last Linear by default.
         **hyperparameters: fields of the method's ``Config``, and what it ``uses`` of the source's
-            statistics.
+            statistics. What programs would choose by network and images (``auto``) is as
+            published here, unless it is given.
 
     Raises:
         InputError: an unknown method or hyperparameter, a value out of range, a missing source
@@ -104,21 +136,22 @@ def create_method(
         >>> method(torch.zeros(4, 3)).shape
         torch.Size([4, 2])
     """
-    if name not in METHODS:
-        raise InputError(f"unknown method {name!r}: {closest(name, METHODS)}")
-    method = METHODS[name]
-    known = method.Config.__dataclass_fields__
+    if isinstance(name, str):
+        METHODS.refuse_unknown(name)
+    method = METHODS[name] if isinstance(name, str) else name
+    called = name if isinstance(name, str) else name.__name__
+    known = [field.name for field in fields(method.Config)]
     for key in hyperparameters:
         if key not in known and key not in method.uses:
             raise InputError(
-                f"{name} has no hyperparameter {key!r}: {closest(key, [*known, *method.uses])}"
+                f"{called} has no hyperparameter {key!r}: {closest(key, [*known, *method.uses])}"
             )
     if num_classes < 2:
         raise InputError(f"num_classes={num_classes}: adaptation needs at least 2 classes")
     facts = {key: hyperparameters.pop(key) for key in method.uses if key in hyperparameters}
     check_words(method.Config, hyperparameters)
     try:
-        config = method.Config(**hyperparameters)
+        config = method.Config.as_published(**hyperparameters)
         return method(model, num_classes, config, head=head, known=facts)
     except InputError as error:  # options say method.NAME=, as on the command line
         raise InputError(str(error).replace("method.", "")) from None

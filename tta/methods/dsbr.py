@@ -1,7 +1,7 @@
 """DSBR: entropy minimisation in which each predicted class has its share of the loss."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from holdfast.tta.distributed import mean_of_all, total_of_all
 from holdfast.tta.errors import InputError
 from holdfast.tta.marginal import predicted_counts
 from holdfast.tta.methods.base import NormAffineMethod, Prediction
-from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.methods.settings import MethodConfig, Published, UpdateConfig
 from holdfast.tta.objectives import balanced_weights
 from holdfast.tta.options import option, within
 
@@ -25,12 +25,8 @@ _CONTROL_EVERY = 4
 class DSBRConfig(UpdateConfig):
     """Hyperparameters of DSBR; Adam at 1e-3 as published."""
 
-    optimizer: Literal["sgd", "adam", "auto"] = option(
-        "adam", "sgd, adam, or auto: chosen by adapt.py, as lr=auto"
-    )
-    lr: float | Literal["auto"] = option(
-        1e-3, "learning rate, or auto: the published scaling for network and batch size"
-    )
+    published = Published(optimizer="adam", lr=1e-3)
+
     ema: float = option(
         0.9, "memory of the running class marginal, in [0, 1); 0: each batch by itself"
     )

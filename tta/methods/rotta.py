@@ -9,7 +9,7 @@ from torch import Tensor
 
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods.base import NormAffineMethod, Prediction, Update
-from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.methods.settings import MethodConfig, Published, UpdateConfig
 from holdfast.tta.methods.tensors import Tensors
 from holdfast.tta.normalization import statistics
 from holdfast.tta.objectives import cross_entropy, entropy
@@ -21,12 +21,8 @@ from holdfast.tta.views import random_view
 class RoTTAConfig(UpdateConfig):
     """Hyperparameters of RoTTA."""
 
-    optimizer: Literal["sgd", "adam", "auto"] = option(
-        "adam", "sgd, adam, or auto: chosen by adapt.py, as lr=auto"
-    )
-    lr: float | Literal["auto"] = option(
-        1e-3, "learning rate, or auto: the published scaling for network and batch size"
-    )
+    published = Published(optimizer="adam", lr=1e-3)
+
     normalization: Literal["batch", "source", "blend", "robust", "median", "auto"] = option(
         "robust",
         "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving "

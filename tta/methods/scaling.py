@@ -9,7 +9,6 @@ _SMALL = 64  # images up to this side are small
 
 def scaled(
     config: MethodConfig,
-    defaults: type[MethodConfig],
     *,
     model: str,
     size: tuple[int, ...],
@@ -23,15 +22,13 @@ def scaled(
 
     Args:
         config: the method's options.
-        defaults: its dataclass, whose defaults are the published constants.
         model: the network's kind.
         size: sides of the images.
         batch_size: N.
     """
     if not isinstance(config, UpdateConfig):
         return config
-    published = defaults()
-    assert isinstance(published, UpdateConfig)
+    published = config.published
     small = max(size) <= _SMALL
     optimizer, lr = config.optimizer, config.lr
     if optimizer == "auto":
@@ -42,6 +39,5 @@ def scaled(
         elif model == "vit":
             lr = 1e-3 * batch_size / 64
         else:
-            assert published.lr != "auto"
             lr = published.lr if batch_size >= 32 else published.lr * 2 * batch_size / 64
     return replace(config, optimizer=optimizer, lr=lr)

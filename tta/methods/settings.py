@@ -1,8 +1,8 @@
 """Hyperparameters that methods share."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -11,9 +11,24 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.options import option, within
 
 
+class Published(NamedTuple):
+    """What a method was published with, where programs choose by network and images."""
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = 2.5e-4
+    normalization: Literal["batch", "source", "blend", "robust", "median"] = "batch"
+
+
 @dataclass
 class MethodConfig:
     """Hyperparameters of a method that learns nothing."""
+
+    @classmethod
+    def as_published(cls, **given: Any) -> Self:
+        """The hyperparameters with published constants in place of ``auto``, where nothing is
+        given.
+        """
+        return cls(**given)
 
     def create_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser of adapted parameters; only an ``UpdateConfig`` has one."""
@@ -27,11 +42,14 @@ class MethodConfig:
 class UpdateConfig(MethodConfig):
     """Hyperparameters of a method that takes gradient steps."""
 
+    #: What ``auto`` stands for to ``create_method``, and to ``scaled`` where images are large.
+    published = Published()
+
     optimizer: Literal["sgd", "adam", "auto"] = option(
-        "sgd", "sgd, adam, or auto: chosen by adapt.py, as lr=auto"
+        "auto", "sgd, adam, or auto: by image size, as lr=auto"
     )
     lr: float | Literal["auto"] = option(
-        2.5e-4, "learning rate, or auto: the published scaling for network and batch size"
+        "auto", "learning rate, or auto: the published scaling for network and batch size"
     )
     momentum: float = option(0.9, "momentum of sgd")
     steps: int = option(
@@ -44,7 +62,7 @@ class UpdateConfig(MethodConfig):
         "published",
     )
     normalization: Literal["batch", "source", "blend", "robust", "median", "auto"] = option(
-        "batch",
+        "auto",
         "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving "
         "average), median, or auto: chosen "
         "by the guard as it goes",
@@ -58,6 +76,13 @@ class UpdateConfig(MethodConfig):
         within(self, "alpha", 0, 1, left=False)
         if self.steps < 1:
             raise InputError(f"method.steps={self.steps} must be at least 1")
+
+    @classmethod
+    def as_published(cls, **given: Any) -> Self:
+        """See ``MethodConfig``; a default other than ``auto`` stays."""
+        chosen = {field.name for field in fields(cls) if field.metadata.get("default") == "auto"}
+        constants = cls.published._asdict()
+        return cls(**{**{name: constants[name] for name in chosen & constants.keys()}, **given})
 
     def create_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser of adapted parameters.

@@ -1,14 +1,13 @@
 """SHOT-IM: confident predictions of every class, by moving the feature extractor."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from holdfast.tta.methods.base import Method, Prediction
-from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.methods.settings import MethodConfig, Published, UpdateConfig
 from holdfast.tta.objectives import marginal_entropy
-from holdfast.tta.options import option
 from holdfast.tta.selection import parameters_outside
 
 
@@ -16,12 +15,7 @@ from holdfast.tta.selection import parameters_outside
 class SHOTIMConfig(UpdateConfig):
     """Hyperparameters of SHOT's information maximisation."""
 
-    optimizer: Literal["sgd", "adam", "auto"] = option(
-        "adam", "sgd, adam, or auto: chosen by adapt.py, as lr=auto"
-    )
-    lr: float | Literal["auto"] = option(
-        1e-3, "learning rate, or auto: the published scaling for network and batch size"
-    )
+    published = Published(optimizer="adam", lr=1e-3)
 
 
 class SHOTIM(Method):

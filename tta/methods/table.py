@@ -8,11 +8,12 @@ _HEADER = """\
 # Methods
 
 Every method is a plain `nn.Module`: `create_method(NAME, model, num_classes=C, **hyperparameters)`, or `method=NAME` on the
-command line with the options of its YAML. This page is written by `python -m holdfast.tta.methods.table > docs/methods.md`, and a test
+command line with the same options. This page is written by `python -m holdfast.tta.methods.table > docs/methods.md`, and a test
 holds it against the code.
 
 All that adapt weights share `optimizer`, `lr`, `momentum`, `steps`, `episodic`, `exclude` (layers), `normalization` (batch,
-source, blend, robust, median) and `alpha`. "Statistics" is what BatchNorm layers use unless `normalization` says otherwise:
+source, blend, robust, median) and `alpha`. The first two and `normalization` are `auto`: programs choose by network, images and guard, and
+`create_method` takes what was published. "Statistics" is what BatchNorm layers use unless `normalization` says otherwise:
 methods on *batch* statistics need batches of several images. "Source" is what the method needs of the source checkpoint,
 which `train.py` writes; *(option)* where only some hyperparameters do. Passes are forward/backward passes a batch.
 
@@ -138,15 +139,17 @@ RELEASED: dict[str, _Released] = {
 
 def markdown() -> str:
     """The page."""
-    methods = "".join(_row(name, method) for name, method in METHODS.items())
-    released = "".join(_released(name) for name in METHODS)
+    methods = "".join(
+        _row(name, method) for name, method in ((name, METHODS[name]) for name in RELEASED)
+    )
+    released = "".join(_released(name) for name in RELEASED)
     return _HEADER + methods + _MIDDLE + released + _FOOTER
 
 
 def _row(name: str, method: type[Method]) -> str:
     optional = {"prevalence"}
     uses = ", ".join(f"{use} *(option)*" if use in optional else use for use in method.uses)
-    config = method.Config()
+    config = method.Config.as_published()
     statistics = config.normalization if isinstance(config, UpdateConfig) else method.normalization
     yaml = f"[{name}](../configs/method/{name}.yaml)"
     cells = [f"`{name}`", method.paper or "–", method.updates, method.passes, statistics]

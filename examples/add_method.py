@@ -2,10 +2,10 @@
 
 python examples/add_method.py
 
-The method maximises the margin between the two likeliest classes of confident images. Within the
-project it would be ``tta/methods/margin.py``, an entry in ``METHODS`` and a YAML of defaults
-(CONTRIBUTING.md has the steps); in a script of your own the entry is enough, as long as it is made
-before ``adapt`` is imported.
+The method maximises the margin between the two likeliest classes of confident images.
+``register_method`` makes its name known to the programs of this process, whenever it is called; an
+installed package says the same by an entry point, and then its name works on every command line
+(CONTRIBUTING.md). ``check_method`` holds it to what methods promise.
 """
 
 import sys
@@ -19,7 +19,15 @@ import torch
 from shapes import CLASSES, accuracy, cells, trained
 from torch import Tensor
 
-from holdfast.tta.methods import METHODS, MethodConfig, Prediction, UpdateConfig, create_method
+from holdfast.programs import adapt, train
+from holdfast.testing import check_method
+from holdfast.tta.methods import (
+    MethodConfig,
+    Prediction,
+    UpdateConfig,
+    create_method,
+    register_method,
+)
 from holdfast.tta.methods.base import NormAffineMethod
 from holdfast.tta.options import option, within
 
@@ -35,6 +43,7 @@ class MarginConfig(UpdateConfig):
         within(self, "threshold", 0, 1)
 
 
+@register_method("margin")
 class Margin(NormAffineMethod):
     """Minus the mean distance of the two largest logits, over the confident images."""
 
@@ -47,9 +56,6 @@ class Margin(NormAffineMethod):
         kept = prediction.logits.detach().softmax(1).amax(1) > self.config.threshold
         first, second = prediction.logits.topk(2, dim=1).values.unbind(1)
         return -(first - second)[kept].mean() if kept.any() else None
-
-
-METHODS["margin"] = Margin  # the one place
 
 
 def in_python() -> float:
@@ -69,8 +75,6 @@ def by_program(output: str) -> int:
     """Train a source model on cells under our microscope, and adapt it to theirs by the method;
     returns the exit status.
     """
-    from holdfast.programs import adapt, train
-
     Path(output).mkdir(parents=True, exist_ok=True)
     (ours, labels), (theirs, truth) = cells(1000), cells(640, contrast=0.6, seed=1)
     np.savez(
@@ -84,14 +88,15 @@ def by_program(output: str) -> int:
     data = ["data=npz", f"data.path={output}/cells.npz", "data.source=ours", "data.target=theirs"]
     quiet = ["overwrite=true", "wandb.mode=disabled", "trainer.enable_progress_bar=false"]
     status = train.main([*data, "epochs=5", "calibrate=off", f"output={output}/source", *quiet])
-    words = ["method=margin", "method.threshold=0.7", "method.optimizer=adam", "method.lr=1e-3"]
+    words = ["method=margin", "method.threshold=0.7"]
     return status or adapt.main(
         [f"source={output}/source", *words, f"output={output}/adapted", *quiet]
     )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run both; an argument names the folder of the results."""
+    """Check the method and run both; an argument names the folder of the results."""
+    check_method(Margin, threshold=0.0)
     print(f"create_method: {in_python():.1f} %")
     return by_program(argv[0] if argv else "runs/examples/add_method")
 

@@ -63,7 +63,7 @@ def test_a_folder_and_a_table_of_ones_own(
 
 
 def test_a_method_added_in_a_script(tmp_path: Path) -> None:
-    # In a process of its own: a method must be there before adapt.py is imported.
+    # In a process of its own, where its name stays.
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),

@@ -156,14 +156,14 @@ import holdfast
 assert "torch" not in sys.modules and "calm_plugin" not in sys.modules
 from holdfast.adapting.config import GROUPS
 from holdfast.benchmarks.options import BenchmarkConfig
-from holdfast.benchmarks.plan import plan_grid
+from holdfast.benchmarks.plan import create_plan
 from holdfast.datamodules import STREAMS
 from holdfast.datamodules.shifts import CORRUPTIONS, SHIFTS
 from holdfast.tta import entry
 from holdfast.tta.networks import MODELS
 assert "calm_plugin" not in sys.modules
 config = entry.configured(BenchmarkConfig, {}, ["methods=[calm]", "rates=[1]"])
-assert {case.method for _, cases in plan_grid(config) for case in cases} == {"calm"}
+assert {case.method for _, cases in create_plan(config) for case in cases} == {"calm"}
 assert "negative" in SHIFTS and "negative" in CORRUPTIONS and "backwards" in STREAMS
 assert "tiny" in MODELS
 print("asked")

@@ -26,7 +26,7 @@ class _Console(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one sentence; other errors of the stream than a reader that left are ``print``'s."""
+        """Write one sentence; errors of the stream, but for a reader that left, are ``print``'s."""
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         with suppress(BrokenPipeError):  # nobody reads on, which is no reason to end a run
             print(self.format(record), file=stream)

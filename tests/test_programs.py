@@ -357,7 +357,7 @@ def test_bad_input_gets_one_sentence(source: Path, tmp_path: Path, capsys: Captu
         (train, "other classes", (ours, "calibrate=only", "data=npz", f"data.path={small}")),
         (
             train,
-            "does not load as weights alone",
+            "is damaged, or no file of torch",
             (*TINY_TRAINING, f"weights={tmp_path / 'text.ckpt'}"),
         ),
         (train, "cannot be written", (*TINY_TRAINING, f"output={foreign}/below")),

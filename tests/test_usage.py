@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from holdfast.__main__ import COMMANDS, main
-from holdfast.benchmarks.paper.options import PaperConfig
 from holdfast.programs import adapt, benchmark, train
 from holdfast.tta.config import group_choices, read_arguments, resolve, to_dict
 from holdfast.tta.errors import InputError
@@ -27,7 +26,6 @@ PROGRAMS: dict[str, Program] = {
     "accept": (adapt.AcceptConfig, adapt.GROUPS, adapt.ACCEPT_USAGE),
     "train": TRAIN,
     "benchmark": (benchmark.BenchmarkConfig, {}, benchmark.USAGE),
-    "paper": (PaperConfig, {}, benchmark.USAGE),
 }
 
 

@@ -44,10 +44,9 @@ _LEAST = 2
 _GRAPHS = ("onnx", "program")
 
 USAGE = (
-    "usage: holdfast export SOURCE [adapted.ckpt] format=torch|safetensors|onnx|program "
-    "[output=FILE]\n\n"
+    "usage: holdfast export SOURCE [adapted.ckpt] [format=torch|safetensors|onnx|program] ...\n\n"
     "Write the source's network, with the adapted values where an adapted.ckpt is named, and check "
-    "its logits.\nA file of the same name with .json tells how images are to be prepared."
+    "it.\nA file of the same name with .json tells how images are to be prepared."
 )
 
 

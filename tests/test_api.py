@@ -90,9 +90,9 @@ def test_the_checkpoint_is_read_once_a_run(
     read: list[str | Path] = []
     load = SourceCheckpoint.load
 
-    def counted(path: str | Path) -> SourceCheckpoint:
+    def counted(path: str | Path, *others: Any) -> SourceCheckpoint:
         read.append(path)
-        return load(path)
+        return load(path, *others)
 
     monkeypatch.setattr(SourceCheckpoint, "load", counted)
     words = [f"source={source}", *QUICK, "data.target_images=128", "preflight=report"]

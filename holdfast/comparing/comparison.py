@@ -3,19 +3,18 @@ tests.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 import numpy as np
 
 from holdfast.comparing import paired
+from holdfast.comparing.found import Cell, Comparison, Condition, Entry, counted
 from holdfast.comparing.paired import FEWEST, LEVEL, Numbers
 from holdfast.tta.errors import InputError
 from holdfast.tta.intervals import median_interval
 
 Row = Mapping[str, Any]
-Condition = tuple[str, ...]
 #: What names a run of a model: its condition and seed.
 Key = tuple[Condition, str]
 Scores = dict[Key, float]
@@ -26,86 +25,6 @@ LOWER = frozenset({"ece", "alarms", "resets", "broken_images", "unreadable_image
 SEED, RUN = "seed", "run"
 #: Resamples of an interval.
 RESAMPLES = 10_000
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One of what is compared, over the pairs that all have; scores in the metric's unit.
-
-    Attributes:
-        name: of it.
-        runs: how many were compared.
-        mean: of their scores.
-        sd: deviation over seeds of the mean over conditions; None of a single seed.
-        rank: mean rank, 1 the best.
-        difference: median of its scores minus the baseline's; None of the baseline itself.
-        interval: 95 % of that, by resampling pairs.
-        better: pairs in which it is better than the baseline.
-        worse: those in which it is worse.
-        p: of Wilcoxon's signed-rank test against the baseline; None of too few pairs.
-        corrected: that by Holm's correction over all that are compared.
-    """
-
-    name: str
-    runs: int
-    mean: float
-    sd: float | None
-    rank: float
-    difference: float | None = None
-    interval: tuple[float, float] | None = None
-    better: int | None = None
-    worse: int | None = None
-    p: float | None = None
-    corrected: float | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One of what is compared under one condition: runs, mean and deviation over seeds."""
-
-    runs: int
-    mean: float
-    sd: float | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a comparison found; ``str`` is its table.
-
-    Attributes:
-        by: what is compared.
-        metric: by which.
-        lower: whether less is better.
-        baseline: name of the entry that the others are held against.
-        entries: the best mean rank first.
-        columns: names of what makes a condition.
-        cells: by condition and name, of the same runs.
-        conditions: how many all have.
-        seeds: how many there are in these.
-        pairs: how many were tested.
-        friedman: chi-squared and p; None of fewer than three entries, or too few pairs.
-        critical: difference of mean ranks from which on two differ by Nemenyi's test, at 5 %.
-        notes: sentences on what was left out, and why.
-    """
-
-    by: str
-    metric: str
-    lower: bool
-    baseline: str
-    entries: tuple[Entry, ...]
-    columns: tuple[str, ...]
-    cells: Mapping[tuple[Condition, str], Cell]
-    conditions: int
-    seeds: int
-    pairs: int
-    friedman: tuple[float, float] | None
-    critical: float | None
-    notes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        from holdfast.comparing.outputs import as_text
-
-        return as_text(self)
 
 
 def compare(
@@ -337,15 +256,6 @@ def _cells(
         key: Cell(len(found), fmean(found), stdev(found) if len(found) > 1 else None)
         for key, found in values.items()
     }
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things.
-
-    >>> counted(1, "pair"), counted(6, "pair")
-    ('1 pair', '6 pairs')
-    """
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _warnings(pairs: int, tests: int) -> list[str]:

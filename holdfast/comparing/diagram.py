@@ -6,7 +6,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from holdfast.comparing.comparison import Comparison, Entry
+from holdfast.comparing.found import Comparison, Entry
 from holdfast.comparing.paired import alike
 from holdfast.tta.errors import InputError
 from holdfast.tta.style import BLUE, COLUMN, PAGE, PRINT, SMALLEST

@@ -1,99 +1,28 @@
-"""A comparison as text, as a table for a spreadsheet, and as tables for LaTeX."""
+"""A comparison as a table for a spreadsheet, and as tables for LaTeX."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from holdfast.benchmarks.summary import aligned
-from holdfast.comparing.comparison import Cell, Comparison, Condition, Entry, counted
 from holdfast.comparing.diagram import critical_difference_diagram
+from holdfast.comparing.found import (
+    Cell,
+    Comparison,
+    Entry,
+    conditions,
+    p_text,
+    shown,
+    spread,
+    title,
+)
 from holdfast.tta.csvfile import csv_lines
 from holdfast.tta.style import save_print
 
-#: Conditions and entries that a terminal, and a page in LaTeX, shows one by one.
-_MOST, _WIDEST = 40, 8
-#: A p below which only that is said.
-_LEAST_P = 0.001
-_NONE = "–"
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
 }
-
-
-def as_text(found: Comparison) -> str:
-    """All that a reader at a terminal needs."""
-    head = [found.by, "runs", "mean", "rank", "difference [95 %]", "better", "p", "p (Holm)"]
-    lines = [head, *(_line(entry, found.pairs) for entry in found.entries)]
-    parts = [f"{_title(found)}\n\n{aligned(lines)}"]
-    if _shown(found):
-        parts.append(aligned(_by_condition(found)))
-    if found.friedman is not None and found.critical is not None:
-        statistic, p = found.friedman
-        parts.append(
-            f"Friedman over {len(found.entries)} and {found.pairs} pairs: χ² = {statistic:.2f}, "
-            f"p {_equal(p)}; ranks differ from {found.critical:.2f} on (Nemenyi, 5 %)."
-        )
-    return "\n\n".join([*parts, *found.notes])
-
-
-def _title(found: Comparison) -> str:
-    better = "less is better" if found.lower else "more is better"
-    return (
-        f"{found.metric} ({better}), mean ± sd over seeds, of "
-        f"{counted(found.conditions, 'condition')}, "
-        f"{counted(found.seeds, 'seed')} and {counted(found.pairs, 'pair')}; differences are "
-        f"medians, from {found.baseline}"
-    )
-
-
-def _line(entry: Entry, pairs: int) -> list[str]:
-    interval = "" if entry.interval is None else " [{:+.2f}, {:+.2f}]".format(*entry.interval)
-    return [
-        entry.name,
-        str(entry.runs),
-        spread(entry),
-        f"{entry.rank:.2f}",
-        _NONE if entry.difference is None else f"{entry.difference:+.2f}{interval}",
-        _NONE if entry.better is None else f"{entry.better}/{pairs}",
-        _p(entry.p),
-        _p(entry.corrected),
-    ]
-
-
-def spread(cell: Cell | Entry, sign: str = "±") -> str:
-    """Mean and deviation; a single run has none."""
-    return f"{cell.mean:.2f}" if cell.sd is None else f"{cell.mean:.2f} {sign} {cell.sd:.2f}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return _NONE
-    return f"<{_LEAST_P}" if value < _LEAST_P else f"{value:.3f}"
-
-
-def _equal(value: float) -> str:
-    text = _p(value)
-    return text if text.startswith("<") else f"= {text}"
-
-
-def _shown(found: Comparison) -> bool:
-    """Whether conditions are shown one by one; the table for spreadsheets always does it."""
-    few = found.conditions <= _MOST and len(found.entries) <= _WIDEST
-    return bool(found.columns) and few
-
-
-def _by_condition(found: Comparison) -> list[list[str]]:
-    names = [entry.name for entry in found.entries]
-    lines = [[*found.columns, *names]]
-    for condition in _conditions(found):
-        lines.append([*condition, *(spread(found.cells[condition, name]) for name in names)])
-    return lines
-
-
-def _conditions(found: Comparison) -> list[Condition]:
-    return list(dict.fromkeys(condition for condition, _ in found.cells))
 
 
 def as_csv(found: Comparison) -> str:
@@ -104,7 +33,7 @@ def as_csv(found: Comparison) -> str:
         numbers = [entry.runs, entry.mean, entry.sd, entry.rank, entry.difference]
         numbers += [*(entry.interval or (None, None)), entry.better, entry.worse]
         rows.append([entry.name, *[""] * len(found.columns), *numbers, entry.p, entry.corrected])
-    for condition in _conditions(found) if found.columns else ():
+    for condition in conditions(found) if found.columns else ():
         for entry in found.entries:
             cell = found.cells[condition, entry.name]
             rows.append([entry.name, *condition, cell.runs, cell.mean, cell.sd, *[""] * 8])
@@ -133,10 +62,10 @@ def as_latex(found: Comparison) -> str:
     lines = []
     for entry in found.entries:
         mean = _bold(spread(entry, "$\\pm$"), entry.name in best)
-        p = "--" if entry.corrected is None else f"${_p(entry.corrected)}$"
+        p = "--" if entry.corrected is None else f"${p_text(entry.corrected)}$"
         lines.append([escaped(entry.name), mean, f"{entry.rank:.2f}", _latex_difference(entry), p])
-    parts = [f"% {_title(found)}\n% \\usepackage{{booktabs}}\n{_tabular(head, lines, 1)}"]
-    if _shown(found):
+    parts = [f"% {title(found)}\n% \\usepackage{{booktabs}}\n{_tabular(head, lines, 1)}"]
+    if shown(found):
         parts.append(_latex_by_condition(found))
     return "\n".join(parts)
 
@@ -154,7 +83,7 @@ def _latex_difference(entry: Entry) -> str:
 def _latex_by_condition(found: Comparison) -> str:
     names = [entry.name for entry in found.entries]
     lines = []
-    for condition in _conditions(found):
+    for condition in conditions(found):
         cells = {name: found.cells[condition, name] for name in names}
         best = _best(found, cells)
         shown = [_bold(spread(cell, "$\\pm$"), name in best) for name, cell in cells.items()]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from holdfast.comparing.comparison import RESAMPLES, Comparison, compare
+from holdfast.comparing.comparison import RESAMPLES, compare
+from holdfast.comparing.found import Comparison
 from holdfast.comparing.outputs import write
 from holdfast.comparing.runs import WANDB, read_runs, table_of
 from holdfast.tta import entry

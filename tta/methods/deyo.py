@@ -95,7 +95,7 @@ class DeYO(NormAffineMethod):
             start >= side for start, side in zip(corner, sides, strict=True)
         ):
             raise InputError(
-                f"method.occlusion={self.config.occlusion} lies outside images of "
+                f"occlusion={self.config.occlusion} lies outside images of "
                 f"{'x'.join(map(str, sides))}"
             )
         return occluded(images, tuple(corner), size)

@@ -97,6 +97,8 @@ def load_source(
     Raises:
         InputError: there is none, or it is damaged.
     """
+    if not isinstance(path, str | Path):
+        raise InputError(f"a source checkpoint is named by its path, and not {type(path).__name__}")
     return SourceCheckpoint.load(path, model)
 
 
@@ -104,5 +106,9 @@ def _given(config: AdaptConfig | TrainConfig | None) -> dict[str, Any]:
     """Options that a dataclass sets, those that it leaves at their defaults left out."""
     if config is None:
         return {}
+    if not isinstance(config, AdaptConfig | TrainConfig):
+        raise InputError(
+            f"options are named, such as source=DIR, and {config!r} stands alone: name it"
+        )
     defaults = to_dict(type(config)())
     return {name: value for name, value in to_dict(config).items() if value != defaults[name]}

@@ -46,7 +46,7 @@ _GRAPHS = ("onnx", "program")
 USAGE = (
     "usage: holdfast export SOURCE [adapted.ckpt] [format=torch|safetensors|onnx|program] ...\n\n"
     "Write the source's network, with the adapted values where an adapted.ckpt is named, and check "
-    "it.\nA file of the same name with .json tells how images are to be prepared."
+    "it.\nFILE.json beside it tells how images are to be prepared."
 )
 
 
@@ -85,7 +85,7 @@ def export(
         format: a state dict for torch, of adopted weights under the names that they came with; the
             same as safetensors; a graph for ONNX, or a program of ``torch.export``, which take
             images scaled to [0, 1] and do the rest.
-        path: the file to write; one more, with the suffix ``.json``, tells classes and scaling.
+        path: the file to write; one more, which adds ``.json``, tells classes and scaling.
 
     Returns:
         The file.
@@ -339,7 +339,12 @@ def _describe(file: Path, checkpoint: SourceCheckpoint, format: str, own: bool) 
     if not graph:
         facts |= {name: checkpoint.weights[name].tolist() for name in ("mean", "std")}
     text = json.dumps(facts, indent=2, ensure_ascii=False)
-    file.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    facts_of(file).write_text(text + "\n", encoding="utf-8")
+
+
+def facts_of(file: Path) -> Path:
+    """Where classes and scaling of an exported file stand: ``net.onnx.json`` of ``net.onnx``."""
+    return file.with_name(f"{file.name}.json")
 
 
 def _outputs(checkpoint: SourceCheckpoint) -> list[str]:
@@ -372,9 +377,10 @@ def main(argv: Sequence[str]) -> int:
         beside = config.adapted or source_file(config.source)
         default = Path(beside).expanduser().parent / f"exported{_SUFFIX[config.format]}"
         file = default if config.output is None else Path(config.output).expanduser()
-        if file.exists() and not config.overwrite:
+        there = [path for path in (file, facts_of(file)) if path.exists()]
+        if there and not config.overwrite:
             raise InputError(
-                f"{file} is there already: name another, output=FILE, or overwrite=true"
+                f"{there[0]} is there already: name another, output=FILE, or overwrite=true"
             )
         if not file.parent.is_dir():
             raise InputError(f"the folder {file.parent} does not exist: make it, or name another")

@@ -130,6 +130,11 @@ def guard(
         >>> guarded.verdict
         'OK'
     """
+    if not isinstance(method, Method):
+        raise InputError(
+            f"guard takes a method, and this is {type(method).__name__}: make one of your network, "
+            "create_method(name, network, num_classes=C)"
+        )
     config = validated(GuardConfig, options)
     if isinstance(source, str | Path):
         source = SourceCheckpoint.load(source)
@@ -148,6 +153,20 @@ def guard(
     return GuardedMethod(AdaptationModule(method, 1, candidates=twins), watch)
 
 
+def _check_of(method: Method, source: SourceCheckpoint) -> None:
+    """Refuse the checkpoint of another network, whose features say nothing of this one's."""
+    head = method.model.get_submodule(method.head_name)
+    width, theirs = getattr(head, "in_features", None), source.feature_mean.shape[1]
+    layers = {name for name, _ in method.model.named_modules()}
+    strange = [name for name in source.layer_moments or {} if name not in layers]
+    if strange or width not in (None, theirs):
+        raise InputError(
+            f"the source checkpoint is of another network ({theirs} features of an image where the "
+            f"method's has {width}): take the one that the method's network was built from, or "
+            "batches of (images, labels)"
+        )
+
+
 def _known(
     method: Method, source: SourceCheckpoint | Iterable[tuple[Tensor, Tensor]] | None
 ) -> tuple[Reference | None, Mapping[str, Tensor] | None, Mapping[str, Any] | None]:
@@ -157,6 +176,7 @@ def _known(
     if source is None:
         return None, None, None
     if isinstance(source, SourceCheckpoint):
+        _check_of(method, source)
         reference = Reference(source.feature_mean, source.feature_var)
         return reference, source.layer_moments, source.calibration
     facts = source_facts(method, source)

@@ -227,6 +227,40 @@ def test_a_plain_loop_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
         assert torch.equal(second(batch), logits)
 
 
+def test_a_source_that_says_nothing_is_refused_or_told(source: Path, caplog: Any) -> None:
+    images, labels = cells(64, seed=1)
+    images[0, 0, 0, 0] = torch.nan
+    with pytest.raises(InputError, match="not finite"):
+        holdfast.guard(
+            holdfast.create_method("tent", small_network(), num_classes=4),
+            source=[(images, labels)],
+        )
+    method = holdfast.create_method("tent", small_network(), num_classes=4, normalization="auto")
+    with pytest.raises(InputError, match="of another network"):
+        holdfast.guard(method, source=source)
+    images, labels = cells(64, seed=1)
+    holdfast.guard(method, source=[(images[labels < 3], labels[labels < 3])])
+    assert "no image of 1 of 4 classes, the first of them 3" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: holdfast.create_method("tent", None, num_classes=4), "no torch.nn.Module"),
+        (lambda: holdfast.create_method(3, small_network(), num_classes=4), "a name such as tent"),
+        (lambda: holdfast.create_method("tent", small_network(), num_classes="4"), "num_classes=4"),
+        (lambda: holdfast.guard(small_network()), "create_method"),
+        (lambda: holdfast.adapt("runs/train/here"), "options are named"),
+        (lambda: holdfast.adapt(source=3), "path of a checkpoint"),
+        (lambda: holdfast.load_source(None), "named by its path"),
+        (lambda: holdfast.train(seed=-1), "seed=-1"),
+    ],
+)
+def test_values_of_another_kind_get_a_sentence(call: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        call()
+
+
 def test_a_guard_refuses_what_it_cannot_use() -> None:
     method = holdfast.create_method("tent", small_network(), num_classes=4)
     for options, says in (

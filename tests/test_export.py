@@ -114,7 +114,7 @@ def test_every_format_says_what_the_adapted_network_says(
         before = checkpoint.build()(images())
     assert (before - expected).abs().max() > 0.01  # adaptation did something
     file = export(tmp_path, path, format=format, path=tmp_path / "out")
-    facts = json.loads((tmp_path / "out.json").read_text())
+    facts = json.loads((tmp_path / f"{file.name}.json").read_text())
     assert facts["classes"] == ["c0", "c1", "c2"]
     assert facts["range"] == [0.0, 255.0]
     assert facts["normalization"] == ("batch" if normalization == "batch" else "fixed")
@@ -137,7 +137,7 @@ def test_torchvision_loads_what_was_adapted(tmp_path: Path) -> None:
     state = torch.load(export(checkpoint, path, path=tmp_path / "out.pt"), weights_only=True)
     theirs.load_state_dict(state)  # strict
     assert list(state) == list(theirs.state_dict())
-    facts = json.loads((tmp_path / "out.json").read_text())
+    facts = json.loads((tmp_path / "out.pt.json").read_text())
     mean, std = (torch.tensor(facts[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
     with torch.no_grad():
         found = theirs.eval()((images() - mean) / std)
@@ -161,7 +161,7 @@ def test_a_transformer_goes_back_under_hugging_faces_names(tmp_path: Path) -> No
         expected = method.predict(images()).logits
         torch.testing.assert_close(again(images()), expected, atol=1e-4, rtol=1e-4)
     # Output 0 of the file is the second class, 1 the third and 2 the first.
-    assert json.loads((tmp_path / "out.json").read_text())["classes"] == ["c1", "c2", "c0"]
+    assert json.loads((tmp_path / f"{file.name}.json").read_text())["classes"] == ["c1", "c2", "c0"]
 
 
 def test_one_logit_and_some_of_the_outputs_go_back(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_one_logit_and_some_of_the_outputs_go_back(tmp_path: Path) -> None:
     checkpoint = sourced(tmp_path, "compact", five, adopt=more)
     state = torch.load(export(checkpoint, path=tmp_path / "some.pt"), weights_only=True)
     torch.testing.assert_close(state["head.weight"], five["head.weight"][[0, 2, 4]])
-    facts = json.loads((tmp_path / "some.json").read_text())
+    facts = json.loads((tmp_path / "some.pt.json").read_text())
     assert facts["classes"] == ["c1", "c2", "c0"]
 
 

@@ -260,6 +260,18 @@ def check_choice(value: str | None) -> None:
         raise InputError(f"check={value} is not known: check=only checks, and null runs")
 
 
+def check_counts(config: Any, *names: str) -> None:
+    """Refuse what would end a run with a traceback: counts and seeds that nothing takes.
+
+    Raises:
+        InputError: one is negative, or a seed of more than 32 bits.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value < 2**32:
+            raise InputError(f"{name}={value} must be a whole number from 0 to {2**32 - 1}")
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a dictionary, one key a line."""
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

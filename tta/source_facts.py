@@ -13,6 +13,7 @@ from holdfast.tta.batches import described, images_of
 from holdfast.tta.correction import class_conditional_moments
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods.base import Method
+from holdfast.tta.saying import warn
 from holdfast.tta.source import class_statistics
 
 
@@ -42,7 +43,7 @@ def source_facts(method: Method, batches: Iterable[Any]) -> SourceFacts:
             gone over twice, so those of an iterator are kept.
 
     Raises:
-        InputError: no image has a label.
+        InputError: no image has a label, or one has no finite features.
 
     Example:
         >>> from torch import nn
@@ -58,12 +59,24 @@ def source_facts(method: Method, batches: Iterable[Any]) -> SourceFacts:
     batches = list(batches) if iter(batches) is batches else batches
     features, labels = [], []
     for batch in _labelled(batches, classes):
-        features.append(method.source(batch["image"].to(device)).features.float().cpu())
+        said = method.source(batch["image"].to(device)).features.float().cpu()
+        if not torch.isfinite(said).all():
+            raise InputError(
+                "images of the source have numbers that are not finite, or make the network's "
+                "features so: leave them out, since all that serves is held against them"
+            )
+        features.append(said)
         labels.append(batch["label"])
     if not features:
         raise InputError(
             f"no image of the source has a label of 0 to {classes - 1}: give batches (images, "
             "labels)"
+        )
+    absent = sorted(set(range(classes)) - set(torch.cat(labels).tolist()))
+    if absent:
+        warn(
+            f"the source shows no image of {len(absent)} of {classes} classes, the first of them "
+            f"{absent[0]}: labels are 0 to {classes - 1}, in the order of the network's outputs"
         )
     mean, var = class_statistics(torch.cat(features), torch.cat(labels), classes)
     moments = class_conditional_moments(method.model, _labelled(batches, classes), classes, device)

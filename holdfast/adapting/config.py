@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from holdfast.callbacks.columns import PredictionsConfig
@@ -93,6 +94,7 @@ class AdaptConfig:
 
     def __post_init__(self) -> None:
         entry.check_choice(self.check)
+        entry.check_counts(self, "seed", "workers", "bootstrap")
         check_serving(self.trainer)
         if self.predictions.parquet:
             check_parquet()
@@ -166,4 +168,6 @@ def _source(values: Mapping[str, Any]) -> SourceCheckpoint:
     source = values.get("source")
     if source is None:
         raise InputError("source is missing: name the checkpoint of train.py, source=DIR_OR_CKPT")
+    if not isinstance(source, str | Path):
+        raise InputError(f"source is the path of a checkpoint, and not {type(source).__name__}")
     return SourceCheckpoint.load(source, values.get("model"))

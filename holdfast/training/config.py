@@ -119,6 +119,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         entry.check_choice(self.check)
+        entry.check_counts(self, "seed", "workers")
         for field in ("epochs", "patience", "batch_size"):
             if getattr(self, field) < 1:
                 raise InputError(f"{field} must be at least 1")

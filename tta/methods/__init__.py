@@ -136,8 +136,15 @@ def create_method(
         >>> method(torch.zeros(4, 3)).shape
         torch.Size([4, 2])
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"the model is no torch.nn.Module but {type(model).__name__}: give the network itself, "
+            "its weights loaded"
+        )
     if isinstance(name, str):
         METHODS.refuse_unknown(name)
+    elif not isinstance(name, type) or not issubclass(name, Method):
+        raise InputError(f"a method is a name such as tent, or a class of one, and not {name!r}")
     method = METHODS[name] if isinstance(name, str) else name
     called = name if isinstance(name, str) else name.__name__
     known = [field.name for field in fields(method.Config)]
@@ -146,7 +153,7 @@ def create_method(
             raise InputError(
                 f"{called} has no hyperparameter {key!r}: {closest(key, [*known, *method.uses])}"
             )
-    if num_classes < 2:
+    if not isinstance(num_classes, int) or num_classes < 2:
         raise InputError(f"num_classes={num_classes}: adaptation needs at least 2 classes")
     facts = {key: hyperparameters.pop(key) for key in method.uses if key in hyperparameters}
     check_words(method.Config, hyperparameters)

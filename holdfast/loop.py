@@ -9,6 +9,7 @@ from torch import Tensor
 from holdfast.callbacks import CollapseGuard, GuardConfig
 from holdfast.callbacks.guard import Reference
 from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.batches import images_of
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import validated
@@ -43,7 +44,13 @@ class GuardedMethod:
 
         Returns:
             Logits (N, C), without gradients.
+
+        Raises:
+            InputError: the images are no tensor of floats, or have another number of ids.
         """
+        images = images_of(images)
+        if ids is not None and len(ids) != len(images):
+            raise InputError(f"there are {len(ids)} ids for {len(images)} images: name each image")
         # The first batches say how many images one has; shorter ones at the end teach nothing.
         self._module.batch_size = max(self._module.batch_size, len(images))
         batch = {"image": images, **({} if ids is None else {"id": list(ids)})}

@@ -261,6 +261,18 @@ def test_values_of_another_kind_get_a_sentence(call: Any, says: str) -> None:
         call()
 
 
+def test_a_loop_refuses_what_are_no_images() -> None:
+    serve = holdfast.guard(holdfast.create_method("tent", small_network(), num_classes=4))
+    images = torch.zeros(4, 1, 12, 12)
+    for given, ids, says in (
+        (images.numpy(), None, "this ndarray"),
+        (images.to(torch.uint8), None, "images are uint8"),
+        (images, ["a"], "1 ids for 4 images"),
+    ):
+        with pytest.raises(InputError, match=says):
+            serve(given, ids)
+
+
 def test_a_guard_refuses_what_it_cannot_use() -> None:
     method = holdfast.create_method("tent", small_network(), num_classes=4)
     for options, says in (

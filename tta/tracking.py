@@ -5,7 +5,7 @@ other loggers.
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -134,7 +134,8 @@ def logger_names(words: Any) -> list[str]:
     Raises:
         InputError: there is no such logger.
     """
-    names = [words] if isinstance(words, str) else list(words or [])
+    several = isinstance(words, Sequence) and not isinstance(words, str)
+    names = list(words) if several else [name for name in (words,) if name is not None]
     for name in names:
         if name not in ("csv", *_LOGGERS):
             raise InputError(

@@ -231,13 +231,18 @@ class CollapseGuard(Guard):
         if due and not spoilt:
             read, values, leads = self._look(adapted, said, skipped, glance)
             seen = seen or self._taken(read, counts)
-            if "source" in self.experts.trusted and said.known and not said.speaks("source"):
-                # It leads since this look, for which it was asked about a part of the batch.
-                said.known.update(module.candidates(batch, ["source"]))
+            self._hear_out(module, batch, said)
         finite, startled = seen or self._taken(glance.tolist(), counts)
         if not finite:
             values = {**(values or {}), "non_finite": 1.0}
         return _Saw(said, values, leads, due and not spoilt, startled)
+
+    def _hear_out(self, module: Any, batch: Any, said: Said) -> None:
+        """Ask the source about all images where it is trusted since this look, for which it was
+        asked about a part of them.
+        """
+        if "source" in self.experts.trusted and said.known and not said.speaks("source"):
+            said.known.update(module.candidates(batch, ["source"]))
 
     def _glance(self, adapted: Prediction) -> tuple[Tensor, Tensor]:
         """Of every batch, on the device: whether it is finite, by how much the predicted mix

@@ -93,7 +93,8 @@ def bootstrapped(
     strength.
 
     Args:
-        images: labelled images; those without a label are left out.
+        images: labelled images; those without a label are left out. Where one has no class,
+            ``ImageSet.kinds`` stand for classes.
         count: how many streams.
         length: items of a stream.
         batch_size: items of a batch, by which blocks are measured.
@@ -105,8 +106,8 @@ def bootstrapped(
     Raises:
         InputError: fewer than two classes.
     """
-    known = images.labels[images.labels != UNLABELLED]
-    classes = [np.flatnonzero(images.labels == label) for label in np.unique(known)]
+    kinds = images.kinds
+    classes = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds[kinds != UNLABELLED])]
     if len(classes) < 2:
         raise InputError(
             "calibration needs validation images of at least two classes: label some, or "

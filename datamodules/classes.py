@@ -10,6 +10,7 @@ import numpy as np
 
 from holdfast.datamodules.images import UNLABELLED, ImageSet
 from holdfast.datamodules.labels import number_of, same
+from holdfast.datamodules.targets import TaskName, renumbered
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 
@@ -18,9 +19,13 @@ _SHOWN = 6
 
 
 def in_classes_of(
-    images: ImageSet, names: Sequence[str], classes: Mapping[str, str | None] | None = None
+    images: ImageSet,
+    names: Sequence[str],
+    classes: Mapping[str, str | None] | None = None,
+    task: TaskName = "single",
 ) -> ImageSet:
-    """The images with their labels numbered as the source numbers its classes.
+    """The images with their labels numbered as the source numbers its classes; likewise masks, and
+    findings in the source's order.
 
     Labels are matched by name, and numbers by their value. A number is never matched to a name:
     which class it counts is known to nobody, since the source's are in alphabetical order.
@@ -30,29 +35,63 @@ def in_classes_of(
         names: of the source's classes.
         classes: the source's name for names of the target; None leaves images of that label
             unlabelled.
+        task: of the source; images of another of which nothing is known are taken for its.
 
     Raises:
-        InputError: a label that is none of the source's, or a mapping from or to a class that does
-            not exist.
+        InputError: a label that is none of the source's, a mapping from or to a class that does
+            not exist, or images of another task.
     """
+    if images.task != task:
+        images = _of_task(images, task)
     ours = {same(name): place for place, name in enumerate(names)}
     given = {same(theirs): our for theirs, our in (classes or {}).items()}
     if classes and images.labelled:
         _check_mapping(classes, images.class_names, names)
     # The last entry stands for -1.
     table = np.full(len(images.class_names) + 1, UNLABELLED)
-    unknown: dict[str, int] = {}
+    strange: dict[str, int] = {}  # names that nothing is said of, with their numbers
     for number, name in enumerate(images.class_names):
         key: Any = same(name)
         our = given.get(key, name)
-        count = int((images.labels == number).sum())
         if our is not None and same(our) in ours:
             table[number] = ours[same(our)]
-        elif key not in given and count:
-            unknown[name] = count
+        elif key not in given:
+            strange[name] = number
+    counts = images.counts().tolist() if strange and images.labelled else [0] * len(table)
+    unknown = {name: counts[number] for name, number in strange.items() if counts[number]}
+    if images.task == "multilabel":
+        return _in_findings_of(images, names, table, unknown)
     if unknown:
         raise InputError(_refusal(unknown, names))
-    return replace(images, labels=table[images.labels], class_names=tuple(names))
+    masks = None if images.masks is None else renumbered(images.masks, table)
+    return replace(images, labels=table[images.labels], masks=masks, class_names=tuple(names))
+
+
+def _in_findings_of(
+    images: ImageSet, names: Sequence[str], table: Any, unknown: Mapping[str, int]
+) -> ImageSet:
+    """Findings in the source's order: what it does not know is left out, and what the target does
+    not say is unknown. Sets rarely agree in their findings.
+    """
+    findings = np.full((len(images), len(names)), np.nan, np.float32)
+    if images.findings is not None:
+        kept = np.flatnonzero(table[:-1] != UNLABELLED)
+        findings[:, table[kept]] = images.findings[:, kept]
+    notes = images.notes
+    if unknown:
+        left = ", ".join(unknown)
+        notes = (*notes, f"findings that the source does not know are left out: {left}")
+    return replace(images, findings=findings, class_names=tuple(names), notes=notes)
+
+
+def _of_task(images: ImageSet, task: TaskName) -> ImageSet:
+    """Images of which nothing is known, as the source's task would have them."""
+    if images.labelled:
+        raise InputError(
+            f"the source is a model of task {task}, and the target has what {images.task} asks "
+            f"for: read it with data.task={task}, or without its labels"
+        )
+    return replace(images, task=task, findings=None, masks=None, class_names=())
 
 
 def _check_mapping(

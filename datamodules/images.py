@@ -1,8 +1,8 @@
 """Labelled images, in memory or in files, and what one item of them is."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -11,36 +11,36 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from holdfast.datamodules.bands import MISSING, banded
 from holdfast.datamodules.files import ImageFiles
+from holdfast.datamodules.shown import Transform, shown_batch
+from holdfast.datamodules.targets import (
+    TASK_NAMES,
+    UNLABELLED,
+    Masks,
+    TaskName,
+    have_masks,
+    parts_by_size,
+    rarest_findings,
+    read_masks,
+    shares_of,
+    subset_of,
+)
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 
 Split = Literal["train", "val", "test", "target"]
-
-#: Labels of images that have none.
-UNLABELLED = -1
 
 
 class NoImages(InputError):
     """A split has no images, which is no fault where the run can do without."""
 
 
-#: What pandas, R and spreadsheets write where a value is missing, and -1, which many data sets do.
-#: "none" in small letters is a grade (none, mild, severe), and no such word.
-MISSING = (
-    *("-1", "-1.0", "nan", "NaN", "-nan", "-NaN", "NA", "<NA>", "#NA", "#N/A"),
-    *("N/A", "n/a", "null", "NULL", "None", "NaT"),
-)
-
-#: How many of DICOM's units of age make a year.
-_IN_A_YEAR = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
+__all__ = ["MISSING", "UNLABELLED", "ImageSet", "NoImages", "Split", "Strings", "Transform"]
 
 #: A column of text: fixed-width, or numpy's StringDType, which holds a million file names in a
 #: tenth of the memory.
 Strings = npt.NDArray[Any]
-
-#: From a scaled image and its id to the image that is shown.
-Transform = Callable[[Tensor, str], Tensor]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class ImageSet(Dataset[dict[str, Any]]):
 
     - ``image``: (channels, *spatial) float32, spatial being H, W or D, H, W, scaled so that ``low``
       is 0 and ``high`` is 1;
-    - ``label``: an integer class, or None (in a batch -1) where there is none;
+    - what is known of it, by ``task``: ``label``, an integer class, or None (in a batch -1) where
+      there is none; ``mask``, (*spatial) int64 classes, -1 where a pixel counts for nothing;
+      ``findings``, (L,) float32, 1 present, 0 absent, NaN unknown;
     - ``id``, ``domain``, ``group``: strings; a group is a patient or a slide, and never straddles
       splits;
     - ``index``: the row in this set.
@@ -59,11 +61,11 @@ class ImageSet(Dataset[dict[str, Any]]):
     Args:
         images: (N, *spatial) or (N, *spatial, channels), any integer or floating type; or files,
             which are as the latter.
-        labels: (N,) classes, ``UNLABELLED`` where there is none.
+        labels: (N,) classes, ``UNLABELLED`` where there is none, and where the task is another.
         ids: (N,) strings.
         domains: (N,) strings.
         groups: (N,) strings.
-        class_names: names of the classes 0..C-1.
+        class_names: names of the classes 0..C-1, or of the findings.
         low: raw value that becomes 0.
         high: raw value that becomes 1.
         transform: applied to a scaled image and its id, after scaling.
@@ -71,6 +73,10 @@ class ImageSet(Dataset[dict[str, Any]]):
         spatial_dims: 2 for pictures, 3 for volumes.
         skipped: images that were asked for and could not be read, with the reason, by id.
         notes: what users should know of how the images were understood, a few words each.
+        task: which kind of target the images have, or would have.
+        findings: (N, L), 1 present, 0 absent, NaN unknown; None: not known of any image.
+        masks: (N, *spatial) integer classes, ``UNLABELLED`` where a pixel counts for nothing; or
+            files, which are as that; None: no image has one.
     """
 
     images: npt.NDArray[Any] | ImageFiles
@@ -86,6 +92,9 @@ class ImageSet(Dataset[dict[str, Any]]):
     spatial_dims: int = 2
     skipped: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    task: TaskName = "single"
+    findings: npt.NDArray[np.float32] | None = None
+    masks: Masks | None = None
 
     def __post_init__(self) -> None:
         if len(self.images.shape) - self.spatial_dims not in (1, 2) or not (
@@ -106,6 +115,7 @@ class ImageSet(Dataset[dict[str, Any]]):
                 self.domains,
                 self.groups,
                 *self.metadata.values(),
+                *(target for target in (self.findings, self.masks) if target is not None),
             )
         }
         if len(lengths) != 1:
@@ -119,26 +129,52 @@ class ImageSet(Dataset[dict[str, Any]]):
                 "numbered from 0 "
                 f"({', '.join(self.class_names)})"
             )
+        self._check_target()
+
+    def _check_target(self) -> None:
+        if self.task not in TASK_NAMES:
+            raise InputError(f"unknown task {self.task!r}: {closest(self.task, TASK_NAMES)}")
+        of_task = {"multilabel": self.findings, "segmentation": self.masks}
+        for task, target in of_task.items():
+            if target is not None and task != self.task:
+                raise InputError(
+                    f"images of task {self.task} have what {task} asks for: say task={task}"
+                )
+        if self.task != "single" and (self.labels != UNLABELLED).any():
+            raise InputError(f"images of task {self.task} have labels: leave them out")
+        wanted = (len(self), self.num_classes)
+        if self.findings is not None and self.findings.shape != wanted:
+            raise InputError(
+                f"findings have shape {self.findings.shape}: expected one value for each of "
+                f"{wanted[0]} images and {wanted[1]} findings"
+            )
+        if isinstance(self.masks, np.ndarray) and (
+            self.masks.shape != (len(self), *self.size) or self.masks.dtype.kind not in "iu"
+        ):
+            raise InputError(
+                f"masks have shape {self.masks.shape} and type {self.masks.dtype}: expected whole "
+                f"numbers of shape {(len(self), *self.size)}, a class for each pixel"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        label = int(self.labels[index])
-        return {
-            "image": self._scaled([index])[0],
-            "label": None if label == UNLABELLED else label,
-            "id": str(self.ids[index]),
-            "domain": str(self.domains[index]),
-            "group": str(self.groups[index]),
-            "index": int(index),
-        }
+        batch = self.batch([int(index)])
+        item: dict[str, Any] = {"index": int(index)}
+        for name in ("image", "mask", "findings", "id", "domain", "group"):
+            if name in batch:
+                item[name] = batch[name][0]
+        if "label" in batch:
+            label = int(batch["label"][0])
+            item["label"] = None if label == UNLABELLED else label
+        return item
 
     def batch(
         self, indices: Sequence[int] | npt.NDArray[np.int64], lost: dict[int, str] | None = None
     ) -> dict[str, Any]:
-        """The items as one batch: image (B, channels, H, W), label and index (B,), strings as
-        lists.
+        """The items as one batch: image (B, channels, *spatial), index (B,), strings as lists, and
+        by ``task`` label (B,), mask (B, *spatial) or findings (B, L).
 
         Args:
             indices: (B,) rows.
@@ -150,14 +186,30 @@ class ImageSet(Dataset[dict[str, Any]]):
             InputError: a file cannot be read.
         """
         rows = np.asarray(indices, dtype=np.int64)
+        images, target = self._scaled(rows, lost), self._target(rows)
+        if self.transform is not None:
+            names = [str(name) for name in self.ids[rows]]
+            images, target = shown_batch([self.transform] * len(rows), images, names, target)
         return {
-            "image": self._scaled(rows, lost),
-            "label": torch.from_numpy(self.labels[rows]),
+            "image": images,
+            **target,
             "id": self.ids[rows].tolist(),
             "domain": self.domains[rows].tolist(),
             "group": self.groups[rows].tolist(),
             "index": torch.from_numpy(rows),
         }
+
+    def _target(self, rows: npt.NDArray[np.int64]) -> dict[str, Tensor]:
+        """What is known of some images, by the key that a batch has it under."""
+        if self.task == "single":
+            return {"label": torch.from_numpy(self.labels[rows])}
+        if self.task == "multilabel":
+            unknown = np.full((len(rows), self.num_classes), np.nan, np.float32)
+            found = unknown if self.findings is None else self.findings[rows]
+            return {"findings": torch.from_numpy(found.astype(np.float32))}
+        if self.masks is None:
+            return {"mask": torch.full((len(rows), *self.size), UNLABELLED)}
+        return {"mask": read_masks(self.masks, rows)}
 
     @property
     def num_classes(self) -> int:
@@ -175,13 +227,60 @@ class ImageSet(Dataset[dict[str, Any]]):
         return tuple(int(side) for side in self.images.shape[1 : self.spatial_dims + 1])
 
     @property
+    def target(self) -> npt.NDArray[Any] | Masks | None:
+        """What is known of the images: labels (N,), findings (N, L), or masks; None: nothing."""
+        return {"single": self.labels, "multilabel": self.findings, "segmentation": self.masks}[
+            self.task
+        ]
+
+    @property
     def labelled(self) -> bool:
-        """Whether any image has a label."""
-        return bool((self.labels != UNLABELLED).any())
+        """Whether anything is known of any image: a label, a finding, or a mask."""
+        return bool(self.known.any())
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether an image has a label, or a finding that is known, or a mask."""
+        if self.task == "single":
+            return self.labels != UNLABELLED
+        if self.findings is not None:
+            return np.asarray(np.isfinite(self.findings).any(1))
+        if self.masks is not None:
+            return have_masks(self.masks)
+        return np.zeros(len(self), dtype=np.bool_)
+
+    @cached_property
+    def shares(self) -> npt.NDArray[np.float64]:
+        """(N, C) share of each class among the pixels of a mask; NaN where there is none.
+
+        Raises:
+            InputError: a pixel has none of the classes.
+        """
+        if self.masks is None:
+            return np.full((len(self), self.num_classes), np.nan)
+        return shares_of(self.masks, self.num_classes)
+
+    @property
+    def kinds(self) -> npt.NDArray[np.int64]:
+        """(N,) what stands for the class of an image where one is asked for, as for its place in a
+        stream; -1 where nothing is known.
+
+        The label; the rarest finding that is present, 0 for none; of masks the third that it is in
+        by the share of its foreground.
+        """
+        if self.task == "single":
+            return self.labels
+        if self.findings is not None:
+            return rarest_findings(self.findings)
+        return parts_by_size(self.shares)
 
     def counts(self) -> npt.NDArray[np.int64]:
-        """(C,) labelled images of each class."""
-        return np.bincount(self.labels[self.labels != UNLABELLED], minlength=self.num_classes)
+        """(C,) images of each class, or that show it, or have the finding."""
+        if self.task == "single":
+            return np.bincount(self.labels[self.known], minlength=self.num_classes)
+        if self.findings is not None:
+            return np.asarray((self.findings == 1).sum(0), dtype=np.int64)
+        return np.asarray((self.shares > 0).sum(0), dtype=np.int64)
 
     def transformed(self, transform: Transform | None) -> "ImageSet":
         """The same images with a transform."""
@@ -200,7 +299,7 @@ class ImageSet(Dataset[dict[str, Any]]):
         known = {"domain": self.domains, "group": self.groups, **self.metadata}
         if name not in known:
             raise InputError(f"the images have no column {name!r}: {closest(name, known)}")
-        return _banded(known[name], name, width) if width else known[name]
+        return banded(known[name], name, width) if width else known[name]
 
     def subset(self, rows: npt.NDArray[Any]) -> "ImageSet":
         """Some of the images, by row number or mask."""
@@ -215,90 +314,17 @@ class ImageSet(Dataset[dict[str, Any]]):
             domains=self.domains[rows],
             groups=self.groups[rows],
             metadata={name: values[rows] for name, values in self.metadata.items()},
+            findings=None if self.findings is None else self.findings[rows],
+            masks=None if self.masks is None else subset_of(self.masks, rows),
         )
 
     def _scaled(self, rows: Any, lost: dict[int, str] | None = None) -> Tensor:
         if isinstance(self.images, ImageFiles) and lost is not None:
             images, reasons = self.images.read(rows, (self.low, self.high))
             lost |= reasons
-        elif isinstance(self.images, ImageFiles):
-            images = self.images.scaled(rows, (self.low, self.high))
-        else:
-            raw = torch.from_numpy(np.ascontiguousarray(self.images[rows])).float()
-            raw = raw.movedim(-1, 1) if raw.dim() == self.spatial_dims + 2 else raw.unsqueeze(1)
-            images = (raw - self.low) / (self.high - self.low)
-        if self.transform is not None:
-            pairs = zip(images, self.ids[rows], strict=True)
-            images = torch.stack([self.transform(image, str(name)) for image, name in pairs])
-        return images
-
-
-def _banded(values: npt.NDArray[Any], name: str, width: str) -> Strings:
-    if not width.isdecimal() or int(width) < 1:
-        raise InputError(
-            f"{name}/{width} is no column in bands: write a whole number behind the slash, "
-            f"{name}/20"
-        )
-    step, bands = int(width), []
-    for value in values.tolist():
-        try:
-            unknown = str(value) in ("", *MISSING)
-            start = None if unknown else int(_years(str(value)) // step * step)
-        except (ValueError, OverflowError) as error:
-            raise InputError(
-                f"the column {name!r} holds {value!r}, which is no number to cut into bands of "
-                f"{width}"
-            ) from error
-        bands.append("" if start is None else f"{start}-{start + step - 1}")
-    return np.array(bands)
-
-
-def _years(value: str) -> float:
-    """A number, or an age as DICOM writes it, in years: 058Y, 006M, 012W, 003D."""
-    age = re.fullmatch(r"(\d{1,3})([DWMY])", value.strip())
-    return int(age[1]) / _IN_A_YEAR[age[2]] if age else float(value)
-
-
-def check_training_set(images: ImageSet) -> None:
-    """Refuse a set that no classifier can be trained on.
-
-    Raises:
-        InputError: no images, fewer than two classes, or values that are not finite.
-    """
-    if not len(images):
-        raise InputError(
-            "the source has no training images: check data.source and the file's split column"
-        )
-    present = [
-        name for name, count in zip(images.class_names, images.counts(), strict=True) if count
-    ]
-    if not present:
-        raise InputError(
-            "no training image has a label: training needs a folder for each class, or a table's "
-            "column label"
-        )
-    if len(present) < 2:
-        raise InputError(
-            f"the training images show 1 class ({present[0]}): training needs at least two"
-        )
-    if np.issubdtype(images.images.dtype, np.floating):
-        broken = np.flatnonzero(_broken(images))
-        if len(broken):
-            raise InputError(
-                f"{len(broken)} training images hold NaN or infinite values (the first has id "
-                f"{images.ids[broken[0]]}): "
-                "remove or repair them before training"
-            )
-
-
-def _broken(images: ImageSet) -> npt.NDArray[np.bool_]:
-    """(N,) whether an image has a pixel that is NaN or infinite."""
-    known = images.images.broken() if isinstance(images.images, ImageFiles) else None
-    if known is not None:
-        return known
-    shown, size = images.transformed(None), 64
-    chunks = [
-        np.arange(start, min(start + size, len(images))) for start in range(0, len(images), size)
-    ]
-    finite = [torch.isfinite(shown.batch(rows)["image"]).flatten(1).all(1) for rows in chunks]
-    return ~torch.cat(finite).numpy()
+            return images
+        if isinstance(self.images, ImageFiles):
+            return self.images.scaled(rows, (self.low, self.high))
+        raw = torch.from_numpy(np.ascontiguousarray(self.images[rows])).float()
+        raw = raw.movedim(-1, 1) if raw.dim() == self.spatial_dims + 2 else raw.unsqueeze(1)
+        return (raw - self.low) / (self.high - self.low)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -11,25 +10,18 @@ import monai.data
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from monai.transforms import Compose, RandAdjustContrast, RandFlip, RandGaussianNoise, RandRotate90
 from torch.utils.data import DataLoader, Dataset, Sampler, WeightedRandomSampler
 
-from holdfast.datamodules.images import UNLABELLED, ImageSet, check_training_set
+from holdfast.datamodules.augment import AUGMENTATIONS, Augmentation, plain_tensors
+from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.targets import CALLED
+from holdfast.datamodules.trainable import check_training_set
 from holdfast.tta.config import closest
 from holdfast.tta.distributed import place
 from holdfast.tta.errors import InputError
 
-#: Augmentations by name: MONAI transforms of one scaled image (channels, H, W) or (channels, D, H,
-#: W), in plane.
-AUGMENTATIONS: dict[str, Any] = {
-    "flip": lambda: [RandFlip(prob=0.5, spatial_axis=-2), RandFlip(prob=0.5, spatial_axis=-1)],
-    "mirror": lambda: [RandFlip(prob=0.5, spatial_axis=-1)],
-    "rotate": lambda: [RandRotate90(prob=0.75, max_k=3, spatial_axes=(-2, -1))],
-    "noise": lambda: [RandGaussianNoise(prob=0.5, std=0.05)],
-    "gamma": lambda: [RandAdjustContrast(prob=0.5, gamma=(0.7, 1.5))],
-}
-
-
+#: What stands where nothing is known, by the key of a batch.
+_UNKNOWN = {"label": UNLABELLED, "mask": UNLABELLED, "findings": math.nan}
 #: Between the augmentations' seeds of two processes: further than seeds of two runs ever lie.
 _SEEDS_APART = 1_000_003
 _BATCH_VALUES = 2**25  # numbers in a batch that is only predicted: 128 MiB
@@ -45,7 +37,8 @@ class SourceData(LightningDataModule):
         val: validation images.
         test: test images; None, or an empty set: there are none.
         batch_size: images a batch.
-        balanced: draw training images so that classes are equally frequent.
+        balanced: draw training images so that classes are equally frequent; of masks and findings,
+            of which an image shows several, each image comes once.
         augment: keys of ``AUGMENTATIONS``.
         workers: processes that prepare training batches.
         seed: of the order and of the augmentations.
@@ -75,8 +68,8 @@ class SourceData(LightningDataModule):
             )
         if not val.labelled:
             raise InputError(
-                f"none of the {len(val)} validation images has a label, and training is watched on "
-                "them: label some"
+                f"none of the {len(val)} validation images has a {CALLED[val.task]}, and training "
+                "is watched on them: give some of them one"
             )
         for name in augment:
             if name not in AUGMENTATIONS:
@@ -103,7 +96,7 @@ class SourceData(LightningDataModule):
             workers,
             seed,
         )
-        self.augmentation = Compose([t for name in augment for t in AUGMENTATIONS[name]()])
+        self.augmentation = Augmentation(augment, train.task == "segmentation")
         self.augmentation.set_random_state(seed=seed)
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -119,12 +112,12 @@ class SourceData(LightningDataModule):
         if parts > 1:  # or all would turn and flip alike
             self.augmentation.set_random_state(seed=self.seed + rank * _SEEDS_APART)
         generator = torch.Generator().manual_seed(self.seed)
-        weights = (
-            1 / np.maximum(images.counts(), 1) if self.balanced else np.ones(images.num_classes)
-        )
-        sampler = WeightedRandomSampler(
-            weights[images.labels].tolist(), len(images), self.balanced, generator
-        )
+        # Where an image shows several classes, no order of images makes them equally frequent.
+        balanced = self.balanced and images.task == "single"
+        weights = np.ones(len(images))
+        if balanced:
+            weights = (1 / np.maximum(images.counts(), 1))[images.labels]
+        sampler = WeightedRandomSampler(weights.tolist(), len(images), balanced, generator)
         # MONAI's loader seeds random transforms anew in each worker and epoch; torch's would repeat
         # them.
         return monai.data.DataLoader(
@@ -185,29 +178,17 @@ class SourceData(LightningDataModule):
 
 
 def _labelled(images: ImageSet) -> ImageSet:
-    """The images that have a label, and a note on the others."""
-    known = images.labels != UNLABELLED
+    """The images of which something is known, and a note on the others."""
+    known = images.known
     if known.all():
         return images
-    note = f"{int((~known).sum())} training images have no label and are left out"
+    missing = int((~known).sum())
+    note = f"{missing} training images have no {CALLED[images.task]} and are left out"
     return replace(images.subset(known), notes=(*images.notes, note))
 
 
-@contextmanager
-def _plain_tensors() -> Iterator[None]:
-    """Within the block, MONAI's transforms keep no account of what they did, which takes twice as
-    long as doing it.
-    """
-    before = monai.data.get_track_meta()
-    monai.data.set_track_meta(False)
-    try:
-        yield
-    finally:
-        monai.data.set_track_meta(before)
-
-
 class _Augmented(Dataset[dict[str, Any]]):
-    def __init__(self, images: ImageSet, transform: Compose) -> None:
+    def __init__(self, images: ImageSet, transform: Augmentation) -> None:
         self.images, self.transform = images, transform
 
     def __len__(self) -> int:
@@ -215,8 +196,12 @@ class _Augmented(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.images[index]
-        with _plain_tensors():
-            return {"image": self.transform(item["image"]), "label": item["label"]}
+        with plain_tensors():
+            if "mask" in item:
+                image, mask = self.transform(item["image"], item["mask"])
+                return {"image": image, "mask": mask}
+            target = "label" if "label" in item else "findings"
+            return {"image": self.transform(item["image"]), target: item[target]}
 
 
 class _InOrder(Dataset[dict[str, Any]]):
@@ -231,7 +216,9 @@ class _InOrder(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         batch = self.images.batch(self.batches[index])
         before = index * len(self.batches[0])  # all but the last are of one size
-        batch["label"][max(0, self.labelled - before) :] = UNLABELLED
+        for name, unknown in _UNKNOWN.items():
+            if name in batch:
+                batch[name][max(0, self.labelled - before) :] = unknown
         return batch
 
 

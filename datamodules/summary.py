@@ -1,13 +1,14 @@
 """What a run understood of its images, in six lines at most, before anything is done with them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from holdfast.datamodules.facts import Facts, gathered
 from holdfast.datamodules.files import ImageFiles
-from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.reading import by
+from holdfast.datamodules.targets import CALLED
 from holdfast.tta.processes import is_first
 from holdfast.tta.saying import say
 
@@ -33,7 +34,7 @@ def understood(sets: Mapping[str, ImageSet]) -> list[str]:
     facts = {name: facts_of(images) for name, images in sets.items()}
     first = next(iter(sets))
     lines = [
-        f"classes: {_classes(sets)}",
+        f"{'findings' if sets[first].task == 'multilabel' else 'classes'}: {_classes(sets)}",
         f"images: {', '.join(_counted(name, images) for name, images in sets.items())}",
         f"domains: {_domains(sets)}; patients: {_patients(sets)}",
         f"pixels: {_pixels(sets, facts)}",
@@ -58,23 +59,29 @@ def _classes(sets: Mapping[str, ImageSet]) -> str:
     if not images.labelled:
         more = ["…"] if images.num_classes > _LISTED else []
         shown = ", ".join([*images.class_names[:_LISTED], *more])
-        return f"{images.num_classes} ({shown}); no labels in {name}"
+        return f"{images.num_classes} ({shown}); no {CALLED[images.task]}s in {name}"
+    if images.task == "segmentation":
+        shares = np.nanmean(images.shares, axis=0).tolist()
+        of = dict(zip(images.class_names, shares, strict=True))
+        return f"{len(of)} ({_listed(of, '{:.2%}'.format)} of the pixels in {name})"
     counts = dict(zip(images.class_names, images.counts().tolist(), strict=True))
     return f"{len(counts)} ({_listed(counts)} images in {name})"
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def _listed(counts: Mapping[str, float], spelled: Callable[[float], str] = str) -> str:
     """Names with their counts; of many some, and how many each of the others has."""
-    shown = [f"{name}: {count}" for name, count in counts.items()]
+    shown = [f"{name}: {spelled(count)}" for name, count in counts.items()]
     if len(shown) <= _LISTED:
         return ", ".join(shown)
     rest = list(counts.values())[_LISTED:]
-    return f"{', '.join(shown[:_LISTED])} and {len(rest)} more of {min(rest)} to {max(rest)}"
+    ends = f"{spelled(min(rest))} to {spelled(max(rest))}"
+    return f"{', '.join(shown[:_LISTED])} and {len(rest)} more of {ends}"
 
 
 def _counted(name: str, images: ImageSet) -> str:
-    missing = int((images.labels == UNLABELLED).sum())
-    return f"{name} {len(images)}" + (f" ({missing} without a label)" if missing else "")
+    missing = int((~images.known).sum())
+    without = f" ({missing} without a {CALLED[images.task]})" if missing else ""
+    return f"{name} {len(images)}{without}"
 
 
 def _domains(sets: Mapping[str, ImageSet]) -> str:
@@ -153,5 +160,6 @@ def _thin(sets: Mapping[str, ImageSet]) -> Iterator[str]:
         ]
         if absent and of.any():
             yield f"no {name} image shows {', '.join(absent[:_LISTED])}"
-        if of.sum() < _FEW and name != "train":
-            yield f"{name} has {of.sum()} labelled images, and scores of so few say little"
+        labelled = int(sets[name].known.sum())
+        if labelled < _FEW and name != "train":
+            yield f"{name} has {labelled} labelled images, and scores of so few say little"

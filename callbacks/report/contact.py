@@ -81,16 +81,16 @@ def chosen(sets: Mapping[str, ImageSet], count: int = _IMAGES) -> list[tuple[str
     order = sorted(sets, key=lambda name: len(sets[name]))
     for place, name in enumerate(order):
         left = count - sum(map(len, picked.values()))
-        picked[name] = list(_spread(sets[name].labels, left // (len(order) - place)))
+        picked[name] = list(_spread(sets[name].kinds, left // (len(order) - place)))
     return [(name, row) for name in sets for row in picked[name]]
 
 
-def _spread(labels: npt.NDArray[np.int64], count: int) -> Iterator[int]:
+def _spread(kinds: npt.NDArray[np.int64], count: int) -> Iterator[int]:
     """Rows of as many classes as fit, evenly over each class."""
-    classes = np.unique(labels)
+    classes = np.unique(kinds)
     classes = classes[np.unique(np.linspace(0, len(classes) - 1, count, dtype=int))]
-    for place, label in enumerate(classes):
-        rows = np.flatnonzero(labels == label)
+    for place, kind in enumerate(classes):
+        rows = np.flatnonzero(kinds == kind)
         share = count // len(classes) + (place < count % len(classes))
         yield from rows[np.unique(np.linspace(0, len(rows) - 1, share, dtype=int))].tolist()
 
@@ -124,6 +124,21 @@ def _shown(images: ImageSet, split: str, row: int) -> Shown:
         if len(known)
         else "no number"
     )
-    label = UNLABELLED if item["label"] is None else item["label"]
-    name = "no label" if label == UNLABELLED else images.class_names[label]
-    return Shown(item["id"], f"{name}; {split}, {item['domain']}; {values}", pixels)
+    return Shown(item["id"], f"{_said(images, row)}; {split}, {item['domain']}; {values}", pixels)
+
+
+def _said(images: ImageSet, row: int) -> str:
+    """What is known of an image: its class, its findings, or the shares of its mask."""
+    names = images.class_names
+    if images.task == "single":
+        label = images.labels[row]
+        return "no label" if label == UNLABELLED else names[label]
+    if not images.known[row]:
+        return "no mask" if images.task == "segmentation" else "no finding is known"
+    if images.findings is not None:
+        present = [
+            name for name, found in zip(names, images.findings[row], strict=True) if found == 1
+        ]
+        return ", ".join(present) or "no finding"
+    shares = zip(names, images.shares[row].tolist(), strict=True)
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares if share)

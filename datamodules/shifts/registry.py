@@ -31,12 +31,16 @@ class Corruption:
             docs/shifts.md shows what they cost.
         colour: needs images of three channels.
         flat: needs 2D images.
+        moved: what it does to a mask (*spatial) of whole numbers, where it moves pixels: from the
+            mask, the strength and a generator that draws what the image's does. None: pixels stay
+            where they are, and so does the mask.
     """
 
     function: Function
     levels: tuple[float, float, float, float, float]
     colour: bool = False
     flat: bool = False
+    moved: Function | None = None
 
     def fits(self, channels: int, dimensions: int) -> bool:
         """Whether it can be done to images of so many channels and spatial dimensions."""

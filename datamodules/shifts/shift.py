@@ -111,13 +111,30 @@ class Shift:
         if not image.isfinite().all():
             return image
         for place, (kind, severity) in enumerate(self.parts):
-            # A part of its own generator each: two kinds of noise must not draw the same numbers.
-            key = [self.seed, zlib.crc32(name.encode()), *([place] if place else [])]
             corruption = CORRUPTIONS[kind]
             image = corruption.function(
-                image, corruption.levels[severity - 1], np.random.default_rng(key)
+                image, corruption.levels[severity - 1], self._generator(name, place)
             ).clamp(0, 1)
         return image
+
+    def moved(self, mask: Tensor, name: str) -> Tensor:
+        """An image's mask (*spatial), moved along by the parts that move pixels.
+
+        Args:
+            mask: whole numbers.
+            name: the image's id.
+        """
+        for place, (kind, severity) in enumerate(self.parts):
+            corruption = CORRUPTIONS[kind]
+            if corruption.moved is not None:
+                level = corruption.levels[severity - 1]
+                mask = corruption.moved(mask, level, self._generator(name, place))
+        return mask
+
+    def _generator(self, name: str, place: int) -> np.random.Generator:
+        """A part's own: two kinds of noise must not draw the same numbers."""
+        key = [self.seed, zlib.crc32(name.encode()), *([place] if place else [])]
+        return np.random.default_rng(key)
 
 
 #: Shifts by name, with the dataclass of their options.

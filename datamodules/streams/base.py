@@ -4,10 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.streams.stream import Order, Stream, joined
+from holdfast.datamodules.targets import CALLED
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
+
+#: What stands for the class of an image where an order asks for one.
+_ORDERED_BY = {
+    "single": "class",
+    "segmentation": "the share of their foreground",
+    "multilabel": "their rarest finding",
+}
 
 
 @dataclass
@@ -66,20 +74,28 @@ def class_index(label: str | int, class_names: tuple[str, ...]) -> int:
     )
 
 
-def rows_of_classes(images: ImageSet, rng: np.random.Generator, stream: str) -> list[Order]:
-    """Shuffled rows of each class that occurs.
+def rows_of_kinds(
+    images: ImageSet, rng: np.random.Generator, stream: str, by: str | None = None
+) -> list[Order]:
+    """Shuffled rows of each kind of image that occurs.
+
+    Args:
+        images: the target.
+        rng: where the order within a kind comes from.
+        stream: what asks, for messages.
+        by: column whose values are the kinds; None: ``ImageSet.kinds``, the classes.
 
     Raises:
-        InputError: an image has no label.
+        InputError: nothing is known of an image, or there is no such column.
     """
-    unlabelled = int((images.labels == UNLABELLED).sum())
-    if unlabelled:
+    if by is not None:
+        kinds = images.column(by)
+        return [rng.permutation(np.flatnonzero(kinds == kind)) for kind in np.unique(kinds)]
+    unknown = int((~images.known).sum())
+    if unknown:
         raise InputError(
-            f"stream={stream} orders images by class, but {unlabelled} of the target's "
-            f"{len(images)} have no label: "
-            "use stream=iid"
+            f"stream={stream} orders images by {_ORDERED_BY[images.task]}, but {unknown} of the "
+            f"target's {len(images)} have no {CALLED[images.task]}: use stream=iid"
         )
-    return [
-        rng.permutation(np.flatnonzero(images.labels == label))
-        for label in np.unique(images.labels)
-    ]
+    kinds = images.kinds
+    return [rng.permutation(np.flatnonzero(kinds == kind)) for kind in np.unique(kinds)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from holdfast.datamodules.images import ImageSet
-from holdfast.datamodules.streams.base import StreamConfig, as_they_are, rows_of_classes
+from holdfast.datamodules.streams.base import StreamConfig, as_they_are, rows_of_kinds
 from holdfast.datamodules.streams.stream import Stream
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
@@ -23,6 +23,11 @@ class BlocksConfig(StreamConfig):
     together: int = option(
         1, "classes that come at a time, mixed; where they don't divide, fewer come last"
     )
+    by: str | None = option(
+        None,
+        "column whose values come in blocks, e.g. group, domain, site; null: classes, of several "
+        "findings the rarest, of masks thirds by the share of the foreground",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,7 +40,8 @@ class BlocksConfig(StreamConfig):
         round.
         """
         blocks = [
-            np.array_split(rows, self.blocks) for rows in rows_of_classes(images, rng, "blocks")
+            np.array_split(rows, self.blocks)
+            for rows in rows_of_kinds(images, rng, "blocks", self.by)
         ]
         rows = []
         for turn in range(self.blocks):
@@ -58,6 +64,9 @@ class DirichletConfig(StreamConfig):
         "target",
     )
     slots: int | None = option(None, "slots of the stream; null: as many as there are classes")
+    by: str | None = option(
+        None, "column whose values are correlated in place of classes, as of stream=blocks"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,8 +79,9 @@ class DirichletConfig(StreamConfig):
         """Items slot by slot, within a slot class after class, as in RoTTA (CVPR 2023), after NOTE
         (NeurIPS 2022).
         """
-        classes = rows_of_classes(images, rng, "dirichlet")
-        slots = self.slots or images.num_classes
+        classes = rows_of_kinds(images, rng, "dirichlet", self.by)
+        own = images.num_classes if images.task == "single" and self.by is None else len(classes)
+        slots = self.slots or own
         shares = rng.dirichlet(np.full(slots, self.delta), len(classes))
         pieces = [
             np.split(rows, np.round(np.cumsum(share[:-1]) * len(rows)).astype(int))

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from holdfast.datamodules.images import ImageSet
+from holdfast.datamodules.shown import shown_batch
 from holdfast.datamodules.streams.stream import Order, Stream
 from holdfast.tta.distributed import place
 from holdfast.tta.errors import InputError
@@ -49,10 +50,9 @@ class _Batches(Dataset[dict[str, Any]]):
         batch = self.images.batch(items.rows, lost if self.lenient else None)
         shifts = items.shifts_of_items()
         if any(shift is not None for shift in shifts):
-            shown = zip(batch["image"], batch["id"], shifts, strict=True)
-            batch["image"] = torch.stack(
-                [image if shift is None else shift(image, name) for image, name, shift in shown]
-            )
+            target = {name: batch[name] for name in ("mask",) if name in batch}
+            batch["image"], target = shown_batch(shifts, batch["image"], batch["id"], target)
+            batch |= target
         return {
             **batch,
             "domain": items.domains(self.images),

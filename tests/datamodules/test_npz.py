@@ -12,10 +12,10 @@ from holdfast.datamodules import load_images
 from holdfast.datamodules.arrays import read_arrays
 from holdfast.datamodules.formats.decoded import Unreadable
 from holdfast.datamodules.formats.memory import available_memory, refuse_beyond_memory
-from holdfast.datamodules.images import check_training_set
 from holdfast.datamodules.medmnist import MedMNISTConfig, load_medmnist
 from holdfast.datamodules.npz import NpzConfig, load_npz
 from holdfast.datamodules.phantom import PhantomConfig
+from holdfast.datamodules.trainable import check_training_set
 from holdfast.tta.errors import InputError
 
 

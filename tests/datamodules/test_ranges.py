@@ -11,9 +11,10 @@ from PIL import Image
 
 from holdfast.datamodules import load_images
 from holdfast.datamodules.folder import FolderConfig
-from holdfast.datamodules.images import ImageSet, check_training_set
+from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.npz import NpzConfig, load_npz
 from holdfast.datamodules.ranges import value_range
+from holdfast.datamodules.trainable import check_training_set
 from holdfast.tta.errors import InputError
 from tests.datamodules.test_files import grey, write_dicom
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from holdfast.datamodules import ImageSet
-from holdfast.datamodules.source import AUGMENTATIONS, SourceData
+from holdfast.datamodules.augment import AUGMENTATIONS
+from holdfast.datamodules.source import SourceData
 from holdfast.tta.errors import InputError
 
 

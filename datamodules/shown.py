@@ -1,0 +1,53 @@
+"""How a scaled image becomes the one that is shown, and its mask with it."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+#: From a scaled image and its id to the image that is shown. One that moves pixels has a method
+#: ``moved(mask, name)`` too, which does the same to a mask (*spatial).
+Transform = Callable[[Tensor, str], Tensor]
+
+
+def shown(
+    transform: Transform, image: Tensor, name: str, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """An image under a transform, and its mask moved along where that moves pixels.
+
+    Args:
+        transform: what is done.
+        image: (channels, *spatial) scaled.
+        name: its id.
+        mask: (*spatial) classes; None: there is none.
+    """
+    move = getattr(transform, "moved", None)
+    # What is broken stays as it is (see ``Shift``), and so does its mask.
+    if mask is not None and move is not None and bool(image.isfinite().all()):
+        mask = move(mask, name)
+    return transform(image, name), mask
+
+
+def shown_batch(
+    transforms: Sequence[Transform | None],
+    images: Tensor,
+    names: Sequence[str],
+    target: dict[str, Tensor],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Images of a batch, each under its transform, and what is known of them, masks moved along.
+
+    Args:
+        transforms: of each image; None: it stays as it is.
+        images: (B, channels, *spatial) scaled.
+        names: their ids.
+        target: with ``mask`` (B, *spatial), or without.
+    """
+    masks: Sequence[Tensor | None] = [*target["mask"]] if "mask" in target else [None] * len(images)
+    pairs = [
+        (image, mask) if transform is None else shown(transform, image, name, mask)
+        for transform, image, name, mask in zip(transforms, images, names, masks, strict=True)
+    ]
+    moved = [mask for _, mask in pairs if mask is not None]
+    if moved:
+        target = {**target, "mask": torch.stack(moved)}
+    return torch.stack([image for image, _ in pairs]), target

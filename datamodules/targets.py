@@ -1,0 +1,131 @@
+"""What is known of an image beside its pixels: one class, several findings, or a mask."""
+
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from holdfast.tta.errors import InputError
+
+#: What is asked of an image: one of several classes; a class for each pixel; findings, of which
+#: each is there or not.
+TaskName = Literal["single", "segmentation", "multilabel"]
+TASK_NAMES: tuple[TaskName, ...] = ("single", "segmentation", "multilabel")
+
+#: What an image of a task has, or lacks.
+CALLED = {"single": "label", "segmentation": "mask", "multilabel": "finding that is known"}
+
+#: Labels of images that have none, and of pixels that count for nothing.
+UNLABELLED = -1
+
+#: Parts of equal size that images are put into by the share of their foreground, where a stream or
+#: a bootstrap asks for kinds of images.
+_PARTS = 3
+
+
+@runtime_checkable
+class MaskFiles(Protocol):
+    """Masks that stay in files, as if they were one array (N, *spatial) of classes."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """(B, *spatial) classes, ``UNLABELLED`` where a pixel counts for nothing."""
+        ...
+
+    def subset(self, rows: npt.NDArray[Any]) -> "MaskFiles":
+        """Some of the masks."""
+        ...
+
+    def renumbered(self, table: npt.NDArray[np.int64]) -> "MaskFiles":
+        """The masks with other numbers: class c becomes ``table[c]``, and the last entry stands for
+        ``UNLABELLED``.
+        """
+        ...
+
+    def known(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether an image has a mask."""
+        ...
+
+
+#: Masks in memory, (N, *spatial) integers, or in files.
+Masks = npt.NDArray[Any] | MaskFiles
+
+
+def read_masks(masks: Masks, rows: npt.NDArray[np.int64]) -> Tensor:
+    """Masks (B, *spatial) as int64."""
+    read = masks[rows] if isinstance(masks, np.ndarray) else masks.read(rows)
+    return torch.from_numpy(np.ascontiguousarray(read).astype(np.int64))
+
+
+def subset_of(masks: Masks, rows: npt.NDArray[Any]) -> Masks:
+    """Some of the masks."""
+    return masks[rows] if isinstance(masks, np.ndarray) else masks.subset(rows)
+
+
+def renumbered(masks: Masks, table: npt.NDArray[np.int64]) -> Masks:
+    """Masks with other numbers: class c becomes ``table[c]``, and the last entry stands for
+    ``UNLABELLED``.
+    """
+    if not isinstance(masks, np.ndarray):
+        return masks.renumbered(table)
+    return table[masks.astype(np.int64)].astype(np.int16)
+
+
+def have_masks(masks: Masks) -> npt.NDArray[np.bool_]:
+    """(N,) whether any pixel of an image has a class."""
+    if not isinstance(masks, np.ndarray):
+        return masks.known()
+    return np.array([bool((mask != UNLABELLED).any()) for mask in masks], dtype=np.bool_)
+
+
+def shares_of(masks: Masks, num_classes: int) -> npt.NDArray[np.float64]:
+    """(N, C) share of each class among an image's pixels that have one; NaN where none has.
+
+    Raises:
+        InputError: a pixel has none of the classes.
+    """
+    shares = np.full((len(masks), num_classes), np.nan)
+    known = have_masks(masks)
+    for row in np.flatnonzero(known):
+        values = read_masks(masks, np.array([row])).numpy().ravel()
+        if values.max() >= num_classes or values.min() < UNLABELLED:
+            odd = int(values.max() if values.max() >= num_classes else values.min())
+            raise InputError(
+                f"the mask of image {row} holds {odd}, and there are {num_classes} classes, "
+                "numbered from 0: map its values, data.labels={VALUE: CLASS, OTHER: null}"
+            )
+        counts = np.bincount(values[values != UNLABELLED], minlength=num_classes)
+        shares[row] = counts / counts.sum()
+    return shares
+
+
+def rarest_findings(findings: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
+    """(N,) for each image the rarest finding that it has, counted from 1; 0 where it has none,
+    ``UNLABELLED`` where nothing is known of it.
+
+    Args:
+        findings: (N, L) 1 present, 0 absent, NaN unknown.
+    """
+    present = findings == 1
+    order = np.argsort(-present.sum(0), kind="stable")  # the rarest last, so that it holds
+    kinds = np.where(np.isnan(findings).all(1), UNLABELLED, 0).astype(np.int64)
+    for finding in order.tolist():
+        kinds[present[:, finding]] = finding + 1
+    return kinds
+
+
+def parts_by_size(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """(N,) a third for each image, by the share of its foreground: all classes but the first.
+
+    Args:
+        shares: (N, C), as ``shares_of``.
+    """
+    foreground = 1 - shares[:, 0]
+    known = np.flatnonzero(np.isfinite(foreground))
+    parts = np.full(len(shares), UNLABELLED, dtype=np.int64)
+    order = known[np.argsort(foreground[known], kind="stable")]
+    parts[order] = np.arange(len(order)) * _PARTS // max(len(order), 1)
+    return parts

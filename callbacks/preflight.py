@@ -207,7 +207,8 @@ def preflight(
 def view_of(parts: list[Prediction], source: SourceCheckpoint, share: float) -> View:
     """Measure what was said of some batches; rows that are not finite are left out."""
     classes = len(source.class_names)
-    logits, features = (torch.cat(values).float() for values in zip(*parts, strict=True))
+    logits = torch.cat([part.logits for part in parts]).float()
+    features = torch.cat([part.features for part in parts]).float()
     finite = torch.isfinite(logits).all(1) & torch.isfinite(features).all(1)
     logits, features = logits[finite], features[finite]
     counts = predicted_counts(logits, classes)

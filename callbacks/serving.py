@@ -75,7 +75,8 @@ def serve(
         else:
             who = name if name == "source" or name != working else CONTROL
             parts[who] = (share / total, said.of(name))
-    outputs["logits"], outputs["features"] = mixed([*parts.values()])
+    leaves = mixed([*parts.values()])
+    outputs["logits"], outputs["features"] = leaves.logits, leaves.features
     outputs["served_by"] = MIXTURE if len(parts) > 1 else next(iter(parts))
     if len(parts) > 1:
         outputs["shares"] = {who: share for who, (share, _) in parts.items()}

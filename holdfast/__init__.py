@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from holdfast.tta.adaptation import AdaptationModule
     from holdfast.tta.errors import InputError
     from holdfast.tta.methods import METHODS, create_method, register_method
+    from holdfast.tta.tasks import TASKS, register_task
 
     __version__: str
 
 __all__ = [
     "METHODS",
+    "TASKS",
     "AdaptationModule",
     "CollapseGuard",
     "GuardedMethod",
@@ -30,6 +32,7 @@ __all__ = [
     "guard",
     "load_source",
     "register_method",
+    "register_task",
     "train",
 ]
 
@@ -41,6 +44,7 @@ if (_TREE / "pyproject.toml").is_file() and (_TREE / "tta").is_dir():
 #: Where each name lives: it is imported when somebody asks for it, for torch takes seconds.
 _HOMES = {
     "METHODS": "holdfast.tta.methods",
+    "TASKS": "holdfast.tta.tasks",
     "AdaptationModule": "holdfast.tta.adaptation",
     "CollapseGuard": "holdfast.callbacks",
     "GuardedMethod": "holdfast.loop",
@@ -50,6 +54,7 @@ _HOMES = {
     "guard": "holdfast.loop",
     "load_source": "holdfast.api",
     "register_method": "holdfast.tta.methods",
+    "register_task": "holdfast.tta.tasks",
     "train": "holdfast.api",
 }
 

@@ -7,6 +7,11 @@ from torch import nn
 from holdfast.tta.errors import InputError
 from holdfast.tta.normalization import is_norm
 
+_CONVOLUTIONS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
+
 
 def find_head(model: nn.Module, name: str | None = None) -> nn.Module:
     """The layer whose input counts as features: the module called ``name``, or else the one that
@@ -15,24 +20,65 @@ def find_head(model: nn.Module, name: str | None = None) -> nn.Module:
     Raises:
         InputError: there is none.
     """
-    modules = dict(model.named_modules())
-    own = getattr(model, "head_name", None)
-    if name is None and isinstance(own, str) and own in modules:
-        return modules[own]
-    if name is not None:
-        if name not in modules:
-            raise InputError(
-                f"head={name!r} is not a module of {type(model).__name__}; its modules: "
-                f"{_some(modules)}"
-            )
-        return modules[name]
-    linear = [module for module in modules.values() if isinstance(module, nn.Linear)]
+    named = _named(model, name)
+    if named is not None:
+        return named
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not linear:
+        dense = any(isinstance(module, _CONVOLUTIONS) for module in model.modules())
+        pixels = ", or, where it answers for each pixel, give task=segmentation" if dense else ""
         raise InputError(
             f"{type(model).__name__} has no Linear layer to take features from: name its "
-            "classifier, head=NAME"
+            f"classifier, head=NAME{pixels}"
         )
     return linear[-1]
+
+
+def find_convolution(model: nn.Module, name: str | None, num_classes: int) -> nn.Module:
+    """The layer whose input counts as the features of pixels: the module called ``name``, or else
+    the one that the network names itself, or else the last convolution with an output for each
+    class (or one for two).
+
+    Raises:
+        InputError: there is none, or the named one has another number of outputs.
+    """
+    named = _named(model, name)
+    widths = (num_classes, 1) if num_classes == 2 else (num_classes,)
+    convolutions = [named] if named is not None else list(model.modules())
+    found = [
+        module
+        for module in convolutions
+        if isinstance(module, _CONVOLUTIONS) and module.out_channels in widths
+    ]
+    if found:
+        return found[-1]
+    if named is not None and not isinstance(named, (*_CONVOLUTIONS, nn.Linear)):
+        return named  # a block of one's own, whose outputs nobody knows beforehand
+    what = "it" if named is None else f"head={name_of(model, named)!r}"
+    raise InputError(
+        f"{type(model).__name__} answers for pixels by a convolution with {num_classes} outputs, "
+        f"and {what} has none: give num_classes as the network has them, the background among "
+        "them, or name its last layer, head=NAME"
+    )
+
+
+def name_of(model: nn.Module, module: nn.Module) -> str:
+    """The name of a module within a network."""
+    return next(name for name, other in model.named_modules() if other is module)
+
+
+def _named(model: nn.Module, name: str | None) -> nn.Module | None:
+    """The module of a name, or else of the one that the network gives itself; None: of neither."""
+    modules = dict(model.named_modules())
+    own = getattr(model, "head_name", None)
+    if name is None:
+        return modules[own] if isinstance(own, str) and own in modules else None
+    if name not in modules:
+        raise InputError(
+            f"head={name!r} is not a module of {type(model).__name__}; its modules: "
+            f"{_some(modules)}"
+        )
+    return modules[name]
 
 
 def norm_affine(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, nn.Parameter]:

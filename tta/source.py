@@ -97,9 +97,8 @@ def evaluate(
     device = network.mean.device
     predictions, labels = [], []
     for batch in batches:
-        predictions.append(
-            Prediction(*(value.cpu() for value in method.predict(batch["image"].to(device))))
-        )
+        said = method.predict(batch["image"].to(device))
+        predictions.append(Prediction(said.logits.cpu(), said.features.cpu()))
         labels.append(batch["label"].cpu())
     return Evaluation(
         torch.cat([p.logits for p in predictions]).float(),

@@ -140,7 +140,8 @@ class Experts:
         numbers = [total_of_all(whole.new_tensor(len(whole), dtype=torch.float32))]
         if self.working is None:
             self.working = next((name for name in HOMES if name in said), next(iter(said)))
-        for name, (logits, features) in said.items():
+        for name, one in said.items():
+            logits, features = one.logits, one.features
             past = self._seen.get(name)
             if past is None:
                 past = nothing_seen(self.num_classes, features.shape[1], features.device)

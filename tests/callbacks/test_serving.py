@@ -52,7 +52,8 @@ def served(
 
 
 def test_a_mixture_is_the_mean_of_probabilities_and_has_the_largest_ones_features() -> None:
-    logits, features = mixed([(0.25, ADAPTED), (0.75, SOURCE)])
+    both = mixed([(0.25, ADAPTED), (0.75, SOURCE)])
+    logits, features = both.logits, both.features
     assert first(logits) == pytest.approx([0.25 * 0.9 + 0.75 * 0.5, 0.25 * 0.2 + 0.75 * 0.6])
     assert torch.equal(features, SOURCE.features)
     assert torch.equal(mixed([(0.6, ADAPTED), (0.4, SOURCE)]).features, ADAPTED.features)

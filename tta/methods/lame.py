@@ -48,7 +48,8 @@ class LAME(Method):
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """The source's prediction, adjusted within the batch."""
-        logits, features = self.run(images)
+        plain = self.run(images)
+        logits, features = plain.logits, plain.features
         log_p = logits.float().log_softmax(1)
         adjusted = adjusted_assignment(
             log_p, affinities(features.float(), self.config.affinity, self.config.knn)

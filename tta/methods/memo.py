@@ -11,6 +11,7 @@ from holdfast.tta.methods.base import Method, Prediction, Update
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
 from holdfast.tta.objectives import marginal_entropy
 from holdfast.tta.options import option
+from holdfast.tta.prediction import joined
 from holdfast.tta.selection import parameters_outside
 from holdfast.tta.views import random_view
 
@@ -61,5 +62,4 @@ class MEMO(Method):
             with torch.no_grad():
                 predictions.append(self.run(image))
             self.restore_weights()
-        logits, features = (torch.cat(parts) for parts in zip(*predictions, strict=True))
-        return Update(loss=torch.stack(losses).mean(), prediction=Prediction(logits, features))
+        return Update(loss=torch.stack(losses).mean(), prediction=joined(predictions))

@@ -4,16 +4,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from holdfast.tta.prediction import Prediction
 
-class Prediction(NamedTuple):
-    """What a network says of a batch: logits (N, C), and features (N, D), the input of its head."""
-
-    logits: Tensor
-    features: Tensor
-
-    def detach(self) -> "Prediction":
-        """The same values without their graph."""
-        return Prediction(self.logits.detach(), self.features.detach())
+__all__ = ["Prediction", "Update"]
 
 
 class Update(NamedTuple):

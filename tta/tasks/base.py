@@ -1,0 +1,171 @@
+"""What every task says: what a network's answer means, and which rows of it count."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from holdfast.tta.errors import InputError
+from holdfast.tta.prediction import Prediction
+
+
+class Scorer(Protocol):
+    """Counts what predictions are worth, batch by batch."""
+
+    def add(self, output: Tensor, target: Tensor) -> None:
+        """Take in a network's output and the truth of the same images."""
+
+    def scores(self) -> dict[str, float]:
+        """Figures in percent by name; none where there was no truth."""
+
+
+class Task(ABC):
+    """What a network's answer to an image means: the one place that knows.
+
+    A network answers a batch with an *output*, (N, K) or (N, K, *spatial). Methods, guard and
+    statistics see *rows*, each of which belongs to one of ``row_classes`` classes that exclude each
+    other. Rows belong to one of ``groups`` groups, and statistics of classes are kept for each
+    group: its classes stand one after the other's in a vector of ``cells``.
+
+    Args:
+        num_classes: number of names that the data give: classes, or findings.
+        **options: of the task, plain values.
+    """
+
+    #: By which programs and checkpoints call it.
+    name: ClassVar[str]
+    #: Key of a batch under which the truth stands.
+    target: ClassVar[str] = "label"
+    #: The figure of ``scorer`` that training watches; larger is better.
+    watch: ClassVar[str]
+    #: What a row is, in a word, for sentences.
+    row: ClassVar[str] = "image"
+    #: Whether a batch in which hardly any row is of another class teaches the wrong thing.
+    screens_mix: ClassVar[bool] = False
+    #: Whether each pixel has an answer, so that those of a moved view must be moved back.
+    dense: ClassVar[bool] = False
+    #: Names of the options that it takes.
+    options: ClassVar[tuple[str, ...]] = ()
+    #: Least number of names.
+    fewest: ClassVar[int] = 2
+
+    def __init__(self, num_classes: int, **options: Any) -> None:
+        if not isinstance(num_classes, int) or num_classes < self.fewest:
+            what = "class" if self.fewest == 1 else "classes"
+            raise InputError(
+                f"num_classes={num_classes}: adaptation needs at least {self.fewest} {what}"
+            )
+        strange = sorted(set(options) - set(self.options))
+        if strange:
+            known = ", ".join(self.options) or "none"
+            raise InputError(f"task={self.name} has no option {strange[0]!r}: it has {known}")
+        self.num_classes = num_classes
+        self.given = dict(options)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Name and options, as checkpoints keep them."""
+        return {"name": self.name, "options": dict(self.given)}
+
+    @property
+    def row_classes(self) -> int:
+        """C: classes that a row may belong to."""
+        return self.num_classes
+
+    @property
+    def groups(self) -> int:
+        """G: groups of rows whose classes exclude each other."""
+        return 1
+
+    @property
+    def cells(self) -> int:
+        """G·C: classes of all groups."""
+        return self.groups * self.row_classes
+
+    # What a network answers
+
+    @abstractmethod
+    def head(self, model: nn.Module, name: str | None) -> nn.Module:
+        """The layer of a network whose input counts as features.
+
+        Args:
+            model: the network.
+            name: of the layer; None: it is looked for.
+
+        Raises:
+            InputError: there is none, or it answers with another number of classes.
+        """
+
+    @abstractmethod
+    def output(self, answer: Any) -> Tensor:
+        """The output (N, K) or (N, K, *spatial) in what a network answers, a tensor or several.
+
+        Raises:
+            InputError: there is none.
+        """
+
+    @abstractmethod
+    def probabilities(self, output: Tensor) -> Tensor:
+        """Probabilities of an output, in its shape."""
+
+    @abstractmethod
+    def inverse(self, probabilities: Tensor) -> Tensor:
+        """An output that has these probabilities, in their shape."""
+
+    @abstractmethod
+    def decide(self, probabilities: Tensor) -> Tensor:
+        """What is answered: (N,) classes, (N, *spatial) classes, or (N, L) whether each finding is
+        present.
+        """
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """What training minimises, a scalar; what is unknown of the target counts for nothing."""
+
+    @abstractmethod
+    def scorer(self) -> Scorer:
+        """What predictions are worth, counted from nothing."""
+
+    # What statistics and objectives see of it
+
+    @abstractmethod
+    def rows(self, output: Tensor, features: Tensor) -> Prediction:
+        """The rows of an output, differentiable.
+
+        Args:
+            output: from ``output``.
+            features: what went into the head, (N, D) or (N, D, *spatial).
+        """
+
+    def sample(self, prediction: Prediction, like: Prediction | None = None) -> Prediction:
+        """A bounded number of rows of each image, the same ones at each call.
+
+        Args:
+            prediction: from ``rows``.
+            like: another of the same images by whose answers rows are picked, so that two models
+                are compared on the same ones; None: its own.
+        """
+        return prediction
+
+    @abstractmethod
+    def mix(self, prediction: Prediction) -> Tensor:
+        """Mean probability of each class in each image, over all of it: (N, G, C)."""
+
+    def kind(self, prediction: Prediction) -> Tensor:
+        """(N,) what an image mostly shows, one of 0..``kinds``-1, for memories that keep a bit of
+        each.
+        """
+        return prediction.logits.argmax(1)
+
+    @property
+    def kinds(self) -> int:
+        """How many values ``kind`` has."""
+        return self.num_classes
+
+
+def described_task(description: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """Name and options in a checkpoint's description; files from before tasks are of one label."""
+    if description is None:
+        return "single", {}
+    return str(description["name"]), dict(description.get("options", {}))

@@ -1,0 +1,120 @@
+"""One label a pixel, or voxel."""
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from holdfast.tta.errors import InputError
+from holdfast.tta.outputs import as_maps
+from holdfast.tta.prediction import Prediction
+from holdfast.tta.selection import find_convolution
+from holdfast.tta.tasks.base import Scorer, Task
+from holdfast.tta.tasks.overlap import DiceScorer, dice_loss
+from holdfast.tta.tasks.sampling import ROWS, balanced, positions
+
+#: Class of a pixel that nobody has labelled.
+_UNLABELLED = -1
+
+
+class Segmentation(Task):
+    """Each pixel belongs to one of C classes, of which 0 is the background; rows are pixels.
+
+    Of a batch with more than 2¹⁸ pixels as many are rows, evenly spread.
+    """
+
+    name: ClassVar[str] = "segmentation"
+    target: ClassVar[str] = "mask"
+    watch: ClassVar[str] = "dice"
+    row: ClassVar[str] = "pixel"
+    dense: ClassVar[bool] = True
+
+    def head(self, model: nn.Module, name: str | None) -> nn.Module:
+        """The last convolution: of as many outputs as there are classes, unless it is named."""
+        return find_convolution(model, name, self.num_classes)
+
+    def output(self, answer: Any) -> Tensor:
+        """Logits (N, C, *spatial)."""
+        return as_maps(answer, self.num_classes)
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """(N, C, *spatial), each pixel's sum 1."""
+        return output.softmax(1)
+
+    def inverse(self, probabilities: Tensor) -> Tensor:
+        """Their logarithms."""
+        return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
+
+    def decide(self, probabilities: Tensor) -> Tensor:
+        """(N, *spatial) the likeliest class of each pixel."""
+        return probabilities.argmax(1)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Soft Dice of the foreground and cross-entropy, of a mask (N, *spatial) in which -1 is
+        not known (nnU-Net's sum: Isensee et al., Nature Methods 2021).
+        """
+        if output.shape[2:] != target.shape[1:]:
+            raise InputError(
+                f"the network answers masks of {_sides(output.shape[2:])} pixels, and the truth "
+                f"has {_sides(target.shape[1:])}: give a network that answers in the size of its "
+                "images"
+            )
+        known = (target != _UNLABELLED).sum().clamp(min=1)
+        pixelwise = F.cross_entropy(
+            output.float(), target, ignore_index=_UNLABELLED, reduction="sum"
+        )
+        return pixelwise / known + dice_loss(output, target)
+
+    def scorer(self) -> Scorer:
+        """Mean Dice of the foreground classes over images."""
+        return DiceScorer(self.num_classes)
+
+    def rows(self, output: Tensor, features: Tensor) -> Prediction:
+        """The pixels, or some of them, evenly spread; features of another resolution are taken
+        where the pixel lies.
+        """
+        count, sides = len(output), output.shape[2:]
+        if features.shape[2:] != sides:
+            features = F.interpolate(features, tuple(sides), mode="nearest")
+        picked = positions(sides.numel(), max(ROWS // max(count, 1), 1), output.device)
+        logits, features = _pixels(output, picked), _pixels(features, picked)
+        image = torch.arange(count, device=output.device).repeat_interleave(
+            len(logits) // max(count, 1)
+        )
+        return Prediction(logits, features, output, image)
+
+    def sample(self, prediction: Prediction, like: Prediction | None = None) -> Prediction:
+        """64 pixels an image, of each class that is predicted about as many."""
+        by = prediction if like is None else like
+        if by.image is None:
+            return prediction
+        count = len(by.served)
+        labels = by.logits.detach().argmax(1).view(count, -1)
+        picked = balanced(labels, self.num_classes)
+        first = torch.arange(count, device=labels.device)[:, None] * labels.shape[1]
+        return prediction.at((picked + first).flatten())
+
+    def mix(self, prediction: Prediction) -> Tensor:
+        """(N, 1, C) mean probabilities over all pixels."""
+        return prediction.served.detach().float().softmax(1).flatten(2).mean(2)[:, None]
+
+    def kind(self, prediction: Prediction) -> Tensor:
+        """(N,) the foreground class with most pixels, 0 where there is none."""
+        labels = prediction.served.detach().argmax(1).flatten(1)
+        each = labels.new_zeros(len(labels), self.num_classes)
+        each.scatter_add_(1, labels, torch.ones_like(labels))
+        most, kind = each[:, 1:].max(1)
+        return torch.where(most > 0, kind + 1, 0)
+
+
+def _pixels(maps: Tensor, picked: Tensor | None) -> Tensor:
+    """(N·k, channels) of maps (N, channels, *spatial); a view where channels lie last."""
+    flat = maps.flatten(2)
+    if picked is not None:
+        flat = flat[:, :, picked]
+    return flat.transpose(1, 2).reshape(-1, maps.shape[1])
+
+
+def _sides(shape: torch.Size) -> str:
+    return "×".join(map(str, shape))

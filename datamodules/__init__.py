@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast.datamodules.channels import with_channels
+from holdfast.datamodules.fields import load_fields
 from holdfast.datamodules.folder import FolderConfig, load_folder
 from holdfast.datamodules.images import UNLABELLED, ImageSet, NoImages, Split
 from holdfast.datamodules.medmnist import (
@@ -44,8 +45,14 @@ __all__ = [
     "stream_order",
 ]
 
+#: The phantom's loaders by task.
+_PHANTOMS = {"single": load_phantom, "segmentation": load_fields, "multilabel": load_fields}
+
 _LOADERS: dict[str, tuple[type, Callable[[Any, Split], ImageSet]]] = {
-    "phantom": (PhantomConfig, load_phantom),
+    "phantom": (
+        PhantomConfig,
+        lambda config, split: _PHANTOMS[config.task](config, split),
+    ),
     "npz": (NpzConfig, load_npz),
     "medmnist": (MedMNISTConfig, load_medmnist),
     "folder": (FolderConfig, load_folder),

@@ -8,6 +8,7 @@ noise hide what tells them apart.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -51,38 +52,100 @@ SCANNERS: dict[str, Scanner] = {
 }
 
 
+#: Images of each split where nothing is said: of single cells, and of fields of several.
+_COUNTS = {
+    "single": {"train": 4000, "val": 800, "test": 1600, "target": 6400},
+    "segmentation": {"train": 480, "val": 120, "test": 240, "target": 960},
+    "multilabel": {"train": 3200, "val": 800, "test": 1600, "target": 3200},
+}
+_COUNTED = (
+    "null: {single} of single cells, {segmentation} of fields with masks, {multilabel} of findings"
+)
+
+
+def _counts(split: str) -> str:
+    return _COUNTED.format(**{task: counts[split] for task, counts in _COUNTS.items()})
+
+
 @dataclass
 class PhantomConfig(DataConfig):
-    """Procedural cells of four classes under four scanners: embedded, seeded, no files."""
+    """Procedural cells of four classes under four scanners: embedded, seeded, no files; or fields
+    of several cells, with masks or findings.
+    """
 
+    task: Literal["single", "segmentation", "multilabel"] = option(
+        "single",
+        "single: a cell of one of four classes; segmentation: fields with masks of cytoplasm and "
+        "nucleus; multilabel: fields in which elongated, granular and lobulated cells are found",
+    )
     source: str = option("scanner_a", "scanner that the source model is trained on")
     target: str | list[str] = option("scanner_b", "scanner, or scanners, of the target stream")
-    train_images: int = option(4000, "training images")
-    val_images: int = option(800, "validation images")
-    test_images: int = option(1600, "test images of the source")
-    target_images: int = option(6400, "images of the target, shared among its scanners")
+    train_images: int | None = option(None, f"training images; {_counts('train')}")
+    val_images: int | None = option(None, f"validation images; {_counts('val')}")
+    test_images: int | None = option(None, f"test images of the source; {_counts('test')}")
+    target_images: int | None = option(
+        None, f"images of the target, shared among its scanners; {_counts('target')}"
+    )
     source_prevalence: list[float] | None = option(
-        None, "share of each class in the source; null: equal shares"
+        None, "share of each class of single cells in the source; null: equal shares"
     )
     target_prevalence: list[float] | None = option(
-        None, "share of each class in the target; null: equal shares"
+        None, "share of each class of single cells in the target; null: equal shares"
     )
+    source_density: float = option(0.5, "share of a field's places that have a cell, in the source")
+    target_density: float = option(0.5, "share of a field's places that have a cell, in the target")
     seed: int = option(0, "seed of the images")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("train_images", "val_images", "test_images", "target_images"):
-            if getattr(self, name) < 1:
-                raise InputError(f"data.{name} must be at least 1")
+        for split in _COUNTS["single"]:
+            if self.count(split) < 1:
+                raise InputError(f"data.{split}_images must be at least 1")
+        for name in ("source_density", "target_density"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"data.{name}={getattr(self, name)} must be above 0, at most 1")
         for name in ("source_prevalence", "target_prevalence"):
-            shares = getattr(self, name)
-            if shares is None:
-                continue
-            if len(shares) != len(CLASSES) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-                raise InputError(
-                    f"data.{name} must be {len(CLASSES)} shares that sum to 1, one for each of "
-                    f"{CLASSES}"
-                )
+            self._check_prevalence(name, getattr(self, name))
+
+    def _check_prevalence(self, name: str, shares: list[float] | None) -> None:
+        if shares is None:
+            return
+        if self.task != "single":
+            raise InputError(
+                f"data.{name} is of single cells: fields have {name.split('_')[0]}_density"
+            )
+        if len(shares) != len(CLASSES) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+            raise InputError(
+                f"data.{name} must be {len(CLASSES)} shares that sum to 1, one for each of "
+                f"{CLASSES}"
+            )
+
+    def count(self, split: str) -> int:
+        """Images of a split."""
+        asked: int | None = getattr(self, f"{split}_images")
+        return _COUNTS[self.task][split] if asked is None else asked
+
+    def domains(self, split: str) -> list[str]:
+        """Scanners of a split.
+
+        Raises:
+            InputError: an unknown scanner, or none.
+        """
+        if split != "target":
+            names = [self.source]
+        else:
+            names = [self.target] if isinstance(self.target, str) else list(self.target)
+        if not names:
+            raise InputError(f"data.target is empty: name one of {', '.join(SCANNERS)}")
+        for name in names:
+            if name not in SCANNERS:
+                raise InputError(f"the phantom has no domain {name!r}: {closest(name, SCANNERS)}")
+        return names
+
+    def generator(self, split: str, domain: str) -> np.random.Generator:
+        """Where all randomness of a scanner's images of a split comes from."""
+        place = list(_COUNTS["single"]).index(split)
+        return np.random.default_rng([self.seed, place, list(SCANNERS).index(domain)])
 
 
 def load_phantom(config: PhantomConfig, split: Split) -> ImageSet:
@@ -91,24 +154,12 @@ def load_phantom(config: PhantomConfig, split: Split) -> ImageSet:
     Raises:
         InputError: an unknown scanner.
     """
-    is_target = split == "target"
-    domains = [config.target] if isinstance(config.target, str) else list(config.target)
-    if not is_target:
-        domains = [config.source]
-    if not domains:
-        raise InputError(f"data.target is empty: name one of {', '.join(SCANNERS)}")
-    for domain in domains:
-        if domain not in SCANNERS:
-            raise InputError(f"the phantom has no domain {domain!r}: {closest(domain, SCANNERS)}")
-    total: int = getattr(config, f"{split}_images")
-    prevalence = config.target_prevalence if is_target else config.source_prevalence
-    bounds = np.linspace(0, total, len(domains) + 1).astype(int)
-    splits = ("train", "val", "test", "target")
+    domains = config.domains(split)
+    prevalence = config.target_prevalence if split == "target" else config.source_prevalence
+    bounds = np.linspace(0, config.count(split), len(domains) + 1).astype(int)
     images, labels, names = [], [], []
     for domain, (start, stop) in zip(domains, pairwise(bounds), strict=True):
-        rng = np.random.default_rng(
-            [config.seed, splits.index(split), list(SCANNERS).index(domain)]
-        )
+        rng = config.generator(split, domain)
         drawn = rng.permutation(_labels(int(stop - start), prevalence))
         images.append(acquire(draw_cells(drawn, rng), SCANNERS[domain], rng))
         labels.append(drawn)
@@ -134,29 +185,52 @@ def draw_cells(labels: npt.NDArray[np.int64], rng: np.random.Generator) -> Array
     Returns:
         (N, SIZE, SIZE) absorbances >= 0.
     """
+    cells = cell_shapes(labels, rng)
+    plasma = plasma_of(rng, len(labels), SIZE)
+    return np.maximum(uniform(rng, len(labels), 0.7, 1.3) * cells.stained + plasma, 0)
+
+
+class Cells(NamedTuple):
+    """Cells in the middle of tiles (N, SIZE, SIZE).
+
+    Attributes:
+        stained: what each pixel of the cell absorbs, 0 outside.
+        depth: distance from the middle, in radii of the outline: below 1 within the cell.
+    """
+
+    stained: Array
+    depth: Array
+
+
+def cell_shapes(labels: npt.NDArray[np.int64], rng: np.random.Generator) -> Cells:
+    """Cells of these kinds (N,), indices into ``CLASSES``."""
     count = len(labels)
 
-    def uniform(low: float, high: float) -> Array:
-        return rng.uniform(low, high, (count, 1, 1)).astype(np.float32)
+    def drawn(low: float, high: float) -> Array:
+        return uniform(rng, count, low, high)
 
     kind = labels[:, None, None]
     axis = np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2
-    y = axis[None, :, None] - uniform(-3, 3)
-    x = axis[None, None, :] - uniform(-3, 3)
-    angle = uniform(0, np.pi)
+    y = axis[None, :, None] - drawn(-3, 3)
+    x = axis[None, None, :] - drawn(-3, 3)
+    angle = drawn(0, np.pi)
     u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    aspect = np.where(kind == 1, uniform(1.28, 1.95), uniform(1.0, 1.27))
+    aspect = np.where(kind == 1, drawn(1.28, 1.95), drawn(1.0, 1.27))
     radius = np.hypot(u / np.sqrt(aspect), v * np.sqrt(aspect))
-    lobes = np.where(kind == 3, uniform(0.085, 0.21), uniform(0.0, 0.055))
+    lobes = np.where(kind == 3, drawn(0.085, 0.21), drawn(0.0, 0.055))
     petals = rng.integers(4, 7, (count, 1, 1)).astype(np.float32)
-    outline = uniform(6.5, 9.5) * (
-        1 + lobes * np.cos(petals * np.arctan2(v, u) + uniform(0, 2 * np.pi))
+    outline = drawn(6.5, 9.5) * (
+        1 + lobes * np.cos(petals * np.arctan2(v, u) + drawn(0, 2 * np.pi))
     )
     body = 1 / (1 + np.exp((radius - outline) / 0.6))
     granules = _smooth_noise(rng, count, 0.8)
-    texture = np.where(kind == 2, uniform(0.18, 0.45), uniform(0.0, 0.1)) * granules
-    plasma = 0.12 * (1 + 0.5 * _smooth_noise(rng, count, 3.0))
-    return np.maximum(uniform(0.7, 1.3) * body * (1 + texture) + plasma, 0)
+    texture = np.where(kind == 2, drawn(0.18, 0.45), drawn(0.0, 0.1)) * granules
+    return Cells(body * (1 + texture), radius / outline)
+
+
+def plasma_of(rng: np.random.Generator, count: int, side: int) -> Array:
+    """What absorbs between cells, (count, side, side)."""
+    return np.asarray(0.12 * (1 + 0.5 * _smooth_noise(rng, count, 3.0, side)), np.float32)
 
 
 def acquire(absorbance: Array, scanner: Scanner, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -164,7 +238,7 @@ def acquire(absorbance: Array, scanner: Scanner, rng: np.random.Generator) -> np
     count = len(absorbance)
     stain = np.array(scanner.stain, np.float32)[:, None, None]
     light = 0.9 * scanner.gain * np.exp(-stain * absorbance[:, None])
-    field = 1 + scanner.bias * _smooth_noise(rng, count, 10.0)
+    field = 1 + scanner.bias * _smooth_noise(rng, count, 10.0, absorbance.shape[-1])
     image = _blurred(light * field[:, None], scanner.blur)
     image += np.float32(scanner.noise) * rng.standard_normal(image.shape, np.float32)
     levels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
@@ -178,11 +252,16 @@ def _labels(count: int, prevalence: list[float] | None) -> npt.NDArray[np.int64]
     return np.repeat(np.arange(len(CLASSES)), np.diff(edges, prepend=0))
 
 
-def _smooth_noise(rng: np.random.Generator, count: int, sigma: float) -> Array:
-    """Gaussian noise (count, SIZE, SIZE) smoothed to ``sigma`` pixels, each image with mean 0 and
+def uniform(rng: np.random.Generator, count: int, low: float, high: float) -> Array:
+    """A number for each of so many images, (count, 1, 1)."""
+    return rng.uniform(low, high, (count, 1, 1)).astype(np.float32)
+
+
+def _smooth_noise(rng: np.random.Generator, count: int, sigma: float, side: int = SIZE) -> Array:
+    """Gaussian noise (count, side, side) smoothed to ``sigma`` pixels, each image with mean 0 and
     variance 1.
     """
-    noise = _blurred(rng.standard_normal((count, SIZE, SIZE), np.float32), sigma)
+    noise = _blurred(rng.standard_normal((count, side, side), np.float32), sigma)
     noise -= noise.mean((1, 2), keepdims=True)
     return noise / noise.std((1, 2), keepdims=True)
 

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from holdfast.datamodules import load_images
+from holdfast.datamodules.fields import FINDINGS, PARTS
 from holdfast.datamodules.phantom import CLASSES, SCANNERS, PhantomConfig, load_phantom
 from holdfast.tta.errors import InputError
 
@@ -59,3 +61,53 @@ def test_unknown_scanners(bad: dict[str, Any], message: str) -> None:
 def test_bad_prevalence(shares: list[float]) -> None:
     with pytest.raises(InputError, match=f"{len(CLASSES)} shares"):
         config(target_prevalence=shares)
+
+
+@pytest.mark.parametrize("split", ["train", "target"])
+def test_fields_have_masks_of_cells_where_the_image_is_stained(split: Any) -> None:
+    fields = load_images("phantom", config(task="segmentation"), split)
+    again = load_images("phantom", config(task="segmentation"), split)
+    assert np.array_equal(fields.images, again.images)
+    assert fields.masks is not None
+    assert fields.class_names == PARTS
+    assert fields.images.shape == (80, 64, 64, 3)
+    batch = fields.batch(range(80))
+    dark = batch["image"].mean(1)
+    means = [float(dark[batch["mask"] == part].mean()) for part in range(3)]
+    assert means[0] > means[1] + 0.05
+    assert means[1] > means[2] + 0.02
+    share = fields.shares.mean(0)
+    assert 0.05 < share[1] < 0.2
+    assert 0.005 < share[2] < 0.04
+    assert (fields.shares[:, 0] == 1).any()  # a field without a cell
+    assert len(set(fields.groups.tolist())) == 10
+
+
+def test_crowded_fields_have_more_cells() -> None:
+    few, many = (
+        load_images("phantom", config(task="segmentation", target_density=density), "target")
+        for density in (0.2, 0.9)
+    )
+    assert many.shares[:, 1:].sum() > 2 * few.shares[:, 1:].sum()
+
+
+def test_fields_have_findings_the_last_of_them_rare() -> None:
+    fields = load_images(
+        "phantom", config(task="multilabel", target=["scanner_b", "scanner_d"]), "train"
+    )
+    assert fields.class_names == FINDINGS
+    assert fields.findings is not None
+    shares = load_images(
+        "phantom", PhantomConfig(task="multilabel", val_images=400), "val"
+    ).counts()
+    assert shares[0] > shares[1] > shares[2] > 0
+    assert shares[2] < 0.1 * 400
+    assert (fields.findings.sum(1) == 0).any()
+    assert (fields.findings.sum(1) > 1).any()
+
+
+def test_shares_of_classes_are_of_single_cells() -> None:
+    with pytest.raises(InputError, match="fields have source_density"):
+        config(task="segmentation", source_prevalence=[0.25] * 4)
+    with pytest.raises(InputError, match="above 0"):
+        config(target_density=0.0)

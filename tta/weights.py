@@ -10,10 +10,16 @@ from torch import Tensor
 
 from holdfast.tta.errors import InputError
 from holdfast.tta.foreign import is_safetensors, kind_of, unpacks_to_more
-from holdfast.tta.libraries import LIBRARIES
 from holdfast.tta.matching import Match, match
 from holdfast.tta.naming import plain
-from holdfast.tta.networks import MODELS, ModelConfig, Network, ResNetConfig, network_from
+from holdfast.tta.networks import (
+    MODELS,
+    NETWORKS,
+    ModelConfig,
+    Network,
+    ResNetConfig,
+    network_from,
+)
 from holdfast.tta.safetensors import read_safetensors
 from holdfast.tta.soundness import oddity_of
 
@@ -226,7 +232,8 @@ def _typed(value: Any) -> str:
 def _kinds() -> Iterator[tuple[str, dict[str, Any]]]:
     """Networks whose tensors differ in name or shape, with the options that make the difference."""
     for kind, options in MODELS.items():
-        if kind in LIBRARIES or kind == "vit":  # of no sizes that could be tried
+        architecture = NETWORKS.get(kind)  # libraries, and vit, are of no sizes that could be tried
+        if architecture is None or architecture.dense or kind == "vit":
             continue
         norms = ("batch", "group") if issubclass(options, ModelConfig) else ("",)
         for norm in norms:

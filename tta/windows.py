@@ -1,0 +1,68 @@
+"""Windows of images that are too large to be seen at once."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from monai.inferers import sliding_window_inference
+from torch import Tensor
+
+#: Numbers in the images of one pass, at most: windows beyond them follow in another. 2²² are 64
+#: windows of 256² pixels, or 16 of 64³ voxels.
+_AT_ONCE = 2**22
+
+
+def slide(
+    network: Callable[[Tensor], Tensor], images: Tensor, window: Sequence[int], overlap: float
+) -> Tensor:
+    """Maps of images, window by window where they are larger than one; by MONAI.
+
+    Windows lie on a grid and overlap; where they do, maps are averaged, the middle of a window
+    counting more than its border (a Gaussian, as nnU-Net weighs them).
+
+    Args:
+        network: from (M, channels, *window) to maps (M, width, *window).
+        images: (N, channels, *spatial).
+        window: its sides.
+        overlap: share of a side that a window has in common with the next, in [0, 1).
+
+    Returns:
+        (N, width, *spatial).
+    """
+    sides = images.shape[2:]
+    if all(side <= ours for side, ours in zip(sides, window, strict=True)):
+        return network(images)
+    # An axis that is shorter than the window is taken whole, rather than filled up.
+    roi = [min(side, ours) for side, ours in zip(sides, window, strict=True)]
+    count = max(1, _AT_ONCE // (images.shape[1] * torch.Size(roi).numel()))
+    maps = sliding_window_inference(images, roi, count, network, overlap, mode="gaussian")
+    assert isinstance(maps, Tensor)
+    return maps
+
+
+def drawn(images: Tensor, window: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
+    """Windows at random places, as many of each image; images no larger than one are themselves.
+
+    >>> drawn(torch.zeros(2, 1, 8, 6), (4, 4), 3, torch.Generator().manual_seed(0)).shape
+    torch.Size([6, 1, 4, 4])
+
+    Args:
+        images: (N, channels, *spatial).
+        window: its sides.
+        count: windows of an image.
+        generator: where the places come from, on the CPU.
+
+    Returns:
+        (N · count, channels, *window), those of an image one after another.
+    """
+    free = [side - min(side, ours) for side, ours in zip(images.shape[2:], window, strict=True)]
+    if not any(free):
+        return images
+    found = []
+    for image in images:
+        for _ in range(count):
+            part = image
+            for axis, room in enumerate(free, start=1):
+                start = int(torch.randint(room + 1, (), generator=generator))
+                part = part.narrow(axis, start, image.shape[axis] - room)
+            found.append(part)
+    return torch.stack(found)

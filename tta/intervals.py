@@ -20,7 +20,8 @@ Column = npt.NDArray[Any]
 FEW = 20
 #: Resamples, times groups, that are held at once: 128 MiB.
 _HELD = 2**24
-_ENDS = (2.5, 97.5)
+#: Ends of an interval, in percent.
+ENDS = (2.5, 97.5)
 
 
 def intervals(
@@ -57,7 +58,7 @@ def intervals(
     hits, support = _by_group(scored.argmax(1), truth, code, classes)
     ranks = [np.unique(scored[:, label], return_inverse=True)[1] for label in range(classes)]
     drawn: dict[str, list[Numbers]] = {}
-    for weights in _draws(len(names), repeats, seed):
+    for weights in draws(len(names), repeats, seed):
         recalls, shares = _recalls(weights, hits, support)
         parts = {"accuracy": shares, "balanced_accuracy": _mean(recalls)}
         if areas:
@@ -110,7 +111,7 @@ def difference(
     truth = labels.numpy()[known]
     both = [_by_group(said.numpy()[known], truth, code, classes) for said in (predictions, others)]
     gaps = []
-    for weights in _draws(len(names), repeats, seed):
+    for weights in draws(len(names), repeats, seed):
         ours, theirs = (_mean(_recalls(weights, hits, support)[0]) for hits, support in both)
         gaps.append(ours - theirs)
     return _interval(np.concatenate(gaps))
@@ -137,12 +138,12 @@ def median_interval(
         return None
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     medians = []
-    for weights in _draws(count, repeats, seed):
+    for weights in draws(count, repeats, seed):
         # The value at a place of a resample: the first below or at which so many were drawn.
         up_to = weights.cumsum(1)
         middle = [ordered[(up_to > place).argmax(1)] for place in ((count - 1) // 2, count // 2)]
         medians.append(np.mean(middle, axis=0))
-    low, high = np.percentile(np.concatenate(medians), _ENDS)
+    low, high = np.percentile(np.concatenate(medians), ENDS)
     return float(low), float(high)
 
 
@@ -189,7 +190,7 @@ def _mean_size(groups: Column) -> int:
     return round(len(groups) / len(np.unique(groups)))
 
 
-def _draws(groups: int, repeats: int, seed: int) -> Iterator[Numbers]:
+def draws(groups: int, repeats: int, seed: int) -> Iterator[Numbers]:
     """How often each group is drawn, (resamples, G) at a time."""
     rng = np.random.default_rng(seed)
     at_once = max(1, _HELD // groups)
@@ -243,7 +244,7 @@ def _interval(values: Numbers) -> list[float] | None:
     """[low, high] in percent; None where it was never defined."""
     if np.isnan(values).all():
         return None
-    return [round(float(end), 4) for end in 100 * np.nanpercentile(values, _ENDS)]
+    return [round(float(end), 4) for end in 100 * np.nanpercentile(values, ENDS)]
 
 
 def _opened(pair: list[float] | None, groups: int) -> list[float] | None:

@@ -1,0 +1,1 @@
+"""What masks are worth: figures of each case, and of all of them."""

@@ -31,7 +31,7 @@ class Said:
 
     def speaks(self, name: str) -> bool:
         """Whether a candidate has said something of the whole batch."""
-        return name in self.known and len(self.known[name].logits) == self.images
+        return name in self.known and len(self.known[name].served) == self.images
 
     def of(self, name: str) -> Prediction:
         """What a candidate says of the whole batch; the control where it has not been asked."""

@@ -6,12 +6,20 @@ import torch
 from torch import Tensor
 
 
-def predicted_counts(logits: Tensor, num_classes: int) -> Tensor:
-    """(C,) number of rows predicted as each class; rows with a non-finite logit count for none."""
-    finite = torch.isfinite(logits).all(1)
-    return logits.new_zeros(num_classes, dtype=torch.float32).index_add_(
-        0, logits.argmax(1), finite.float()
-    )
+def predicted_counts(logits: Tensor, num_classes: int, group: Tensor | None = None) -> Tensor:
+    """Number of rows predicted as each class; rows with a non-finite logit count for none.
+
+    Args:
+        logits: (M, C) of the rows.
+        num_classes: C, or G·C where rows are of several groups.
+        group: (M,) of the rows, 0..G-1; None: there is one.
+
+    Returns:
+        (C,), or (G·C,), one group's classes after the other's.
+    """
+    finite, labels = torch.isfinite(logits).all(1), logits.argmax(1)
+    labels = labels if group is None else group * logits.shape[1] + labels
+    return logits.new_zeros(num_classes, dtype=torch.float32).index_add_(0, labels, finite.float())
 
 
 def marginal_drift(adapted: Tensor, control: Tensor) -> Tensor:

@@ -68,10 +68,24 @@ def opinion_entropy(logits: Tensor) -> Tensor:
     return entropy(torch.cat([x, torch.full_like(x[:, :1], math.log(logits.shape[1]))], 1))
 
 
-def marginal_entropy(logits: Tensor) -> Tensor:
-    """Entropy of the mean prediction of a batch, in nats: a scalar of (N, C)."""
-    mean = logits.softmax(-1).mean(0)
-    return -(mean * mean.clamp(min=torch.finfo(mean.dtype).tiny).log()).sum()
+def marginal_entropy(logits: Tensor, groups: int = 1) -> Tensor:
+    """Entropy of the mean prediction of a batch, in nats.
+
+    Args:
+        logits: (M, C).
+        groups: G, of which each has a mean of its own; rows 0..G-1 are of groups 0..G-1, the next G
+            again.
+
+    Returns:
+        Scalar in [0, ln C], the mean over groups.
+    """
+    mean = group_means(logits.softmax(-1), groups)
+    return -(mean * mean.clamp(min=torch.finfo(mean.dtype).tiny).log()).sum() / groups
+
+
+def group_means(values: Tensor, groups: int) -> Tensor:
+    """(G·C,) mean of values (M, C) over the rows of each group, which come in turn."""
+    return values.mean(0) if groups == 1 else values.reshape(-1, groups * values.shape[1]).mean(0)
 
 
 def balanced_weights(labels: Tensor, marginal: Tensor, target: Tensor) -> Tensor:
@@ -100,6 +114,10 @@ def rescaled(values: Tensor) -> Tensor:
     )
 
 
-def similarity(probabilities: Tensor, marginal: Tensor) -> Tensor:
-    """Cosine between each row of (N, C) and a marginal (C,): (N,)."""
-    return F.cosine_similarity(probabilities, marginal[None], dim=1)
+def similarity(probabilities: Tensor, marginal: Tensor, group: Tensor | None = None) -> Tensor:
+    """Cosine between each row of (M, C) and a marginal (C,), or that of its group in (G·C,):
+    (M,).
+    """
+    marginals = marginal.view(-1, probabilities.shape[1])
+    own = marginals if group is None else marginals[group]
+    return F.cosine_similarity(probabilities, own, dim=1)

@@ -23,6 +23,13 @@ def random_view(images: Tensor, generator: torch.Generator, strength: float = 1.
     Returns:
         Tensor of the same shape.
     """
+    return view_with_move(images, generator, strength)[0]
+
+
+def view_with_move(
+    images: Tensor, generator: torch.Generator, strength: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """``random_view``, and how it moved each image: (N, dims, dims + 1), for ``moved_back``."""
     count, dims = len(images), images.dim() - 2
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -52,7 +59,23 @@ def random_view(images: Tensor, generator: torch.Generator, strength: float = 1.
     view = (view - center) * contrast.view(shape) + center + brightness.view(shape) * (high - low)
     noise = torch.randn(images.shape, generator=generator, dtype=torch.float32).to(images.device)
     view = view + 0.005 * strength * (high - low) * noise
-    return torch.minimum(torch.maximum(view, low), high).to(images.dtype)
+    return torch.minimum(torch.maximum(view, low), high).to(images.dtype), theta
+
+
+def moved_back(maps: Tensor, move: Tensor) -> Tensor:
+    """What is said of the pixels of moved images, where those pixels were before.
+
+    Pixels that had left the view get what is said at its border.
+
+    Args:
+        maps: (N, K, *spatial), of any resolution.
+        move: (N, dims, dims + 1), from ``view_with_move``.
+    """
+    matrix = torch.linalg.inv(move[:, :, :-1])
+    offset = -matrix @ move[:, :, -1:]
+    grid = F.affine_grid(torch.cat([matrix, offset], 2), list(maps.shape), align_corners=False)
+    back = F.grid_sample(maps.float(), grid, padding_mode="border", align_corners=False)
+    return back.to(maps.dtype)
 
 
 def _rotation(angles: Tensor, dims: int) -> Tensor:

@@ -12,25 +12,29 @@ from holdfast.testing.subject import (
     Subject,
     differing,
     images,
-    network,
     tensors,
 )
 from holdfast.testing.trainer import runs_guarded
 from holdfast.tta.errors import said
 from holdfast.tta.methods import METHODS, Method, Update
+from holdfast.tta.tasks import Task, create_task
 
 _STATE = "keep running state in buffers (register_buffer) or self.memory, made in register_state"
 _DRAWS = "draw from self.generator (generator=self.generator), never from torch's own"
 
 
-def check_method(method: type[Method] | str, **options: Any) -> None:
+def check_method(
+    method: type[Method] | str, *, task: str | type[Task] = "single", **options: Any
+) -> None:
     """Check that a method keeps what methods promise; takes about a second.
 
-    It runs on three small networks (BatchNorm, GroupNorm, LayerNorm) of four classes and one
-    channel. What it ``uses`` of a source is made up. Random numbers of the caller are left alone.
+    It runs on three small networks (BatchNorm, GroupNorm, and LayerNorm or InstanceNorm) of four
+    classes and one channel. What it ``uses`` of a source is made up. Random numbers of the caller
+    are left alone.
 
     Args:
         method: the class, or the name that it is registered by.
+        task: what the networks answer: a key of ``TASKS``, or a class of one.
         **options: hyperparameters, such as let every image through its filters: a method that skips
             all batches cannot be checked.
 
@@ -40,7 +44,8 @@ def check_method(method: type[Method] | str, **options: Any) -> None:
     Example:
         >>> check_method("tent", lr=0.01)
     """
-    subject = Subject(METHODS[method] if isinstance(method, str) else method, options)
+    checked = METHODS[method] if isinstance(method, str) else method
+    subject = Subject(checked, options, create_task(task, CLASSES))
     with torch.random.fork_rng(devices=[]):
         for promise, check in _PROMISES.items():
             try:
@@ -67,9 +72,9 @@ def _runs_on_any_network(subject: Subject) -> None:
             where = f"for {what} on a network with {norm}"
             logits = method(batch)
             subject.require(
-                logits.shape == (len(batch), CLASSES),
+                logits.shape == subject.shape(len(batch)),
                 f"answers {tuple(logits.shape)} {where}",
-                "return logits of shape (images, classes)",
+                f"return logits of shape {_SHAPES[subject.task.dense]}",
             )
             finite = logits.isfinite().all() and all(
                 value.isfinite().all() for value in method.adapted.values()
@@ -98,14 +103,14 @@ def _learns(subject: Subject) -> None:
         method.begin_batch()
         prediction = method.predict(images(seed)) if method.predicts_first else None
         updates.append(method.update(images(seed), prediction))
-        served.append((updates[-1].prediction or prediction or method.predict(images(seed))).logits)
+        served.append((updates[-1].prediction or prediction or method.predict(images(seed))).served)
     subject.require(
         any(update.skipped is None for update in updates),
         f"skipped all batches ({updates[-1].skipped}), so nothing can be checked",
         "give check_method the options that open its filters",
     )
     moved = differing(source, method.adapted_state())
-    twin = [method.control(images(seed)).logits for seed in range(4)]
+    twin = [method.control(images(seed)).served for seed in range(4)]
     subject.require(
         bool(moved) or any(not torch.allclose(*pair) for pair in zip(served, twin, strict=True)),
         "never moves what it adapts",
@@ -151,9 +156,9 @@ def _predicts_before_it_learns(subject: Subject) -> None:
     with torch.enable_grad():
         before = method.predict(images(1)).detach()
     subject.require(
-        before.features.dim() == 2 and len(before.features) == len(images(1)),
+        before.features.dim() == 2 and len(before.features) == len(before.logits),
         f"predicts features of shape {tuple(before.features.shape)}",
-        "return those that self.run gives, a row an image",
+        f"return those that self.run gives, a row each {subject.task.row}",
     )
     changed = differing(_without_draws(state), _without_draws(tensors(method.state_dict())))
     subject.require(
@@ -173,20 +178,20 @@ def _predicts_before_it_learns(subject: Subject) -> None:
     served = method(images(1))
     if method.predicts_first and update[0].prediction is None and not _episodic(method):
         subject.require(
-            torch.equal(served, before.logits),
+            torch.equal(served, before.served),
             "serves a batch by weights that have learned from it",
             "leave forward alone, or say Update(prediction=…) or predicts_first = False",
         )
 
 
 def _keeps_the_source(subject: Subject) -> None:
-    expected = subject.create().control(images(9)).logits
+    expected = subject.create().control(images(9)).served
     method = subject.having_learned()
     with torch.no_grad():
-        source = network("BatchNorm").eval()(images(9))
+        source = subject.network().eval()(images(9))
     for name, told, truth in (
-        ("control", method.control(images(9)).logits, expected),
-        ("source", method.source(images(9)).logits, source),
+        ("control", method.control(images(9)).served, expected),
+        ("source", method.source(images(9)).served, source),
     ):
         subject.require(
             torch.allclose(told, truth, atol=1e-5, rtol=1e-4),
@@ -282,7 +287,7 @@ def _can_be_corrected(subject: Subject) -> None:
         )
     method = subject.having_learned()
     method.scale_lr(0.5)
-    aims = method.reweight(torch.full((CLASSES,), 1 / CLASSES))
+    aims = method.reweight(method.uniform())
     subject.require(
         isinstance(aims, bool),
         f"answers reweight by {aims!r}",
@@ -323,6 +328,8 @@ def _episodic(method: Method) -> bool:
     return bool(getattr(method.config, "episodic", False))
 
 
+#: What methods answer, without and with pixels.
+_SHAPES = ("(images, classes)", "(images, classes, height, width)")
 #: What is promised, to stand behind "it", and how it is checked; in order of how much else breaks.
 _PROMISES = {
     "runs on any network, and on a batch of one": _runs_on_any_network,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.tta.methods import Method, create_method
+from holdfast.tta.tasks import Single, Task
 
 CLASSES = 4
 #: Side of the images, and how many are in a batch.
@@ -35,11 +36,27 @@ class _Tokens(nn.Module):
         return self.head(self.last(tokens.mean(1)))
 
 
+def _normalised(norm: type[nn.Module]) -> tuple[nn.Module, nn.Module]:
+    half = _WIDTH // 2
+    if norm is nn.GroupNorm:
+        return norm(4, half), norm(4, _WIDTH)
+    more = {"affine": True} if norm is nn.InstanceNorm2d else {}
+    return norm(half, **more), norm(_WIDTH, **more)
+
+
+def _answering_for_pixels(norm: type[nn.Module]) -> nn.Module:
+    half = _WIDTH // 2
+    first, second = _normalised(norm)
+    return nn.Sequential(
+        *(nn.Conv2d(1, half, 3, padding=1, bias=False), first, nn.ReLU()),
+        *(nn.Conv2d(half, _WIDTH, 3, padding=1, bias=False), second, nn.ReLU()),
+        nn.Conv2d(_WIDTH, CLASSES, 1),
+    )
+
+
 def _convolutional(norm: type[nn.Module]) -> nn.Module:
     half = _WIDTH // 2
-    first, second = (
-        (norm(4, half), norm(4, _WIDTH)) if norm is nn.GroupNorm else (norm(half), norm(_WIDTH))
-    )
+    first, second = _normalised(norm)
     return nn.Sequential(
         *(nn.Conv2d(1, half, 3, padding=1, bias=False), first, nn.ReLU()),
         *(nn.Conv2d(half, _WIDTH, 3, stride=2, padding=1, bias=False), second, nn.ReLU()),
@@ -51,12 +68,16 @@ def _convolutional(norm: type[nn.Module]) -> nn.Module:
 NETWORKS = ("BatchNorm", "GroupNorm", "LayerNorm")
 
 
-def network(norm: str) -> nn.Module:
-    """The network of this normalisation."""
+def network(norm: str, dense: bool = False) -> nn.Module:
+    """The network of this normalisation; one that answers for each pixel has InstanceNorm where
+    another has LayerNorm.
+    """
     torch.manual_seed(0)
-    if norm == "LayerNorm":
+    if norm == "LayerNorm" and not dense:
         return _Tokens()
-    return _convolutional(nn.GroupNorm if norm == "GroupNorm" else nn.BatchNorm2d)
+    other = nn.InstanceNorm2d if norm == "LayerNorm" else nn.BatchNorm2d
+    kind = nn.GroupNorm if norm == "GroupNorm" else other
+    return _answering_for_pixels(kind) if dense else _convolutional(kind)
 
 
 def images(seed: int = 0, count: int = _COUNT) -> Tensor:
@@ -81,15 +102,23 @@ class Subject:
 
     method: type[Method]
     options: Mapping[str, Any] = field(default_factory=dict)
+    task: Task = field(default_factory=lambda: Single(CLASSES))
 
     def create(self, norm: str = "BatchNorm", **more: Any) -> Method:
         """The method on a new network, the same every time."""
-        model = network(norm)
-        facts = made_up(model)
+        model = self.network(norm)
+        facts = made_up(model, self.task.cells)
         known = {name: facts[name] for name in self.method.uses if name in facts}
-        return create_method(
-            self.method, model, num_classes=CLASSES, **{**known, **self.options, **more}
-        )
+        given = {**known, **self.options, **more}
+        return create_method(self.method, model, num_classes=CLASSES, task=self.task, **given)
+
+    def network(self, norm: str = "BatchNorm") -> nn.Module:
+        """A new network for the task, the same every time."""
+        return network(norm, self.task.dense)
+
+    def shape(self, count: int) -> tuple[int, ...]:
+        """Of what is served of so many images."""
+        return (count, CLASSES, *([_SIDE, _SIDE] if self.task.dense else []))
 
     def having_learned(self, batches: int = 3, **more: Any) -> Method:
         """The same behind some batches."""

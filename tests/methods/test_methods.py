@@ -18,6 +18,7 @@ from holdfast.tta.methods.dsbr import DSBRConfig
 from holdfast.tta.methods.scaling import scaled
 from holdfast.tta.networks import MODELS, NETWORKS, create_network
 from holdfast.tta.objectives import balanced_weights, entropy
+from holdfast.tta.tasks import create_task
 from tests.conftest import small_network
 
 LEARNING = [name for name, method in METHODS.items() if issubclass(method.Config, UpdateConfig)]
@@ -88,6 +89,22 @@ def assert_same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor])
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_keeps_what_methods_promise(name: str) -> None:
     check_method(name, **OPEN.get(name, {}))
+
+
+@pytest.mark.parametrize("task", ["segmentation", "multilabel"])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_does_every_task_or_says_why_not(name: str, task: str) -> None:
+    why = METHODS[name].refuses(create_task(task, 4))
+    if why is None:
+        check_method(name, task=task, **OPEN.get(name, {}))
+        return
+    with pytest.raises(AssertionError, match=f"does not do task={task}, since it {why}: use"):
+        check_method(name, task=task)
+    assert (name, task) in {
+        ("lame", "segmentation"),
+        ("lame", "multilabel"),
+        ("t3a", "multilabel"),
+    }
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -35,6 +35,7 @@ from holdfast.tta.methods.source import Source
 from holdfast.tta.methods.t3a import T3A
 from holdfast.tta.methods.tent import Tent
 from holdfast.tta.registry import Registry
+from holdfast.tta.tasks import Task, create_task
 
 __all__ = [
     "HYPERPARAMETERS",
@@ -110,6 +111,7 @@ def create_method(
     *,
     num_classes: int,
     head: str | None = None,
+    task: str | Task | type[Task] = "single",
     **hyperparameters: Any,
 ) -> Method:
     """Wrap a source model into an adaptation method.
@@ -117,16 +119,19 @@ def create_method(
     Args:
         name: a key of ``METHODS``, or a method's class.
         model: network from images to logits (N, C), or one logit for two classes; it holds the
-            source's weights, and is adapted in place.
-        num_classes: number of classes C.
-        head: module whose input counts as features; the last Linear by default.
+            source's weights, and is adapted in place. Of task=segmentation it answers (N, C,
+            height, width, …), or one logit for two classes, of multilabel (N, L).
+        num_classes: number of classes C, the background among them, or of findings L.
+        head: module whose input counts as features; the last Linear, or of task=segmentation the
+            last convolution of C outputs, by default.
+        task: what the network's answer means: a key of ``TASKS``, a task, or its class.
         **hyperparameters: fields of the method's ``Config``, and what it ``uses`` of the source's
             statistics. What programs would choose by network and images (``auto``) is as
             published here, unless it is given.
 
     Raises:
-        InputError: an unknown method or hyperparameter, a value out of range, a missing source
-            statistic, or a model that cannot be adapted.
+        InputError: an unknown method, task or hyperparameter, a value out of range, a missing
+            source statistic, a model that cannot be adapted, or a task that the method cannot do.
 
     Example:
         >>> import torch
@@ -153,12 +158,11 @@ def create_method(
             raise InputError(
                 f"{called} has no hyperparameter {key!r}: {closest(key, [*known, *method.uses])}"
             )
-    if not isinstance(num_classes, int) or num_classes < 2:
-        raise InputError(f"num_classes={num_classes}: adaptation needs at least 2 classes")
+    chosen = create_task(task, num_classes)
     facts = {key: hyperparameters.pop(key) for key in method.uses if key in hyperparameters}
     check_words(method.Config, hyperparameters)
     try:
         config = method.Config.as_published(**hyperparameters)
-        return method(model, num_classes, config, head=head, known=facts)
+        return method(model, num_classes, config, head=head, known=facts, task=chosen)
     except InputError as error:  # options say method.NAME=, as on the command line
         raise InputError(str(error).replace("method.", "")) from None

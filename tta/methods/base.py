@@ -22,6 +22,8 @@ from holdfast.tta.normalization import Statistics
 from holdfast.tta.objectives import entropy
 from holdfast.tta.selection import last_stage, norm_affine
 from holdfast.tta.stages import as_in_fit
+from holdfast.tta.tasks import Task
+from holdfast.tta.views import moved_back, view_with_move
 
 __all__ = ["Method", "NormAffineMethod", "Prediction", "Update"]
 
@@ -47,11 +49,16 @@ class Method(Controlled):
     Args:
         model: network from images (N, channels, ...) to logits (N, C), holding the source's
             weights; for two classes one logit will do. Of a tuple or dictionary the first tensor
-            (N, C) counts.
-        num_classes: C.
+            (N, C) counts. Other tasks have answers of another form.
+        num_classes: C of the data, or the number of findings.
         config: the method's hyperparameters.
-        head: name of the module whose input counts as features; the last Linear by default.
+        head: name of the module whose input counts as features; the last Linear, or the last
+            convolution, by default.
         known: what is known of the source, by the names in ``uses``.
+        task: what the network's answer means; None: one label an image.
+
+    Raises:
+        InputError: the method cannot do the task.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -79,9 +86,17 @@ class Method(Controlled):
         config: MethodConfig,
         head: str | None = None,
         known: Mapping[str, Any] | None = None,
+        task: Task | None = None,
     ) -> None:
+        why = None if task is None else self.refuses(task)
+        if why is not None and task is not None:
+            raise InputError(
+                f"{type(self).__name__} does not do task={task.name}, since it {why}: use another "
+                "method, such as tent, dsbr, sar or roid"
+            )
         normalization = getattr(config, "normalization", self.normalization)
-        super().__init__(model, num_classes, normalization, getattr(config, "alpha", 0.1), head)
+        alpha = getattr(config, "alpha", 0.1)
+        super().__init__(model, num_classes, normalization, alpha, head, task)
         self.config = config
         self._known = dict(known or {})
         self.open_for_learning(self.adapts(model), config.create_optimizer)
@@ -90,6 +105,11 @@ class Method(Controlled):
         self.eval()
 
     # What subclasses say
+
+    @classmethod
+    def refuses(cls, task: Task) -> str | None:
+        """Why the method cannot do a task, to stand behind "since it"; None: it can."""
+        return None
 
     def adapts(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """The parameters that updates change, by name; none unless a subclass says so."""
@@ -145,15 +165,15 @@ class Method(Controlled):
 
     @as_in_fit()
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, C) with which the batch leaves: made before the update that follows, where the
-        method allows it.
+        """Logits (N, C) with which the batch leaves, or (N, L), or (N, C, *spatial): made before
+        the update that follows, where the method allows it.
         """
         images = images.clone() if images.is_inference() else images  # or nothing is learned
         self.begin_batch()
         prediction = self.predict(images) if self.predicts_first else None
         update = self.update(images, prediction)
         served = update.prediction or prediction or self.predict(images)
-        return served.logits.detach()
+        return served.served.detach()
 
     def begin_batch(self) -> None:
         """Restore the source where every batch is an episode of its own."""
@@ -178,7 +198,7 @@ class Method(Controlled):
         """
         # One read-back to the host a batch; without it a single NaN would end up in weights,
         # moments and marginals.
-        finite = bool(torch.isfinite(images if prediction is None else prediction.logits).all())
+        finite = bool(torch.isfinite(images if prediction is None else prediction.served).all())
         if any_of_all(not finite, images.device):
             return Update(skipped="non_finite")
         self.has_learned = not self.static
@@ -205,6 +225,24 @@ class Method(Controlled):
                 f"writes it into source.ckpt; without a checkpoint give {name}=… to create_method"
             )
         return self._known[name]
+
+    def run_view(self, images: Tensor, values: Mapping[str, Tensor] | None = None) -> Prediction:
+        """One forward pass on a random view of each image, with ``values`` in place of the tensors
+        of those names; what is said of pixels is moved back to where they were.
+        """
+        view, back = self.viewed(images)
+        return self.run(view, values, back)
+
+    def viewed(self, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        """A random view of each image, and what ``run`` needs to move back what is said of its
+        pixels; None where nothing is.
+        """
+        view, move = view_with_move(images, self.generator)
+        return view, (lambda maps: moved_back(maps, move)) if self.task.dense else None
+
+    def uniform(self) -> Tensor:
+        """(C,), or of groups (G·C,): an equal share for each class of a row."""
+        return torch.full((self.task.cells,), 1 / self.num_classes)
 
     def nats(self, fraction: float) -> float:
         """A fraction of the largest entropy that C classes can have, ln C."""

@@ -13,7 +13,6 @@ from holdfast.tta.methods.tensors import Tensors
 from holdfast.tta.objectives import cross_entropy, symmetric_cross_entropy
 from holdfast.tta.options import option, within
 from holdfast.tta.selection import parameters_outside
-from holdfast.tta.views import random_view
 
 
 @dataclass
@@ -74,11 +73,13 @@ class CoTTA(Method):
         prediction = self.run(images, teacher)
         if not confidence < self._threshold():  # nor where it is NaN
             return prediction
-        views = [
-            self.run(random_view(images, self.generator), teacher).logits
-            for _ in range(self.config.views)
-        ]
-        return prediction._replace(logits=torch.stack(views).mean(0))
+        views = [self.run_view(images, teacher) for _ in range(self.config.views)]
+        output = prediction.output
+        if output is not None:
+            output = torch.stack([view.served for view in views]).mean(0)
+        return prediction._replace(
+            logits=torch.stack([view.logits for view in views]).mean(0), output=output
+        )
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor:
         """Cross-entropy of the student to the teacher."""

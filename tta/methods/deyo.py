@@ -72,7 +72,11 @@ class DeYO(NormAffineMethod):
         # As published, the shapeless images form a batch of their own, which batch statistics
         # notice.
         with torch.no_grad():
-            shapeless = self.run(self.without_shape(images[certain])).logits.softmax(1)
+            if prediction.image is None:
+                said = self.run(self.without_shape(images[certain])).logits
+            else:
+                said = self._shapeless(images).logits[certain]
+            shapeless = said.softmax(1)
         confidence, labels = prediction.logits.detach()[certain].softmax(1).max(1)
         drop = confidence - shapeless.gather(1, labels[:, None]).squeeze(1)
         kept = drop > config.plpd_threshold
@@ -99,3 +103,36 @@ class DeYO(NormAffineMethod):
                 f"{'x'.join(map(str, sides))}"
             )
         return occluded(images, tuple(corner), size)
+
+    def _shapeless(self, images: Tensor) -> Prediction:
+        """What is said of images without shape; of each pixel, wherever it has come to lie."""
+        if not self.task.dense or self.config.transform == "occlusion":
+            return self.run(self.without_shape(images))
+        sides = images.shape[2:]
+        patches = self.config.patches
+        if self.config.transform == "patch" and any(side % patches for side in sides):
+            raise InputError(
+                f"patches={patches} does not divide images of {'x'.join(map(str, sides))}, whose "
+                "pixels could not be found again: choose another number, or transform=pixel"
+            )
+        state = self.generator.get_state()
+        shapeless = self.without_shape(images)
+        self.generator.set_state(state)
+        numbers = torch.arange(sides.numel(), device=images.device).view(1, 1, *sides)
+        came_from = self.without_shape(numbers.expand(len(images), -1, *sides)).flatten(2)
+
+        def back(maps: Tensor) -> Tensor:
+            if maps.shape[2:] != sides:
+                raise InputError(
+                    "the network answers in another size than its images have, so pixels cannot be "
+                    "found again: use transform=occlusion"
+                )
+            places = came_from.expand(-1, maps.shape[1], -1)
+            return (
+                torch.empty_like(maps)
+                .flatten(2)
+                .scatter_(2, places, maps.flatten(2))
+                .view(maps.shape)
+            )
+
+        return self.run(shapeless, back=back)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from holdfast.tta.methods.base import NormAffineMethod, Prediction
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.objectives import group_means
 from holdfast.tta.options import option, within
 
 
@@ -36,12 +37,13 @@ class DOT(NormAffineMethod):
 
     def register_state(self) -> None:
         """The running mean of predicted probabilities."""
-        self.register_buffer("marginal", torch.full((self.num_classes,), 1 / self.num_classes))
+        self.register_buffer("marginal", self.uniform())
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor:
         """Weighted entropy; the marginal is read before it takes in the batch."""
         p = prediction.logits.detach().softmax(1).float()
-        weights = 1 / self.marginal.clamp(min=torch.finfo(p.dtype).tiny)[p.argmax(1)]
+        cells = prediction.cells(p.argmax(1))
+        weights = 1 / self.marginal.clamp(min=torch.finfo(p.dtype).tiny)[cells]
         weights = len(weights) * weights / weights.sum()
-        self.marginal.lerp_(p.mean(0), 1 - self.config.ema)
+        self.marginal.lerp_(group_means(p, self.task.groups), 1 - self.config.ema)
         return (weights * self.uncertainty(prediction.logits)).mean()

@@ -15,10 +15,12 @@ from holdfast.tta.methods.settings import MethodConfig, Published, UpdateConfig
 from holdfast.tta.objectives import balanced_weights
 from holdfast.tta.options import option, within
 
-_PRIORS = ("uniform", "source", "estimated")
+_PRIORS = ("auto", "uniform", "source", "estimated", "control")
 #: The estimated prior asks the control so often, as the guard does by default; where both run they
 #: share the answer.
 _CONTROL_EVERY = 4
+#: Least share of the control's marginal that a class is aimed at.
+_LEAST = 1e-3
 
 
 @dataclass
@@ -31,10 +33,10 @@ class DSBRConfig(UpdateConfig):
         0.9, "memory of the running class marginal, in [0, 1); 0: each batch by itself"
     )
     target_prior: Any = option(
-        "uniform",
+        "auto",
         "share that each class should have: uniform (as published), source (that of the training "
-        "images), a list that sums "
-        "to 1, or estimated (half uniform, half the control's running marginal)",
+        "images), a list that sums to 1, control (its running marginal), estimated (half of that, "
+        "half uniform), or auto: uniform, of pixels and findings control",
     )
 
     def __post_init__(self) -> None:
@@ -59,7 +61,9 @@ class DSBR(NormAffineMethod):
     """Entropy weighted by the target share over the running share of the sample's predicted class.
 
     With a uniform target it is the published objective, which assumes that classes are balanced:
-    where one has 85 % of the stream it breaks a healthy model. The other targets are ours.
+    where one has 85 % of the stream it breaks a healthy model. The other targets are ours. Of
+    pixels and findings, which are never balanced, the default holds predictions to the control's
+    shares.
     """
 
     Config: ClassVar[type[MethodConfig]] = DSBRConfig
@@ -75,7 +79,7 @@ class DSBR(NormAffineMethod):
         """The running marginal of predictions, the share that each class should have, and the age
         of its estimate.
         """
-        uniform = torch.full((self.num_classes,), 1 / self.num_classes)
+        uniform = self.uniform()
         self.register_buffer("marginal", uniform)
         self.register_buffer("target", self._target(uniform))
         self.register_buffer("estimate", uniform.clone())
@@ -83,12 +87,12 @@ class DSBR(NormAffineMethod):
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor:
         """Balanced entropy; the running marginal takes in the batch before it is read."""
-        if self.config.target_prior == "estimated":
+        if self.prior in ("estimated", "control"):
             self.since_control += 1
             if int(self.since_control) > _CONTROL_EVERY:
                 self.control(images)
-        labels = prediction.logits.argmax(-1)
-        share = F.one_hot(labels, self.num_classes).to(self.marginal).mean(0)
+        labels = prediction.cells(prediction.logits.argmax(-1))
+        share = F.one_hot(labels, self.task.cells).to(self.marginal).mean(0) * self.task.groups
         (share,), _ = mean_of_all([share], len(labels))
         self.marginal.mul_(self.config.ema).add_(share, alpha=1 - self.config.ema)
         return (
@@ -98,21 +102,38 @@ class DSBR(NormAffineMethod):
 
     def hear_control(self, prediction: Prediction) -> None:
         """Let the estimate of the prior take in what the control says."""
-        if self.config.target_prior == "estimated":
-            counts = total_of_all(predicted_counts(prediction.logits, self.num_classes))
+        if self.prior in ("estimated", "control"):
+            told = predicted_counts(prediction.logits, self.task.cells, prediction.group)
+            counts = total_of_all(told)
             if counts.sum() > 0:
-                self.estimate.lerp_(counts / counts.sum(), 0.1)
-                self.target.copy_(0.5 / self.num_classes + 0.5 * self.estimate)
+                self.estimate.lerp_(counts / counts.sum() * self.task.groups, 0.1)
+                self.aim(self.estimate)
                 self.since_control.fill_(1)
 
     def reweight(self, prior: Tensor) -> bool:
         """Aim at these class shares, half mixed with equal ones, as an estimated prior is."""
-        self.target.copy_(0.5 / self.num_classes + 0.5 * prior)
+        self.aim(prior)
         return True
 
-    def _target(self, uniform: Tensor) -> Tensor:
+    @property
+    def prior(self) -> Any:
+        """What ``target_prior`` stands for in this task."""
         prior = self.config.target_prior
-        if prior in ("uniform", "estimated"):
+        if prior != "auto":
+            return prior
+        return "uniform" if self.task.by_image else "control"
+
+    def aim(self, shares: Tensor) -> None:
+        """Take class shares for the target: half of them, half equal ones, but of the control."""
+        if self.prior == "control":
+            # Never none, or a class that the control has not shown yet would weigh nothing.
+            self.target.copy_(shares.clamp(min=_LEAST))
+        else:
+            self.target.copy_(0.5 / self.num_classes + 0.5 * shares)
+
+    def _target(self, uniform: Tensor) -> Tensor:
+        prior = self.prior
+        if prior in ("uniform", "estimated", "control"):
             return uniform.clone()
         shares = torch.as_tensor(
             self.known("prevalence") if prior == "source" else prior, dtype=torch.float32

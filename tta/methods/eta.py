@@ -64,9 +64,14 @@ class ETA(NormAffineMethod):
     started: Tensor
 
     def register_state(self) -> None:
-        """The running marginal of accepted samples, and whether there has been one."""
-        self.register_buffer("marginal", torch.zeros(self.num_classes))
-        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+        """The running marginal of accepted samples, and whether there has been one (of each
+        group).
+        """
+        groups = self.task.groups
+        self.register_buffer("marginal", torch.zeros(self.task.cells))
+        self.register_buffer(
+            "started", torch.zeros(() if groups == 1 else groups, dtype=torch.bool)
+        )
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor | None:
         """Weighted mean entropy of the accepted samples."""
@@ -80,14 +85,32 @@ class ETA(NormAffineMethod):
         )
         losses = self.uncertainty(prediction.logits)
         values, p = losses.detach(), prediction.logits.detach().softmax(1).float()
+        group = prediction.group
+        started = self.started if group is None else self.started[group]
         kept = (values < margin) & (
-            (similarity(p, self.marginal).abs() < redundant) | ~self.started
+            (similarity(p, self.marginal, group).abs() < redundant) | ~started
         )
         if not kept.any():
             return None
-        accepted = p[kept].mean(0)
+        if group is None:
+            self._accept(p[kept].mean(0))
+        else:
+            self._accept_groups(p[kept], group[kept])
+        return (losses * (reference - values).exp())[kept].mean()
+
+    def _accept(self, accepted: Tensor) -> None:
+        """Let the running marginal take in the mean prediction (C,) of accepted samples."""
         self.marginal.copy_(
             torch.where(self.started, 0.9 * self.marginal + 0.1 * accepted, accepted)
         )
         self.started.fill_(True)
-        return (losses * (reference - values).exp())[kept].mean()
+
+    def _accept_groups(self, p: Tensor, group: Tensor) -> None:
+        """The same for each group of rows (m, C) that has any."""
+        past = self.marginal.view(len(self.started), -1)
+        counts = torch.bincount(group, minlength=len(past)).to(p)
+        sums = torch.zeros_like(past).index_add_(0, group, p)
+        mean = sums / counts.clamp(min=1)[:, None]
+        new = torch.where(self.started[:, None], 0.9 * past + 0.1 * mean, mean)
+        past.copy_(torch.where(counts[:, None] > 0, new, past))
+        self.started |= counts > 0

@@ -13,6 +13,7 @@ from holdfast.tta.methods.base import Method, Prediction, Update
 from holdfast.tta.methods.settings import MethodConfig
 from holdfast.tta.normalization import Statistics
 from holdfast.tta.options import option
+from holdfast.tta.tasks import Task
 
 
 @dataclass
@@ -44,6 +45,11 @@ class LAME(Method):
     paper: ClassVar[str] = "Boudiaf et al., CVPR 2022"
     updates: ClassVar[str] = "predictions"
     needs_mixed_batch: ClassVar[bool] = False
+
+    @classmethod
+    def refuses(cls, task: Task) -> str | None:
+        """Where rows are not images, it compares each pixel or finding with every other."""
+        return None if task.by_image else f"compares each {task.row} with every other"
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:

@@ -13,7 +13,6 @@ from holdfast.tta.objectives import marginal_entropy
 from holdfast.tta.options import option
 from holdfast.tta.prediction import joined
 from holdfast.tta.selection import parameters_outside
-from holdfast.tta.views import random_view
 
 
 @dataclass
@@ -53,10 +52,9 @@ class MEMO(Method):
         predictions, losses = [], []
         for image in torch.split(images, 1):
             for _ in range(self.config.steps):
-                views = random_view(
-                    image.expand(self.config.views, *image.shape[1:]), self.generator
-                )
-                loss = marginal_entropy(self.run(views).logits)
+                logits = self.run_view(image.expand(self.config.views, *image.shape[1:])).logits
+                # What the views say of each row of the image, on the mean.
+                loss = marginal_entropy(logits, len(logits) // self.config.views)
                 self.descend(loss)
             losses.append(loss.detach())
             with torch.no_grad():

@@ -1,17 +1,18 @@
 """Forward passes through a network that adapts: with other values, under other statistics."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from holdfast.tta.errors import InputError
 from holdfast.tta.layout import as_channels_last, prefers_channels_last
 from holdfast.tta.methods.prediction import Prediction
 from holdfast.tta.normalization import Statistics, choose_statistics, named_adjustable_layers
-from holdfast.tta.outputs import as_logits, check_width
-from holdfast.tta.selection import find_head
+from holdfast.tta.selection import name_of
+from holdfast.tta.tasks import Single, Task
 
 
 class Passes(nn.Module):
@@ -22,12 +23,16 @@ class Passes(nn.Module):
     batch by ``keep_moving`` only, so that passes which come to nothing leave no trace.
 
     Args:
-        model: from images (N, channels, ...) to logits (N, C); see ``Method``.
-        num_classes: C.
+        model: from images (N, channels, ...) to an answer; see ``Method``.
+        num_classes: classes of the data, or findings.
         normalization: statistics of BatchNorm layers; auto: somebody else chooses, by
             ``use_statistics``.
         alpha: the batch's weight in blend and robust statistics.
-        head: name of the module whose input counts as features; the last Linear by default.
+        head: name of the module whose input counts as features; None: the task finds it.
+        task: what an answer means; None: one label an image.
+
+    Attributes:
+        num_classes: C, of a row.
     """
 
     def __init__(
@@ -37,17 +42,16 @@ class Passes(nn.Module):
         normalization: Statistics | Literal["auto"],
         alpha: float,
         head: str | None = None,
+        task: Task | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.num_classes = num_classes
+        self.task = task or Single(num_classes)
+        self.num_classes = self.task.row_classes
         self._features: Tensor | None = None
-        classifier = find_head(model, head)
+        classifier = self.task.head(model, head)
         classifier.register_forward_pre_hook(self._keep_features)
-        self.head_name = next(
-            name for name, module in model.named_modules() if module is classifier
-        )
-        check_width(classifier, self.head_name, num_classes)
+        self.head_name = name_of(model, classifier)
         #: Whether somebody else chooses the statistics, by ``use_statistics``.
         self.chosen_elsewhere = normalization == "auto"
         if normalization == "auto":
@@ -65,22 +69,46 @@ class Passes(nn.Module):
         }
         self.channels_last = prefers_channels_last(model)
 
-    def run(self, images: Tensor, values: Mapping[str, Tensor] | None = None) -> Prediction:
-        """One forward pass, with ``values`` in place of the tensors of those names."""
+    def run(
+        self,
+        images: Tensor,
+        values: Mapping[str, Tensor] | None = None,
+        back: Callable[[Tensor], Tensor] | None = None,
+    ) -> Prediction:
+        """One forward pass.
+
+        Args:
+            images: (N, channels, ...).
+            values: in place of the tensors of those names.
+            back: moves what is said of pixels (N, K, *spatial) to where they came from, where the
+                images were moved; features stay where they are.
+
+        Raises:
+            InputError: the head did not run, or what the network answers is not of the task.
+        """
         # Where channels last must not be, images that happen to lie so (decoded from pixels, say)
         # must not bring it in.
         images = as_channels_last(images) if self.channels_last else images.contiguous()
-        output = (
+        answer = (
             self.model(images)
             if not values
             else functional_call(self.model, dict(values), (images,))
         )
         features, self._features = self._features, None
-        assert features is not None, "the head did not run"
-        return Prediction(as_logits(output, self.num_classes), features)
+        if features is None:
+            raise InputError(
+                f"{self.head_name!r}, taken for the last layer, did not run: name the one whose "
+                "input counts as features, head=NAME"
+            )
+        output = self.task.output(answer)
+        return self.task.rows(output if back is None else back(output), features)
 
     def run_apart(
-        self, images: Tensor, values: Mapping[str, Tensor], moving: Mapping[str, Tensor]
+        self,
+        images: Tensor,
+        values: Mapping[str, Tensor],
+        moving: Mapping[str, Tensor],
+        back: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Prediction, dict[str, Tensor]]:
         """One forward pass with moving statistics of its own, in place of the model's.
 
@@ -88,13 +116,14 @@ class Passes(nn.Module):
             images: (N, channels, ...).
             values: in place of the tensors of those names.
             moving: the statistics as they stand, by the names of the layers' buffers.
+            back: see ``run``.
 
         Returns:
             The prediction, and the statistics once they have taken the images in; the model's stay
             as they were.
         """
         latest = {name: layer.latest for name, layer in self._averaging.items()}
-        prediction = self.run(images, {**values, **moving})
+        prediction = self.run(images, {**values, **moving}, back)
         after = dict(moving)
         for name, layer in self._averaging.items():
             if layer.latest is not None:

@@ -16,7 +16,6 @@ from holdfast.tta.methods.settings import MethodConfig
 from holdfast.tta.methods.tensors import Tensors
 from holdfast.tta.objectives import cross_entropy, symmetric_cross_entropy
 from holdfast.tta.options import option, within
-from holdfast.tta.views import random_view
 
 
 @dataclass
@@ -77,12 +76,13 @@ class PeTTA(RoTTA):
         """RoTTA's, under the divergence as it was before this batch; then the running means take
         the batch in.
         """
-        labels = prediction.logits.argmax(1)
-        present = torch.bincount(labels, minlength=self.num_classes) > 0
+        told = self.task.sample(prediction)
+        labels = told.cells(told.logits.argmax(1))
+        present = torch.bincount(labels, minlength=self.task.cells) > 0
         known = (self.source_mean[present], self.source_var[present])
         self.gamma.copy_(departure(self.mean[present], *known))
         update = super().learn(images, prediction)
-        features = prediction.features.detach().float()
+        features = told.features.detach().float()
         self.mean, _ = running_class_means(self.mean, features, labels, self.config.feature_ema)
         return update
 
@@ -101,7 +101,7 @@ class PeTTA(RoTTA):
                 moving = self.source_moving.values()
                 anchored, moving = self.run_apart(images, self.source_values, moving)
                 self.source_moving.take(moving)
-            student = self.run_student(random_view(images, self.generator)).logits
+            student = self.run_student(*self.viewed(images)).logits
             loss = (
                 self.self_training(plain, student, taught).mean()
                 - self.config.anchor_weight * self.gamma * self.cosines().mean()

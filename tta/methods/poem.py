@@ -86,7 +86,10 @@ class POEM(NormAffineMethod):
         detached = values.detach().float()
         levels = torch.linspace(0, 1, len(self.quantiles), device=detached.device)
         u = interpolated(detached, self.quantiles, levels)
-        bets = u.new_tensor(self._bets(u.tolist()))
+        # Rows of an image tell the same thing, so a bet is settled by what they say on the mean.
+        bets = u.new_tensor(self._bets(prediction.each_image(u).tolist()))
+        if prediction.image is not None:
+            bets = bets[prediction.image]
         target = interpolated(
             0.5 * bets * u.square() + (1 - 0.5 * bets) * u, levels, self.quantiles
         )

@@ -11,13 +11,13 @@ from holdfast.tta.methods.base import NormAffineMethod, Prediction, Update
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
 from holdfast.tta.objectives import (
     entropy,
+    group_means,
     rescaled,
     similarity,
     soft_likelihood_ratio,
     symmetric_cross_entropy,
 )
 from holdfast.tta.options import option, within
-from holdfast.tta.views import random_view
 
 
 @dataclass
@@ -50,7 +50,7 @@ class ROID(NormAffineMethod):
 
     def register_state(self) -> None:
         """The running mean of predicted probabilities."""
-        self.register_buffer("marginal", torch.full((self.num_classes,), 1 / self.num_classes))
+        self.register_buffer("marginal", self.uniform())
 
     def learn(self, images: Tensor, prediction: Prediction) -> Update:
         """The gradient steps, each followed by averaging; the batch leaves with the corrected
@@ -69,14 +69,17 @@ class ROID(NormAffineMethod):
         """Weighted loss over the batch, divided by its size."""
         logits = prediction.logits
         p = logits.detach().softmax(1).float()
-        diverse = rescaled(1 - similarity(p, self.marginal))
+        diverse = rescaled(1 - similarity(p, self.marginal, prediction.group))
         certain = rescaled(-entropy(logits.detach().float()))
         kept = diverse >= diverse.mean()
         weights = (diverse * certain / self.config.temperature).exp()[kept]
-        self.marginal.lerp_(p.mean(0), 0.1)
+        self.marginal.lerp_(group_means(p, self.task.groups), 0.1)
         loss = (soft_likelihood_ratio(logits)[kept] * weights).sum() / len(logits)
         if self.config.consistency:
-            view = self.run(random_view(images[kept], self.generator)).logits
+            if prediction.image is None:
+                view = self.run_view(images[kept]).logits
+            else:
+                view = self.run_view(images).logits[kept]
             loss = loss + (symmetric_cross_entropy(view, logits[kept]) * weights).sum() / len(
                 logits
             )
@@ -89,9 +92,11 @@ class ROID(NormAffineMethod):
             parameter.lerp_(self.source_values[name], 0.01)
 
     def corrected(self, prediction: Prediction) -> Prediction:
-        """The prediction with the batch's own, smoothed class prior put in."""
+        """The prediction with the batch's own, smoothed class prior put in, where images have one
+        label: of pixels and findings a network has learned how frequent they are.
+        """
         logits = prediction.logits
-        if self.config.prior_correction == "none":
+        if self.config.prior_correction == "none" or not self.task.by_image:
             return prediction
         prior = logits.softmax(1).mean(0)
         smooth = max(1 / len(logits), 1 / self.num_classes) / prior.max()

@@ -1,6 +1,7 @@
 """RoTTA: learn from a class-balanced memory of recent samples, under robust statistics."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -14,7 +15,6 @@ from holdfast.tta.methods.tensors import Tensors
 from holdfast.tta.normalization import statistics
 from holdfast.tta.objectives import cross_entropy, entropy
 from holdfast.tta.options import option, within
-from holdfast.tta.views import random_view
 
 
 @dataclass
@@ -44,8 +44,8 @@ class RoTTAConfig(UpdateConfig):
 
 
 class Sample(NamedTuple):
-    """A sample in memory: its row, pseudo-label, the entropy of its prediction in nats, and age in
-    samples.
+    """An image in memory: its row, what it mostly shows, the (mean) entropy of its prediction in
+    nats, and age in samples.
 
     A sample is 0 old when it asks to enter, and 1 once it has, as in the released memory.
     """
@@ -93,8 +93,8 @@ class RoTTA(NormAffineMethod):
 
     def learn(self, images: Tensor, prediction: Prediction) -> Update:
         """Take each sample into the memory; update whenever enough have come."""
-        logits = prediction.logits.detach().float()
-        labels, entropies = logits.argmax(1).tolist(), entropy(logits).tolist()
+        labels = self.task.kind(prediction.detach()).tolist()
+        entropies = prediction.each_image(entropy(prediction.logits.detach().float())).tolist()
         samples, pool = self._recall(), images
         if samples:
             pool = torch.cat([self.memory["images"], images])
@@ -107,6 +107,7 @@ class RoTTA(NormAffineMethod):
                     Sample(first + index, label, value, 0),
                     self.config.capacity,
                     self.num_classes,
+                    self.task.kinds,
                 )
             ]
             waiting += 1
@@ -127,19 +128,20 @@ class RoTTA(NormAffineMethod):
         ages = images.new_tensor([sample.age / self.config.capacity for sample in samples])
         for _ in range(self.config.steps):
             with torch.no_grad():
-                taught = self.run(images, self.teacher.values()).logits
+                taught = self.run(images, self.teacher.values())
             self.keep_moving()
-            student = self.run_student(random_view(images, self.generator)).logits
-            loss = (
-                cross_entropy(student, taught) * torch.sigmoid(-ages)
-            ).mean()  # e^−a / (1 + e^−a)
+            student = self.run_student(*self.viewed(images))
+            costs = taught.each_image(cross_entropy(student.logits, taught.logits))
+            loss = (costs * torch.sigmoid(-ages)).mean()  # e^−a / (1 + e^−a)
             self.descend(loss)
             self.teacher.follow(dict(self.adapted), self.config.rate)
         return loss.detach()
 
-    def run_student(self, images: Tensor) -> Prediction:
+    def run_student(
+        self, images: Tensor, back: Callable[[Tensor], Tensor] | None = None
+    ) -> Prediction:
         """What the student says; its moving statistics take the images in."""
-        prediction, moving = self.run_apart(images, {}, self.student_moving.values())
+        prediction, moving = self.run_apart(images, {}, self.student_moving.values(), back)
         self.student_moving.take(moving)
         return prediction
 
@@ -150,7 +152,9 @@ class RoTTA(NormAffineMethod):
         return [Sample(row, *values) for row, values in enumerate(zip(*columns, strict=True))]
 
 
-def remembered(samples: list[Sample], new: Sample, capacity: int, num_classes: int) -> list[Sample]:
+def remembered(
+    samples: list[Sample], new: Sample, capacity: int, num_classes: int, kinds: int | None = None
+) -> list[Sample]:
     """The memory after a new sample asked to enter.
 
     A class with its fair share replaces its own worst sample, one with less the worst of the most
@@ -161,7 +165,8 @@ def remembered(samples: list[Sample], new: Sample, capacity: int, num_classes: i
         samples: the memory.
         new: the sample.
         capacity: samples that the memory holds.
-        num_classes: C.
+        num_classes: C, by which entropies are measured.
+        kinds: how many labels share the memory; None: C.
     """
 
     def badness(sample: Sample) -> float:
@@ -170,7 +175,7 @@ def remembered(samples: list[Sample], new: Sample, capacity: int, num_classes: i
     counts: dict[int, int] = {}
     for sample in samples:
         counts[sample.label] = counts.get(sample.label, 0) + 1
-    if counts.get(new.label, 0) < capacity / num_classes:
+    if counts.get(new.label, 0) < capacity / (kinds or num_classes):
         if len(samples) < capacity:
             return [*samples, new]
         most = max(counts.values())

@@ -33,4 +33,5 @@ class SHOTIM(Method):
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor:
         """Information maximisation, in nats."""
-        return self.uncertainty(prediction.logits).mean() - marginal_entropy(prediction.logits)
+        diversity = marginal_entropy(prediction.logits, self.task.groups)
+        return self.uncertainty(prediction.logits).mean() - diversity

@@ -1,7 +1,7 @@
 """T3A: classify by templates that confident target features keep adjusting."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from holdfast.tta.normalization import Statistics
 from holdfast.tta.objectives import entropy
 from holdfast.tta.options import option
 from holdfast.tta.outputs import as_logits
+from holdfast.tta.tasks import Task
 
 
 @dataclass
@@ -41,7 +42,7 @@ class T3A(Method):
 
     def register_state(self) -> None:
         """The supports: features, their classes and entropies."""
-        weight = self.classifier().weight.detach().float()
+        weight = self.classifier().weight.detach().float().flatten(1)
         if len(weight) < self.num_classes:  # one logit: the classes lie on either side
             weight = torch.cat([-weight / 2, weight / 2])
         logits = self._classified(weight)
@@ -51,25 +52,33 @@ class T3A(Method):
             "entropies": entropy(logits),
         }
 
-    def classifier(self) -> nn.Linear:
-        """The head, which must be linear."""
+    @classmethod
+    def refuses(cls, task: Task) -> str | None:
+        """Templates stand for classes that exclude each other."""
+        return None if task.groups == 1 else "keeps templates of classes that exclude each other"
+
+    def classifier(self) -> nn.Linear | nn.Conv2d:
+        """The head, which must be linear: a convolution of one pixel is."""
         head = self.model.get_submodule(self.head_name)
-        if not isinstance(head, nn.Linear):
+        pixel = isinstance(head, nn.Conv1d | nn.Conv2d | nn.Conv3d) and set(head.kernel_size) == {1}
+        if not (isinstance(head, nn.Linear) or (pixel and self.task.dense)):
             raise InputError(
                 f"T3A needs a Linear classifier, and {self.head_name} is {type(head).__name__}: "
                 "name it, head=NAME"
             )
-        return head
+        return cast(nn.Linear, head)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """Logits by the templates as they are."""
+        if self.task.dense:
+            return self.run(images, self._as_head())
         return self._by_templates(self.run(images).features)
 
     @torch.no_grad()
     def learn(self, images: Tensor, prediction: Prediction) -> Update:
-        """Take the batch into the supports, then predict."""
-        features = prediction.features
+        """Take the batch, or some of its pixels, into the supports, then predict."""
+        features = self.task.sample(prediction).features
         logits = self._classified(features)
         memory = {
             "features": torch.cat([self.memory["features"], F.normalize(features.float(), dim=1)]),
@@ -78,19 +87,35 @@ class T3A(Method):
         }
         kept = self._lowest(memory["labels"], memory["entropies"])
         self.memory = {name: value[kept] for name, value in memory.items()}
+        if self.task.dense:
+            return Update(prediction=self.predict(images))
         return Update(prediction=self._by_templates(features))
 
     def _classified(self, features: Tensor) -> Tensor:
         head = self.classifier()
-        logits = F.linear(features.float(), head.weight, head.bias).float().detach()
+        logits = F.linear(features.float(), head.weight.flatten(1), head.bias).float().detach()
         return as_logits(logits, self.num_classes)
 
     def _by_templates(self, features: Tensor) -> Prediction:
+        return Prediction(features.float() @ self._templates().T, features)
+
+    def _templates(self) -> Tensor:
+        """(C, D) of length 1."""
         supports, labels = self.memory["features"], self.memory["labels"]
         sums = supports.new_zeros(self.num_classes, supports.shape[1]).index_add_(
             0, labels, supports
         )
-        return Prediction(features.float() @ F.normalize(sums, dim=1).T, features)
+        return F.normalize(sums, dim=1)
+
+    def _as_head(self) -> dict[str, Tensor]:
+        """The templates as the head's own tensors."""
+        head, templates = self.classifier(), self._templates()
+        if len(head.weight) < self.num_classes:  # one logit: the second class's over the first's
+            templates = templates[1:] - templates[:1]
+        values = {"weight": templates.view(head.weight.shape).to(head.weight)}
+        if head.bias is not None:
+            values["bias"] = torch.zeros_like(head.bias)
+        return {f"{self.head_name}.{name}": value for name, value in values.items()}
 
     def _lowest(self, labels: Tensor, entropies: Tensor) -> Tensor:
         """Rows of the lowest entropies of each class, in their order."""

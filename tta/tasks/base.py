@@ -79,6 +79,11 @@ class Task(ABC):
         return 1
 
     @property
+    def by_image(self) -> bool:
+        """Whether rows are images."""
+        return self.row == "image"
+
+    @property
     def cells(self) -> int:
         """G·C: classes of all groups."""
         return self.groups * self.row_classes

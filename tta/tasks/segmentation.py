@@ -112,7 +112,7 @@ def _pixels(maps: Tensor, picked: Tensor | None) -> Tensor:
     """(N·k, channels) of maps (N, channels, *spatial); a view where channels lie last."""
     flat = maps.flatten(2)
     if picked is not None:
-        flat = flat[:, :, picked]
+        flat = flat.index_select(2, picked)
     return flat.transpose(1, 2).reshape(-1, maps.shape[1])
 
 

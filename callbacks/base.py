@@ -92,6 +92,9 @@ def prediction_of(guard: Guard, said: Any, method: str) -> Prediction:
     Raises:
         InputError: it lacks logits (N, C) or features (N, D).
     """
+    rows = said if isinstance(said, Prediction) else _rows_in(said)
+    if rows is not None and rows.output is not None:
+        return rows
     named = said._asdict() if isinstance(said, Prediction) else said
     if not isinstance(named, dict) or not {"logits", "features"} <= named.keys():
         kind = "a Prediction" if method == "control" else "a dictionary"
@@ -107,3 +110,9 @@ def prediction_of(guard: Guard, said: Any, method: str) -> Prediction:
                 f"{shape}: flatten them"
             )
     return Prediction(named["logits"], named["features"])
+
+
+def _rows_in(outputs: Any) -> Prediction | None:
+    """The rows that a step leaves where its logits are none; None where they are."""
+    rows = outputs.get("rows") if isinstance(outputs, dict) else None
+    return rows if isinstance(rows, Prediction) else None

@@ -94,6 +94,38 @@ def described(batch: Any, count: int, first: int = 0) -> Described:
     )
 
 
+def truth_of(batch: Any, name: str, count: int) -> Tensor | None:
+    """What is known to be true of a batch's images, for figures alone.
+
+    Args:
+        batch: in any form.
+        name: of what a task asks for: label, mask or findings.
+        count: N.
+
+    Returns:
+        ``Described.labels``, masks (N, *spatial) of integers, -1 where unknown, or findings (N, L),
+        NaN where unknown; None: there is none.
+
+    Example:
+        >>> truth_of((torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)), "mask", 1).shape
+        torch.Size([1, 2, 2])
+    """
+    if name == "label":
+        return _labels(batch, count)
+    found = None
+    if isinstance(batch, Mapping):
+        found = _first(batch, (name, f"{name}s", *_LABELS))
+    elif isinstance(batch, Sequence) and len(batch) > 1:
+        found = batch[1]
+    if not isinstance(found, Tensor) or len(found) != count or found.dim() < 2:
+        return None
+    found = found.as_subclass(Tensor)
+    if name == "findings":
+        return found.float()
+    images = images_of(batch)
+    return (found.squeeze(1) if found.dim() == images.dim() else found).round().long()
+
+
 def _labels(batch: Any, count: int) -> Tensor:
     """(N,) true classes; what is no number an image (a mask, say) is no label."""
     found = None

@@ -23,9 +23,10 @@ class Candidates(nn.Module):
     method use one of them.
 
     For a method with ``normalization="auto"`` they are ``source``, ``batch`` and ``corrected``
-    (``LabelCorrection``); without class-conditional moments there is nothing to correct by, and the
-    first two are left. A method whose statistics are fixed has ``source`` and its own ``control``;
-    where they are one, or the network has no BatchNorm, there is no choice.
+    (``LabelCorrection``); without class-conditional moments there is nothing to correct by, nor
+    where rows are no images, and the first two are left. A method whose statistics are fixed has
+    ``source`` and its own ``control``; where they are one, or the network has no BatchNorm, there
+    is no choice.
 
     Args:
         method: it works under the statistics that ``use`` names, where they are not fixed.
@@ -40,7 +41,7 @@ class Candidates(nn.Module):
         layers = [layer for layer in method.layers.values() if layer.running_mean is not None]
         self._own: Statistics = layers[0].statistics if layers else "source"
         self.correction: LabelCorrection | None = None
-        if moments and layers and method.chosen_elsewhere:
+        if moments and layers and method.chosen_elsewhere and method.task.by_image:
             self.correction = LabelCorrection(method.model, moments)
         own = (
             ("batch", *(["corrected"] if self.correction else []))

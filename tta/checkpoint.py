@@ -21,6 +21,7 @@ from holdfast.tta.foreign import kind_of, unpacks_to_more
 from holdfast.tta.libraries import give_function
 from holdfast.tta.networks import Network, check_seal, network_from
 from holdfast.tta.soundness import Unsound, check_adapted, check_plain, check_source
+from holdfast.tta.tasks import Task, task_of
 
 _VERSION = 1
 _SOURCE, _ADAPTED = "holdfast-source", "holdfast-adapted"
@@ -37,8 +38,9 @@ class SourceCheckpoint:
         class_names: names of the C classes.
         low: raw pixel value that is scaled to 0.
         high: raw pixel value that is scaled to 1.
-        prevalence: (C,) share of each class in the training images.
-        feature_mean: (C, D) mean features of each class, on the training images.
+        prevalence: (C,) share of each class in the training images; of masks in their pixels, of
+            findings (2·L,) absent and present for one after the other (``Task.cells``).
+        feature_mean: (C, D) mean features of each class, or cell, on the training images.
         feature_var: (C, D) their variances.
         separation: J on the validation images, grouped by predicted class.
         temperature: that minimises the negative log-likelihood on the validation images.
@@ -52,6 +54,8 @@ class SourceCheckpoint:
             class; None in older files.
         calibration: what the guard's statistics are on healthy streams (``tta/calibration.py``);
             None where it was left out.
+        task: name and options of what the network's answer means (``Task.described``); None: one
+            label an image, as in older files.
     """
 
     network: dict[str, Any]
@@ -70,6 +74,7 @@ class SourceCheckpoint:
     fisher: dict[str, Tensor] | None = None
     layer_moments: dict[str, Tensor] | None = None
     calibration: dict[str, Any] | None = None
+    task: dict[str, Any] | None = None
 
     def save(self, path: Path) -> None:
         """Write the file; a run that is stopped meanwhile leaves an older one whole."""
@@ -114,6 +119,11 @@ class SourceCheckpoint:
                 "train the source again"
             ) from problem
         return cls(**given)
+
+    @property
+    def meaning(self) -> Task:
+        """The task that ``task`` describes, of its classes or findings."""
+        return task_of(self.task, len(self.class_names))
 
     @property
     def channels(self) -> int:

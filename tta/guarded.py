@@ -10,17 +10,17 @@ import torch
 from lightning import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from holdfast.tta.batches import described
+from holdfast.tta.batches import described, truth_of
 from holdfast.tta.distributed import place
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods.base import Method
-from holdfast.tta.metrics import Tally
 from holdfast.tta.online import ServesBatches
 from holdfast.tta.stages import as_in_fit
+from holdfast.tta.tasks import Scorer
 from holdfast.tta.trainers import check_own
 
 #: What a step leaves for callbacks, and what nobody needs who gets predictions.
-_INNER = ("features", "loss")
+_INNER = ("features", "loss", "rows")
 
 
 class AdaptsAtTestTime(ServesBatches):
@@ -30,7 +30,9 @@ class AdaptsAtTestTime(ServesBatches):
     ``__init__``. The stream may run in ``Trainer.fit`` (one epoch), ``validate``, ``test`` or
     ``predict``, with the same predictions; these steps are the mixin's, everything else stays your
     own. Each step returns a dictionary that callbacks read and may change: ``logits`` (N, C) and
-    ``features`` (N, D) of the prediction that counts, ``loss`` where there was an update,
+    ``features`` (N, D) of the prediction that counts (in other tasks than single labels the
+    network's output, and with ``rows`` what statistics see of it), ``loss`` where there was an
+    update,
     ``skipped`` (why there was none, or None), ``broken`` (indices of images that were broken and
     repaired, or None), ``restored`` (the method took itself back to the source) and ``served_by``.
     What leaves is settled when callbacks have run: your own metrics belong into the module's
@@ -38,7 +40,7 @@ class AdaptsAtTestTime(ServesBatches):
     ``id`` and ``probabilities`` (N, C), and without features.
 
     ``test`` and ``validate`` log ``accuracy`` and ``balanced_accuracy`` in percent, as
-    ``test/accuracy``, where batches have labels.
+    ``test/accuracy``, where batches have labels; of masks ``dice``, of findings ``auroc``.
 
     Example:
         ::
@@ -56,7 +58,7 @@ class AdaptsAtTestTime(ServesBatches):
 
     #: Images that left in this stage, and how many of them were right where there are labels.
     _served = 0
-    _tally: Tally | None = None
+    _tally: Scorer | None = None
 
     def configure_callbacks(self) -> Sequence[Callback] | Callback:
         """None of its own; here since it comes first: refuse what the Trainer cannot do."""
@@ -146,7 +148,7 @@ class AdaptsAtTestTime(ServesBatches):
         if not isinstance(outputs, dict) or "logits" not in outputs:  # of a step of one's own
             return
         outputs["id"] = described(batch, len(outputs["logits"]), self._served).ids
-        outputs["probabilities"] = outputs["logits"].float().softmax(1)
+        outputs["probabilities"] = self.method.task.probabilities(outputs["logits"].float())
         for name in _INNER:
             outputs.pop(name, None)
         self._served += len(outputs["logits"])
@@ -205,8 +207,11 @@ class AdaptsAtTestTime(ServesBatches):
         if own or self.trainer.state.fn == TrainerFn.FITTING:
             return
         with as_in_fit():
-            self._tally = self._tally or Tally(outputs["logits"].shape[1])
-            self._tally.add(outputs["logits"], described(batch, len(outputs["logits"])).labels)
+            task, logits = self.method.task, outputs["logits"]
+            self._tally = self._tally or task.scorer()
+            truth = truth_of(batch, task.target, len(logits))
+            if truth is not None:
+                self._tally.add(logits, truth.to(logits.device))
 
     def _log_tally(self, stage: str) -> None:
         if self._tally is not None:

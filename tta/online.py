@@ -205,10 +205,13 @@ class ServesBatches(LightningModule):
 
     @property
     def screens_mix(self) -> bool:
-        """Whether short batches, and those of hardly more than one class, teach nothing."""
+        """Whether short batches, and those of hardly more than one class, teach nothing; where each
+        image has many rows, one image is a batch.
+        """
         method = self.method
         learns = method.predicts_first and not method.static
-        return self.screen and learns and method.needs_mixed_batch
+        mixed = method.task.screens_mix and method.needs_mixed_batch
+        return self.screen and learns and mixed
 
     def _unfit(self, images: Tensor, prediction: Prediction | None, broken: bool) -> str | None:
         """Why a batch, of all processes, is no ground to learn from, or None."""
@@ -239,13 +242,16 @@ class ServesBatches(LightningModule):
     ) -> dict[str, Any]:
         if served_by is None and self.method.static:
             served_by = "source" if self.method.normalization == "source" else "control"
-        output = {
-            "logits": prediction.logits.detach(),
-            "features": prediction.features.detach(),
+        said = prediction.detach()
+        output: dict[str, Any] = {
+            "logits": said.served,
+            "features": said.features,
             "skipped": skipped,
             "restored": restored,
             "served_by": served_by or "adapted",
         }
+        if said.output is not None:
+            output["rows"] = said
         return (
             output if loss is None else {**output, "loss": loss}
         )  # Lightning takes no loss of None

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from holdfast.tta.errors import InputError
+from holdfast.tta.errors import InputError, said
 from holdfast.tta.libraries import LIBRARIES
 from holdfast.tta.networks import MODELS, Network, network_from
+from holdfast.tta.tasks import Task, task_of
 
 #: Sides, channels and options of a network beyond this are no network's.
 _MOST = 10**6
@@ -75,7 +76,8 @@ def check_source(fields: Mapping[str, Any]) -> None:
     _check_tensors(weights, "weights")
     network = _described(fields["network"], len(names), len(weights))
     _check_weights(weights, network)
-    classes, width = len(names), network.classifier.in_features
+    task = _task(fields.get("task"), len(names))
+    classes, width = task.cells, _width(network)
     for name, shape in {
         "prevalence": (classes,),
         "feature_mean": (classes, width),
@@ -93,6 +95,28 @@ def check_source(fields: Mapping[str, Any]) -> None:
         _expect(isinstance(fields[name], dict), f"{name} are no options")
     _expect(isinstance(fields["data"].get("kind"), str), "data has no kind")
     _check_optional(fields, network, classes)
+
+
+def _task(description: Any, classes: int) -> Task:
+    """The task that is described; an older file's is one label an image."""
+    whole = description is None or (
+        isinstance(description, dict)
+        and isinstance(description.get("name"), str)
+        and isinstance(description.get("options", {}), dict)
+    )
+    _expect(whole, "its task is not described")
+    try:
+        return task_of(description, classes)
+    except InputError as error:
+        raise Unsound(f"this version cannot do its task ({said(error)})") from error
+
+
+def _width(network: Network) -> int:
+    """D, of the features that go into its last layer."""
+    head = network.get_submodule(network.head_name)
+    width = getattr(head, "in_features", None) or getattr(head, "in_channels", None)
+    _expect(isinstance(width, int), "its network has no last layer")
+    return int(width or 0)
 
 
 def check_adapted(state: Any) -> None:

@@ -16,6 +16,7 @@ from holdfast.tta.networks import Network
 from holdfast.tta.normalization import is_norm
 from holdfast.tta.objectives import entropy
 from holdfast.tta.separation import separation
+from holdfast.tta.tasks import Task
 
 
 class SourceModule(LightningModule):
@@ -162,7 +163,10 @@ def source_statistics(train: Evaluation, val: Evaluation, num_classes: int) -> d
 
 
 def fisher_information(
-    network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int
+    network: Network,
+    batches: Iterable[Mapping[str, Any]],
+    num_classes: int,
+    task: str | Task = "single",
 ) -> dict[str, Tensor] | None:
     """Diagonal Fisher information of the normalisation layers' weights and biases, as EATA
     regularises them.
@@ -173,7 +177,8 @@ def fisher_information(
     Args:
         network: the source model.
         batches: of its images.
-        num_classes: C.
+        num_classes: C, or number of findings.
+        task: what the network's answer means; of masks, pixels are averaged over.
 
     Returns:
         A tensor on the CPU for each parameter, by its name in ``network.named_parameters()``; None
@@ -181,13 +186,14 @@ def fisher_information(
     """
     if not any(is_norm(module) for module in network.modules()):
         return None
-    method = create_method("tent", network, num_classes=num_classes)
+    method = create_method("tent", network, num_classes=num_classes, task=task)
+    smallest = 2 if method.task.screens_mix else 1
     device = network.mean.device
     total = {name: torch.zeros_like(p) for name, p in method.adapted.items()}
     count = 0
     for batch in batches:
         for part in batch["image"].split(64):
-            if len(part) < 2:
+            if len(part) < smallest:
                 continue
             logits = method.predict(part.to(device)).logits
             network.zero_grad()

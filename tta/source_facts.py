@@ -13,6 +13,7 @@ from holdfast.tta.batches import described, images_of
 from holdfast.tta.correction import class_conditional_moments
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods.base import Method
+from holdfast.tta.row_facts import row_facts
 from holdfast.tta.saying import warn
 from holdfast.tta.source import class_statistics
 
@@ -22,10 +23,11 @@ class SourceFacts:
     """What the source's classes look like to its network.
 
     Attributes:
-        feature_mean: (C, D) mean features of each class; zeros where it has no image.
+        feature_mean: (C, D) mean features of each class (of masks and findings: of each cell of
+            the task); zeros where it has no image.
         feature_var: (C, D) their variances.
         layer_moments: by BatchNorm layer, mean and mean square (2, C, channels) of what it sees of
-            each class.
+            each class; empty where rows are not images.
     """
 
     feature_mean: Tensor
@@ -54,6 +56,9 @@ def source_facts(method: Method, batches: Iterable[Any]) -> SourceFacts:
         >>> facts.feature_mean.shape
         torch.Size([2, 8])
     """
+    if not method.task.by_image:
+        rows = row_facts(method, batches)
+        return SourceFacts(rows.feature_mean, rows.feature_var, {})
     device = next(method.model.parameters()).device
     classes = method.num_classes
     batches = list(batches) if iter(batches) is batches else batches

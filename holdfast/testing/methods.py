@@ -110,7 +110,7 @@ def _learns(subject: Subject) -> None:
         "give check_method the options that open its filters",
     )
     moved = differing(source, method.adapted_state())
-    twin = [method.control(images(seed)).served for seed in range(4)]
+    twin = [_served(method.control(images(seed))) for seed in range(4)]
     subject.require(
         bool(moved) or any(not torch.allclose(*pair) for pair in zip(served, twin, strict=True)),
         "never moves what it adapts",
@@ -185,13 +185,13 @@ def _predicts_before_it_learns(subject: Subject) -> None:
 
 
 def _keeps_the_source(subject: Subject) -> None:
-    expected = subject.create().control(images(9)).served
+    expected = _served(subject.create().control(images(9)))
     method = subject.having_learned()
     with torch.no_grad():
         source = subject.network().eval()(images(9))
     for name, told, truth in (
-        ("control", method.control(images(9)).served, expected),
-        ("source", method.source(images(9)).served, source),
+        ("control", _served(method.control(images(9))), expected),
+        ("source", _served(method.source(images(9))), source),
     ):
         subject.require(
             torch.allclose(told, truth, atol=1e-5, rtol=1e-4),
@@ -322,6 +322,12 @@ def _survives_broken_images(subject: Subject) -> None:
 def _without_draws(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Without the generator, which a prediction may move."""
     return {path: value for path, value in state.items() if not path.endswith("/generator")}
+
+
+def _served(prediction: Any) -> torch.Tensor:
+    """What leaves of a prediction, or of what stands for one."""
+    served: torch.Tensor = getattr(prediction, "served", prediction.logits)
+    return served
 
 
 def _episodic(method: Method) -> bool:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from holdfast.tta.methods import METHODS, Method, UpdateConfig
+from holdfast.tta.tasks import create_task
 
 _HEADER = """\
 # Methods
@@ -19,8 +20,21 @@ which `train.py` writes; *(option)* where only some hyperparameters do. Passes a
 
 A network answers with logits (N, C), or with a tuple or dictionary that holds them; for two classes one logit will do.
 
-| method | paper | updates | passes | statistics | source | YAML |
-|---|---|---|---|---|---|---|
+`create_method(..., task="segmentation")` takes a network that answers for each pixel or voxel, (N, C, height, width, …), and
+`task="multilabel"` one with a logit for each finding, (N, L). "Tasks" says which a method does. All see *rows*: images; pixels (2¹⁸ a
+batch at most, evenly spread); or image by finding, each present or not. Class statistics are kept for each finding apart. A batch may be
+one case. These differ there from what was published for one label an image:
+
+- `dsbr` holds predictions to the control's shares (`method.target_prior=control`), since pixels and findings are never balanced;
+  `dot` and `shot_im` do lean to equal shares.
+- `roid` and `cmf` do not correct the prior, which the network has learned.
+- What is said of turned views (`roid`, `cmf`, `cotta`, `memo`, `rotta`, `petta`), or of shuffled patches (`deyo`), is moved back to the
+  pixel that it is about.
+- `rotta` and `petta` remember images, by the foreground class with most pixels or the likeliest finding; `poem` settles a bet an
+  image; `t3a` takes 64 pixels an image into its supports.
+
+| method | paper | updates | passes | statistics | source | tasks | YAML |
+|---|---|---|---|---|---|---|---|
 """
 
 _MIDDLE = """
@@ -62,6 +76,7 @@ class _Released(NamedTuple):
     differs: str = "–"
 
 
+_TASKS = ("single", "segmentation", "multilabel")
 _TTA = "mariodoebler/test-time-adaptation"
 _LAST = (
     "the last stage is found by position, in any network, not by the names `layer4` and `blocks.9`"
@@ -153,7 +168,13 @@ def _row(name: str, method: type[Method]) -> str:
     statistics = config.normalization if isinstance(config, UpdateConfig) else method.normalization
     yaml = f"[{name}](../configs/method/{name}.yaml)"
     cells = [f"`{name}`", method.paper or "–", method.updates, method.passes, statistics]
-    return f"| {' | '.join([*cells, uses or '–', yaml])} |\n"
+    return f"| {' | '.join([*cells, uses or '–', _tasks(method), yaml])} |\n"
+
+
+def _tasks(method: type[Method]) -> str:
+    """The tasks that it does, of ours."""
+    done = [task for task in _TASKS if method.refuses(create_task(task, 2)) is None]
+    return "all" if len(done) == len(_TASKS) else ", ".join(done)
 
 
 def _released(name: str) -> str:

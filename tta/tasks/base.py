@@ -143,6 +143,22 @@ class Task(ABC):
             features: what went into the head, (N, D) or (N, D, *spatial).
         """
 
+    @abstractmethod
+    def labels(self, target: Tensor, prediction: Prediction) -> Tensor:
+        """(M,) true class of each row of a prediction, by the truth of the same images; -1 where it
+        is not known.
+        """
+
+    def picked(self, labels: Tensor, prediction: Prediction) -> Tensor | None:
+        """Numbers of a bounded number of rows of each image, as many of each class of theirs; None:
+        all.
+
+        Args:
+            labels: (M,) class of each row.
+            prediction: whose rows these are.
+        """
+        return None
+
     def sample(self, prediction: Prediction, like: Prediction | None = None) -> Prediction:
         """A bounded number of rows of each image, the same ones at each call.
 
@@ -151,7 +167,9 @@ class Task(ABC):
             like: another of the same images by whose answers rows are picked, so that two models
                 are compared on the same ones; None: its own.
         """
-        return prediction
+        by = prediction if like is None else like
+        rows = self.picked(by.logits.detach().argmax(1), by)
+        return prediction if rows is None else prediction.at(rows)
 
     @abstractmethod
     def mix(self, prediction: Prediction) -> Tensor:

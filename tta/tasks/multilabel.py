@@ -94,6 +94,11 @@ class Multilabel(Task):
         group = torch.arange(findings, device=output.device).repeat(count)
         return Prediction(torch.cat([torch.zeros_like(z), z], 1), repeated, output, image, group)
 
+    def labels(self, target: Tensor, prediction: Prediction) -> Tensor:
+        """(N·L,) 1 where a finding is present, of findings (N, L)."""
+        flat = target.flatten()
+        return torch.where(flat.isfinite(), (flat > 0.5).long(), -1)
+
     def mix(self, prediction: Prediction) -> Tensor:
         """(N, L, 2) probabilities of absence and presence."""
         p = prediction.served.detach().float().sigmoid()

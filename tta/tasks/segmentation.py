@@ -84,16 +84,19 @@ class Segmentation(Task):
         )
         return Prediction(logits, features, output, image)
 
-    def sample(self, prediction: Prediction, like: Prediction | None = None) -> Prediction:
-        """64 pixels an image, of each class that is predicted about as many."""
-        by = prediction if like is None else like
-        if by.image is None:
-            return prediction
-        count = len(by.served)
-        labels = by.logits.detach().argmax(1).view(count, -1)
-        picked = balanced(labels, self.num_classes)
-        first = torch.arange(count, device=labels.device)[:, None] * labels.shape[1]
-        return prediction.at((picked + first).flatten())
+    def labels(self, target: Tensor, prediction: Prediction) -> Tensor:
+        """(M,) class of each pixel, of masks (N, *spatial)."""
+        flat = target.flatten(1)
+        rows = len(prediction.logits) // max(len(flat), 1)
+        where = positions(flat.shape[1], rows, flat.device)
+        return (flat if where is None else flat.index_select(1, where)).flatten()
+
+    def picked(self, labels: Tensor, prediction: Prediction) -> Tensor | None:
+        """64 pixels an image, of each class about as many."""
+        each = labels.view(len(prediction.served), -1)
+        rows = balanced(each, self.num_classes)
+        first = torch.arange(len(each), device=labels.device)[:, None] * each.shape[1]
+        return (rows + first).flatten()
 
     def mix(self, prediction: Prediction) -> Tensor:
         """(N, 1, C) mean probabilities over all pixels."""

@@ -54,6 +54,10 @@ class Single(Task):
         """The images."""
         return Prediction(output, features)
 
+    def labels(self, target: Tensor, prediction: Prediction) -> Tensor:
+        """The labels (N,) themselves."""
+        return target
+
     def mix(self, prediction: Prediction) -> Tensor:
         """(N, 1, C) the probabilities of each image."""
         return prediction.logits.softmax(1)[:, None]

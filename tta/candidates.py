@@ -87,6 +87,8 @@ class Candidates(nn.Module):
                 )
             except BatchStatisticsError:
                 continue
+            if names is None and self.method.task.dense:
+                result[name] = self._doubted(name, images, result[name])
         self.batches += 1
         self.use(self.current)  # whose statistics may have moved
         return result
@@ -118,6 +120,18 @@ class Candidates(nn.Module):
                 if name == "control"
                 else self.method.run_source(images)
             )
+
+    def _doubted(self, name: str, images: Tensor, said: Prediction) -> Prediction:
+        """A prediction, with how little it agrees with that of the flipped images.
+
+        Flipped along their last side, for which anatomy may differ, but for all candidates alike.
+        """
+        task, kind = self.method.task, self._kind(name)
+        # Statistics that move have taken the images in already.
+        with statistics(self.method.model, "moving" if kind == "robust" else kind):
+            flipped = self.method.run_source(images.flip(-1)).served.flip(-1)
+        p, q = (task.probabilities(output.float()) for output in (said.served, flipped))
+        return said._replace(doubt=task.doubt(p, q))
 
     def _corrected(self, images: Tensor) -> Prediction:
         """Predict under the statistics as they stand, then let them take the batch in; the other

@@ -54,6 +54,8 @@ class SourceCheckpoint:
             class; None in older files.
         calibration: what the guard's statistics are on healthy streams (``tta/calibration.py``);
             None where it was left out.
+        share_quantiles: (101, cells) quantiles 0 to 1 of what validation images hold of each class;
+            None where images have one label, and in older files.
         task: name and options of what the network's answer means (``Task.described``); None: one
             label an image, as in older files.
     """
@@ -75,6 +77,7 @@ class SourceCheckpoint:
     layer_moments: dict[str, Tensor] | None = None
     calibration: dict[str, Any] | None = None
     task: dict[str, Any] | None = None
+    share_quantiles: Tensor | None = None
 
     def save(self, path: Path) -> None:
         """Write the file; a run that is stopped meanwhile leaves an older one whole."""

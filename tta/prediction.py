@@ -21,6 +21,8 @@ class Prediction(NamedTuple):
         image: (M,) the image of each row, 0..N-1; None: rows are images.
         group: (M,) the group of each row, whose C classes exclude each other (a finding, present
             or not); None: there is one.
+        doubt: (N,) how little the model agrees with itself on the flipped images, from 0 to 1;
+            None: nobody asked.
     """
 
     logits: Tensor
@@ -28,6 +30,7 @@ class Prediction(NamedTuple):
     output: Tensor | None = None
     image: Tensor | None = None
     group: Tensor | None = None
+    doubt: Tensor | None = None
 
     @property
     def served(self) -> Tensor:

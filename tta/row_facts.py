@@ -28,6 +28,8 @@ class RowFacts(NamedTuple):
         feature_mean: (G·C, D) mean features of each true class; zeros where it has no row.
         feature_var: (G·C, D) their variances.
         separation: J, grouped by predicted class.
+        share_quantiles: (101, G·C) quantiles 0 to 1 of what images hold of each class by their
+            truth.
         logits: (m, C) of a sample of rows.
         labels: (m,) their true classes.
     """
@@ -36,6 +38,7 @@ class RowFacts(NamedTuple):
     feature_mean: Tensor
     feature_var: Tensor
     separation: float
+    share_quantiles: Tensor
     logits: Tensor
     labels: Tensor
 
@@ -71,7 +74,7 @@ class _Seen:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.shares = torch.zeros(task.groups, task.row_classes, dtype=torch.float64)
+        self.shares: list[Tensor] = []
         self.sums: list[Tensor] = []
         self.moments = no_moments(task.cells, 1)
         self.kept: list[tuple[Tensor, Tensor]] = []
@@ -110,9 +113,9 @@ class _Seen:
         """Add each image's shares of the classes."""
         images = len(said.served)
         each = labels.view(images, -1, self.task.groups)
-        for label in range(self.task.row_classes):
-            share = (each == label).sum(1) / (each >= 0).sum(1)
-            self.shares[:, label] += share.nan_to_num(0.0).sum(0).double().cpu()
+        known = (each >= 0).sum(1)
+        shares = [(each == label).sum(1) / known for label in range(self.task.row_classes)]
+        self.shares.append(torch.stack(shares, 2).cpu())  # NaN where nothing is known
 
     def _keep(self, logits: Tensor, labels: Tensor) -> None:
         """Keep some rows, evenly spread, whatever their class, until there are enough."""
@@ -133,12 +136,14 @@ class _Seen:
         count = self.sums[0].clamp(min=1)
         mean = self.sums[1] / count
         var = (self.sums[2] / count - mean.square()).clamp(min=0)
-        shares = self.shares / self.shares.sum(1, keepdim=True).clamp(min=1e-12)
+        shares = torch.cat(self.shares)
+        levels = torch.linspace(0, 1, 101)
         return RowFacts(
-            shares.flatten().float(),
+            shares.nanmean(0).nan_to_num(0.0).flatten(),
             mean.float(),
             var.float(),
             float(separation_of(self.moments)),
+            shares.flatten(1).nanquantile(levels, 0).nan_to_num(0.0),
             torch.cat([logits for logits, _ in self.kept]),
             torch.cat([labels for _, labels in self.kept]),
         )

@@ -238,6 +238,8 @@ def _check_optional(fields: Mapping[str, Any], network: Network, classes: int) -
             channels = getattr(layers.get(name), "num_features", -1)
             _expect(channels > 0, f"layer_moments are of a layer {name} that is not there")
             _check_tensor(value, f"layer_moments of {name}", (2, classes, channels))
+    if fields.get("share_quantiles") is not None:
+        _check_tensor(fields["share_quantiles"], "share_quantiles", (101, classes))
     if fields.get("calibration") is not None:
         _check_calibration(fields["calibration"])
 

@@ -28,11 +28,13 @@ class SourceFacts:
         feature_var: (C, D) their variances.
         layer_moments: by BatchNorm layer, mean and mean square (2, C, channels) of what it sees of
             each class; empty where rows are not images.
+        share_quantiles: (101, cells) of what images hold of each class, where they hold several.
     """
 
     feature_mean: Tensor
     feature_var: Tensor
     layer_moments: dict[str, Tensor]
+    share_quantiles: Tensor | None = None
 
 
 @torch.no_grad()
@@ -58,7 +60,7 @@ def source_facts(method: Method, batches: Iterable[Any]) -> SourceFacts:
     """
     if not method.task.by_image:
         rows = row_facts(method, batches)
-        return SourceFacts(rows.feature_mean, rows.feature_var, {})
+        return SourceFacts(rows.feature_mean, rows.feature_var, {}, rows.share_quantiles)
     device = next(method.model.parameters()).device
     classes = method.num_classes
     batches = list(batches) if iter(batches) is batches else batches

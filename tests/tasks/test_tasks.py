@@ -293,3 +293,64 @@ def test_a_task_of_ones_own_is_registered(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(InputError, match="no subclass of"):
         holdfast.register_task("no", nn.Linear)  # type: ignore[arg-type]
     assert issubclass(Regions, Task)
+
+
+def test_guards_see_cells_and_count_in_one_unit() -> None:
+    task = Multilabel(3)
+    rows = task.rows(torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]]), torch.randn(2, 4))
+    seen = task.seen(rows)
+    assert seen.logits.argmax(1).tolist() == rows.cells(rows.logits.argmax(1)).tolist()
+    torch.testing.assert_close(seen.logits.softmax(1)[0, :2], rows.logits[0].softmax(0))
+    torch.testing.assert_close(seen.logits.softmax(1).sum(1), torch.ones(6))
+    assert task.counts(rows).tolist() == [1, 1, 1, 1, 1, 1]
+    assert task.unit == 3
+    dense = Segmentation(2)
+    output = torch.zeros(2, 2, 8, 16)
+    output[0, 1, :4] = 1
+    pixels = dense.rows(output, output)
+    assert dense.counts(pixels).tolist() == [96, 32]  # each image counts for 64
+    assert len(dense.seen(pixels).logits) == 2 * dense.unit
+    single = Single(3)
+    logits = torch.randn(5, 3)
+    assert single.seen(single.rows(logits, logits)).logits is logits
+    assert single.counts(single.rows(logits, logits)).sum() == 5 * single.unit
+
+
+def test_drift_of_masks_is_relative_and_sees_erosion_and_inflation() -> None:
+    task = Segmentation(3)
+    control = torch.tensor([9000.0, 900.0, 100.0])
+    assert float(task.drift(control, control)) == 0
+    eroded = task.drift(torch.tensor([9050.0, 900.0, 50.0]), control)
+    inflated = task.drift(torch.tensor([8900.0, 900.0, 200.0]), control)
+    assert float(eroded) == pytest.approx(float(inflated), abs=0.05)
+    assert 0.4 < float(eroded) < 0.5
+    assert float(task.drift(torch.tensor([10000.0, 0, 0]), control)) > 0.9
+    assert float(task.drift(torch.tensor([0.0, 10000.0, 0]), control)) > 0.9
+    hardly = torch.tensor([99999.0, 0.0, 1.0])
+    assert float(task.drift(hardly, torch.tensor([1e5, 0.0, 0.0]))) < 0.02
+
+
+def test_drift_of_findings_allows_for_chance_among_so_many() -> None:
+    generator = torch.Generator().manual_seed(0)
+    strays, images, control = [], 64, torch.tensor([0.9, 0.1]).repeat(30) * 64
+    for _ in range(50):
+        shown = (torch.rand(images, 30, generator=generator) < 0.1).float().sum(0)
+        counts = torch.stack([images - shown, shown], 1).flatten()
+        strays.append(float(Multilabel(30).drift(counts, control)))
+    assert sum(stray > 0 for stray in strays) <= 5
+    gone = torch.tensor([64.0, 0.0, 64.0, 0.0])
+    assert float(Multilabel(2).drift(gone, torch.tensor([32.0, 32.0, 64.0, 0.0]))) > 0.3
+    assert Single(2).drift(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 2.0])) == 0.25
+
+
+def test_doubt_is_what_a_flip_changes() -> None:
+    task = Segmentation(2)
+    p = torch.zeros(2, 2, 4, 4)
+    p[:, 0] = 1
+    p[:, :, :2] = torch.tensor([0.0, 1.0])[:, None, None]
+    q = p.clone()
+    q[1] = q[1].flip(1)
+    doubt = task.doubt(p, q)
+    assert doubt is not None
+    torch.testing.assert_close(doubt, torch.tensor([0.0, 1.0]), atol=1e-4, rtol=0)
+    assert Single(2).doubt(p, q) is None

@@ -4,10 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from holdfast.tta.errors import InputError
+from holdfast.tta.marginal import marginal_drift, predicted_counts
 from holdfast.tta.prediction import Prediction
+
+#: Logit of a cell that a row cannot be: its probability is 0 in any precision.
+_FAR_BELOW = -1e4
 
 
 class Scorer(Protocol):
@@ -174,6 +179,64 @@ class Task(ABC):
     @abstractmethod
     def mix(self, prediction: Prediction) -> Tensor:
         """Mean probability of each class in each image, over all of it: (N, G, C)."""
+
+    # What a guard sees of it
+
+    @property
+    def unit(self) -> int:
+        """Rows of an image that ``seen`` has, and that ``counts`` are in."""
+        return self.groups
+
+    def seen(self, prediction: Prediction, like: Prediction | None = None) -> Prediction:
+        """A sample of rows whose logits (m, G·C) are of all cells, those of other groups far below,
+        so that the likeliest cell of a row is its class.
+
+        Args:
+            prediction: from ``rows``.
+            like: see ``sample``.
+        """
+        part = self.sample(prediction, like)
+        if part.group is None:
+            return part
+        logits = part.logits.new_full((len(part.logits), self.cells), _FAR_BELOW)
+        own = part.group[:, None] * self.row_classes + torch.arange(
+            self.row_classes, device=part.group.device
+        )
+        return Prediction(logits.scatter_(1, own, part.logits.detach()), part.features)
+
+    def counts(self, prediction: Prediction) -> Tensor:
+        """(G·C,) rows that are predicted as each class, all that there are, ``unit`` an image; rows
+        that are not finite count for none.
+        """
+        return predicted_counts(prediction.logits, self.cells, prediction.group)
+
+    #: From where on ``drift`` counts, and how much of it raises an alarm; None: as the guard has
+    #: it.
+    drift_level: ClassVar[float | None] = None
+    drift_limit: ClassVar[float | None] = None
+
+    def drift(self, adapted: Tensor, control: Tensor) -> Tensor:
+        """How far what one model answers on the whole has moved from another, on the same images.
+
+        Args:
+            adapted: (G·C,) ``counts`` of the adapted model.
+            control: of its control.
+
+        Returns:
+            Scalar in [0, 1].
+        """
+        drift: Tensor = marginal_drift(adapted, control)
+        return drift
+
+    def doubt(self, probabilities: Tensor, flipped: Tensor) -> Tensor | None:
+        """(N,) how little a model agrees with itself once images are flipped, in [0, 1]; None where
+        that tells nothing.
+
+        Args:
+            probabilities: of the images.
+            flipped: of the flipped images, flipped back.
+        """
+        return None
 
     def kind(self, prediction: Prediction) -> Tensor:
         """(N,) what an image mostly shows, one of 0..``kinds``-1, for memories that keep a bit of

@@ -1,5 +1,6 @@
 """Several findings an image, each present or not."""
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -98,6 +99,21 @@ class Multilabel(Task):
         """(N·L,) 1 where a finding is present, of findings (N, L)."""
         flat = target.flatten()
         return torch.where(flat.isfinite(), (flat > 0.5).long(), -1)
+
+    def drift(self, adapted: Tensor, control: Tensor) -> Tensor:
+        """By how much the share of images with a finding has moved, of the finding that moved most,
+        beyond what chance makes of so many findings.
+
+        Shares of n images stray by sqrt(p (1 − p) / n), and the most of L findings by
+        sqrt(2 ln 2L) times as much (a maximum of L sub-Gaussian deviations).
+        """
+        a, c = (counts.view(-1, 2) for counts in (adapted, control))
+        images = c.sum(1).clamp(min=1)
+        share = c[:, 1] / images
+        moved = (a[:, 1] / a.sum(1).clamp(min=1) - share).abs()
+        spread = (share * (1 - share) / images).sqrt()
+        chance = math.sqrt(2 * math.log(2 * self.num_classes)) * spread
+        return (moved - chance).clamp(min=0).max()
 
     def mix(self, prediction: Prediction) -> Tensor:
         """(N, L, 2) probabilities of absence and presence."""

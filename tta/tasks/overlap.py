@@ -51,6 +51,22 @@ def dice(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
     return torch.stack(values, 1)
 
 
+def disagreement(p: Tensor, q: Tensor) -> Tensor:
+    """One minus soft Dice of the foreground of two predictions, mean over its classes.
+
+    Args:
+        p: probabilities (N, C, *spatial).
+        q: others of the same images.
+
+    Returns:
+        (N,) in [0, 1].
+    """
+    p, q = p.flatten(2)[:, 1:].float(), q.flatten(2)[:, 1:].float()
+    shared = (p * q).sum(2)
+    total = p.square().sum(2) + q.square().sum(2)
+    return 1 - ((2 * shared + _SMOOTH) / (total + _SMOOTH)).mean(1)
+
+
 class DiceScorer:
     """Mean Dice over images, of each foreground class and of all, in percent.
 

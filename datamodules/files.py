@@ -21,7 +21,9 @@ from holdfast.datamodules.facts import Facts, Gathered
 from holdfast.datamodules.glance import Glance, Limits, form_of, glance_of
 from holdfast.datamodules.paths import inside
 from holdfast.datamodules.patience import Patience
+from holdfast.datamodules.placing import Place
 from holdfast.datamodules.reading import Reading, by
+from holdfast.datamodules.stacked import stacked
 from holdfast.tta.errors import InputError
 from holdfast.tta.saying import hushed
 
@@ -41,7 +43,10 @@ class ImageFiles:
         paths: (N,) strings, relative to it.
         reading: how a file becomes an image.
         cache: GiB of memory for decoded images.
-        masks: (N,) paths of the masks for ``reading.around_mask``; None: there are none.
+        rois: (N,) paths of what ``reading.around_roi`` is to look at; None: there are none.
+        further: (N, K) paths of the files of further channels; None: an image is one file.
+        dense: what is asked is an answer at each pixel: images may have several sides, and then
+            come one at a time, and where they lie in their files is remembered.
 
     Raises:
         InputError: no file can be read, or one lies outside the folder.
@@ -53,15 +58,20 @@ class ImageFiles:
         paths: npt.NDArray[Any],
         reading: Reading,
         cache: float = 0.0,
-        masks: npt.NDArray[Any] | None = None,
+        rois: npt.NDArray[Any] | None = None,
+        further: npt.NDArray[Any] | None = None,
+        dense: bool = False,
     ) -> None:
-        self.root, self.paths, self.reading, self.masks = (
+        self.root, self.paths, self.reading, self.rois = (
             os.path.realpath(root),
             paths,
             reading,
-            masks,
+            rois,
         )
+        self.further, self.dense = further, dense
         self._places = np.arange(len(paths))
+        #: Where images lie in their files, by place, as far as they were read.
+        self._located: dict[int, Place] = {}
         self._shape: tuple[int, ...] | None = None
         self._checked = False
         self._patience = Patience()
@@ -151,6 +161,8 @@ class ImageFiles:
             except (Unreadable, InputError) as error:
                 reasons[place] = str(error)
                 continue
+            if pixels.shape[:-1] != result.shape[2:]:
+                result = self._like(pixels, result, place)
             low, high = own or limits
             image = result[place]
             np.subtract(np.moveaxis(pixels, -1, 0), np.float32(low), out=image, casting="unsafe")
@@ -159,6 +171,39 @@ class ImageFiles:
             other = next((place for place in range(len(rows)) if place not in reasons), None)
             result[list(reasons)] = np.nan if other is None else result[other]
         return torch.from_numpy(result).clamp_(0, 1), reasons
+
+    def _like(self, pixels: Array, result: Array, place: int) -> Array:
+        """Room for images of other sides than most, where this is the only one so far."""
+        if place:
+            raise InputError(
+                f"images of several sides ({by(result.shape[2:])} and {by(pixels.shape[:-1])}) "
+                "cannot share a batch: let them arrive one by one, stream.batch_size=1, or bring "
+                "all to one size, data.size"
+            )
+        return np.empty((len(result), pixels.shape[-1], *pixels.shape[:-1]), np.float32)
+
+    def place(self, row: int) -> Place:
+        """Where an image lies in its file, which is read where it was not before; of images of
+        which an answer at each pixel is asked.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        try:
+            return self.placed_at(int(self._places[row]))
+        except Unreadable as error:
+            name = self.name(int(self._places[row]))
+            raise InputError(f"{name} {error}: repair or remove it") from error
+
+    def placed_at(self, at: int) -> Place:
+        """The same of an image by its place in ``paths``.
+
+        Raises:
+            Unreadable: it cannot be read.
+        """
+        if at not in self._located:
+            self._tried(at)
+        return self._located[at]
 
     def subset(self, rows: npt.NDArray[Any]) -> "ImageFiles":
         """Some of the images, with the same cache."""
@@ -218,7 +263,7 @@ class ImageFiles:
         if not forms:
             return
         self._shape = found.shape()
-        unlike = [form for form in forms if form.shape != self._shape]
+        unlike = [form for form in forms if not self._fits(form.shape)]
         places = found.rows(*unlike)
         rows = np.flatnonzero(np.isin(self._places, places))
         for row in rows.tolist():
@@ -249,7 +294,7 @@ class ImageFiles:
         for row in np.unique(np.linspace(0, len(self) - 1, count, dtype=int)).tolist():
             place = int(self._places[row])
             (glance,) = self._check([row])
-            if not isinstance(glance, str) and glance.form.shape == self._shape:
+            if not isinstance(glance, str) and self._fits(glance.form.shape):
                 found.add(place, glance)
         return found
 
@@ -273,7 +318,7 @@ class ImageFiles:
             return known
         decoded, pixels, limits = self._tried(place)
         form = form_of(decoded, pixels)
-        if form.shape != self._shape:
+        if not self._fits(form.shape):
             raise Unreadable(self._mismatch(form.shape))
         if not self.reading.suits({form.scale, *self._scales()}):
             raise Unreadable(f"has values {form.scale}, unlike the files that were looked at")
@@ -286,19 +331,41 @@ class ImageFiles:
         return self._patience.tried(lambda: self._decoded(place), self._checked)
 
     def _decoded(self, place: int) -> tuple[Decoded, Array, Limits | None]:
-        decoded = decode(inside(self.root, str(self.paths[place])))
-        return decoded, *self.reading.apply(decoded, self._mask(place))
+        path, roi = inside(self.root, str(self.paths[place])), self._roi(place)
+        decoded = decode(path)
+        limits: Limits | None
+        if self.further is None:
+            pixels, limits, where = self.reading.placed(decoded, roi)
+        else:
+            others = [self._channel(str(name)) for name in self.further[place].tolist()]
+            decoded, pixels, limits, where = stacked([decoded, *others], self.reading, roi)
+        if self.dense:
+            self._located[place] = replace(where, path=path)
+        return decoded, pixels, limits
 
-    def _mask(self, place: int) -> Decoded | None:
-        if self.masks is None:
-            return None
-        name = str(self.masks[place])
-        if not name:
-            raise Unreadable("has no mask")
+    def _channel(self, name: str) -> Decoded:
         try:
             return decode(inside(self.root, name))
         except Unreadable as error:
-            raise Unreadable(f"has a mask, {name}, that {error}") from error
+            raise Unreadable(f"has a channel, {name}, that {error}") from error
+
+    def _roi(self, place: int) -> Decoded | None:
+        if self.rois is None:
+            return None
+        name = str(self.rois[place])
+        if not name:
+            raise Unreadable("has no roi")
+        try:
+            return decode(inside(self.root, name))
+        except Unreadable as error:
+            raise Unreadable(f"has a roi, {name}, that {error}") from error
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an image of this shape fits the others."""
+        wanted = self._shape or ()
+        if self.dense:
+            return len(shape) == len(wanted) and shape[-1] == wanted[-1]
+        return shape == wanted
 
     def _mismatch(self, shape: tuple[int, ...]) -> str:
         """Why an image of this shape does not fit the others."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from holdfast.datamodules.images import ImageSet, Split, Strings
 from holdfast.datamodules.options import FilesConfig
+from holdfast.datamodules.pairs import are_pairs, paired
 from holdfast.datamodules.records import Records, images_of, repeated, text
 from holdfast.datamodules.splits import FOLDER
 from holdfast.datamodules.walk import searched
@@ -17,8 +18,8 @@ _SPLITS = ("train", "val", "test")
 
 @dataclass
 class FolderConfig(FilesConfig):
-    """A folder for each class, or images without labels; either within folders train, val and test,
-    or not.
+    """A folder for each class, images without labels, or folders images and masks; any of them
+    within folders train, val and test, or not.
     """
 
     root: str | None = option(None, "the folder")
@@ -50,9 +51,11 @@ def records_of(root: Path, folders: str = "classes") -> Records:
 
     Folders train, val and test are splits. Below them, or below the root, folders are classes, or
     groups of images without labels. Folders below classes are the column ``folder``, for they may
-    be patients.
+    be patients. Folders ``images`` and ``masks`` are pairs (``pairs.paired``).
     """
     files, notes = searched(root)
+    if are_pairs(files):
+        return _with_masks(files, notes, root, folders)
     parts = [file.split("/") for file in files]
     split = all(part[0] in _SPLITS and len(part) > 1 for part in parts)
     inner = [part[1:] if split else part for part in parts]
@@ -73,6 +76,24 @@ def records_of(root: Path, folders: str = "classes") -> Records:
         splits=text(part[0] for part in parts) if split else None,
         metadata=_below(inner) if folders == "classes" else {},
         notes=notes,
+    )
+
+
+def _with_masks(files: list[str], notes: tuple[str, ...], root: Path, folders: str) -> Records:
+    pairs = paired(files, root)
+    count = len(pairs.images)
+    own = folders == "groups"
+    return Records(
+        origin=root,
+        root=root,
+        paths=pairs.images,
+        labels=repeated("", count),
+        domains=repeated(root.resolve().name, count),
+        groups=pairs.folders if own else repeated("", count),
+        splits=pairs.splits,
+        metadata={FOLDER: pairs.folders} if (pairs.folders != "").any() and not own else {},
+        masks=pairs.masks,
+        notes=(*notes, *pairs.notes),
     )
 
 

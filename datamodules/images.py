@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from holdfast.datamodules.bands import MISSING, banded
 from holdfast.datamodules.files import ImageFiles
+from holdfast.datamodules.placing import Place
 from holdfast.datamodules.shown import Transform, shown_batch
 from holdfast.datamodules.targets import (
     TASK_NAMES,
@@ -186,7 +187,8 @@ class ImageSet(Dataset[dict[str, Any]]):
             InputError: a file cannot be read.
         """
         rows = np.asarray(indices, dtype=np.int64)
-        images, target = self._scaled(rows, lost), self._target(rows)
+        images = self._scaled(rows, lost)
+        target = self._target(rows, tuple(images.shape[2:]), lost)
         if self.transform is not None:
             names = [str(name) for name in self.ids[rows]]
             images, target = shown_batch([self.transform] * len(rows), images, names, target)
@@ -199,8 +201,10 @@ class ImageSet(Dataset[dict[str, Any]]):
             "index": torch.from_numpy(rows),
         }
 
-    def _target(self, rows: npt.NDArray[np.int64]) -> dict[str, Tensor]:
-        """What is known of some images, by the key that a batch has it under."""
+    def _target(
+        self, rows: npt.NDArray[np.int64], sides: tuple[int, ...], lost: dict[int, str] | None
+    ) -> dict[str, Tensor]:
+        """What is known of some images of these sides, by the key that a batch has it under."""
         if self.task == "single":
             return {"label": torch.from_numpy(self.labels[rows])}
         if self.task == "multilabel":
@@ -208,8 +212,21 @@ class ImageSet(Dataset[dict[str, Any]]):
             found = unknown if self.findings is None else self.findings[rows]
             return {"findings": torch.from_numpy(found.astype(np.float32))}
         if self.masks is None:
-            return {"mask": torch.full((len(rows), *self.size), UNLABELLED)}
-        return {"mask": read_masks(self.masks, rows)}
+            return {"mask": torch.full((len(rows), *sides), UNLABELLED)}
+        return {"mask": read_masks(self.masks, rows, lost)}
+
+    def place(self, row: int) -> Place:
+        """Where an image lies in its file: what brings a mask of it into the file's space.
+
+        Example:
+            >>> ids = np.array(["one"])
+            >>> images = ImageSet(np.zeros((1, 4, 6)), np.zeros(1, int), ids, ids, ids, ("a",))
+            >>> images.place(0).back(torch.zeros(4, 6)).shape
+            torch.Size([4, 6])
+        """
+        if isinstance(self.images, ImageFiles):
+            return self.images.place(row)
+        return Place.whole(self.size)
 
     @property
     def num_classes(self) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from holdfast.datamodules.maskvalues import values_of
 from holdfast.datamodules.reading import Reading
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
@@ -81,7 +82,45 @@ class ColumnsConfig(DataConfig):
 
 
 @dataclass
-class FilesConfig(ColumnsConfig):
+class TargetConfig(ColumnsConfig):
+    """What can be asked of a data set that may have masks or findings."""
+
+    task: Literal["auto", "single", "segmentation", "multilabel"] = option(
+        AUTO,
+        "what is known of an image: single, one class; segmentation, a mask; multilabel, findings; "
+        "auto: what the data has",
+    )
+    labels: Any = option(
+        None,
+        "what the values of masks mean, {VALUE: CLASS}: null is background, ignore does not count; "
+        "null: 0 and 255, or 0 to 63, as they are",
+    )
+    findings: list[str] | None = option(
+        None,
+        "columns of findings, or those to keep of lists in the column label (a|b); of multilabel",
+    )
+    uncertain: Literal["ignore", "zeros", "ones"] = option(
+        "ignore", "what a finding of -1 is: unknown, absent or present"
+    )
+    unmentioned: Literal["ignore", "zeros"] = option(
+        "ignore", "what a finding is that a column leaves empty: unknown, or absent"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels is None:
+            return
+        if not isinstance(self.labels, Mapping):
+            raise InputError(
+                f"data.labels={self.labels} must map the values of masks to classes, "
+                "data.labels={0: background, 255: nucleus}"
+            )
+        self.labels = {str(value): name for value, name in self.labels.items()}
+        values_of(self.labels)
+
+
+@dataclass
+class FilesConfig(TargetConfig):
     """How image files are read."""
 
     size: int | list[int] | None = option(
@@ -99,11 +138,12 @@ class FilesConfig(ColumnsConfig):
         None,
         "mm to which NIfTI and DICOM files are resampled along each axis; null: as they are stored",
     )
-    around_mask: int | None = option(
+    around_roi: int | None = option(
         None,
-        "cut each image down to its mask (a table's column mask) and so many pixels around it; "
+        "cut each image down to its roi (a table's column roi) and so many pixels around it; "
         "null: whole images",
     )
+    around_mask: int | None = option(None, "the former name of data.around_roi; leave it null")
     cache: float = option(2.0, "GiB of memory for decoded images of each split; 0: none")
     check: bool = option(True, "decode every file once at the start, and list those that cannot be")
     on_error: Literal["stop", "skip"] = option(
@@ -121,8 +161,13 @@ class FilesConfig(ColumnsConfig):
             raise InputError(f"data.size={self.size} must be at least 1")
         if self.spacing is not None and self.spacing <= 0:
             raise InputError(f"data.spacing={self.spacing} must be above 0")
-        if self.around_mask is not None and self.around_mask < 0:
-            raise InputError("data.around_mask must be at least 0, or null for whole images")
+        if self.around_mask is not None:
+            raise InputError(
+                "data.around_mask is called data.around_roi, and a table's column that crops roi: "
+                "masks are what segmentation learns"
+            )
+        if self.around_roi is not None and self.around_roi < 0:
+            raise InputError("data.around_roi must be at least 0, or null for whole images")
         if self.cache < 0:
             raise InputError("data.cache must not be negative")
         if self.on_error == "skip" and not self.check:
@@ -156,7 +201,7 @@ class FilesConfig(ColumnsConfig):
             self.channels,
             window,
             self.spacing,
-            self.around_mask,
+            self.around_roi,
             self.given_range(),
         )
 

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.data import MetaTensor
-from monai.transforms import CropForegroundd, Spacing
+from monai.transforms import Spacing
 
 from holdfast.datamodules.decoding import Array, Decoded, Unreadable
 from holdfast.datamodules.formats.geometry import placed
 from holdfast.datamodules.glance import SPANNED, UNSAID
+from holdfast.datamodules.placing import Place
 
 #: Shares of pixels that ``window=percentile`` maps to 0 and 1, as published for MR, which has no
 #: unit.
@@ -33,7 +34,7 @@ class Reading:
             names; ``percentile``: its own 0.5 and 99.5 %; None: the span of its type, or where that
             is unknown the image set's own range.
         spacing: mm from pixel to pixel, to which a file that tells its own is resampled.
-        around_mask: pixels around the image's mask that are kept, the rest cut off.
+        around_roi: pixels around the image's roi that are kept, the rest cut off.
         range: raw values that become 0 and 1 in files that do not say what they span.
     """
 
@@ -42,20 +43,28 @@ class Reading:
     channels: int | None = None
     window: tuple[float, float] | str | None = None
     spacing: float | None = None
-    around_mask: int | None = None
+    around_roi: int | None = None
     range: tuple[float, float] | None = None
 
     def apply(
-        self, decoded: Decoded, mask: Decoded | None = None
+        self, decoded: Decoded, roi: Decoded | None = None
     ) -> tuple[Array, tuple[float, float] | None]:
         """The image (*spatial, channels) in its file's type, and the values that become 0 and 1
-        where it knows them.
+        where it knows them; arguments as of ``placed``.
+        """
+        pixels, limits, _ = self.placed(decoded, roi)
+        return pixels, limits
+
+    def placed(
+        self, decoded: Decoded, roi: Decoded | None = None
+    ) -> tuple[Array, tuple[float, float] | None, Place]:
+        """The image as ``apply`` has it, and where it lies in its file.
 
         First it is resampled, then cropped, then windowed, then brought to its size.
 
         Args:
             decoded: the file.
-            mask: another of the same sides, not zero where ``around_mask`` is to look.
+            roi: another of the same sides, not zero where ``around_roi`` is to look.
 
         Raises:
             Unreadable: it cannot be made so.
@@ -63,10 +72,17 @@ class Reading:
         if self.window == "file" and decoded.display is not None:
             decoded = decoded._replace(pixels=decoded.display(), window=(0.0, 1.0), display=None)
         pixels = self._channels(decoded.pixels)
+        place = Place.whole(
+            pixels.shape[:-1], decoded.spacing, decoded.affine, turned=decoded.turned
+        )
         if self.spacing is not None:
             pixels = self._spaced(pixels, decoded, "bilinear")
-        if self.around_mask is not None and mask is not None:
-            pixels = self._cropped(pixels, decoded, mask, self.around_mask)
+            steps = [self.spacing / mm for mm in decoded.spacing or ()]
+            place = place.resampled(pixels.shape[:-1], steps)
+        if self.around_roi is not None and roi is not None:
+            box = self._box(decoded, roi, self.around_roi)
+            pixels = pixels[tuple(slice(*ends) for ends in box)]
+            place = place.cropped(box)
         limits = self._limits(decoded, pixels)
         size = (
             (self.size,) * (pixels.ndim - 1)
@@ -78,8 +94,9 @@ class Reading:
                 f"is {by(pixels.shape[:-1])}, which has other axes than data.size={list(size)}"
             )
         if size != pixels.shape[:-1]:
+            place = fitted_place(place, size, self.fit)
             pixels = fitted(pixels, size, self.fit, darkest(pixels, decoded.inverted))
-        return pixels, limits
+        return pixels, limits, place
 
     def suits(self, scales: Collection[str]) -> bool:
         """Whether values of these scales (``Form.scale``) can be shown alike.
@@ -124,20 +141,25 @@ class Reading:
         resampled = Spacing([self.spacing] * spatial, mode=mode, padding_mode="border")(image)
         return _typed(np.moveaxis(resampled.numpy(), 0, -1), pixels.dtype)
 
-    def _cropped(self, pixels: Array, decoded: Decoded, mask: Decoded, margin: int) -> Array:
-        mask = placed(mask, decoded)
-        if mask.pixels.shape[:-1] != decoded.pixels.shape[:-1]:
+    def _box(self, decoded: Decoded, roi: Decoded, margin: int) -> list[tuple[int, int]]:
+        """What the roi marks, and ``margin`` pixels around it, along each axis."""
+        roi = placed(roi, decoded)
+        if roi.pixels.shape[:-1] != decoded.pixels.shape[:-1]:
             raise Unreadable(
-                f"is {by(decoded.pixels.shape[:-1])}, and its mask {by(mask.pixels.shape[:-1])}"
+                f"is {by(decoded.pixels.shape[:-1])}, and its roi {by(roi.pixels.shape[:-1])}"
             )
-        where = (mask.pixels != 0).any(-1, keepdims=True).astype(np.uint8)
+        where = (roi.pixels != 0).any(-1, keepdims=True).astype(np.uint8)
         if self.spacing is not None:
             where = self._spaced(where, decoded, "nearest")
         if not where.any():
-            raise Unreadable("has a mask that marks nothing")
-        crop = CropForegroundd(["image"], source_key="mask", margin=margin, allow_smaller=True)
-        cropped = crop({"image": _channels_first(pixels), "mask": _channels_first(where)})["image"]
-        return _typed(np.moveaxis(cropped.numpy(), 0, -1), pixels.dtype)
+            raise Unreadable("has a roi that marks nothing")
+        axes = range(where.ndim - 1)
+        box = []
+        for axis in axes:
+            marked = np.flatnonzero(where[..., 0].any(axis=tuple({*axes} - {axis})))
+            low, high = int(marked[0]) - margin, int(marked[-1]) + 1 + margin
+            box.append((max(0, low), min(where.shape[axis], high)))
+        return box
 
     def _limits(self, decoded: Decoded, pixels: Array) -> tuple[float, float] | None:
         """The raw values that become 0 and 1; the first is the larger where low values are
@@ -165,6 +187,24 @@ class Reading:
         return float(self.window[0]), float(self.window[1])
 
 
+def _fit(old: Sequence[int], size: Sequence[int], fit: str) -> tuple[list[int], list[int]]:
+    """The sides that an image is scaled to, and where the new one starts in it, padding below 0."""
+    scales = [new / side for new, side in zip(size, old, strict=True)]
+    scale = {"cover": max(scales), "pad": min(scales), "crop": 1.0}.get(fit)
+    sides = list(size) if scale is None else [max(1, round(side * scale)) for side in old]
+    starts = [
+        (side - new) // 2 if side >= new else -((new - side) // 2)
+        for side, new in zip(sides, size, strict=True)
+    ]
+    return sides, starts
+
+
+def fitted_place(place: Place, size: Sequence[int], fit: str) -> Place:
+    """Where an image lies that ``fitted`` has brought to other sides."""
+    sides, starts = _fit(place.size, size, fit)
+    return place.resized(sides).moved(size, starts)
+
+
 def fitted(
     pixels: Array, size: Sequence[int], fit: str, padding_value: float | None = None
 ) -> Array:
@@ -176,16 +216,13 @@ def fitted(
         fit: as in ``Reading``.
         padding_value: what surrounds it; None: its smallest value.
     """
-    old = pixels.shape[:-1]
-    scales = [new / side for new, side in zip(size, old, strict=True)]
-    scale = {"cover": max(scales), "pad": min(scales), "crop": 1.0}.get(fit)
-    sides = list(size) if scale is None else [max(1, round(side * scale)) for side in old]
-    result = pixels if tuple(sides) == old else _resampled(pixels, sides)
+    sides, starts = _fit(pixels.shape[:-1], size, fit)
+    result = pixels if tuple(sides) == pixels.shape[:-1] else _resampled(pixels, sides)
     cut, padding = [], []
-    for side, new in zip(sides, size, strict=True):
-        start, missing = max(0, (side - new) // 2), max(0, new - side)
-        cut.append(slice(start, start + min(side, new)))
-        padding.append((missing // 2, missing - missing // 2))
+    for side, new, start in zip(sides, size, starts, strict=True):
+        first, before = max(0, start), max(0, -start)
+        cut.append(slice(first, first + min(side, new)))
+        padding.append((before, max(0, new - side) - before))
     value = darkest(pixels) if padding_value is None else padding_value
     return np.pad(result[tuple(cut)], [*padding, (0, 0)], constant_values=value)
 

@@ -1,23 +1,24 @@
-"""What is known of a data set's files before any is opened, and the image set of one split of
-it.
-"""
+"""The image set of one split of a data set's files."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from holdfast.datamodules.files import ImageFiles
-from holdfast.datamodules.images import UNLABELLED, ImageSet, NoImages, Split, Strings
-from holdfast.datamodules.labels import missing_noted, read_labels
+from holdfast.datamodules.images import ImageSet, NoImages, Split, Strings
+from holdfast.datamodules.known import KNOWN, Asked, task_of
 from holdfast.datamodules.options import AUTO, FilesConfig
 from holdfast.datamodules.ranges import refuse_mixture, value_range
+from holdfast.datamodules.rows import Records, repeated, text
 from holdfast.datamodules.splits import check_leaks, cut, groups_of, hint_at, likely_groups
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
+
+__all__ = ["Records", "Unusable", "images_of", "repeated", "text"]
 
 _log = logging.getLogger(__name__)
 _LISTED = 20  # unreadable files that are listed one by one
@@ -40,48 +41,6 @@ class Unusable(InputError):
             "repair or remove them, or go on without them, data.on_error=skip"
         )
         self.total, self.reasons = total, reasons
-
-
-@dataclass(frozen=True)
-class Records:
-    """A table of image files, a row each; texts are StringDType, for there may be a million of
-    them.
-
-    Args:
-        origin: file or folder that the rows come from, for messages.
-        root: folder that the paths are relative to; nothing outside it is read.
-        paths: (N,) paths as written, which are the images' ids too.
-        labels: (N,) class names, or numbers; empty where unknown.
-        domains: (N,) domain of each image.
-        groups: (N,) patient or slide; empty where unknown: the image is a group of its own.
-        splits: (N,) train, val, test, or empty for what no training may touch; None: not known.
-        class_names: of the classes, in order; None: those that occur.
-        metadata: further columns.
-        masks: (N,) path of each image's mask; empty where it has none; None: there are none.
-        notes: what was found beside them, a few words each.
-    """
-
-    origin: Path
-    root: Path
-    paths: Strings
-    labels: Strings
-    domains: Strings
-    groups: Strings
-    splits: Strings | None = None
-    class_names: tuple[str, ...] | None = None
-    metadata: Mapping[str, Strings] = field(default_factory=dict)
-    masks: Strings | None = None
-    notes: tuple[str, ...] = ()
-
-
-def text(values: Iterable[str]) -> Strings:
-    """A column of text that takes as much memory as it has letters."""
-    return np.array(list(values), dtype=np.dtypes.StringDType())
-
-
-def repeated(value: str, count: int) -> Strings:
-    """A column that says the same in each row."""
-    return np.full(count, value, dtype=np.dtypes.StringDType())
 
 
 def images_of(
@@ -107,7 +66,8 @@ def images_of(
     _check_paths(records, records.paths)
     if "" in records.paths:
         raise InputError(f"{records.origin} has a row without a path: remove it")
-    masks = _masks(records, config)
+    rois = _rois(records, config)
+    task = task_of(records, config)
     groups = groups_of(
         records.groups, records.metadata, config.group, records.paths, records.origin
     )
@@ -128,34 +88,35 @@ def images_of(
     rows = np.flatnonzero(inside)
     if not len(rows):
         raise NoImages(_nothing(records, splits, split))
-    labels = read_labels(records.labels[named], records.origin, records.class_names, config.missing)
-    codes = np.full(len(inside), UNLABELLED)
-    codes[named] = labels.codes
-    counted = records.labels[rows if split == "target" else named]
     files = ImageFiles(
         records.root,
         records.paths[rows],
         config.reading(),
         config.cache,
-        None if masks is None else masks[rows],
+        None if rois is None else rois[rows],
+        None if records.further is None else records.further[rows],
+        dense=task == "segmentation",
     )
     reasons = files.unreadable() if config.check else {}
+    found = KNOWN[task](Asked(records, config, files, rows, named, split == "target"))
+    if found.masks is not None and config.check:
+        reasons |= found.masks.unusable(reasons)
+        found = found._replace(notes=(*found.notes, *found.masks.note()))
     images = ImageSet(
         images=files,
-        labels=codes[rows],
+        labels=found.labels,
         ids=records.paths[rows],
         domains=records.domains[rows],
         groups=groups[rows],
-        class_names=labels.names,
+        class_names=found.names,
         metadata={name: values[rows] for name, values in records.metadata.items()},
         spatial_dims=files.spatial_dims,
-        notes=(
-            *records.notes,
-            *missing_noted(counted, labels.missing),
-            *hint_at(_likely(records, config)),
-        ),
+        notes=(*records.notes, *found.notes, *hint_at(_likely(records, config))),
+        task=task,
+        findings=found.findings,
+        masks=found.masks,
     )
-    images = _without(reasons, images, config.on_error)
+    images = _without(dict(sorted(reasons.items())), images, config.on_error)
     refuse_mixture(files)
     if split == "target":  # judged beside the source's range, by who knows it
         return images
@@ -191,17 +152,27 @@ def _likely(records: Records, config: FilesConfig) -> dict[str, Strings]:
     return likely_groups(records.metadata) if unsaid else {}
 
 
-def _masks(records: Records, config: FilesConfig) -> Strings | None:
-    """The masks, where they are asked for."""
-    if config.around_mask is None:
+def _rois(records: Records, config: FilesConfig) -> Strings | None:
+    """What images are cut down to, where that is asked for."""
+    for column in _columns(records):
+        _check_paths(records, column)
+    if config.around_roi is None:
         return None
-    if records.masks is None:
+    if records.rois is None:
         raise InputError(
-            f"{records.origin} has no masks for data.around_mask: read it by data=table, with a "
-            "column mask, or leave it out"
+            f"{records.origin} has no rois for data.around_roi: read it by data=table, with a "
+            "column roi, or leave it out"
         )
-    _check_paths(records, records.masks)
-    return records.masks
+    _check_paths(records, records.rois)
+    return records.rois
+
+
+def _columns(records: Records) -> Iterator[Strings]:
+    """Columns of paths beside the images' own."""
+    if records.masks is not None:
+        yield from records.masks.paths.T
+    if records.further is not None:
+        yield from records.further.T
 
 
 def _check_paths(records: Records, paths: Strings) -> None:

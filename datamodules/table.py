@@ -11,7 +11,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from holdfast.datamodules.findings import Findings, from_columns, from_lists
 from holdfast.datamodules.images import ImageSet, Split, Strings
+from holdfast.datamodules.maskfiles import MaskPaths
 from holdfast.datamodules.options import FilesConfig
 from holdfast.datamodules.records import Records, images_of, repeated, text
 from holdfast.tta.config import closest
@@ -22,7 +24,9 @@ _CHUNK = 65536  # rows that are Python objects at a time
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 #: What spreadsheets write and read as a CSV file's first line: sep=;
 _SEPARATOR = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
-_KNOWN = ("path", "label", "split", "domain", "group", "mask")
+_KNOWN = ("path", "label", "split", "domain", "group", "mask", "roi")
+#: What the columns of a mask for each class begin with.
+_MASK = "mask:"
 #: What columns are called that say where an image comes from.
 _LIKE_DOMAIN = (
     "site",
@@ -38,8 +42,8 @@ _LIKE_DOMAIN = (
 
 @dataclass
 class TableConfig(FilesConfig):
-    """A CSV or Parquet table with columns path, label, split, domain, group, mask (all but path may
-    be absent) and metadata.
+    """A CSV or Parquet table with columns path, label, split, domain, group, mask, roi (all but
+    path may be absent) and metadata.
     """
 
     path: str | None = option(None, "the table; its paths are relative to its folder")
@@ -65,19 +69,73 @@ def load_table(config: TableConfig, split: Split) -> ImageSet:
         raise InputError(f"{path} has no column path: {closest('path', columns)}")
     count = len(columns["path"])
     empty = repeated("", count)
+    findings = _findings(columns, config, path)
+    used = (*_KNOWN, *(findings.names if findings else ()))
     records = Records(
         origin=path,
         root=path.parent,
         paths=columns["path"],
-        labels=columns.get("label", empty),
+        labels=empty if findings else columns.get("label", empty),
         domains=columns.get("domain", repeated(path.stem, count)),
         groups=columns.get("group", empty),
         splits=columns.get("split"),
-        metadata={name: values for name, values in columns.items() if name not in _KNOWN},
-        masks=columns.get("mask"),
+        metadata={
+            name: values
+            for name, values in columns.items()
+            if name not in used and not name.startswith(_MASK)
+        },
+        rois=_rois(columns, config, path),
+        masks=_masks(columns, path),
+        findings=findings,
         notes=_undivided(columns),
     )
     return images_of(records, config, split, config.source, config.target)
+
+
+def _rois(columns: dict[str, Strings], config: TableConfig, path: Path) -> Strings | None:
+    if config.around_roi is not None and "mask" in columns and "roi" not in columns:
+        raise InputError(
+            f"{path} has a column mask and none called roi: what data.around_roi looks at is "
+            "called roi, and masks are what segmentation learns"
+        )
+    return columns.get("roi")
+
+
+def _masks(columns: dict[str, Strings], path: Path) -> MaskPaths | None:
+    """Maps in the column mask, or files in columns mask:CLASS."""
+    named = [name for name in columns if name.startswith(_MASK)]
+    if named and "mask" in columns:
+        raise InputError(
+            f"{path} has a column mask and others for each class ({', '.join(named)}): keep one or "
+            "the other"
+        )
+    if named:
+        files = np.stack([columns[name] for name in named], axis=1)
+        return MaskPaths(files, tuple(name.removeprefix(_MASK).strip() for name in named))
+    return MaskPaths(columns["mask"][:, None]) if "mask" in columns else None
+
+
+def _findings(columns: dict[str, Strings], config: TableConfig, path: Path) -> Findings | None:
+    """Columns of findings, or lists in the column label."""
+    names = config.findings
+    if config.task not in ("auto", "multilabel") or (names is None and config.task == "auto"):
+        return None
+    if names and any(name in columns for name in names):
+        for name in names:
+            if name not in columns:
+                raise InputError(
+                    f"{path} has no column {name!r} (data.findings): {closest(name, columns)}"
+                )
+        found = [columns[name] for name in names]
+        return from_columns(found, names, path, config.uncertain, config.unmentioned)
+    if "label" not in columns:
+        if config.findings is None:  # a target of which nothing is known
+            return None
+        raise InputError(
+            f"{path} has no column {config.findings[0]!r}, and no column label with lists of "
+            f"findings: {closest(config.findings[0], columns)}"
+        )
+    return from_lists(columns["label"], path, names)
 
 
 def _undivided(columns: dict[str, Strings]) -> tuple[str, ...]:

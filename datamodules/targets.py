@@ -31,8 +31,16 @@ class MaskFiles(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """(B, *spatial) classes, ``UNLABELLED`` where a pixel counts for nothing."""
+    def read(
+        self, rows: npt.NDArray[np.int64], lost: dict[int, str] | None = None
+    ) -> npt.NDArray[np.int64]:
+        """(B, *spatial) classes, ``UNLABELLED`` where a pixel counts for nothing.
+
+        Args:
+            rows: which.
+            lost: places in ``rows`` that are not read; is filled with the reason for each that
+                cannot be. None: such a mask is an error.
+        """
         ...
 
     def subset(self, rows: npt.NDArray[Any]) -> "MaskFiles":
@@ -49,14 +57,20 @@ class MaskFiles(Protocol):
         """(N,) whether an image has a mask."""
         ...
 
+    def shares(self, num_classes: int) -> npt.NDArray[np.float64]:
+        """As ``shares_of``."""
+        ...
+
 
 #: Masks in memory, (N, *spatial) integers, or in files.
 Masks = npt.NDArray[Any] | MaskFiles
 
 
-def read_masks(masks: Masks, rows: npt.NDArray[np.int64]) -> Tensor:
-    """Masks (B, *spatial) as int64."""
-    read = masks[rows] if isinstance(masks, np.ndarray) else masks.read(rows)
+def read_masks(
+    masks: Masks, rows: npt.NDArray[np.int64], lost: dict[int, str] | None = None
+) -> Tensor:
+    """Masks (B, *spatial) as int64; arguments as of ``MaskFiles.read``."""
+    read = masks[rows] if isinstance(masks, np.ndarray) else masks.read(rows, lost)
     return torch.from_numpy(np.ascontiguousarray(read).astype(np.int64))
 
 
@@ -87,6 +101,8 @@ def shares_of(masks: Masks, num_classes: int) -> npt.NDArray[np.float64]:
     Raises:
         InputError: a pixel has none of the classes.
     """
+    if not isinstance(masks, np.ndarray):
+        return masks.shares(num_classes)
     shares = np.full((len(masks), num_classes), np.nan)
     known = have_masks(masks)
     for row in np.flatnonzero(known):

@@ -240,7 +240,11 @@ def placed(mask: Decoded, image: Decoded) -> Decoded:
         targets.append(_places(exact, length))
     result = np.zeros((*lengths, voxels.shape[3]), voxels.dtype)
     result[np.ix_(*targets)] = voxels[np.ix_(*kept)]
-    return mask._replace(pixels=result.transpose(2, 1, 0, 3).reshape(*sides, -1))
+    return mask._replace(
+        pixels=result.transpose(2, 1, 0, 3).reshape(*sides, -1),
+        affine=image.affine,
+        spacing=image.spacing,
+    )
 
 
 def _places(exact: Array, length: int) -> Array:

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 class _Case(NamedTuple):
     name: str
     path: str
-    mask: str
+    roi: str
     label: str
 
 
@@ -67,7 +67,7 @@ def load_glioma(config: GliomaConfig, split: Split) -> ImageSet:
         domains=text(cohort for cohort, _ in cases),
         groups=text(f"{cohort}:{case.name}" for cohort, case in cases),
         class_names=CLASSES,
-        masks=text(f"{cohort}/{case.mask}" for cohort, case in cases),
+        rois=text(f"{cohort}/{case.roi}" for cohort, case in cases),
     )
     return published(records, config, split)
 
@@ -121,8 +121,8 @@ def _ucsf(root: Path) -> Iterator[_Case]:
             case = (
                 f"UCSF-PDGM-{int(match[1]):04d}"  # the table writes three digits, the folders four
             )
-            mask = f"{case}_nifti/{case}_tumor_segmentation.nii.gz"
-            yield _Case(case, f"{case}_nifti/{case}_T1c.nii.gz", mask, known.get(words, ""))
+            roi = f"{case}_nifti/{case}_tumor_segmentation.nii.gz"
+            yield _Case(case, f"{case}_nifti/{case}_T1c.nii.gz", roi, known.get(words, ""))
 
 
 def _sri(name: str, kind: str) -> str:

@@ -35,7 +35,7 @@ from holdfast.tta.scores import check_groups
 from holdfast.tta.tracking import own_name
 
 #: Options that decide which values the network sees of an image, besides its size and channels.
-_VALUES = ("window", "spacing", "around_mask")
+_VALUES = ("window", "spacing", "around_roi")
 #: Letters of the target's name in that of a run: there may be fifty of them.
 _LONGEST = 100
 

@@ -270,7 +270,7 @@ def test_a_segmentation_is_the_mask_of_its_series(
     nifti = nibabel.Nifti1Image(stored.transpose(2, 1, 0), series.affine)
     nibabel.save(nifti, tmp_path / "ct.nii")
     for image in (series, decode(tmp_path / "ct.nii")):
-        cropped = Reading(around_mask=0).apply(image, mask)[0]
+        cropped = Reading(around_roi=0).apply(image, mask)[0]
         np.testing.assert_array_equal(cropped[..., 0], stored[box])
 
 
@@ -283,11 +283,11 @@ def test_a_segmentation_is_the_mask_of_one_slice(tmp_path: Path) -> None:
         place = int(pydicom.dcmread(path).ImagePositionPatient[2]) // 2
         if place in _MARKED:
             box = tuple(slice(at.min(), at.max() + 1) for at in np.nonzero(expected[place]))
-            cropped = Reading(around_mask=0).apply(decode(path), mask)[0]
+            cropped = Reading(around_roi=0).apply(decode(path), mask)[0]
             np.testing.assert_array_equal(cropped[..., 0], slices[place][box])
         else:
             with pytest.raises(Unreadable, match="marks nothing"):
-                Reading(around_mask=0).apply(decode(path), mask)
+                Reading(around_roi=0).apply(decode(path), mask)
 
 
 def test_marked_planes_at_distances_that_only_the_file_explains(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_planes_marked_on_every_second_slice_find_their_places(tmp_path: Path) -
     }
     about = {"SegmentationType": "BINARY", "sop": _SEGMENTATION}
     mask = decode(write_frames(tmp_path / "seg", frames, own, shared, **about))
-    cropped = Reading(around_mask=0).apply(series, mask)[0]
+    cropped = Reading(around_roi=0).apply(series, mask)[0]
     np.testing.assert_array_equal(cropped[..., 0], slices[1:4, 2:3, 3:4])
 
 
@@ -352,7 +352,7 @@ def test_a_mask_of_another_scan_is_refused(
     series = decode(write_series(tmp_path / "ct", volume(3, 6, 16), **more))
     write_segmentation(tmp_path / "seg.dcm")
     with pytest.raises(Unreadable, match=reason):
-        Reading(around_mask=0).apply(series, decode(tmp_path / "seg.dcm"))
+        Reading(around_roi=0).apply(series, decode(tmp_path / "seg.dcm"))
 
 
 def test_a_segmentation_without_positions_is_refused(tmp_path: Path) -> None:

@@ -467,7 +467,7 @@ def test_gliomas_are_cut_out_at_one_millimetre_as_published(tmp_path: Path) -> N
         for key, value in OmegaConf.load(CONFIGS / "data" / "glioma.yaml").items()
         if key != "kind"
     }
-    assert (options["spacing"], options["around_mask"], options["size"]) == (1.0, 0, [110, 128, 96])
+    assert (options["spacing"], options["around_roi"], options["size"]) == (1.0, 0, [110, 128, 96])
     shown = {}
     for cohort in ("erasmus", "tcga", "ucsf"):
         config = DATA["glioma"](

@@ -1,4 +1,4 @@
-"""Volumes brought to one spacing and cut down to a mask, on NIfTI files of a few voxels."""
+"""Volumes brought to one spacing and cut down to a roi, on NIfTI files of a few voxels."""
 
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def test_resampling_keeps_values_where_they_are(tmp_path: Path) -> None:
 def test_a_volume_is_cut_down_to_its_mask(tmp_path: Path, margin: int) -> None:
     write_volume(tmp_path / "a.nii.gz", ramp())
     write_volume(tmp_path / "m.nii.gz", box(5, 4, 2))
-    reading = Reading(around_mask=margin)
+    reading = Reading(around_roi=margin)
     pixels, _ = reading.apply(decode(tmp_path / "a.nii.gz"), decode(tmp_path / "m.nii.gz"))
     low = [max(0, start - margin) for start in (2, 4, 5)]
     high = [
@@ -77,7 +77,7 @@ def test_a_volume_is_cut_down_to_its_mask(tmp_path: Path, margin: int) -> None:
 def test_cut_after_resampling_then_to_one_size(tmp_path: Path) -> None:
     write_volume(tmp_path / "a.nii.gz", ramp(), (1, 1, 2))
     write_volume(tmp_path / "m.nii.gz", box(5, 4, 2), (1, 1, 2))
-    reading = Reading(size=(6, 3, 3), fit="crop", window="percentile", spacing=1.0, around_mask=0)
+    reading = Reading(size=(6, 3, 3), fit="crop", window="percentile", spacing=1.0, around_roi=0)
     pixels, limits = reading.apply(decode(tmp_path / "a.nii.gz"), decode(tmp_path / "m.nii.gz"))
     assert pixels.shape == (6, 3, 3, 1)
     middle = pixels[2:4, 1, 1, 0]
@@ -98,21 +98,21 @@ def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
     files = ImageFiles(
         tmp_path,
         text(f"{name}.nii.gz" for name in names),
-        Reading(size=4, around_mask=0),
-        masks=masks,
+        Reading(size=4, around_roi=0),
+        rois=masks,
     )
     reasons = files.unreadable()
     assert list(reasons) == [1, 2, 3, 4]
     for reason, words in zip(
         reasons.values(),
-        ("no mask", "marks nothing", "and its mask 4x4x4", "lost_mask.nii.gz, that"),
+        ("no roi", "marks nothing", "and its roi 4x4x4", "lost_mask.nii.gz, that"),
         strict=True,
     ):
         assert words in reason
 
 
 def test_a_table_with_a_column_of_masks(tmp_path: Path) -> None:
-    lines = ["path,label,mask"]
+    lines = ["path,label,roi"]
     for number in range(4):
         write_volume(tmp_path / f"{number}.nii.gz", ramp())
         write_volume(tmp_path / "masks" / f"{number}.nii.gz", box(number, 4, 2))
@@ -120,22 +120,22 @@ def test_a_table_with_a_column_of_masks(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("\n".join(lines))
     words: dict[str, Any] = {"path": str(table), "window": [0, 80000]}
-    images = load_table(TableConfig(**words, around_mask=1, size=[5, 5, 5], fit="crop"), "target")
+    images = load_table(TableConfig(**words, around_roi=1, size=[5, 5, 5], fit="crop"), "target")
     assert images.batch([0, 3])["image"].shape == (2, 1, 5, 5, 5)
     assert images.metadata == {}
     with pytest.raises(
         InputError, match=r"0\.nii\.gz, which is 5x5x4 where others are 5x5x5: data\.size"
     ):  # the first's mask lies at the edge
-        load_table(TableConfig(**words, around_mask=1), "target")
+        load_table(TableConfig(**words, around_roi=1), "target")
     table.write_text("\n".join(line.rsplit(",", 1)[0] for line in lines))
-    with pytest.raises(InputError, match=r"has no masks for data\.around_mask"):
-        load_table(TableConfig(path=str(table), around_mask=0), "target")
-    table.write_text("path,mask\n0.nii.gz,../outside.nii.gz\n")
+    with pytest.raises(InputError, match=r"has no rois for data\.around_roi"):
+        load_table(TableConfig(path=str(table), around_roi=0), "target")
+    table.write_text("path,roi\n0.nii.gz,../outside.nii.gz\n")
     with pytest.raises(InputError, match="outside"):
-        load_table(TableConfig(path=str(table), around_mask=0), "target")
+        load_table(TableConfig(path=str(table), around_roi=0), "target")
 
 
-@pytest.mark.parametrize(("option", "value"), [("spacing", 0.0), ("around_mask", -1)])
+@pytest.mark.parametrize(("option", "value"), [("spacing", 0.0), ("around_roi", -1)])
 def test_values_out_of_range(option: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"data.{option}"):
         TableConfig(**{option: value})

@@ -16,6 +16,8 @@ from monai.transforms import (
 )
 from torch import Tensor
 
+from holdfast.datamodules.patches import Patches
+
 #: Augmentations by name: MONAI transforms of one scaled image (channels, H, W) or (channels, D, H,
 #: W), in plane.
 AUGMENTATIONS: dict[str, Any] = {
@@ -35,9 +37,11 @@ class Augmentation:
     Args:
         names: keys of ``AUGMENTATIONS``.
         masked: images have masks; what moves pixels then comes first.
+        patches: cut out of images and masks before all others; None: they stay whole.
     """
 
-    def __init__(self, names: Sequence[str], masked: bool) -> None:
+    def __init__(self, names: Sequence[str], masked: bool, patches: Patches | None = None) -> None:
+        self.patches = patches
         moving = [name for name in names if name in _MOVING] if masked else []
         others = [name for name in names if name not in moving]
         self.moving = Compose([t for name in moving for t in AUGMENTATIONS[name]()])
@@ -47,6 +51,8 @@ class Augmentation:
         self, seed: int | None = None, state: np.random.RandomState | None = None
     ) -> "Augmentation":
         """Seed all transforms."""
+        if self.patches is not None:
+            self.patches.set_random_state(seed, state)
         self.moving.set_random_state(seed, state)
         self.others.set_random_state(seed, state)
         return self
@@ -55,6 +61,8 @@ class Augmentation:
         """The image (channels, *spatial), or with a mask (*spatial) both."""
         if mask is None:
             return self.others(image)
+        if self.patches is not None:
+            image, mask = self.patches(image, mask)
         # Turned and flipped as one, for a float32 holds the number of any class.
         both = self.moving(torch.cat([image, mask[None].to(image.dtype)]))
         return self.others(both[:-1]), both[-1].to(mask.dtype)

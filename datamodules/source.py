@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, WeightedRandomSampler
 
 from holdfast.datamodules.augment import AUGMENTATIONS, Augmentation, plain_tensors
 from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.patches import Patches
 from holdfast.datamodules.targets import CALLED
 from holdfast.datamodules.trainable import check_training_set
 from holdfast.tta.config import closest
@@ -40,6 +41,8 @@ class SourceData(LightningDataModule):
         balanced: draw training images so that classes are equally frequent; of masks and findings,
             of which an image shows several, each image comes once.
         augment: keys of ``AUGMENTATIONS``.
+        patch: sides of the patches of images and masks that are trained on, of which an epoch has
+            as many as cover the images; None: whole images.
         workers: processes that prepare training batches.
         seed: of the order and of the augmentations.
 
@@ -56,6 +59,7 @@ class SourceData(LightningDataModule):
         batch_size: int = 64,
         balanced: bool = True,
         augment: tuple[str, ...] = (),
+        patch: Sequence[int] | None = None,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -74,10 +78,12 @@ class SourceData(LightningDataModule):
         for name in augment:
             if name not in AUGMENTATIONS:
                 raise InputError(f"unknown augmentation {name!r}: {closest(name, AUGMENTATIONS)}")
-        if "rotate" in augment and train.size[-1] != train.size[-2]:
+        patches = _patches(patch, train)
+        seen = train.size if patches is None else patches.sides
+        if "rotate" in augment and seen[-1] != seen[-2]:
             raise InputError(
-                "quarter turns change the sides of images that are not square: leave rotate out of "
-                "augment"
+                "quarter turns change the sides of images, or patches, that are not square: leave "
+                "rotate out of augment"
             )
         self.images = {"train": train, "val": val}
         if test is not None and len(test):
@@ -96,8 +102,19 @@ class SourceData(LightningDataModule):
             workers,
             seed,
         )
-        self.augmentation = Augmentation(augment, train.task == "segmentation")
+        self.augmentation = Augmentation(augment, train.task == "segmentation", patches)
         self.augmentation.set_random_state(seed=seed)
+
+    @property
+    def copies(self) -> int:
+        """How often an epoch goes over the training images: once, or for a patch each time."""
+        patches = self.augmentation.patches
+        return 1 if patches is None else patches.count(self.images["train"].size)
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return len(self.images["train"]) * self.copies // self.batch_size
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled, augmented, and class-balanced where asked."""
@@ -117,14 +134,15 @@ class SourceData(LightningDataModule):
         weights = np.ones(len(images))
         if balanced:
             weights = (1 / np.maximum(images.counts(), 1))[images.labels]
-        sampler = WeightedRandomSampler(weights.tolist(), len(images), balanced, generator)
+        drawn = np.tile(weights, self.copies).tolist()
+        sampler = WeightedRandomSampler(drawn, len(drawn), balanced, generator)
         # MONAI's loader seeds random transforms anew in each worker and epoch; torch's would repeat
         # them.
         return monai.data.DataLoader(
-            _Augmented(images, self.augmentation),
+            _Augmented(images, self.augmentation, self.copies),
             batch_size=self.batch_size // parts,
             sampler=sampler if parts == 1 else _Dealt(sampler, self.batch_size, rank, parts),
-            drop_last=len(images) > self.batch_size,  # a last batch of one has no batch statistics
+            drop_last=len(drawn) > self.batch_size,  # a last batch of one has no batch statistics
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -187,15 +205,35 @@ def _labelled(images: ImageSet) -> ImageSet:
     return replace(images.subset(known), notes=(*images.notes, note))
 
 
+def _patches(sides: Sequence[int] | None, images: ImageSet) -> Patches | None:
+    """The patches that are asked for.
+
+    Raises:
+        InputError: images have no masks to cut with them, or are too small.
+    """
+    if sides is None:
+        return None
+    if images.task != "segmentation":
+        raise InputError(
+            f"patch={list(sides)} cuts images and masks, and these have a "
+            f"{CALLED[images.task]}: leave it out"
+        )
+    patches = Patches(sides)
+    patches.check(images.size)
+    return patches
+
+
 class _Augmented(Dataset[dict[str, Any]]):
-    def __init__(self, images: ImageSet, transform: Augmentation) -> None:
-        self.images, self.transform = images, transform
+    """Augmented images, each as often as an epoch has it."""
+
+    def __init__(self, images: ImageSet, transform: Augmentation, copies: int) -> None:
+        self.images, self.transform, self.copies = images, transform, copies
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.images) * self.copies
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = self.images[index]
+        item = self.images[index % len(self.images)]
         with plain_tensors():
             if "mask" in item:
                 image, mask = self.transform(item["image"], item["mask"])

@@ -49,6 +49,26 @@ def source(tmp_path_factory: Any) -> Path:
     return train(entry.configured(TrainConfig, GROUPS, words))
 
 
+#: Fields with masks, and a network of pixels, that train in seconds.
+MASKS = [
+    *("data.task=segmentation", "data.train_images=48", "data.val_images=24"),
+    *("data.test_images=24", "data.target_images=40"),
+]
+
+
+@pytest.fixture(scope="session")
+def mask_source(tmp_path_factory: Any) -> Path:
+    """Folder of a source model trained briefly on the phantom's masks, in patches."""
+    from holdfast.training.config import GROUPS, TrainConfig
+    from holdfast.training.run import train
+    from holdfast.tta import entry
+
+    folder = tmp_path_factory.mktemp("mask_source")
+    network = ["model=basicunet", "model.width=8", "patch=[32,32]", "batch_size=16", "epochs=4"]
+    words = [*QUICK, *MASKS, *network, "calibrate=off", f"output={folder}"]
+    return train(entry.configured(TrainConfig, GROUPS, words))
+
+
 @contextmanager
 def file_limit(size: int) -> Iterator[None]:
     """Within it no file grows beyond some bytes, as on a disk that is full."""

@@ -58,6 +58,8 @@ class SourceCheckpoint:
             None where images have one label, and in older files.
         task: name and options of what the network's answer means (``Task.described``); None: one
             label an image, as in older files.
+        doubt_quantiles: (101,) quantiles 0 to 1 of how little the network agrees with itself on the
+            mirror image of a validation case; None where images have one label.
     """
 
     network: dict[str, Any]
@@ -78,6 +80,7 @@ class SourceCheckpoint:
     calibration: dict[str, Any] | None = None
     task: dict[str, Any] | None = None
     share_quantiles: Tensor | None = None
+    doubt_quantiles: Tensor | None = None
 
     def save(self, path: Path) -> None:
         """Write the file; a run that is stopped meanwhile leaves an older one whole."""

@@ -56,6 +56,10 @@ class Tally:
         pairs = classes * labels[known] + logits.argmax(1).cpu()[known]
         self.confusion += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
 
+    def merge(self, other: "Tally") -> None:
+        """Take in another's images."""
+        self.confusion += other.confusion
+
     def scores(self) -> dict[str, float]:
         """Accuracy and balanced accuracy in percent; none where no image had a label."""
         support, right = self.confusion.sum(1), self.confusion.diag()

@@ -240,6 +240,8 @@ def _check_optional(fields: Mapping[str, Any], network: Network, classes: int) -
             _check_tensor(value, f"layer_moments of {name}", (2, classes, channels))
     if fields.get("share_quantiles") is not None:
         _check_tensor(fields["share_quantiles"], "share_quantiles", (101, classes))
+    if fields.get("doubt_quantiles") is not None:
+        _check_tensor(fields["doubt_quantiles"], "doubt_quantiles", (101,))
     if fields.get("calibration") is not None:
         _check_calibration(fields["calibration"])
 

@@ -1,15 +1,15 @@
 """Source training: the LightningModule, and what adaptation will need to know of the source."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor
-from torchmetrics.classification import MulticlassAccuracy
 
 from holdfast.tta.correction import class_conditional_moments
+from holdfast.tta.distributed import objects_of_all
 from holdfast.tta.layout import as_channels_last, prefers_channels_last
 from holdfast.tta.methods import Prediction, create_method
 from holdfast.tta.networks import Network
@@ -17,37 +17,36 @@ from holdfast.tta.normalization import is_norm
 from holdfast.tta.objectives import entropy
 from holdfast.tta.separation import separation
 from holdfast.tta.tasks import Task
+from holdfast.tta.windows import drawn
 
 
 class SourceModule(LightningModule):
-    """Supervised training of a network, watched by validation balanced accuracy.
+    """Supervised training of a network, watched on validation images by the task's own figure.
 
     Args:
         network: the network, its ``mean`` and ``std`` set.
-        num_classes: C.
+        task: what its answer means: it has the loss, and the figure.
         lr: peak learning rate of AdamW under a one-cycle schedule.
         weight_decay: of AdamW.
     """
 
-    def __init__(
-        self, network: Network, num_classes: int, *, lr: float, weight_decay: float
-    ) -> None:
+    def __init__(self, network: Network, task: Task, *, lr: float, weight_decay: float) -> None:
         super().__init__()
         self.channels_last = prefers_channels_last(network)
         if self.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = network
+        self.network, self.task = network, task
         self.lr, self.weight_decay = lr, weight_decay
-        self.balanced_accuracy = MulticlassAccuracy(num_classes, average="macro")
+        self.scorer = task.scorer()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, C)."""
-        logits: Tensor = self.network(as_channels_last(images) if self.channels_last else images)
-        return logits
+        """The task's output, such as logits (N, C)."""
+        answer = self.network(as_channels_last(images) if self.channels_last else images)
+        return self.task.output(answer)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy."""
-        loss = F.cross_entropy(self(batch["image"]), batch["label"])
+        """The task's loss."""
+        loss = self.task.loss(self(batch["image"]), batch[self.task.target])
         size = len(batch["image"])
         self.log(
             "train/loss",
@@ -60,17 +59,21 @@ class SourceModule(LightningModule):
         )
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        """Count from nothing."""
+        self.scorer = self.task.scorer()
+
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Take the batch into the epoch's balanced accuracy."""
-        known = batch["label"] >= 0
-        self.balanced_accuracy(self(batch["image"])[known], batch["label"][known])
-        self.log(
-            "val/balanced_accuracy",
-            self.balanced_accuracy,
-            prog_bar=True,
-            on_epoch=True,
-            on_step=False,
-        )
+        """Take the batch into the epoch's figure."""
+        self.scorer.add(self(batch["image"]), batch[self.task.target])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figure, as a share, of the images of all processes."""
+        first, *others = objects_of_all(self.scorer)
+        for other in others:
+            first.merge(other)
+        value = first.scores().get(self.task.watch, 0.0) / 100
+        self.log(f"val/{self.task.watch}", value, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW and one cycle of the learning rate over all steps."""
@@ -195,7 +198,10 @@ def fisher_information(
         for part in batch["image"].split(64):
             if len(part) < smallest:
                 continue
-            logits = method.predict(part.to(device)).logits
+            seen = part.to(device)
+            if method.in_windows(seen):
+                seen = drawn(seen, cast(Sequence[int], network.window), 1, method.generator)
+            logits = method.predict(seen).logits
             network.zero_grad()
             F.cross_entropy(logits, logits.detach().argmax(1)).backward()  # type: ignore[no-untyped-call]
             for name, p in method.adapted.items():

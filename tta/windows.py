@@ -11,6 +11,15 @@ from torch import Tensor
 _AT_ONCE = 2**22
 
 
+#: Windows of an image that an update learns from: more of one say little more.
+WINDOWS = 4
+
+
+def larger(images: Tensor, window: Sequence[int]) -> bool:
+    """Whether images (N, channels, *spatial) are larger than a window on any axis."""
+    return any(side > ours for side, ours in zip(images.shape[2:], window, strict=True))
+
+
 def slide(
     network: Callable[[Tensor], Tensor], images: Tensor, window: Sequence[int], overlap: float
 ) -> Tensor:
@@ -28,13 +37,19 @@ def slide(
     Returns:
         (N, width, *spatial).
     """
-    sides = images.shape[2:]
-    if all(side <= ours for side, ours in zip(sides, window, strict=True)):
+    if not larger(images, window):
         return network(images)
+    sides = images.shape[2:]
     # An axis that is shorter than the window is taken whole, rather than filled up.
     roi = [min(side, ours) for side, ours in zip(sides, window, strict=True)]
     count = max(1, _AT_ONCE // (images.shape[1] * torch.Size(roi).numel()))
-    maps = sliding_window_inference(images, roi, count, network, overlap, mode="gaussian")
+
+    def seen(parts: Tensor) -> Tensor:
+        # MONAI weighs maps in place, which the last layer may need as they are for its gradient.
+        maps = network(parts)
+        return maps.clone() if maps.requires_grad else maps
+
+    maps = sliding_window_inference(images, roi, count, seen, overlap, mode="gaussian")
     assert isinstance(maps, Tensor)
     return maps
 
@@ -54,9 +69,9 @@ def drawn(images: Tensor, window: Sequence[int], count: int, generator: torch.Ge
     Returns:
         (N · count, channels, *window), those of an image one after another.
     """
-    free = [side - min(side, ours) for side, ours in zip(images.shape[2:], window, strict=True)]
-    if not any(free):
+    if not larger(images, window):
         return images
+    free = [side - min(side, ours) for side, ours in zip(images.shape[2:], window, strict=True)]
     found = []
     for image in images:
         for _ in range(count):

@@ -3,8 +3,7 @@ adaptation needs.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from holdfast.training.config import GROUPS, TrainConfig, configure
 from holdfast.training.run import check, recalibrate, train
@@ -32,18 +31,19 @@ def main(argv: Sequence[str]) -> int:
         only = config.calibrate.kind == "only"
         file = recalibrate(config) if only else train(config) / "source.ckpt"
         if is_first():
-            print(f"{file}: {_told(SourceCheckpoint.load(file).metrics)}")
+            print(f"{file}: {_told(SourceCheckpoint.load(file))}")
 
     return entry.run(run, TrainConfig, GROUPS, USAGE, argv, configure=configure)
 
 
-def _told(metrics: Mapping[str, Any]) -> str:
+def _told(checkpoint: SourceCheckpoint) -> str:
     """The score of a source model in words, of its test images where they have labels."""
-    if "balanced_accuracy" in metrics:
-        score = metrics["balanced_accuracy"]
-        return f"test balanced accuracy {score:.1f} %"
-    score = metrics.get("val_balanced_accuracy", float("nan"))
-    return f"validation balanced accuracy {score:.1f} % (there are no labelled test images)"
+    metrics, figure = checkpoint.metrics, checkpoint.meaning.watch
+    called = figure.replace("_", " ")
+    if figure in metrics:
+        return f"test {called} {metrics[figure]:.1f} %"
+    score = metrics.get(f"val_{figure}") or float("nan")
+    return f"validation {called} {score:.1f} % (there are no labelled test images)"
 
 
 if __name__ == "__main__":

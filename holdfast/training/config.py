@@ -38,6 +38,7 @@ _TRAINING = {
     "lr",
     "weight_decay",
     "balanced",
+    "patch",
     "augment",
     "weights_mean",
     "weights_std",
@@ -67,8 +68,15 @@ class TrainConfig:
         ["flip", "rotate"], "MONAI augmentations: flip, mirror, rotate, noise, gamma"
     )
     balanced: bool = option(True, "draw classes equally often")
+    patch: list[int] | None = option(
+        None,
+        "sides of the patches to train on, of images and masks, [H,W] or [D,H,W]; null: whole "
+        "images",
+    )
     patience: int = option(
-        6, "epochs without a better validation balanced accuracy before training stops"
+        6,
+        "epochs without a better validation balanced accuracy (of masks Dice, of findings AUROC) "
+        "before training stops",
     )
     weight_decay: float = option(1e-2, "weight decay of AdamW")
     weights: str | None = option(

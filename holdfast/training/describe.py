@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from holdfast.callbacks import GuardConfig
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.calibration import (
@@ -11,19 +13,25 @@ from holdfast.callbacks.calibration import (
 from holdfast.datamodules.source import SourceData
 from holdfast.training.config import TrainConfig
 from holdfast.training.prepare import subgroups
+from holdfast.tta.batches import truth_of
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import to_dict
+from holdfast.tta.doubts import doubt_quantiles
+from holdfast.tta.methods import Method, create_method
 from holdfast.tta.metrics import balanced_accuracy
 from holdfast.tta.networks import Network, sealed
+from holdfast.tta.row_facts import row_facts
 from holdfast.tta.saying import say
 from holdfast.tta.scores import scores
 from holdfast.tta.source import (
     Evaluation,
     evaluate,
     fisher_information,
+    fit_temperature,
     layer_moments,
     source_statistics,
 )
+from holdfast.tta.tasks import Task
 
 #: Training images from which ``normalization=auto`` learns what each class looks like to each
 #: layer.
@@ -31,30 +39,84 @@ _MOMENT_IMAGES = 4000
 
 
 def described(
-    config: TrainConfig, network: Network, description: dict[str, Any], data: SourceData
+    config: TrainConfig,
+    network: Network,
+    description: dict[str, Any],
+    task: Task,
+    data: SourceData,
 ) -> SourceCheckpoint:
     """The network with all that adaptation needs to know of it and of its source."""
     images = data.images["train"]
-    classes, names = images.num_classes, images.class_names
     weights = {
         key: value.detach().cpu().contiguous().clone()
         for key, value in network.state_dict().items()
     }
+    known = (_of_images if task.by_image else _of_rows)(config, network, task, data)
+    few = data.sample("train", config.fisher_images)
+    return SourceCheckpoint(
+        network=sealed(network, description),
+        weights=weights,
+        class_names=list(images.class_names),
+        low=images.low,
+        high=images.high,
+        data=to_dict(config)["data"],
+        fisher=fisher_information(network, few, images.num_classes, task),
+        task=task.described,
+        **known,
+    )
+
+
+def _of_images(
+    config: TrainConfig, network: Network, task: Task, data: SourceData
+) -> dict[str, Any]:
+    """What is known of a source whose images have one label each."""
+    classes = task.num_classes
     results = {split: evaluate(network, data.in_order(split), classes) for split in data.images}
     metrics = _metrics(config, data, results["test"]) if "test" in results else {}
     predicted, known = results["val"].logits.argmax(1), results["val"].labels
     metrics["val_balanced_accuracy"] = round(balanced_accuracy(predicted, known, classes), 4)
-    return SourceCheckpoint(
-        network=sealed(network, description),
-        weights=weights,
-        class_names=list(names),
-        low=images.low,
-        high=images.high,
-        data=to_dict(config)["data"],
-        metrics=metrics,
-        fisher=fisher_information(network, data.sample("train", config.fisher_images), classes),
-        layer_moments=layer_moments(network, data.sample("train", _MOMENT_IMAGES), classes),
-        **source_statistics(results["train"], results["val"], classes),
+    moments = layer_moments(network, data.sample("train", _MOMENT_IMAGES), classes)
+    facts = source_statistics(results["train"], results["val"], classes)
+    return {"metrics": metrics, "layer_moments": moments, **facts}
+
+
+def _of_rows(config: TrainConfig, network: Network, task: Task, data: SourceData) -> dict[str, Any]:
+    """What is known of a source whose images have many rows: pixels, or findings."""
+    method = create_method("source", network, num_classes=task.num_classes, task=task)
+    train = row_facts(method, data.in_order("train"))
+    val = row_facts(method, data.in_order("val"))
+    known = {
+        "prevalence": train.prevalence,
+        "feature_mean": train.feature_mean,
+        "feature_var": train.feature_var,
+        "separation": val.separation,
+        "temperature": fit_temperature(val.logits, val.labels),
+        "entropy_quantiles": val.entropy_quantiles,
+        "share_quantiles": val.share_quantiles,
+        "doubt_quantiles": doubt_quantiles(method, data.in_order("val")),
+    }
+    scored = {split: _scored(config, method, data, split) for split in ("val", "test")}
+    watched = scored["val"].get(task.watch)
+    metrics = {**scored["test"], f"val_{task.watch}": watched}
+    return {"metrics": metrics, **known}
+
+
+@torch.no_grad()
+def _scored(config: TrainConfig, method: Method, data: SourceData, split: str) -> dict[str, Any]:
+    """Scores of a split's images; none where there are none, or without truth."""
+    if split not in data.images:
+        return {}
+    images, device = data.images[split], next(method.model.parameters()).device
+    kept = method.task.kept(images.class_names)
+    for batch in data.in_order(split):
+        output = method.source(batch["image"].to(device)).served
+        kept.add(output, truth_of(batch, method.task.target, len(output)), batch.get("spacing"))
+    options = config.data.options
+    return kept.scores(
+        images.domains.tolist(),
+        groups=images.groups,
+        columns={name: images.column(name) for name in options.subgroups},
+        aggregate=options.aggregate == "group",
     )
 
 
@@ -64,9 +126,10 @@ def with_missing(
     """The checkpoint with what older versions did not write."""
     network, classes = checkpoint.build(), data.images["train"].num_classes
     if checkpoint.fisher is None:
-        fisher = fisher_information(network, data.sample("train", config.fisher_images), classes)
+        few = data.sample("train", config.fisher_images)
+        fisher = fisher_information(network, few, classes, checkpoint.meaning)
         checkpoint = replace(checkpoint, fisher=fisher)
-    if checkpoint.layer_moments is None:
+    if checkpoint.layer_moments is None and checkpoint.meaning.by_image:
         moments = layer_moments(network, data.sample("train", _MOMENT_IMAGES), classes)
         checkpoint = replace(checkpoint, layer_moments=moments)
     return checkpoint
@@ -88,6 +151,9 @@ def with_calibration(
 ) -> SourceCheckpoint:
     """The checkpoint with the guard's numbers, where they are asked for."""
     if config.calibrate.kind == "off":
+        return checkpoint
+    if not checkpoint.meaning.by_image:
+        say("calibration is of one label an image, so the guard keeps its default thresholds")
         return checkpoint
     calibration = calibrate(
         checkpoint,

@@ -16,39 +16,42 @@ from holdfast.tta.folder import (
 )
 from holdfast.tta.networks import Network
 from holdfast.tta.processes import Others, is_first
-from holdfast.tta.source import (
-    SourceModule,
-)
+from holdfast.tta.source import SourceModule
+from holdfast.tta.tasks import Task
 
 #: Steps between two records of the training loss; an epoch of fewer steps has one record.
 _LOGGED = 10
 
 
 def fitted(
-    config: TrainConfig, network: Network, data: SourceData, folder: Path, arguments: dict[str, Any]
+    config: TrainConfig,
+    network: Network,
+    task: Task,
+    data: SourceData,
+    folder: Path,
+    arguments: dict[str, Any],
 ) -> Others:
     """Train the network; in the first process it is left with the weights of its best epoch."""
+    watched = f"val/{task.watch}"
     best = ModelCheckpoint(
         folder / "checkpoints",
         "best",
-        monitor="val/balanced_accuracy",
+        monitor=watched,
         mode="max",
         save_weights_only=True,
         enable_version_counter=False,  # what an interrupted training left here is written over
     )
     stopping = EarlyStopping(
-        "val/balanced_accuracy",
+        watched,
         mode="max",
         patience=config.patience,
         check_on_train_epoch_end=False,
     )
-    module = SourceModule(
-        network, data.images["train"].num_classes, lr=config.lr, weight_decay=config.weight_decay
-    )
+    module = SourceModule(network, task, lr=config.lr, weight_decay=config.weight_decay)
     trainer = entry.create_trainer(
         {
             "callbacks": [stopping, best],
-            "log_every_n_steps": _logged_every(len(data.images["train"]), config.batch_size),
+            "log_every_n_steps": _logged_every(data.steps),
             **arguments,
             "use_distributed_sampler": False,  # the data are dealt out by SourceData
         }
@@ -68,6 +71,6 @@ def fitted(
     return others
 
 
-def _logged_every(images: int, batch_size: int) -> int:
+def _logged_every(steps: int) -> int:
     """Steps between two records of the loss: Lightning warns where an epoch has fewer."""
-    return min(_LOGGED, max(1, images // batch_size))
+    return min(_LOGGED, max(1, steps))

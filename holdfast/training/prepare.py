@@ -1,6 +1,6 @@
 """What a training starts from: images, and a network for them, new or adopted."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from holdfast.datamodules import load_splits
 from holdfast.datamodules.source import SourceData
@@ -11,36 +11,54 @@ from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError
 from holdfast.tta.networks import Network, create_network
 from holdfast.tta.scores import check_groups
-from holdfast.tta.source import (
-    channel_moments,
-)
+from holdfast.tta.source import channel_moments
+from holdfast.tta.tasks import Task, create_task
 
 #: Validation images on which adopted weights are judged, at most.
 _JUDGED_IMAGES = 512
 
 
-def prepared(config: TrainConfig) -> tuple[SourceData, Network, dict[str, Any]]:
-    """The images, and the network for them with its input scaling, or with the weights that it
-    adopts.
+class Prepared(NamedTuple):
+    """The images, what is asked of them, and the network for them with its input scaling, or with
+    the weights that it adopts.
+    """
+
+    data: SourceData
+    task: Task
+    network: Network
+    description: dict[str, Any]
+
+
+def prepared(config: TrainConfig) -> Prepared:
+    """All that training starts from.
+
+    Raises:
+        InputError: images or network do not fit what is asked.
     """
     data = source_data(config)
     tell(data.images)
     subgroups(config, data)  # a column that is not there is refused before training
     images = data.images["train"]
+    task = create_task(images.task, images.num_classes)
     network, description = create_network(
         config.model.kind,
         config.model.options,
         num_classes=images.num_classes,
         channels=images.channels,
-        size=images.size,
+        size=images.size if config.patch is None else tuple(config.patch),
+        dense=task.dense,
     )
     if config.weights is not None:
+        if not task.by_image:
+            raise InputError(
+                "weights= are judged by one label an image: train here, or leave weights out"
+            )
         _adopt(config, network, description, data)
     else:
         mean, std = channel_moments(data.in_order("train"))
         network.mean.copy_(mean)
         network.std.copy_(std)
-    return data, network, description
+    return Prepared(data, task, network, description)
 
 
 def source_data(config: TrainConfig) -> SourceData:
@@ -57,6 +75,7 @@ def source_data(config: TrainConfig) -> SourceData:
         batch_size=config.batch_size,
         balanced=config.balanced,
         augment=tuple(config.augment),
+        patch=config.patch,
         workers=config.workers,
         seed=config.seed,
     )

@@ -59,7 +59,7 @@ def train(config: TrainConfig) -> Path:
     seed_everything(config.seed, workers=True, verbose=False)
     adopted = config.weights is not None
     default = _run_name(config)
-    data, network, description = prepared(config)
+    data, task, network, description = prepared(config)
     check_device(config.trainer)
     arguments = entry.trainer_arguments(config.trainer, max_epochs=config.epochs)
     with claimed(PROGRAM, config, default) as folder:
@@ -73,11 +73,11 @@ def train(config: TrainConfig) -> Path:
             others=config.logger,
         )
         try:
-            others = None
+            others, parts = None, {"logger": loggers, **arguments}
             if not adopted:
-                others = fitted(config, network, data, folder, {"logger": loggers, **arguments})
+                others = fitted(config, network, task, data, folder, parts)
             if is_first():  # the rest is for one process
-                checkpoint = described(config, network, description, data)
+                checkpoint = described(config, network, description, task, data)
                 _conclude(config, checkpoint, data, folder, loggers)
             if is_first() and others is not None:
                 others.ended()
@@ -133,7 +133,7 @@ def check(config: TrainConfig) -> Path:
         tell(data.images)
         check_fit(data, SourceCheckpoint.load(config.source))
     else:
-        data = prepared(config)[0]
+        data = prepared(config).data
     check_device(config.trainer)
     entry.trainer_arguments(config.trainer)
     folder = sheet_folder(config, _run_name(config))

@@ -6,7 +6,7 @@ the way back) and ``control`` (the un-updated twins).
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -24,6 +24,7 @@ from holdfast.tta.selection import last_stage, norm_affine
 from holdfast.tta.stages import as_in_fit
 from holdfast.tta.tasks import Task
 from holdfast.tta.views import moved_back, view_with_move
+from holdfast.tta.windows import WINDOWS, drawn, larger
 
 __all__ = ["Method", "NormAffineMethod", "Prediction", "Update"]
 
@@ -182,9 +183,10 @@ class Method(Controlled):
 
     def predict(self, images: Tensor) -> Prediction:
         """Predict with the weights as they are; the result keeps the graph that ``update`` needs,
-        if gradients are on.
+        if gradients are on, and images are seen at once.
         """
-        with torch.set_grad_enabled(bool(self.adapted) and torch.is_grad_enabled()):
+        learns = bool(self.adapted) and not self.in_windows(images)
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             prediction = self.run(images)
         self.note_unlearned(images, prediction)
         return prediction
@@ -204,11 +206,22 @@ class Method(Controlled):
         self.has_learned = not self.static
         self.keep_moving()
         # A method that asks for no prediction makes its own in ``learn``.
-        update = self.learn(images, cast(Prediction, prediction))
+        if self.in_windows(images):
+            update = self._learn_from_windows(images)
+        else:
+            update = self.learn(images, cast(Prediction, prediction))
         self.has_learned = not self.static  # also where it was taken back to the source on the way
         self.forget_moving()
         self._count_idle(update)
         return update
+
+    def in_windows(self, images: Tensor) -> bool:
+        """Whether images are larger than what the network sees at once, so that gradient steps are
+        taken on some windows of them: the graph of all would not fit into memory.
+        """
+        window = getattr(self.model, "window", None)
+        steps = self.predicts_first and self.optimizer is not None
+        return steps and window is not None and larger(images, window)
 
     # What subclasses use, besides ``run``, ``descend`` and the rest beneath
 
@@ -249,6 +262,15 @@ class Method(Controlled):
         return fraction * float(torch.tensor(float(self.num_classes)).log())
 
     # How it works
+
+    def _learn_from_windows(self, images: Tensor) -> Update:
+        """Learn from a few windows of each image, drawn by seed; statistics have seen it once."""
+        window = cast(Sequence[int], self.model.window)
+        parts = drawn(images, window, WINDOWS, self.generator)
+        update = self.learn(parts, self.predict(parts))
+        if update.prediction is None:
+            return update
+        return update._replace(prediction=self.predict(images))  # what leaves is of whole images
 
     def _count_idle(self, update: Update) -> None:
         self.idle = self.idle + 1 if update.skipped == "all_filtered" else 0

@@ -61,7 +61,13 @@ register_network = NETWORKS.register
 
 
 def create_network(
-    kind: str, config: Any, *, num_classes: int, channels: int, size: tuple[int, ...]
+    kind: str,
+    config: Any,
+    *,
+    num_classes: int,
+    channels: int,
+    size: tuple[int, ...],
+    dense: bool | None = None,
 ) -> tuple[Network, dict[str, Any]]:
     """Build a network with fresh weights.
 
@@ -72,12 +78,14 @@ def create_network(
         channels: channels of the images.
         size: height and width of the images; of volumes depth, height and width, which makes the
             network 3D.
+        dense: whether it is to answer at each pixel; None: as it does.
 
     Returns:
         The network, and the plain dictionary from which ``network_from`` builds it again.
     """
     if kind not in MODELS:
         raise InputError(f"unknown model {kind!r}: {closest(kind, MODELS)}")
+    _check_density(kind, dense)
     if kind == "file":
         give_function(config.name)
     network = _built(kind, config, num_classes, channels, size)
@@ -94,6 +102,21 @@ def create_network(
         "size": list(size),
     }
     return network, description
+
+
+def _check_density(kind: str, dense: bool | None) -> None:
+    """Refuse a network that answers for whole images where each pixel is asked for, or the
+    reverse.
+    """
+    found = kind in NETWORKS and NETWORKS[kind].dense
+    if dense is None or dense == found:
+        return
+    others = [name for name, other in NETWORKS.items() if other.dense == dense]
+    ours, asked = ("each pixel", "whole images")[:: 1 if found else -1]
+    raise InputError(
+        f"model={kind} answers for {ours}, and the data ask for {asked}: take "
+        f"model={'|'.join(others)}"
+    )
 
 
 def _built(

@@ -1,8 +1,8 @@
 """What every task says: what a network's answer means, and which rows of it count."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,19 +10,10 @@ from torch import Tensor, nn
 from holdfast.tta.errors import InputError
 from holdfast.tta.marginal import marginal_drift, predicted_counts
 from holdfast.tta.prediction import Prediction
+from holdfast.tta.tasks.kept import Kept, KeptFigure, Scorer
 
 #: Logit of a cell that a row cannot be: its probability is 0 in any precision.
 _FAR_BELOW = -1e4
-
-
-class Scorer(Protocol):
-    """Counts what predictions are worth, batch by batch."""
-
-    def add(self, output: Tensor, target: Tensor) -> None:
-        """Take in a network's output and the truth of the same images."""
-
-    def scores(self) -> dict[str, float]:
-        """Figures in percent by name; none where there was no truth."""
 
 
 class Task(ABC):
@@ -136,6 +127,14 @@ class Task(ABC):
     @abstractmethod
     def scorer(self) -> Scorer:
         """What predictions are worth, counted from nothing."""
+
+    def kept(self, class_names: Sequence[str]) -> Kept:
+        """What is kept of a stream's predictions, from nothing.
+
+        Args:
+            class_names: of the classes, or findings.
+        """
+        return KeptFigure(self.scorer())
 
     # What statistics and objectives see of it
 

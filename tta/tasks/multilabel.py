@@ -11,7 +11,8 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.outputs import as_columns, check_width
 from holdfast.tta.prediction import Prediction
 from holdfast.tta.selection import find_head, name_of
-from holdfast.tta.tasks.base import Scorer, Task
+from holdfast.tta.tasks.base import Task
+from holdfast.tta.tasks.kept import Scorer
 from holdfast.tta.tasks.ranks import RankScorer
 
 

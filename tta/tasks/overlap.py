@@ -89,6 +89,11 @@ class DiceScorer:
         self.total += values.nan_to_num(0.0).sum(0)
         self.images += values.isfinite().sum(0)
 
+    def merge(self, other: "DiceScorer") -> None:
+        """Take in another's images."""
+        self.total += other.total
+        self.images += other.images
+
     def scores(self) -> dict[str, float]:
         """``dice``; none where no image had a labelled pixel of any class."""
         seen = self.images > 0

@@ -42,6 +42,11 @@ class RankScorer:
         self._outputs.append(output.detach().float().cpu())
         self._targets.append(target.detach().float().cpu())
 
+    def merge(self, other: "RankScorer") -> None:
+        """Take in another's images."""
+        self._outputs += other._outputs
+        self._targets += other._targets
+
     def scores(self) -> dict[str, float]:
         """``auroc``, mean over findings that are both present and absent; none where no one is."""
         if not self._outputs:

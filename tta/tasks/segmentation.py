@@ -1,5 +1,6 @@
 """One label a pixel, or voxel."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -8,13 +9,17 @@ from torch import Tensor, nn
 
 from holdfast.tta.errors import InputError
 from holdfast.tta.marginal import predicted_counts
+from holdfast.tta.masks.kept import KeptMasks
 from holdfast.tta.outputs import as_maps
 from holdfast.tta.prediction import Prediction
 from holdfast.tta.selection import find_convolution
-from holdfast.tta.tasks.base import Scorer, Task
+from holdfast.tta.tasks.base import Task
+from holdfast.tta.tasks.kept import Kept, Scorer
 from holdfast.tta.tasks.overlap import DiceScorer, dice_loss, disagreement
 from holdfast.tta.tasks.sampling import PER_IMAGE, ROWS, balanced, positions
 
+#: Up to which a surface lies where it should, in mm: about a pixel.
+_TOLERANCE = 1.0
 #: Class of a pixel that nobody has labelled.
 _UNLABELLED = -1
 #: Share of pixels that a class is taken to have at least: of fewer, changes are chance.
@@ -25,6 +30,10 @@ class Segmentation(Task):
     """Each pixel belongs to one of C classes, of which 0 is the background; rows are pixels.
 
     Of a batch with more than 2¹⁸ pixels as many are rows, evenly spread.
+
+    Args:
+        num_classes: C.
+        tolerance: up to which a surface lies where it should, in mm; 1 by default.
     """
 
     name: ClassVar[str] = "segmentation"
@@ -32,6 +41,13 @@ class Segmentation(Task):
     watch: ClassVar[str] = "dice"
     row: ClassVar[str] = "pixel"
     dense: ClassVar[bool] = True
+    options: ClassVar[tuple[str, ...]] = ("tolerance",)
+
+    def __init__(self, num_classes: int, **options: Any) -> None:
+        super().__init__(num_classes, **options)
+        self.tolerance = float(options.get("tolerance", _TOLERANCE))
+        if not self.tolerance > 0:
+            raise InputError(f"task.tolerance={options['tolerance']} must be above 0, in mm")
 
     def head(self, model: nn.Module, name: str | None) -> nn.Module:
         """The last convolution: of as many outputs as there are classes, unless it is named."""
@@ -72,6 +88,10 @@ class Segmentation(Task):
     def scorer(self) -> Scorer:
         """Mean Dice of the foreground classes over images."""
         return DiceScorer(self.num_classes)
+
+    def kept(self, class_names: Sequence[str]) -> Kept:
+        """Figures of the foreground classes of each case."""
+        return KeptMasks(class_names, self.tolerance)
 
     def rows(self, output: Tensor, features: Tensor) -> Prediction:
         """The pixels, or some of them, evenly spread; features of another resolution are taken

@@ -10,7 +10,8 @@ from holdfast.tta.metrics import Tally
 from holdfast.tta.outputs import as_logits, check_width
 from holdfast.tta.prediction import Prediction
 from holdfast.tta.selection import find_head, name_of
-from holdfast.tta.tasks.base import Scorer, Task
+from holdfast.tta.tasks.base import Task
+from holdfast.tta.tasks.kept import Scorer
 
 
 class Single(Task):

@@ -1,0 +1,60 @@
+"""What is kept of masks: a few numbers of each case."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+from torch import Tensor
+
+from holdfast.tta.masks.figures import CaseScorer, Figures
+from holdfast.tta.masks.scores import mask_scores
+
+
+class KeptMasks:
+    """Figures of the foreground classes of each case.
+
+    Args:
+        class_names: of all classes, the background first.
+        tolerance: up to which a surface lies where it should, in mm.
+    """
+
+    def __init__(self, class_names: Sequence[str], tolerance: float) -> None:
+        self.names = tuple(class_names)[1:]
+        self._scorer = CaseScorer(range(1, len(class_names)), tolerance)
+
+    @property
+    def figures(self) -> Figures:
+        """(N, K) of all cases by name."""
+        return self._scorer.figures
+
+    def add(
+        self, output: Tensor, truth: Tensor | None, spacings: Sequence[Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Take in logits (N, C, *spatial) and masks (N, *spatial); see ``Kept``."""
+        cases = self._scorer.add(output.argmax(1), truth, spacings)
+        return [
+            {
+                f"{figure}_{name}": value
+                for figure, values in case.items()
+                for name, value in zip(self.names, values, strict=True)
+            }
+            for case in cases
+        ]
+
+    def scores(
+        self,
+        domains: Sequence[str],
+        *,
+        groups: npt.NDArray[Any],
+        columns: Mapping[str, npt.NDArray[Any]],
+        aggregate: bool = False,
+        bootstrap: int = 0,
+    ) -> dict[str, Any]:
+        """See ``mask_scores``."""
+        return mask_scores(
+            *(self.figures, self.names, domains),
+            groups=groups,
+            columns=columns,
+            aggregate=aggregate,
+            bootstrap=bootstrap,
+        )

@@ -2,8 +2,9 @@
 
 Domain layout: ``images`` (N, H, W[, channels]), or of volumes (N, D, H, W[, channels]), and where
 known ``labels``, ``domain``, ``split`` (train, val, test), ``group`` and any other column such as
-``time`` (all (N,)), and ``class_names`` (C,). MedMNIST layout: ``train_images``, ``train_labels``,
-and the same for val and test.
+``time`` (all (N,)), and ``class_names`` (C,). In place of labels there may be ``masks`` (N,
+*spatial) of whole numbers, the class of each pixel, -1 where it counts for nothing. MedMNIST
+layout: ``train_images``, ``train_labels``, and the same for val and test.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
 
-_KEYS = ("images", "labels", "domain", "split", "group", "id", "class_names")
+_KEYS = ("images", "labels", "masks", "domain", "split", "group", "id", "class_names")
 # of a MedMNIST-like file without a val split, every tenth training image of a class validates
 _VAL_SHARE = 10
 
@@ -117,11 +118,11 @@ def images_from(
         if name not in _KEYS and values.shape == (count,)
     }
     groups, hints = _groups(arrays, ids, metadata, path, group)
+    masked = "masks" in arrays and "labels" not in arrays
     written = _written(arrays, count, path)
     given = arrays.get("class_names") if class_names is None else class_names
-    labels = read_labels(
-        written[named], path, None if given is None else [str(name) for name in given], missing
-    )
+    names = None if given is None else [str(name) for name in given]
+    labels = read_labels(written[named], path, None if masked else names, missing)
     codes = np.full(count, UNLABELLED)
     codes[named] = labels.codes
     images = arrays["images"][rows]
@@ -134,17 +135,27 @@ def images_from(
         ids=ids[rows],
         domains=domain[rows],
         groups=groups[rows],
-        class_names=labels.names,
+        class_names=_classes(arrays["masks"], names) if masked else labels.names,
         low=low,
         high=high,
         metadata={name: values[rows] for name, values in metadata.items()},
         spatial_dims=spatial_dims,
+        task="segmentation" if masked else "single",
+        masks=arrays["masks"][rows] if masked else None,
         notes=(
             *missing_noted(written[rows if split == "target" else named], labels.missing),
             *hints,
             *_left_out(arrays, count),
         ),
     )
+
+
+def _classes(masks: npt.NDArray[Any], names: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the classes of masks, the background first."""
+    count = int(masks.max(initial=1)) + 1
+    if names is not None:
+        return tuple(names)
+    return ("background", *(["foreground"] if count == 2 else map(str, range(1, count))))
 
 
 def _checked(arrays: Arrays, path: Path) -> int:

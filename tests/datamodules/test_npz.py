@@ -281,3 +281,19 @@ def test_members_that_are_no_arrays_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(InputError, match=r"not a readable \.npz file .*np\.savez"):
         read_arrays(tmp_path / "one.npy")
+
+
+def test_masks_in_place_of_labels(tmp_path: Path) -> None:
+    arrays = {**domain_arrays(), "masks": np.zeros((40, 8, 8), np.int16)}
+    arrays["masks"][:, 2:4] = 1
+    arrays["masks"][:, 0, 0] = -1
+    del arrays["labels"]
+    images = load_npz(NpzConfig(path=saved(tmp_path, arrays), source="here"), "train")
+    assert images.task == "segmentation"
+    assert images.class_names == ("no", "yes")
+    mask = images[3]["mask"]
+    assert (mask == 1).sum() == 16
+    assert mask[0, 0] == -1
+    del arrays["class_names"]
+    named = load_npz(NpzConfig(path=saved(tmp_path, arrays), source="here"), "train")
+    assert named.class_names == ("background", "foreground")

@@ -18,10 +18,7 @@ from shapes import CLASSES, accuracy, cells, trained
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from holdfast.callbacks import CollapseGuard
-from holdfast.tta.guarded import AdaptsAtTestTime
-from holdfast.tta.methods import create_method
-from holdfast.tta.source_facts import source_facts
+from holdfast import AdaptsAtTestTime, CollapseGuard, create_method, source_facts
 
 Batch = tuple[Tensor, Tensor]
 QUIET = {

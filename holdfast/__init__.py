@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from holdfast.loop import GuardedMethod, guard
     from holdfast.tta.adaptation import AdaptationModule
     from holdfast.tta.errors import InputError
+    from holdfast.tta.guarded import AdaptsAtTestTime
     from holdfast.tta.methods import METHODS, create_method, register_method
+    from holdfast.tta.source_facts import source_facts
     from holdfast.tta.tasks import TASKS, register_task
 
     __version__: str
@@ -24,6 +26,7 @@ __all__ = [
     "METHODS",
     "TASKS",
     "AdaptationModule",
+    "AdaptsAtTestTime",
     "CollapseGuard",
     "GuardedMethod",
     "InputError",
@@ -33,6 +36,7 @@ __all__ = [
     "load_source",
     "register_method",
     "register_task",
+    "source_facts",
     "train",
 ]
 
@@ -46,6 +50,7 @@ _HOMES = {
     "METHODS": "holdfast.tta.methods",
     "TASKS": "holdfast.tta.tasks",
     "AdaptationModule": "holdfast.tta.adaptation",
+    "AdaptsAtTestTime": "holdfast.tta.guarded",
     "CollapseGuard": "holdfast.callbacks",
     "GuardedMethod": "holdfast.loop",
     "InputError": "holdfast.tta.errors",
@@ -55,6 +60,7 @@ _HOMES = {
     "load_source": "holdfast.api",
     "register_method": "holdfast.tta.methods",
     "register_task": "holdfast.tta.tasks",
+    "source_facts": "holdfast.tta.source_facts",
     "train": "holdfast.api",
 }
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from torch import Tensor
 
@@ -102,6 +103,10 @@ class GuardedMethod:
         self._guard.start(self._module)
 
 
+#: The guards in use, by their method, which lives as long.
+_GUARDS: WeakValueDictionary[int, GuardedMethod] = WeakValueDictionary()
+
+
 def guard(
     method: Method,
     source: Source | None = None,
@@ -142,22 +147,40 @@ def guard(
             f"guard takes a method, and this is {type(method).__name__}: make one of your network, "
             "create_method(name, network, num_classes=C)"
         )
+    if id(method) in _GUARDS:
+        raise InputError(
+            "this method has a guard already, and two would take each other's corrections back: "
+            "go on with the first, or make another method"
+        )
     config = validated(GuardConfig, options)
     if isinstance(source, str | Path):
         source = SourceCheckpoint.load(source)
     reference, moments, calibration = _known(method, source)
-    names = list(class_names or [])
-    if not names:
-        plain = [str(number) for number in range(method.num_classes)]
-        names = source.class_names if isinstance(source, SourceCheckpoint) else plain
-    if len(names) != method.num_classes:
-        raise InputError(
-            f"there are {len(names)} class names for a method of {method.num_classes} classes: "
-            "name each class, or take the source that the network was trained on"
-        )
+    names = _named(method, source, class_names)
     watch = CollapseGuard(names, config, reference, calibration)
     twins = Candidates(method, moments) if reference is not None and not method.static else None
-    return GuardedMethod(AdaptationModule(method, 1, candidates=twins), watch)
+    guarded = GuardedMethod(AdaptationModule(method, 1, candidates=twins), watch)
+    _GUARDS[id(method)] = guarded
+    return guarded
+
+
+def _named(method: Method, source: Any, given: Sequence[str] | None) -> list[str]:
+    """The names of the classes, as given, as in the source checkpoint, or numbers.
+
+    Raises:
+        InputError: a class has no name of its own.
+    """
+    if given is None:
+        plain = [str(number) for number in range(method.task.num_classes)]
+        return source.class_names if isinstance(source, SourceCheckpoint) else plain
+    names = [] if isinstance(given, str) else list(given)
+    odd = not all(isinstance(name, str) for name in names) or len(set(names)) < len(names)
+    if odd or len(names) != method.task.num_classes:
+        raise InputError(
+            f"class_names={given!r} must be {method.task.num_classes} different strings, a name "
+            "for each class"
+        )
+    return names
 
 
 def _check_of(method: Method, source: SourceCheckpoint) -> None:

@@ -1,9 +1,11 @@
 """The front door: names, values in, results out, and a guarded method in a plain loop."""
 
 import doctest
+import gc
 import importlib
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -273,12 +275,51 @@ def test_a_loop_refuses_what_are_no_images() -> None:
             serve(given, ids)
 
 
+def test_a_method_without_a_guard_refuses_them_as_well() -> None:
+    method = holdfast.create_method("tent", small_network(), num_classes=4)
+    images = torch.zeros(4, 1, 12, 12)
+    with pytest.raises(InputError, match="this ndarray"):
+        method(images.numpy())
+    with pytest.raises(InputError, match="images are uint8"):
+        method(images.to(torch.uint8))
+    softmax = nn.Sequential(small_network(), nn.Softmax(1))
+    method = holdfast.create_method("tent", softmax, num_classes=4)
+    with pytest.raises(InputError, match="leave out its softmax"):
+        method(cells(8, seed=0)[0])
+
+
+def test_a_method_has_one_guard_at_a_time() -> None:
+    method = holdfast.create_method("tent", small_network(), num_classes=4)
+    first = holdfast.guard(method)
+    with pytest.raises(InputError, match="has a guard already"):
+        holdfast.guard(method)
+    holdfast.guard(deepcopy(method))
+    assert first.mode == "adapting"
+    del first
+    gc.collect()
+    holdfast.guard(method)
+
+
+def test_labels_in_another_order_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    network = nn.Sequential(nn.AvgPool2d(6), nn.Flatten(), nn.Linear(4, 4))
+    nn.init.eye_(network[2].weight)  # the brightest quarter is the class
+    images, labels = cells(200, seed=0)
+    for order, told in (([0, 1, 2, 3], False), ([1, 2, 3, 0], True)):
+        caplog.clear()
+        method = holdfast.create_method("source", deepcopy(network), num_classes=4)
+        holdfast.guard(method, source=[(images, torch.tensor(order)[labels])])
+        assert ("in the order of the network's outputs" in caplog.text) is told
+
+
 def test_a_guard_refuses_what_it_cannot_use() -> None:
     method = holdfast.create_method("tent", small_network(), num_classes=4)
     for options, says in (
         ({"odrer": "mixed"}, "did you mean order"),
         ({"order": "sorted"}, "order.*mixed"),
-        ({"class_names": ["a", "b"]}, "2 class names for a method of 4"),
+        ({"class_names": ["a", "b"]}, "must be 4 different strings"),
+        ({"class_names": "abcd"}, "class_names='abcd' must be 4 different strings"),
+        ({"class_names": ["a", "b", "c", "c"]}, "must be 4 different strings"),
+        ({"class_names": [1, 2, 3, 4]}, "must be 4 different strings"),
         ({"source": []}, "no image of the source has a label of 0 to 3"),
     ):
         with pytest.raises(InputError, match=says):

@@ -543,3 +543,22 @@ def test_help_has_the_command_and_its_options(capsys: Capture) -> None:
     shown = capsys.readouterr().out
     for word in ("baseline=", "by=method", "metric=balanced_accuracy", "pairs=seeds", "output="):
         assert word in shown
+
+
+def test_networks_of_the_sources_are_conditions(tmp_path: Path) -> None:
+    for number, (method, norm) in enumerate(
+        itertools.product(("norm", "tent"), ("batch", "group"))
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "config.yaml").write_text(f"method: {{kind: {method}}}\nsource: sources/{norm}\n")
+        network = {"kind": "compact", "norm": norm, "width": 8}
+        figures = {"balanced_accuracy": 80.0 + number, "network": network}
+        (folder / "metrics.json").write_text(json.dumps(figures))
+    table = table_of(read_runs([str(tmp_path)]), ["method"], "balanced_accuracy")
+    assert {(row["method"], row["network.norm"]) for row in table} == set(
+        itertools.product(("norm", "tent"), ("batch", "group"))
+    )
+    assert "network" not in table[0], "it is the same in all"
+    with pytest.raises(InputError, match="no run has the figure network/width"):
+        table_of(read_runs([str(tmp_path)]), ["method"], "network/width")

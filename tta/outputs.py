@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from holdfast.tta.errors import InputError
 
+#: By how much the sum of probabilities of 16 bits may differ from 1.
+_ROUNDING = 1e-2
+
 
 def check_width(head: nn.Module, name: str, num_classes: int, *, one_for_two: bool = True) -> None:
     """Refuse a classifier that tells another number of classes apart; one output serves for two.
@@ -108,6 +111,25 @@ def as_columns(output: Any, num_findings: int) -> Tensor:
             return tensor
     remedy = "give num_classes as the network has findings, one logit for each"
     raise _unfit(output, tensors, f"logits of shape (images, {num_findings})", remedy)
+
+
+def refuse_probabilities(output: Tensor) -> None:
+    """Refuse what a softmax has been through: it has another entropy, and little gradient.
+
+    Args:
+        output: (N, K) or (N, K, *spatial), taken for logits.
+
+    Raises:
+        InputError: none is negative, and each row's sum is 1.
+    """
+    sums = output.detach().float().sum(1)
+    # One row may do so by chance.
+    if sums.numel() < 2 or output.min() < 0 or (sums - 1).abs().max() > _ROUNDING:
+        return
+    raise InputError(
+        "the network answers with probabilities (none is negative, and each row's sum is 1) where "
+        "logits belong: leave out its softmax"
+    )
 
 
 def _unfit(output: Any, tensors: Sequence[Tensor], wanted: str, remedy: str) -> InputError:

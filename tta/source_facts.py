@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from holdfast.tta.batches import described, images_of
@@ -16,6 +17,10 @@ from holdfast.tta.methods.base import Method
 from holdfast.tta.row_facts import row_facts
 from holdfast.tta.saying import warn
 from holdfast.tta.source import class_statistics
+
+#: Share of images by which another order of classes must fit better to be told of: a weak network
+#: on some hundred images differs by less.
+_BETTER = 0.25
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,10 @@ def source_facts(method: Method, batches: Iterable[Any]) -> SourceFacts:
     device = next(method.model.parameters()).device
     classes = method.num_classes
     batches = list(batches) if iter(batches) is batches else batches
-    features, labels = [], []
+    features, labels, answers = [], [], []
     for batch in _labelled(batches, classes):
-        said = method.source(batch["image"].to(device)).features.float().cpu()
+        heard = method.source(batch["image"].to(device))
+        said = heard.features.float().cpu()
         if not torch.isfinite(said).all():
             raise InputError(
                 "images of the source have numbers that are not finite, or make the network's "
@@ -74,6 +80,7 @@ def source_facts(method: Method, batches: Iterable[Any]) -> SourceFacts:
             )
         features.append(said)
         labels.append(batch["label"])
+        answers.append(heard.logits.argmax(1).cpu())
     if not features:
         raise InputError(
             f"no image of the source has a label of 0 to {classes - 1}: give batches (images, "
@@ -85,9 +92,25 @@ def source_facts(method: Method, batches: Iterable[Any]) -> SourceFacts:
             f"the source shows no image of {len(absent)} of {classes} classes, the first of them "
             f"{absent[0]}: labels are 0 to {classes - 1}, in the order of the network's outputs"
         )
+    _tell_of_order(torch.cat(labels), torch.cat(answers), classes)
     mean, var = class_statistics(torch.cat(features), torch.cat(labels), classes)
     moments = class_conditional_moments(method.model, _labelled(batches, classes), classes, device)
     return SourceFacts(mean, var, moments)
+
+
+def _tell_of_order(labels: Tensor, answers: Tensor, classes: int) -> None:
+    """Warn of labels that are in another order than the network's outputs."""
+    pairs = torch.bincount(labels * classes + answers, minlength=classes**2)
+    fits = pairs.view(classes, classes).double().numpy() / len(labels)
+    places, best = linear_sum_assignment(fits, maximize=True)
+    own, other = fits.trace(), fits[places, best].sum()
+    moved = [(label, int(said)) for label, said in enumerate(best) if label != said]
+    if moved and other - own > _BETTER:
+        warn(
+            f"the network is right of {own:.0%} of the source's images, and of {other:.0%} were "
+            f"label {moved[0][0]} its class {moved[0][1]} and others moved likewise: labels are 0 "
+            f"to {classes - 1}, in the order of the network's outputs"
+        )
 
 
 def _labelled(batches: Iterable[Any], classes: int) -> Iterator[dict[str, Tensor]]:

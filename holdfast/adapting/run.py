@@ -218,6 +218,8 @@ class _Run:
             aggregate=config.data.options.aggregate == "group",
             bootstrap=resamples(config.bootstrap) if config.report else config.bootstrap,
         )
+        network = self.assembly.checkpoint.network
+        metrics["network"] = {"kind": network["kind"], **network["options"]}
         metrics["alarms"] = guard.alarms if guard else 0
         metrics["resets"] = len(guard.resets) if guard else 0
         metrics["batches"] = len(tracer.rows)

@@ -36,6 +36,8 @@ _RUN_OPTIONS = {
     "lr": "method.lr",
     "policy": "guard",
 }
+#: How the source's network is named among metrics.
+_NETWORK = "network/"
 #: Options that change where and how a run is written, and none of its figures.
 _ASIDE = (
     *("output", "name", "overwrite", "report", "check", "workers", "bootstrap", "wandb", "logger"),
@@ -133,6 +135,9 @@ def _of_wandb(place: str, runs: Sequence[WandbRun]) -> Iterator[Run]:
 def _run(place: str, settings: Mapping[Any, Any], metrics: Mapping[str, Any]) -> Run:
     options = {name.removesuffix(".kind"): value for name, value in _flat(settings)}
     kept = {name: value for name, value in options.items() if not _belongs(name, _ASIDE)}
+    # Which network the source is stands among the metrics: no option of the run says so.
+    told = {name: value for name, value in flattened(metrics) if name.startswith(_NETWORK)}
+    kept |= {name.removesuffix("/kind").replace("/", "."): told[name] for name in told}
     return Run(place, kept, _numbers(metrics))
 
 
@@ -153,7 +158,9 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in flattened(metrics)
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and not name.startswith(_NETWORK)
     }
 
 
@@ -278,6 +285,8 @@ def _columns(runs: Sequence[Run], by: Sequence[str]) -> list[str]:
     """Options that make a condition: those that differ, within a group between runs of one kind."""
     names = dict.fromkeys(name for run in runs for name in run.options)
     open_names = [name for name in names if name not in (SEED, "source")]
+    if not all("network" in run.options for run in runs):  # of an earlier version, which kept none
+        open_names = [name for name in open_names if not _belongs(name, ["network"])]
     columns = []
     for name in open_names:
         if _belongs(name, by):

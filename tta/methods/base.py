@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
+from holdfast.tta.batches import images_of
 from holdfast.tta.distributed import any_of_all
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods.control import Controlled
@@ -169,6 +170,7 @@ class Method(Controlled):
         """Logits (N, C) with which the batch leaves, or (N, L), or (N, C, *spatial): made before
         the update that follows, where the method allows it.
         """
+        images = images_of(images)
         images = images.clone() if images.is_inference() else images  # or nothing is learned
         self.begin_batch()
         prediction = self.predict(images) if self.predicts_first else None

@@ -11,6 +11,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.layout import as_channels_last, prefers_channels_last
 from holdfast.tta.methods.prediction import Prediction
 from holdfast.tta.normalization import Statistics, choose_statistics, named_adjustable_layers
+from holdfast.tta.outputs import refuse_probabilities
 from holdfast.tta.selection import name_of
 from holdfast.tta.tasks import Single, Task
 
@@ -49,6 +50,7 @@ class Passes(nn.Module):
         self.task = task or Single(num_classes)
         self.num_classes = self.task.row_classes
         self._features: Tensor | None = None
+        self._answered = False
         classifier = self.task.head(model, head)
         classifier.register_forward_pre_hook(self._keep_features)
         self.head_name = name_of(model, classifier)
@@ -101,6 +103,9 @@ class Passes(nn.Module):
                 "input counts as features, head=NAME"
             )
         output = self.task.output(answer)
+        if not self._answered:  # it costs a read-back to the host
+            refuse_probabilities(output)
+            self._answered = True
         return self.task.rows(output if back is None else back(output), features)
 
     def run_apart(

@@ -30,7 +30,7 @@ install: .venv/.installed  ## create .venv and install pinned dependencies
 	touch $@
 
 demo: .venv/.installed  ## train, adapt with and without guard, and report, on embedded data
-	$(BIN)/python -m holdfast.benchmarks.demo
+	$(BIN)/python -m holdfast demo
 
 # In a folder of their own: torchvision's wheels are for torch with CUDA, and beside a torch without it
 # break whatever imports them; the tests know how to use them there.

@@ -1,1 +1,1 @@
-"""What is measured: the demo, its report, and speed."""
+"""What is measured: methods and guards on shifted streams, shifts, and speed."""

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from holdfast.benchmarks.grid import ONE, SUBSET
+from holdfast.benchmarks.pages import table, target_title
 from holdfast.benchmarks.summary import (
     TOLERANCE,
-    aligned,
     as_lines,
     averted,
     figures,
@@ -15,13 +15,14 @@ from holdfast.benchmarks.summary import (
     kept,
     policies_of,
     regret,
-    target_of,
 )
 from holdfast.benchmarks.tables import Row
 
 #: Orders that show few of the classes: what suits them cannot be told from a shift for sure, so
 #: more may be lost there.
 FEW = (ONE, SUBSET)
+#: Cells that are named where many fall short of a goal.
+_LISTED = 10
 #: Axes by whose values figures are told apart, with what tables call them. The guard's constants
 #: were chosen without the image set that a line of ``data`` is about.
 AXES = {
@@ -140,44 +141,38 @@ def grouped(
     }
 
 
-def as_table(summary: Mapping[str, Any]) -> str:
-    """All figures as text: by policy, ours by image set, order, network and batch size, and the
-    goals.
+def markdown(summary: Mapping[str, Any]) -> str:
+    """All figures: by policy, ours by image set, order, network and batch size, then the goals, and
+    the worst cells of those that are missed.
     """
-    tables = [as_lines(policies_of(summary), "policy")]
-    tables += [as_lines(named, title) for title, named in titled_groups(summary).items()]
-    tables.append(goal_lines(summary))
-    return "\n\n".join(aligned(lines) for lines in tables)
-
-
-def titled_groups(summary: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """The groups by the heading of their table; an axis with one value tells nothing."""
-    return {
+    groups = {
         title: {
             f"{value}{suffix}": figures[key]
             for value, figures in summary["groups"][axis].items()
             for key, suffix in (("ours", ""), ("unguarded", ", unguarded"))
         }
         for axis, title in AXES.items()
-        if len(summary["groups"][axis]) > 1
+        if len(summary["groups"][axis]) > 1  # an axis with one value tells nothing
     }
-
-
-def goal_lines(summary: Mapping[str, Any]) -> list[list[str]]:
-    """The goals as a table: a heading, then a line each."""
+    shown = {"policy": policies_of(summary), **groups}
+    parts = [table(*as_lines(named, title)) for title, named in shown.items()]
     words = {True: "met", False: "missed", None: "–"}
-    lines = [["goal", "bound", "reached", "", "cells short"]]
+    lines = [
+        [line["goal"], line["bound"], line["value"], words[line["met"]], str(len(line["cells"]))]
+        for line in summary["goals"]
+    ]
+    parts.append(table(["goal", "bound", "reached", "", "cells short"], lines))
     for line in summary["goals"]:
-        count = str(len(line["cells"]))
-        lines.append([line["goal"], line["bound"], line["value"], words[line["met"]], count])
-    return lines
+        if line["cells"] and line["met"] is False:
+            worst = "\n".join(f"- {cell}" for cell in line["cells"][:_LISTED])
+            parts.append(f"Worst, {line['goal']}:\n\n{worst}")
+    return "\n\n".join(parts)
 
 
 def name_of(row: Row) -> str:
     """A cell in words, with what it lost."""
-    shift = row["shift"] if row["shift"] == "none" else f"{row['shift']} {row['severity']}"
     rate = "" if row["lr"] is None else f" {row['lr']:g}"
     return (
-        f"{target_of(row)}, {row['network']}, {shift}, {row['stream']}, "
+        f"{target_title(row)}, {row['network']}, {row['stream']}, "
         f"{row['batch_size']} a batch, {row['method']}{rate}, seed {row['seed']}: {regret(row):.1f}"
     )

@@ -1,38 +1,115 @@
-"""The study of guards: what ``benchmark.py`` makes of its rows by default."""
+"""The study of guards: the figures, goals and pictures of its rows."""
 
+from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from holdfast.benchmarks.goals import as_table, grouped, judged
+import numpy as np
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from holdfast.benchmarks.goals import grouped, judged, markdown
 from holdfast.benchmarks.options import BenchmarkConfig
-from holdfast.benchmarks.report import benchmark_report, heat_map, regret_against_gain
+from holdfast.benchmarks.pages import leave, target_title
 from holdfast.benchmarks.runner import read_rows
-from holdfast.benchmarks.summary import OURS, alone, summarize, with_references
-from holdfast.tta import entry
-from holdfast.tta.style import save
+from holdfast.benchmarks.summary import (
+    OURS,
+    alone,
+    better,
+    figures,
+    regret,
+    summarize,
+    title_of,
+    with_references,
+)
+from holdfast.benchmarks.tables import Row
+from holdfast.tta.style import BLUE, GREY, RED, styled
+
+_SPAN = 30.0  # points beyond which a picture tells no difference
 
 
 def conclude(config: BenchmarkConfig, folder: Path) -> tuple[dict[str, Any], str]:
-    """Write ``summary.json``, pictures and, if asked, the report of the rows in a folder.
+    """Write ``summary.json``, pictures and, if asked, the page of the rows in a folder.
 
     Returns:
         The content of ``summary.json``, and its figures as text.
     """
     results, references = (read_rows(folder, name) for name in ("results", "references"))
-    costs = entry.read_json(folder / "cost.json") if (folder / "cost.json").is_file() else {}
     rows = with_references(results, references)
     ours = [row for row in rows if row["policy"] == OURS]
     summary = {
-        **summarize(results, references, costs),
+        **summarize(results, references),
         "goals": judged(ours),
         "groups": grouped(ours, alone(ours)),
     }
-    entry.write_json(folder / "summary.json", summary)
-    if rows:
-        save(regret_against_gain(rows), folder / "regret.png")
-    if ours:
-        save(heat_map(rows), folder / "cells.png")
-    if config.report:
-        page = benchmark_report(config, summary, rows)
-        (folder / "report.html").write_text(page, encoding="utf-8")
-    return summary, as_table(summary)
+    pictures = {"regret": regret_against_gain(rows)} if rows else {}
+    pictures |= {"cells": heat_map(rows)} if ours else {}
+    return leave(config, folder, summary, markdown(summary), pictures)
+
+
+@styled
+def regret_against_gain(rows: Sequence[Row]) -> Figure:
+    """A panel a policy, a dot a cell: what the method alone gains or loses, and what is left of it
+    under the policy; red is more than a point below the better of source and control.
+
+    Args:
+        rows: with their references, of all policies.
+    """
+    names = sorted({row["policy"] for row in rows}, key=lambda name: (name != OURS, name))
+    columns = min(3, len(names))
+    lines = ceil(len(names) / columns)
+    figure = Figure(figsize=(0.6 + 3.6 * columns, 0.8 + 3.4 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in panels.flat[len(names) :]:
+        axes.set_visible(False)
+    for axes, name in zip(panels.flat, names, strict=False):
+        own = [row for row in rows if row["policy"] == name]
+        bare, guarded = (
+            np.clip([row[column] - better(row) for row in own], -_SPAN, _SPAN)
+            for column in ("unguarded", "guarded")
+        )
+        axes.plot([-_SPAN, _SPAN], [-_SPAN, _SPAN], color=GREY, linewidth=0.8, linestyle="--")
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        colors = np.where(guarded < -1, RED, BLUE)
+        axes.scatter(bare, guarded, s=12, alpha=0.6, linewidths=0, c=colors)
+        measured = figures(own)
+        told = f"{measured['below_rate']:.0%} below, worst {measured['worst_regret']:.1f}"
+        axes.set_title(f"{title_of(name)}: {told}", fontsize=9)
+        axes.set_aspect("equal")
+    figure.supxlabel("unguarded minus the better of source and control (points)", fontsize=10)
+    figure.supylabel("guarded minus the better (points)", fontsize=10)
+    return figure
+
+
+@styled
+def heat_map(rows: Sequence[Row], policy: str = OURS) -> Figure:
+    """Guarded score minus the better of source and control: a line an image set and shift, a column
+    a stream and method.
+
+    Args:
+        rows: with their references.
+        policy: whose.
+    """
+    cells: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if row["policy"] == policy:
+            place = (target_title(row), f"{row['stream']} {row['method']}")
+            cells.setdefault(place, []).append(-regret(row))
+    lines, columns = (sorted({key[axis] for key in cells}) for axis in (0, 1))
+    values = np.full((len(lines), len(columns)), np.nan)
+    for (line, column), differences in cells.items():
+        values[lines.index(line), columns.index(column)] = fmean(differences)
+    figure = Figure(figsize=(4 + 0.24 * len(columns), 2.4 + 0.2 * len(lines)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("#eef0f2")
+    image = axes.imshow(values, cmap="RdBu", norm=TwoSlopeNorm(0, -10, 10), aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(lines)), lines, fontsize=7)
+    bar = figure.colorbar(image, extend="both", shrink=0.6, pad=0.01)
+    bar.set_label("guarded minus the better (points)", fontsize=8)
+    title = "mean over networks, batch sizes, rates and seeds; grey: not run"
+    axes.set_title(f"{title_of(policy)}: {title}", fontsize=9)
+    return figure

@@ -3,7 +3,6 @@ they harm. Which cells, configs/benchmark/measured.yaml says.
 """
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,17 @@ def conclude(config: BenchmarkConfig, folder: Path) -> tuple[dict[str, Any], str
 
 def markdown(rows: Sequence[Row]) -> str:
     """A line a stream and run: mean and range over seeds, and the resets of each."""
-    names = tuple(name for name in RUN_STREAM if name != "seed")
-
-    def point(row: Row) -> tuple[Any, ...]:
-        return tuple(row[name] for name in names)
-
-    places = {key: place for place, key in enumerate(dict.fromkeys(map(point, rows)))}
     lines = []
-    for _, same in groupby(sorted(rows, key=lambda row: places[point(row)]), key=point):
-        own = list(same)
-        for run in dict.fromkeys(map(_run, own)):
-            of_run = [row for row in own if _run(row) == run]
-            scores = [_ranged([row[name] for row in of_run]) for name in _SCORES]
-            resets = ", ".join(str(row["resets"]) for row in of_run)
+    for here in pages.grouped(rows, _point).values():
+        for run, own in pages.grouped(here, _run).items():
+            scores = [_ranged([row[name] for row in own]) for name in _SCORES]
+            resets = ", ".join(str(row["resets"]) for row in own)
             lines.append([_stream(own[0]), run, *scores, resets])
     return pages.table(_HEAD, lines, texts=len(_HEAD))
+
+
+def _point(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in RUN_STREAM if name != "seed")
 
 
 def _stream(row: Row) -> str:

@@ -28,23 +28,19 @@ def markdown(rows: Sequence[Row]) -> str:
     over seeds, and images a second.
     """
     parts = []
-    for stream in dict.fromkeys(row["stream"] for row in rows):
-        here = [row for row in rows if row["stream"] == stream]
-        titles = list(dict.fromkeys(map(pages.target_title, here)))
+    for stream, here in pages.grouped(rows, lambda row: row["stream"]).items():
+        titles = list(pages.grouped(here, pages.target_title))
         length = max(row["images"] for row in here)
-        lines = [
-            _line(name, own, titles, length)
-            for name in METHODS
-            if (own := [row for row in here if row["method"] == name])
-        ]
+        own = pages.grouped(here, lambda row: row["method"])
+        lines = [_line(name, own[name], titles, length) for name in METHODS if name in own]
         head = ["method", *titles, "mean", "images/s"]
         parts.append(f"### {_HEADINGS.get(stream, stream)}\n\n{pages.table(head, lines)}")
     return "\n\n".join(parts)
 
 
 def _line(name: str, rows: Sequence[Row], titles: Sequence[str], length: int) -> list[str]:
-    of_target = [[row for row in rows if pages.target_title(row) == title] for title in titles]
-    found = [pages.spread(own, "balanced_accuracy") for own in of_target]
+    of_target = pages.grouped(rows, pages.target_title)
+    found = [pages.spread(of_target.get(title, []), "balanced_accuracy") for title in titles]
     means = [each.mean for each in found if each is not None]
     mean = f"{fmean(means):.1f}" if len(means) == len(titles) else "–"
     speed = median(row["images"] / row["seconds"] for row in rows)

@@ -38,7 +38,7 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "imbalanced": ("balanced=false", "augment=[]"),
 }
 #: Options that say nothing of how rows were measured.
-_ONE_RUN = ("output", "merge", "shard", "processes", "wandb", "logger", "report", "page")
+_ONE_RUN = ("output", "merge", "shard", "processes", "wandb", "logger", "page")
 #: Axes of which each lists values.
 _AXES = ("methods", "networks", "shifts", "severities", "streams", "rates", "batch_sizes", "seeds")
 _OPTIMIZERS = ("adam", "sgd")
@@ -63,9 +63,10 @@ class DataOptions:
 class BenchmarkConfig:
     """Options of ``benchmark.py``."""
 
-    study: Literal["guard", "paper", "methods", "measured"] = option(
+    study: Literal["guard", "sensitivity", "paper", "methods", "measured"] = option(
         "guard",
-        "what is made of the rows: figures of guards, or docs/paper.md, results.md, measured.md",
+        "what is made of the rows: figures of guards; ours with each constant a fifth lower and "
+        "higher; or docs/paper.md, results.md, measured.md",
     )
     data: DataOptions = option(DataOptions(), "images")
     methods: list[str] = option(["tent", "dsbr"], "methods, or labels of variants")
@@ -92,7 +93,7 @@ class BenchmarkConfig:
     policies: list[str] | None = option(
         None,
         "guards, by the names of adapt.py, alone or with options: on guard.NAME=VALUE; null: all "
-        "there are; off, in studies of another name than guard: the method alone",
+        "there are; off, in studies of pages: the method alone",
     )
     batch_sizes: list[int] = option([64], "images that arrive together")
     images: int = option(
@@ -121,12 +122,10 @@ class BenchmarkConfig:
     train_of: dict[str, Any] = option(
         {}, "further words for train.py, by data set: {mednist: [epochs=2]}"
     )
-    cost_rounds: int = option(5, "rounds in which the cost of guarding is timed; 0: not at all")
     processes: int = option(2, "processes, of one thread each")
     shard: str | None = option(None, "run the k-th of n parts, written k/n")
     merge: list[str] = option([], "outputs of shards, to be put together; nothing is run then")
     output: str = option("runs/benchmark", "folder of the results")
-    report: bool = option(False, "leave report.html, a page about guards: goals, figures, pictures")
     page: str | None = option(
         None,
         "page whose tables are written anew, with rows and pictures in a folder of its name; null: "
@@ -145,8 +144,6 @@ class BenchmarkConfig:
                 and min([value] if isinstance(value, int) else value, default=1) < 1
             ):
                 raise InputError(f"{name}={value} must be at least 1")
-        if self.cost_rounds < 0:
-            raise InputError("cost_rounds must not be negative")
         if max(self.severities, default=1) > 5:
             raise InputError(f"severities={self.severities} must lie in 1..5")
         if self.models != "each" and not (isinstance(self.models, int) and self.models >= 1):
@@ -165,9 +162,14 @@ class BenchmarkConfig:
         return tuple(GUARDS if self.policies is None else self.policies)
 
     @property
+    def compared(self) -> bool:
+        """Whether runs are held against source and control; else each is a row by itself."""
+        return self.study in ("guard", "sensitivity")
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What rows depend on that is not among their columns."""
-        names = ("models", "train", "train_of", "variants", *(["images"] * (self.study == "guard")))
+        names = ("models", "train", "train_of", "variants", *(["images"] * self.compared))
         return {name: getattr(self, name) for name in names}
 
     def of_part(self, part: Any) -> "BenchmarkConfig":
@@ -220,7 +222,7 @@ class BenchmarkConfig:
         check_known("data set of train_of", self.train_of, {"phantom", *self.data.files})
         check_known("shift", self.shifts, {"none", *CORRUPTIONS})
         check_known("stream", self.streams, {*STREAMS, *ORDERS})
-        alone = [] if self.study == "guard" else [OFF]
+        alone = [] if self.compared else [OFF]
         guards = [name.split(" ")[0] for name in self.policies or []]
         check_known("policy", guards, [*GUARDS, *alone])
         for label in self.networks:

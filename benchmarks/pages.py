@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -64,9 +63,36 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]], texts: int = 1) -
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, marks, *lines))
 
 
-def methods_in(rows: Iterable[Row]) -> list[str]:
-    """Methods in the order in which they ran."""
-    return list(dict.fromkeys(row["method"] for row in rows))
+def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    """The rows by a key, in the order in which keys first occur."""
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+def pivot(
+    rows: Sequence[Row],
+    head: Sequence[str],
+    line: Callable[[Row], tuple[str, ...]],
+    column: Callable[[Row], str],
+    cell: Callable[[list[Row]], str],
+) -> str:
+    """Rows as a table in Markdown; lines and columns in the order in which they first occur.
+
+    Args:
+        rows: of runs.
+        head: headings of the columns that name a line.
+        line: the names of a row's line.
+        column: the heading of its column.
+        cell: what is told of the rows of a line and column, of none where there are none.
+    """
+    columns = list(grouped(rows, column))
+    lines = []
+    for names, own in grouped(rows, line).items():
+        cells = grouped(own, column)
+        lines.append([*names, *(cell(cells.get(name, [])) for name in columns)])
+    return table([*head, *columns], lines) if lines else ""
 
 
 def title_of(method: str) -> str:
@@ -93,21 +119,28 @@ def conclude(
     markdown: Callable[[Sequence[Row]], str],
     draw: Callable[[Sequence[Row]], Mapping[str, Figure]] = lambda rows: {},
 ) -> tuple[dict[str, Any], str]:
-    """Write ``summary.json`` and pictures of the runs in a folder and, if asked, the page.
+    """``leave`` what a study makes of the runs in a folder.
 
     Args:
         config: options.
         folder: of the results.
         markdown: makes the page's tables of the rows.
         draw: makes its pictures, by name.
-
-    Returns:
-        The content of ``summary.json``, and the tables.
     """
     rows = read_rows(folder, "results", RUNS)
     summary = {"runs": len(rows), "points": points(rows)}
+    return leave(config, folder, summary, markdown(rows), draw(rows))
+
+
+def leave(
+    config: BenchmarkConfig,
+    folder: Path,
+    summary: dict[str, Any],
+    text: str,
+    pictures: Mapping[str, Figure],
+) -> tuple[dict[str, Any], str]:
+    """Write ``summary.json``, pictures and, if asked, the page, and return summary and text."""
     entry.write_json(folder / "summary.json", summary)
-    text, pictures = markdown(rows), draw(rows)
     for name, picture in pictures.items():
         save(picture, folder / f"{name}.png")
     if config.page is not None:
@@ -125,10 +158,8 @@ def points(rows: Iterable[Row]) -> list[dict[str, Any]]:
     is None.
     """
     keys = tuple(key for key in RUN_KEYS if key != "seed")
-    ordered = sorted(rows, key=lambda row: key_of(row, keys))
     found = []
-    for _, same in groupby(ordered, key=lambda row: key_of(row, keys)):
-        own = list(same)
+    for own in grouped(rows, lambda row: key_of(row, keys)).values():
         values = {name: spread(own, name) for name in (*MEASURES, *LAST)}
         finite = {
             name: value._asdict() if value and math.isfinite(value.mean) else None

@@ -3,25 +3,18 @@ Which cells, configs/benchmark/paper.yaml says: the first of each list is the ce
 vary one axis at a time. Figures are of the last quarters of the streams.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from holdfast.benchmarks import pages, paper_figures
 from holdfast.benchmarks.grid import BALANCED
 from holdfast.benchmarks.options import BenchmarkConfig, rate_of
-from holdfast.benchmarks.pages import (
-    REFERENCES,
-    methods_in,
-    shown,
-    stream_title,
-    target_title,
-    title_of,
-)
+from holdfast.benchmarks.pages import REFERENCES, pivot, shown, spread, target_title, title_of
 from holdfast.benchmarks.tables import LAST, MEASURES, RUN_STREAM, Row, key_of
 
 _MEASURES = {
@@ -31,14 +24,14 @@ _MEASURES = {
     "auroc_last": ("AUROC, %", "{:.1f}"),
 }
 _SHORT = ("beta_last", "balanced_accuracy_last")
-#: Bias beforehand up to which the paper's pairs were hardly harmed, and from which on all had it
+#: Bands of bias beforehand: up to .10 the paper's pairs were hardly harmed, from .31 on all had it
 #: amplified.
+BANDS = ("β ≤ .10", "between", "β ≥ .31")
 _LOW, _HIGH = 0.1, 0.31
-_BANDS = {"low": "β ≤ .10", "middle": "between", "high": "β ≥ .31"}
 #: By how much bias must grow, and balanced accuracy fall (points), to count.
 _GROWTH, _LOSS = 0.02, 1.0
-#: Headings of tables, with their columns and lines.
-_Tables = list[tuple[str, tuple[list[str], list[list[str]]]]]
+#: Tables, by what is to be said above them.
+_Tables = dict[str, str]
 
 
 def conclude(config: BenchmarkConfig, folder: Path) -> tuple[dict[str, Any], str]:
@@ -49,7 +42,7 @@ def conclude(config: BenchmarkConfig, folder: Path) -> tuple[dict[str, Any], str
 
 def markdown(rows: Sequence[Row], config: BenchmarkConfig) -> str:
     """All tables; mean ± standard deviation over seeds."""
-    kinds: dict[str, Callable[[Sequence[Row], BenchmarkConfig, str], _Tables]] = {
+    kinds: dict[str, Callable[[Sequence[Row], BenchmarkConfig], _Tables]] = {
         "Before and after, at the centre": _before_and_after,
         "Optimiser and rate: Δβ / Δ balanced accuracy against the control, mean over targets": (
             _rates
@@ -57,18 +50,16 @@ def markdown(rows: Sequence[Row], config: BenchmarkConfig) -> str:
         "Length of the stream: β / balanced accuracy": partial(_along, axis="images"),
         "Batch size: β / balanced accuracy": partial(_along, axis="batch_size"),
         "Bias beforehand, and harm: runs whose β grew by more than .02 / whose balanced accuracy "
-        "fell by more than a point": _bands,
+        "fell by more than a point, of all": _bands,
     }
     sections = []
     for title, tables in kinds.items():
-        texts = []
-        for stream in config.streams:
-            own = [row for row in rows if row["stream"] == stream]
-            texts += [
-                f"{head}:\n\n{pages.table(*table)}"
-                for head, table in tables(own, config, stream_title(stream))
-                if table[1]
-            ]
+        texts = [
+            f"{_first_upper(pages.stream_title(stream))}{what}:\n\n{table}"
+            for stream in config.streams
+            for what, table in tables([r for r in rows if r["stream"] == stream], config).items()
+            if table
+        ]
         sections += ["\n\n".join([f"### {title}", *texts])] if texts else []
     return "\n\n".join(sections)
 
@@ -76,19 +67,15 @@ def markdown(rows: Sequence[Row], config: BenchmarkConfig) -> str:
 def draw(rows: Sequence[Row], config: BenchmarkConfig) -> dict[str, Figure]:
     """The pictures, by name; those that the rows have nothing for are left out."""
     shifted = at_all_shifts(rows, config)
-    learning = [row for row in against_control(shifted) if row["method"] in _core(config)]
-    longest = at(rows, config, images=max((row["images"] for row in rows), default=0))
-    sizes = dict.fromkeys(row["batch_size"] for row in rows)
-    batches = [row for size in sizes for row in at(rows, config, batch_size=size)]
-    varied = [row for row in batches if row["batch_size"] != config.batch_sizes[0]]
-    close = {(row["method"], target_title(row)) for row in varied}
-    parts = {
+    learning = [row for row in against_control(shifted) if _learns(row, config)]
+    longer = [row for row in along(rows, config, "images") if row["stream"] != BALANCED]
+    parts: dict[str, tuple[Callable[[Sequence[Row]], Figure], list[Row]]] = {
         "bias": (paper_figures.bias, shifted),
         "accuracy": (paper_figures.accuracy, learning),
-        "mirror": (paper_figures.mirror, [r for r in longest if r["stream"] != BALANCED]),
+        "mirror": (partial(paper_figures.along, axis="images"), longer),
         "batch": (
-            paper_figures.batch_sizes,
-            [row for row in batches if (row["method"], target_title(row)) in close],
+            partial(paper_figures.along, axis="batch_size"),
+            along(rows, config, "batch_size"),
         ),
     }
     return {name: picture(own) for name, (picture, own) in parts.items() if own}
@@ -116,12 +103,22 @@ def at_all_shifts(rows: Iterable[Row], config: BenchmarkConfig) -> list[Row]:
     return [row for shift in config.shifts for row in at(rows, config, shift=shift)]
 
 
+def along(rows: Sequence[Row], config: BenchmarkConfig, axis: str) -> list[Row]:
+    """The rows at the centre and elsewhere on an axis, of targets and methods that ran elsewhere;
+    by target, method and value.
+    """
+    values = sorted({row[axis] for row in rows})
+    own = [row for value in values for row in at(rows, config, **{axis: value})]
+    centre = config.images if axis == "images" else config.batch_sizes[0]
+    varied = {(target_title(row), row["method"]) for row in own if row[axis] != centre}
+    kept = [row for row in own if (target_title(row), row["method"]) in varied]
+    return sorted(kept, key=lambda row: (target_title(row), config.methods.index(row["method"])))
+
+
 def over_targets(rows: Iterable[Row], measure: str) -> float | None:
     """Mean over targets of the mean over seeds; None where a target has no value."""
-    targets: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        targets.setdefault((row["data"], row["target"]), []).append(row)
-    means = [pages.spread(own, measure) for own in targets.values()]
+    targets = pages.grouped(rows, lambda row: (row["data"], row["target"]))
+    means = [spread(own, measure) for own in targets.values()]
     known = [found.mean for found in means if found is not None]
     return fmean(known) if known and len(known) == len(means) else None
 
@@ -131,25 +128,21 @@ def against_control(rows: Sequence[Row]) -> list[Row]:
     without one are left out.
     """
     controls = {key_of(row, RUN_STREAM): row for row in rows if row["method"] == "norm"}
+
+    def above(row: Row, control: Row, name: str) -> float | None:
+        known = row.get(name) is not None and control.get(name) is not None
+        return row[name] - control[name] if known else None
+
     return [
-        {**row, **{name: _difference(row, control, name) for name in (*MEASURES, *LAST)}}
+        {**row, **{name: above(row, control, name) for name in (*MEASURES, *LAST)}}
         for row in rows
         if (control := controls.get(key_of(row, RUN_STREAM))) is not None
     ]
 
 
-class Band(NamedTuple):
-    """Runs of a method whose bias beforehand lay in a band: how many, and in how many of them it
-    grew, or accuracy fell.
-    """
-
-    runs: int
-    amplified: int
-    worse: int
-
-
-def bands(rows: Sequence[Row], reference: str) -> dict[str, dict[str, Band]]:
-    """By method, then band: does the bias before adaptation foretell what updates do to it?
+def banded(rows: Sequence[Row], reference: str) -> list[Row]:
+    """Runs of methods that learn, by what their ``band`` of bias was beforehand: does it foretell
+    what updates do to it?
 
     Args:
         rows: of any points.
@@ -157,106 +150,86 @@ def bands(rows: Sequence[Row], reference: str) -> dict[str, dict[str, Band]]:
             control.
 
     Returns:
-        Band ``low`` (β up to .1), ``middle`` and ``high`` (from .31 on); *amplified*: in the last
-        quarter β is more than .02 above the control's on the same images; *worse*: balanced
-        accuracy is more than a point below.
+        Rows with their band, ``amplified`` (in the last quarter β is more than .02 above the
+        control's on the same images) and ``worse`` (balanced accuracy is a point below), by band.
     """
     before = {key_of(row, RUN_STREAM): row["beta"] for row in rows if row["method"] == reference}
-    found: dict[str, dict[str, Band]] = {}
+    found = []
     for row in against_control(rows):
         bias = before.get(key_of(row, RUN_STREAM))
         if row["method"] in REFERENCES or bias is None or row["beta_last"] is None:
             continue
-        name = [*_BANDS][(bias > _LOW) + (bias >= _HIGH)]
-        own = found.setdefault(row["method"], dict.fromkeys(_BANDS, Band(0, 0, 0)))
-        runs, amplified, worse = own[name]
-        grown, fallen = row["beta_last"] > _GROWTH, row["balanced_accuracy_last"] < -_LOSS
-        own[name] = Band(runs + 1, amplified + grown, worse + fallen)
-    return found
+        grown, worse = row["beta_last"] > _GROWTH, row["balanced_accuracy_last"] < -_LOSS
+        band = (bias > _LOW) + (bias >= _HIGH)
+        found.append({**row, "band": band, "amplified": grown, "worse": worse})
+    return sorted(found, key=lambda row: row["band"])
 
 
-def _before_and_after(rows: Sequence[Row], config: BenchmarkConfig, title: str) -> _Tables:
+def _before_and_after(rows: Sequence[Row], config: BenchmarkConfig) -> _Tables:
     own = at_all_shifts(rows, config)
-    columns = list(dict.fromkeys(map(target_title, own)))
-    found: _Tables = []
-    for measure, (name, form) in _MEASURES.items():
-        lines = []
-        for method in methods_in(own):
-            cells = [
-                [r for r in own if r["method"] == method and target_title(r) == column]
-                for column in columns
-            ]
-            lines.append([f"`{title_of(method)}`", *(shown(c, measure, form) for c in cells)])
-        found.append((f"{_first_upper(name)}, {title}", (["method", *columns], lines)))
-    return found
+    return {
+        f", {name}": pivot(
+            own, ["method"], _method, target_title, partial(shown, measure=measure, form=form)
+        )
+        for measure, (name, form) in _MEASURES.items()
+    }
 
 
-def _rates(rows: Sequence[Row], config: BenchmarkConfig, title: str) -> _Tables:
-    points = sorted(
-        {(row["optimizer"], row["lr"]) for row in rows if row["lr"] is not None},
-        key=lambda point: (point[0], -point[1]),
-    )
-    found = {p: against_control(at(rows, config, optimizer=p[0], lr=p[1])) for p in points}
-    lines = []
-    for method in _core(config):
-        cells = []
-        for own in found.values():
-            values = [
-                over_targets([row for row in own if row["method"] == method], name)
-                for name in _SHORT
-            ]
-            forms = zip(values, ("{:+.3f}", "{:+.1f}"), strict=True)
-            cells.append(" / ".join("–" if v is None else form.format(v) for v, form in forms))
-        lines.append([f"`{method}`", *cells])
-    head = ["method", *(f"{name} {lr:g}" for name, lr in points)]
-    return [(_first_upper(title), (head, lines))] if points else []
+def _rates(rows: Sequence[Row], config: BenchmarkConfig) -> _Tables:
+    points = sorted({(r["optimizer"], -r["lr"]) for r in rows if r["lr"] is not None})
+    own = [
+        row
+        for optimizer, lr in points
+        for row in against_control(at(rows, config, optimizer=optimizer, lr=-lr))
+        if _learns(row, config)
+    ]
+
+    def cell(part: list[Row]) -> str:
+        found = [over_targets(part, name) for name in _SHORT]
+        forms = zip(found, ("{:+.3f}", "{:+.1f}"), strict=True)
+        return " / ".join("–" if value is None else form.format(value) for value, form in forms)
+
+    return {
+        "": pivot(own, ["method"], _method, lambda row: f"{row['optimizer']} {row['lr']:g}", cell)
+    }
 
 
-def _along(rows: Sequence[Row], config: BenchmarkConfig, title: str, axis: str) -> _Tables:
-    found = {value: at(rows, config, **{axis: value}) for value in sorted({r[axis] for r in rows})}
-    centre = config.images if axis == "images" else config.batch_sizes[0]
-    varied = [row for value, own in found.items() if value != centre for row in own]
-    close = [method for method in methods_in(varied) if method not in REFERENCES]
-    lines = []
-    for target in sorted({target_title(row) for row in varied}):
-        for method in (*REFERENCES, *close):
-            points = [
-                [row for row in own if row["method"] == method and target_title(row) == target]
-                for own in found.values()
-            ]
-            cells = [
-                " / ".join(shown(point, name, _MEASURES[name][1]) for name in _SHORT)
-                for point in points
-            ]
-            lines.append([target, f"`{title_of(method)}`", *cells])
-    return [(_first_upper(title), (["target", "method", *map(str, found)], lines))]
+def _along(rows: Sequence[Row], config: BenchmarkConfig, axis: str) -> _Tables:
+    def cell(part: list[Row]) -> str:
+        return " / ".join(shown(part, name, _MEASURES[name][1]) for name in _SHORT)
+
+    own = along(rows, config, axis)
+    names = ["target", "method"]
+    return {
+        "": pivot(
+            own, names, lambda row: (target_title(row), *_method(row)), lambda r: str(r[axis]), cell
+        )
+    }
 
 
-def _bands(rows: Sequence[Row], config: BenchmarkConfig, title: str) -> _Tables:
-    tables: _Tables = []
-    for reference in REFERENCES:
-        found = bands(at_all_shifts(rows, config), reference)
-        most = {name: max((v[name].runs for v in found.values()), default=0) for name in _BANDS}
-        head = ["method", *(f"{_BANDS[name]} ({most[name]} runs)" for name in _BANDS)]
-        lines = [
-            [f"`{m}`", *(f"{b.amplified} / {b.worse}" if b.runs else "–" for b in own.values())]
-            for m, own in found.items()
-            if m in _core(config)
-        ]
-        name = f"{_first_upper(title)}, by the {title_of(reference)}'s β"
-        tables.append((name, (head, lines)))
-    return tables
+def _bands(rows: Sequence[Row], config: BenchmarkConfig) -> _Tables:
+    def cell(part: list[Row]) -> str:
+        counts = (sum(row[name] for row in part) for name in ("amplified", "worse"))
+        return f"{' / '.join(map(str, counts))} of {len(part)}" if part else "–"
+
+    shifted = at_all_shifts(rows, config)
+    return {
+        f", by the {title_of(reference)}'s β": pivot(
+            [row for row in banded(shifted, reference) if _learns(row, config)],
+            *(["method"], _method, lambda row: BANDS[row["band"]], cell),
+        )
+        for reference in REFERENCES
+    }
 
 
-def _core(config: BenchmarkConfig) -> list[str]:
-    """The methods that run under each shift."""
-    return [method for method in config.methods if method not in REFERENCES]
+def _learns(row: Row, config: BenchmarkConfig) -> bool:
+    """Whether a row is of one of the methods that run under each shift, and adapt."""
+    return row["method"] in config.methods and row["method"] not in REFERENCES
 
 
-def _difference(row: Mapping[str, Any], control: Mapping[str, Any], name: str) -> float | None:
-    value, other = row.get(name), control.get(name)
-    return None if value is None or other is None else value - other
+def _method(row: Row) -> tuple[str]:
+    return (f"`{title_of(row['method'])}`",)
 
 
 def _first_upper(text: str) -> str:
-    return text if text.startswith("β") else text[0].upper() + text[1:]
+    return text[0].upper() + text[1:]

@@ -80,7 +80,6 @@ def plan_tasks(
     table, rows = results
     finished = {key_of(row, table.keys) for row in rows}
     measured = {key_of(row, STREAM_KEYS) for row in references}
-    compared = config.study == "guard"
     tasks = []
     for stream, cases in plan:
         setting, model = stream.setting, models[stream.setting]
@@ -96,7 +95,7 @@ def plan_tasks(
                 if key_of({**names, **cell.names, "policy": policy}, table.keys) not in finished
             ]
             cells += [replace(cell, policies=tuple(left))] if left else []
-        normalizations = compared and key_of(names, STREAM_KEYS) not in measured
+        normalizations = config.compared and key_of(names, STREAM_KEYS) not in measured
         if cells or normalizations:
             tasks.append(
                 Task(
@@ -106,7 +105,7 @@ def plan_tasks(
                     source=str(model.folder),
                     model=model.seed,
                     data=words,
-                    compared=compared,
+                    compared=config.compared,
                     normalizations=normalizations,
                 )
             )

@@ -4,18 +4,14 @@ left, each row written as soon as it is there, and puts shards together.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 
 from tqdm import tqdm
 
 from holdfast.benchmarks import tables
 from holdfast.benchmarks.cell import Report, run_task
 from holdfast.benchmarks.options import BenchmarkConfig
-from holdfast.benchmarks.passes import guard_costs
 from holdfast.benchmarks.plan import create_plan, plan_tasks
 from holdfast.benchmarks.sources import (
-    Model,
-    data_words,
     merge_models,
     missing_models,
     plan_models,
@@ -23,16 +19,14 @@ from holdfast.benchmarks.sources import (
     train_model,
 )
 from holdfast.benchmarks.spreading import spread
-from holdfast.benchmarks.summary import OURS
 from holdfast.benchmarks.tables import GUARD, RUNS, Row, Table
-from holdfast.tta import entry
 from holdfast.tta.errors import InputError
 from holdfast.tta.saying import warn
 
 
 def tables_of(config: BenchmarkConfig) -> Mapping[str, Table]:
     """The tables of a study."""
-    return GUARD if config.study == "guard" else RUNS
+    return GUARD if config.compared else RUNS
 
 
 def read_rows(folder: Path, name: str, tables_: Mapping[str, Table] = GUARD) -> list[Row]:
@@ -50,7 +44,7 @@ def run_cells(
     folder: Path,
     tell: Callable[[int, int], None] = lambda done, all_: None,
 ) -> None:
-    """Run what is missing, and time the guards.
+    """Run what is missing.
 
     Args:
         config: options.
@@ -85,8 +79,6 @@ def run_cells(
             tell(total - left, total)
 
         spread(run_task, tasks, config.processes, keep)
-    if config.study == "guard" and config.cost_rounds and plan:
-        _time_guards(config, folder, plan[0][0].setting.data, next(iter(models.values())))
 
 
 def _train(jobs: Sequence[list[str]], processes: int) -> None:
@@ -96,29 +88,8 @@ def _train(jobs: Sequence[list[str]], processes: int) -> None:
             spread(train_model, jobs, processes, lambda told: progress.update())
 
 
-def _time_guards(config: BenchmarkConfig, folder: Path, data: str, model: Model) -> None:
-    """Add to ``cost.json`` the guards that it lacks."""
-    path = folder / "cost.json"
-    costs = entry.read_json(path) if path.is_file() else {}
-    published = ["method.normalization=batch"]
-    guards = {
-        name: [*f"guard={name}".split(), *([] if name.split()[0] == OURS else published)]
-        for name in config.guards
-        if name not in costs
-    }
-    if not guards:
-        return
-    total = config.cost_rounds * len(guards)
-    with tqdm(total=total, desc="cost", unit="pass", disable=None) as progress:
-        words = data_words(config, data)
-        rounds, source = config.cost_rounds, str(model.folder)
-        costs |= guard_costs(source, guards, words, rounds, progress.update)
-    entry.write_json(path, costs)
-
-
 def merge(folder: Path, parts: Sequence[Path], tables_: Mapping[str, Table] = GUARD) -> None:
-    """Put the tables of shards together, each row once, failures that nothing made good, and the
-    costs that each measured.
+    """Put the tables of shards together, each row once, and failures that nothing made good.
 
     Args:
         folder: where they go; what is there already counts too.
@@ -147,15 +118,6 @@ def merge(folder: Path, parts: Sequence[Path], tables_: Mapping[str, Table] = GU
         tables.write(folder / f"{name}.csv", table.columns, tables.latest(rows[name], table.keys))
     if not rows["errors"]:
         (folder / "errors.csv").unlink()
-    costs = [
-        entry.read_json(part / "cost.json")
-        for part in [folder, *parts]
-        if (part / "cost.json").is_file()
-    ]
-    names = {name for cost in costs for name in cost}
-    medians = {name: median(cost[name] for cost in costs if name in cost) for name in names}
-    if costs:
-        entry.write_json(folder / "cost.json", medians)
 
 
 def _made_good(failure: Row, result: Row, keys: Sequence[str]) -> bool:

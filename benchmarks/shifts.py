@@ -1,5 +1,4 @@
-"""What each shift costs a source model at each severity: a table, its curves, and a sheet of
-shifted images.
+"""What each shift costs a source model at each severity: a table, and its curves.
 
 python -m holdfast.benchmarks.shifts [source=DIR_OR_CKPT] [shifts=mr] [images=1000]
 """
@@ -19,7 +18,6 @@ from tqdm import tqdm
 
 from holdfast.benchmarks.pages import table
 from holdfast.benchmarks.sources import train_model, training_words
-from holdfast.callbacks.report.page import as_picture
 from holdfast.datamodules import DATA, ImageSet, Shift, Stream, StreamLoader, load_images
 from holdfast.datamodules.shifts import CORRUPTIONS, members
 from holdfast.tta import entry
@@ -37,8 +35,7 @@ GROUPS = {"data": DATA}
 _TIMED = 16
 USAGE = (
     "usage: python -m holdfast.benchmarks.shifts [key=value ...]\n\n"
-    "Score a source model on its test "
-    "images under every shift."
+    "Score a source model on its test images under every shift."
 )
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -72,12 +69,8 @@ def configure(argv: Sequence[str]) -> ShiftsConfig:
     return resolve(ShiftsConfig, GROUPS, read_arguments(argv, GROUPS, base))
 
 
-def shifts(config: ShiftsConfig) -> dict[str, list[float]]:
-    """Measure, and write ``shifts.csv``, ``severity.png`` and ``examples.png``.
-
-    Returns:
-        Balanced accuracy in percent of each shift at severities 0 (clean) to 5.
-    """
+def shifts(config: ShiftsConfig) -> None:
+    """Measure, write ``shifts.csv`` and ``severity.png``, and print the table."""
     folder = Path(config.output).expanduser()
     source = config.source or str(folder / "source")
     if config.source is None and not (folder / "source" / "source.ckpt").is_file():
@@ -98,29 +91,23 @@ def shifts(config: ShiftsConfig) -> dict[str, list[float]]:
         result = evaluate(network, StreamLoader(images, Stream(rows, (shift,)), 256), classes)
         return round(balanced_accuracy(result.logits.argmax(1), result.labels, classes), 1)
 
-    clean, lines = score(None), []
+    clean = score(None)
     some = [(str(images.ids[row]), images[int(row)]["image"]) for row in rows[:_TIMED]]
+    scores: dict[str, list[float]] = {}
+    lines = []
     for name in tqdm(names, desc="shifts", disable=None):
         steps = [Shift(((name, severity),), config.seed) for severity in SEVERITIES]
-        lines.append([name, *map(score, steps), cost(steps[-1], some)])
-    scores = {name: [clean, *values] for name, *values, _ in lines}
+        scores[name] = [clean, *map(score, steps)]
+        lines.append([name, *(f"{value:.1f}" for value in scores[name]), cost(steps[-1], some)])
     columns = ["shift", *(f"severity {s}" for s in (0, *SEVERITIES)), "milliseconds"]
-    listed = [[name, clean, *rest] for name, *rest in lines]
-    (folder / "shifts.csv").write_text(csv_lines([columns, *listed]), newline="")
+    (folder / "shifts.csv").write_text(csv_lines([columns, *lines]), newline="")
     save(curves(scores, 100 / classes), folder / "severity.png")
-    shown = images[int(rows[0])]["image"]
-    sheet = examples(shown, str(images.ids[rows[0]]), names, config.seed)
-    save(sheet, folder / "examples.png")
-    print(f"balanced accuracy (%) of {source} on {len(rows)} test images, clean {clean}\n")
-    texts = [
-        [f"`{name}`", *(f"{value:.1f}" for value in values), f"{milliseconds:.2f}"]
-        for name, *values, milliseconds in lines
-    ]
-    print(table(["shift", *map(str, SEVERITIES), "ms an image"], texts))
-    return scores
+    print(f"balanced accuracy (%) of {source} on {len(rows)} test images; severity 0 is clean\n")
+    shown = [[f"`{name}`", *values] for name, *values in lines]
+    print(table(["shift", "0", *map(str, SEVERITIES), "ms an image"], shown))
 
 
-def cost(shift: Shift, images: Sequence[tuple[str, Tensor]]) -> float:
+def cost(shift: Shift, images: Sequence[tuple[str, Tensor]]) -> str:
     """Milliseconds that a shift takes for an image, the median; of this thread alone, since the
     machine may be busy.
 
@@ -133,7 +120,7 @@ def cost(shift: Shift, images: Sequence[tuple[str, Tensor]]) -> float:
         start = time.thread_time()
         shift(image, name)
         seconds.append(time.thread_time() - start)
-    return 1000 * median(seconds)
+    return f"{1000 * median(seconds):.3g}"
 
 
 def chosen(names: str | Sequence[str] | None, images: ImageSet) -> list[str]:
@@ -142,14 +129,11 @@ def chosen(names: str | Sequence[str] | None, images: ImageSet) -> list[str]:
     Raises:
         InputError: an unknown shift, or one that does not suit them.
     """
+    of_images = (images.channels, len(images.size))
     if names is None:
-        return [
-            name
-            for name, corruption in CORRUPTIONS.items()
-            if corruption.fits(images.channels, len(images.size))
-        ]
+        return [name for name, corruption in CORRUPTIONS.items() if corruption.fits(*of_images)]
     asked = list(dict.fromkeys(members(names)))
-    Shift(tuple((name, 1) for name in asked)).check(images.channels, len(images.size))
+    Shift(tuple((name, 1) for name in asked)).check(*of_images)
     return asked
 
 
@@ -163,11 +147,10 @@ def curves(scores: Mapping[str, Sequence[float]], chance: float) -> Figure:
     for panel in panels[len(scores) :]:  # what is left of the last row
         panel.set_visible(False)
     for (name, values), panel in zip(scores.items(), panels, strict=False):
-        for level, line in ((values[0], "--"), (chance, ":")):
-            panel.axhline(level, color=GREY, linestyle=line, linewidth=0.8)
+        panel.axhline(values[0], color=GREY, linestyle="--", linewidth=0.8)
+        panel.axhline(chance, color=GREY, linestyle=":", linewidth=0.8)
         panel.plot(SEVERITIES, values[1:], color=BLUE, marker="o", markersize=3)
         panel.set_title(name, fontsize=9)
-        panel.set_xticks(SEVERITIES)
         panel.set_ylim(0, 100)
         panel.tick_params(labelsize=7)
     figure.supxlabel("severity", fontsize=9)
@@ -175,37 +158,11 @@ def curves(scores: Mapping[str, Sequence[float]], chance: float) -> Figure:
     return figure
 
 
-@styled
-def examples(image: Tensor, name: str, names: Sequence[str], seed: int) -> Figure:
-    """One image, clean and under each shift at severities 1, 3 and 5; of a volume the middle
-    slice.
-    """
-    shown = (1, 3, 5)
-    blocks, width = min(3, len(names)), len(shown) + 1
-    rows = -(-len(names) // blocks)
-    size = (0.75 * blocks * (width + 0.2), 0.78 * rows + 0.25)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, blocks * width, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for place, kind in enumerate(names):
-        head, *cells = grid[place % rows, place // rows * width :][:width]
-        head.text(1, 0.5, kind, ha="right", va="center", fontsize=9, transform=head.transAxes)
-        for cell, severity in zip(cells, shown, strict=True):
-            shifted = Shift(((kind, severity),), seed)(image, name).numpy()
-            cell.imshow(as_picture(shifted, stretch=False), "gray", vmin=0, vmax=255)
-            if place % rows == 0:
-                cell.set_title(severity, fontsize=9)
-    return figure
-
-
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
-
-    def run() -> None:
-        shifts(configure(argv))
-
-    return entry.run(run, ShiftsConfig, GROUPS, USAGE, argv, configure=configure)
+    return entry.run(
+        lambda: shifts(configure(argv)), ShiftsConfig, GROUPS, USAGE, argv, configure=configure
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ _FIGURES = {
     "median_kept_gain": ("kept gain, median", "{:.0%}"),
     "kept_gain": ("mean", "{:.0%}"),
     "normalization_regret": ("normalisation regret", "{:.2f}"),
-    "guard_cost": ("cost", "{:.1%}"),
     "cells": ("cells", "{}"),
     "harm": ("harm", "{}"),
     "gain": ("gain", "{}"),
@@ -35,15 +34,12 @@ TOLERANCE = 1.0
 _HARM, _GAIN, _LOSS = 3.0, 1.0, 5.0
 
 
-def summarize(
-    results: Sequence[Row], references: Sequence[Row], costs: Mapping[str, float]
-) -> dict[str, Any]:
+def summarize(results: Sequence[Row], references: Sequence[Row]) -> dict[str, Any]:
     """All figures.
 
     Args:
         results: rows of ``results.csv``.
         references: rows of ``references.csv``; results of streams that have none are left out.
-        costs: the guard's time over that of the steps that it watches, by policy.
 
     Returns:
         ``ours``, ``policies`` by name, and ``unguarded`` (each method left alone, measured by the
@@ -58,7 +54,6 @@ def summarize(
         return {
             **own,
             "normalization_regret": regret if policy == OURS else None,
-            "guard_cost": costs.get(policy),
         }
 
     return {
@@ -84,20 +79,21 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def as_lines(named: Mapping[str, Mapping[str, Any]], head: str) -> list[list[str]]:
-    """The figures as a table: a heading, then a line each.
+def as_lines(
+    named: Mapping[str, Mapping[str, Any]], head: str
+) -> tuple[list[str], list[list[str]]]:
+    """The figures as a table: its heading, and a line each.
 
     Args:
         named: figures by name.
         head: what the names are.
     """
     shown = {key: title for key, title in _FIGURES.items() if any(key in f for f in named.values())}
-    lines = [[head, *(title for title, _ in shown.values())]]
+    lines = []
     for name, values in named.items():
         cells = [(values.get(key), form) for key, (_, form) in shown.items()]
-        texts = ["–" if value is None else form.format(value) for value, form in cells]
-        lines.append([name, *texts])
-    return lines
+        lines.append([name, *("–" if v is None else form.format(v) for v, form in cells)])
+    return [head, *(title for title, _ in shown.values())], lines
 
 
 def policies_of(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

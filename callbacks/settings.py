@@ -23,7 +23,7 @@ class NoGuardConfig:
 class Tuned:
     """The numbers of the guard that were chosen by measurement, and no others.
 
-    ``python -m holdfast.benchmarks.sensitivity`` tells what a fifth more or less of each changes.
+    ``benchmark.py study=sensitivity`` tells what a fifth more or less of each changes.
     """
 
     sharpness: float = option(2.0, "power of a ratio of divergences that trust grows by at a look")

@@ -14,7 +14,7 @@ COMMANDS = {
     "compare": ("holdfast.programs.compare", "compare finished runs: means, tests, LaTeX"),
     "completion": ("holdfast.programs.completion", "print a script that completes in your shell"),
     "export": ("holdfast.export", "write an adapted network for other programs"),
-    "demo": ("holdfast.benchmarks.demo", "see collapse and guard on embedded data"),
+    "demo": ("holdfast.programs.demo", "see collapse and guard on embedded data"),
 }
 #: Exit status of words that are not understood, as the programs have it.
 _MISUSED = 2

@@ -136,7 +136,7 @@ def _installed(command: str) -> str:
 
 
 def check_words(module: str, words: list[str]) -> None:
-    """Refuse words that the program of this name (``adapt.py``, ``benchmarks.demo``) does not take.
+    """Refuse words that the program of this name (``adapt.py``, ``programs.demo``) does not take.
 
     Raises:
         InputError: it says what is wrong.

@@ -90,7 +90,7 @@ def test_good_commands(command: str) -> None:
         ("python train.py data=table data.pth=FILE.csv", "data.pth"),
         ("python benchmark.py configs/benchmark/absent.yaml", "does not exist"),
         ("python benchmark.py methods=[tnet]", "did you mean tent"),
-        ("python -m holdfast.benchmarks.demo sed=1", "sed"),
+        ("python -m holdfast.programs.demo sed=1", "sed"),
         ("python -m holdfast.benchmarks.absent", "no module"),
         ("python -m holdfast.tta.methods.table all=true", "takes no words"),
         ("python absent.py", "no file"),

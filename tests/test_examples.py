@@ -73,3 +73,22 @@ def test_a_method_added_in_a_script(tmp_path: Path) -> None:
     assert "create_method: " in done.stdout
     assert json.loads((tmp_path / "adapted" / "metrics.json").read_text())["balanced_accuracy"] > 80
     assert "kind: margin" in (tmp_path / "adapted" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("example", ["see_streams"], indirect=True)
+def test_streams_are_drawn_as_the_page_asks_for_them(example: ModuleType, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "streams.md").read_text()
+    for name, words in example.EXAMPLES.items():
+        assert f"`{words}` | ![" in page
+        assert f"(streams/{name}.png)" in page
+    for name in ("iid", "time"):
+        figure = example.draw(*example.phantom(example.EXAMPLES[name], count=40))
+        assert figure.axes[0].collections
+
+
+@pytest.mark.parametrize("example", ["see_shifts"], indirect=True)
+def test_an_image_of_ones_own_under_every_shift(example: ModuleType, tmp_path: Path) -> None:
+    image = ROOT / "docs" / "streams" / "iid.png"
+    (tmp_path / "mine.png").write_bytes(image.read_bytes())
+    example.main([f"image={tmp_path / 'mine.png'}", f"output={tmp_path / 'out' / 'sheet.png'}"])
+    assert (tmp_path / "out" / "sheet.png").stat().st_size > 10_000

@@ -129,7 +129,7 @@ def test_a_benchmark_is_swept_by_shards(
             "images": 128,
             "cells": 4,
         },
-        **{"per_stream": 1, "models": 1, "cost_rounds": 0, "processes": 1},
+        **{"per_stream": 1, "models": 1, "processes": 1},
         **{"sources": str(tmp_path / "sources"), "output": str(tmp_path / "out")},
     }
     run = run_agent(ROOT / "configs" / "sweep" / "benchmark.yaml", tmp_path, monkeypatch, **small)

@@ -186,7 +186,6 @@ def test_a_benchmark_is_logged(source: Path, home: Path, tmp_path: Path) -> None
         "rates=[1]",
         "policies=[on]",
         "images=128",
-        "cost_rounds=0",
     ]
     words += [
         "processes=1",

@@ -94,10 +94,8 @@ class TestTimeBatchNorm(nn.Module):
         if x.numel() == x.shape[1] and not mixed:
             raise BatchStatisticsError(
                 "batch statistics need more than one value per channel, and a layer sees exactly "
-                "one: "
-                "give batches of 2 or more images (stream.batch_size), the method source, or a "
-                "network with GroupNorm "
-                "(model.norm=group)"
+                "one: give batches of 2 or more images (stream.batch_size of adapt.py), take the "
+                "method source, or a network with GroupNorm (model.norm=group of train.py)"
             )
         if self.statistics == "median":
             return self._normalise(x, *_median_moments(x))

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from holdfast.benchmarks import guard, measured, methods, paper, tables
+from holdfast.benchmarks import guard, measured, methods, paper, sensitivity, tables
 from holdfast.benchmarks.options import BenchmarkConfig, output_folder, recorded_settings
 from holdfast.benchmarks.runner import merge, read_rows, run_cells, tables_of
 from holdfast.benchmarks.summary import policies_of
@@ -30,12 +30,13 @@ USAGE = (
 #: figures as text.
 STUDIES: dict[str, Callable[[BenchmarkConfig, Path], tuple[dict[str, Any], str]]] = {
     "guard": guard.conclude,
+    "sensitivity": sensitivity.conclude,
     "paper": paper.conclude,
     "methods": methods.conclude,
     "measured": measured.conclude,
 }
 #: Files that tell the results again.
-_KEPT = ("results.csv", "references.csv", "cost.json", "summary.json", "config.yaml")
+_KEPT = ("results.csv", "references.csv", "summary.json", "config.yaml")
 
 
 def benchmark(config: BenchmarkConfig) -> str:
@@ -99,6 +100,8 @@ def main(argv: Sequence[str]) -> int:
         config = entry.configured(BenchmarkConfig, {}, argv)
         if config.merge:  # the settings are those of the shards, which need not be given again
             config = entry.configured(BenchmarkConfig, {}, argv, recorded_settings(config))
+        elif config.study == "sensitivity":
+            config = sensitivity.prepare(config)
         print(benchmark(config))
         errors = tables.read(Path(config.output).expanduser() / "errors.csv")
         if errors:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from holdfast.benchmarks.goals import as_table, goal_lines, grouped, judged, name_of
+from holdfast.benchmarks.goals import grouped, judged, markdown, name_of
 from holdfast.benchmarks.summary import alone, figures
 from tests.benchmarks.test_summary import CAUGHT, FALSE_RESET, GAIN, MISSED, row
 
@@ -18,7 +18,7 @@ def test_a_goal_names_the_cells_that_fall_short() -> None:
     assert (worst["met"], worst["bound"], worst["value"]) == (False, "≤ 3.0", "10.0")
     assert worst["cells"] == [name_of(MISSED)]
     assert name_of(MISSED) == (
-        "phantom scanner_b, compact, none, iid, 64 a batch, tent 0.001, seed 0: 10.0"
+        "phantom scanner_b, compact, iid, 64 a batch, tent 0.001, seed 0: 10.0"
     )
     assert of("below", lines)["value"] == "25%"
     assert of("harm averted", lines)["cells"] == [name_of(MISSED)]
@@ -51,7 +51,8 @@ def test_figures_by_axis() -> None:
         **{"ours": figures(rows), "policies": {}, "unguarded": figures(alone(rows))},
         **{"goals": judged(rows), "groups": groups},
     }
-    text = as_table(summary)
+    text = markdown(summary)
     assert all(name in text for name in ("image set", "nuclei, unguarded", "network", "missed"))
     assert "batch size" not in text, "it has one value"
-    assert len(goal_lines(summary)) == 8
+    assert "| worst regret | ≤ 3.0 | 10.0 | missed | 1 |" in text
+    assert f"Worst, worst regret:\n\n- {name_of(MISSED)}" in text

@@ -16,14 +16,7 @@ from holdfast.benchmarks.measures import measures
 from holdfast.benchmarks.options import BenchmarkConfig
 from holdfast.benchmarks.pages import Spread
 from holdfast.benchmarks.pages import points as points_of
-from holdfast.benchmarks.paper import (
-    Band,
-    against_control,
-    at,
-    bands,
-    markdown,
-    over_targets,
-)
+from holdfast.benchmarks.paper import against_control, at, banded, markdown, over_targets
 from holdfast.benchmarks.plan import Plan, Stream, create_plan, variant_of
 from holdfast.benchmarks.tables import RUN_KEYS, RUNS, Row, key_of
 from holdfast.programs import benchmark
@@ -227,13 +220,17 @@ def test_bands_count_growth_and_loss_against_the_control() -> None:
             row("norm", beta=0.05, beta_last=0.05, balanced_accuracy_last=80.0),
         ),
         row("tent", beta_last=0.4, balanced_accuracy_last=70.0),
-        row("dsbr", beta_last=0.06, balanced_accuracy_last=79.5),
+        row("dsbr", beta_last=0.08, balanced_accuracy_last=79.5),
         row("tent", seed=1),
     ]
-    empty = Band(0, 0, 0)
-    assert bands(rows, "source")["tent"] == {"low": empty, "middle": empty, "high": Band(1, 1, 1)}
-    assert bands(rows, "norm")["tent"] == {"low": Band(1, 1, 1), "middle": empty, "high": empty}
-    assert bands(rows, "source")["dsbr"]["high"] == Band(1, 0, 0)
+
+    def told(reference: str) -> list[tuple[Any, ...]]:
+        names = ("method", "seed", "band", "amplified", "worse")
+        return [tuple(found[name] for name in names) for found in banded(rows, reference)]
+
+    high, low = 2, 0
+    assert told("source") == [("tent", 0, high, True, True), ("dsbr", 0, high, True, False)]
+    assert told("norm") == [("tent", 0, low, True, True), ("dsbr", 0, low, True, False)]
     assert against_control(rows)[2]["balanced_accuracy_last"] == -10
 
 
@@ -329,7 +326,7 @@ def test_a_tiny_study(
     monkeypatch.setattr(tables, "append", append)
     assert benchmark.main([*words, f"output={whole}", f"page={page}"]) == 0
     out = capsys.readouterr().out
-    assert "β, balanced classes:" in out
+    assert "Balanced classes, β:" in out
     assert "| `control` |" in out
     rows = results(whole)
     assert len(rows) == count[0] == 2 * (5 + 3 + 3)

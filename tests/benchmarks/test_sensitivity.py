@@ -1,5 +1,6 @@
 """The sensitivity to the guard's constants: what is changed, what comes of it, and a tiny run."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,9 @@ from typing import Any
 import pytest
 
 from holdfast.adapting.config import configure
-from holdfast.benchmarks import cell, tables
-from holdfast.benchmarks.options import BenchmarkConfig
-from holdfast.benchmarks.sensitivity import Change, as_table, changes_of, run_changes, table
-from holdfast.tta import entry
+from holdfast.benchmarks import cell, sensitivity
+from holdfast.benchmarks.sensitivity import Change, changes_of, compared, markdown
+from holdfast.programs import benchmark
 from tests.benchmarks.test_summary import row
 
 
@@ -25,7 +25,7 @@ class Toy:
 
 
 def test_each_number_is_changed_by_a_fifth_and_whole_ones_by_one() -> None:
-    assert changes_of(Toy(), "guard.tuned") == [
+    assert changes_of(Toy()) == [
         Change("decay", 0.7, 0.56, "on guard.tuned.decay=0.56"),
         Change("decay", 0.7, 0.84, "on guard.tuned.decay=0.84"),
         Change("patience", 2, 1, "on guard.tuned.patience=1"),
@@ -41,27 +41,30 @@ def test_a_change_is_held_against_the_same_cells() -> None:
         *(row(guarded=80.2, policy=less.policy), row(guarded=77.9, seed=1, policy=less.policy)),
         *(row(guarded=79.0, policy=more.policy), row(guarded=76.9, seed=1, policy=more.policy)),
     ]
-    lines = table(rows, [less, more, refused])
+    lines = compared(rows, [less, more, refused])
     assert [line["cells"] for line in lines] == [2, 2, 0]
     assert lines[0]["mean_change"] == pytest.approx(-0.05)
     assert lines[0]["worst_change"] == pytest.approx(0.1)
-    assert [line.get("beyond") for line in lines] == ["no", "yes", None]
-    text = as_table(lines)
+    assert [line.get("beyond") for line in lines] == [False, True, None]
+    text = markdown(lines)
     assert "1 constants change" in text
     assert text.endswith(": decay")
     assert text.count("beyond") == 1
 
 
 def test_only_guarded_runs_are_run_for_a_change(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources" / "phantom0").symlink_to(source)
     words = [
         *("streams=[blocks]", "shifts=[none]", "methods=[tent]", "rates=[10]", "images=128"),
-        *("processes=1", f"output={tmp_path}"),
+        *("processes=1", f"output={tmp_path / 'out'}", f"sources={tmp_path / 'sources'}"),
+        "study=sensitivity",
     ]
-    config = entry.configured(BenchmarkConfig, {}, words)
     passes: list[Any] = []
     run = cell.run
     monkeypatch.setattr(
@@ -69,30 +72,22 @@ def test_only_guarded_runs_are_run_for_a_change(
         "run",
         lambda batches, words: passes.append(words) or run(batches, words),
     )
-    changes = changes_of(Toy(), "guard.tuned")
-    append = tables.append
-
-    def append_until_killed(path: Path, *args: Any) -> None:
-        append(path, *args)
-        if path.name == "results.csv" and len(tables.read(path)) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(tables, "append", append_until_killed)
-    with pytest.raises(KeyboardInterrupt):
-        run_changes(config, changes)
-    monkeypatch.setattr(tables, "append", append)
-    lines = run_changes(config, changes)
-    # The first run has the references (two, and five choices of normalisation), the unguarded
-    # method, and two guards; the second what cannot be read again, and the three that are left.
-    assert len(passes) == (2 + 5 + 1 + 2) + (2 + 1 + 3)
+    toy = changes_of(Toy())
+    monkeypatch.setattr(sensitivity, "changes_of", lambda tuned: toy)
+    assert benchmark.main(words) == 0
+    # The references (two, and five choices of normalisation), the unguarded method, five guards.
+    assert len(passes) == 2 + 5 + 1 + 5
     tried = [
         (options.tuned.decay, options.tuned.patience)
         for options in (configure(words).guard.options for words in passes if "guard=on" in words)
     ]
     assert {(0.56, 2), (0.84, 2), (0.7, 1), (0.7, 3)} < set(tried)
-    assert [line["cells"] for line in lines] == [1] * 4
-    written = tables.read(tmp_path / "sensitivity" / "sensitivity.csv")
-    assert [line["constant"] for line in written] == ["decay", "decay", "patience", "patience"]
+    assert "| decay | 0.7 | 0.56 | 1 |" in capsys.readouterr().out
+    told = json.loads((tmp_path / "out" / "summary.json").read_text())["changes"]
+    assert [(line["constant"], line["cells"]) for line in told] == [
+        *[("decay", 1)] * 2,
+        *[("patience", 1)] * 2,
+    ]
     before = len(passes)
-    assert run_changes(config, changes) == lines
+    assert benchmark.main(words) == 0
     assert len(passes) == before

@@ -1,7 +1,7 @@
 """The demo: a source model, a shifted target, Tent unguarded, Tent guarded and DSBR guarded, on a
 page that needs no network. `make demo` runs it.
 
-python -m holdfast.benchmarks.demo [output=runs/demo] [seed=0]
+holdfast demo [output=runs/demo] [seed=0]
 """
 
 import sys
@@ -19,13 +19,14 @@ from torch import Tensor
 from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import configure
 from holdfast.adapting.run import adapt
-from holdfast.benchmarks.sources import train_model
 from holdfast.callbacks import GuardConfig
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.report import figures, page
 from holdfast.callbacks.trajectory import running_balanced_accuracy
 from holdfast.datamodules import ImageSet, load_images
 from holdfast.results import Adapted
+from holdfast.training.config import GROUPS, TrainConfig
+from holdfast.training.run import train
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.options import option
@@ -98,7 +99,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     source = folder / "source"
     print("Training a source model on scanner_a …")
     options = [f"data.target_images={config.images}", f"epochs={config.epochs}", "calibrate=quick"]
-    train_model([*words, *options, f"output={source}"])
+    train(entry.configured(TrainConfig, GROUPS, [*words, *options, f"output={source}"]))
     checkpoint, runs = SourceCheckpoint.load(source), {}
     for title, (asked, _) in _RUNS.items():
         output = folder / title.replace(" ", "_")

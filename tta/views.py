@@ -2,6 +2,8 @@
 any device.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -137,3 +139,55 @@ def occluded(images: Tensor, corner: tuple[int, ...], size: int) -> Tensor:
     window = (slice(None), slice(None), *(slice(start, start + size) for start in corner))
     result[window] = images.flatten(2).mean(2).view(*images.shape[:2], *(1,) * len(corner))
     return result
+
+
+def random_style(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
+    """Each image in another brightness, contrast, gamma and noise, its pixels where they were.
+
+    Args:
+        images: (N, channels, ...).
+        generator: on the CPU; the draws are the same on any device.
+        strength: factor on the ranges, which at 1 are contrast .7 to 1.3, gamma e^-.4 to e^.4,
+            brightness .1 and noise .03 of the batch's range of values.
+    """
+    count, low, high = len(images), images.min(), images.max()
+    shape = (count,) + (1,) * (images.dim() - 1)
+    span = (high - low).clamp(min=torch.finfo(images.dtype).tiny)
+
+    def drawn(reach: float) -> Tensor:
+        value = (2 * torch.rand(shape, generator=generator) - 1) * reach * strength
+        return value.to(images.device)
+
+    unit = ((images - low) / span).clamp(min=0).float()
+    styled = unit ** drawn(0.4).exp()
+    center = styled.flatten(1).mean(1).view(shape)
+    styled = (styled - center) * (1 + drawn(0.3)) + center + drawn(0.1)
+    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    styled = (styled + 0.03 * strength * noise).clamp(0, 1)
+    return (low + styled * span).to(images.dtype)
+
+
+#: Moves images or maps (N, channels, ...) to others.
+Move = Callable[[Tensor], Tensor]
+
+
+def turns(images: Tensor) -> list[tuple[Move, Move]]:
+    """Moves of images that lose nothing, each with what moves maps back: both flips, and turns by
+    90, 180 and 270 degrees in the plane of the last two sides; of other than square ones no
+    quarter turns, and of images without two sides none.
+    """
+    if images.dim() < 4:
+        return []
+    found: list[tuple[Move, Move]] = [
+        (lambda x, axis=axis: x.flip(axis), lambda x, axis=axis: x.flip(axis))  # type: ignore[misc]
+        for axis in (-1, -2)
+    ]
+    square = images.shape[-1] == images.shape[-2]
+    for quarter in (1, 2, 3) if square else (2,):
+        found.append(
+            (
+                lambda x, k=quarter: torch.rot90(x, k, (-2, -1)),  # type: ignore[misc]
+                lambda x, k=quarter: torch.rot90(x, -k, (-2, -1)),  # type: ignore[misc]
+            )
+        )
+    return found

@@ -108,11 +108,12 @@ def test_every_method_does_every_task_or_says_why_not(name: str, task: str) -> N
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_prediction_follows_the_update_in_three_methods_only(name: str) -> None:
+def test_a_prediction_follows_the_update_in_four_methods_only(name: str) -> None:
     method = created(name)
     update = method.update(images(), method.predict(images()) if method.predicts_first else None)
     corrected = name in ("roid", "cmf")  # by the batch's own prior, which is no learning
-    assert (update.prediction is not None) == (name in ("memo", "norm_ema", "t3a") or corrected)
+    later = ("memo", "norm_ema", "t3a", "grata")
+    assert (update.prediction is not None) == (name in later or corrected)
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -142,12 +143,15 @@ PASSES = {
     "rotta": (3, 1),
     "petta": (5, 1),
     "memo": (2 * 16, 16),
+    "intent": (7 * 16, 0),
+    "grata": (9, 2),
 }
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_forward_and_backward_passes_a_batch(name: str) -> None:
-    method = created(name, **({"threshold": 0.0} if name == "cotta" else {}))
+    more = {"cotta": {"threshold": 0.0}, "adami": {"prior": [0.25] * 4}}
+    method = created(name, **more.get(name, {}))
     calls = {"forward": 0, "backward": 0}
     method.model.register_forward_hook(
         lambda *_: calls.__setitem__("forward", calls["forward"] + 1)

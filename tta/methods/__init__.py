@@ -8,6 +8,7 @@ from torch import nn
 
 from holdfast.tta.errors import InputError
 from holdfast.tta.expected import closest
+from holdfast.tta.methods.adami import AdaMI
 from holdfast.tta.methods.alpha_norm import AlphaNorm
 from holdfast.tta.methods.base import Method, Prediction, Update
 from holdfast.tta.methods.cmf import CMF
@@ -18,6 +19,8 @@ from holdfast.tta.methods.dot import DOT
 from holdfast.tta.methods.dsbr import DSBR
 from holdfast.tta.methods.eata import EATA
 from holdfast.tta.methods.eta import ETA
+from holdfast.tta.methods.grata import GraTa
+from holdfast.tta.methods.intent import InTEnt
 from holdfast.tta.methods.lame import LAME
 from holdfast.tta.methods.memo import MEMO
 from holdfast.tta.methods.norm import Norm
@@ -76,6 +79,9 @@ _OURS: dict[str, type[Method]] = {
     "memo": MEMO,
     "lame": LAME,
     "t3a": T3A,
+    "intent": InTEnt,
+    "grata": GraTa,
+    "adami": AdaMI,
 }
 
 

@@ -39,7 +39,7 @@ one case. These differ there from what was published for one label an image:
 
 _MIDDLE = """
 A batch leaves with the prediction made *before* its update, but for `memo` (adapts to each image first), `norm_ema` (moves the
-statistics first) and `t3a` (takes the supports first); the teachers of `cotta`, `rotta` and `petta` predict. With `steps`
+statistics first), `t3a` (takes the supports first) and `grata` (steps first); `intent` mixes several predictions; the teachers of `cotta`, `rotta` and `petta` predict. With `steps`
 above 1 it leaves with the forward pass before the last step.
 
 ## Beside the released code
@@ -149,6 +149,20 @@ RELEASED: dict[str, _Released] = {
     "memo": _Released(_TTA, "keeps the source's statistics; there a blend with the views'"),
     "lame": _Released(_TTA, "returns log-probabilities; there probabilities"),
     "t3a": _Released("matsuolab/T3A"),
+    "intent": _Released(
+        "mazurowski-lab/single-image-test-time-adaptation",
+        "one network, not an ensemble; of more than two classes, the mean over those predicted",
+    ),
+    "grata": _Released(
+        "Chen-Ziyang/GraTa",
+        "its entropy lacks the term of the background, here it is whole; views in another style "
+        "are this project's",
+    ),
+    "adami": _Released(
+        "mathilde-b/TTA",
+        "one pass over the stream; the prior is the source's, the control's or yours, there it "
+        "comes from image-level tags",
+    ),
 }
 
 

@@ -7,7 +7,7 @@ al., Scientific Data 2023).
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from monai.apps.utils import HashCheckError, check_hash, download_url
@@ -36,13 +36,16 @@ class MedMNIST(NamedTuple):
 
 @dataclass
 class MedMNISTConfig(DataConfig):
-    """A set of MedMNIST, 2D or 3D; its test split is the target. Of ChestMNIST the images of a
-    single finding.
-    """
+    """A set of MedMNIST, 2D or 3D; its test split is the target."""
 
     name: str = option("pneumoniamnist", "which set, e.g. pneumoniamnist, dermamnist, bloodmnist")
     size: int = option(28, "side of the images: 28, 64, 128 or 224; of volumes 28 or 64")
     root: str = option("data", "folder of the files; a missing one is downloaded into it")
+    task: Literal["auto", "single", "multilabel"] = option(
+        "auto",
+        "of chestmnist: multilabel, its fourteen findings, or single, the images of one of them; "
+        "auto: what the set has",
+    )
 
 
 @dataclass
@@ -80,7 +83,11 @@ def load_medmnist(config: MedMNISTConfig, split: Split) -> ImageSet:
         _download(_URL.format(file=name), path, md5)
     elif split in ("train", "target") and not check_hash(path, md5, "md5"):
         _log.warning("%s differs from the published file (md5); it is used as it is", path)
-    arrays = _single_label(read_arrays(path)) if config.name == "chestmnist" else read_arrays(path)
+    arrays, several = read_arrays(path), config.name == "chestmnist"
+    if config.task == "multilabel" and not several:
+        raise InputError(f"{config.name} has one label an image: data.name=chestmnist has findings")
+    if several and config.task == "single":
+        arrays = _single_label(arrays)
     return images_from(
         arrays,
         path,
@@ -316,20 +323,20 @@ MEDMNIST: dict[str, MedMNIST] = {
     ),
     "chestmnist": MedMNIST(
         (
-            "atelectasis",
-            "cardiomegaly",
-            "effusion",
-            "infiltration",
-            "mass",
-            "nodule",
-            "pneumonia",
-            "pneumothorax",
-            "consolidation",
-            "edema",
-            "emphysema",
-            "fibrosis",
-            "pleural",
-            "hernia",
+            "Atelectasis",
+            "Cardiomegaly",
+            "Effusion",
+            "Infiltration",
+            "Mass",
+            "Nodule",
+            "Pneumonia",
+            "Pneumothorax",
+            "Consolidation",
+            "Edema",
+            "Emphysema",
+            "Fibrosis",
+            "Pleural_Thickening",
+            "Hernia",
         ),
         {
             28: "02c8a6516a18b556561a56cbdd36c4a8",

@@ -2,9 +2,9 @@
 
 Domain layout: ``images`` (N, H, W[, channels]), or of volumes (N, D, H, W[, channels]), and where
 known ``labels``, ``domain``, ``split`` (train, val, test), ``group`` and any other column such as
-``time`` (all (N,)), and ``class_names`` (C,). In place of labels there may be ``masks`` (N,
-*spatial) of whole numbers, the class of each pixel, -1 where it counts for nothing. MedMNIST
-layout: ``train_images``, ``train_labels``, and the same for val and test.
+``time`` (all (N,)), and ``class_names`` (C,). In place of labels ``masks`` (N, H, W), or labels
+(N, L) of 0 or 1, which are findings. MedMNIST layout: ``train_images``, ``train_labels``, and the
+same for val and test.
 """
 
 from collections.abc import Sequence
@@ -16,33 +16,52 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.datamodules.arrays import Arrays, read_arrays
+from holdfast.datamodules.arraytargets import (
+    counted_within,
+    finding_names,
+    findings_in,
+    masks_in,
+    task_of,
+    with_classes,
+)
 from holdfast.datamodules.facts import LOOKED_AT
 from holdfast.datamodules.formats.decoded import span_of
 from holdfast.datamodules.images import UNLABELLED, ImageSet, Split, Strings
 from holdfast.datamodules.labels import missing_noted, read_labels
-from holdfast.datamodules.options import AUTO, ColumnsConfig
+from holdfast.datamodules.options import AUTO, TargetConfig, check_shares
 from holdfast.datamodules.ranges import value_range
-from holdfast.datamodules.splits import SPLITS, check_leaks, groups_of, hint_at, likely_groups
+from holdfast.datamodules.splits import SPLITS, check_leaks, cut, groups_of, hint_at, likely_groups
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
 
-_KEYS = ("images", "labels", "masks", "domain", "split", "group", "id", "class_names")
+_KEYS = (
+    *("images", "labels", "masks", "findings", "domain", "split", "group", "id"),
+    *("class_names", "domain_names"),
+)
 # of a MedMNIST-like file without a val split, every tenth training image of a class validates
 _VAL_SHARE = 10
 
 
 @dataclass
-class NpzConfig(ColumnsConfig):
+class NpzConfig(TargetConfig):
     """One .npz file, in the domain layout or in MedMNIST's."""
 
     path: str | None = option(None, "the file")
     source: str | None = option(None, "domain to train on; null: the only one with training images")
     target: str | list[str] | None = option(None, "domain, or domains, of the target stream")
     spatial_dims: int = option(2, "2 for pictures, 3 for volumes")
+    within: str | None = option(
+        None, "key of masks outside of which pixels do not count, as a field of view; null: all do"
+    )
+    shares: list[float] | None = option(
+        None, "[train,val,test] shares of the source, cut between groups, where there is no split"
+    )
+    seed: int = option(0, "seed of data.shares")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_shares(self.shares)
         if self.spatial_dims not in (2, 3):
             raise InputError(f"data.spatial_dims={self.spatial_dims} must be 2 or 3")
 
@@ -56,8 +75,9 @@ def load_npz(config: NpzConfig, split: Split) -> ImageSet:
     if config.path is None:
         raise InputError("data.path is missing: name the file, data.path=FILE.npz")
     path = Path(config.path)
-    return images_from(
-        read_arrays(path),
+    arrays = _prepared(read_arrays(path), path, config, split)
+    images = images_from(
+        arrays,
         path,
         config.source,
         config.target,
@@ -66,7 +86,49 @@ def load_npz(config: NpzConfig, split: Split) -> ImageSet:
         group=config.group,
         missing=config.missing,
         raw_range=config.given_range(),
+        task=config.task,
     )
+    return with_classes(images, arrays, config, config.within is not None, path)
+
+
+def _prepared(arrays: Arrays, path: Path, config: NpzConfig, split: Split) -> Arrays:
+    """The arrays with domains by name, an id where names are given, and splits where they are
+    asked for.
+    """
+    arrays = dict(arrays)
+    if "domain_names" in arrays and "domain" in arrays:
+        called = arrays["domain_names"].astype(str)
+        if arrays["domain"].dtype.kind in "iu" and arrays["domain"].max(initial=0) < len(called):
+            arrays["domain"] = called[arrays["domain"]]
+    names = arrays.get("names")
+    if "id" not in arrays and names is not None and len(np.unique(names)) == names.size:
+        arrays["id"] = arrays.pop("names")
+    if config.within is not None:
+        arrays = counted_within(arrays, path, config.within)
+    if config.shares is not None and "split" not in arrays and "images" in arrays:
+        arrays["split"] = _cut(arrays, path, config)
+    return arrays
+
+
+def _cut(arrays: Arrays, path: Path, config: NpzConfig) -> Strings:
+    """Splits of the source's images, between groups; none of the others'."""
+    count = len(arrays["images"])
+    rows = np.arange(count).astype(str)
+    named = {
+        name: values.astype(str)
+        for name, values in arrays.items()
+        if name not in _KEYS and values.shape == (count,)
+    }
+    own = arrays.get("group", np.full(count, "")).astype(str)
+    groups = groups_of(own, named, config.group, rows, path)
+    domain = arrays.get("domain", np.full(count, path.stem)).astype(str)
+    known = np.unique(domain).tolist()
+    if config.source is None and len(known) > 1:
+        raise InputError(f"data.source is missing: {path} has the domains {', '.join(known)}")
+    inside = domain == (known[0] if config.source is None else config.source)
+    splits = np.full(count, "test", dtype="<U5")
+    splits[inside] = cut(groups[inside], config.shares or [], config.seed).astype("<U5")
+    return splits
 
 
 def images_from(
@@ -80,6 +142,7 @@ def images_from(
     group: str | None = AUTO,
     missing: Sequence[str] | None = None,
     raw_range: tuple[float, float] | None = None,
+    task: str = AUTO,
 ) -> ImageSet:
     """The images of a split, from arrays in either layout.
 
@@ -94,6 +157,7 @@ def images_from(
         group: key that names each image's patient, as ``data.group``.
         missing: labels that stand for none, as ``data.missing``.
         raw_range: raw values that stand for 0 and 1; None: as the numbers say.
+        task: as ``data.task``.
     """
     if "test_images" in arrays:
         arrays = _unfold_medmnist(arrays, path.stem)
@@ -118,13 +182,17 @@ def images_from(
         if name not in _KEYS and values.shape == (count,)
     }
     groups, hints = _groups(arrays, ids, metadata, path, group)
-    masked = "masks" in arrays and "labels" not in arrays
-    written = _written(arrays, count, path)
     given = arrays.get("class_names") if class_names is None else class_names
-    names = None if given is None else [str(name) for name in given]
-    labels = read_labels(written[named], path, None if masked else names, missing)
-    codes = np.full(count, UNLABELLED)
-    codes[named] = labels.codes
+    classes = None if given is None else tuple(str(name) for name in given)
+    kind = task_of(arrays, count, task)
+    codes, notes = np.full(count, UNLABELLED), tuple[str, ...]()
+    if kind == "single":
+        written = _written(arrays, count, path)
+        labels = read_labels(written[named], path, classes, missing)
+        codes[named], classes = labels.codes, labels.names
+        notes = missing_noted(written[rows if split == "target" else named], labels.missing)
+    elif kind == "multilabel":
+        classes = finding_names(arrays, classes, path)
     images = arrays["images"][rows]
     low, high = raw_range or span_of(images.dtype) or (0.0, 1.0)
     if split != "target":  # which is judged beside the source's range, by who knows it
@@ -135,27 +203,18 @@ def images_from(
         ids=ids[rows],
         domains=domain[rows],
         groups=groups[rows],
-        class_names=_classes(arrays["masks"], names) if masked else labels.names,
+        class_names=classes or (),
         low=low,
         high=high,
         metadata={name: values[rows] for name, values in metadata.items()},
         spatial_dims=spatial_dims,
-        task="segmentation" if masked else "single",
-        masks=arrays["masks"][rows] if masked else None,
-        notes=(
-            *missing_noted(written[rows if split == "target" else named], labels.missing),
-            *hints,
-            *_left_out(arrays, count),
-        ),
+        notes=(*notes, *hints, *_left_out(arrays, count)),
+        task=kind,
+        findings=findings_in(arrays, path)[rows] if kind == "multilabel" and classes else None,
+        masks=masks_in(arrays, path)[rows]
+        if kind == "segmentation" and "masks" in arrays
+        else None,
     )
-
-
-def _classes(masks: npt.NDArray[Any], names: Sequence[str] | None) -> tuple[str, ...]:
-    """Names of the classes of masks, the background first."""
-    count = int(masks.max(initial=1)) + 1
-    if names is not None:
-        return tuple(names)
-    return ("background", *(["foreground"] if count == 2 else map(str, range(1, count))))
 
 
 def _checked(arrays: Arrays, path: Path) -> int:
@@ -255,6 +314,11 @@ def _written(arrays: Arrays, count: int, path: Path) -> Strings:
     return (labels.astype(int) if labels.dtype.kind == "b" else labels).reshape(-1).astype(str)
 
 
+def _flat(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Labels (N,), of several findings (N, L)."""
+    return labels if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)
+
+
 def _unfold_medmnist(arrays: Arrays, name: str) -> Arrays:
     """MedMNIST's layout as the domain layout."""
     present = [split for split in ("train", "val", "test") if f"{split}_images" in arrays]
@@ -262,7 +326,8 @@ def _unfold_medmnist(arrays: Arrays, name: str) -> Arrays:
         if f"{split}_labels" not in arrays:
             raise InputError(f"{name} has the key {split}_images but no {split}_labels")
         images, given = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        if not images.ndim or given.size != len(images):
+        several = given.ndim == 2 and given.shape[1] > 1 and len(given) == len(images)
+        if not images.ndim or (given.size != len(images) and not several):
             raise InputError(
                 f"{name}: {split}_labels ({given.size} values) has not one for each of the images "
                 f"{split}_images ({'x'.join(map(str, images.shape))})"
@@ -271,15 +336,16 @@ def _unfold_medmnist(arrays: Arrays, name: str) -> Arrays:
             raise InputError(
                 f"{name}: {split}_images has other sides or channels than {present[0]}_images"
             )
-    labels = [arrays[f"{split}_labels"].reshape(-1) for split in present]
+    labels = [_flat(arrays[f"{split}_labels"]) for split in present]
     splits = [
         np.full(len(values), split, dtype="<U5")
         for split, values in zip(present, labels, strict=True)
     ]
     if "val" not in present and "train" in present:
         train = present.index("train")
-        for label in np.unique(labels[train]):
-            splits[train][np.flatnonzero(labels[train] == label)[::_VAL_SHARE]] = "val"
+        of = labels[train] if labels[train].ndim == 1 else np.zeros(len(labels[train]))
+        for label in np.unique(of):
+            splits[train][np.flatnonzero(of == label)[::_VAL_SHARE]] = "val"
     ids = [f"{split}-{row}" for split in present for row in range(len(arrays[f"{split}_images"]))]
     unfolded = {
         "images": np.concatenate([arrays[f"{split}_images"] for split in present]),

@@ -175,12 +175,7 @@ class FilesConfig(TargetConfig):
                 "data.on_error=skip must know the unreadable files before it starts: leave "
                 "data.check=true"
             )
-        if self.shares is not None and (
-            len(self.shares) != 3 or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6
-        ):
-            raise InputError(
-                f"data.shares={self.shares} must be three shares above 0 that sum to 1"
-            )
+        check_shares(self.shares)
         self.reading()
 
     def reading(self) -> Reading:
@@ -204,6 +199,16 @@ class FilesConfig(TargetConfig):
             self.around_roi,
             self.given_range(),
         )
+
+
+def check_shares(shares: list[float] | None) -> None:
+    """Refuse ``data.shares`` that are none.
+
+    Raises:
+        InputError: they are not three above 0 that sum to 1.
+    """
+    if shares is not None and (len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6):
+        raise InputError(f"data.shares={shares} must be three shares above 0 that sum to 1")
 
 
 def _ends(option: str, values: list[Any]) -> tuple[float, float]:

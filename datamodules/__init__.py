@@ -17,12 +17,14 @@ from holdfast.datamodules.npz import NpzConfig, load_npz
 from holdfast.datamodules.phantom import PhantomConfig, load_phantom
 from holdfast.datamodules.published.camelyon17 import Camelyon17Config, load_camelyon17
 from holdfast.datamodules.published.chestxray14 import ChestXray14Config, load_chestxray14
+from holdfast.datamodules.published.chexpert import CheXpertConfig, load_chexpert
 from holdfast.datamodules.published.glioma import GliomaConfig, load_glioma
 from holdfast.datamodules.published.histopantum import HistopantumConfig, load_histopantum
 from holdfast.datamodules.published.imagenet_c import ImageNetCConfig, load_imagenet_c
 from holdfast.datamodules.published.isic import IsicConfig, load_isic
 from holdfast.datamodules.published.mammobench import MammoBenchConfig, load_mammobench
 from holdfast.datamodules.published.nct_crc import NctCrcConfig, load_nct_crc
+from holdfast.datamodules.published.padchest import PadChestConfig, load_padchest
 from holdfast.datamodules.records import Unusable
 from holdfast.datamodules.shifts import SHIFTS, Shift, create_shift
 from holdfast.datamodules.streams import STREAMS, Stream, StreamLoader, create_stream, stream_order
@@ -65,6 +67,8 @@ _LOADERS: dict[str, tuple[type, Callable[[Any, Split], ImageSet]]] = {
     "imagenet_c": (ImageNetCConfig, load_imagenet_c),
     "isic": (IsicConfig, load_isic),
     "chestxray14": (ChestXray14Config, load_chestxray14),
+    "chexpert": (CheXpertConfig, load_chexpert),
+    "padchest": (PadChestConfig, load_padchest),
     "nct_crc": (NctCrcConfig, load_nct_crc),
 }
 

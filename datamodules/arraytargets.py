@@ -29,16 +29,13 @@ def counted_within(arrays: Arrays, path: Path, name: str) -> Arrays:
     return {**arrays, "masks": signed}
 
 
-def with_classes(
-    images: ImageSet, arrays: Arrays, config: TargetConfig, within: bool, path: Path
-) -> ImageSet:
-    """The images with their masks' values as classes.
+def with_classes(images: ImageSet, arrays: Arrays, config: TargetConfig, path: Path) -> ImageSet:
+    """The images with their masks' values as classes; -1 does not count.
 
     Args:
         images: of a split.
         arrays: the file's, all of whose masks say which classes there are.
         config: with ``labels``.
-        within: -1 is no value, but what does not count.
         path: of the file, for messages.
     """
     if not isinstance(images.masks, np.ndarray):
@@ -47,12 +44,11 @@ def with_classes(
     if config.labels is not None:
         meant = values_of(config.labels)
     else:
-        meant = discovered([_as_mask(values[values != UNLABELLED] if within else values)], path)
+        meant = discovered([_as_mask(values[values != UNLABELLED])], path)
         given = images.class_names
         if len(given) >= len(meant.names):
             meant = Values(given, {code: code for code in range(len(given))})
-    if within:
-        meant = Values(meant.names, {**meant.codes, UNLABELLED: UNLABELLED})
+    meant = Values(meant.names, {UNLABELLED: UNLABELLED, **meant.codes})
     try:
         codes = meant.numbered(_as_mask(values)).ravel()
     except Unreadable as error:

@@ -79,7 +79,9 @@ def from_columns(
     return Findings(tuple(names), result, notes)
 
 
-def from_lists(column: Strings, origin: object, names: Sequence[str] | None = None) -> Findings:
+def from_lists(
+    column: Strings, origin: object, names: Sequence[str] | None = None, rare: bool = False
+) -> Findings:
     """A list of findings in one column, ``Effusion|Mass``; an empty one says nothing, and
     ``No Finding`` that there is none.
 
@@ -87,6 +89,7 @@ def from_lists(column: Strings, origin: object, names: Sequence[str] | None = No
         column: (N,) lists.
         origin: where they come from, for messages.
         names: of the findings that count; None: all that occur.
+        rare: one that never occurs is no mistake.
 
     Raises:
         InputError: a name never occurs.
@@ -95,7 +98,7 @@ def from_lists(column: Strings, origin: object, names: Sequence[str] | None = No
     lists = [_listed(str(word)) for word in written.tolist()]
     occurring = sorted({name for found in lists for name in found or ()})
     for name in names or ():
-        if name not in occurring:
+        if name not in occurring and not rare:
             raise InputError(
                 f"data.findings names {name!r}, which {origin} has nowhere: "
                 f"{closest(name, occurring)}"

@@ -2,8 +2,8 @@
 
 Domain layout: ``images`` (N, H, W[, channels]), or of volumes (N, D, H, W[, channels]), and where
 known ``labels``, ``domain``, ``split`` (train, val, test), ``group`` and any other column such as
-``time`` (all (N,)), and ``class_names`` (C,). In place of labels ``masks`` (N, H, W), or labels
-(N, L) of 0 or 1, which are findings. MedMNIST layout: ``train_images``, ``train_labels``, and the
+``time`` (all (N,)), and ``class_names`` (C,). In place of labels ``masks`` (N, H, W) of
+whole numbers, -1 where a pixel does not count, or labels (N, L) of 0 or 1, which are findings. MedMNIST layout: ``train_images``, ``train_labels``, and the
 same for val and test.
 """
 
@@ -88,7 +88,7 @@ def load_npz(config: NpzConfig, split: Split) -> ImageSet:
         raw_range=config.given_range(),
         task=config.task,
     )
-    return with_classes(images, arrays, config, config.within is not None, path)
+    return with_classes(images, arrays, config, path)
 
 
 def _prepared(arrays: Arrays, path: Path, config: NpzConfig, split: Split) -> Arrays:

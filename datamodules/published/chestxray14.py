@@ -1,15 +1,16 @@
-"""ChestX-ray14 (Wang et al., CVPR 2017): the radiographs that show a single finding, or none, with
-the official test list.
+"""ChestX-ray14 (Wang et al., CVPR 2017): fourteen findings, or the radiographs that show a single
+one or none, with the official test list.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from holdfast.datamodules.findings import Findings, from_lists
 from holdfast.datamodules.images import ImageSet, Split
 from holdfast.datamodules.published.common import PublishedConfig, columns, folder, published
-from holdfast.datamodules.records import Records, text
+from holdfast.datamodules.records import Records, repeated, text
 from holdfast.datamodules.splits import cut
 from holdfast.datamodules.walk import image_files
 from holdfast.tta.config import closest
@@ -17,20 +18,28 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
 
 _log = logging.getLogger(__name__)
+#: The findings, in the order of torchxrayvision's reader, whose names they are.
+FINDINGS = (
+    *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema"),
+    *("Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule", "Pleural_Thickening"),
+    *("Pneumonia", "Pneumothorax"),
+)
 _TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
 
 
 @dataclass
 class ChestXray14Config(PublishedConfig):
-    """ChestX-ray14, images of one finding or none (multi-label comes later): train on one view, PA
-    or AP, test on another.
+    """ChestX-ray14, fourteen findings, or images of one finding or none (data.task=single): train
+    on one view, PA or AP, test on another.
     """
 
     root: str = option(
         "data/chestxray14", "folder of the table, the two lists and the images' folders"
     )
     findings: list[str] | None = option(
-        None, "classes, e.g. [No Finding,Effusion]; null: all that occur alone"
+        None,
+        "findings that count, null: all fourteen; with data.task=single classes, e.g. "
+        "[No Finding,Effusion], null: all that occur alone",
     )
 
 
@@ -41,7 +50,13 @@ def load_chestxray14(config: ChestXray14Config, split: Split) -> ImageSet:
     root = folder(config.root)
     wanted = ["Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position"]
     table = columns(root, _TABLES, wanted)
-    rows, findings = _single(table["Finding Labels"].tolist(), config.findings)
+    written = table["Finding Labels"]
+    found: Findings | None = None
+    if config.task == "single":
+        rows, classes = _single(written.tolist(), config.findings)
+    else:
+        rows, classes = np.arange(len(written)), None
+        found = from_lists(written, root / _TABLES[0], _wanted(config.findings), rare=True)
     names = table["Image Index"][rows].tolist()
     place = {path.rsplit("/", 1)[-1]: path for path in image_files(root)}
     patients = table["Patient ID"][rows]
@@ -68,11 +83,12 @@ def load_chestxray14(config: ChestXray14Config, split: Split) -> ImageSet:
         origin=root / "Data_Entry_2017.csv",
         root=root,
         paths=text(place.get(name, name) for name in names)[kept],
-        labels=table["Finding Labels"][rows][kept],
+        labels=written[rows][kept] if found is None else repeated("", int(kept.sum())),
         domains=table["View Position"][rows][kept],
         groups=patients[kept],
         splits=splits[kept],
-        class_names=findings,
+        class_names=classes,
+        findings=None if found is None else replace(found, values=found.values[kept]),
         metadata={
             "age": text(age.rstrip("Y").lstrip("0") for age in table["Patient Age"][rows].tolist())[
                 kept
@@ -83,6 +99,18 @@ def load_chestxray14(config: ChestXray14Config, split: Split) -> ImageSet:
         },
     )
     return published(records, config, split)
+
+
+def _wanted(names: list[str] | None) -> list[str]:
+    """The findings that count."""
+    for name in names or ():
+        if name not in FINDINGS:
+            single = ", or of data.task=single" if name == "No Finding" else ""
+            raise InputError(
+                f"data.findings names {name!r}, which is none of the fourteen{single}: "
+                f"{closest(name, FINDINGS)}"
+            )
+    return list(names or FINDINGS)
 
 
 def _single(

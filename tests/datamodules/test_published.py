@@ -19,6 +19,8 @@ from omegaconf import OmegaConf
 from holdfast.adapting.config import GROUPS, AdaptConfig
 from holdfast.datamodules import DATA, StreamLoader, create_stream, load_images
 from holdfast.datamodules.medmnist import MEDMNIST, MedMNISTConfig
+from holdfast.datamodules.published.chestxray14 import FINDINGS
+from holdfast.datamodules.published.chexpert import FINDINGS as CHEXPERT
 from holdfast.tta.config import CONFIGS, read_arguments, resolve
 from holdfast.tta.errors import InputError
 from tests.conftest import ROOT
@@ -218,6 +220,39 @@ def chestxray14(root: Path) -> None:
     (root / "test_list.txt").write_text("\n".join(names[48:]))
 
 
+def chexpert(root: Path) -> None:
+    names = [*CHEXPERT.values()]
+    header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", "No Finding", *names]
+    for part, count in (("train", 40), ("valid", 6)):
+        rows = []
+        for number in range(count):
+            view = ("PA", "AP", "")[number % 3]
+            path = f"{part}/patient{part == 'valid'}{number // 2:05d}/study1/view{number}.jpg"
+            path = path.replace("True", "6").replace("False", "0")
+            write_picture(root / path, grey(8, (12, 12)))
+            values = [("1.0", "0.0", "-1.0", "")[(number + place) % 4] for place in range(13)]
+            healthy = "1.0" if number % 5 == 0 else ""
+            facing = "Frontal" if view else "Lateral"
+            rows.append([f"CheXpert-v1.0-small/{path}", "Male", 40, facing, view, healthy, *values])
+        write_table(root / f"{part}.csv", header, rows)
+
+
+def padchest(root: Path) -> None:
+    labels = [
+        "['normal']",
+        "['pleural effusion', 'laminar atelectasis']",
+        "['multiple nodules', 'unchanged']",
+        "",
+    ]
+    rows = []
+    for number in range(48):
+        write_picture(root / str(number % 3) / f"{number}.png", grey(16, (12, 12)))
+        view = ("PA", "AP")[number % 2]
+        rows.append([f"{number}.png", f"p{number // 2}", view, labels[number // 2 % 4]])
+    header = ["ImageID", "PatientID", "Projection", "Labels"]
+    write_table(root / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv", header, rows)
+
+
 def nct_crc(root: Path) -> None:
     for name, count in (("NCT-CRC-HE-100K", 10), ("CRC-VAL-HE-7K", 3)):
         for label in ("ADI", "TUM"):
@@ -235,9 +270,15 @@ TREES: dict[str, Callable[[Path], None]] = {
         imagenet_c,
         isic,
         chestxray14,
+        chexpert,
+        padchest,
         nct_crc,
     )
 }
+
+
+#: Sets whose splits are of patients, whatever their domains.
+SPLIT_BY_PATIENT = ("chestxray14", "chexpert", "padchest")
 
 
 def load(kind: str, root: Path, split: Any = "target", **options: Any) -> Any:
@@ -263,7 +304,7 @@ def test_every_tree_is_read(kind: str, tmp_path: Path) -> None:
     assert all(groups)
     assert sum(map(len, groups)) == len(set.union(*groups))
     assert images.class_names == splits["train"].class_names
-    if kind != "chestxray14":  # whose official lists divide it, not its domains
+    if kind not in SPLIT_BY_PATIENT:
         assert not set(images.domains.tolist()) & set(splits["train"].domains.tolist())
 
 
@@ -293,7 +334,7 @@ def test_what_is_missing_is_named(kind: str, tmp_path: Path) -> None:
                 load(kind, tmp_path)
         table.write_text(content)
     for folder in sorted(path for path in tmp_path.iterdir() if path.is_dir()):
-        if kind in ("mammobench", "chestxray14", "imagenet_c") or folder.name == "patches":
+        if kind in ("mammobench", "imagenet_c", *SPLIT_BY_PATIENT) or folder.name == "patches":
             continue  # whose tables name the files: it is those that are missing then
         folder.rename(tmp_path.with_name(folder.name))
         with pytest.raises(InputError, match=f"expected the folder {folder.name}"):
@@ -447,7 +488,11 @@ def test_protocols(tmp_path: Path) -> None:
     sexes = load("isic", tmp_path / "isic", domain="sex", source=None, target="female")
     assert (len(sexes), sexes.labels[:9].tolist()) == (24, [*range(8), 0])
     chest = load(
-        "chestxray14", tmp_path / "chestxray14", target="AP", findings=["No Finding", "Effusion"]
+        "chestxray14",
+        tmp_path / "chestxray14",
+        target="AP",
+        task="single",
+        findings=["No Finding", "Effusion"],
     )
     assert (len(chest), chest.class_names, chest.column("age")[0]) == (
         4,
@@ -458,6 +503,49 @@ def test_protocols(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "nct_crc" / "CRC-VAL-HE-7K")
     with pytest.raises(InputError, match="expected the folder CRC-VAL-HE-7K"):
         load("nct_crc", tmp_path / "nct_crc")
+
+
+def test_findings_of_radiographs_are_those_that_are_written(tmp_path: Path) -> None:
+    for kind in SPLIT_BY_PATIENT:
+        TREES[kind](tmp_path / kind)
+    chest = load("chestxray14", tmp_path / "chestxray14", source="PA", target="AP")
+    assert (chest.task, len(chest.class_names)) == ("multilabel", 14)
+    assert chest.findings.sum(0)[list(FINDINGS).index("Effusion")] == 4
+    assert chest.findings.sum() == 4 + 4  # of four images each with Effusion|Mass: no finding is 0
+    few = load("chestxray14", tmp_path / "chestxray14", findings=["Mass", "Effusion"])
+    assert few.class_names == ("Mass", "Effusion")
+    with pytest.raises(InputError, match=r"none of the fourteen, or of data\.task=single"):
+        load("chestxray14", tmp_path / "chestxray14", findings=["No Finding"])
+    words = {"ignore": np.nan, "zeros": 0, "ones": 1}
+    for uncertain, value in words.items():
+        images = load(
+            "chexpert",
+            tmp_path / "chexpert",
+            "train",
+            source="PA",
+            target="AP",
+            uncertain=uncertain,
+        )
+        assert set(images.domains.tolist()) == {"PA"}
+        rows = [int(name.split("view")[1].split(".")[0]) for name in images.ids.tolist()]
+        for row, findings in zip(rows, images.findings, strict=True):
+            said = [(1, 0, value, 0)[(row + place) % 4] for place in range(13)]
+            if row % 5 == 0:  # no finding, of which devices are none
+                said[:-1] = [0] * 12
+            assert np.array_equal(findings, said, equal_nan=True)
+        assert any("uncertain findings" in note for note in images.notes)
+    blank = load("chexpert", tmp_path / "chexpert", target="AP", unmentioned="ignore")
+    assert np.isnan(blank.findings).any()
+    pad = load("padchest", tmp_path / "padchest", target="AP")
+    found = dict(zip(pad.class_names, np.nansum(pad.findings, 0).tolist(), strict=True))
+    present = {name for name, count in found.items() if count}
+    assert present <= {"Effusion", "Atelectasis", "Nodule"}
+    every = [
+        load("padchest", tmp_path / "padchest", split, target="AP") for split in ("train", "val")
+    ]
+    both = np.concatenate([part.findings for part in every])
+    assert np.isnan(both).all(1).any()  # a report without labels says nothing
+    assert not (set(every[0].groups.tolist()) & set(pad.groups.tolist()))
 
 
 def test_gliomas_are_cut_out_at_one_millimetre_as_published(tmp_path: Path) -> None:
@@ -513,12 +601,18 @@ def test_medmnist_is_whole(tmp_path: Path) -> None:
     assert (images.size, images.channels) == ((28, 28, 28), 1)
     assert images[0]["image"].shape == (1, 28, 28, 28)
     medmnist(tmp_path, "chestmnist", (28, 28), labels=14)
-    images = load_images(
-        "medmnist", DATA["medmnist"](name="chestmnist", root=str(tmp_path)), "test"
-    )
+    chest = {"name": "chestmnist", "root": str(tmp_path)}
     findings = np.arange(20)[:, None] % (np.arange(14) + 2) == 0
+    images = load_images("medmnist", DATA["medmnist"](**chest), "test")
+    assert images.task == "multilabel"
+    assert np.array_equal(images.findings, findings)
+    assert set(images.class_names) == set(FINDINGS)
+    images = load_images("medmnist", DATA["medmnist"](**chest, task="single"), "test")
     single = findings.sum(1) == 1
     assert images.labels.tolist() == findings[single].argmax(1).tolist()
+    config = DATA["medmnist"](name="nodulemnist3d", root=str(tmp_path), task="multilabel")
+    with pytest.raises(InputError, match=r"data\.name=chestmnist has findings"):
+        load_images("medmnist", config, "test")
 
 
 def test_views_of_organs(tmp_path: Path) -> None:

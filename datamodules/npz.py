@@ -2,9 +2,9 @@
 
 Domain layout: ``images`` (N, H, W[, channels]), or of volumes (N, D, H, W[, channels]), and where
 known ``labels``, ``domain``, ``split`` (train, val, test), ``group`` and any other column such as
-``time`` (all (N,)), and ``class_names`` (C,). In place of labels ``masks`` (N, H, W) of
-whole numbers, -1 where a pixel does not count, or labels (N, L) of 0 or 1, which are findings. MedMNIST layout: ``train_images``, ``train_labels``, and the
-same for val and test.
+``time`` (all (N,)), and ``class_names`` (C,). In place of labels ``masks`` (N, H, W) of whole
+numbers, -1 where a pixel does not count, or labels (N, L) of 0 or 1, which are findings. MedMNIST
+layout: ``train_images``, ``train_labels``, and the same for val and test.
 """
 
 from collections.abc import Sequence

@@ -3,6 +3,7 @@ Trainer is needed.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from lightning import LightningModule
@@ -76,7 +77,8 @@ class ServesBatches(LightningModule):
     @as_in_fit()
     def control(self, batch: Any) -> Prediction:
         """What the un-updated twin says of the batch."""
-        return self._control(self._read(batch)[0])
+        with self._precision():
+            return self._control(self._read(batch)[0])
 
     @as_in_fit()
     def candidates(
@@ -87,7 +89,16 @@ class ServesBatches(LightningModule):
         """
         if self.twins is None:
             return {}
-        return self.twins.predict(self._read(batch)[0], names, partly)
+        with self._precision():
+            return self.twins.predict(self._read(batch)[0], names, partly)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """The precision of the Trainer's steps, between which guards ask: what is compared with a
+        step's prediction is computed alike.
+        """
+        if self._trainer is None:
+            return nullcontext()
+        return self._trainer.precision_plugin.forward_context()
 
     @as_in_fit()
     def use(self, name: str) -> None:

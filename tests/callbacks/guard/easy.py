@@ -110,6 +110,7 @@ def guarded(
     guard: bool = True,
     labels: LabelBook | None = None,
     calibration: Mapping[str, Any] | None = None,
+    precision: Any = "32-true",
     **more: Any,
 ) -> tuple[AdaptationModule, CollapseGuard | None, list[dict[str, Any]]]:
     """An adaptation by tent, or another method, and its outputs."""
@@ -125,6 +126,7 @@ def guarded(
     trainer = Trainer(
         max_epochs=1,
         accelerator=ACCELERATOR,
+        precision=precision,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, Trainer
+from torch import Tensor
 
 from tests.callbacks.guard.easy import PALE, guarded, quadrants, right
 
@@ -48,3 +49,30 @@ def test_a_collapse_is_caught_and_not_served(kind: str, norm: str) -> None:
     assert right(outputs, stream) > 95
     _, _, alone = guarded(stream, Harm(12), kind=kind, norm=norm, guard=False)
     assert right(alone[20:], stream[20:]) < 60, "where the harm leads to, if nobody stops it"
+
+
+class Twins(Callback):
+    """Asks un-updated twins about each batch, as a guard does."""
+
+    def __init__(self) -> None:
+        self.control: list[Tensor] = []
+        self.candidate: list[Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int
+    ) -> None:
+        self.control.append(module.control(batch).logits)
+        self.candidate.append(module.candidates(batch, ["batch"])["batch"].logits)
+
+
+def test_twins_are_asked_in_the_precision_of_the_steps() -> None:
+    """Else rounding alone would set the adapted model apart from its control."""
+    twins = Twins()
+    stream = quadrants(2, size=8, scanner=PALE)
+    _, _, outputs = guarded(
+        stream, twins, precision="bf16-mixed", lr=1e-30, batch_size=8, guard=False
+    )
+    for output, control, candidate in zip(outputs, twins.control, twins.candidate, strict=True):
+        assert output["logits"].dtype == control.dtype == torch.bfloat16
+        assert torch.equal(output["logits"], control)
+        assert torch.equal(output["logits"], candidate)

@@ -379,9 +379,9 @@ class _Observer(CollapseGuard):
         return Watched(order, self.trace, self._found, torch.tensor(right), names, healthy)
 
     def _look(
-        self, adapted: Prediction, said: Said, skipped: str | None, glance: Tensor
-    ) -> tuple[list[float], dict[str, float | None], Trigger | None]:
-        read, values, _ = super()._look(adapted, said, None, glance)
+        self, adapted: Prediction, said: Said, skipped: str | None, numbers: Tensor
+    ) -> tuple[list[float], Values, Trigger | None]:
+        read, values, _ = super()._look(adapted, said, None, numbers)
         self.trace.append(values)
         home = self.experts.working or CONTROL
         self._answers.labels.append(said.batch["label"].cpu())

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.guard import GuardConfig
-from holdfast.callbacks.guard.modes import Decision, Memory, Plan, Trigger, judge
+from holdfast.callbacks.guard.modes import Decision, Look, Memory, Plan, Trigger, judge
 from holdfast.callbacks.guard.signals import SIGNALS
 from holdfast.callbacks.records import HANDLED
 from holdfast.tta import entry
@@ -74,10 +74,9 @@ def replay(
         known = values if any(value is not None for value in values.values()) else None
         leads = cast("Trigger | None", row["leads"] or None)
         stands_for = int(row["stands_for"] or 1)
-        decision = judge(
-            *(int(row["batch"]), known, leads, row["choice"] or None, memory, levels, plan),
-            stands_for,
-        )
+        choice, skipped = row["choice"] or None, bool(row["skipped"])
+        look = Look(int(row["batch"]), known, leads, choice, stands_for, skipped)
+        decision = judge(look, memory, levels, plan)
         memory = decision.memory
         result.append(decision)
     return result
@@ -104,7 +103,9 @@ def read_trace(path: Path) -> list[dict[str, str]]:
         raise InputError(
             f"{path} holds no batch: name the trace.csv of a run of adapt.py that has seen one"
         )
-    missing = {"batch", "verdict", *HANDLED, *(signal.name for signal in SIGNALS)} - set(rows[0])
+    missing = {"batch", "verdict", "skipped", *HANDLED, *(signal.name for signal in SIGNALS)} - set(
+        rows[0]
+    )
     if missing:
         raise InputError(
             f"{path} lacks the columns {', '.join(sorted(missing))}: record it again with this "

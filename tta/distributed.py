@@ -118,8 +118,9 @@ def moments_of_all(moments: ClassMoments) -> ClassMoments:
     """Moments of the samples of all processes, merged pairwise."""
     if place()[1] == 1:
         return moments
-    packed = torch.cat([moments.counts[:, None], moments.scatter[:, None], moments.mean], 1)
-    parts = [ClassMoments(part[:, 0], part[:, 2:], part[:, 1]) for part in from_all(packed)]
+    counts, scatter = moments.counts[..., None], moments.scatter[..., None]
+    packed = torch.cat([counts, scatter, moments.mean], -1)
+    parts = [ClassMoments(part[..., 0], part[..., 2:], part[..., 1]) for part in from_all(packed)]
     total = parts[0]
     for part in parts[1:]:
         total = merge(total, part)

@@ -1,9 +1,15 @@
 """What a model answers on the whole: pure functions of the marginal of its predictions."""
 
 import math
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+#: Counts where they are: on a device, or read back to the host.
+Counts = TypeVar("Counts", Tensor, NDArray[Any])
 
 
 def predicted_counts(logits: Tensor, num_classes: int, group: Tensor | None = None) -> Tensor:
@@ -22,7 +28,7 @@ def predicted_counts(logits: Tensor, num_classes: int, group: Tensor | None = No
     return logits.new_zeros(num_classes, dtype=torch.float32).index_add_(0, labels, finite.float())
 
 
-def marginal_drift(adapted: Tensor, control: Tensor) -> Tensor:
+def marginal_drift(adapted: Counts, control: Counts) -> Any:
     """Total variation between two predicted marginals, taken on the same images.
 
     Args:
@@ -32,11 +38,10 @@ def marginal_drift(adapted: Tensor, control: Tensor) -> Tensor:
     Returns:
         Scalar in [0, 1]; NaN where either has no prediction.
     """
-    shares = [counts / counts.sum() for counts in (adapted, control)]
-    return (shares[0] - shares[1]).abs().sum() / 2
+    return abs(adapted / adapted.sum() - control / control.sum()).sum() / 2
 
 
-def chance_drift(shares: Tensor, images: float | Tensor) -> Tensor:
+def chance_drift(shares: Counts, images: float) -> Any:
     """Total variation that chance alone is expected to make between a mix of classes and so many
     images drawn from it.
 
@@ -50,12 +55,12 @@ def chance_drift(shares: Tensor, images: float | Tensor) -> Tensor:
         Scalar of at least 0; with few images of many classes, where shares are no longer normal, it
         may exceed 1.
     """
-    return (2 * shares * (1 - shares) / (math.pi * images)).sqrt().sum() / 2
+    return ((2 * shares * (1 - shares) / (math.pi * images)) ** 0.5).sum() / 2
 
 
 def vanished_classes(
-    adapted: Tensor, control: Tensor, seen: float = 20.0, share: float = 0.1
-) -> Tensor:
+    adapted: NDArray[Any], control: NDArray[Any], seen: float = 20.0, share: float = 0.1
+) -> NDArray[np.bool_]:
     """Classes that the control still predicts and the adapted model has (almost) ceased to.
 
     Of many classes a window holds few predictions each. They vanish together where those whose
@@ -72,11 +77,16 @@ def vanished_classes(
         (C,) booleans.
     """
     halved = (control > 0) & (control < seen) & (adapted <= control / 2)
-    used = [torch.special.entr(counts / counts.sum()).sum().exp() for counts in (adapted, control)]
-    together = (control * halved).sum() >= (control.sum() / 2).clamp(min=seen)
-    return ((control >= seen) & (adapted <= share * control)) | (
-        halved & together & (used[0] <= used[1] / 2)
-    )
+    together = (control * halved).sum() >= max(control.sum() / 2, seen)
+    narrowed = _classes_used(adapted) <= _classes_used(control) / 2
+    alone = (control >= seen) & (adapted <= share * control)
+    return alone | (halved & bool(together and narrowed))
+
+
+def _classes_used(counts: NDArray[Any]) -> float:
+    """The exponential of the entropy of the counts; 1 where there are none."""
+    p = counts[counts > 0] / max(counts.sum(), 1e-12)
+    return math.exp(-(p * np.log(p)).sum())
 
 
 def prediction_bias(predicted: Tensor, true: Tensor) -> Tensor:

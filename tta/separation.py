@@ -17,6 +17,8 @@ class ClassMoments(NamedTuple):
         counts: (C,) effective number of samples.
         mean: (C, D) mean features; 0 where there is no sample.
         scatter: (C,) summed squared distance to the mean, over all features.
+
+    Of several models all have a leading dimension.
     """
 
     counts: Tensor
@@ -37,20 +39,20 @@ def class_moments(features: Tensor, labels: Tensor, num_classes: int) -> ClassMo
     """Moments of a batch, in O(N·D + N·C); rows whose squared norm is not finite are left out.
 
     Args:
-        features: (N, D).
+        features: (N, D), or (K, N, D) of several models.
         labels: (N,) class of each row, 0..num_classes-1.
         num_classes: C.
     """
     features = features.detach().float()
-    finite = features.square().sum(1).isfinite()
-    features = torch.where(finite[:, None], features, 0.0)
+    finite = features.square().sum(-1, keepdim=True).isfinite()
+    features = torch.where(finite, features, 0.0)
     # Not F.one_hot, which reads back to the host on a CPU.
     classes = torch.arange(num_classes, device=labels.device)
-    member = ((labels[:, None] == classes) & finite[:, None]).to(features)
-    count = member.sum(0)
-    mean = member.T @ features / count.clamp(min=1)[:, None]
-    distance = (features - mean[labels]).square().sum(1)
-    return ClassMoments(count, mean, member.T @ distance)
+    member = ((labels[:, None] == classes) & finite).to(features)
+    count = member.sum(-2)
+    mean = member.mT @ features / count.clamp(min=1)[..., None]
+    distance = (features - mean[..., labels, :]).square().sum(-1, keepdim=True)
+    return ClassMoments(count, mean, (member.mT @ distance)[..., 0])
 
 
 def merge(past: ClassMoments, batch: ClassMoments, decay: float | Tensor = 1.0) -> ClassMoments:
@@ -63,8 +65,8 @@ def merge(past: ClassMoments, batch: ClassMoments, decay: float | Tensor = 1.0) 
     count = old + batch.counts
     share = batch.counts / count.clamp(min=torch.finfo(count.dtype).tiny)
     delta = batch.mean - past.mean
-    mean = past.mean + share[:, None] * delta
-    scatter = past.scatter * decay + batch.scatter + delta.square().sum(1) * old * share
+    mean = past.mean + share[..., None] * delta
+    scatter = past.scatter * decay + batch.scatter + delta.square().sum(-1) * old * share
     return ClassMoments(count, mean, scatter)
 
 
@@ -80,16 +82,18 @@ def separation_of(moments: ClassMoments, min_count: float = 2.0) -> Tensor:
         min_count: effective samples that a class needs to count, at least.
 
     Returns:
-        Scalar >= 0; 0 when fewer than two classes have enough samples.
+        Scalar >= 0, or (K,) of several models; 0 when fewer than two classes have enough samples.
     """
     enough = (moments.counts >= min_count).to(moments.mean)
-    classes = enough.sum()
-    center = (moments.mean * enough[:, None]).sum(0) / classes.clamp(min=1)
-    means = (moments.mean - center) * enough[:, None]
+    classes = enough.sum(-1)
+    known = enough[..., None]
+    center = (moments.mean * known).sum(-2, keepdim=True) / classes.clamp(min=1)[..., None, None]
+    means = (moments.mean - center) * known
     # With centred means, the mean squared distance over pairs is 2/(K−1) times the summed squared
     # norms.
-    between = 2 * means.square().sum() / (classes - 1).clamp(min=1)
-    within = (enough * moments.scatter / moments.counts.clamp(min=1)).sum() / classes.clamp(min=1)
+    between = 2 * means.square().sum((-2, -1)) / (classes - 1).clamp(min=1)
+    spread = enough * moments.scatter / moments.counts.clamp(min=1)
+    within = spread.sum(-1) / classes.clamp(min=1)
     return between / within.clamp(min=1e-12)  # finite also where nothing varies within classes
 
 

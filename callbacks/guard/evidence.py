@@ -43,7 +43,8 @@ class Reference(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Running moments of the classes that a model finds.
+    """Running moments of the classes that a model finds, or that each of several does: then all
+    have a leading dimension of models.
 
     Attributes:
         counts: (C,) effective number of images.
@@ -61,7 +62,7 @@ class Seen(NamedTuple):
 
 
 def nothing_seen(num_classes: int, width: int, device: torch.device | str = "cpu") -> Seen:
-    """The state before the first batch."""
+    """The state before the first batch, of one model or of any number."""
     zeros = torch.zeros(num_classes, width, device=device)
     none = zeros[:, 0].clone()
     return Seen(none, zeros, zeros, none.clone(), none[0].clone())
@@ -75,37 +76,39 @@ def seen_with(past: Seen, logits: Tensor, features: Tensor, memory: float) -> Se
 
     Args:
         past: the state.
-        logits: (N, C).
-        features: (N, D).
+        logits: (N, C), or (K, N, C) of several models.
+        features: (N, D), or (K, N, D).
         memory: images that the past of a class counts for at most; of the marginal, as many for
             each class. So what was learned of a class outlives a stretch without it.
     """
     features = features.detach().float()
-    lengths = features.norm(dim=1)
-    usable = torch.isfinite(logits).all(1) & lengths.isfinite()
-    usable &= ~(lengths > _OUTLYING * lengths.nanmedian())
-    features = torch.where(usable[:, None], features, 0.0)
+    lengths = features.norm(dim=-1)
+    usable = torch.isfinite(logits).all(-1) & lengths.isfinite()
+    if lengths.shape[-1]:
+        usable &= ~(lengths > _OUTLYING * lengths.nanmedian(-1, keepdim=True).values)
+    row = usable[..., None]
+    features = torch.where(row, features, 0.0)
     # Not F.one_hot, which reads back to the host on a CPU.
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    member = ((logits.argmax(1)[:, None] == classes) & usable[:, None]).float()
-    p = torch.where(usable[:, None], logits.float(), 0.0).softmax(1) * usable[:, None]
-    entropy = torch.special.entr(p).sum().expand(len(classes))
-    each = [member.sum(0), p.sum(0), entropy]
-    sums = [torch.stack(each, 1), member.T @ features, member.T @ features.square()]
-    widths = [3, features.shape[1], features.shape[1]]
-    number, total, squares = torch.split(total_of_all(torch.cat(sums, 1)), widths, 1)
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    member = ((logits.argmax(-1, keepdim=True) == classes) & row).float()
+    p = torch.where(row, logits.float(), 0.0).softmax(-1) * row
+    entropy = torch.special.entr(p).sum((-2, -1))[..., None].expand(*p.shape[:-2], len(classes))
+    moments = member.mT @ torch.cat([features, features.square()], -1)
+    each = [member.sum(-2), p.sum(-2), entropy]
+    sums = total_of_all(torch.cat([torch.stack(each, -1), moments], -1))
+    number, total, squares = torch.split(sums, [3, *2 * [features.shape[-1]]], -1)
     kept = past.counts.clamp(max=memory)
-    counts = kept + number[:, 0]
-    share = (kept / counts.clamp(min=1e-12))[:, None]
-    per_image = 1 / counts.clamp(min=1e-12)[:, None]
-    window = memory * len(counts)
-    fade = (window / past.marginal.sum().clamp(min=window)).clamp(max=1.0)
+    counts = kept + number[..., 0]
+    per_image = 1 / counts.clamp(min=1e-12)[..., None]
+    share = kept[..., None] * per_image
+    window = memory * len(classes)
+    fade = (window / past.marginal.sum(-1).clamp(min=window)).clamp(max=1.0)
     return Seen(
         counts,
         past.mean * share + total * per_image,
         past.square * share + squares * per_image,
-        past.marginal * fade + number[:, 1],
-        past.entropy * fade + number[0, 2],
+        past.marginal * fade[..., None] + number[..., 1],
+        past.entropy * fade + number[..., 0, 2],
     )
 
 
@@ -118,16 +121,16 @@ def divergence(seen: Seen, source: Reference, prior: float) -> Tensor:
         prior: images by which a class is drawn to the source's.
 
     Returns:
-        Scalar >= 0; 0 before anything was seen.
+        Scalar >= 0, or (K,) of several models; 0 before anything was seen.
     """
     floor = _LEAST_VARIANCE * source.var.mean(0) + 1e-6
     expected = source.var + floor
-    weight = (seen.counts / (seen.counts + prior))[:, None]
+    weight = (seen.counts / (seen.counts + prior))[..., None]
     moved = (seen.mean - source.mean) * weight
     var = (seen.square - seen.mean.square()).clamp(min=0) + floor
-    var = torch.lerp(expected, var, weight)
-    each = ((var + moved.square()) / expected - 1 - (var / expected).log()).mean(1) / 2
-    return each.sum() / weight.sum().clamp(min=1e-6)
+    ratio = torch.lerp(expected, var, weight) / expected
+    each = (ratio + moved.square() / expected - 1 - ratio.log()).mean(-1) / 2
+    return each.sum(-1) / weight.sum((-2, -1)).clamp(min=1e-6)
 
 
 def information(seen: Seen) -> Tensor:
@@ -138,12 +141,12 @@ def information(seen: Seen) -> Tensor:
         seen: the model's running moments.
 
     Returns:
-        Scalar in [0, 1]; 0 before anything was seen.
+        Scalar in [0, 1], or (K,) of several models; 0 before anything was seen.
     """
-    total = seen.marginal.sum().clamp(min=1e-12)
-    spread = torch.special.entr(seen.marginal / total).sum()
-    bits = (spread - seen.entropy / total).clamp(min=0)
-    return bits / math.log(max(len(seen.marginal), 2))
+    total = seen.marginal.sum(-1, keepdim=True).clamp(min=1e-12)
+    spread = torch.special.entr(seen.marginal / total).sum(-1)
+    bits = (spread - seen.entropy / total[..., 0]).clamp(min=0)
+    return bits / math.log(max(seen.marginal.shape[-1], 2))
 
 
 def shares(votes: Mapping[str, float], looks: float) -> dict[str, float]:
@@ -174,9 +177,10 @@ def outside(seen: Seen, low: Tensor, high: Tensor) -> Tensor:
         high: (C,) largest.
 
     Returns:
-        Scalar in [0, 1]; 0 before anything was seen.
+        Scalar in [0, 1], or (K,) of several models; 0 before anything was seen.
     """
-    marginal = seen.marginal / seen.marginal.sum().clamp(min=1)
-    too_many = (marginal - high).clamp(min=0).sum()
-    too_few = (low - marginal).clamp(min=0).sum() * (seen.marginal.sum() > 0)
+    total = seen.marginal.sum(-1, keepdim=True)
+    marginal = seen.marginal / total.clamp(min=1)
+    too_many = (marginal - high).clamp(min=0).sum(-1)
+    too_few = ((low - marginal).clamp(min=0) * (total > 0)).sum(-1)
     return torch.maximum(too_many, too_few)

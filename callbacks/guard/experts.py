@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from holdfast.callbacks.guard.evidence import (
     Reference,
@@ -124,7 +125,7 @@ class Experts:
         self.working: str | None = None
         self.pinned: str | None = None
         self.barred: frozenset[str] = frozenset()
-        self._seen: dict[str, Seen] = {}
+        self._seen: Seen | None = None
 
     def hear(self, said: Mapping[str, Prediction]) -> Tensor:
         """Take in what each says of a batch.
@@ -136,33 +137,41 @@ class Experts:
             (1 + 3·K,) images of all processes, then ``Found`` of each, on the device, for
             ``weigh``.
         """
-        whole = max(said.values(), key=lambda one: len(one.logits)).logits
-        numbers = [total_of_all(whole.new_tensor(len(whole), dtype=torch.float32))]
         if self.working is None:
             self.working = next((name for name in HOMES if name in said), next(iter(said)))
-        for name, one in said.items():
-            logits, features = one.logits, one.features
-            past = self._seen.get(name)
-            if past is None:
-                past = nothing_seen(self.num_classes, features.shape[1], features.device)
-            self._seen[name] = seen = seen_with(past, logits, features, self.tuned.memory)
-            numbers += self._numbers(seen)
-        return torch.stack(numbers)
-
-    def _numbers(self, seen: Seen) -> list[Tensor]:
-        nothing = seen.counts.new_zeros(())
+        logits, features = self._rows(said)
+        if self._seen is None:
+            self._seen = nothing_seen(self.num_classes, features.shape[-1], features.device)
+        self._seen = seen = seen_with(self._seen, logits, features, self.tuned.memory)
+        images = total_of_all(logits.new_tensor([logits.shape[1]]))
+        nothing = torch.zeros_like(seen.entropy)
         far = nothing if self.source is None else divergence(seen, self.source, self.tuned.prior)
-        if self.bounds is None:
-            return [far, information(seen), nothing]
-        low, high = self.bounds.to(seen.counts)
-        return [far, information(seen), outside(seen, low, high)]
+        wrong = nothing
+        if self.bounds is not None:
+            wrong = outside(seen, *self.bounds.to(seen.counts))
+        numbers = torch.stack([far, information(seen), wrong], 1)
+        return torch.cat([images, numbers.flatten()])
 
-    def weigh(self, names: Sequence[str], numbers: Sequence[float]) -> None:
+    def _rows(self, said: Mapping[str, Prediction]) -> Prediction:
+        """Logits (K, N, C) and features (K, N, D) of all that ever spoke, in the order of
+        ``found``; what one did not speak of is NaN, and so left out.
+        """
+        new = [name for name in said if name not in self.found]
+        if self._seen is not None and new:
+            blank = [value.new_zeros(len(new), *value.shape[1:]) for value in self._seen]
+            self._seen = Seen(*map(torch.cat, zip(self._seen, blank, strict=True)))
+        self.found |= dict.fromkeys(new, Found(0.0))
+        silent = Prediction(*(value[:0] for value in next(iter(said.values()))[:2]))
+        each = [said.get(name, silent) for name in self.found]
+        logits = pad_sequence([one.logits.float() for one in each], True, math.nan)
+        return Prediction(logits, pad_sequence([one.features for one in each], True, math.nan))
+
+    def weigh(self, numbers: Sequence[float]) -> None:
         """Take in the numbers of ``hear``, read back to the host."""
         images, *numbers = numbers
         self.looks += images / _LOOK
-        each = zip(names, numbers[::3], numbers[1::3], numbers[2::3], strict=True)
-        self.found.update({name: Found(*values) for name, *values in each})
+        each = zip(self.found, numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+        self.found = {name: Found(*values) for name, *values in each}
 
     @property
     def votes(self) -> dict[str, float]:
@@ -225,7 +234,7 @@ class Experts:
             "working": self.working,
             "pinned": self.pinned,
             "barred": sorted(self.barred),
-            "seen": {name: list(seen) for name, seen in self._seen.items()},
+            "seen": self._seen and list(self._seen),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -233,4 +242,4 @@ class Experts:
         self.found = {name: Found(*values) for name, values in state_dict["found"].items()}
         self.looks, self.working = state_dict["looks"], state_dict["working"]
         self.pinned, self.barred = state_dict["pinned"], frozenset(state_dict["barred"])
-        self._seen = {name: Seen(*values) for name, values in state_dict["seen"].items()}
+        self._seen = state_dict["seen"] and Seen(*state_dict["seen"])

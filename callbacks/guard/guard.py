@@ -4,6 +4,7 @@ takes the model back before it collapses.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +18,9 @@ from holdfast.callbacks.corrections import CORRECTIONS
 from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.experts import Choosable, Experts
 from holdfast.callbacks.guard.health import Health
-from holdfast.callbacks.guard.modes import Decision, Memory, Plan, Trigger, judge
-from holdfast.callbacks.guard.schedule import Schedule
-from holdfast.callbacks.guard.signals import Values, named
+from holdfast.callbacks.guard.modes import Decision, Look, Memory, Plan, Trigger, judge
+from holdfast.callbacks.guard.schedule import Glance, Schedule
+from holdfast.callbacks.guard.signals import Values
 from holdfast.callbacks.labelled import LabelledChoice
 from holdfast.callbacks.labels import LabelBook
 from holdfast.callbacks.serving import CONTROL, Said, serve
@@ -27,14 +28,8 @@ from holdfast.callbacks.settings import GuardConfig
 from holdfast.tta.batches import described
 from holdfast.tta.distributed import any_of_all, skipped_by_all, total_of_all
 from holdfast.tta.errors import InputError
-from holdfast.tta.marginal import chance_drift, marginal_drift, predicted_counts
+from holdfast.tta.marginal import predicted_counts
 from holdfast.tta.methods import Prediction
-
-#: By how much a jump of the predicted mix must exceed what chance makes of so few images, and the
-#: change that always calls for a look, since hardly anything is left.
-_BY_MORE, _ALL = 0.25, 0.98
-#: How fast the predicted mix that a jump is seen against follows the stream.
-_FOLLOWS = 0.3
 
 
 class _Saw(NamedTuple):
@@ -42,17 +37,19 @@ class _Saw(NamedTuple):
 
     Attributes:
         said: what un-updated networks say.
-        values: of the signals; None: it was not looked at.
+        glance: at its predicted mix.
+        look: whether more was looked at.
+        skipped: whether the module found it unfit to learn from.
+        values: of the signals; None: not known.
         leads: what a look found to lead; None: there was none, or is no choice.
-        look: whether it was looked at.
-        startled: whether the predicted mix jumped.
     """
 
     said: Said
-    values: Values | None
-    leads: Trigger | None
+    glance: Glance
     look: bool
-    startled: bool
+    skipped: bool
+    values: Values | None = None
+    leads: Trigger | None = None
 
 
 class CollapseGuard(Guard):
@@ -100,7 +97,6 @@ class CollapseGuard(Guard):
         self.health = Health(classes, tuned, reference)
         self.labelled = LabelledChoice(labels, self.experts) if labels else None
         self.memory, self.schedule, self.state = Memory(), Schedule(), "OK"
-        self._marginal: Tensor | None = None
 
     @property
     def needs(self) -> Sequence[str]:
@@ -181,7 +177,6 @@ class CollapseGuard(Guard):
             "experts": self.experts.state_dict(),
             "health": self.health.state_dict(),
             "labelled": self.labelled and self.labelled.state_dict(),
-            "marginal": self._marginal,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -191,12 +186,12 @@ class CollapseGuard(Guard):
         self.alarmed, self.resets = list(state_dict["alarmed"]), list(state_dict["resets"])
         memory = state_dict["memory"]
         self.memory = Memory(**{**memory, "alarms": tuple(memory["alarms"])})
-        self.schedule = Schedule(**state_dict["schedule"])
+        schedule = state_dict["schedule"]
+        self.schedule = Schedule(**{**schedule, "mix": tuple(schedule["mix"])})
         self.experts.load_state_dict(state_dict["experts"])
         self.health.load_state_dict(state_dict["health"])
         if self.labelled and state_dict["labelled"]:
             self.labelled.load_state_dict(state_dict["labelled"])
-        self._marginal = state_dict["marginal"]
 
     def _adapted(self, outputs: Any) -> Prediction:
         """What the adapted model says of the batch."""
@@ -218,24 +213,37 @@ class CollapseGuard(Guard):
         skipped: str | None,
     ) -> _Saw:
         """See what is seen of every batch, and look where that or the schedule calls for it."""
+        numbers = self._numbers(adapted)
         # A control whose statistics move must see every batch, or it falls behind.
         due = self.schedule.due(self.batch) or getattr(module, "control_moves", False)
-        glance, counts = self._glance(adapted)
-        seen = None if due else self._taken(glance.tolist(), counts)
-        due = due or seen != (True, False)
+        glance = None if due else self._glance(numbers.tolist())
+        due = glance is None or glance != Glance(finite=True, startled=False)
         spoilt = bool(due or skipped) and self._spoilt(outputs, adapted)
         whole = due or self.labelled is not None
         known = {} if spoilt else self._ask(module, batch, whole=whole)
         said = Said(self, module, batch, len(adapted.logits), known)
         values, leads = None, None
         if due and not spoilt:
-            read, values, leads = self._look(adapted, said, skipped, glance)
-            seen = seen or self._taken(read, counts)
+            read, values, leads = self._look(adapted, said, skipped, numbers)
+            glance = glance or self._glance(read)
             self._hear_out(module, batch, said)
-        finite, startled = seen or self._taken(glance.tolist(), counts)
-        if not finite:
+        glance = glance or self._glance(numbers.tolist())
+        if not glance.finite:
             values = {**(values or {}), "non_finite": 1.0}
-        return _Saw(said, values, leads, due and not spoilt, startled)
+        return _Saw(said, glance, due and not spoilt, skipped is not None, values, leads)
+
+    def _numbers(self, adapted: Prediction) -> Tensor:
+        """Of every batch, of all processes, on the device: whether it is finite, and predictions by
+        class (1 + C,).
+        """
+        counts = predicted_counts(adapted.logits, len(self.class_names))
+        broken = ~torch.isfinite(adapted.logits).all()
+        numbers = total_of_all(torch.cat([broken.to(counts)[None], counts]))
+        return torch.cat([(numbers[:1] == 0).to(counts), numbers[1:]])
+
+    def _glance(self, numbers: Sequence[float]) -> Glance:
+        self.schedule, glance = self.schedule.glanced(numbers, self.config.tuned)
+        return glance
 
     def _hear_out(self, module: Any, batch: Any, said: Said) -> None:
         """Ask the source about all images where it is trusted since this look, for which it was
@@ -243,27 +251,6 @@ class CollapseGuard(Guard):
         """
         if "source" in self.experts.trusted and said.known and not said.speaks("source"):
             said.known.update(module.candidates(batch, ["source"]))
-
-    def _glance(self, adapted: Prediction) -> tuple[Tensor, Tensor]:
-        """Of every batch, on the device: whether it is finite, by how much the predicted mix
-        jumped, and how much chance makes of that (3,); and predictions by class (C,).
-        """
-        counts = total_of_all(predicted_counts(adapted.logits, len(self.class_names)))
-        known = counts if self._marginal is None else self._marginal
-        chance = chance_drift(known / known.sum(), counts.sum().clamp(min=1))
-        finite = torch.isfinite(adapted.logits).all().float()
-        return torch.stack([finite, marginal_drift(counts, known), chance]), counts
-
-    def _taken(self, glance: Sequence[float], counts: Tensor) -> tuple[bool, bool]:
-        """From a glance, read back: whether the batch is finite in every process, and whether the
-        predicted mix jumped.
-        """
-        whole = not any_of_all(not glance[0], counts.device)
-        if whole:  # for all processes alike
-            known = counts if self._marginal is None else self._marginal
-            self._marginal = torch.lerp(known, counts, _FOLLOWS)
-        level = min(max(self.config.tuned.jump, glance[2] + _BY_MORE), _ALL)
-        return whole, glance[1] > level
 
     def _spoilt(self, outputs: Mapping[str, Any], adapted: Prediction) -> bool:
         """Whether most images are broken in any process: they say nothing of the statistics."""
@@ -285,31 +272,34 @@ class CollapseGuard(Guard):
         return dict(module.candidates(batch, names)) if names else {}
 
     def _look(
-        self, adapted: Prediction, said: Said, skipped: str | None, glance: Tensor
-    ) -> tuple[list[float], dict[str, float | None], Trigger | None]:
+        self, adapted: Prediction, said: Said, skipped: str | None, numbers: Tensor
+    ) -> tuple[list[float], Values, Trigger | None]:
         """Weigh the candidates, and measure the adapted model against its control, with one
         read-back to the host, of which the glance's numbers are returned as well.
         """
-        names = list(said.known)
-        heard = self.experts.hear(said.known) if names else glance[:0]
-        signals = glance[:0]
+        parts = {"glance": numbers}
+        if said.known:
+            parts["experts"] = self.experts.hear(said.known)
         if self.memory.mode == "adapting" and not skipped:
             control = said.of(self.experts.working or CONTROL)
-            signals = self.health.measure(adapted, control)
-        read = torch.cat([glance, heard, signals]).tolist()
-        after = len(glance) + len(heard)
-        if names:
-            self.experts.weigh(names, read[len(glance) : after])
-        leads = self.experts.leads() if names else None
-        return read[: len(glance)], named(read[after:]), leads
+            parts["health"] = self.health.compare(adapted, control)
+        values = iter(torch.cat([*parts.values()]).tolist())
+        read = {name: list(islice(values, len(part))) for name, part in parts.items()}
+        leads = None
+        if "experts" in read:
+            self.experts.weigh(read["experts"])
+            leads = self.experts.leads()
+        signals = self.health.read(read["health"]) if "health" in read else {}
+        return read["glance"], signals, leads
 
     def _judge(self, saw: _Saw) -> Decision:
         """The decision on a batch, which is kept."""
-        decision = judge(
+        look = Look(
             *(self.batch, saw.values, saw.leads, self.experts.working),
-            *(self.memory, self.levels, self.plan),
-            self.schedule.stands_for(self.batch),
+            stands_for=self.schedule.stands_for(self.batch),
+            skipped=saw.skipped,
         )
+        decision = judge(look, self.memory, self.levels, self.plan)
         self.memory = decision.memory
         if decision.correction is not None:
             self.alarmed.append(self.batch)
@@ -350,7 +340,7 @@ class CollapseGuard(Guard):
         if stirred:
             self.schedule = self.schedule.stirred(self.batch)
         elif saw.look:
-            watching, startled = self.memory.watched, saw.startled
+            watching, startled = self.memory.watched, saw.glance.startled
             self.schedule = self.schedule.looked(
                 self.batch, self.config.tuned, watching=watching, startled=startled
             )

@@ -1,17 +1,31 @@
 """The adapted model beside its un-updated twin, on the same images: running moments of both."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from holdfast.callbacks.guard.evidence import Reference, Seen, nothing_seen, seen_with
+from holdfast.callbacks.guard.evidence import (
+    Reference,
+    Seen,
+    divergence,
+    nothing_seen,
+    seen_with,
+)
 from holdfast.callbacks.guard.signals import Compared, measured
 from holdfast.callbacks.settings import Tuned
 from holdfast.tta.distributed import moments_of_all, total_of_all
 from holdfast.tta.marginal import predicted_counts
 from holdfast.tta.methods import Prediction
-from holdfast.tta.separation import ClassMoments, class_moments, merge, no_moments
+from holdfast.tta.separation import (
+    ClassMoments,
+    class_moments,
+    merge,
+    no_moments,
+    separation_of,
+)
 
 #: Small batches are remembered for longer, or a window would hold too few images to compare any
 #: class: so many times ``min_count`` for each class, which batches of 16 hold for four, but no more
@@ -30,46 +44,45 @@ class Health:
 
     def __init__(self, num_classes: int, tuned: Tuned, source: Reference | None) -> None:
         self.num_classes, self.tuned, self.source = num_classes, tuned, source
-        self._grouped: tuple[ClassMoments, ClassMoments] | None = None
-        self._own: tuple[Seen, Seen] | None = None
+        self._grouped: ClassMoments | None = None
+        self._own: Seen | None = None
         self._counts: Tensor | None = None
 
-    def measure(self, adapted: Prediction, control: Prediction) -> Tensor:
-        """Take a batch in, of all processes, and measure every signal, on the device (``named``).
+    def compare(self, adapted: Prediction, control: Prediction) -> Tensor:
+        """Take a batch in, of all processes.
 
         Args:
             adapted: what the adapted model says of this process's part of the batch.
             control: what its twin says of the same images.
+
+        Returns:
+            (5 + 2·C,) numbers on the device, for ``read``.
         """
-        both, labels = (adapted, control), control.logits.argmax(1)
-        width, device = control.features.shape[1], control.features.device
-        counts = total_of_all(
-            torch.stack([predicted_counts(said.logits, self.num_classes) for said in both])
-        )
+        classes, both = self.num_classes, (adapted, control)
+        logits = torch.stack([said.logits.float() for said in both])
+        features = torch.stack([said.features for said in both])
+        counts = total_of_all(torch.stack([predicted_counts(said, classes) for said in logits]))
         if self._grouped is None or self._own is None or self._counts is None:
-            start = no_moments(self.num_classes, width, device)
-            blank = nothing_seen(self.num_classes, width, device)
-            self._grouped, self._own = (start, start), (blank, blank)
+            width, device = features.shape[2], features.device
+            self._grouped = no_moments(classes, width, device)
+            self._own = nothing_seen(classes, width, device)
             self._counts = torch.zeros_like(counts)
         decay = self._decay(counts[1].sum())
-        first, second = (
-            merge(
-                past, moments_of_all(class_moments(said.features, labels, self.num_classes)), decay
-            )
-            for past, said in zip(self._grouped, both, strict=True)
-        )
-        own = tuple(
-            seen_with(past, said.logits, said.features, self.tuned.memory)
-            for past, said in zip(self._own, both, strict=True)
-        )
-        self._grouped, self._own = (first, second), (own[0], own[1])
+        batch = class_moments(features, control.logits.argmax(1), classes)
+        self._grouped = merge(self._grouped, moments_of_all(batch), decay)
+        self._own = seen_with(self._own, logits, features, self.tuned.memory)
         self._counts = self._counts * decay + counts
-        finite = torch.isfinite(adapted.logits).all()
-        compared = Compared(
-            *(first, second, self._counts, self._own, finite.float(), self.source),
-            *(self.tuned.min_count, self.tuned.prior),
-        )
-        return measured(compared)
+        apart = separation_of(self._grouped, self.tuned.min_count)
+        far = torch.zeros_like(apart)
+        if self.source is not None:
+            far = divergence(self._own, self.source, self.tuned.prior)
+        finite = torch.isfinite(adapted.logits).all()[None]
+        return torch.cat([apart, far, finite, self._counts.flatten()])
+
+    def read(self, numbers: Sequence[float]) -> dict[str, float | None]:
+        """Every signal, from the numbers of ``compare``, read back to the host."""
+        counts = np.array(numbers[5:]).reshape(2, self.num_classes)
+        return measured(Compared(numbers[:2], numbers[2:4], bool(numbers[4]), counts))
 
     def _decay(self, images: Tensor) -> Tensor:
         """What counts of the past when so many images, of all processes, come in."""
@@ -89,14 +102,13 @@ class Health:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next signals depend on."""
         return {
-            "grouped": self._grouped and [list(part) for part in self._grouped],
-            "own": self._own and [list(part) for part in self._own],
+            "grouped": self._grouped and list(self._grouped),
+            "own": self._own and list(self._own),
             "counts": self._counts,
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        grouped, own = state_dict["grouped"], state_dict["own"]
-        self._grouped = grouped and (ClassMoments(*grouped[0]), ClassMoments(*grouped[1]))
-        self._own = own and (Seen(*own[0]), Seen(*own[1]))
+        self._grouped = state_dict["grouped"] and ClassMoments(*state_dict["grouped"])
+        self._own = state_dict["own"] and Seen(*state_dict["own"])
         self._counts = state_dict["counts"]

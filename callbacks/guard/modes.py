@@ -79,6 +79,7 @@ class Memory:
         alarms: numbers of the batches that raised one.
         resting: batches of rest that are left.
         watched: whether the last look called for a watch.
+        idle: how many of the last batches in a row were unfit to learn from.
     """
 
     mode: Mode = "adapting"
@@ -88,6 +89,7 @@ class Memory:
     alarms: tuple[int, ...] = ()
     resting: int = 0
     watched: bool = False
+    idle: int = 0
 
 
 class Verdict(NamedTuple):
@@ -106,43 +108,51 @@ class Decision(NamedTuple):
     correction: str | None = None
 
 
-def judge(
-    batch: int,
-    values: Values | None,
-    leads: Trigger | None,
-    choice: str | None,
-    memory: Memory,
-    levels: Levels,
-    plan: Plan,
-    stands_for: int = 1,
-) -> Decision:
+class Look(NamedTuple):
+    """What the verdict on a batch follows from, besides what is remembered.
+
+    Attributes:
+        batch: its number.
+        values: of the signals; None: it was not looked at.
+        leads: what the look found to lead; None: there was no look, or is no choice.
+        choice: the statistics in use.
+        stands_for: batches that the look stands for, by which its sums grow (the CUSUM chart of
+            variable sampling intervals: Reynolds, Amin and Arnold, 1990).
+        skipped: whether the module found the batch unfit to learn from.
+    """
+
+    batch: int
+    values: Values | None = None
+    leads: Trigger | None = None
+    choice: str | None = None
+    stands_for: int = 1
+    skipped: bool = False
+
+
+def judge(look: Look, memory: Memory, levels: Levels, plan: Plan) -> Decision:
     """The verdict on a batch.
 
     Args:
-        batch: its number.
-        values: of the signals; None: the batch was not looked at.
-        leads: what the look found to lead; None: there was no look, or is no choice.
-        choice: the statistics in use.
+        look: at it.
         memory: of the decision before.
         levels: where trust ends.
         plan: what follows an alarm.
-        stands_for: batches that the look stands for, by which its sums grow (the CUSUM chart of
-            variable sampling intervals: Reynolds, Amin and Arnold, 1990).
     """
-    if memory.choice != choice:  # what was measured under others says nothing of these
-        memory = replace(memory, choice=choice, sums={}, peak=1.0, watched=False)
+    memory = replace(memory, idle=memory.idle + 1 if look.skipped else 0)
+    if memory.choice != look.choice:  # what was measured under others says nothing of these
+        memory = replace(memory, choice=look.choice, sums={}, peak=1.0, watched=False)
     if memory.mode == "resting":
         memory = replace(memory, resting=memory.resting - 1)
         if memory.resting < 0:
             memory = moved(memory, "rested")
-    if values is not None:
-        memory = summed(values, levels, memory, stands_for)
+    if look.values is not None:
+        memory = summed(look.values, levels, memory, look.stands_for)
     alarm = None if memory.mode == "frozen" else _alarm(levels, memory)
     if alarm is not None:
-        return _alarmed(batch, alarm, values or {}, memory, plan)
-    if leads is not None:
-        memory = moved(memory, leads)
-    return Decision(_calm(values, levels, memory), memory)
+        return _alarmed(look.batch, alarm, look.values or {}, memory, plan)
+    if look.leads is not None:
+        memory = moved(memory, look.leads)
+    return Decision(_calm(memory), memory)
 
 
 def moved(memory: Memory, trigger: Trigger) -> Memory:
@@ -198,7 +208,7 @@ def _alarmed(batch: int, name: str, values: Values, memory: Memory, plan: Plan) 
     return Decision(verdict, after, rung)
 
 
-def _calm(values: Values | None, levels: Levels, memory: Memory) -> Verdict:
+def _calm(memory: Memory) -> Verdict:
     """The verdict where nothing raises an alarm."""
     if memory.mode == "frozen":
         return Verdict(
@@ -208,4 +218,6 @@ def _calm(values: Values | None, levels: Levels, memory: Memory) -> Verdict:
         return Verdict("WATCH", memory.mode, _WAITING[memory.mode])
     if memory.watched:
         return Verdict("WATCH", "signals", "The adapted model departs from its control.")
+    if memory.idle > 1:  # one batch may be unfit by chance
+        return Verdict("WATCH", "skipped", "Batch after batch is unfit to learn from.")
     return Verdict("OK", "ok", "Nothing speaks against the adapted model.")

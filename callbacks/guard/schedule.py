@@ -2,12 +2,34 @@
 stream is calm.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
 
 from holdfast.callbacks.settings import Tuned
+from holdfast.tta.marginal import chance_drift, marginal_drift
 
 #: Most batches between two looks while something speaks against the adapted model.
 _WATCHED = 4
+#: By how much a jump of the predicted mix must exceed what chance makes of so few images, and the
+#: change that always calls for a look, since hardly anything is left.
+_BY_MORE, _ALL = 0.25, 0.98
+#: How fast the predicted mix that a jump is seen against follows the stream.
+_FOLLOWS = 0.3
+
+
+class Glance(NamedTuple):
+    """What is seen of every batch.
+
+    Attributes:
+        finite: whether all logits of the adapted model are.
+        startled: whether the predicted mix jumped.
+    """
+
+    finite: bool
+    startled: bool
 
 
 @dataclass(frozen=True)
@@ -20,12 +42,32 @@ class Schedule:
         last_look: number of the batch that was looked at last.
         watching: whether that look called for a watch, so that the next stands for all batches
             since.
+        mix: running counts of predictions by class; empty at the start.
     """
 
     next_look: int = 0
     calm_since: int = 0
     last_look: int = -1
     watching: bool = False
+    mix: tuple[float, ...] = ()
+
+    def glanced(self, numbers: Sequence[float], tuned: Tuned) -> tuple["Schedule", Glance]:
+        """The schedule after a batch came, and what a glance tells of it.
+
+        Args:
+            numbers: whether it is finite, and the predictions by class.
+            tuned: the jump that startles.
+        """
+        finite, counts = bool(numbers[0]), np.array(numbers[1:])
+        known = np.array(self.mix or counts)
+        images, seen = counts.sum(), known.sum()
+        startled = False
+        if images and seen:
+            level = max(tuned.jump, chance_drift(known / seen, images) + _BY_MORE)
+            startled = bool(marginal_drift(counts, known) > min(level, _ALL))
+        if finite:
+            known = known + _FOLLOWS * (counts - known)
+        return replace(self, mix=tuple(known.tolist())), Glance(finite, startled)
 
     def due(self, batch: int) -> bool:
         """Whether a batch is to be looked at."""
@@ -57,4 +99,4 @@ class Schedule:
         """The schedule after something happened: the next batch is looked at, and calm starts
         anew.
         """
-        return Schedule(batch + 1, batch + 1, batch)
+        return Schedule(batch + 1, batch + 1, batch, mix=self.mix)

@@ -10,14 +10,11 @@ report are made from ``SIGNALS``.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from holdfast.callbacks.guard.evidence import Reference, Seen, divergence
 from holdfast.tta.marginal import marginal_drift, vanished_classes
-from holdfast.tta.separation import ClassMoments, separation_of
 
 #: R that lacks this much counts whatever else speaks for the model: where Tent collapsed on real
 #: images R fell below .7 (by earlier measurements), and where an update helped it rarely did.
@@ -27,28 +24,19 @@ Values = Mapping[str, float | None]
 
 
 class Compared(NamedTuple):
-    """The adapted model beside its control, on the same images.
+    """The adapted model beside its control, on the same images; pairs are of both, in this order.
 
     Attributes:
-        adapted: moments of its features, grouped by the control's labels.
-        control: moments of the control's, grouped likewise.
-        counts: (2, C) predictions by class, the adapted model's and the control's.
-        own: what each sees of the classes under its own labels, adapted and control; None without a
-            source to hold it against.
+        separation: J of the features, both grouped by the control's labels; 0 where unknown.
+        divergence: from the source's classes under own labels; 0 where unknown.
         finite: whether all values of the adapted model are.
-        source: the source's classes, where they are known.
-        min_count: images that a class needs before its moments count.
-        prior: images by which a class is drawn to the source's (``divergence``).
+        counts: (C,) predictions by class.
     """
 
-    adapted: ClassMoments
-    control: ClassMoments
-    counts: Tensor
-    own: tuple[Seen, Seen] | None
-    finite: Tensor
-    source: Reference | None
-    min_count: float
-    prior: float
+    separation: Sequence[float]
+    divergence: Sequence[float]
+    finite: bool
+    counts: Sequence[NDArray[Any]]
 
 
 class Course(NamedTuple):
@@ -70,7 +58,7 @@ class Signal(NamedTuple):
 
     Attributes:
         name: column of the trace, and key of ``guard.levels`` and ``guard.limits``.
-        measure: the number, from both models; NaN where it is not defined.
+        measure: the number, from both models; None, or not finite, where it is not defined.
         level: of what speaks against the model, above which it adds to the sum; infinite: the
             number is shown only.
         limit: of the sum, above which an alarm is raised; None: none is.
@@ -80,7 +68,7 @@ class Signal(NamedTuple):
     """
 
     name: str
-    measure: Callable[[Compared], Tensor]
+    measure: Callable[[Compared], float | None]
     level: float
     limit: float | None
     message: str
@@ -88,24 +76,20 @@ class Signal(NamedTuple):
     calibrated: bool = False
 
 
-def _separation(both: Compared) -> Tensor:
-    return _or_nan(separation_of(both.adapted, both.min_count))
+def _ratio(both: Compared) -> float | None:
+    adapted, control = both.separation
+    return adapted / control if control > 0 else None
 
 
-def _ratio(both: Compared) -> Tensor:
-    control = separation_of(both.control, both.min_count)
-    return separation_of(both.adapted, both.min_count) / _or_nan(control)
+def _gain(both: Compared) -> float | None:
+    adapted, control = both.divergence
+    return math.log(control / adapted) if adapted > 0 and control > 0 else None
 
 
-def _gain(both: Compared) -> Tensor:
-    if both.own is None or both.source is None:
-        return both.counts.new_tensor(math.nan)
-    adapted, control = (divergence(seen, both.source, both.prior) for seen in both.own)
-    return (_or_nan(control) / _or_nan(adapted)).log()
-
-
-def _or_nan(value: Tensor) -> Tensor:
-    return torch.where(value > 0, value, torch.nan)
+def _drift(both: Compared) -> float | None:
+    if not all(counts.any() for counts in both.counts):
+        return None
+    return float(marginal_drift(*both.counts))
 
 
 def _fallen(course: Course) -> float | None:
@@ -137,22 +121,18 @@ def _value(name: str) -> Callable[[Course], float | None]:
     return lambda course: course.values.get(name)
 
 
-def _nothing(course: Course) -> None:
-    return None
-
-
 #: The signals, gravest first: the one place where one is added. Levels and limits are those without
 #: a calibration.
 SIGNALS: tuple[Signal, ...] = (
     Signal(
         "non_finite",
-        lambda both: 1.0 - both.finite,
+        lambda both: float(not both.finite),
         *(0.5, 0.0, "The adapted model returned values that are not finite."),
         _value("non_finite"),
     ),
     Signal(
         "vanished",
-        lambda both: vanished_classes(*both.counts).float().sum(),
+        lambda both: float(vanished_classes(*both.counts).sum()),
         *(
             0.5,
             0.0,
@@ -169,7 +149,7 @@ SIGNALS: tuple[Signal, ...] = (
     ),
     Signal(
         "drift",
-        lambda both: marginal_drift(*both.counts),
+        _drift,
         *(0.04, None, ""),
         _value("drift"),
         calibrated=True,
@@ -181,20 +161,16 @@ SIGNALS: tuple[Signal, ...] = (
         _unearned,
         calibrated=True,
     ),
-    Signal("J", _separation, math.inf, None, "", _nothing),
+    Signal("J", lambda both: both.separation[0] or None, math.inf, None, "", lambda course: None),
 )
 #: By name.
 BY_NAME: Mapping[str, Signal] = {signal.name: signal for signal in SIGNALS}
 
 
-def measured(both: Compared) -> Tensor:
-    """The signals' numbers (S,), on the device; NaN where one is not defined."""
-    return torch.stack([signal.measure(both).float() for signal in SIGNALS])
-
-
-def named(numbers: Sequence[float]) -> dict[str, float | None]:
-    """Numbers of ``measured``, read back to the host, by the signals' names; none of none."""
+def measured(both: Compared) -> dict[str, float | None]:
+    """Every signal's number, by name; None where it is not defined."""
+    numbers = {signal.name: signal.measure(both) for signal in SIGNALS}
     return {
-        signal.name: number if math.isfinite(number) else None
-        for signal, number in zip(SIGNALS, numbers, strict=False)
+        name: number if number is not None and math.isfinite(number) else None
+        for name, number in numbers.items()
     }

@@ -16,7 +16,7 @@ from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import configure
 from holdfast.callbacks import CollapseGuard
 from holdfast.callbacks.guard.experts import Experts
-from holdfast.callbacks.guard.schedule import Schedule
+from holdfast.callbacks.guard.schedule import Glance, Schedule
 from holdfast.datamodules import StreamLoader, create_stream
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.candidates import Candidates
@@ -246,7 +246,7 @@ def test_nor_do_corrected_statistics_take_them_in_to_serve_along(
 
     now = [0]
     monkeypatch.setattr(Candidates, "predict", counted)
-    monkeypatch.setattr(CollapseGuard, "_taken", lambda guard, glance, counts: (True, False))
+    monkeypatch.setattr(CollapseGuard, "_glance", lambda guard, numbers: Glance(True, False))
     monkeypatch.setattr(Experts, "leads", lambda experts: "none leads")
     even = {"source": 1 / 3, "batch": 1 / 3, "corrected": 1 / 3}
     monkeypatch.setattr(Experts, "trusted", property(lambda experts: even if experts.looks else {}))
@@ -324,7 +324,7 @@ class SaveAt(At):
 def test_a_run_that_is_taken_up_goes_on_under_the_statistics_in_use(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(CollapseGuard, "_taken", lambda guard, glance, counts: (True, False))
+    monkeypatch.setattr(CollapseGuard, "_glance", lambda guard, numbers: Glance(True, False))
     _, _, expected = run(source, count=12, also=SaveAt(tmp_path / "mid.ckpt"))
     _, guard, outputs = run(source, count=12, ckpt_path=tmp_path / "mid.ckpt", weights_only=False)
     assert guard.batch == 12

@@ -27,7 +27,7 @@ def weighed(*divergences: float, tuned: Tuned = TUNED, looks: int = 1, **more: A
     found, names = experts(tuned, **more), NAMES[: len(divergences)]
     for _ in range(looks):
         found.hear({name: said(0.1) for name in names})
-        found.weigh(names, [64, *(number for far in divergences for number in (far, 0.0, 0.0))])
+        found.weigh([64, *(number for far in divergences for number in (far, 0.0, 0.0))])
     return found
 
 
@@ -98,7 +98,7 @@ def test_a_model_adapts_under_the_best_statistics_but_never_under_the_sources() 
     assert found.best_to_adapt() == "corrected"
     assert found.working == "batch", "as published, until somebody changes it"
     alone = experts()
-    assert alone.hear({"source": said(0.1)}).shape == (4,)
+    alone.weigh(alone.hear({"source": said(0.1)}).tolist())
     assert (alone.working, alone.best_to_adapt()) == ("source", "source")
     own = experts()
     own.hear({"source": said(0.1), "control": said(0.1)})
@@ -126,7 +126,7 @@ def test_bounds_push_out_what_is_impossible() -> None:
     free, bound = experts(), experts(bounds=bounds)
     answers = {"source": said(0.0, label=0), "batch": said(0.02, seed=1)}
     for found in (free, bound):
-        found.weigh(["source", "batch"], found.hear(answers).tolist())
+        found.weigh(found.hear(answers).tolist())
     first = answers["source"].logits.softmax(1).mean(0)[0].item()
     assert bound.found["source"].impossible == pytest.approx(first - 0.5, rel=1e-4)
     assert bound.found["batch"].impossible == pytest.approx(0.0)
@@ -149,9 +149,11 @@ def test_a_vote_by_hand() -> None:
 def test_trust_grows_by_images_and_not_by_batches() -> None:
     tuned = Tuned(floor=0.0, looks=8)
     whole, quarters = experts(tuned), experts(tuned)
-    whole.weigh(NAMES[:2], [64, 0.1, 0, 0, 0.15, 0, 0])
+    for one in (whole, quarters):
+        one.found = dict.fromkeys(NAMES[:2], Found(0.0))
+    whole.weigh([64, 0.1, 0, 0, 0.15, 0, 0])
     for _ in range(4):
-        quarters.weigh(NAMES[:2], [16, 0.1, 0, 0, 0.15, 0, 0])
+        quarters.weigh([16, 0.1, 0, 0, 0.15, 0, 0])
     assert quarters.shares == pytest.approx(whole.shares)
     assert quarters.looks == whole.looks == 1
 
@@ -159,14 +161,14 @@ def test_trust_grows_by_images_and_not_by_batches() -> None:
 def test_candidates_that_are_all_far_are_told_apart_by_what_their_predictions_tell() -> None:
     def shares(far: float) -> dict[str, float]:
         found = experts(belief=Belief({}, far))
-        found.weigh(NAMES[:2], [64, *(4.0, 0.0, 0.0), *(8.0, 0.8, 0.0)])
+        found.found = dict.fromkeys(NAMES[:2], Found(0.0))
+        found.weigh([64, *(4.0, 0.0, 0.0), *(8.0, 0.8, 0.0)])
         return found.shares
 
     odds = math.exp(2 * 0.25 * 0.8)
     assert shares(3.0)["batch"] == pytest.approx(odds / (1 + odds)), "beyond it all are equally far"
     assert shares(10.0)["source"] == pytest.approx(4 / (4 + odds)), "and within it they are not"
-    near = experts(belief=Belief({}, 3.0))
-    near.weigh(NAMES[:2], [64, *(0.1, 0.0, 0.0), *(8.0, 0.0, 0.0)])
+    near = weighed(0.1, 8.0, belief=Belief({}, 3.0))
     assert near.shares["source"] == pytest.approx(900 / 901)
 
 
@@ -193,15 +195,19 @@ def test_what_is_heard_adds_up_and_ranks_candidates_by_how_far_they_are() -> Non
         numbers = found.hear({"source": said(1.0, look), "batch": said(0.0, look)})
         assert numbers.shape == (1 + 3 * 2,)
         assert numbers[0] == 60
-        found.weigh(["source", "batch"], numbers.tolist())
+        found.weigh(numbers.tolist())
     assert found.trusted == {"batch": 1.0}
     assert found.found["batch"].divergence < 0.1 < found.found["source"].divergence
 
 
 def test_a_candidate_that_is_not_heard_keeps_what_it_had() -> None:
-    found = weighed(0.1, 0.2)
-    found.weigh(["batch"], [64, 0.1, 0.7, 0.2])
-    assert found.found == {"source": Found(0.1), "batch": Found(0.1, 0.7, 0.2)}
+    found = experts()
+    for answers in ({"source": said(1.0)}, {"source": said(1.0), "batch": said(0.0)}):
+        found.weigh(found.hear(answers).tolist())
+    before = dict(found.found)
+    found.weigh(found.hear({"batch": said(0.5, seed=1)}).tolist())
+    assert found.found["source"] == before["source"]
+    assert found.found["batch"].divergence > before["batch"].divergence
 
 
 def test_a_divergence_that_is_no_number_gives_no_share_that_is_none() -> None:
@@ -213,7 +219,7 @@ def test_a_divergence_that_is_no_number_gives_no_share_that_is_none() -> None:
 def test_state_goes_on_exactly() -> None:
     def look(found: Experts, seed: int) -> dict[str, float]:
         answers = {"source": said(0.3, seed), "batch": said(0.2, seed + 50, size=64)}
-        found.weigh(list(answers), found.hear(answers).tolist())
+        found.weigh(found.hear(answers).tolist())
         return found.shares
 
     tuned = GuardConfig().tuned

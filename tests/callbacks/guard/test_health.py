@@ -1,13 +1,17 @@
 """The adapted model beside its twin: what batches of any size tell of them."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from holdfast.callbacks import GuardConfig
 from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.health import Health
-from holdfast.callbacks.guard.signals import Values, named
+from holdfast.callbacks.guard.signals import Values
 from holdfast.tta.methods import Prediction
 
 TUNED = GuardConfig().tuned
@@ -28,7 +32,7 @@ def pair(
 
 
 def look(health: Health, adapted: Prediction, control: Prediction) -> Values:
-    return named(health.measure(adapted, control).tolist())
+    return health.read(health.compare(adapted, control).tolist())
 
 
 def measured(
@@ -80,7 +84,7 @@ def test_class_shares_are_the_controls_and_no_class_has_none() -> None:
     assert health.class_shares().tolist() == pytest.approx([1 / 3] * 3)
     logits = F.one_hot(torch.tensor([0] * 9 + [1] * 6), 3).float()
     said = Prediction(logits, torch.randn(15, 8))
-    health.measure(said._replace(logits=logits.roll(1, 1)), said)
+    health.compare(said._replace(logits=logits.roll(1, 1)), said)
     assert health.class_shares().tolist() == pytest.approx([10 / 18, 7 / 18, 1 / 18])
 
 
@@ -99,3 +103,27 @@ def test_state_goes_on_exactly_and_forgetting_starts_afresh() -> None:
     blank = Health(3, TUNED, SOURCE)
     blank.load_state_dict(Health(3, TUNED, SOURCE).state_dict())
     assert [look(blank, *both) for both in pairs] == expected
+
+
+class Counted(TorchDispatchMode):
+    """Counts the values that are read back to the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.read += "_local_scalar_dense" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_comparing_reads_nothing_back() -> None:
+    read: list[int] = []
+    health, rng = Health(3, TUNED, SOURCE), torch.Generator().manual_seed(0)
+    adapted, control = pair(16, rng)
+    with pytest.MonkeyPatch.context() as patch, Counted() as counted:
+        patch.setattr(Tensor, "tolist", lambda value: read.append(value.numel()))
+        for _ in range(2):
+            numbers = health.compare(adapted, control)
+    assert numbers.shape == (5 + 2 * 3,)
+    assert (read, counted.read) == ([], 0)

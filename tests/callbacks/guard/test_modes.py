@@ -13,6 +13,7 @@ from holdfast.callbacks.guard.modes import (
     TRANSITIONS,
     Decision,
     Levels,
+    Look,
     Memory,
     Mode,
     Plan,
@@ -48,8 +49,10 @@ def decide(
     choice: str | None = None,
     stands_for: int = 1,
     plan: Plan = PLAN,
+    skipped: bool = False,
 ) -> Decision:
-    return judge(batch, values, leads, choice, memory, LEVELS, plan, stands_for)
+    look = Look(batch, values, leads, choice, stands_for, skipped)
+    return judge(look, memory, LEVELS, plan)
 
 
 def happen(mode: Mode, trigger: Trigger) -> Decision:
@@ -288,7 +291,7 @@ def test_every_signal_that_decides_can_raise_an_alarm_at_its_default_levels(name
     }.get(name, {name: 1.0})
     memory, levels = Memory(), levels_of(GuardConfig(), None)
     for batch in range(40):
-        decision = judge(batch, values, None, None, memory, levels, PLAN)
+        decision = judge(Look(batch, values), memory, levels, PLAN)
         memory = decision.memory
         if decision.correction:
             break
@@ -301,7 +304,7 @@ def test_drift_raises_no_alarm_where_anything_speaks_for_what_was_learned() -> N
     for values in ({"R": 1.1, "gain": -1.0}, {"R": 0.9, "gain": 0.1}, {"R": 0.99, "gain": None}):
         memory, levels = Memory(), levels_of(GuardConfig(), None)
         for batch in range(40):
-            decision = judge(batch, {**values, "drift": 0.9}, None, None, memory, levels, PLAN)
+            decision = judge(Look(batch, {**values, "drift": 0.9}), memory, levels, PLAN)
             memory = decision.memory
         if values["gain"] is None:
             assert memory.sums.get("gain", 0.0) == 0, "what is not known changes nothing"
@@ -313,7 +316,18 @@ def test_drift_that_nothing_speaks_for_alarms_where_it_lasts() -> None:
     memory, levels = Memory(), levels_of(GuardConfig(), None)
     for batch in range(40):
         values = {"R": 1.0, "drift": 0.06, "gain": 0.0}
-        memory = judge(batch, values, None, None, memory, levels, PLAN).memory
+        memory = judge(Look(batch, values), memory, levels, PLAN).memory
         if memory.alarms:
             break
     assert memory.alarms == (3,), ".02 a look, and the limit is .06"
+
+
+def test_where_batch_after_batch_is_skipped_it_is_not_ok() -> None:
+    """Nothing speaks against a model that learns nothing, and yet updates do not go on."""
+    memory, states = Memory(), []
+    for skipped in (True, True, True, False, True, False):
+        decision = decide(memory, SOUND, skipped=skipped)
+        memory = decision.memory
+        states.append(decision.verdict.state)
+    assert states == ["OK", "WATCH", "WATCH", "OK", "OK", "OK"]
+    assert decide(Memory(idle=5), skipped=True).verdict.reason == "skipped"

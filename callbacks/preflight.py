@@ -188,7 +188,7 @@ def preflight(
             name: Prediction(prediction.logits[keep].cpu(), prediction.features[keep].cpu())
             for name, prediction in candidates.predict(shown).items()
         }
-        experts.weigh(list(answers), experts.hear(answers).tolist())
+        experts.weigh(experts.hear(answers).tolist())
         for name, answer in answers.items():
             said.setdefault(name, []).append(answer)
         if seen >= images:

@@ -152,7 +152,7 @@ class Experts:
         numbers = torch.stack([far, information(seen), wrong], 1)
         return torch.cat([images, numbers.flatten()])
 
-    def _rows(self, said: Mapping[str, Prediction]) -> Prediction:
+    def _rows(self, said: Mapping[str, Prediction]) -> tuple[Tensor, Tensor]:
         """Logits (K, N, C) and features (K, N, D) of all that ever spoke, in the order of
         ``found``; what one did not speak of is NaN, and so left out.
         """
@@ -161,10 +161,11 @@ class Experts:
             blank = [value.new_zeros(len(new), *value.shape[1:]) for value in self._seen]
             self._seen = Seen(*map(torch.cat, zip(self._seen, blank, strict=True)))
         self.found |= dict.fromkeys(new, Found(0.0))
-        silent = Prediction(*(value[:0] for value in next(iter(said.values()))[:2]))
+        someone = next(iter(said.values()))
+        silent = Prediction(someone.logits[:0], someone.features[:0])
         each = [said.get(name, silent) for name in self.found]
         logits = pad_sequence([one.logits.float() for one in each], True, math.nan)
-        return Prediction(logits, pad_sequence([one.features for one in each], True, math.nan))
+        return logits, pad_sequence([one.features for one in each], True, math.nan)
 
     def weigh(self, numbers: Sequence[float]) -> None:
         """Take in the numbers of ``hear``, read back to the host."""

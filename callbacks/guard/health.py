@@ -82,7 +82,7 @@ class Health:
     def read(self, numbers: Sequence[float]) -> dict[str, float | None]:
         """Every signal, from the numbers of ``compare``, read back to the host."""
         counts = np.array(numbers[5:]).reshape(2, self.num_classes)
-        return measured(Compared(numbers[:2], numbers[2:4], bool(numbers[4]), counts))
+        return measured(Compared(numbers[:2], numbers[2:4], bool(numbers[4]), *counts))
 
     def _decay(self, images: Tensor) -> Tensor:
         """What counts of the past when so many images, of all processes, come in."""

@@ -30,13 +30,15 @@ class Compared(NamedTuple):
         separation: J of the features, both grouped by the control's labels; 0 where unknown.
         divergence: from the source's classes under own labels; 0 where unknown.
         finite: whether all values of the adapted model are.
-        counts: (C,) predictions by class.
+        answers: (C,) predictions by class of the adapted model.
+        expected: (C,) those of the control.
     """
 
     separation: Sequence[float]
     divergence: Sequence[float]
     finite: bool
-    counts: Sequence[NDArray[Any]]
+    answers: NDArray[Any]
+    expected: NDArray[Any]
 
 
 class Course(NamedTuple):
@@ -87,9 +89,9 @@ def _gain(both: Compared) -> float | None:
 
 
 def _drift(both: Compared) -> float | None:
-    if not all(counts.any() for counts in both.counts):
+    if not (both.answers.any() and both.expected.any()):
         return None
-    return float(marginal_drift(*both.counts))
+    return float(marginal_drift(both.answers, both.expected))
 
 
 def _fallen(course: Course) -> float | None:
@@ -132,7 +134,7 @@ SIGNALS: tuple[Signal, ...] = (
     ),
     Signal(
         "vanished",
-        lambda both: float(vanished_classes(*both.counts).sum()),
+        lambda both: float(vanished_classes(both.answers, both.expected).sum()),
         *(
             0.5,
             0.0,

@@ -21,7 +21,8 @@ def both(**more: Any) -> Compared:
         "separation": [0.5, 2.0],
         "divergence": [0.2, 0.1],
         "finite": True,
-        "counts": [np.array([30.0, 30.0]), np.array([45.0, 15.0])],
+        "answers": np.array([30.0, 30.0]),
+        "expected": np.array([45.0, 15.0]),
     }
     return Compared(**{**given, **more})
 
@@ -36,8 +37,8 @@ def test_each_number_by_hand() -> None:
     assert found["non_finite"] == 0
     assert found["gain"] == pytest.approx(-math.log(2)), "the adapted model is further away"
     assert measured(both(finite=False))["non_finite"] == 1
-    gone = [np.array([60.0, 0.0]), np.array([30.0, 30.0])]
-    assert measured(both(counts=gone))["vanished"] == 1
+    gone = both(answers=np.array([60.0, 0.0]), expected=np.array([30.0, 30.0]))
+    assert measured(gone)["vanished"] == 1
 
 
 def test_what_cannot_be_told_is_none() -> None:
@@ -46,7 +47,7 @@ def test_what_cannot_be_told_is_none() -> None:
     assert few["R"] is None
     assert measured(both(divergence=[0.0, 0.0]))["gain"] is None
     assert measured(both(divergence=[math.nan, 0.1]))["gain"] is None
-    assert measured(both(counts=[np.zeros(2), np.zeros(2)]))["drift"] is None
+    assert measured(both(answers=np.zeros(2), expected=np.zeros(2)))["drift"] is None
     assert measured(both(separation=[math.nan, 1.0]))["R"] is None
 
 

@@ -13,6 +13,7 @@ from holdfast.datamodules.medmnist import (
     load_medmnist,
     load_organ_views,
 )
+from holdfast.datamodules.nnunet import NnunetConfig, load_nnunet
 from holdfast.datamodules.npz import NpzConfig, load_npz
 from holdfast.datamodules.phantom import PhantomConfig, load_phantom
 from holdfast.datamodules.published.camelyon17 import Camelyon17Config, load_camelyon17
@@ -56,6 +57,7 @@ _LOADERS: dict[str, tuple[type, Callable[[Any, Split], ImageSet]]] = {
         lambda config, split: _PHANTOMS[config.task](config, split),
     ),
     "npz": (NpzConfig, load_npz),
+    "nnunet": (NnunetConfig, load_nnunet),
     "medmnist": (MedMNISTConfig, load_medmnist),
     "folder": (FolderConfig, load_folder),
     "table": (TableConfig, load_table),

@@ -97,6 +97,11 @@ class ImageFiles:
         return len(self.shape) - 2
 
     @property
+    def ragged(self) -> bool:
+        """Whether images have several sides, as far as they were looked at."""
+        return len({form.shape for form in self.found.counted()}) > 1
+
+    @property
     def found(self) -> Gathered:
         """What was seen of each file: of all that can be used once they were checked, else of
         some.

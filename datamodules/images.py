@@ -239,8 +239,15 @@ class ImageSet(Dataset[dict[str, Any]]):
         return int(self.images.shape[-1]) if len(self.images.shape) == self.spatial_dims + 2 else 1
 
     @property
+    def ragged(self) -> bool:
+        """Whether images have several sides, so that they come one by one."""
+        return isinstance(self.images, ImageFiles) and self.images.ragged
+
+    @property
     def size(self) -> tuple[int, ...]:
-        """Height and width; of volumes depth, height and width."""
+        """Height and width; of volumes depth, height and width; of several sides the most
+        frequent.
+        """
         return tuple(int(side) for side in self.images.shape[1 : self.spatial_dims + 1])
 
     @property

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from monai.transforms import Randomizable
 from torch import Tensor
+from torch.nn.functional import pad
 
+from holdfast.datamodules.targets import UNLABELLED
 from holdfast.tta.errors import InputError
 
 #: Share of the patches that are sure to show foreground, as nnU-Net draws them (Isensee et al.,
@@ -48,7 +50,14 @@ class Patches(Randomizable):
         return max(1, round(math.prod(size) / math.prod(self.sides)))
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """A patch of an image (channels, *spatial), and of its mask (*spatial)."""
+        """A patch of an image (channels, *spatial), and of its mask (*spatial).
+
+        An image that is shorter than a patch is continued by 0, its mask by what does not count.
+        """
+        short = [max(0, ours - side) for ours, side in zip(self.sides, mask.shape, strict=True)]
+        if any(short):
+            widths = [width for missing in reversed(short) for width in (0, missing)]
+            image, mask = pad(image, widths), pad(mask, widths, value=UNLABELLED)
         starts = self._starts(mask)
         for axis, (start, side) in enumerate(zip(starts, self.sides, strict=True)):
             image, mask = image.narrow(axis + 1, start, side), mask.narrow(axis, start, side)

@@ -31,8 +31,7 @@ class Place:
         spacing: mm between the file's pixels along each axis, where it tells.
         affine: (4, 4), from the file's voxels (x, y, z), turned to RAS, to mm, where it tells.
         path: of the file; None: the image lies in memory.
-        turned: the file stores its volume in another orientation (``formats.restoring`` turns it
-            back).
+        turned: the file stores its volume in another orientation.
 
     Example:
         >>> place = Place.whole((4, 6)).cropped([(1, 3), (0, 6)])

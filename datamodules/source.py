@@ -89,7 +89,7 @@ class SourceData(LightningDataModule):
         if test is not None and len(test):
             self.images["test"] = test
         for images in self.images.values():
-            if (images.size, images.channels) != (train.size, train.channels):
+            if not _alike(images, train):
                 raise InputError(
                     f"training images are {train.size} with {train.channels} channel(s), others "
                     f"{images.size} with "
@@ -180,6 +180,8 @@ class SourceData(LightningDataModule):
         images = self.images[split]
         chosen = list(range(len(images))) if rows is None else list(rows)
         count = max(1, min(256, _BATCH_VALUES // (images.channels * math.prod(images.size))))
+        if images.ragged:
+            count = 1
         batches = [chosen[i : i + count] for i in range(0, len(chosen), count)]
         pinned = torch.cuda.is_available()
         return DataLoader(
@@ -193,6 +195,12 @@ class SourceData(LightningDataModule):
         """At most ``count`` images of a split, drawn without replacement, the same by seed."""
         order = np.random.default_rng(self.seed).permutation(len(self.images[split]))
         return self.in_order(split, order[:count].tolist())
+
+
+def _alike(images: ImageSet, train: ImageSet) -> bool:
+    """Whether images have the form of those that are trained on; of several sides any will do."""
+    sides = images.size == train.size or train.ragged or images.ragged
+    return sides and images.channels == train.channels
 
 
 def _labelled(images: ImageSet) -> ImageSet:
@@ -212,6 +220,11 @@ def _patches(sides: Sequence[int] | None, images: ImageSet) -> Patches | None:
         InputError: images have no masks to cut with them, or are too small.
     """
     if sides is None:
+        if images.ragged:
+            raise InputError(
+                "the training images have several sides, and a batch has one: train on patches, "
+                "patch=[H,W] or [D,H,W], or bring all to one size, data.size"
+            )
         return None
     if images.task != "segmentation":
         raise InputError(
@@ -219,7 +232,8 @@ def _patches(sides: Sequence[int] | None, images: ImageSet) -> Patches | None:
             f"{CALLED[images.task]}: leave it out"
         )
     patches = Patches(sides)
-    patches.check(images.size)
+    if not images.ragged:
+        patches.check(images.size)
     return patches
 
 

@@ -16,16 +16,22 @@ from holdfast.datamodules.medmnist import (
 from holdfast.datamodules.nnunet import NnunetConfig, load_nnunet
 from holdfast.datamodules.npz import NpzConfig, load_npz
 from holdfast.datamodules.phantom import PhantomConfig, load_phantom
+from holdfast.datamodules.published.brats import BratsConfig, load_brats
 from holdfast.datamodules.published.camelyon17 import Camelyon17Config, load_camelyon17
 from holdfast.datamodules.published.chestxray14 import ChestXray14Config, load_chestxray14
 from holdfast.datamodules.published.chexpert import CheXpertConfig, load_chexpert
+from holdfast.datamodules.published.fundus import FundusConfig, load_fundus
 from holdfast.datamodules.published.glioma import GliomaConfig, load_glioma
 from holdfast.datamodules.published.histopantum import HistopantumConfig, load_histopantum
 from holdfast.datamodules.published.imagenet_c import ImageNetCConfig, load_imagenet_c
 from holdfast.datamodules.published.isic import IsicConfig, load_isic
 from holdfast.datamodules.published.mammobench import MammoBenchConfig, load_mammobench
+from holdfast.datamodules.published.mnms import MnmsConfig, load_mnms
 from holdfast.datamodules.published.nct_crc import NctCrcConfig, load_nct_crc
 from holdfast.datamodules.published.padchest import PadChestConfig, load_padchest
+from holdfast.datamodules.published.polyps import PolypsConfig, load_polyps
+from holdfast.datamodules.published.prostate import ProstateConfig, load_prostate
+from holdfast.datamodules.published.scgm import ScgmConfig, load_scgm
 from holdfast.datamodules.records import Unusable
 from holdfast.datamodules.shifts import SHIFTS, Shift, create_shift
 from holdfast.datamodules.streams import STREAMS, Stream, StreamLoader, create_stream, stream_order
@@ -71,6 +77,12 @@ _LOADERS: dict[str, tuple[type, Callable[[Any, Split], ImageSet]]] = {
     "chestxray14": (ChestXray14Config, load_chestxray14),
     "chexpert": (CheXpertConfig, load_chexpert),
     "padchest": (PadChestConfig, load_padchest),
+    "polyps": (PolypsConfig, load_polyps),
+    "fundus": (FundusConfig, load_fundus),
+    "prostate": (ProstateConfig, load_prostate),
+    "scgm": (ScgmConfig, load_scgm),
+    "brats": (BratsConfig, load_brats),
+    "mnms": (MnmsConfig, load_mnms),
     "nct_crc": (NctCrcConfig, load_nct_crc),
 }
 

@@ -28,15 +28,19 @@ _PANIC = "PanicException"
 SUFFIXES = (*_PICTURES, *_DICOM, *_NIFTI)
 
 
-def decode(path: Path) -> Decoded:
+def decode(path: Path, frame: int | None = None) -> Decoded:
     """Read a file, or the folder of a DICOM series.
+
+    Args:
+        path: of it.
+        frame: which volume of a NIfTI time series, from 0; None: the file is none.
 
     Raises:
         Unreadable: it does not exist, is damaged, or is of a kind that would be read wrongly.
     """
     try:
         _refuse_no_file(path)
-        decoded = _reader_of(path)(path)
+        decoded = _reader_of(path)(path) if frame is None else _frame(path, frame)
     except Unreadable:
         raise
     # The readers' errors have no common base: OSError, SyntaxError, struct.error, KeyError, …
@@ -51,6 +55,12 @@ def decode(path: Path) -> Decoded:
     if not decoded.pixels.size:
         raise Unreadable("has no pixels")
     return decoded
+
+
+def _frame(path: Path, frame: int) -> Decoded:
+    if not path.name.lower().endswith(_NIFTI):
+        raise Unreadable("has no volumes to choose among, as a NIfTI time series has")
+    return read_nifti(path, frame)
 
 
 def _refuse_no_file(path: Path) -> None:

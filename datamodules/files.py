@@ -16,8 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from holdfast.datamodules.cache import Cache
-from holdfast.datamodules.decoding import Array, Decoded, Unreadable, decode
+from holdfast.datamodules.decoding import Array, Decoded, Unreadable
 from holdfast.datamodules.facts import Facts, Gathered
+from holdfast.datamodules.frames import decode_named, named_file
 from holdfast.datamodules.glance import Glance, Limits, form_of, glance_of
 from holdfast.datamodules.paths import inside
 from holdfast.datamodules.patience import Patience
@@ -336,8 +337,8 @@ class ImageFiles:
         return self._patience.tried(lambda: self._decoded(place), self._checked)
 
     def _decoded(self, place: int) -> tuple[Decoded, Array, Limits | None]:
-        path, roi = inside(self.root, str(self.paths[place])), self._roi(place)
-        decoded = decode(path)
+        name, roi = str(self.paths[place]), self._roi(place)
+        decoded = decode_named(self.root, name)
         limits: Limits | None
         if self.further is None:
             pixels, limits, where = self.reading.placed(decoded, roi)
@@ -345,12 +346,12 @@ class ImageFiles:
             others = [self._channel(str(name)) for name in self.further[place].tolist()]
             decoded, pixels, limits, where = stacked([decoded, *others], self.reading, roi)
         if self.dense:
-            self._located[place] = replace(where, path=path)
+            self._located[place] = replace(where, path=inside(self.root, named_file(name)))
         return decoded, pixels, limits
 
     def _channel(self, name: str) -> Decoded:
         try:
-            return decode(inside(self.root, name))
+            return decode_named(self.root, name)
         except Unreadable as error:
             raise Unreadable(f"has a channel, {name}, that {error}") from error
 
@@ -361,7 +362,7 @@ class ImageFiles:
         if not name:
             raise Unreadable("has no roi")
         try:
-            return decode(inside(self.root, name))
+            return decode_named(self.root, name)
         except Unreadable as error:
             raise Unreadable(f"has a roi, {name}, that {error}") from error
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from holdfast.datamodules.cache import Cache
-from holdfast.datamodules.decoding import Decoded, Unreadable, decode
+from holdfast.datamodules.decoding import Decoded, Unreadable
 from holdfast.datamodules.files import ImageFiles
 from holdfast.datamodules.formats.geometry import placed
 from holdfast.datamodules.formats.palette import decode_palette
+from holdfast.datamodules.frames import decode_named, named_file
 from holdfast.datamodules.maskvalues import Values, discovered
 from holdfast.datamodules.paths import inside
 from holdfast.datamodules.placing import Place
@@ -57,9 +58,8 @@ def decode_mask(root: str, name: str) -> Decoded:
     Raises:
         Unreadable: it does not exist, or is damaged.
     """
-    path = inside(root, name)
     try:
-        return decode_palette(path) or decode(path)
+        return decode_palette(inside(root, named_file(name))) or decode_named(root, name)
     except Unreadable as error:
         raise Unreadable(f"has a mask, {name}, that {error}") from error
 

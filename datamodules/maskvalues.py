@@ -1,5 +1,6 @@
 """What the values of a mask mean: which class each is, and what is no mask at all."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ FOREGROUND = "foreground"
 _BINARY = ({0, 1}, {0, 255})
 #: Largest number of a class that masks count without being told; more is a picture.
 _COUNTED = 63
+#: Colours, and ranges of values, as data.labels writes them; and the largest value of a range.
+_COLOUR, _RANGE, _LARGEST = re.compile("#[0-9a-f]{6}"), re.compile(r"(\d+)-(\d+)"), 65535
 #: Values or colours that a sentence lists, and colours from which on a mask is a picture.
 _LISTED, _PICTURE = 8, 64
 
@@ -75,13 +78,16 @@ def values_of(labels: Mapping[Any, Any]) -> Values:
     """What ``data.labels`` says.
 
     Args:
-        labels: by value the class's name; null is background, and ``ignore`` does not count.
+        labels: by value, or range of values, the class's name; null is background, and ``ignore``
+            does not count.
 
     Raises:
         InputError: no class is left.
     """
     meant = {
-        _raw(value): BACKGROUND if name is None else str(name) for value, name in labels.items()
+        raw: BACKGROUND if name is None else str(name)
+        for value, name in labels.items()
+        for raw in _raws(value)
     }
     if 0 not in meant and not any(isinstance(value, str) for value in meant):
         meant = {0: BACKGROUND, **meant}
@@ -96,18 +102,20 @@ def values_of(labels: Mapping[Any, Any]) -> Values:
     return Values(names, {value: places[name] for value, name in meant.items()})
 
 
-def _raw(value: Any) -> Raw:
-    """A value as a mask has it: a number, or a colour."""
+def _raws(value: Any) -> list[Raw]:
+    """Values as a mask has them: a number, those from one to another, or a colour."""
     word = str(value).strip().lower()
-    if word.startswith("#") and len(word) == 7:
-        return word
-    try:
-        return int(word)
-    except ValueError as error:
-        raise InputError(
-            f"data.labels has the value {value!r}: masks hold whole numbers, or colours as "
-            "'#ff0000'"
-        ) from error
+    if _COLOUR.fullmatch(word):
+        return [word]
+    ends = _RANGE.fullmatch(word)
+    if ends and int(ends[1]) <= int(ends[2]) <= _LARGEST:
+        return [*range(int(ends[1]), int(ends[2]) + 1)]
+    if re.fullmatch(r"-?\d+", word):
+        return [int(word)]
+    raise InputError(
+        f"data.labels has the value {value!r}: masks hold whole numbers, ranges of them (1-254), "
+        "or colours ('#ff0000')"
+    )
 
 
 def discovered(masks: Sequence[Decoded], origin: object) -> Values:

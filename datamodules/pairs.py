@@ -14,6 +14,8 @@ from holdfast.datamodules.rows import text
 from holdfast.tta.errors import InputError
 
 IMAGES, MASKS = "images", "masks"
+#: What the two folders may be called.
+_KINDS = {IMAGES: IMAGES, "image": IMAGES, MASKS: MASKS, "mask": MASKS}
 _SPLITS = ("train", "val", "test")
 #: What the names of masks end with, where they are not their images'.
 _ENDINGS = re.compile(r"[._-](mask|seg|segmentation|label|labels|gt|annotation|manual\d?)$", re.I)
@@ -40,7 +42,7 @@ class Pairs:
 
 def are_pairs(files: Sequence[str]) -> bool:
     """Whether a folder has images and masks side by side."""
-    tops = {part for file in files for part in file.split("/")[:-1][:2]}
+    tops = {_KINDS.get(part) for file in files for part in file.split("/")[:-1][:2]}
     return {IMAGES, MASKS} <= tops
 
 
@@ -90,7 +92,7 @@ def _parted(file: str) -> tuple[str, str, str]:
     split = ""
     if parts[0] in _SPLITS:
         split, parts = parts[0], parts[1:]
-    kind, rest = parts[0], parts[1:]
+    kind, rest = _KINDS.get(parts[0], ""), parts[1:]
     if not split and len(rest) > 1 and rest[0] in _SPLITS:
         split, rest = rest[0], rest[1:]
     return kind, split, "/".join(rest)

@@ -17,8 +17,12 @@ from holdfast.datamodules.formats.memory import refuse_beyond_memory
 _CHANNELS = 8
 
 
-def read_nifti(path: Path) -> Decoded:
+def read_nifti(path: Path, frame: int | None = None) -> Decoded:
     """A plane or volume, turned to RAS, its slowest axis first.
+
+    Args:
+        path: of the file.
+        frame: which volume of a time series, from 0; None: there is one.
 
     Raises:
         Unreadable: it is a time series, or nothing of that.
@@ -30,6 +34,8 @@ def read_nifti(path: Path) -> Decoded:
     if not isinstance(image, nibabel.Nifti1Pair):
         kind = type(image).__name__.removesuffix("Image")
         raise Unreadable(f"is {kind}, no plain NIfTI: save its volume as NIfTI")
+    if frame is not None:
+        image = _chosen(image, frame)
     refuse_beyond_memory(math.prod(image.shape) * max(4, image.get_data_dtype().itemsize))
     pixels = _channels_last(image, _values(image))
     # Sites store volumes in different orientations, and a network would take that for a shift.
@@ -51,6 +57,14 @@ def read_nifti(path: Path) -> Decoded:
     )
 
 
+def _chosen(image: Any, frame: int) -> Any:
+    """One volume of a time series."""
+    count = image.shape[3] if len(image.shape) == 4 else 1
+    if frame >= count:
+        raise Unreadable(f"has {count} volume(s), of which number {frame}, from 0, is none")
+    return image.slicer[..., frame : frame + 1] if len(image.shape) == 4 else image
+
+
 def _values(image: Any) -> Array:
     """The voxels, scaled as the header says; colours on a last axis."""
     dtype = image.get_data_dtype()
@@ -59,6 +73,9 @@ def _values(image: Any) -> Array:
         if len(dtype.names) != 3:
             raise Unreadable("has transparent colours, RGBA: save it as RGB")
         return np.stack([colours[name] for name in dtype.names], axis=-1)
+    if isinstance(image.dataobj, np.ndarray):  # one volume of several, scaled already
+        chosen = native(image.dataobj)
+        return chosen.astype(np.float32) if chosen.dtype == np.float64 else chosen
     scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
     long = dtype.kind == "f" and dtype.itemsize > 4
     if long or (scaled and dtype.kind in "iu"):  # float32 is what a network gets

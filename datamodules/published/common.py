@@ -1,13 +1,16 @@
 """What the readers of published sets share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from holdfast.datamodules.images import ImageSet, Split, Strings
+from holdfast.datamodules.maskfiles import MaskPaths
+from holdfast.datamodules.maskvalues import Values
 from holdfast.datamodules.options import FilesConfig
+from holdfast.datamodules.pairs import paired
 from holdfast.datamodules.records import Records, images_of, repeated, text
 from holdfast.datamodules.table import read_table
 from holdfast.datamodules.walk import image_files
@@ -89,6 +92,44 @@ def columns(root: Path, names: Sequence[str], wanted: Sequence[str]) -> dict[str
         if name not in found:
             raise InputError(f"{path} has no column {name!r}: {closest(name, filter(None, found))}")
     return found
+
+
+def pair_folders(root: Path, domains: Mapping[str, str], values: Values) -> Records:
+    """Images and masks in folders ``images`` and ``masks`` of each domain's folder; each image is a
+    group of its own.
+
+    Args:
+        root: folder of the set.
+        domains: folder, below it, by domain.
+        values: what masks hold.
+
+    Raises:
+        InputError: a domain has no such folders, or they do not match.
+    """
+    parts = []
+    for name, below in domains.items():
+        inner = folder(root, *below.split("/"))
+        pairs = paired(image_files(inner), inner)
+        masks = pairs.masks.paths[:, 0]
+        parts.append(
+            (
+                text(f"{below}/{path}" for path in pairs.images.tolist()),
+                text(f"{below}/{path}" if path else "" for path in masks.tolist()),
+                repeated(name, len(pairs.images)),
+            )
+        )
+    paths, masks, names = (np.concatenate(column) for column in zip(*parts, strict=True))
+    empty = repeated("", len(paths))
+    return Records(
+        origin=root,
+        root=root,
+        paths=paths,
+        labels=empty,
+        domains=names,
+        groups=empty,
+        masks=MaskPaths(masks[:, None]),
+        values=values,
+    )
 
 
 def class_folders(root: Path, domains: Sequence[str]) -> Records:

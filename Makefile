@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Folders of the tree that are parts of the package when installed.
 PARTS := tta callbacks datamodules benchmarks
 
-.PHONY: help install demo peers test test-slow lint package speed clean
+.PHONY: help install demo peers test test-slow chaos lint package speed clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,6 +46,9 @@ test: .venv/.tested .venv/.peers  ## run the tests
 
 test-slow: .venv/.tested  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+chaos: .venv/.tested  ## kill runs twenty times each at random moments, and compare what they leave
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_resume.py tests/test_resume_training.py
 
 lint: .venv/.linted  ## check style and types
 	$(BIN)/ruff check .

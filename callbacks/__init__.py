@@ -3,7 +3,8 @@
 from holdfast.callbacks.alerts import Alerts
 from holdfast.callbacks.guard import CollapseGuard, GuardConfig
 from holdfast.callbacks.policies import POLICIES, PolicyGuard
-from holdfast.callbacks.records import PredictionWriter, TraceWriter
+from holdfast.callbacks.predictions import PredictionWriter
+from holdfast.callbacks.records import TraceWriter
 from holdfast.callbacks.registry import GUARDS, create_guard
 
 __all__ = [

@@ -4,10 +4,13 @@ take a hundred times that.
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
+
+from holdfast.tta.growing import GrowingFile, size_in
 
 
 class Grown:
@@ -47,6 +50,34 @@ class Grown:
         return self._held[: self._count]
 
 
+class GrownFile:
+    """The same on disk, for streams without end, and to go on with after a stop.
+
+    Args:
+        path: the file.
+        dtype: of its values; of those that are no single numbers a structured one.
+        state: from ``state_dict``, to go on with the file; None: it is written anew.
+    """
+
+    def __init__(
+        self, path: Path, dtype: npt.DTypeLike, state: Mapping[str, Any] | None = None
+    ) -> None:
+        self._dtype = np.dtype(dtype)
+        self.file = GrowingFile(path, size_in(state))
+
+    def __len__(self) -> int:
+        return self.file.size // self._dtype.itemsize
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        """Append values (N,)."""
+        self.file.append(np.ascontiguousarray(values, self._dtype).tobytes())
+
+    @property
+    def values(self) -> npt.NDArray[Any]:
+        """All of them, (N,), read from the file."""
+        return np.fromfile(self.file.path, self._dtype, count=len(self))
+
+
 class Names:
     """Names that repeat, such as domains, each kept once."""
 
@@ -60,11 +91,19 @@ class Names:
 
     def add(self, names: Iterable[Any]) -> None:
         """Append names, or any values that can be keys."""
-        for name in names:
-            code = self._known.setdefault(name, len(self._names))
-            if code == len(self._names):
-                self._names.append(name)
-            self._codes.append(code)
+        self._codes.extend(self.code(name) for name in names)
+
+    def code(self, name: Any) -> int:
+        """The number of a name, which is not appended."""
+        code = self._known.setdefault(name, len(self._names))
+        if code == len(self._names):
+            self._names.append(name)
+        return code
+
+    @property
+    def known(self) -> list[Any]:
+        """Each name once, in the order of their numbers."""
+        return list(self._names)
 
     def __getitem__(self, index: int) -> Any:
         return self._names[self._codes[index]]

@@ -27,6 +27,13 @@ class LabelledChoice:
     def __init__(self, book: LabelBook, experts: Experts) -> None:
         self.book, self.experts = book, experts
         self._serving: list[str] = []
+        #: The labels that came in with the last batch, by image.
+        self.arrived: dict[str, str] = {}
+
+    @property
+    def known(self) -> int:
+        """How many images' labels have come in."""
+        return self.book.known
 
     def take(
         self,
@@ -54,6 +61,7 @@ class LabelledChoice:
         whole = batch_of_all({"id": ids, **{name: row.cpu() for name, row in rows.items()}})
         self.book.remember(whole.pop("id"), whole)
         arrived = self.book.read()
+        self.arrived = {name: self.book.class_of(name) for name in arrived.ids}
         told = [("warning", sentence) for sentence in arrived.warnings]
         verdict = self.book.verdict()
         if verdict.better is not None and verdict.better != self.experts.pinned:

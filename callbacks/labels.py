@@ -32,11 +32,13 @@ class Arrived(NamedTuple):
 
     Attributes:
         labels: that were counted.
+        ids: of the images whose labels came in, counted or not.
         warnings: a sentence for each mistake in the file that was not told before.
     """
 
     labels: int
     warnings: tuple[str, ...]
+    ids: tuple[str, ...] = ()
 
 
 class LabelVerdict(NamedTuple):
@@ -138,14 +140,23 @@ class LabelBook:
         news: Labelled | None = objects_of_all(self._news())[0]  # all go by the first process
         if news is not None:
             self._labels, self._due = news.labels, list(news.labels)
-        due = [name for name in self._due if name in self._said]
-        counted = sum(self._count(name) for name in dict.fromkeys(due))
+        due = dict.fromkeys(name for name in self._due if name in self._said)
+        counted = sum(self._count(name) for name in due)
         self._due = []
         warnings = () if news is None else news.refused
         new = tuple(sentence for sentence in warnings if sentence not in self._told)
         self._told.update(new)
         self._matched += counted
-        return Arrived(counted, new)
+        return Arrived(counted, new, tuple(due))
+
+    @property
+    def known(self) -> int:
+        """How many images' labels have come in."""
+        return len(self._counted)
+
+    def class_of(self, name: str) -> str:
+        """The class that an image's label names."""
+        return self.class_names[self._labels[name]]
 
     def verdict(self) -> LabelVerdict:
         """What all labels since the last change of what is served say."""

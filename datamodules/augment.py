@@ -14,6 +14,7 @@ from monai.transforms import (
     RandGaussianNoise,
     RandRotate90,
 )
+from monai.transforms.transform import Randomizable
 from torch import Tensor
 
 from holdfast.datamodules.patches import Patches
@@ -56,6 +57,13 @@ class Augmentation:
         self.moving.set_random_state(seed, state)
         self.others.set_random_state(seed, state)
         return self
+
+    @property
+    def random(self) -> list[Randomizable]:
+        """All that draws, each with a generator ``R`` of its own."""
+        composed = [self.moving, self.others]
+        parts = [self.patches, *composed, *(one for each in composed for one in each.transforms)]
+        return [one for one in parts if isinstance(one, Randomizable)]
 
     def __call__(self, image: Tensor, mask: Tensor | None = None) -> Any:
         """The image (channels, *spatial), or with a mask (*spatial) both."""

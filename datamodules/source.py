@@ -1,7 +1,7 @@
 """The LightningDataModule of source training."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -18,8 +18,9 @@ from holdfast.datamodules.patches import Patches
 from holdfast.datamodules.targets import CALLED
 from holdfast.datamodules.trainable import check_training_set
 from holdfast.tta.config import closest
-from holdfast.tta.distributed import place
+from holdfast.tta.distributed import objects_of_all, place
 from holdfast.tta.errors import InputError
+from holdfast.tta.randomness import numpy_state, random_state, restore_numpy, restore_random
 
 #: What stands where nothing is known, by the key of a batch.
 _UNKNOWN = {"label": UNLABELLED, "mask": UNLABELLED, "findings": math.nan}
@@ -104,6 +105,8 @@ class SourceData(LightningDataModule):
         )
         self.augmentation = Augmentation(augment, train.task == "segmentation", patches)
         self.augmentation.set_random_state(seed=seed)
+        self._order = torch.Generator()
+        self._taken_up: Mapping[str, Any] | None = None
 
     @property
     def copies(self) -> int:
@@ -128,7 +131,7 @@ class SourceData(LightningDataModule):
             )
         if parts > 1:  # or all would turn and flip alike
             self.augmentation.set_random_state(seed=self.seed + rank * _SEEDS_APART)
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = self._order.manual_seed(self.seed)
         # Where an image shows several classes, no order of images makes them equally frequent.
         balanced = self.balanced and images.task == "single"
         weights = np.ones(len(images))
@@ -137,16 +140,44 @@ class SourceData(LightningDataModule):
         drawn = np.tile(weights, self.copies).tolist()
         sampler = WeightedRandomSampler(drawn, len(drawn), balanced, generator)
         # MONAI's loader seeds random transforms anew in each worker and epoch; torch's would repeat
-        # them.
-        return monai.data.DataLoader(
+        # them. Workers end with the epoch, for what they have drawn cannot be saved.
+        loader = monai.data.DataLoader(
             _Augmented(images, self.augmentation, self.copies),
             batch_size=self.batch_size // parts,
             sampler=sampler if parts == 1 else _Dealt(sampler, self.batch_size, rank, parts),
             drop_last=len(drawn) > self.batch_size,  # a last batch of one has no batch statistics
             num_workers=self.workers,
-            persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+        if self._taken_up is not None:
+            self._draw_on(self._taken_up)
+            self._taken_up = None
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where all generators stand, in each process, between two epochs."""
+        own = {
+            "draws": random_state(),
+            "order": self._order.get_state(),
+            "augmentation": [numpy_state(one.R) for one in self.augmentation.random],
+        }
+        return {"processes": objects_of_all(own)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next epoch draw on where ``state_dict`` was taken."""
+        rank, parts = place()
+        if len(state_dict["processes"]) != parts:
+            raise InputError(
+                f"the training was begun by {len(state_dict['processes'])} process(es), and goes "
+                f"on with {parts}: take as many as it had"
+            )
+        self._taken_up = state_dict["processes"][rank]
+
+    def _draw_on(self, state: Mapping[str, Any]) -> None:
+        self._order.set_state(state["order"].cpu())
+        for one, numbers in zip(self.augmentation.random, state["augmentation"], strict=True):
+            restore_numpy(one.R, numbers)
+        restore_random(state["draws"])
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation images in order; of several processes each gets as many batches.

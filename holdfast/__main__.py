@@ -11,6 +11,7 @@ COMMANDS = {
     "adapt": ("holdfast.programs.adapt", "adapt it to a stream of unlabelled images, guarded"),
     "benchmark": ("holdfast.programs.benchmark", "measure methods and guards on shifted streams"),
     "replay": ("holdfast.callbacks.replay", "judge a recorded run again under other levels"),
+    "audit": ("holdfast.callbacks.audit", "say whether a run's records fit together"),
     "compare": ("holdfast.programs.compare", "compare finished runs: means, tests, LaTeX"),
     "completion": ("holdfast.programs.completion", "print a script that completes in your shell"),
     "export": ("holdfast.export", "write an adapted network for other programs"),

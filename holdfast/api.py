@@ -25,8 +25,9 @@ def adapt(config: AdaptConfig | None = None, /, **options: Any) -> Adapted:
 
     Args:
         config: options as a dataclass, in place of keywords or beside them.
-        **options: those of ``holdfast adapt --help``. A choice is a string; its options follow in a
-            dictionary with the choice as ``kind``, or as ``**{"method.lr": 1e-3}``.
+        **options: those of ``holdfast adapt --help``, or ``resume=DIR`` alone. A choice is a
+            string; its options follow in a dictionary with the choice as ``kind``, or as
+            ``**{"method.lr": 1e-3}``.
 
     Returns:
         Metrics, and predictions, trace and events as tables.
@@ -46,7 +47,11 @@ def adapt(config: AdaptConfig | None = None, /, **options: Any) -> Adapted:
         >>> len(result.predictions["id"]), result.metrics["batches"]
         (128, 2)
     """
-    assembly = Assembly.of(*completed_adaptation(AdaptConfig, {**_given(config), **options}))
+    given = {**_given(config), **options}
+    if given.keys() == {"resume"} and given["resume"] is not None:
+        with entry.quiet():
+            return Adapted(*adapting.resume(given["resume"]))
+    assembly = Assembly.of(*completed_adaptation(AdaptConfig, given))
     if assembly.config.check is not None or assembly.config.preflight.kind == "only":
         raise InputError(
             "check=only and preflight=only are for the command line: leave them out, and ask "
@@ -76,7 +81,11 @@ def train(config: TrainConfig | None = None, /, **options: Any) -> Trained:
         ...
         holdfast.tta.errors.InputError: epochs must be at least 1
     """
-    completed = completed_training({**_given(config), **options})
+    given = {**_given(config), **options}
+    if given.keys() == {"resume"} and given["resume"] is not None:
+        with entry.quiet():
+            return Trained(training.resume(given["resume"]))
+    completed = completed_training(given)
     if completed.check is not None:
         raise InputError("check=only is for the command line: leave it out")
     with entry.quiet():

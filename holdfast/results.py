@@ -16,7 +16,7 @@ from holdfast.tta.csvfile import read_rows
 _TEXT = frozenset(
     {
         *("id", "prediction", "verdict", "served_by", "reason", "label", "group", "domain"),
-        *("mode", "leads", "choice", "skipped"),
+        *("mode", "leads", "choice", "skipped", "weights", "chain"),
     }
 )
 

@@ -32,6 +32,7 @@ _PLACEHOLDER = re.compile(r"|[A-Z][A-Z_]*(\.\w+)?|\[[A-Z]+(,[A-Z]+)*\]|.*…")
 _WORD = r"[a-z_]\w*(?:\.\w+)*="
 #: Programs whose first words name something: runs, a shell.
 _NAMING = (
+    "holdfast.callbacks.audit",
     "holdfast.callbacks.replay",
     "holdfast.export",
     "holdfast.programs.compare",

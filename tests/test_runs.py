@@ -121,7 +121,8 @@ def test_a_terminated_stream_says_how_far_it_came(
     assert adapt.main(endless(source, tmp_path)) == 143
     end.join()
     assert last_line(capsys) == (
-        f"terminated before the end; incomplete: {len(rows(table))} of 50000 images were served"
+        f"terminated before the end; incomplete: {len(rows(table))} of 50000 images were served; "
+        f"go on with resume={tmp_path}"
     )
     assert not (tmp_path / "metrics.json").exists()
     assert not (tmp_path / ".lock").exists()
@@ -155,13 +156,14 @@ def test_metrics_stay_whole_where_more_of_them_do_not_fit(tmp_path: Path) -> Non
     ("limit", "file", "whole"),
     [
         (20_000, "predictions.csv", ()),
-        (45_000, "trajectory.png", ("predictions.csv", "metrics.json", "adapted.ckpt")),
+        (55_000, "trajectory.png", ("predictions.csv", "metrics.json", "adapted.ckpt")),
     ],
 )
 def test_a_full_disk_is_told_and_what_is_whole_stays(
     source: Path, tmp_path: Path, capsys: Capture, limit: int, file: str, whole: tuple[str, ...]
 ) -> None:
     words = [f"source={source}", f"output={tmp_path}", "method=tent", "data.target_images=400"]
+    words.append("predictions.columns=none")
     with file_limit(limit):
         assert adapt.main([*QUICK, *words]) == 74
     said = last_line(capsys)

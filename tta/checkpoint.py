@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from holdfast.tta.disk import sync
 from holdfast.tta.errors import InputError
 from holdfast.tta.foreign import kind_of, unpacks_to_more
 from holdfast.tta.libraries import give_function
@@ -254,9 +255,38 @@ def read_adapted(path: str | Path, source: SourceCheckpoint) -> Adapted:
     return Adapted(str(content.get("method")), state, served.get("choice"), moments)
 
 
-def _save(path: Path, content: Mapping[str, Any]) -> None:
+def save_file(path: Path, kind: str, content: Mapping[str, Any], before: Path) -> None:
+    """Write a file of a kind of its own, of plain values, that outlasts a power cut.
+
+    Args:
+        path: of the file.
+        kind: its format.
+        content: what it holds.
+        before: where the one that is there goes.
+
+    Raises:
+        OSError: the disk takes no more.
+    """
+    _save(path, {"format": kind, "version": _VERSION, **content}, before)
+
+
+def load_file(path: Path, kind: str, description: str) -> dict[str, Any]:
+    """What ``save_file`` wrote.
+
+    Raises:
+        InputError: no such file, another one, torn, or of another version.
+    """
+    return _load(path, kind, description)
+
+
+def _save(path: Path, content: Mapping[str, Any], before: Path | None = None) -> None:
     """Write a file, with a checksum over its content; whatever happens, an older one stays whole
     until this one is.
+
+    Args:
+        path: of the file.
+        content: what it holds.
+        before: where the older one goes; None: it is replaced, and nothing waits for the disk.
 
     Raises:
         OSError: the disk takes no more.
@@ -265,7 +295,14 @@ def _save(path: Path, content: Mapping[str, Any]) -> None:
     try:
         with part.open("wb") as file:
             torch.save({**content, "checksum": checksum(content)}, file)
+            if before is not None:
+                file.flush()
+                os.fsync(file.fileno())
+        if before is not None and path.exists():
+            path.replace(before)
         part.replace(path)
+        if before is not None:
+            sync(path.parent)
     except BaseException as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)

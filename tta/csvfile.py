@@ -3,17 +3,18 @@ happens to the disk.
 """
 
 import csv
-import errno
+import hashlib
 import io
-import os
+import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.tta.folder import write_error
+from holdfast.tta.growing import GrowingFile, size_in
 
+#: The column of links in a chained file.
+LINK = "chain"
 #: A cell that begins so is a formula to a spreadsheet, also behind blanks and in full-width
 #: letters.
 _FORMULA = re.compile(r"[\t\r\n']|\s*[=+\-@＝＋－＠]")
@@ -62,22 +63,38 @@ def read_rows(path: Path) -> Iterator[dict[str, str]]:
             yield dict(zip(columns, map(unquoted, row), strict=False))
 
 
-class RowFile:
+#: Hexadecimal digits of a link.
+_LINK = 16
+
+
+def link_of(link: str, line: bytes) -> str:
+    """What the line behind this one has as its link, so that none can be changed, dropped or put
+    in without the chain showing it.
+
+    Args:
+        link: of this line; of the first one, what the chain begins with.
+        line: as it stands in the file, with its end.
+    """
+    return hashlib.sha256(link.encode() + line).hexdigest()[:_LINK]
+
+
+class RowFile(GrowingFile):
     """A file that grows by whole rows: of rows that do not fit on the disk none is left, not even
     in part.
 
     Args:
-        path: the file, written anew.
+        path: the file.
+        link: of a chained file, what its chain begins with: each row then ends with a link, the
+            short hash of the line before; None: it is no chain.
+        state: from ``state_dict``, to go on with the file; None: it is written anew.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows = 0
-        self._size = 0
-        try:
-            self._file = path.open("wb", buffering=0)
-        except OSError as error:
-            raise write_error(error, path) from error
+    def __init__(
+        self, path: Path, link: str | None = None, state: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(path, size_in(state))
+        self.rows = 0 if state is None else int(state["rows"])
+        self.link = link if state is None else state["link"]
 
     def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """Add rows, all or none.
@@ -85,26 +102,46 @@ class RowFile:
         Raises:
             WriteError: the disk takes no more, or the file was removed.
         """
-        self.write_lines(csv_lines(rows), len(rows))
+        if self.link is None:
+            self.write_lines(csv_lines(rows), len(rows))
+        else:
+            self._write_linked(lambda row, link: csv_lines([[*row, link]]), rows)
+
+    def write_header(self, names: Sequence[str]) -> None:
+        """Add the names of the columns, and of a chained file that of the links."""
+        line = csv_lines([names if self.link is None else [*names, LINK]])
+        self._add(_encoded(line), 1)
+        if self.link is not None:
+            self.link = link_of(self.link, _encoded(line))
+
+    def write_objects(self, objects: Sequence[Mapping[str, Any]]) -> None:
+        """Add dictionaries, each a line of JSON, all or none."""
+        if self.link is None:
+            self.write_lines("".join(json.dumps(one) + "\n" for one in objects), len(objects))
+        else:
+            self._write_linked(lambda one, link: json.dumps({**one, LINK: link}) + "\n", objects)
 
     def write_lines(self, lines: str, rows: int) -> None:
         """Add lines that are ready, all or none."""
-        left = memoryview(lines.encode(errors="backslashreplace"))
-        size = self._size + len(left)
-        try:
-            if not os.fstat(self._file.fileno()).st_nlink:
-                raise FileNotFoundError(errno.ENOENT, "it was removed meanwhile")
-            while left:
-                left = left[self._file.write(left) :]
-        except BaseException as error:  # also an interrupt between two parts
-            with suppress(OSError):
-                os.ftruncate(self._file.fileno(), self._size)
-            if isinstance(error, OSError):
-                told = f"; the {self.rows} rows before are whole"
-                raise write_error(error, self.path, told) from error
-            raise
-        self._size, self.rows = size, self.rows + rows
+        self._add(_encoded(lines), rows)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    def state_dict(self) -> dict[str, Any]:
+        """What it takes to go on with the file."""
+        return {"size": self.size, "rows": self.rows, "link": self.link}
+
+    def _write_linked(self, line_of: Callable[[Any, str], str], rows: Sequence[Any]) -> None:
+        assert self.link is not None
+        link, lines = self.link, []
+        for row in rows:
+            lines.append(_encoded(line_of(row, link)))
+            link = link_of(link, lines[-1])
+        self._add(b"".join(lines), len(rows))
+        self.link = link
+
+    def _add(self, lines: bytes, rows: int) -> None:
+        self.append(lines, f"; the {self.rows} rows before are whole")
+        self.rows += rows
+
+
+def _encoded(lines: str) -> bytes:
+    return lines.encode(errors="backslashreplace")

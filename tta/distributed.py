@@ -7,13 +7,15 @@ the same numbers to the last bit. Where there is one process, everything passes 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from holdfast.tta.separation import ClassMoments, merge
+
+T = TypeVar("T")
 
 
 def place() -> tuple[int, int]:
@@ -53,6 +55,16 @@ def objects_of_all(value: Any) -> list[Any]:
     values: list[Any] = [None] * size
     dist.all_gather_object(values, value)
     return values
+
+
+def from_first(value: T) -> T:
+    """What the first process has, which others need not have; nothing on a device is in it."""
+    if place()[1] == 1:
+        return value
+    values: list[Any] = [value]
+    dist.broadcast_object_list(values)
+    found: T = values[0]
+    return found
 
 
 def batch_of_all(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,32 +114,40 @@ def _print_config(configure: Callable[[Sequence[str]], Any], words: Sequence[str
     print(as_yaml(configure(words)), end="")
 
 
-def fit(trainer: Trainer, module: LightningModule, data: Any) -> None:
+def fit(trainer: Trainer, module: LightningModule, data: Any, stopped: Path | None = None) -> None:
     """``trainer.fit``, of which processes that share it are told the end, and SIGTERM is never
     forgotten.
+
+    Args:
+        trainer: that fits.
+        module: what.
+        data: to what.
+        stopped: Lightning's checkpoint, of a run that is gone on with.
 
     Raises:
         ProcessLost: another process ended before its work was done.
         SIGTERMException: the process was terminated; the batch it was at is done.
     """
     with together():
-        trainer.fit(module, data)
+        trainer.fit(module, data, ckpt_path=stopped, weights_only=True if stopped else None)
     if trainer.received_sigterm:  # after the last batch, when the Trainer asks no more
         raise SIGTERMException
 
 
 @contextmanager
-def incomplete(count: Callable[[], int], total: int) -> Iterator[None]:
-    """Whatever ends the block early, its sentence says how far the stream came.
+def incomplete(count: Callable[[], int], total: int, folder: Path | None = None) -> Iterator[None]:
+    """Whatever ends the block early, its sentence says how far the stream came, and how it goes on.
 
     Args:
         count: images served so far.
         total: images of the stream.
+        folder: of the run, where that can be gone on with.
     """
     try:
         yield
     except BaseException as error:
-        error.add_note(f"incomplete: {count()} of {total} images were served")
+        goes_on = "" if folder is None else f"; go on with resume={folder}"
+        error.add_note(f"incomplete: {count()} of {total} images were served{goes_on}")
         raise
 
 

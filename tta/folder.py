@@ -42,12 +42,14 @@ class Program:
         root: folder of runs that name none.
         results: files, as patterns, that make a folder one that holds results.
         others: further files that are its own, and are removed along with results.
+        unfinished: file that a run leaves until it is done, where it can be gone on with.
     """
 
     name: str
     root: str
     results: tuple[str, ...]
     others: tuple[str, ...]
+    unfinished: str | None = None
 
 
 @contextmanager
@@ -76,9 +78,11 @@ def claimed(program: Program, config: Any, default: str) -> Iterator[Path]:
         return
     folder, lock = _claim(program, config, default)
     try:
-        with writing(folder / "config.yaml"):
+        part = folder / "config.yaml.part"
+        with writing(part):
             command = f"{program.name} {folder}/config.yaml"
-            save(replace(config, output=None, overwrite=False), folder / "config.yaml", command)
+            save(replace(config, output=None, overwrite=False), part, command)
+            part.replace(folder / "config.yaml")  # never half of it
         yield folder
     finally:
         _release(folder, lock)
@@ -98,6 +102,11 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         _release(folder, lock)
+
+
+def result_in(folder: Path, program: Program) -> bool:
+    """Whether results of the program are in a folder."""
+    return any(path for pattern in program.results for path in folder.glob(pattern))
 
 
 def check_folder(program: Program, config: Any) -> None:
@@ -268,7 +277,7 @@ def _taken(folder: Path, program: Program, overwrite: bool) -> int | None:
     lock = _opened(folder)
     try:
         if overwrite:
-            _clear(folder, program)
+            clear(folder, program)
         else:
             _refuse_results(folder, program)
     except BaseException:
@@ -280,17 +289,25 @@ def _taken(folder: Path, program: Program, overwrite: bool) -> int | None:
 def _refuse_results(folder: Path, program: Program) -> None:
     results = [path.name for pattern in program.results for path in folder.glob(pattern)]
     if results:
+        goes_on = program.unfinished is not None and (folder / program.unfinished).exists()
         raise _Occupied(
             f"{folder} holds the results of an earlier run ({', '.join(sorted(results))})",
-            "choose another folder, output=DIR or name=NAME, or replace them, overwrite=true",
+            "choose another folder, output=DIR or name=NAME, or replace them, overwrite=true"
+            + (f", or go on with that run, resume={folder}" if goes_on else ""),
         )
 
 
-def _clear(folder: Path, program: Program) -> None:
-    """Remove what an earlier run of the program left, and nothing else."""
+def clear(folder: Path, program: Program, spare: Sequence[str] = ()) -> None:
+    """Remove what an earlier run of the program left, and nothing else.
+
+    Args:
+        folder: of the run.
+        program: whose files.
+        spare: names of files that stay.
+    """
     for pattern in (*program.results, *program.others):
         for path in folder.glob(pattern):
-            if path.is_symlink() or not path.is_dir():
+            if path.name not in spare and (path.is_symlink() or not path.is_dir()):
                 path.unlink()
 
 
@@ -319,6 +336,7 @@ def _lock(folder: Path) -> int | None:
         if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
             break
         os.close(file)
+    _HELD.add(file)
     with suppress(OSError):  # a full disk keeps the name, not the lock
         os.ftruncate(file, 0)
         os.write(file, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
@@ -330,5 +348,20 @@ def _release(folder: Path, lock: int | None) -> None:
         return
     with suppress(OSError):
         (folder / _LOCK).unlink()
-    fcntl.flock(lock, fcntl.LOCK_UN)  # also for processes that were forked meanwhile
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    _HELD.discard(lock)
     os.close(lock)
+
+
+#: Locks of this process. Those that it forks (workers of a loader) must not hold them: they may
+#: live for seconds when it is killed.
+_HELD: set[int] = set()
+
+
+def _let_go() -> None:
+    for lock in _HELD:
+        os.close(lock)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)

@@ -2,8 +2,9 @@
 Trainer is needed.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from lightning import LightningModule
@@ -12,6 +13,7 @@ from torch import Tensor
 from holdfast.tta.batches import images_of
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.distributed import any_of_all, place, skipped_by_all
+from holdfast.tta.fingerprint import fingerprint, values_now
 from holdfast.tta.methods.base import Method, Prediction
 from holdfast.tta.normalization import BatchStatisticsError
 from holdfast.tta.repair import largest_pixel, repaired
@@ -60,6 +62,9 @@ class ServesBatches(LightningModule):
         self.batch_size = batch_size or 0
         self.screen = screen
         self.paused = False
+        #: Whether outputs tell by which weights they came, as ``weights()``; writers ask for it.
+        self.tells_weights = False
+        self._weights: Callable[[], str] | None = None
         self.largest = largest_pixel(method.model)
         self._grows = batch_size is None
         self._seen: tuple[Any, Tensor, Tensor | None] | None = None
@@ -162,7 +167,7 @@ class ServesBatches(LightningModule):
         """What all steps do: predict a batch, then update unless it is unfit for it."""
         if self.method.model.training:  # somebody called train(): statistics have their own choice
             self.method.eval()
-        self._seen = None
+        self._seen = self._weights = None
         images, broken = self._read(batch)
         if self._grows:
             self.batch_size = max(self.batch_size, len(images) * place()[1])
@@ -177,6 +182,8 @@ class ServesBatches(LightningModule):
 
     def _step(self, images: Tensor, broken: bool) -> dict[str, Any]:
         self.method.begin_batch()  # while updates rest as well: an episode starts from the source
+        if self.tells_weights:
+            self._weights = partial(fingerprint, values_now(self.method.adapted.values()))
         if self.paused:
             return self._unlearned(self.method.predict(images), "broken_image" if broken else None)
         first = self.method.predicts_first
@@ -263,9 +270,9 @@ class ServesBatches(LightningModule):
         }
         if said.output is not None:
             output["rows"] = said
-        return (
-            output if loss is None else {**output, "loss": loss}
-        )  # Lightning takes no loss of None
+        told = {} if self._weights is None else {"weights": self._weights}
+        learned = {} if loss is None else {"loss": loss}  # Lightning takes no loss of None
+        return {**output, **told, **learned}
 
 
 def _single_class(logits: Tensor) -> bool:

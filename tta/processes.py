@@ -29,9 +29,14 @@ _STARTED_BY = "HOLDFAST_STARTED_BY"
 _GONE = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
 
 
+def own_rank() -> int:
+    """The rank of this process, which can be told before the processes have met."""
+    return int(getattr(rank_zero_only, "rank", None) or 0)
+
+
 def is_first() -> bool:
     """Whether this process speaks and writes, which can be told before the processes have met."""
-    return not getattr(rank_zero_only, "rank", 0)
+    return not own_rank()
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class WandbConfig:
     )
     project: str = option("holdfast", "project on W&B")
     entity: str | None = option(None, "team or user on W&B")
-    group: str | None = option(None, "group of runs")
+    group: str | None = option(None, "group of runs; null: of a stream, the run's name")
     name: str | None = option(None, "name on W&B; null: the run's")
     tags: list[str] = option([], "tags, e.g. [pilot,ward3]")
     notes: str | None = option(None, "a sentence about the run")

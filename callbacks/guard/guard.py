@@ -149,6 +149,7 @@ class CollapseGuard(Guard):
         serve(outputs, adapted, saw.said, self.experts.trusted, working or CONTROL, own=calm)
         if decision.correction is not None:
             outputs["events"].append(self._correct(pl_module, decision, saw.values or {}))
+        outputs["labels"] = self.labelled and self.labelled.known
         heeded = self._heeded(outputs, batch, adapted, saw.said, learning=calm)
         self._settle(pl_module, saw.leads)
         outputs.update(
@@ -333,6 +334,10 @@ class CollapseGuard(Guard):
             *(ids, outputs["logits"], adapted.logits, said.known), learning=learning
         )
         outputs["events"] += [self.event("labels", *event) for event in told]
+        if self.labelled.arrived:
+            message = f"{len(self.labelled.arrived)} labels came in."
+            more = {"labels": self.labelled.arrived}
+            outputs["events"].append(self.event("labels", "arrived", message, **more))
         return any(reason != "warning" for reason, _ in told)
 
     def _plan(self, saw: _Saw, *, stirred: bool) -> None:

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from holdfast.callbacks.base import Guard
 from holdfast.callbacks.guard import CollapseGuard
-from holdfast.callbacks.records import PredictionWriter, TraceWriter
+from holdfast.callbacks.predictions import PredictionWriter
+from holdfast.callbacks.records import TraceWriter
 from holdfast.callbacks.report.facts import RunFacts
 from holdfast.callbacks.report.observe import AdaptedObserver, SumsObserver
 from holdfast.callbacks.report.run import run_report
@@ -20,11 +21,14 @@ from holdfast.callbacks.report.unupdated import Unupdated, unupdated_pass
 from holdfast.datamodules import StreamLoader
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.distributed import from_first
 from holdfast.tta.methods import METHODS
 from holdfast.tta.worth import Units, held_against
 
 #: Resamples for the intervals of a page, where none were asked for.
 _RESAMPLES = 500
+#: Files of what a run keeps for the page until it is done.
+KEPT = ("stream.adapted", "stream.sums")
 #: What a run is held against.
 _OTHERS = ("source", "control")
 
@@ -42,6 +46,7 @@ class RunReporter:
         guard: of the run; None without one.
         writer: keeps predictions.
         tracer: keeps trace and events.
+        kept: folder for what it keeps of a run that may be gone on with; None: memory.
     """
 
     def __init__(
@@ -50,10 +55,14 @@ class RunReporter:
         guard: Guard | None,
         writer: PredictionWriter,
         tracer: TraceWriter,
+        kept: Path | None = None,
     ) -> None:
         self.checkpoint, self.guard, self.writer, self.tracer = checkpoint, guard, writer, tracer
-        self.observer = AdaptedObserver(guard, checkpoint.feature_mean, checkpoint.feature_var)
-        self.sums = SumsObserver(guard) if isinstance(guard, CollapseGuard) else None
+        said, sums = (kept and kept / name for name in KEPT)
+        self.observer = AdaptedObserver(
+            guard, checkpoint.feature_mean, checkpoint.feature_var, said
+        )
+        self.sums = SumsObserver(guard, sums) if isinstance(guard, CollapseGuard) else None
         self.unupdated: Unupdated | None = None
         self.parts = 1
 
@@ -84,8 +93,8 @@ class RunReporter:
         self.unupdated = unupdated_pass(
             module,
             loader,
-            [row.get("choice") for row in self.tracer.rows],
-            self.writer.probabilities,
+            from_first([row.get("choice") for row in self.tracer.rows]),
+            from_first(self.writer.probabilities),
             device=trainer.strategy.root_device,
             precision=trainer.precision_plugin.forward_context(),
             progress=trainer.progress_bar_callback is not None and trainer.is_global_zero,

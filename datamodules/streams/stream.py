@@ -2,6 +2,7 @@
 saved.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -62,6 +63,15 @@ class Stream:
             return names
         pairs = zip(names, self.shifts_of_items(), strict=True)
         return [name if shift is None else f"{name} {shift}" for name, shift in pairs]
+
+    def hash(self, images: ImageSet) -> str:
+        """SHA-256 of the items in their order: which image of which name, under which shift."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.rows).tobytes())
+        digest.update("\n".join(map(str, images.ids[self.rows].tolist())).encode(errors="replace"))
+        digest.update(repr([str(shift) for shift in self.shifts]).encode())
+        if self.which is not None:
+            digest.update(np.ascontiguousarray(self.which).tobytes())
+        return digest.hexdigest()
 
     def save(self, path: Path, images: ImageSet) -> None:
         """Write the table as CSV, which ``stream=replay`` reads.

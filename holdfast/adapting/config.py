@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from holdfast.callbacks.columns import PredictionsConfig
 from holdfast.callbacks.preflight import NoPreflightConfig, OnlyPreflightConfig, PreflightConfig
 from holdfast.callbacks.registry import GUARDS
+from holdfast.callbacks.stream_checkpoint import CheckpointConfig
 from holdfast.datamodules import DATA, SHIFTS, STREAMS
 from holdfast.datamodules.options import FilesConfig
 from holdfast.datamodules.shifts import expanded
@@ -18,6 +19,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.methods import HYPERPARAMETERS
 from holdfast.tta.options import option
 from holdfast.tta.parquet import check_parquet
+from holdfast.tta.stopping import check_resume
 from holdfast.tta.tracking import WandbConfig
 from holdfast.tta.trainers import check_serving
 
@@ -66,8 +68,16 @@ class AdaptConfig:
         "a checkpoint names it",
     )
     start: str | None = option(
-        None, "adapted.ckpt of an earlier run to go on from; null: the source itself"
+        None,
+        "adapted.ckpt of an earlier run whose weights to begin with; null: the source's. A run "
+        "that was stopped is gone on with by resume=DIR",
     )
+    resume: str | None = option(
+        None,
+        "folder of a run that was stopped, to go on with it exactly; its config.yaml says the "
+        "rest, so this stands alone",
+    )
+    checkpoint: CheckpointConfig = option(CheckpointConfig(), "where a run goes on after a stop")
     seed: int = option(0, "seed of the stream")
     name: str | None = option(
         None, "name of the run; null: made from method, guard, target, stream, shift and seed"
@@ -165,6 +175,7 @@ def _formed(values: dict[str, Any], trained: Mapping[str, Any]) -> dict[str, Any
 
 
 def _source(values: Mapping[str, Any]) -> SourceCheckpoint:
+    check_resume(values)
     source = values.get("source")
     if source is None:
         raise InputError("source is missing: name the checkpoint of train.py, source=DIR_OR_CKPT")

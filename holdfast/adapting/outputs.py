@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy.typing as npt
 from lightning.pytorch.loggers import Logger
+from torch import Tensor
 
 from holdfast.adapting.assembly import Assembly
 from holdfast.callbacks import CollapseGuard, PredictionWriter, TraceWriter
+from holdfast.callbacks.audit import AUDIT
 from holdfast.callbacks.base import Guard
 from holdfast.callbacks.columns import has_groups, known_of
 from holdfast.callbacks.patients import write_patients
+from holdfast.callbacks.predictions import KEPT as SERVED
 from holdfast.callbacks.preflight import Preflight
+from holdfast.callbacks.report.reporter import KEPT as REPORTED
 from holdfast.callbacks.trajectory import save_trajectory, trajectory
 from holdfast.tta import entry
 from holdfast.tta.artifacts import (
@@ -25,12 +29,17 @@ from holdfast.tta.artifacts import (
     use_model,
 )
 from holdfast.tta.checkpoint import save_adapted, source_file
+from holdfast.tta.csvfile import RowFile
+from holdfast.tta.fingerprint import fingerprint, values_now
 from holdfast.tta.folder import Program, carry_out, writing
 from holdfast.tta.methods import Method
 from holdfast.tta.normalization import statistics_in_use
 from holdfast.tta.results import log_images, log_result, metric_tables, prediction_sample
+from holdfast.tta.streamfile import NAME
 from holdfast.tta.tracking import wandb_runs
 
+#: Files that a run needs to be gone on with, beside its checkpoints, until it is done.
+KEPT = (SERVED, *REPORTED)
 PROGRAM = Program(
     "holdfast adapt",
     "runs/adapt",
@@ -44,6 +53,7 @@ PROGRAM = Program(
         "adapted.ckpt",
         "trajectory.png",
         "report.html",
+        NAME,
     ),
     others=(
         "config.yaml",
@@ -51,8 +61,14 @@ PROGRAM = Program(
         "preflight.json",
         "*.ckpt.*.part",
         "metrics.json.part",
+        "timing.json",
+        AUDIT,
+        "config.yaml.part",
+        f"{NAME}.before",
+        *KEPT,
         "tensorboard/events.out.tfevents.*",
     ),
+    unfinished=NAME,
 )
 #: What is whole when the stream has ended.
 _STREAMED = ("predictions.csv", "trace.csv", "events.jsonl")
@@ -96,9 +112,19 @@ def write_look(folder: Path, look: Preflight) -> None:
         entry.write_json(folder / "preflight.json", look.to_dict())
 
 
-def save(served: Served, metrics: Mapping[str, Any], method: Method) -> list[str]:
-    """Write what matters most, before anything that takes time or room; returns names of all files
-    that are whole.
+def save(
+    served: Served, metrics: Mapping[str, Any], method: Method, facts: Mapping[str, Any]
+) -> list[str]:
+    """Write what matters most, before anything that takes time or room.
+
+    Args:
+        served: the run.
+        metrics: content of ``metrics.json``.
+        method: as it ended.
+        facts: hashes of source and stream.
+
+    Returns:
+        Names of all files that are whole.
     """
     scored, adapted = served.folder / "metrics.json", served.folder / "adapted.ckpt"
     state, kind = method.adapted_state(), served.assembly.config.method.kind
@@ -110,11 +136,32 @@ def save(served: Served, metrics: Mapping[str, Any], method: Method) -> list[str
             partial(save_adapted, adapted, served.assembly.checkpoint, kind, state, statistics),
         ),
     ]
+    audit = served.folder / AUDIT
+    steps.append((audit, partial(entry.write_json, audit, _sealed(served, facts, state))))
     if has_groups(served.assembly.images):
         patients = served.folder / "patients.csv"
         steps.append((patients, partial(_write_patients, patients, served)))
     carry_out(steps, kept=_STREAMED)
     return [*_STREAMED, *(path.name for path, _ in steps)]
+
+
+def _sealed(
+    served: Served, facts: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """What ``holdfast audit`` holds the run's files against."""
+    files = [file for writer in (served.writer, served.tracer) for file in writer.files]
+    ends = {
+        file.path.name: {"lines": file.rows - (file.path.suffix == ".csv"), "link": file.link}
+        for file in files
+        if isinstance(file, RowFile)
+    }
+    return {**facts, "files": ends, "weights": fingerprint(values_now(state.values()))}
+
+
+def forget(folder: Path) -> None:
+    """Remove what it took to go on with a run, which is done."""
+    for name in (f"{NAME}.before", NAME, *KEPT):  # without a checkpoint there is none before it
+        (folder / name).unlink(missing_ok=True)
 
 
 def rewrite(part: Path, scored: Path, metrics: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """One pass over the stream, with all that it leaves."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,27 +16,34 @@ from holdfast.adapting.outputs import (
     PROGRAM,
     Served,
     draw,
+    forget,
     log_inputs,
     log_outputs,
     rewrite,
     save,
     write_look,
 )
+from holdfast.adapting.stopped import facts_of, run_name, stopped_at, stopped_run
 from holdfast.callbacks import Alerts, CollapseGuard, PredictionWriter, TraceWriter
+from holdfast.callbacks.chained import seal_of
 from holdfast.callbacks.columns import known_of
+from holdfast.callbacks.predictions import KEPT
 from holdfast.callbacks.records import PICTURED
 from holdfast.callbacks.report.contact import write_sheet
 from holdfast.callbacks.report.reporter import RunReporter, resamples
+from holdfast.callbacks.stream_checkpoint import StreamCheckpoint
 from holdfast.datamodules.streams.window import NewestOnly
 from holdfast.datamodules.summary import tell, understood
 from holdfast.tta import entry
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.config import to_dict
-from holdfast.tta.folder import carry_out, check_folder, claimed, sheet_folder, writing
+from holdfast.tta.distributed import from_first
+from holdfast.tta.folder import carry_out, check_folder, claimed, held, sheet_folder, writing
 from holdfast.tta.parquet import to_parquet
 from holdfast.tta.processes import Others, is_first, together
-from holdfast.tta.saying import say, warn
+from holdfast.tta.saying import heed, say, warn
 from holdfast.tta.scores import scores
+from holdfast.tta.streamfile import NAME
 from holdfast.tta.tracking import create_loggers, finish
 from holdfast.tta.trainers import check_device
 
@@ -61,8 +69,29 @@ def adapt(assembly: Assembly) -> tuple[Path, dict[str, Any]]:
     if isinstance(parts.guard, CollapseGuard):
         watch.append(Alerts(parts.guard.config.alert, name))  # refuses before anything is written
     with claimed(PROGRAM, config, name) as folder:
-        name = folder.name if config.output is None else name
-        return folder, _Run(assembly, parts, folder, name, watch).carry_out()
+        return folder, _Run(assembly, parts, folder, watch).carry_out()
+
+
+def resume(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Go on with a run that was stopped, exactly as if it had not been.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        InputError: there is no run that can be gone on with, or what it needs has changed.
+        WriteError: results cannot be written; it says which are whole.
+    """
+    path = Path(folder).expanduser()
+    assembly = stopped_run(path)
+    heed(assembly.config.trainer)
+    with held(path) if is_first() else nullcontext():
+        states = stopped_at(path, assembly)
+        parts = checked(assembly)
+        watch: list[Callback] = [] if parts.guard is None else [parts.guard]
+        if isinstance(parts.guard, CollapseGuard):
+            watch.append(Alerts(parts.guard.config.alert, run_name(path, assembly)))
+        return path, _Run(assembly, parts, path, watch, states).carry_out()
 
 
 def check(assembly: Assembly) -> Path:
@@ -126,8 +155,8 @@ class _Run:
         assembly: its parts.
         parts: made of it.
         folder: of the results.
-        name: of the run.
         watch: the guard, and who is told of its alarms.
+        states: of each process, where the run was stopped; None: it begins.
     """
 
     def __init__(
@@ -135,11 +164,13 @@ class _Run:
         assembly: Assembly,
         parts: Parts,
         folder: Path,
-        name: str,
         watch: Sequence[Callback],
+        states: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        self.assembly, self.parts, self.name, self.watch = assembly, parts, name, watch
-        images, config = assembly.images, assembly.config
+        self.assembly, self.parts, self.watch, self.states = assembly, parts, watch, states
+        self.name = run_name(folder, assembly)
+        images, config, self.facts = assembly.images, assembly.config, facts_of(assembly)
+        seal = seal_of(self.facts)
         writer = PredictionWriter(
             folder / "predictions.csv",
             tuple(assembly.checkpoint.class_names),
@@ -148,21 +179,27 @@ class _Run:
             config.predictions.columns,
             len(assembly.stream),
             known_of(images, assembly.columns),
+            folder / KEPT,
+            seal,
         )
-        tracer = TraceWriter(folder, None if config.report else PICTURED)
+        tracer = TraceWriter(folder, None if config.report else PICTURED, seal)
         self.served = Served(assembly, folder, parts.guard, writer, tracer)
         self.settings = to_dict(config)
         self.reporter: RunReporter | None = None
         if config.report:
-            self.reporter = RunReporter(assembly.checkpoint, parts.guard, writer, tracer)
+            self.reporter = RunReporter(assembly.checkpoint, parts.guard, writer, tracer, folder)
+        self.keeper = StreamCheckpoint(
+            folder / NAME, self.facts, assembly.loader, config.checkpoint.every
+        )
 
     def carry_out(self) -> dict[str, Any]:
         """Serve and write; returns the metrics."""
         served, config = self.served, self.assembly.config
         if is_first():
             self._tell_ahead()
+        group = config.wandb.group or self.name  # where a run that goes on stands beside the first
         loggers = create_loggers(
-            config.wandb,
+            replace(config.wandb, group=group),
             served.folder,
             name=self.name,
             job_type="adapt",
@@ -172,13 +209,16 @@ class _Run:
         try:
             log_inputs(loggers, self.assembly)
             trainer = self._serve(loggers)
-            metrics = self._metrics()
-            whole = save(served, metrics, self.parts.module.method) if is_first() else []
+            metrics = from_first(self._metrics() if is_first() else {})
+            whole = []
+            if is_first():
+                whole = save(served, metrics, self.parts.module.method, self.facts)
             self._look_again(trainer)
             others = Others(trainer)
             if is_first():
                 metrics = self._held_against(metrics)
                 carry_out(self._late(metrics, loggers), kept=whole)
+                forget(served.folder)
                 others.ended()
         finally:
             finish(loggers)
@@ -200,10 +240,14 @@ class _Run:
         callbacks = [*self.watch, NewestOnly(), served.writer, served.tracer]
         if self.reporter is not None:
             callbacks = self.reporter.around(callbacks)
+        callbacks.append(self.keeper)
         trainer = entry.create_trainer(
             {"logger": loggers, "callbacks": callbacks, **self.parts.arguments}
         )
-        with entry.incomplete(lambda: served.writer.served, len(self.assembly.stream)):
+        if self.states is not None:
+            self.keeper.resume(self.states, trainer, self.parts.module)
+        whole = len(self.assembly.stream)
+        with entry.incomplete(lambda: served.writer.served, whole, served.folder):
             entry.fit(trainer, self.parts.module, self.assembly.loader)
         return trainer
 
@@ -226,8 +270,14 @@ class _Run:
         metrics["skipped_batches"] = tracer.skipped
         metrics["broken_images"] = writer.broken
         metrics["unreadable_images"] = writer.unreadable
-        metrics["images_per_second"] = round(len(writer.labels) / writer.seconds, 1)
         return metrics
+
+    @property
+    def timing(self) -> dict[str, float]:
+        """How long it took, which is the only thing that differs when a run is repeated."""
+        writer = self.served.writer
+        rate = writer.served / max(writer.seconds, 1e-9)
+        return {"seconds": round(writer.seconds, 3), "images_per_second": round(rate, 1)}
 
     def _look_again(self, trainer: Trainer) -> None:
         """For the page, what source and control say of the stream."""
@@ -254,8 +304,10 @@ class _Run:
             served.folder / file
             for file in ("trajectory.png", "predictions.parquet", "report.html", "loggers")
         )
+        timing = served.folder / "timing.json"
         steps: list[tuple[Path, Callable[[], object]]] = [
-            (picture, partial(draw, picture, self.name, served))
+            (timing, partial(entry.write_json, timing, self.timing)),
+            (picture, partial(draw, picture, self.name, served)),
         ]
         if self.assembly.config.predictions.parquet:
             steps.append((table, partial(to_parquet, served.writer.path, table)))
@@ -264,11 +316,11 @@ class _Run:
             steps.insert(0, (part, partial(rewrite, part, scored, metrics)))
             facts: dict[str, Any] = {
                 "name": self.name,
-                "metrics": metrics,
+                "metrics": {**metrics, **self.timing},
                 "groups": served.groups,
                 "columns": served.columns,
                 "settings": self.settings,
             }
             steps.append((page, partial(self.reporter.write, page, **facts)))
-        steps.append((told, partial(log_outputs, loggers, served, metrics)))
+        steps.append((told, partial(log_outputs, loggers, served, {**metrics, **self.timing})))
         return steps

@@ -10,15 +10,17 @@ from holdfast.adapting.accept import accept
 from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import GROUPS, AcceptConfig, AdaptConfig, configure, configured
 from holdfast.adapting.outputs import write_look
-from holdfast.adapting.run import adapt, check
+from holdfast.adapting.run import adapt, check, resume
 from holdfast.callbacks.preflight import EXIT
 from holdfast.results import Adapted
 from holdfast.tta import acceptance, entry
 from holdfast.tta.folder import held
 from holdfast.tta.saying import heed
+from holdfast.tta.stopping import stopped_folder
 
 USAGE = (
-    "usage: holdfast adapt source=DIR_OR_CKPT [config.yaml ...] [key=value ...]\n\n"
+    "usage: holdfast adapt source=DIR_OR_CKPT [config.yaml ...] [key=value ...]\n"
+    "       holdfast adapt resume=DIR\n\n"
     "Carry a source model through a stream of target images, adapting as it goes.\n"
     "holdfast adapt accept … says by a few labels whether to deploy that: accept --help."
 )
@@ -41,6 +43,10 @@ def main(argv: Sequence[str]) -> int:
 
     def run() -> None:
         nonlocal status
+        stopped = stopped_folder(argv)
+        if stopped is not None:
+            print(Adapted(*resume(stopped)))
+            return
         assembly = Assembly.of(*configured(AdaptConfig, argv))
         config = assembly.config
         if config.check is not None:

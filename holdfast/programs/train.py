@@ -4,16 +4,19 @@ adaptation needs.
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from holdfast.training.config import GROUPS, TrainConfig, configure
-from holdfast.training.run import check, recalibrate, train
+from holdfast.training.run import check, recalibrate, resume, train
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.processes import is_first
 from holdfast.tta.saying import heed
+from holdfast.tta.stopping import stopped_folder
 
 USAGE = (
-    "usage: holdfast train [config.yaml ...] [key=value ...]\n\n"
+    "usage: holdfast train [config.yaml ...] [key=value ...]\n"
+    "       holdfast train resume=DIR\n\n"
     "Train a source model, or adopt one with weights=FILE, and write output/source.ckpt.\n"
     "Images of your own: data=folder data.root=DIR, or data=table data.path=FILE.csv."
 )
@@ -23,6 +26,10 @@ def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
 
     def run() -> None:
+        stopped = stopped_folder(argv)
+        if stopped is not None:
+            _tell(resume(stopped) / "source.ckpt")
+            return
         config = configure(argv)
         if config.check is not None:
             print(f"checked, and nothing was trained; contact sheet: {check(config)}")
@@ -30,10 +37,14 @@ def main(argv: Sequence[str]) -> int:
         heed(config.trainer)
         only = config.calibrate.kind == "only"
         file = recalibrate(config) if only else train(config) / "source.ckpt"
-        if is_first():
-            print(f"{file}: {_told(SourceCheckpoint.load(file))}")
+        _tell(file)
 
     return entry.run(run, TrainConfig, GROUPS, USAGE, argv, configure=configure)
+
+
+def _tell(file: Path) -> None:
+    if is_first():
+        print(f"{file}: {_told(SourceCheckpoint.load(file))}")
 
 
 def _told(checkpoint: SourceCheckpoint) -> str:

@@ -17,6 +17,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.networks import MODELS
 from holdfast.tta.options import option
 from holdfast.tta.saying import warn
+from holdfast.tta.stopping import check_resume
 from holdfast.tta.tracking import WandbConfig
 from holdfast.tta.trainers import check_training
 
@@ -106,6 +107,11 @@ class TrainConfig:
         "on", "the guard's numbers, from streams of validation images; quick: in half a minute"
     )
     source: str | None = option(None, "checkpoint, or the folder of one, for calibrate=only")
+    resume: str | None = option(
+        None,
+        "folder of a training that was stopped, to go on with it behind its last whole epoch; its "
+        "config.yaml says the rest, so this stands alone",
+    )
     fisher_images: int = option(
         2000, "training images for the Fisher information that method=eata needs; 0: leave it out"
     )
@@ -163,6 +169,7 @@ def _base(argv: Sequence[str]) -> dict[str, Any]:
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     """What the values leave open, where they go together."""
+    check_resume(values)
     only = (values.get("calibrate") or {}).get("kind") == "only"
     if only != (values.get("source") is not None):
         raise InputError(

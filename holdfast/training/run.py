@@ -1,7 +1,9 @@
 """One training, with all that it leaves."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from lightning import seed_everything
 from lightning.pytorch.loggers import Logger
@@ -9,9 +11,9 @@ from lightning.pytorch.loggers import Logger
 from holdfast.callbacks.report.contact import write_sheet
 from holdfast.datamodules.source import SourceData
 from holdfast.datamodules.summary import tell, understood
-from holdfast.training.config import TrainConfig
+from holdfast.training.config import TrainConfig, configure
 from holdfast.training.describe import described, with_calibration, with_missing
-from holdfast.training.fit import fitted
+from holdfast.training.fit import CHECKPOINTS, LAST, fitted, forget
 from holdfast.training.prepare import check_fit, prepared, source_data
 from holdfast.tta import entry
 from holdfast.tta.artifacts import log_artifact, source_metadata, source_name
@@ -23,27 +25,30 @@ from holdfast.tta.folder import (
     carry_out,
     check_folder,
     claimed,
+    held,
     sheet_folder,
     writing,
 )
+from holdfast.tta.networks import Network
 from holdfast.tta.processes import is_first
 from holdfast.tta.results import log_result, metric_tables
-from holdfast.tta.saying import warn
+from holdfast.tta.saying import heed, warn
+from holdfast.tta.tasks import Task
 from holdfast.tta.tracking import create_loggers, finish, own_name
 from holdfast.tta.trainers import check_device
 
 #: What a run that is stopped while it calibrates leaves; ``calibrate=only`` goes on from it.
 _TRAINED = "trained.ckpt"
-#: An interrupted training leaves ``checkpoints/best.ckpt`` and curves, which nothing takes: it may
-#: be run again.
+_UNFINISHED = f"{CHECKPOINTS}/{LAST}"
 PROGRAM = Program(
     "holdfast train",
     "runs/train",
-    results=("source.ckpt", _TRAINED, "metrics.json"),
+    results=("source.ckpt", _TRAINED, "metrics.json", _UNFINISHED),
     others=(
-        *("config.yaml", "csv/*", "checkpoints/best.ckpt", "*.ckpt.*.part"),
+        *("config.yaml", "config.yaml.part", "csv/*", f"{CHECKPOINTS}/best.ckpt", "*.ckpt.*.part"),
         "tensorboard/events.out.tfevents.*",
     ),
+    unfinished=_UNFINISHED,
 )
 #: ``calibrate=only`` leaves a checkpoint beside whatever else is there.
 RECALIBRATION = Program("holdfast train", "runs/train", results=("source.ckpt",), others=())
@@ -56,34 +61,84 @@ def train(config: TrainConfig) -> Path:
         The folder with ``source.ckpt``, ``metrics.json`` and ``config.yaml``.
     """
     check_folder(PROGRAM, config)
-    seed_everything(config.seed, workers=True, verbose=False)
-    adopted = config.weights is not None
-    default = _run_name(config)
-    data, task, network, description = prepared(config)
-    check_device(config.trainer)
-    arguments = entry.trainer_arguments(config.trainer, max_epochs=config.epochs)
-    with claimed(PROGRAM, config, default) as folder:
-        name = folder.name if config.output is None else config.name or default
-        loggers = create_loggers(
-            config.wandb,
-            folder,
-            name=name,
-            job_type="train",
-            settings=to_dict(config),
-            others=config.logger,
-        )
-        try:
-            others, parts = None, {"logger": loggers, **arguments}
-            if not adopted:
-                others = fitted(config, network, task, data, folder, parts)
-            if is_first():  # the rest is for one process
-                checkpoint = described(config, network, description, task, data)
-                _conclude(config, checkpoint, data, folder, loggers)
-            if is_first() and others is not None:
-                others.ended()
-        finally:
-            finish(loggers)
+    parts = _parts(config)
+    with claimed(PROGRAM, config, _run_name(config)) as folder:
+        _carry_out(config, parts, folder)
     return folder
+
+
+def resume(folder: str | Path) -> Path:
+    """Go on with a training that was stopped, behind the last epoch that it finished.
+
+    Args:
+        folder: of the run; its ``config.yaml`` says the rest.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: there is no training there that can be gone on with.
+    """
+    path = Path(folder).expanduser()
+    if not (path / "config.yaml").is_file():
+        raise InputError(
+            f"{path} holds no training, for config.yaml is not there: name the folder of a run of "
+            f"{PROGRAM.name}, resume=DIR"
+        )
+    if (path / "source.ckpt").exists() and not (path / _TRAINED).exists():
+        raise InputError(f"the training in {path} is complete, and there is nothing to resume")
+    config = configure([str(path / "config.yaml")])
+    heed(config.trainer)
+    with held(path) if is_first() else nullcontext():
+        _carry_out(config, _parts(config), path, stopped=True)
+    return path
+
+
+class _Parts(NamedTuple):
+    """What a training needs, made and checked before anything is written."""
+
+    data: SourceData
+    task: Task
+    network: Network
+    description: dict[str, Any]
+    arguments: dict[str, Any]
+
+
+def _parts(config: TrainConfig) -> _Parts:
+    seed_everything(config.seed, workers=True, verbose=False)
+    parts = prepared(config)
+    check_device(config.trainer)
+    return _Parts(*parts, entry.trainer_arguments(config.trainer, max_epochs=config.epochs))
+
+
+def _carry_out(config: TrainConfig, parts: _Parts, folder: Path, *, stopped: bool = False) -> None:
+    """Train in a folder, or go on with the training that was stopped there."""
+    below = folder.resolve().parent == Path(PROGRAM.root).resolve()
+    loggers = create_loggers(
+        config.wandb,
+        folder,
+        name=folder.name if below else config.name or _run_name(config),
+        job_type="train",
+        settings=to_dict(config),
+        others=config.logger,
+    )
+    trained, others = folder / _TRAINED, None
+    try:
+        if stopped and trained.is_file():  # what is left is calibration, for one process
+            if is_first():
+                _conclude(config, SourceCheckpoint.load(trained), parts.data, folder, loggers)
+            return
+        data, task, network, description, arguments = parts
+        if config.weights is None:
+            arguments = {"logger": loggers, **arguments}
+            others = fitted(config, network, task, data, folder, arguments, stopped=stopped)
+        if is_first():  # the rest is for one process
+            checkpoint = described(config, network, description, task, data)
+            _conclude(config, checkpoint, data, folder, loggers)
+        if is_first() and others is not None:
+            others.ended()
+    finally:
+        finish(loggers)
 
 
 def _conclude(
@@ -117,6 +172,7 @@ def _conclude(
         (folder / "loggers", log),
     ]
     carry_out(steps, kept=[_TRAINED])
+    forget(folder)
     trained.unlink()
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.guard import CollapseGuard, GuardConfig, Reference, Tuned
-from holdfast.callbacks.guard.experts import Belief, Found, vote
+from holdfast.callbacks.guard.experts import HOMES, Belief, Found, vote
 from holdfast.callbacks.guard.modes import (
     Decision,
     Levels,
@@ -52,10 +52,9 @@ _FEWEST = 6
 #: Quantile of divergences beyond which candidates are all taken for equally far; and what that is
 #: where there is no choice.
 _FARTHEST, _NOWHERE = 0.95, 10.0
-#: How strongly offsets are drawn to 0: the loss of accuracy, as a share, that an offset of 1 must
-#: gain. On four sources offsets so fitted took regret from .7 to .6 points, and .003 or .03 no
-#: further.
-_DRAWN = 0.01
+#: How strongly offsets are drawn to 0: the accuracy, as a share and summed over streams, that an
+#: offset of 1 must save. So many streams are believed further than few.
+_DRAWN = 0.3
 
 
 @dataclass
@@ -256,9 +255,10 @@ def farthest(streams: Sequence[Watched]) -> float:
 def offsets(streams: Sequence[Watched], far: float) -> dict[str, float]:
     """What a look adds to the logarithm of each candidate's share so that streams lose least.
 
-    The loss is the accuracy that shares of trust leave lying, on average over streams and looks,
-    plus ``_DRAWN`` times the squared offsets. Batch statistics, or whatever else comes second among
-    candidates, are the zero point.
+    The loss is the accuracy that shares of trust leave lying, and once more what of it lies below
+    the better of source and control (the first promise outranks the second), on average over looks
+    and summed over streams, plus ``_DRAWN`` times the squared offsets. Batch statistics, or
+    whatever else comes second among candidates, are the zero point.
 
     Args:
         streams: what they showed; of one network, so with the same candidates.
@@ -280,15 +280,18 @@ def offsets(streams: Sequence[Watched], far: float) -> dict[str, float]:
     right = torch.stack([stream.accuracies for stream in streams]).double()[:, None]
     looks = torch.arange(1, evidence.shape[1] + 1, dtype=torch.double)[None, :, None]
     free = torch.zeros(len(names), dtype=torch.double, requires_grad=True)
-    fixed = torch.tensor([name not in ("batch", "control") for name in names]).double()
+    fixed = torch.tensor([name not in HOMES for name in names]).double()
+    unadapted = [index for index, name in enumerate(names) if name in ("source", *HOMES)]
+    home = right[..., unadapted].amax(-1)
     optimizer = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         offset = free * fixed
         share = (looks * (evidence + offset)).softmax(-1)
-        left = right.amax(-1) - (share * right).sum(-1)
-        total = left.mean() + _DRAWN * offset.square().sum()
+        served = (share * right).sum(-1)
+        left, broken = right.amax(-1) - served, (home - served).clamp(min=0)
+        total = (left + broken).mean(1).sum() + _DRAWN * offset.square().sum()
         total.backward()  # type: ignore[no-untyped-call]
         return total
 

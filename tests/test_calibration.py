@@ -213,19 +213,30 @@ def test_offsets_lose_less_and_leave_batch_statistics_at_zero() -> None:
 
 
 def test_a_candidate_that_is_better_than_its_divergence_says_is_believed_further() -> None:
-    large = offsets([stream("random", [0.3, 0.2], [0.9, 0.5])], 10.0)["source"]
+    def found(divergences: list[float], accuracies: list[float], streams: int = 30) -> float:
+        return offsets([stream("random", divergences, accuracies)] * streams, 10.0)["source"]
+
+    large = found([0.3, 0.2], [0.9, 0.5])
     assert large > 0.3
-    assert offsets([stream("random", [0.2, 0.3], [0.5, 0.9])], 10.0)["source"] < -0.3
-    small = offsets([stream("random", [0.3, 0.2], [0.52, 0.5])], 10.0)["source"]
-    assert 0 < small < large / 2, "what gains little is drawn to nothing"
+    assert found([0.2, 0.3], [0.5, 0.9]) < -0.3
+    assert 0 < found([0.3, 0.2], [0.52, 0.5]) < large / 2, "what gains little is drawn to nothing"
+    assert 0 < found([0.3, 0.2], [0.9, 0.5], streams=1) < large, "few streams tell little"
+
+
+def test_what_falls_below_source_and_control_counts_for_more_than_what_is_won() -> None:
+    """Of a candidate that wins as often as it loses, the losses decide."""
+    wins = [stream("random", [0.3, 0.3, 0.3], [0.5, 0.5, 0.7])] * 20
+    losses = [stream("blocks", [0.3, 0.3, 0.3], [0.5, 0.5, 0.3])] * 20
+    assert offsets(wins + losses, 10.0)["corrected"] < -0.1
+    assert offsets(wins, 10.0)["corrected"] > 0.1
 
 
 def test_offsets_go_by_what_is_left_of_divergences_within_the_farthest() -> None:
-    streams = [stream("random", [9.0, 3.0], [0.9, 0.5])]
+    streams = [stream("random", [9.0, 3.0], [0.9, 0.5])] * 30
     near, wide = (offsets(streams, far)["source"] for far in (2.0, 10.0))
     assert wide > near > 0, "beyond the farthest both are equally far, and less is to be mended"
     even = stream("random", [9.0, 3.0], [0.9, 0.5], informed=1.0)
-    assert offsets([even], 2.0)["source"] < near, "what predictions tell counts as at a look"
+    assert offsets([even] * 30, 2.0)["source"] < near, "what predictions tell counts as at a look"
 
 
 def test_without_a_choice_or_streams_there_are_no_offsets() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from holdfast.callbacks.columns import Columns, Known
 from holdfast.callbacks.grown import Grown, GrownFile, Names
-from holdfast.tta.batches import described
+from holdfast.tta.batches import Described, described
 from holdfast.tta.csvfile import LINK, RowFile
 from holdfast.tta.distributed import batch_of_all, objects_of_all
 from holdfast.tta.growing import GrowingFile
@@ -29,20 +29,20 @@ KEPT = "stream.served"
 AUDITED = ("batch", "mode", "weights", "labels")
 
 
-class PredictionWriter(StreamCallback, BasePredictionWriter):
-    """Writes ``predictions.csv``, a row an image, and keeps what the metrics need; place it after
-    the guard.
+class RowWriter(StreamCallback, BasePredictionWriter):
+    """Writes a row an image, and keeps what the metrics need; place it after the guard.
 
     It does so in every stage of the Trainer. Images without an ``id`` in their batch are named by
-    their position in the stream.
+    their position in the stream. Subclasses say what is taken from a batch, what a row tells of it,
+    and what is kept.
 
     Args:
         path: the file.
-        class_names: names of the classes, which name the probability columns.
+        class_names: names of the classes, or findings.
+        told: columns between the id and how the image was served.
         skipped: reason for each image, by id, that could not be read: they stand at the end, with
             nothing else.
         lost: the loader's, id and reason of those that can no longer be read: they stand there too.
-        columns: which probabilities are written, as ``callbacks.columns`` knows them.
         expected: images of the stream, for which memory is set aside.
         known: (N,) what the image set says of each image, by name: columns behind all others.
         kept: file for what the metrics need, on which a run that was stopped goes on; None: it is
@@ -54,9 +54,9 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
         self,
         path: Path,
         class_names: tuple[str, ...],
+        told: Sequence[str],
         skipped: Mapping[str, str] | None = None,
         lost: Mapping[int, tuple[str, str]] | None = None,
-        columns: str = "all",
         expected: int = 0,
         known: Known | None = None,
         kept: Path | None = None,
@@ -74,9 +74,7 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
         #: Images that left so far.
         self.served = 0
         self.seconds = 0.0
-        self._columns = Columns(columns, class_names)
-        names = ["id", "prediction", "confidence", *self._columns.names]
-        self._names = [*names, "verdict", "served_by", "reason", *AUDITED]
+        self._names = ["id", *told, "verdict", "served_by", "reason", *AUDITED]
         # A column of the data's that is called like one of ours is left out.
         ours = {*self._names, LINK}
         self._known = {name: of for name, of in (known or {}).items() if name not in ours}
@@ -135,12 +133,23 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
             self._domains.code(name)
 
     @property
+    def kept_columns(self) -> list[Any]:
+        """What is kept of an image besides its place and domain, as numpy's types name it."""
+        raise NotImplementedError
+
+    def taken(self, output: Tensor, batch: Any, given: Described) -> dict[str, Tensor]:
+        """What is taken from this process's share of a batch, (N, ...) on the CPU, by the names of
+        ``kept_columns``.
+        """
+        raise NotImplementedError
+
+    def cells(self, served: Mapping[str, Any]) -> list[list[Any]]:
+        """What the rows tell, of what was taken in all processes."""
+        raise NotImplementedError
+
+    @property
     def _kind(self) -> np.dtype[Any]:
-        """What is kept of an image: where it is in the set, its label, domain and probabilities."""
-        classes = (len(self.class_names),)
-        return np.dtype(
-            [("row", "<i8"), ("label", "<i4"), ("domain", "<i4"), ("probability", "<f4", classes)]
-        )
+        return np.dtype([("row", "<i8"), ("domain", "<i4"), *self.kept_columns])
 
     def on_served(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -157,10 +166,9 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
                 "id": given.ids,
                 "domain": given.domains,
                 "index": given.index.cpu(),
-                "label": given.labels.cpu(),
-                "probabilities": outputs["logits"].float().softmax(1).cpu(),
                 "served_by": [outputs.get("served_by", "")] * count,
                 "broken": broken,
+                **self.taken(outputs["logits"].float(), batch, given),
             }
         )
         if self._file is not None:
@@ -189,38 +197,27 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
     def _keep(self, served: Mapping[str, Any]) -> None:
         assert self._rows is not None
         rows = np.empty(len(served["id"]), self._kind)
-        rows["row"], rows["label"] = served["index"].numpy(), served["label"].numpy()
+        rows["row"] = served["index"].numpy()
         rows["domain"] = [self._domains.code(name) for name in served["domain"]]
-        rows["probability"] = served["probabilities"].numpy()
+        for name, *_ in self.kept_columns:
+            rows[name] = served[name].numpy()
         self._rows.add(rows)
 
     def _write_rows(self, served: Mapping[str, Any], verdict: str, *audited: Any) -> None:
         assert self._file is not None
-        confidences, predictions = served["probabilities"].max(1)
         rows = zip(
             served["id"],
-            predictions.tolist(),
-            confidences.tolist(),
-            self._columns.cells(served["probabilities"]),
+            self.cells(served),
             served["served_by"],
             served["broken"].tolist(),
             self._told(served["index"].numpy()),
             strict=True,
         )
+        why = "broken pixels were replaced"
         self._file.write(
             [
-                [
-                    name,
-                    self.class_names[label],
-                    f"{confidence:.6f}",
-                    *cells,
-                    verdict,
-                    served_by,
-                    "broken pixels were replaced" if repaired else "",
-                    *audited,
-                    *known,
-                ]
-                for name, label, confidence, cells, served_by, repaired, known in rows
+                [name, *cells, verdict, served_by, why if repaired else "", *audited, *known]
+                for name, cells, served_by, repaired, known in rows
             ]
         )
 
@@ -249,16 +246,6 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
         self._close()
 
     @property
-    def probabilities(self) -> Tensor:
-        """(N, C) of all images, in stream order."""
-        return torch.from_numpy(self._column("probability"))
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,) of all images, in stream order; -1 where there is none."""
-        return torch.from_numpy(self._column("label")).long()
-
-    @property
     def rows(self) -> npt.NDArray[np.int64]:
         """(N,) which image of the image set each is."""
         return self._column("row")
@@ -276,6 +263,64 @@ class PredictionWriter(StreamCallback, BasePredictionWriter):
     def _close(self) -> None:
         for file in self.files:
             file.close()
+
+
+class PredictionWriter(RowWriter):
+    """Writes ``predictions.csv`` of images of one class each.
+
+    Args:
+        path: the file.
+        class_names: names of the classes, which name the probability columns.
+        skipped: see ``RowWriter``, as for what follows.
+        lost: by the loader.
+        columns: which probabilities are written, as ``callbacks.columns`` knows them.
+        expected: images.
+        known: of each image.
+        kept: file for what the metrics need.
+        seal: of the chain.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        class_names: tuple[str, ...],
+        skipped: Mapping[str, str] | None = None,
+        lost: Mapping[int, tuple[str, str]] | None = None,
+        columns: str = "all",
+        expected: int = 0,
+        known: Known | None = None,
+        kept: Path | None = None,
+        seal: str = "",
+    ) -> None:
+        self._columns = Columns(columns, class_names)
+        told = ["prediction", "confidence", *self._columns.names]
+        super().__init__(path, class_names, told, skipped, lost, expected, known, kept, seal)
+
+    @property
+    def kept_columns(self) -> list[Any]:
+        """Label and probabilities."""
+        return [("label", "<i4"), ("probability", "<f4", (len(self.class_names),))]
+
+    def taken(self, output: Tensor, batch: Any, given: Described) -> dict[str, Tensor]:
+        """Label and probabilities."""
+        return {"label": given.labels.cpu(), "probability": output.softmax(1).cpu()}
+
+    def cells(self, served: Mapping[str, Any]) -> list[list[Any]]:
+        """The class, and how probable it and others are."""
+        confidences, said = served["probability"].max(1)
+        told = self._columns.cells(served["probability"])
+        rows = zip(said.tolist(), confidences.tolist(), told, strict=True)
+        return [[self.class_names[c], f"{confidence:.6f}", *cells] for c, confidence, cells in rows]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(N, C) of all images, in stream order."""
+        return torch.from_numpy(self._column("probability"))
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) of all images, in stream order; -1 where there is none."""
+        return torch.from_numpy(self._column("label")).long()
 
 
 def _audited(outputs: Mapping[str, Any]) -> list[Any]:

@@ -185,5 +185,15 @@ def flattened(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{key}", value
 
 
+def headline(metrics: Mapping[str, Any], name: str) -> float | None:
+    """A figure of this name, or its mean over classes; None where there is none.
+
+    >>> headline({"auroc": {"macro": 81.5, "per_class": {}}}, "auroc")
+    81.5
+    """
+    value = metrics.get(name)
+    return value.get("macro") if isinstance(value, Mapping) else value
+
+
 def _kind(value: Any) -> type:
     return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)

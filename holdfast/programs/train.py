@@ -11,6 +11,7 @@ from holdfast.training.run import check, recalibrate, resume, train
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.processes import is_first
+from holdfast.tta.results import headline
 from holdfast.tta.saying import heed
 from holdfast.tta.stopping import stopped_folder
 
@@ -51,8 +52,9 @@ def _told(checkpoint: SourceCheckpoint) -> str:
     """The score of a source model in words, of its test images where they have labels."""
     metrics, figure = checkpoint.metrics, checkpoint.meaning.watch
     called = figure.replace("_", " ")
-    if figure in metrics:
-        return f"test {called} {metrics[figure]:.1f} %"
+    test = headline(metrics, figure)
+    if test is not None:
+        return f"test {called} {test:.1f} %"
     score = metrics.get(f"val_{figure}") or float("nan")
     return f"validation {called} {score:.1f} % (there are no labelled test images)"
 

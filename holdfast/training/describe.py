@@ -20,6 +20,7 @@ from holdfast.tta.doubts import doubt_quantiles
 from holdfast.tta.methods import Method, create_method
 from holdfast.tta.metrics import balanced_accuracy
 from holdfast.tta.networks import Network, sealed
+from holdfast.tta.results import headline
 from holdfast.tta.row_facts import row_facts
 from holdfast.tta.saying import say
 from holdfast.tta.scores import scores
@@ -96,7 +97,7 @@ def _of_rows(config: TrainConfig, network: Network, task: Task, data: SourceData
         "doubt_quantiles": doubt_quantiles(method, data.in_order("val")),
     }
     scored = {split: _scored(config, method, data, split) for split in ("val", "test")}
-    watched = scored["val"].get(task.watch)
+    watched = headline(scored["val"], task.watch)
     metrics = {**scored["test"], f"val_{task.watch}": watched}
     return {"metrics": metrics, **known}
 
@@ -111,6 +112,8 @@ def _scored(config: TrainConfig, method: Method, data: SourceData, split: str) -
     for batch in data.in_order(split):
         output = method.source(batch["image"].to(device)).served
         kept.add(output, truth_of(batch, method.task.target, len(output)), batch.get("spacing"))
+    if split == "val":
+        method.task.settle(kept, images.class_names)
     options = config.data.options
     return kept.scores(
         images.domains.tolist(),

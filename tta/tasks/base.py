@@ -136,6 +136,15 @@ class Task(ABC):
         """
         return KeptFigure(self.scorer())
 
+    def settle(self, kept: Any, class_names: Sequence[str]) -> None:
+        """Choose what is to be chosen on validation images, and is not given; nothing by default.
+
+        Args:
+            kept: what ``kept`` has of their predictions.
+            class_names: of the classes, or findings.
+        """
+        return
+
     # What statistics and objectives see of it
 
     @abstractmethod

@@ -1,6 +1,7 @@
 """Several findings an image, each present or not."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -8,11 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from holdfast.tta.errors import InputError
+from holdfast.tta.findings.kept import KeptFindings
+from holdfast.tta.findings.thresholds import fit_thresholds
 from holdfast.tta.outputs import as_columns, check_width
 from holdfast.tta.prediction import Prediction
 from holdfast.tta.selection import find_head, name_of
 from holdfast.tta.tasks.base import Task
-from holdfast.tta.tasks.kept import Scorer
+from holdfast.tta.tasks.kept import Kept, Scorer
 from holdfast.tta.tasks.ranks import RankScorer
 
 
@@ -24,7 +27,8 @@ class Multilabel(Task):
 
     Args:
         num_classes: L.
-        thresholds: probability from which on each finding is called present; .5 by default.
+        thresholds: probability from which on each finding is called present; where they are not
+            given, training fits them, and .5 until then.
     """
 
     name: ClassVar[str] = "multilabel"
@@ -86,6 +90,16 @@ class Multilabel(Task):
     def scorer(self) -> Scorer:
         """AUROC, mean over findings."""
         return RankScorer(self.num_classes)
+
+    def kept(self, class_names: Sequence[str]) -> Kept:
+        """Probabilities and findings of each image."""
+        return KeptFindings(class_names, self.thresholds)
+
+    def settle(self, kept: Any, class_names: Sequence[str]) -> None:
+        """Fit the thresholds."""
+        if self.given.get("thresholds") is None:
+            found = fit_thresholds(kept.probabilities, kept.findings, class_names)
+            self.thresholds[:] = self.given["thresholds"] = found
 
     def rows(self, output: Tensor, features: Tensor) -> Prediction:
         """Image by finding, as binary rows."""

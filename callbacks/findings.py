@@ -1,0 +1,83 @@
+"""The findings that leave a stream, a row an image, written as they are made."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from holdfast.callbacks.columns import Known, known_of
+from holdfast.callbacks.predictions import RowWriter
+from holdfast.datamodules.images import ImageSet
+from holdfast.tta.batches import Described, truth_of
+from holdfast.tta.tasks import Task
+
+
+class FindingWriter(RowWriter):
+    """Writes ``predictions.csv`` with a probability ``prob_NAME`` and a decision ``NAME``, 1 or 0,
+    for each finding.
+
+    Args:
+        path: the file.
+        task: what the network's answer means.
+        class_names: names of the findings.
+        **more: see ``RowWriter``.
+    """
+
+    def __init__(self, path: Path, task: Task, class_names: tuple[str, ...], **more: Any) -> None:
+        told = [column for name in class_names for column in (f"prob_{name}", name)]
+        super().__init__(path, class_names, told, **more)
+        self.task = task
+
+    @property
+    def kept_columns(self) -> list[Any]:
+        """Output and findings."""
+        findings = (len(self.class_names),)
+        return [("output", "<f4", findings), ("finding", "<f4", findings)]
+
+    def taken(self, output: Tensor, batch: Any, given: Described) -> dict[str, Tensor]:
+        """Output and findings."""
+        output = output.detach().cpu()
+        truth = truth_of(batch, self.task.target, len(output))
+        unknown = torch.full_like(output, float("nan"))
+        return {"output": output, "finding": unknown if truth is None else truth.float().cpu()}
+
+    def cells(self, served: Mapping[str, Any]) -> list[list[Any]]:
+        """Probability and decision of each finding."""
+        probabilities = self.task.probabilities(served["output"])
+        decided = self.task.decide(probabilities).int().tolist()
+        return [
+            [cell for p, yes in zip(*row, strict=True) for cell in (f"{p:.6f}", yes)]
+            for row in zip(probabilities.tolist(), decided, strict=True)
+        ]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(N, L) of all images, in stream order."""
+        return self.task.probabilities(torch.from_numpy(self._column("output")))
+
+    @property
+    def findings(self) -> Tensor:
+        """(N, L) what is known of them, NaN unknown."""
+        return torch.from_numpy(self._column("finding"))
+
+    def scores(self, **asked: Any) -> dict[str, Any]:
+        """What all images are worth; see ``Kept.scores``."""
+        kept = self.task.kept(self.class_names)
+        kept.add(torch.from_numpy(self._column("output")), self.findings)
+        return kept.scores(self.domains, **asked)
+
+
+def known_of_findings(images: ImageSet, columns: Known) -> dict[str, npt.NDArray[Any]]:
+    """What a data set says of its images, ``true_NAME`` for each finding: 1, 0, or nothing."""
+    known = known_of(images, columns)
+    known.pop("label", None)  # several findings are no label
+    if images.findings is None:
+        return known
+    words = np.array(["0", "1", ""], dtype=object)
+    codes = np.where(np.isfinite(images.findings), images.findings > 0.5, 2).astype(int)
+    true = {f"true_{name}": words[codes[:, i]] for i, name in enumerate(images.class_names)}
+    return {**true, **known}

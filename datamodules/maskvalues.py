@@ -89,7 +89,9 @@ def values_of(labels: Mapping[Any, Any]) -> Values:
         for value, name in labels.items()
         for raw in _raws(value)
     }
-    if 0 not in meant and not any(isinstance(value, str) for value in meant):
+    # 0 goes without saying where nothing else is said to be background.
+    numbers = not any(isinstance(value, str) for value in meant)
+    if numbers and 0 not in meant and BACKGROUND not in meant.values():
         meant = {0: BACKGROUND, **meant}
     found = [name for name in dict.fromkeys(meant.values()) if name not in (BACKGROUND, IGNORE)]
     names = (BACKGROUND, *found) if BACKGROUND in meant.values() else tuple(found)

@@ -151,7 +151,7 @@ def _records(root: Path, about: _About, folders: Sequence[str], config: NnunetCo
         groups=repeated("", count),
         masks=MaskPaths(masks),
         values=about.values,
-        metadata={"case": text(_case(files[0], about) for files, _ in found)},
+        ids=text(_case(files[0], about) for files, _ in found),
         further=paths[:, 1:] if paths.shape[1] > 1 else None,
         notes=about.notes,
     )

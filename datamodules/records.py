@@ -69,7 +69,7 @@ def images_of(
     rois = _rois(records, config)
     task = task_of(records, config)
     groups = groups_of(
-        records.groups, records.metadata, config.group, records.paths, records.origin
+        records.groups, records.metadata, config.group, records.names, records.origin
     )
     splits = _splits(records, config, groups, source, target)
     inside = _domain_rows(records, split, source, target)
@@ -105,7 +105,7 @@ def images_of(
     images = ImageSet(
         images=files,
         labels=found.labels,
-        ids=records.paths[rows],
+        ids=records.names[rows],
         domains=records.domains[rows],
         groups=groups[rows],
         class_names=found.names,

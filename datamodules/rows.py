@@ -23,7 +23,7 @@ class Records:
     Args:
         origin: file or folder that the rows come from, for messages.
         root: folder that the paths are relative to; nothing outside it is read.
-        paths: (N,) paths as written, which are the images' ids too.
+        paths: (N,) paths as written.
         labels: (N,) class names, or numbers; empty where unknown.
         domains: (N,) domain of each image.
         groups: (N,) patient or slide; empty where unknown: the image is a group of its own.
@@ -35,6 +35,7 @@ class Records:
         masks: of the images; None: there are none.
         values: what masks hold; None: as ``data.labels`` says, or as they are.
         findings: of the images; None: there are none.
+        ids: (N,) what images are called; None: as their paths.
         further: (N, K) paths of the files of further channels; None: an image is one file.
         notes: what was found beside them, a few words each.
     """
@@ -52,8 +53,14 @@ class Records:
     masks: MaskPaths | None = None
     values: Values | None = None
     findings: Findings | None = None
+    ids: Strings | None = None
     further: npt.NDArray[Any] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> Strings:
+        """(N,) what images are called."""
+        return self.paths if self.ids is None else self.ids
 
     @property
     def task(self) -> TaskName:

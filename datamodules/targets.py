@@ -92,6 +92,8 @@ def have_masks(masks: Masks) -> npt.NDArray[np.bool_]:
     """(N,) whether any pixel of an image has a class."""
     if not isinstance(masks, np.ndarray):
         return masks.known()
+    if masks.dtype.kind == "u":  # has no number for pixels that do not count
+        return np.ones(len(masks), dtype=np.bool_)
     return np.array([bool((mask != UNLABELLED).any()) for mask in masks], dtype=np.bool_)
 
 

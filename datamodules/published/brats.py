@@ -69,6 +69,6 @@ def load_brats(config: BratsConfig, split: Split) -> ImageSet:
         masks=MaskPaths(masks[:, None]),
         values=values_of(_VALUES),
         further=paths[:, 1:] if paths.shape[1] > 1 else None,
-        metadata={"case": text(found)},
+        ids=text(found),
     )
     return published(records, config, split)

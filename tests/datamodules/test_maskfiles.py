@@ -108,6 +108,8 @@ def test_values_are_named_and_what_is_unlisted_is_refused(tmp_path: Path) -> Non
         InputError, match=r"6 of 6 files .* the value\(s\) 128, and 0, 255 are known"
     ):
         load(tmp_path, labels={0: "cup", 255: None})
+    with pytest.raises(InputError, match=r"the value\(s\) 0, and 128, 255 are known"):
+        load(tmp_path, labels={128: "disc", 255: None})
     with pytest.raises(InputError, match="fewer than two classes"):
         FolderConfig(labels={0: None})
     with pytest.raises(InputError, match="must map the values"):

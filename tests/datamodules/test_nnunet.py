@@ -68,7 +68,7 @@ def test_cases_are_cut_and_their_maps_named(tmp_path: Path) -> None:
     assert train.class_names == ("background", "disc", "cup")
     assert train.ragged
     assert train.domains[0] == "Dataset001_Eye"
-    assert [str(name) for name in sets["target"].column("case")] == ["case_0", "case_1"]
+    assert sets["target"].ids.tolist() == ["case_0", "case_1"]
     assert not sets["target"].labelled
     for row in range(len(train)):
         item = train[row]
@@ -84,7 +84,7 @@ def test_a_prediction_goes_back_to_where_the_file_has_it(tmp_path: Path) -> None
     assert item["mask"].shape == item["image"].shape[1:]
     assert place.shown_spacing == pytest.approx((1, 1, 1))
     assert place.turned
-    number = int(str(images.column("case")[0]).removeprefix("case_"))
+    number = int(str(images.ids[0]).removeprefix("case_"))
     stored = discs(number, (14 + number % 3, 16, 20))
     turned = nibabel.as_closest_canonical(nibabel.Nifti1Image(stored, TURNED))
     expected = np.asarray(turned.dataobj).transpose(2, 1, 0)

@@ -31,6 +31,7 @@ class PredictionsConfig:
         "probabilities of all classes, the top5 with their classes, or none; auto: all up to "
         f"{_MANY}",
     )
+    masks: bool = option(True, "where masks are predicted, leave a file of each in masks/")
     parquet: bool = option(False, "leave predictions.parquet as well, with ids as they are")
 
 

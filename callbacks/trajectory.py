@@ -5,7 +5,7 @@ classes over the stream.
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +17,91 @@ from torch import Tensor
 from holdfast.tta.metrics import balanced_accuracy
 from holdfast.tta.style import AMBER, BLUE, GREY, RED, save, styled
 
+Numbers = npt.NDArray[np.float64]
+
 #: Points of a curve; a screen shows no more.
 _POINTS = 4000
+
+
+class Course(NamedTuple):
+    """What left a stream, over its course.
+
+    Attributes:
+        images: that left.
+        score_name: of the figure that is drawn, in percent.
+        score_centers: (P,) where windows of it lie, in images; empty where nothing is known.
+        scores: (P,) the figure.
+        share_name: of what the lower panel shows.
+        share_centers: (W,) where windows of it lie, in images.
+        shares: (W, C) of each class.
+        names: of the C classes.
+        most: the largest sum of shares that the panel has room for.
+    """
+
+    images: int
+    score_name: str
+    score_centers: Numbers
+    scores: Numbers
+    share_name: str
+    share_centers: Numbers
+    shares: Numbers
+    names: Sequence[str]
+    most: float = 1.0
+
+
+def course_of_labels(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -> Course:
+    """Of answers of one class an image.
+
+    Args:
+        probabilities: (N, C) as served, in stream order.
+        labels: (N,) true classes, -1 where unknown.
+        class_names: names of the C classes.
+    """
+    said = probabilities.argmax(1)
+    return Course(
+        len(labels),
+        "running balanced\naccuracy (%)",
+        *running_balanced_accuracy(said, labels, len(class_names)),
+        "share of predictions",
+        *running_marginals(said, len(class_names)),
+        class_names,
+    )
+
+
+def course_of_cases(dice: Numbers, shares: Numbers, class_names: Sequence[str]) -> Course:
+    """Of masks.
+
+    Args:
+        dice: (N, K) of the foreground classes of each case, NaN where not known.
+        shares: (N, K) of its pixels that are predicted as each.
+        class_names: names of the K classes.
+    """
+    count, known = len(dice), np.isfinite(dice).any(1)
+    centers, scores = np.empty(0), np.empty(0)
+    if known.any():
+        centers, scores = _windowed(count, 40, lambda rows: 100 * _mean_known(dice[rows]))
+    return Course(
+        count,
+        "running Dice (%)",
+        *(centers, scores),
+        "share of pixels",
+        *_windowed(count, 60, lambda rows: shares[rows].mean(0)),
+        class_names,
+        most=max(1.2 * float(shares.sum(1).max(initial=0)), 0.01),
+    )
+
+
+def _mean_known(dice: Numbers) -> float:
+    """Mean over the cases with a mask of (N, K); NaN where there is none."""
+    known = dice[np.isfinite(dice).any(1)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 @styled
 def trajectory(
     rows: Sequence[Mapping[str, Any]],
     events: Sequence[Mapping[str, Any]],
-    probabilities: Tensor,
-    labels: Tensor,
-    class_names: Sequence[str],
+    course: Course,
     thresholds: Mapping[str, float],
     title: str,
 ) -> Figure:
@@ -36,9 +110,7 @@ def trajectory(
     Args:
         rows: the trace, a dictionary a batch.
         events: what happened.
-        probabilities: (N, C) as served, in stream order.
-        labels: (N,) true classes, -1 where unknown.
-        class_names: names of the C classes.
+        course: of what left.
         thresholds: levels to mark, by trace column: R and drift.
         title: of the picture.
     """
@@ -55,22 +127,20 @@ def trajectory(
             axes.axhline(thresholds[column], color=GREY, linestyle="--", linewidth=1)
         axes.set_ylim(bottom=0)
     batches = len(rows)
-    centers, values = running_balanced_accuracy(probabilities.argmax(1), labels, len(class_names))
-    if len(values):
-        accuracy.plot(over_batches(centers, len(labels), batches), values, color=BLUE)
-        accuracy.set_ylabel("running balanced\naccuracy (%)")
+    if len(course.scores):
+        places = over_batches(course.score_centers, course.images, batches)
+        accuracy.plot(places, course.scores, color=BLUE)
+        accuracy.set_ylabel(course.score_name)
         accuracy.set_ylim(0, 100)
     else:
         _curve(accuracy, rows, "entropy")
         accuracy.set_ylabel("mean entropy (nats)")
-    centers, shares = running_marginals(probabilities.argmax(1), len(class_names))
-    lower.stackplot(
-        over_batches(centers, len(labels), batches), shares.T, labels=class_names, alpha=0.85
-    )
-    lower.set_ylabel("share of predictions")
-    lower.set_ylim(0, 1)
+    places = over_batches(course.share_centers, course.images, batches)
+    lower.stackplot(places, course.shares.T, labels=course.names, alpha=0.85)
+    lower.set_ylabel(course.share_name)
+    lower.set_ylim(0, course.most)
     lower.set_xlabel("batch")
-    columns = min(len(class_names), 6)
+    columns = min(len(course.names), 6)
     lower.legend(loc="upper left", fontsize="small", ncols=columns, frameon=True, framealpha=0.8)
     for axes in (upper, middle, accuracy, lower):
         _mark(axes, events)

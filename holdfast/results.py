@@ -94,7 +94,7 @@ class Trained:
 
 def _told(metrics: Mapping[str, Any]) -> list[str]:
     """What a run came to, in a few words each."""
-    known = [key for key in ("balanced_accuracy", "last_quarter") if key in metrics]
+    known = [key for key in ("balanced_accuracy", "dice", "last_quarter") if key in metrics]
     told = [f"{key.replace('_', ' ')} {metrics[key]:.1f} %" for key in known]
     if metrics.get("level") == "group":
         told[0] += f" of {metrics['groups']} groups"

@@ -83,7 +83,7 @@ def source_metadata(source: SourceCheckpoint) -> dict[str, Any]:
     scores = {
         key: value
         for key, value in flattened(source.metrics)
-        if key in ("balanced_accuracy", "auroc/macro")
+        if key in ("balanced_accuracy", "auroc/macro", "dice")
     }
     return {
         "network": source.network,

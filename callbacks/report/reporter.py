@@ -4,19 +4,21 @@ page.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy.typing as npt
 from lightning import Callback, Trainer
-from omegaconf import OmegaConf
 
 from holdfast.callbacks.base import Guard
+from holdfast.callbacks.cases import CaseWriter
 from holdfast.callbacks.guard import CollapseGuard
 from holdfast.callbacks.predictions import PredictionWriter
 from holdfast.callbacks.records import TraceWriter
+from holdfast.callbacks.report.cases import CaseReporter
 from holdfast.callbacks.report.facts import RunFacts
 from holdfast.callbacks.report.observe import AdaptedObserver, SumsObserver
 from holdfast.callbacks.report.run import run_report
+from holdfast.callbacks.report.told import about, as_text, resamples, shareable
 from holdfast.callbacks.report.unupdated import Unupdated, unupdated_pass
 from holdfast.datamodules import StreamLoader
 from holdfast.tta.adaptation import AdaptationModule
@@ -25,17 +27,58 @@ from holdfast.tta.distributed import from_first
 from holdfast.tta.methods import METHODS
 from holdfast.tta.worth import Units, held_against
 
-#: Resamples for the intervals of a page, where none were asked for.
-_RESAMPLES = 500
+__all__ = ["Reporter", "RunReporter", "create_reporter", "resamples", "shareable"]
+
 #: Files of what a run keeps for the page until it is done.
 KEPT = ("stream.adapted", "stream.sums")
 #: What a run is held against.
 _OTHERS = ("source", "control")
 
 
-def resamples(asked: int) -> int:
-    """Resamples for the intervals of a run with a page, of which ``metrics.json`` has the same."""
-    return asked or _RESAMPLES
+class Reporter(Protocol):
+    """Collects what a run's page tells, and writes it."""
+
+    def around(self, callbacks: Sequence[Callback]) -> list[Callback]:
+        """The run's callbacks among those of the report."""
+
+    def look_again(
+        self, module: AdaptationModule, loader: StreamLoader, trainer: Trainer, method: str
+    ) -> None:
+        """Ask source and control about the stream."""
+
+    def held_against(
+        self,
+        metrics: Mapping[str, Any],
+        groups: npt.NDArray[Any],
+        columns: Mapping[str, npt.NDArray[Any]],
+        asked: int,
+    ) -> dict[str, Any]:
+        """The metrics, and how source and control would have done."""
+
+    def write(
+        self,
+        path: Path,
+        *,
+        name: str,
+        metrics: Mapping[str, Any],
+        groups: npt.NDArray[Any],
+        columns: Mapping[str, npt.NDArray[Any]],
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Write the page."""
+
+
+def create_reporter(
+    checkpoint: SourceCheckpoint,
+    guard: Guard | None,
+    writer: PredictionWriter | CaseWriter,
+    tracer: TraceWriter,
+    kept: Path | None = None,
+) -> Reporter:
+    """The reporter of what a writer keeps; arguments as of ``RunReporter``."""
+    if isinstance(writer, CaseWriter):
+        return CaseReporter(checkpoint, guard, writer, tracer, kept and kept / KEPT[1])
+    return RunReporter(checkpoint, guard, writer, tracer, kept)
 
 
 class RunReporter:
@@ -148,8 +191,8 @@ class RunReporter:
         """
         facts = RunFacts(
             name=name,
-            settings=OmegaConf.to_yaml(OmegaConf.create(shareable(settings))),
-            about=_about(settings),
+            settings=as_text(settings),
+            about=about(settings),
             checkpoint=self.checkpoint,
             metrics=metrics,
             rows=self.tracer.rows,
@@ -166,26 +209,3 @@ class RunReporter:
             parts=self.parts,
         )
         path.write_text(run_report(facts), encoding="utf-8")
-
-
-def shareable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without addresses and commands that may hold a password: a page is passed
-    around.
-    """
-    guard = dict(settings["guard"])
-    if guard.get("alert"):
-        hidden = {key: "(set)" for key in ("url", "command") if guard["alert"].get(key) is not None}
-        guard["alert"] = {**guard["alert"], **hidden}
-    return {**settings, "guard": guard}
-
-
-def _about(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The run in a few words."""
-    groups = ("data", "method", "stream", "shift", "guard")
-    chosen = {name: str(settings[name]["kind"]) for name in groups}
-    target = settings["data"].get("target")
-    if target is not None:
-        chosen["data"] += (
-            f", target {', '.join(map(str, [target] if isinstance(target, str) else target))}"
-        )
-    return {**chosen, "seed": str(settings["seed"]), "source checkpoint": str(settings["source"])}

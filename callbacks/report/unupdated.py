@@ -110,7 +110,7 @@ def unupdated_pass(
     )
     with precision or nullcontext(), bar:
         for index, (choice, batch) in enumerate(zip(choices, batches, strict=False)):
-            both = _ask(module, batch["image"].to(device), choice)
+            both = ask(module, batch["image"].to(device), choice)
             new = counted(batch)
             source, control = (logits[new].float().softmax(1).cpu() for logits in both)
             whole = batch_of_all({"source": source, "control": control})
@@ -138,19 +138,25 @@ def _largest(changes: Sequence[Change]) -> list[Change]:
     return sorted(best.values(), key=lambda change: -change.size)[:KEPT]
 
 
-def _ask(module: AdaptationModule, images: Tensor, choice: str | None) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) of source and control."""
-    source = module.method.source(repaired(images, module.largest)[0]).logits
+def ask(module: AdaptationModule, images: Tensor, choice: str | None) -> tuple[Tensor, Tensor]:
+    """Outputs of source and control, such as logits (N, C).
+
+    Args:
+        module: new, but for what it was asked before.
+        images: (N, channels, ...) on its device.
+        choice: the statistics in use; None: the method's own.
+    """
+    source = module.method.source(repaired(images, module.largest)[0]).served
     batch = {"image": images}
     if choice is None or module.twins is None:
-        return source, module.control(batch).logits
+        return source, module.control(batch).served
     module.use(choice)
     # Corrected statistics are a running average of the stream: they see it from the start, chosen
     # or not.
     said = module.candidates(
         batch, [name for name in module.twins.names if name in ("corrected", choice)]
     )
-    return source, said[choice].logits if choice in said else source
+    return source, said[choice].served if choice in said else source
 
 
 def _changes(index: int, batch: dict[str, Any], control: Tensor, served: Tensor) -> list[Change]:

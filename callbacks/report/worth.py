@@ -8,6 +8,8 @@ from holdfast.tta.acceptance import ENOUGH, MARGIN, Way, more_labels
 from holdfast.tta.intervals import FEW
 
 _ACCEPT = "holdfast adapt accept source=DIR data.target=NAME labels=FILE.csv"
+#: Figures by which runs are judged, one by the task, and their names in a sentence.
+_FIGURES = {"balanced_accuracy": "balanced accuracy", "dice": "mean Dice"}
 #: Labels with which it is worth to ask.
 _SOME = 100
 
@@ -32,7 +34,7 @@ class Answer(NamedTuple):
 
 
 class _Gain(NamedTuple):
-    """Points of balanced accuracy over another model, with the ends of their 95 % interval."""
+    """Points over another model, with the ends of their 95 % interval."""
 
     points: float
     low: float
@@ -130,8 +132,9 @@ def _kept(control: _Gain, learns: bool) -> str:
 def _told(metrics: Mapping[str, Any]) -> str:
     """The figures in a sentence."""
     source, control = (_compared(metrics, name) for name in ("source", "control"))
+    figure = next(name for name in _FIGURES if name in metrics)
     return (
-        f"What was served has a balanced accuracy of {metrics['balanced_accuracy']:.1f} %: "
+        f"What was served has a {_FIGURES[figure]} of {metrics[figure]:.1f} %: "
         f"{source}, and {control}, the same network without updates."
     )
 

@@ -15,7 +15,7 @@ from holdfast.tta.stages import StreamCallback
 def counted(batch: Mapping[str, Any]) -> list[int]:
     """Places of the images in a batch of ``StreamLoader`` that are new and could be read."""
     lost = set(batch.get("lost", ()))
-    places = range(batch.get("seen_before", 0), len(batch["label"]))
+    places = range(batch.get("seen_before", 0), len(batch["id"]))
     return [place for place in places if place not in lost]
 
 

@@ -124,7 +124,12 @@ class Assembly:
         config, checkpoint = self.config, self.checkpoint
         images = load_images(config.data.kind, config.data.options, "target")
         _check_geometry(images, checkpoint)
-        images = in_classes_of(images, tuple(checkpoint.class_names), config.data.options.classes)
+        images = in_classes_of(
+            images,
+            tuple(checkpoint.class_names),
+            config.data.options.classes,
+            checkpoint.meaning.name,  # type: ignore[arg-type]
+        )
         shift = create_shift(config.shift.kind, config.shift.options)
         low, high = value_range(
             images.images, (checkpoint.low, checkpoint.high), config.data.options.given_range()
@@ -172,6 +177,7 @@ class Assembly:
             kind,
             checkpoint.build(),
             num_classes=len(checkpoint.class_names),
+            task=checkpoint.meaning,
             **asdict(config.method.options),
             **{name: getattr(checkpoint, name) for name in METHODS[kind].uses},
         )
@@ -247,7 +253,7 @@ def _check_geometry(images: ImageSet, checkpoint: SourceCheckpoint) -> None:
     """Refuse images of another form than the source's."""
     if not len(images):
         raise InputError("the target has no images: check data.target, and that its split is test")
-    if (images.channels, images.size) == (checkpoint.channels, checkpoint.size):
+    if images.channels == checkpoint.channels and _fits(images.size, checkpoint):
         return
     wanted = str(list(checkpoint.size)).replace(" ", "")  # as a shell takes it
     theirs, ours = ("x".join(map(str, size)) for size in (images.size, checkpoint.size))
@@ -257,6 +263,15 @@ def _check_geometry(images: ImageSet, checkpoint: SourceCheckpoint) -> None:
         f"data.channels={checkpoint.channels} and, of files, data.size={wanted}, or train on "
         "images like these"
     )
+
+
+def _fits(size: tuple[int, ...], checkpoint: SourceCheckpoint) -> bool:
+    """Whether images of these sides fit: of a network that answers at each pixel all, in as many
+    dimensions.
+    """
+    if checkpoint.meaning.dense:
+        return len(size) == len(checkpoint.size)
+    return size == checkpoint.size
 
 
 def _left_out(trained: Mapping[str, Any], given: object) -> list[str]:

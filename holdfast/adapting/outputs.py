@@ -15,6 +15,7 @@ from holdfast.callbacks import CollapseGuard, PredictionWriter, TraceWriter
 from holdfast.callbacks.audit import AUDIT
 from holdfast.callbacks.base import Guard
 from holdfast.callbacks.columns import has_groups, known_of
+from holdfast.callbacks.leaving import Writer, course, pictured, sampled
 from holdfast.callbacks.patients import write_patients
 from holdfast.callbacks.predictions import KEPT as SERVED
 from holdfast.callbacks.preflight import Preflight
@@ -34,7 +35,7 @@ from holdfast.tta.fingerprint import fingerprint, values_now
 from holdfast.tta.folder import Program, carry_out, writing
 from holdfast.tta.methods import Method
 from holdfast.tta.normalization import statistics_in_use
-from holdfast.tta.results import log_images, log_result, metric_tables, prediction_sample
+from holdfast.tta.results import log_images, log_result, metric_tables
 from holdfast.tta.streamfile import NAME
 from holdfast.tta.tracking import wandb_runs
 
@@ -46,6 +47,9 @@ PROGRAM = Program(
     results=(
         "predictions.csv",
         "predictions.parquet",
+        "cases.csv",
+        "cases.parquet",
+        "masks/*",
         "patients.csv",
         "trace.csv",
         "events.jsonl",
@@ -70,8 +74,6 @@ PROGRAM = Program(
     ),
     unfinished=NAME,
 )
-#: What is whole when the stream has ended.
-_STREAMED = ("predictions.csv", "trace.csv", "events.jsonl")
 #: Rows of the table of predictions that W&B gets.
 _SAMPLE = 100
 
@@ -91,8 +93,13 @@ class Served:
     assembly: Assembly
     folder: Path
     guard: Guard | None
-    writer: PredictionWriter
+    writer: Writer
     tracer: TraceWriter
+
+    @property
+    def streamed(self) -> list[str]:
+        """Names of the files that are whole when the stream has ended."""
+        return [self.writer.path.name, "trace.csv", "events.jsonl"]
 
     @property
     def groups(self) -> npt.NDArray[Any]:
@@ -138,11 +145,11 @@ def save(
     ]
     audit = served.folder / AUDIT
     steps.append((audit, partial(entry.write_json, audit, _sealed(served, facts, state))))
-    if has_groups(served.assembly.images):
+    if _has_patients(served):
         patients = served.folder / "patients.csv"
         steps.append((patients, partial(_write_patients, patients, served)))
-    carry_out(steps, kept=_STREAMED)
-    return [*_STREAMED, *(path.name for path, _ in steps)]
+    carry_out(steps, kept=served.streamed)
+    return [*served.streamed, *(path.name for path, _ in steps)]
 
 
 def _sealed(
@@ -176,7 +183,14 @@ def rewrite(part: Path, scored: Path, metrics: Mapping[str, Any]) -> None:
     part.replace(scored)
 
 
+def _has_patients(served: Served) -> bool:
+    """Whether images are of patients whose mean prediction says something."""
+    rows = isinstance(served.writer, PredictionWriter)
+    return rows and has_groups(served.assembly.images)
+
+
 def _write_patients(path: Path, served: Served) -> None:
+    assert isinstance(served.writer, PredictionWriter)
     writer, rows = served.writer, served.writer.rows
     known = known_of(served.assembly.images, served.assembly.columns)
     known.pop("group")
@@ -193,15 +207,7 @@ def draw(path: Path, name: str, served: Served) -> None:
     """The picture of what was served and what the guard saw, batch by batch."""
     guard, writer, tracer = served.guard, served.writer, served.tracer
     levels = guard.levels.shown if isinstance(guard, CollapseGuard) else {}
-    figure = trajectory(
-        tracer.rows,
-        tracer.events,
-        writer.probabilities,
-        writer.labels,
-        writer.class_names,
-        levels,
-        name,
-    )
+    figure = trajectory(tracer.rows, tracer.events, course(writer), levels, name)
     save_trajectory(figure, path)
 
 
@@ -226,34 +232,22 @@ def log_outputs(loggers: list[Logger], served: Served, metrics: dict[str, Any]) 
     columns = ("batch", "event", "reason", "message")
     tables = {
         "events": [{name: event.get(name) for name in columns} for event in served.tracer.events],
-        "predictions": prediction_sample(writer.path, writer.labels, writer.class_names, _SAMPLE),
+        "predictions": sampled(writer, _SAMPLE),
         **metric_tables(metrics),
     }
     picture = served.folder / "trajectory.png"
     pictures = {"trajectory": picture} if picture.is_file() else {}
     log_result(loggers, metrics, tables=tables, pictures=pictures)
-    log_images(loggers, _shown(served, config.wandb.images))
+    log_images(loggers, pictured(writer, served.assembly.images, config.wandb.images))
     if config.wandb.artifacts:
         _log_files(loggers, served)
-
-
-def _shown(served: Served, count: int) -> list[tuple[Any, str]]:
-    """Some images with what was said of them; of those that can no longer be read, none."""
-    writer, shown = served.writer, []
-    for row in prediction_sample(writer.path, writer.labels, writer.class_names, count):
-        lost: dict[int, str] = {}
-        position = int(writer.rows[row["position"]])
-        seen = served.assembly.images.batch([position], lost)["image"]
-        said = f"{row['id']}: {row['prediction']} ({row['confidence']:.0%}), {row['label']}"
-        shown += [] if lost else [(seen[0], said)]
-    return shown
 
 
 def _log_files(loggers: list[Logger], served: Served) -> None:
     """The results and the adapted model, as W&B artifacts."""
     config, folder = served.assembly.config, served.folder
-    names = [*_STREAMED, "metrics.json", "config.yaml"]
-    names += ["patients.csv"] if has_groups(served.assembly.images) else []
+    names = [*served.streamed, "metrics.json", "config.yaml"]
+    names += ["patients.csv"] if _has_patients(served) else []
     facts = {
         "method": config.method.kind,
         "guard": config.guard.kind,

@@ -24,13 +24,13 @@ from holdfast.adapting.outputs import (
     write_look,
 )
 from holdfast.adapting.stopped import facts_of, run_name, stopped_at, stopped_run
-from holdfast.callbacks import Alerts, CollapseGuard, PredictionWriter, TraceWriter
+from holdfast.adapting.writers import create_writer
+from holdfast.callbacks import Alerts, CollapseGuard, TraceWriter
 from holdfast.callbacks.chained import seal_of
-from holdfast.callbacks.columns import known_of
-from holdfast.callbacks.predictions import KEPT
+from holdfast.callbacks.leaving import scored
 from holdfast.callbacks.records import PICTURED
 from holdfast.callbacks.report.contact import write_sheet
-from holdfast.callbacks.report.reporter import RunReporter, resamples
+from holdfast.callbacks.report.reporter import Reporter, create_reporter, resamples
 from holdfast.callbacks.stream_checkpoint import StreamCheckpoint
 from holdfast.datamodules.streams.window import NewestOnly
 from holdfast.datamodules.summary import tell, understood
@@ -42,7 +42,6 @@ from holdfast.tta.folder import carry_out, check_folder, claimed, held, sheet_fo
 from holdfast.tta.parquet import to_parquet
 from holdfast.tta.processes import Others, is_first, together
 from holdfast.tta.saying import heed, say, warn
-from holdfast.tta.scores import scores
 from holdfast.tta.streamfile import NAME
 from holdfast.tta.tracking import create_loggers, finish
 from holdfast.tta.trainers import check_device
@@ -169,25 +168,17 @@ class _Run:
     ) -> None:
         self.assembly, self.parts, self.watch, self.states = assembly, parts, watch, states
         self.name = run_name(folder, assembly)
-        images, config, self.facts = assembly.images, assembly.config, facts_of(assembly)
+        config, self.facts = assembly.config, facts_of(assembly)
         seal = seal_of(self.facts)
-        writer = PredictionWriter(
-            folder / "predictions.csv",
-            tuple(assembly.checkpoint.class_names),
-            images.skipped,
-            assembly.loader.lost,
-            config.predictions.columns,
-            len(assembly.stream),
-            known_of(images, assembly.columns),
-            folder / KEPT,
-            seal,
-        )
+        writer = create_writer(assembly, folder, seal)
         tracer = TraceWriter(folder, None if config.report else PICTURED, seal)
         self.served = Served(assembly, folder, parts.guard, writer, tracer)
         self.settings = to_dict(config)
-        self.reporter: RunReporter | None = None
+        self.reporter: Reporter | None = None
         if config.report:
-            self.reporter = RunReporter(assembly.checkpoint, parts.guard, writer, tracer, folder)
+            self.reporter = create_reporter(
+                *(assembly.checkpoint, parts.guard, writer, tracer, folder)
+            )
         self.keeper = StreamCheckpoint(
             folder / NAME, self.facts, assembly.loader, config.checkpoint.every
         )
@@ -255,8 +246,8 @@ class _Run:
         """Scores of what was served, what the guard did, and what taught nothing."""
         served, config, guard = self.served, self.assembly.config, self.parts.guard
         writer, tracer = served.writer, served.tracer
-        metrics = scores(
-            *(writer.probabilities, writer.labels, writer.class_names, writer.domains),
+        metrics: dict[str, Any] = scored(
+            writer,
             groups=served.groups,
             columns=served.columns,
             aggregate=config.data.options.aggregate == "group",
@@ -300,9 +291,8 @@ class _Run:
     ) -> list[tuple[Path, Callable[[], object]]]:
         """The files that follow when the results are safe, and what writes each."""
         served = self.served
-        picture, table, page, told = (
-            served.folder / file
-            for file in ("trajectory.png", "predictions.parquet", "report.html", "loggers")
+        picture, page, told = (
+            served.folder / file for file in ("trajectory.png", "report.html", "loggers")
         )
         timing = served.folder / "timing.json"
         steps: list[tuple[Path, Callable[[], object]]] = [
@@ -310,6 +300,7 @@ class _Run:
             (picture, partial(draw, picture, self.name, served)),
         ]
         if self.assembly.config.predictions.parquet:
+            table = served.writer.path.with_suffix(".parquet")
             steps.append((table, partial(to_parquet, served.writer.path, table)))
         if self.reporter is not None:
             scored, part = (served.folder / name for name in ("metrics.json", "metrics.json.part"))

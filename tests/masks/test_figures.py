@@ -102,8 +102,8 @@ def test_what_is_not_labelled_is_left_out() -> None:
 def test_a_scorer_keeps_a_few_numbers_of_each_case() -> None:
     scorer = CaseScorer([1, 2], tolerance=1.0)
     target = torch.stack([square(8, 1, 4), 2 * square(8, 2, 5)])
-    scorer.add(target, target)
-    scorer.add(target, None)
+    scorer.take(scorer.cases(target, target))
+    scorer.take(scorer.cases(target, None))
     assert len(scorer) == 4
     found = scorer.figures
     assert {values.shape for values in found.values()} == {(4, 2)}
@@ -119,6 +119,7 @@ def scored(dice: list[list[float]], shown: list[list[float]] | None = None) -> d
         **{name: values.copy() for name in ("dice", "iou", "hd95", "assd", "nsd")},
         "volume": 2 * np.nan_to_num(volume) + 1,
         "true_volume": volume,
+        "share": np.zeros_like(values),
     }
 
 

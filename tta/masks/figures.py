@@ -11,10 +11,10 @@ from holdfast.tta.masks.surfaces import surfaces
 
 #: Figures by name, in the order of tables: shares in [0, 1], distances in mm.
 SHARES, DISTANCES = ("dice", "iou", "nsd"), ("hd95", "assd")
-SIZES = ("volume", "true_volume")
+SIZES = ("volume", "true_volume", "share")
 FIGURES = ("dice", "iou", "hd95", "assd", "nsd", *SIZES)
-#: Those of a class that need the distances between surfaces, which take most of the time.
-OF_SURFACES = ("hd95", "assd", "nsd")
+#: Those that ask for no truth.
+UNSCORED = ("volume", "share")
 
 Figures = Mapping[str, npt.NDArray[np.float64]]
 
@@ -40,7 +40,8 @@ def case_figures(
         tolerance: of the surfaces, in mm.
 
     Returns:
-        Lists by the names of ``FIGURES``; volumes in mm³, or mm² of pictures.
+        Lists by the names of ``FIGURES``; volumes in mm³, or mm² of pictures; shares of the pixels
+        that are predicted as the class in [0, 1].
     """
     found: dict[str, list[float]] = {name: [] for name in FIGURES}
     one = prod(spacing)
@@ -48,10 +49,10 @@ def case_figures(
     for label in classes:
         ours = predicted == label
         found["volume"].append(one * int(ours.sum()))
+        found["share"].append(int(ours.sum()) / max(ours.numel(), 1))
         if target is None or known is None or not bool(known.any()):
-            for name in FIGURES:
-                if name != "volume":
-                    found[name].append(float("nan"))
+            for name in set(FIGURES) - set(UNSCORED):
+                found[name].append(float("nan"))
             continue
         ours, theirs = ours & known, target == label
         shared, total = int((ours & theirs).sum()), int(ours.sum()) + int(theirs.sum())
@@ -73,7 +74,7 @@ class CaseScorer:
     Example:
         >>> import torch
         >>> scorer = CaseScorer([1], tolerance=1.0)
-        >>> cases = scorer.add(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 1]]]))
+        >>> scorer.take(scorer.cases(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 1]]])))
         >>> round(float(scorer.figures["dice"][0, 0]), 4)
         0.6667
     """
@@ -85,13 +86,13 @@ class CaseScorer:
     def __len__(self) -> int:
         return len(self._found["dice"])
 
-    def add(
+    def cases(
         self,
         predicted: Tensor,
         target: Tensor | None,
-        spacings: Sequence[Sequence[float]] | None = None,
+        spacings: Sequence[Sequence[float] | None] | None = None,
     ) -> list[dict[str, list[float]]]:
-        """Take in cases.
+        """Figures of some cases, which are not kept.
 
         Args:
             predicted: (N, *spatial) classes.
@@ -99,18 +100,23 @@ class CaseScorer:
             spacings: (N, dims) of pixels, in mm; None: 1, so that distances are in pixels.
 
         Returns:
-            Their figures, as ``case_figures`` gives them.
+            Those of each, as ``case_figures`` gives them.
         """
         said = predicted.cpu()
-        truth = None if target is None else target.cpu()
-        cases = []
-        for row in range(len(said)):
-            spacing = [1.0] * (said.dim() - 1) if spacings is None else spacings[row]
-            of = None if truth is None else truth[row]
-            cases.append(case_figures(said[row], of, self.classes, spacing, self.tolerance))
-            for name, values in cases[-1].items():
-                self._found[name].append(values)
-        return cases
+        truth = [None] * len(said) if target is None else list(target.cpu())
+        steps = [None] * len(said) if spacings is None else spacings
+        return [
+            case_figures(
+                *(mask, of, self.classes, step or [1.0] * mask.dim(), self.tolerance),
+            )
+            for mask, of, step in zip(said, truth, steps, strict=True)
+        ]
+
+    def take(self, cases: Sequence[Mapping[str, Sequence[float]]]) -> None:
+        """Keep the figures of some cases."""
+        for case in cases:
+            for name, values in case.items():
+                self._found[name].append(list(values))
 
     @property
     def figures(self) -> dict[str, npt.NDArray[np.float64]]:

@@ -27,19 +27,21 @@ class KeptMasks:
         """(N, K) of all cases by name."""
         return self._scorer.figures
 
+    def cases(
+        self, output: Tensor, truth: Tensor | None, spacings: Sequence[Any] | None = None
+    ) -> list[dict[str, list[float]]]:
+        """Figures of logits (N, C, *spatial) and masks (N, *spatial), a dictionary each."""
+        return self._scorer.cases(output.argmax(1), truth, spacings)
+
+    def take(self, cases: Sequence[Mapping[str, Sequence[float]]]) -> None:
+        """Keep the figures of some cases."""
+        self._scorer.take(cases)
+
     def add(
         self, output: Tensor, truth: Tensor | None, spacings: Sequence[Any] | None = None
-    ) -> list[dict[str, Any]]:
-        """Take in logits (N, C, *spatial) and masks (N, *spatial); see ``Kept``."""
-        cases = self._scorer.add(output.argmax(1), truth, spacings)
-        return [
-            {
-                f"{figure}_{name}": value
-                for figure, values in case.items()
-                for name, value in zip(self.names, values, strict=True)
-            }
-            for case in cases
-        ]
+    ) -> None:
+        """See ``Kept``."""
+        self.take(self.cases(output, truth, spacings))
 
     def scores(
         self,

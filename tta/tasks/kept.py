@@ -29,16 +29,13 @@ class Kept(Protocol):
 
     def add(
         self, output: Tensor, truth: Tensor | None, spacings: Sequence[Any] | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> None:
         """Take in images.
 
         Args:
             output: of the network.
             truth: of the same images; None: nothing is known.
             spacings: (N, dims) of their pixels, in mm; None: not known.
-
-        Returns:
-            What a row about each image tells of it, by the column's name.
         """
 
     def scores(
@@ -73,12 +70,11 @@ class KeptFigure:
 
     def add(
         self, output: Tensor, truth: Tensor | None, spacings: Sequence[Any] | None = None
-    ) -> list[dict[str, Any]]:
-        """Take in images; nothing is told of each."""
+    ) -> None:
+        """Take in images."""
         if truth is not None:
             self.scorer.add(output, truth.to(output.device))
             self.images += len(output)
-        return [{} for _ in range(len(output))]
 
     def scores(
         self,

@@ -1,0 +1,349 @@
+"""The page about a run that predicted masks: what source and control would have done, case by case,
+and outlines over images.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning import Callback, Trainer
+from matplotlib.figure import Figure
+
+from holdfast.callbacks.base import Guard
+from holdfast.callbacks.cases import CaseWriter
+from holdfast.callbacks.guard import CollapseGuard
+from holdfast.callbacks.guard.modes import Levels
+from holdfast.callbacks.records import TraceWriter
+from holdfast.callbacks.report import guarded, page
+from holdfast.callbacks.report.facts import ROWS, gap
+from holdfast.callbacks.report.observe import SumsObserver
+from holdfast.callbacks.report.overlays import overlay, read_mask
+from holdfast.callbacks.report.told import about, as_text, resamples
+from holdfast.callbacks.report.unupdated import ask
+from holdfast.callbacks.report.worth import answer
+from holdfast.callbacks.trajectory import Course, course_of_cases, over_batches
+from holdfast.datamodules import StreamLoader
+from holdfast.datamodules.streams.window import counted, taken
+from holdfast.tta.adaptation import AdaptationModule
+from holdfast.tta.batches import truth_of
+from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.csvfile import read_rows
+from holdfast.tta.distributed import batch_of_all
+from holdfast.tta.masks.kept import KeptMasks
+from holdfast.tta.masks.scores import dice_gap
+from holdfast.tta.methods import METHODS
+from holdfast.tta.scores import named_values
+from holdfast.tta.style import styled
+
+_OTHERS = ("source", "control")
+_COLORS = {"source": page.SOURCE, "control": page.CONTROL, "served": page.SERVED}
+#: Cases that are shown of each kind.
+_SHOWN = 6
+#: Figures of a class, as a table has them.
+_FIGURES = ("dice", "iou", "hd95", "assd", "nsd", "volume_error", "shown", "false_alarms")
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What sections about the guard ask of a run."""
+
+    rows: Sequence[Mapping[str, Any]]
+    events: Sequence[Mapping[str, Any]]
+    levels: Levels | None
+    sums: Sequence[Mapping[str, float]]
+
+
+class _View:
+    """The facts in the place where those sections look for them."""
+
+    def __init__(self, facts: _Facts) -> None:
+        self.facts: Any = facts
+
+
+class CaseReporter:
+    """Collects what the page tells, and writes it.
+
+    Args:
+        checkpoint: the source.
+        guard: of the run; None without one.
+        writer: keeps the figures of cases.
+        tracer: keeps trace and events.
+        kept: file for the guard's sums of a run that may be gone on with; None: memory.
+    """
+
+    def __init__(
+        self,
+        checkpoint: SourceCheckpoint,
+        guard: Guard | None,
+        writer: CaseWriter,
+        tracer: TraceWriter,
+        kept: Path | None = None,
+    ) -> None:
+        self.checkpoint, self.guard, self.writer, self.tracer = checkpoint, guard, writer, tracer
+        self.sums = SumsObserver(guard, kept) if isinstance(guard, CollapseGuard) else None
+        self.kept: dict[str, KeptMasks] = {}
+
+    def around(self, callbacks: Sequence[Callback]) -> list[Callback]:
+        """The run's callbacks, and one behind the guard that sees its sums."""
+        return [*callbacks, *([self.sums] if self.sums else [])]
+
+    @torch.no_grad()
+    def look_again(
+        self, module: AdaptationModule, loader: StreamLoader, trainer: Trainer, method: str
+    ) -> None:
+        """Ask source and control about the stream, which all processes do together.
+
+        Args:
+            module: new, as it was before the run.
+            loader: of the stream.
+            trainer: which ran it.
+            method: name of the method.
+        """
+        if METHODS[method] is METHODS["source"]:
+            return
+        task, device = module.method.task, trainer.strategy.root_device
+        module.to(device)
+        for name in _OTHERS:
+            kept = task.kept(self.checkpoint.class_names)
+            assert isinstance(kept, KeptMasks)
+            self.kept[name] = kept
+        choices = [row.get("choice") for row in self.tracer.rows]
+        with trainer.precision_plugin.forward_context() or nullcontext():
+            for choice, batch in zip(choices, loader, strict=False):
+                new = counted(batch)
+                rows = batch["index"].tolist()
+                places = [self.writer.images.place(rows[at]) for at in new]
+                steps = [place.shown_spacing for place in places]
+                truth = truth_of(batch, task.target, len(batch["id"]))
+                known = None if truth is None else taken(truth, new)
+                said = ask(module, batch["image"].to(device), choice)
+                for name, output in zip(_OTHERS, said, strict=True):
+                    own = {"case": self.kept[name].cases(output[new], known, steps)}
+                    self.kept[name].take(batch_of_all(own)["case"])
+
+    def held_against(
+        self,
+        metrics: Mapping[str, Any],
+        groups: npt.NDArray[Any],
+        columns: Mapping[str, npt.NDArray[Any]],
+        asked: int,
+    ) -> dict[str, Any]:
+        """The metrics, and in all and in each part ``against``: how source and control would have
+        done.
+
+        Args:
+            metrics: content of ``metrics.json``.
+            groups: (N,) patient of each case.
+            columns: (N,) subgroup of each case, by the column's name.
+            asked: resamples for the intervals; 0: as many as a page has.
+        """
+        found = _copied(metrics)
+        if not self.kept or "dice" not in found:
+            return found
+        domains = np.asarray(self.writer.domains, dtype=object)
+        everything = np.ones(len(groups), dtype=np.bool_)
+        parts = [(found, everything)]
+        parts += [(part, domains == name) for name, part in found["domains"].items()]
+        for name, values in columns.items():
+            named = named_values(values)
+            parts += [(part, named == value) for value, part in found["subgroups"][name].items()]
+        for part, member in parts:
+            gaps = {name: self._gap(name, member, groups, resamples(asked)) for name in _OTHERS}
+            if None not in gaps.values():
+                part["against"] = gaps
+        return found
+
+    def _gap(
+        self, name: str, member: npt.NDArray[np.bool_], groups: npt.NDArray[Any], repeats: int
+    ) -> dict[str, Any] | None:
+        ours, theirs = (
+            {"dice": kept.figures["dice"][member]} for kept in (self.writer.kept, self.kept[name])
+        )
+        return dice_gap(ours, theirs, groups[member], repeats)
+
+    def write(
+        self,
+        path: Path,
+        *,
+        name: str,
+        metrics: Mapping[str, Any],
+        groups: npt.NDArray[Any],
+        columns: Mapping[str, npt.NDArray[Any]],
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Write the page; arguments as of ``RunReporter.write``."""
+        levels = self.guard.levels if isinstance(self.guard, CollapseGuard) else None
+        sums = self.sums.rows if self.sums else ()
+        view: Any = _View(_Facts(self.tracer.rows, self.tracer.events, levels, sums))
+        told = about(settings)
+        numbers = {"case": self.writer.served, "batch": len(self.tracer.rows)}
+        numbers |= {"alarm": metrics["alarms"], "reset": metrics["resets"]}
+        lead = ", ".join(page.counted(number, thing) for thing, number in numbers.items()) + "."
+        sections = [
+            ("What happened", guarded.what_happened(view)),
+            ("Guard", guarded.guard(view)),
+            ("Over the stream", self._stream()),
+            ("Classes", _classes(metrics)),
+            ("Domains and subgroups", _parts(metrics)),
+            ("Cases", self._cases()),
+            ("Settings", _settings(self.checkpoint, told, as_text(settings))),
+        ]
+        head = [answer(metrics, told["method"]).html(), _tiles(metrics)]
+        path.write_text(page.page(name, lead, sections, head=head), encoding="utf-8")
+
+    def _stream(self) -> list[str]:
+        """Dice and the size of what is predicted, over the course of the stream."""
+        kept = {**self.kept, "served": self.writer.kept}
+        courses = {
+            name: course_of_cases(of.figures["dice"], of.figures["share"], of.names)
+            for name, of in kept.items()
+        }
+        draw = partial(_curves, courses, len(self.tracer.rows))
+        caption = (
+            "Mean Dice, and the share of pixels that are foreground, in a window that slides along "
+            "the stream. Where served shrinks or grows and the control does not, look closely."
+        )
+        return [page.legend({name: _COLORS[name] for name in courses}), page.figure(draw, caption)]
+
+    def _cases(self) -> list[str]:
+        """Cases with outlines: those of lowest Dice, and those that adapting changed most."""
+        if self.writer.folder is None:
+            return [page.paragraph("No masks were kept: predictions.masks=false.")]
+        figures = self.writer.kept.figures
+        dice = figures["dice"].mean(1)
+        kinds: list[tuple[str, npt.NDArray[np.float64]]] = []
+        if np.isfinite(dice).any():
+            kinds.append(("Lowest Dice", np.where(np.isfinite(dice), -dice, -np.inf)))
+        if self.kept:
+            kinds.append(("Changed most against the control", self._changes()))
+        parts = []
+        for title, values in kinds or [("The first", -np.arange(len(dice), dtype=np.float64))]:
+            shown = np.argsort(-values, kind="stable")[:_SHOWN]
+            pictures = self._pictures([int(row) for row in shown if np.isfinite(values[row])])
+            parts += [page.heading(title), page.grid("pictures", pictures)]
+        text = "Outlines: predicted classes in colour, what is true in white."
+        return [page.paragraph(text), *parts]
+
+    def _changes(self) -> npt.NDArray[np.float64]:
+        """(N,) by how much what was served differs from the control: in Dice, or else in size."""
+        ours, control = self.writer.kept.figures, self.kept["control"].figures
+        name = "dice" if np.isfinite(ours["dice"]).any() else "share"
+        return np.asarray(np.abs(ours[name] - control[name]).mean(1))
+
+    def _pictures(self, places: Sequence[int]) -> list[str]:
+        wanted, images = set(places), self.writer.images
+        rows = {at: row for at, row in enumerate(read_rows(self.writer.path)) if at in wanted}
+        found = []
+        for at in places:
+            number, lost = int(self.writer.rows[at]), dict[int, str]()
+            batch = images.batch([number], lost)
+            if lost or self.writer.folder is None:
+                continue
+            mask = read_mask(self.writer.folder / rows[at]["mask"], images.place(number))
+            picture = overlay(batch["image"][0], mask, batch["mask"][0])
+            found.append(
+                page.picture(picture.numpy(), page.shortened(rows[at]["id"], 40), self._told(at))
+            )
+        return found
+
+    def _told(self, at: int) -> str:
+        """Dice of each class of a case, of what was served and of the control."""
+        ours, other = self.writer.kept, self.kept.get("control")
+        told = []
+        for place, name in enumerate(ours.names):
+            value = ours.figures["dice"][at, place]
+            text = f"{name}: {100 * ours.figures['share'][at, place]:.1f} % of the pixels"
+            if np.isfinite(value):
+                text += f", Dice {100 * value:.0f}"
+                if other is not None:
+                    text += f" (control {100 * other.figures['dice'][at, place]:.0f})"
+            told.append(text)
+        return "; ".join(told)
+
+
+def _tiles(metrics: Mapping[str, Any]) -> str:
+    """The numbers to read first."""
+    shown = {}
+    if "dice" in metrics:
+        shown["Dice, served"] = f"{metrics['dice']:.1f} %"
+        for name, other in metrics.get("against", {}).items():
+            shown[f"Dice, {name}"] = f"{other['dice']:.1f} %"
+        held = gap(metrics, "control")
+        if held is not None:
+            shown["served against control (95 %)"] = held
+        shown["HD95"] = f"{metrics['hd95']:.1f} mm"
+    return page.tiles(shown) if shown else ""
+
+
+def _classes(metrics: Mapping[str, Any]) -> list[str]:
+    """Figures of each class."""
+    if "per_class" not in metrics:
+        return [page.paragraph("No case of this stream has a mask, so nothing here says how good.")]
+    names = ["class", *(name.replace("_", " ") for name in _FIGURES)]
+    rows = [
+        [name, *(of.get(figure) for figure in _FIGURES)]
+        for name, of in list(metrics["per_class"].items())[:ROWS]
+    ]
+    text = (
+        "Shares in percent, distances in mm, or in pixels where files tell no spacing. Where "
+        "neither mask has a pixel of a class, Dice is 100, and where one has, it is 0: a false "
+        "alarm, where it is the predicted one."
+    )
+    return [page.table(names, rows), page.paragraph(text)]
+
+
+def _parts(metrics: Mapping[str, Any]) -> list[str]:
+    """Dice of each domain and subgroup."""
+    splits = {"domain": metrics.get("domains", {}), **metrics.get("subgroups", {})}
+    rows = [
+        [split, value, part.get("images"), part.get("groups"), part.get("dice"), part.get("hd95")]
+        + [gap(part, name) for name in _OTHERS]
+        for split, parts in splits.items()
+        for value, part in parts.items()
+    ]
+    names = ["split", "value", "cases", "groups", "Dice, %", "HD95"]
+    names += [f"against {name}" for name in _OTHERS]
+    return [page.table(names, rows[:ROWS], texts=2)] if rows else []
+
+
+def _settings(checkpoint: SourceCheckpoint, told: Mapping[str, str], text: str) -> list[str]:
+    """What it takes to have every number again."""
+    rows = [
+        *told.items(),
+        ("source, SHA-256 of its weights", checkpoint.hash),
+        ("source, Dice on its own test images", checkpoint.metrics.get("dice")),
+    ]
+    return [page.table(["", ""], rows, texts=2), page.details("Configuration, resolved", text)]
+
+
+@styled
+def _curves(courses: Mapping[str, Course], batches: int) -> Figure:
+    """Dice and foreground of all models over the stream."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    for name, course in courses.items():
+        color = _COLORS[name]
+        if len(course.scores):
+            places = over_batches(course.score_centers, course.images, batches)
+            upper.plot(places, course.scores, color=color)
+        places = over_batches(course.share_centers, course.images, batches)
+        lower.plot(places, 100 * course.shares.sum(1), color=color)
+    upper.set_ylabel("Dice (%)")
+    lower.set_ylabel("foreground (%)")
+    lower.set_ylim(bottom=0)
+    lower.set_xlabel("batch")
+    return figure
+
+
+def _copied(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, which can be added to."""
+    return {
+        key: _copied(value) if isinstance(value, Mapping) else value
+        for key, value in metrics.items()
+    }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from holdfast.adapting.first import train_first
 from holdfast.callbacks.columns import PredictionsConfig
 from holdfast.callbacks.preflight import NoPreflightConfig, OnlyPreflightConfig, PreflightConfig
 from holdfast.callbacks.registry import GUARDS
@@ -41,6 +42,10 @@ class AdaptConfig:
 
     source: str | None = option(None, "source checkpoint, or the folder of one; required")
     data: Any = option(None, "data set of the target", first=["target"])
+    train: dict[str, Any] | None = option(
+        None,
+        "options of train.py, by which the source is trained first where source holds none yet",
+    )
     method: Any = option("dsbr", "adaptation method")
     guard: Any = option("on", "watch for collapse and correct it; or a published guard instead")
     labels: str | None = option(
@@ -176,6 +181,7 @@ def _formed(values: dict[str, Any], trained: Mapping[str, Any]) -> dict[str, Any
 
 def _source(values: Mapping[str, Any]) -> SourceCheckpoint:
     check_resume(values)
+    train_first(values)
     source = values.get("source")
     if source is None:
         raise InputError("source is missing: name the checkpoint of train.py, source=DIR_OR_CKPT")

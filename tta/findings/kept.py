@@ -27,12 +27,11 @@ class KeptFindings:
 
     def add(
         self, output: Tensor, truth: Tensor | None, spacings: Sequence[Any] | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> None:
         """Take in logits (N, L) and findings (N, L), NaN unknown; see ``Kept``."""
         self._probabilities.append(output.detach().float().sigmoid().cpu())
         unknown = torch.full(output.shape, float("nan"))
         self._findings.append(unknown if truth is None else truth.detach().float().cpu())
-        return [{} for _ in range(len(output))]
 
     @property
     def probabilities(self) -> Tensor:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from holdfast.callbacks.report import page
+from holdfast.callbacks.report.overlays import overlay
 from holdfast.datamodules.images import UNLABELLED, ImageSet
 from holdfast.tta.folder import no_folder, writing
 from holdfast.tta.style import save, styled
@@ -46,7 +47,8 @@ def write_sheet(
     shown = [_shown(sets[name], name, row) for name, row in chosen(sets)]
     html = page.page(
         title,
-        "Images as the network will see them: black is 0, white is 1; of volumes the middle slice.",
+        "Images as the network will see them: black is 0, white is 1; of volumes the middle slice, "
+        "of those with masks, which are outlined, the slice that shows most.",
         [
             ("What was understood", [page.items(lines)]),
             (
@@ -124,6 +126,9 @@ def _shown(images: ImageSet, split: str, row: int) -> Shown:
         if len(known)
         else "no number"
     )
+    if images.masks is not None:  # outlined, which shows whether it fits
+        mask = item["mask"].clamp(min=0).numpy()
+        pixels = overlay(item["image"], mask, None).numpy()
     return Shown(item["id"], f"{_said(images, row)}; {split}, {item['domain']}; {values}", pixels)
 
 

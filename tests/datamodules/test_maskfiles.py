@@ -351,6 +351,22 @@ def test_masks_that_lie_elsewhere_or_have_four_axes_are_refused(tmp_path: Path) 
         load_table(TableConfig(path=str(tmp_path / "t.csv")), "target")
 
 
+def test_a_mask_is_cut_down_to_the_roi_of_its_image(tmp_path: Path) -> None:
+    mask = discs(0, (14, 16, 20))
+    roi = np.zeros_like(mask)
+    roi[3:11, 4:12, 5:15] = 1
+    for name, pixels in {"v": mask * np.uint8(100), "m": mask, "r": roi}.items():
+        write_volume(tmp_path / f"{name}.nii.gz", pixels)
+    (tmp_path / "t.csv").write_text("path,mask,roi\nv.nii.gz,m.nii.gz,r.nii.gz\n")
+    images = load_table(TableConfig(path=str(tmp_path / "t.csv"), around_roi=1), "target")
+    box = (slice(2, 12), slice(3, 13), slice(4, 16))
+    assert np.array_equal(masks_of(images), mask[box].T)
+    back = images.place(0).back(images[0]["mask"]).numpy()
+    outside = mask.copy()
+    outside[box] = 0
+    assert np.array_equal(back, (mask - outside).T)
+
+
 def test_a_dicom_series_has_its_segmentation(tmp_path: Path) -> None:
     slices = volume(_SLICES, 6, 16)
     write_series(tmp_path / "ct", slices)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from holdfast.callbacks.maskfiles import in_file_space, save_mask
 from holdfast.datamodules.images import UNLABELLED
 from holdfast.datamodules.nnunet import NnunetConfig, load_nnunet
 from holdfast.datamodules.source import SourceData
@@ -92,6 +93,29 @@ def test_a_prediction_goes_back_to_where_the_file_has_it(tmp_path: Path) -> None
     back = place.back(item["mask"])
     assert (back.numpy() == expected).mean() > 0.95
     assert np.allclose(place.affine, turned.affine)
+
+
+def test_predictions_are_a_data_set_of_the_same_layout(tmp_path: Path) -> None:
+    root, there = describe(tmp_path / "Dataset001_Here"), describe(tmp_path / "Dataset002_There")
+    write_cases(root)
+    images = load(root, spacing=1.0)
+    for row in range(len(images)):
+        place, name = images.place(row), str(images.ids[row])
+        likely = torch.nn.functional.one_hot(images[row]["mask"], 3).movedim(-1, 0)
+        (there / "labelsTr").mkdir(exist_ok=True)
+        path = save_mask(there / "labelsTr", name, in_file_space(likely, place), place)
+        assert path.name == f"{name}.nii.gz"
+        stored = nibabel.load(root / "labelsTr" / path.name)
+        written = nibabel.load(path)
+        assert np.array_equal(written.affine, stored.affine)
+        assert written.shape == stored.shape
+        agreed = np.asarray(written.dataobj) == np.asarray(stored.dataobj)
+        assert agreed.mean() > 0.95
+    (there / "imagesTr").mkdir()
+    for name in images.ids.tolist():
+        image = f"{name}_0000.nii.gz"
+        (there / "imagesTr" / image).write_bytes((root / "imagesTr" / image).read_bytes())
+    assert load(root, "target", target=str(there)).labelled
 
 
 def test_images_of_several_sides_are_trained_on_in_patches(tmp_path: Path) -> None:

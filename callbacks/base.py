@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Prediction
 from holdfast.tta.stages import STEPS, StreamCallback
+from holdfast.tta.tasks import Task
 
 #: What the outputs say served a batch that several models answered together, and who may have a
 #: share in it: the model (or, where that is not trusted, its un-updated twin) and un-updated
@@ -29,6 +30,7 @@ class Guard(StreamCallback):
         alarmed: numbers of the batches that raised an alarm.
         resets: numbers of the batches after which the source was restored.
         step: name of the module's step whose outputs are judged.
+        task: what predictions are of; None: images with one label.
     """
 
     def __init__(self) -> None:
@@ -37,6 +39,7 @@ class Guard(StreamCallback):
         self.alarmed: list[int] = []
         self.resets: list[int] = []
         self.step = STEPS["fit"]
+        self.task: Task | None = None
 
     @property
     def name(self) -> str:

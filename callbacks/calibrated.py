@@ -11,6 +11,7 @@ from holdfast.callbacks.guard.modes import Levels
 from holdfast.callbacks.guard.signals import SIGNALS
 from holdfast.callbacks.settings import GuardConfig
 from holdfast.tta.calibration import STREAM_BATCHES, WATCH_CHANCE, tail_value
+from holdfast.tta.tasks import Task
 
 #: What a user's word on the order of arrival adds to the logarithm of batch statistics' share at a
 #: look: they are sound where classes come mixed, and misled where they come in blocks. On recorded
@@ -42,6 +43,14 @@ def levels_of(config: GuardConfig, calibration: Mapping[str, Any] | None) -> Lev
         limit = calibrated(known, f"{name}.limit", signal.limit, config)
         limits[name] = config.limits.get(name, limit)
     return Levels(levels, limits)
+
+
+def levels_for(task: Task, levels: Levels, config: GuardConfig) -> Levels:
+    """The same for a task that measures drift in its own way; what is set stays."""
+    if task.drift_level is None or task.drift_limit is None:
+        return levels
+    level = config.levels.get("drift", task.drift_level)
+    return Levels({**levels.levels, "drift": level}, {**levels.limits, "drift": task.drift_limit})
 
 
 def calibrated(

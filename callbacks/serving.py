@@ -7,6 +7,7 @@ import torch
 
 from holdfast.callbacks.base import MIXTURE, Guard, prediction_of
 from holdfast.tta.methods import Prediction
+from holdfast.tta.tasks import Task
 
 #: What the un-updated network is called under the statistics that the module works under.
 CONTROL = "control"
@@ -75,21 +76,29 @@ def serve(
         else:
             who = name if name == "source" or name != working else CONTROL
             parts[who] = (share / total, said.of(name))
-    leaves = mixed([*parts.values()])
-    outputs["logits"], outputs["features"] = leaves.logits, leaves.features
+    leaves = mixed([*parts.values()], said.guard.task)
+    outputs["logits"], outputs["features"] = leaves.served, leaves.features
+    if leaves.output is not None:
+        outputs["rows"] = leaves
     outputs["served_by"] = MIXTURE if len(parts) > 1 else next(iter(parts))
     if len(parts) > 1:
         outputs["shares"] = {who: share for who, (share, _) in parts.items()}
 
 
-def mixed(parts: Sequence[tuple[float, Prediction]]) -> Prediction:
+def mixed(parts: Sequence[tuple[float, Prediction]], task: Task | None = None) -> Prediction:
     """One prediction for all: the mean of their probabilities, and the features of the largest.
 
     Args:
         parts: shares, which sum to 1, with predictions of the same images.
+        task: what they are of; None: images with one label.
     """
     if len(parts) == 1:
         return parts[0][1]
     mean = torch.stack([share * said.logits.float().softmax(1) for share, said in parts]).sum(0)
     logits = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
-    return Prediction(logits, max(parts, key=lambda part: part[0])[1].features)
+    largest = max(parts, key=lambda part: part[0])[1]
+    if task is None or largest.output is None:
+        return Prediction(logits, largest.features)
+    chances = [share * task.probabilities(said.served.float()) for share, said in parts]
+    output = task.inverse(torch.stack(chances).sum(0))
+    return largest._replace(logits=logits, output=output, doubt=None)

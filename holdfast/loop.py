@@ -186,7 +186,8 @@ def _named(method: Method, source: Any, given: Sequence[str] | None) -> list[str
 def _check_of(method: Method, source: SourceCheckpoint) -> None:
     """Refuse the checkpoint of another network, whose features say nothing of this one's."""
     head = method.model.get_submodule(method.head_name)
-    width, theirs = getattr(head, "in_features", None), source.feature_mean.shape[1]
+    width = getattr(head, "in_features", getattr(head, "in_channels", None))
+    theirs = source.feature_mean.shape[1]
     layers = {name for name, _ in method.model.named_modules()}
     strange = [name for name in source.layer_moments or {} if name not in layers]
     if strange or width not in (None, theirs):
@@ -207,7 +208,8 @@ def _known(
         return None, None, None
     if isinstance(source, SourceCheckpoint):
         _check_of(method, source)
-        reference = Reference(source.feature_mean, source.feature_var)
+        reference = Reference(source.feature_mean, source.feature_var, source.share_quantiles)
         return reference, source.layer_moments, source.calibration
     facts = source_facts(method, source)
-    return Reference(facts.feature_mean, facts.feature_var), facts.layer_moments, None
+    reference = Reference(facts.feature_mean, facts.feature_var, facts.share_quantiles)
+    return reference, facts.layer_moments, None

@@ -19,6 +19,7 @@ from holdfast.tta.normalization import BatchStatisticsError
 from holdfast.tta.repair import largest_pixel, repaired
 from holdfast.tta.source_facts import SourceFacts
 from holdfast.tta.stages import as_in_fit
+from holdfast.tta.tasks import Task
 
 #: Share of a batch's most frequent predicted class from which on the batch counts as one of a
 #: single class.
@@ -58,7 +59,9 @@ class ServesBatches(LightningModule):
             candidates = Candidates(method, source.layer_moments if source else None)
         self.twins = candidates
         #: Means and variances (C, D) of the source's classes, for a guard; None: not known.
-        self.source_features = None if source is None else (source.feature_mean, source.feature_var)
+        self.source_features = None
+        if source is not None:
+            self.source_features = source.feature_mean, source.feature_var, source.share_quantiles
         self.batch_size = batch_size or 0
         self.screen = screen
         self.paused = False
@@ -78,6 +81,11 @@ class ServesBatches(LightningModule):
         return images_of(batch)
 
     # What guards ask for
+
+    @property
+    def task(self) -> Task:
+        """What the network's answer means."""
+        return self.method.task
 
     @as_in_fit()
     def control(self, batch: Any) -> Prediction:

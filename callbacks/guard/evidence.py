@@ -36,10 +36,18 @@ _LEAST_VARIANCE = 0.05
 
 
 class Reference(NamedTuple):
-    """What the source's classes look like in feature space: means (C, D) and variances (C, D)."""
+    """What the source's classes look like.
+
+    Attributes:
+        mean: (C, D) in feature space.
+        var: (C, D) variances there.
+        shares: (101, C) quantiles of what images hold of each, where they hold several; None: not
+            known.
+    """
 
     mean: Tensor
     var: Tensor
+    shares: Tensor | None = None
 
 
 class Seen(NamedTuple):

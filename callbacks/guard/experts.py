@@ -24,6 +24,7 @@ from holdfast.callbacks.guard.modes import Trigger
 from holdfast.callbacks.settings import Tuned
 from holdfast.tta.distributed import total_of_all
 from holdfast.tta.methods import Prediction
+from holdfast.tta.tasks import Task
 
 #: What methods are published with: batch statistics, or whatever a method has for itself.
 HOMES = ("batch", "control")
@@ -100,6 +101,7 @@ class Experts:
             method is published with leads.
         belief: how far candidates are to be believed, as calibrated.
         bounds: (2, C) least and largest true share of each class; None: nothing is known.
+        task: what predictions are of; None: images with one label.
 
     Attributes:
         found: what is known of each, by name.
@@ -117,8 +119,9 @@ class Experts:
         source: Reference | None = None,
         belief: Belief | None = None,
         bounds: Tensor | None = None,
+        task: Task | None = None,
     ) -> None:
-        self.num_classes, self.tuned, self.source = num_classes, tuned, source
+        self.num_classes, self.tuned, self.source, self.task = num_classes, tuned, source, task
         self.belief, self.bounds = belief or Belief({}), bounds
         self.found: dict[str, Found] = {}
         self.looks = 0.0
@@ -126,6 +129,9 @@ class Experts:
         self.pinned: str | None = None
         self.barred: frozenset[str] = frozenset()
         self._seen: Seen | None = None
+        #: (K, 3) images that each was heard of, its mean doubt, and the share that it finds; None:
+        #: nobody doubts itself.
+        self._doubts: Tensor | None = None
 
     def hear(self, said: Mapping[str, Prediction]) -> Tensor:
         """Take in what each says of a batch.
@@ -139,18 +145,50 @@ class Experts:
         """
         if self.working is None:
             self.working = next((name for name in HOMES if name in said), next(iter(said)))
+        told, unit = said, 1
+        if self.task is not None:
+            said, unit = {name: self.task.seen(one) for name, one in told.items()}, self.task.unit
         logits, features = self._rows(said)
         if self._seen is None:
             self._seen = nothing_seen(self.num_classes, features.shape[-1], features.device)
         self._seen = seen = seen_with(self._seen, logits, features, self.tuned.memory)
-        images = total_of_all(logits.new_tensor([logits.shape[1]]))
+        images = total_of_all(logits.new_tensor([logits.shape[1] / unit]))
         nothing = torch.zeros_like(seen.entropy)
         far = nothing if self.source is None else divergence(seen, self.source, self.tuned.prior)
+        far = self._doubted(told, far)
         wrong = nothing
         if self.bounds is not None:
             wrong = outside(seen, *self.bounds.to(seen.counts))
         numbers = torch.stack([far, information(seen), wrong], 1)
         return torch.cat([images, numbers.flatten()])
+
+    def _doubted(self, said: Mapping[str, Prediction], far: Tensor) -> Tensor:
+        """In place of divergences (K,) the mean doubt of those that doubt themselves: of pixels it
+        tells who is right, which divergence does not. Answers that are trivial are doubted wholly,
+        since a flip does not change them.
+        """
+        if self.task is None or all(one.doubt is None for one in said.values()):
+            return far
+        past = far.new_zeros(0, 3) if self._doubts is None else self._doubts
+        doubts = torch.cat([past, far.new_zeros(len(far) - len(past), 3)])
+        for row, name in enumerate(self.found):
+            if name in said and said[name].doubt is not None:
+                doubts[row] = self._with_doubts(doubts[row], said[name])
+        self._doubts = doubts
+        _, doubt, found = doubts.unbind(1)
+        if self.source is None or self.source.shares is None:
+            return doubt
+        return torch.where(self.task.trivial(found, self.source.shares), 1.0, doubt)
+
+    def _with_doubts(self, past: Tensor, one: Prediction) -> Tensor:
+        """(3,) images, their mean doubt and share found, with those of a batch of all processes."""
+        assert self.task is not None
+        assert one.doubt is not None
+        each = torch.stack([torch.ones_like(one.doubt), one.doubt, self.task.found(one)])
+        new = total_of_all(each.float().sum(1))
+        kept = past[0].clamp(max=self.tuned.memory / self.task.worth)
+        count = kept + new[0]
+        return torch.cat([count[None], (kept * past[1:] + new[1:]) / count.clamp(min=1)])
 
     def _rows(self, said: Mapping[str, Prediction]) -> tuple[Tensor, Tensor]:
         """Logits (K, N, C) and features (K, N, D) of all that ever spoke, in the order of
@@ -170,7 +208,7 @@ class Experts:
     def weigh(self, numbers: Sequence[float]) -> None:
         """Take in the numbers of ``hear``, read back to the host."""
         images, *numbers = numbers
-        self.looks += images / _LOOK
+        self.looks += images / (_LOOK if self.task is None else self.task.look)
         each = zip(self.found, numbers[::3], numbers[1::3], numbers[2::3], strict=True)
         self.found = {name: Found(*values) for name, *values in each}
 
@@ -236,6 +274,7 @@ class Experts:
             "pinned": self.pinned,
             "barred": sorted(self.barred),
             "seen": self._seen and list(self._seen),
+            "doubts": self._doubts,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -244,3 +283,4 @@ class Experts:
         self.looks, self.working = state_dict["looks"], state_dict["working"]
         self.pinned, self.barred = state_dict["pinned"], frozenset(state_dict["barred"])
         self._seen = state_dict["seen"] and Seen(*state_dict["seen"])
+        self._doubts = state_dict["doubts"]

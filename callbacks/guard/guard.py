@@ -3,7 +3,7 @@ takes the model back before it collapses.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from holdfast.callbacks.base import Guard, prediction_of
-from holdfast.callbacks.calibrated import belief_of, levels_of
+from holdfast.callbacks.calibrated import belief_of, levels_for, levels_of
 from holdfast.callbacks.corrections import CORRECTIONS
 from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.experts import Choosable, Experts
@@ -30,6 +30,7 @@ from holdfast.tta.distributed import any_of_all, skipped_by_all, total_of_all
 from holdfast.tta.errors import InputError
 from holdfast.tta.marginal import predicted_counts
 from holdfast.tta.methods import Prediction
+from holdfast.tta.tasks import Task
 
 
 class _Saw(NamedTuple):
@@ -70,6 +71,8 @@ class CollapseGuard(Guard):
             candidate, and the statistics that a method is published with serve.
         calibration: of the source checkpoint, for numbers that are not set.
         labels: that come while the stream runs; None: none do.
+        task: what predictions are of, where the module does not say so; None: images with one
+            label.
 
     Example:
         ``Trainer(max_epochs=1, callbacks=[CollapseGuard(["benign", "malignant"])])`` for any
@@ -84,6 +87,7 @@ class CollapseGuard(Guard):
         reference: Reference | None = None,
         calibration: Mapping[str, Any] | None = None,
         labels: LabelBook | None = None,
+        task: Task | None = None,
     ) -> None:
         super().__init__()
         self.class_names = tuple(class_names)
@@ -97,6 +101,35 @@ class CollapseGuard(Guard):
         self.health = Health(classes, tuned, reference)
         self.labelled = LabelledChoice(labels, self.experts) if labels else None
         self.memory, self.schedule, self.state = Memory(), Schedule(), "OK"
+        if task is not None:
+            self.watch(task)
+
+    def watch(self, task: Task) -> None:
+        """Watch what is answered in this task, before anything was seen.
+
+        What counts images then counts rows that are worth as much, and what moves is measured as
+        the task does.
+
+        Raises:
+            InputError: labels are to come of images that have no one label.
+        """
+        if task.by_image:
+            return
+        if self.labelled is not None:
+            raise InputError(
+                f"labels=FILE is of one label an image, and the task is {task.name}: leave it out"
+            )
+        self.task = self.experts.task = self.health.task = task
+        self.experts.num_classes = self.health.num_classes = task.cells
+        self.experts.bounds = None
+        tuned, rows = self.config.tuned, task.worth
+        self.experts.tuned = self.health.tuned = replace(
+            tuned,
+            memory=tuned.memory * rows,
+            prior=tuned.prior * rows,
+            min_count=tuned.min_count * rows,
+        )
+        self.levels = levels_for(task, self.levels, self.config)
 
     @property
     def needs(self) -> Sequence[str]:
@@ -125,6 +158,9 @@ class CollapseGuard(Guard):
 
     def start(self, pl_module: Any) -> None:
         """Let the module wait where the guard waits, and bring what is known to its device."""
+        task = getattr(pl_module, "task", None)
+        if self.task is None and isinstance(task, Task):
+            self.watch(task)
         pl_module.pause(self.memory.mode != "adapting")  # taken up in the middle
         # What a checkpoint gave is on the CPU.
         self.load_state_dict(move_data_to_device(self.state_dict(), pl_module.device))
@@ -132,7 +168,7 @@ class CollapseGuard(Guard):
         if self.experts.source is None and features is not None:
             self.experts.source = Reference(*features)
         if self.experts.source is not None:
-            source = Reference(*(value.to(pl_module.device) for value in self.experts.source))
+            source = move_data_to_device(self.experts.source, pl_module.device)
             self.experts.source = self.health.source = source
 
     def act(self, pl_module: Any, outputs: Any, batch: Any) -> None:
@@ -163,7 +199,7 @@ class CollapseGuard(Guard):
         )
         happened = self.memory.mode != before.mode or decision.correction is not None
         self._plan(saw, stirred=happened or heeded)
-        self.batch, self.images = self.batch + 1, self.images + len(adapted.logits)
+        self.batch, self.images = self.batch + 1, self.images + len(adapted.served)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next verdict depends on, and nothing of the settings."""
@@ -197,7 +233,7 @@ class CollapseGuard(Guard):
     def _adapted(self, outputs: Any) -> Prediction:
         """What the adapted model says of the batch."""
         adapted = prediction_of(self, outputs, self.step)
-        names, columns = len(self.class_names), adapted.logits.shape[1]
+        names, columns = len(self.class_names), adapted.served.shape[1]
         if names != columns:
             raise InputError(
                 f"CollapseGuard has {names} class names where logits have {columns} columns: name "
@@ -222,7 +258,7 @@ class CollapseGuard(Guard):
         spoilt = bool(due or skipped) and self._spoilt(outputs, adapted)
         whole = due or self.labelled is not None
         known = {} if spoilt else self._ask(module, batch, whole=whole)
-        said = Said(self, module, batch, len(adapted.logits), known)
+        said = Said(self, module, batch, len(adapted.served), known)
         values, leads = None, None
         if due and not spoilt:
             read, values, leads = self._look(adapted, said, skipped, numbers)
@@ -237,7 +273,10 @@ class CollapseGuard(Guard):
         """Of every batch, of all processes, on the device: whether it is finite, and predictions by
         class (1 + C,).
         """
-        counts = predicted_counts(adapted.logits, len(self.class_names))
+        if self.task is None:
+            counts = predicted_counts(adapted.logits, len(self.class_names))
+        else:
+            counts = self.task.counts(adapted)
         broken = ~torch.isfinite(adapted.logits).all()
         numbers = total_of_all(torch.cat([broken.to(counts)[None], counts]))
         return torch.cat([(numbers[:1] == 0).to(counts), numbers[1:]])
@@ -256,7 +295,7 @@ class CollapseGuard(Guard):
     def _spoilt(self, outputs: Mapping[str, Any], adapted: Prediction) -> bool:
         """Whether most images are broken in any process: they say nothing of the statistics."""
         broken = outputs.get("broken")
-        most = broken is not None and 2 * len(broken) > len(adapted.logits)
+        most = broken is not None and 2 * len(broken) > len(adapted.served)
         return any_of_all(most, adapted.logits.device)
 
     def _ask(self, module: Any, batch: Any, *, whole: bool) -> dict[str, Prediction]:
@@ -329,7 +368,7 @@ class CollapseGuard(Guard):
         """Take in what labels there are; whether they change who is trusted."""
         if self.labelled is None:
             return False
-        ids = described(batch, len(adapted.logits), self.images).ids
+        ids = described(batch, len(adapted.served), self.images).ids
         told = self.labelled.take(
             *(ids, outputs["logits"], adapted.logits, said.known), learning=learning
         )

@@ -26,6 +26,7 @@ from holdfast.tta.separation import (
     no_moments,
     separation_of,
 )
+from holdfast.tta.tasks import Task
 
 #: Small batches are remembered for longer, or a window would hold too few images to compare any
 #: class: so many times ``min_count`` for each class, which batches of 16 hold for four, but no more
@@ -40,10 +41,17 @@ class Health:
         num_classes: C.
         tuned: constants.
         source: the source's classes; None: whether learning brings classes nearer is not known.
+        task: what predictions are of; None: images with one label.
     """
 
-    def __init__(self, num_classes: int, tuned: Tuned, source: Reference | None) -> None:
-        self.num_classes, self.tuned, self.source = num_classes, tuned, source
+    def __init__(
+        self,
+        num_classes: int,
+        tuned: Tuned,
+        source: Reference | None,
+        task: Task | None = None,
+    ) -> None:
+        self.num_classes, self.tuned, self.source, self.task = num_classes, tuned, source, task
         self._grouped: ClassMoments | None = None
         self._own: Seen | None = None
         self._counts: Tensor | None = None
@@ -59,16 +67,22 @@ class Health:
             (5 + 2·C,) numbers on the device, for ``read``.
         """
         classes, both = self.num_classes, (adapted, control)
+        finite = torch.isfinite(adapted.logits).all()[None]
+        if self.task is None:
+            counts = torch.stack([predicted_counts(said.logits.float(), classes) for said in both])
+        else:
+            counts = torch.stack([self.task.counts(said) for said in both])
+            both = (self.task.seen(adapted, control), self.task.seen(control, control))
         logits = torch.stack([said.logits.float() for said in both])
         features = torch.stack([said.features for said in both])
-        counts = total_of_all(torch.stack([predicted_counts(said, classes) for said in logits]))
+        counts = total_of_all(counts)
         if self._grouped is None or self._own is None or self._counts is None:
             width, device = features.shape[2], features.device
             self._grouped = no_moments(classes, width, device)
             self._own = nothing_seen(classes, width, device)
             self._counts = torch.zeros_like(counts)
         decay = self._decay(counts[1].sum())
-        batch = class_moments(features, control.logits.argmax(1), classes)
+        batch = class_moments(features, both[1].logits.argmax(1), classes)
         self._grouped = merge(self._grouped, moments_of_all(batch), decay)
         self._own = seen_with(self._own, logits, features, self.tuned.memory)
         self._counts = self._counts * decay + counts
@@ -76,17 +90,21 @@ class Health:
         far = torch.zeros_like(apart)
         if self.source is not None:
             far = divergence(self._own, self.source, self.tuned.prior)
-        finite = torch.isfinite(adapted.logits).all()[None]
         return torch.cat([apart, far, finite, self._counts.flatten()])
 
     def read(self, numbers: Sequence[float]) -> dict[str, float | None]:
         """Every signal, from the numbers of ``compare``, read back to the host."""
         counts = np.array(numbers[5:]).reshape(2, self.num_classes)
-        return measured(Compared(numbers[:2], numbers[2:4], bool(numbers[4]), *counts))
+        moved = None
+        if self.task is not None:
+            moved = float(self.task.drift(*torch.from_numpy(counts)))
+        answers, expected = counts
+        finite = bool(numbers[4])
+        return measured(Compared(numbers[:2], numbers[2:4], finite, answers, expected, moved))
 
     def _decay(self, images: Tensor) -> Tensor:
         """What counts of the past when so many images, of all processes, come in."""
-        most = _BATCH / (1 - self.tuned.decay)
+        most = _BATCH / (1 - self.tuned.decay) * (1 if self.task is None else self.task.unit)
         window = min(_ENOUGH * self.tuned.min_count * self.num_classes, most)
         return (1 - images / window).clamp(min=self.tuned.decay)
 

@@ -32,6 +32,7 @@ class Compared(NamedTuple):
         finite: whether all values of the adapted model are.
         answers: (C,) predictions by class of the adapted model.
         expected: (C,) those of the control.
+        moved: how far the one is from the other, where a task has a measure of its own.
     """
 
     separation: Sequence[float]
@@ -39,6 +40,7 @@ class Compared(NamedTuple):
     finite: bool
     answers: NDArray[Any]
     expected: NDArray[Any]
+    moved: float | None = None
 
 
 class Course(NamedTuple):
@@ -91,6 +93,8 @@ def _gain(both: Compared) -> float | None:
 def _drift(both: Compared) -> float | None:
     if not (both.answers.any() and both.expected.any()):
         return None
+    if both.moved is not None:
+        return both.moved
     return float(marginal_drift(both.answers, both.expected))
 
 
@@ -152,7 +156,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal(
         "drift",
         _drift,
-        *(0.04, None, ""),
+        *(0.04, None, "The share of a class moved by {drift:.0%} of what the control finds."),
         _value("drift"),
         calibrated=True,
     ),

@@ -354,3 +354,14 @@ def test_doubt_is_what_a_flip_changes() -> None:
     assert doubt is not None
     torch.testing.assert_close(doubt, torch.tensor([0.0, 1.0]), atol=1e-4, rtol=0)
     assert Single(2).doubt(p, q) is None
+
+
+def test_both_trivial_answers_are_told_by_what_the_source_holds() -> None:
+    task = Segmentation(2)
+    foreground = torch.linspace(0, 0.4, 101)
+    shares = torch.stack([1 - foreground, foreground], 1)
+    found = torch.tensor([0.01, 0.05, 0.5, 0.8])
+    assert task.trivial(found, shares).tolist() == [True, False, False, True]
+    output = torch.zeros(1, 2, 4, 4)
+    output[0, 1, 0] = 1
+    assert task.found(task.rows(output, output)).tolist() == [0.25]

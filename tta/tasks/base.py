@@ -212,6 +212,24 @@ class Task(ABC):
         )
         return Prediction(logits.scatter_(1, own, part.logits.detach()), part.features)
 
+    #: Images that are a look's worth of evidence.
+    look: ClassVar[int] = 64
+    #: Rows of ``seen`` that tell as much of a class as an image with one label does.
+    worth: ClassVar[int] = 1
+
+    def found(self, prediction: Prediction) -> Tensor:
+        """(N,) share of an image's rows that are called anything but the first class."""
+        return prediction.each_image((prediction.logits.detach().argmax(1) > 0).float())
+
+    def trivial(self, found: Tensor, shares: Tensor) -> Tensor:
+        """Whether models give hardly any answer but one, as is right nowhere at the source.
+
+        Args:
+            found: (K,) mean ``found`` of each model.
+            shares: (101, G·C) quantiles of what images hold of each class at the source.
+        """
+        return torch.zeros_like(found, dtype=torch.bool)
+
     def counts(self, prediction: Prediction) -> Tensor:
         """(G·C,) rows that are predicted as each class, all that there are, ``unit`` an image; rows
         that are not finite count for none.

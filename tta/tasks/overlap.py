@@ -52,7 +52,11 @@ def dice(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
 
 
 def disagreement(p: Tensor, q: Tensor) -> Tensor:
-    """One minus soft Dice of the foreground of two predictions, mean over its classes.
+    """One minus Dice of the masks of two predictions, mean over the foreground classes that either
+    finds; 0 where none does.
+
+    Of masks, not of probabilities: squared ones call a model that is unsure everywhere consistent,
+    plain ones doubt it for being unsure.
 
     Args:
         p: probabilities (N, C, *spatial).
@@ -61,10 +65,8 @@ def disagreement(p: Tensor, q: Tensor) -> Tensor:
     Returns:
         (N,) in [0, 1].
     """
-    p, q = p.flatten(2)[:, 1:].float(), q.flatten(2)[:, 1:].float()
-    shared = (p * q).sum(2)
-    total = p.square().sum(2) + q.square().sum(2)
-    return 1 - ((2 * shared + _SMOOTH) / (total + _SMOOTH)).mean(1)
+    apart = 1 - dice(p.argmax(1), q.argmax(1), p.shape[1])
+    return apart.nanmean(1).nan_to_num(0.0)
 
 
 class DiceScorer:

@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Folders of the tree that are parts of the package when installed.
 PARTS := tta callbacks datamodules benchmarks
 
-.PHONY: help install demo peers test test-slow chaos lint package speed clean
+.PHONY: load help install demo peers test test-slow chaos lint package speed clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -49,6 +49,15 @@ test-slow: .venv/.tested  ## run the tests that take minutes
 
 chaos: .venv/.tested  ## kill runs twenty times each at random moments, and compare what they leave
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_resume.py tests/test_resume_training.py
+
+.venv/.loaded: .venv/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[load]'
+	touch $@
+
+load: .venv/.loaded  ## attack the service with malformed requests, and measure it under load
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/serving
+	OMP_NUM_THREADS=1 $(BIN)/python -m holdfast.benchmarks.serving case=compact
+	OMP_NUM_THREADS=1 $(BIN)/python -m holdfast.benchmarks.serving case=resnet50
 
 lint: .venv/.linted  ## check style and types
 	$(BIN)/ruff check .

@@ -102,6 +102,10 @@ class LabelFile:
             raise InputError(refused[0])
         return labels
 
+    def refused(self, word: str) -> str:
+        """Why a label is none of the classes; empty where it is one, or stands for none."""
+        return "" if self._codes.get(same(word.strip())) is not None else self._refusal(word)
+
     def _columns(self) -> dict[str, Strings]:
         """The file's columns, by their names in small letters."""
         try:

@@ -9,6 +9,7 @@ import holdfast
 COMMANDS = {
     "train": ("holdfast.programs.train", "train a source model, or adopt weights"),
     "adapt": ("holdfast.programs.adapt", "adapt it to a stream of unlabelled images, guarded"),
+    "serve": ("holdfast.programs.serve", "answer to images by HTTP, adapting as they come"),
     "benchmark": ("holdfast.programs.benchmark", "measure methods and guards on shifted streams"),
     "replay": ("holdfast.callbacks.replay", "judge a recorded run again under other levels"),
     "audit": ("holdfast.callbacks.audit", "say whether a run's records fit together"),

@@ -102,11 +102,11 @@ def export(
     checkpoint = source if isinstance(source, SourceCheckpoint) else SourceCheckpoint.load(source)
     left = None if adapted is None else read_adapted(adapted, checkpoint)
     own = left is not None and left.statistics in _OWN and format in _GRAPHS
-    network = _baked(checkpoint, left)
+    network = baked(checkpoint, left)
     if own:
         choose_statistics(network, "batch")
     elif left is not None:
-        _warn_of_others(left.statistics)
+        warn_of_others(left.statistics)
     images = _images(checkpoint)
     with torch.no_grad():
         expected = _adapted(checkpoint, left, own)(images)
@@ -148,7 +148,7 @@ def _overlaid(network: Network, values: Mapping[str, Tensor]) -> Network:
     return network
 
 
-def _baked(checkpoint: SourceCheckpoint, adapted: Adapted | None) -> Network:
+def baked(checkpoint: SourceCheckpoint, adapted: Adapted | None) -> Network:
     """The network with all that was adapted in its own tensors."""
     network = checkpoint.build()
     if adapted is None:
@@ -156,7 +156,7 @@ def _baked(checkpoint: SourceCheckpoint, adapted: Adapted | None) -> Network:
     return _overlaid(network, {**adapted.state, **adapted.moments})
 
 
-def _warn_of_others(statistics: str | None) -> None:
+def warn_of_others(statistics: str | None) -> None:
     """Say that what normalised in the run is not in the file, where it is not."""
     if statistics in _FIXED:
         return

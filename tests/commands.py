@@ -182,6 +182,7 @@ def check_options(words: list[str]) -> None:
     for module in (
         "adapt.py",
         "train.py",
+        "serve.py",
         "benchmark.py",
         "holdfast.export",
         "holdfast.programs.compare",

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from holdfast.__main__ import COMMANDS, main
-from holdfast.programs import adapt, benchmark, train
+from holdfast.programs import adapt, benchmark, serve, train
 from holdfast.tta.config import group_choices, read_arguments, resolve, to_dict
 from holdfast.tta.errors import InputError
 from holdfast.tta.usage import explain, topic_of
@@ -21,18 +21,24 @@ Program = tuple[type, Any, str]
 
 ADAPT: Program = (adapt.AdaptConfig, adapt.GROUPS, adapt.USAGE)
 TRAIN: Program = (train.TrainConfig, train.GROUPS, train.USAGE)
+SERVE: Program = (serve.ServeConfig, serve.GROUPS, serve.USAGE)
 PROGRAMS: dict[str, Program] = {
     "adapt": ADAPT,
     "accept": (adapt.AcceptConfig, adapt.GROUPS, adapt.ACCEPT_USAGE),
+    "serve": SERVE,
     "train": TRAIN,
     "benchmark": (benchmark.BenchmarkConfig, {}, benchmark.USAGE),
 }
 
 
+#: Options that have options of their own.
+NESTED = ("wandb", "predictions", "alert", "tuned", "data", "serve", "checkpoint")
+
+
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Names of options, those of options within one after a dot."""
     for name, value in values.items():
-        if isinstance(value, dict) and name in ("wandb", "predictions", "alert", "tuned", "data"):
+        if isinstance(value, dict) and name in NESTED:
             yield from flat(value, f"{prefix}{name}.")
         elif name != "kind":
             yield f"{prefix}{name}"
@@ -63,8 +69,8 @@ def test_what_people_need_first_comes_first() -> None:
 def test_every_option_is_within_reach(name: str) -> None:
     schema, groups, usage = PROGRAMS[name]
     every = explain(*PROGRAMS[name], "all")
-    base = {"data": {"kind": "phantom"}}
-    defaults = to_dict(resolve(schema, groups, read_arguments([], groups, base if groups else {})))
+    base = {"data": {"kind": "phantom"}} if "data" in groups else {}
+    defaults = to_dict(resolve(schema, groups, read_arguments([], groups, base)))
     for option in flat({key: value for key, value in defaults.items() if key not in groups}):
         told = explain(schema, groups, usage, option)
         assert told.startswith(f"  {option}=")

@@ -1,20 +1,48 @@
 """How much memory is free, and files that would take more."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from holdfast.datamodules.formats.decoded import Unreadable
 
 _MEMORY = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")  # of a container, which may have less than the machine
+#: Bytes that are always there: looking takes as long as decoding so much.
+_SMALL = 2**24
+#: Bytes that a file may unpack to where somebody said so; of this thread alone.
+_ALLOWED: ContextVar[float | None] = ContextVar("allowed", default=None)
+
+
+@contextmanager
+def at_most(size: float) -> Iterator[None]:
+    """Within the block files that unpack to more bytes than this are refused as well.
+
+    >>> with at_most(10):
+    ...     refuse_beyond_memory(11)
+    Traceback (most recent call last):
+    holdfast.datamodules.formats.decoded.Unreadable: unpacks to 11 bytes, and 10 are allowed
+    """
+    before = _ALLOWED.set(size)
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(before)
 
 
 def refuse_beyond_memory(size: float) -> None:
-    """Refuse to decode so many bytes if they are more than there is.
+    """Refuse to decode so many bytes if they are more than there is, or than is allowed.
 
     Raises:
         Unreadable: it says so.
     """
+    allowed = _ALLOWED.get()
+    if allowed is not None and size > allowed:
+        raise Unreadable(f"unpacks to {size:.0f} bytes, and {allowed:.0f} are allowed")
+    if size < _SMALL:
+        return
     free = available_memory()
     if size > free:
         raise Unreadable(

@@ -1,5 +1,6 @@
 """PNG, JPEG, TIFF and BMP files, through Pillow: grey or RGB, upright, with all their bits."""
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from holdfast.datamodules.formats.decoded import Array, Decoded, Unreadable, native, span_of
 from holdfast.datamodules.formats.foreign import what_it_is
+from holdfast.datamodules.formats.memory import refuse_beyond_memory
 
 #: No other of Pillow's many readers is needed, and some read what their names do not promise.
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -29,6 +31,7 @@ def read_picture(path: Path) -> Decoded:
     try:
         # A file that is handed over open is not mapped into memory, which scrambles turned TIFFs.
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+            refuse_beyond_memory(math.prod(image.size) * len(image.getbands()))
             pixels = _turned_over(image, _signed(image, _upright(image)))
             bits = _bits(image)
             kind = "JPEG" if image.format == "MPO" else str(image.format)

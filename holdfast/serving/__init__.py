@@ -1,0 +1,1 @@
+"""The service: images come in by HTTP, answers leave, and the model adapts as it goes."""

@@ -1,0 +1,139 @@
+"""A service that is stopped or killed goes on as if it had not been."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from holdfast.serving.config import configured
+from holdfast.serving.journal import Journal, read
+from holdfast.serving.lane import Item
+from holdfast.serving.service import Service
+from holdfast.tta.csvfile import read_rows
+from holdfast.tta.errors import InputError, WriteError
+from tests.conftest import file_limit
+
+#: Files that end alike, byte for byte.
+WRITTEN = ("predictions.csv", "trace.csv", "events.jsonl")
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    """Noise that a network of the phantom takes; some of it bright, so that there are classes."""
+    rng = np.random.default_rng(seed)
+    low = rng.random((count, 1, 8, 8), dtype=np.float32) * rng.random((count, 1, 1, 1))
+    return torch.nn.functional.interpolate(torch.from_numpy(low.astype(np.float32)), 32)
+
+
+def items(batch: int, count: int = 8, channels: int = 3) -> list[Item]:
+    shown = images(count, batch).expand(-1, channels, -1, -1).contiguous()
+    return [
+        Item(image, f"{batch}-{place}", {"group": "=1+1"}, received=1e9 + batch)
+        for place, image in enumerate(shown)
+    ]
+
+
+def service(source: Path, folder: Path, *words: str) -> Service:
+    folder.mkdir(exist_ok=True)
+    config, checkpoint = configured(
+        [f"source={source}", "serve.batch_size=8", "device=cpu", "method=tent", *words]
+    )
+    return Service(config, checkpoint, folder)
+
+
+def begun(source: Path, folder: Path, *words: str) -> Service:
+    made = service(source, folder, *words)
+    made.keeper.start()
+    return made
+
+
+def end(one: Service) -> None:
+    one.keeper.close(one.source, one.method)
+
+
+GUARDED = ["guard.order=mixed", "serve.labels=true"]
+CASES = {
+    "window": [*GUARDED, "serve.window=16"],
+    "unguarded": ["guard=off"],
+    "guarded": GUARDED,
+    "rotta": ["guard=off", "method=rotta"],
+    "policy": ["guard=martingale"],
+    "frozen": ["serve.adapt=false"],
+}
+QUICK_CASES = ("window", "unguarded")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case if case in QUICK_CASES else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
+)
+def test_a_killed_service_goes_on_as_if_it_had_not_been(
+    case: str, source: Path, tmp_path: Path
+) -> None:
+    words = CASES[case]
+    whole = begun(source, tmp_path / "whole", *words)
+    expected = [whole.keeper.serve(items(batch)) for batch in range(7)]
+    end(whole)
+
+    there = tmp_path / "killed"
+    killed = begun(source, there, *words)
+    answers = [killed.keeper.serve(items(batch)) for batch in range(2)]
+    killed.keeper.save()
+    answers += [killed.keeper.serve(items(batch)) for batch in (2, 3)]
+    with (there / "stream.journal").open("ab") as file:
+        file.write(b'{"batch": 4, "shape": [8, 3, 32, 32], "images": [')  # torn, and never served
+    again = begun(source, there, *words)  # nothing was closed
+    assert again.engine.batch == 4
+    answers += [again.keeper.serve(items(4))]
+    end(again)
+    last = begun(source, there, *words)
+    answers += [last.keeper.serve(items(batch)) for batch in (5, 6)]
+    end(last)
+    assert answers == expected
+    for name in WRITTEN:
+        assert (there / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    rows = list(read_rows(there / "predictions.csv"))
+    assert [row["id"] for row in rows] == [f"{b}-{place}" for b in range(7) for place in range(8)]
+    assert {row["group"] for row in rows} == {"=1+1"}
+    versions = {answer.weights for batch in expected for answer in batch}
+    assert all(versions)
+    assert len(versions) > 2 or case != "unguarded"
+
+
+def test_a_folder_of_another_service_is_refused(source: Path, tmp_path: Path) -> None:
+    end(begun(source, tmp_path / "a"))
+    with pytest.raises(InputError, match=r"of a service with other settings.*overwrite=true"):
+        begun(source, tmp_path / "a", "serve.window=16")
+    end(begun(source, tmp_path / "a", "serve.port=1234"))
+
+
+def test_a_full_disk_serves_nobody_and_changes_nothing(source: Path, tmp_path: Path) -> None:
+    one = begun(source, tmp_path / "a", "guard=off")
+    before = one.keeper.serve(items(0))
+    adapted = one.engine.model.module.method.adapted_state()
+    weights = {name: value.clone() for name, value in adapted.items()}
+    with file_limit(1000), pytest.raises(WriteError, match=r"stream\.journal"):
+        one.keeper.serve(items(1))
+    now = one.engine.model.module.method.adapted_state()
+    assert weights
+    assert all(torch.equal(value, now[name]) for name, value in weights.items())
+    assert one.keeper.serve(items(1))[0].batch == before[0].batch + 1
+    end(one)
+
+
+def test_a_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    given = items(3, count=2)
+    journal.add(3, given)
+    journal.add(4, items(4, count=1))
+    journal.close()
+    first, second = read(tmp_path / "j")
+    assert (first.batch, second.batch) == (3, 4)
+    for one, other in zip(first.items, given, strict=True):
+        assert torch.equal(one.image, other.image)
+        assert (one.id, one.told, one.received) == (other.id, other.told, other.received)
+    content = (tmp_path / "j").read_bytes()
+    for cut in (len(content) - 1, len(content) // 2, 5):
+        (tmp_path / "cut").write_bytes(content[:cut])
+        assert len(list(read(tmp_path / "cut"))) == (cut > len(content) // 2)
+    assert not list(read(tmp_path / "absent"))

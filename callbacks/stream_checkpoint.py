@@ -196,6 +196,8 @@ class StreamCheckpoint(StreamCallback):
             for callback in callbacks:
                 for file in callback.files if isinstance(callback, Resumable) else ():
                     file.sync()
+            for file in getattr(self.loader, "files", ()):  # of a stream that waits
+                file.sync()
             save_stream(self.path, {**self.facts, "processes": states})
         except WriteError as error:
             if not self._told:

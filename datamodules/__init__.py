@@ -36,6 +36,7 @@ from holdfast.datamodules.records import Unusable
 from holdfast.datamodules.shifts import SHIFTS, Shift, create_shift
 from holdfast.datamodules.streams import STREAMS, Stream, StreamLoader, create_stream, stream_order
 from holdfast.datamodules.table import TableConfig, load_table
+from holdfast.datamodules.watch import WatchConfig, load_watch
 
 __all__ = [
     "DATA",
@@ -67,6 +68,7 @@ _LOADERS: dict[str, tuple[type, Callable[[Any, Split], ImageSet]]] = {
     "medmnist": (MedMNISTConfig, load_medmnist),
     "folder": (FolderConfig, load_folder),
     "table": (TableConfig, load_table),
+    "watch": (WatchConfig, load_watch),
     "organ_views": (OrganViewsConfig, load_organ_views),
     "camelyon17": (Camelyon17Config, load_camelyon17),
     "histopantum": (HistopantumConfig, load_histopantum),

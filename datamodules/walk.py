@@ -67,6 +67,15 @@ def searched(root: Path) -> tuple[list[str], tuple[str, ...]]:
     return sorted(found), tuple(notes)
 
 
+def found_below(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Image files below a folder as they are now, by their paths relative to it; names that no
+    table could hold are left out.
+    """
+    for name, entry in _walk(root):
+        if _is_text(name) and not _is_leftover(entry.name) and _is_image(entry):
+            yield name, entry
+
+
 def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """What lies below a folder, but folders: links come last, so that each is found where it is."""
     real_root = os.path.realpath(root)

@@ -112,7 +112,9 @@ class LabelCorrection(nn.Module):
             state: from ``after``; by default the running one.
         """
         mix, seen = (self.mix, self.seen) if state is None else (state["mix"], state["seen"])
-        expected = mix @ self.known
+        # In full precision wherever it is asked, or a run that is taken up would differ.
+        with torch.autocast(self.known.device.type, enabled=False):
+            expected = mix @ self.known
         mean, var = self.source
         means = (mean + seen[0] - expected[0]).split([*self.widths.values()])
         variances = (var * _variance(seen, var) / _variance(expected, var)).split(

@@ -135,19 +135,22 @@ def fit(trainer: Trainer, module: LightningModule, data: Any, stopped: Path | No
 
 
 @contextmanager
-def incomplete(count: Callable[[], int], total: int, folder: Path | None = None) -> Iterator[None]:
+def incomplete(
+    count: Callable[[], int], total: int | None, folder: Path | None = None
+) -> Iterator[None]:
     """Whatever ends the block early, its sentence says how far the stream came, and how it goes on.
 
     Args:
         count: images served so far.
-        total: images of the stream.
+        total: images of the stream; None: nobody knows.
         folder: of the run, where that can be gone on with.
     """
     try:
         yield
     except BaseException as error:
         goes_on = "" if folder is None else f"; go on with resume={folder}"
-        error.add_note(f"incomplete: {count()} of {total} images were served{goes_on}")
+        of_all = "" if total is None else f" of {total}"
+        error.add_note(f"incomplete: {count()}{of_all} images were served{goes_on}")
         raise
 
 

@@ -109,6 +109,13 @@ def result_in(folder: Path, program: Program) -> bool:
     return any(path for pattern in program.results for path in folder.glob(pattern))
 
 
+def sweep(folder: Path, program: Program) -> None:
+    """Remove halves of files that a process left which was killed while it wrote them."""
+    for pattern in program.others:
+        for path in folder.glob(pattern) if pattern.endswith(".part") else ():
+            path.unlink(missing_ok=True)
+
+
 def check_folder(program: Program, config: Any) -> None:
     """Refuse early, before anything is read, what ``claimed`` would refuse in the end.
 

@@ -26,7 +26,15 @@ class StreamConfig:
     passes: int = option(1, "how often the stream goes over the target")
     window: int | None = option(None, "newest images that an update sees; null: those of the batch")
 
+    max_wait: float | None = option(
+        None,
+        "of data=watch: seconds after its first image at which a short batch is served, without "
+        "learning from it; null: it waits until it is full",
+    )
+
     def __post_init__(self) -> None:
+        if self.max_wait is not None and self.max_wait < 0:
+            raise InputError(f"stream.max_wait={self.max_wait} must not be negative")
         for name in ("batch_size", "passes"):
             if getattr(self, name) < 1:
                 raise InputError(f"stream.{name} must be at least 1")

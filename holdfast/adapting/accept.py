@@ -8,6 +8,7 @@ from holdfast.callbacks import GuardConfig
 from holdfast.callbacks import acceptance as acceptances
 from holdfast.callbacks.report.acceptance import acceptance_page
 from holdfast.callbacks.settings import NoGuardConfig
+from holdfast.datamodules import StreamLoader
 from holdfast.tta.acceptance import Acceptance
 from holdfast.tta.config import to_dict
 from holdfast.tta.errors import InputError
@@ -43,8 +44,10 @@ def accept(assembly: Assembly) -> tuple[Path, Acceptance]:
         "fixed": assembly.guarded_by("on", GuardConfig()).guarded,
     }
     with claimed(acceptances.PROGRAM, config, config.name or assembly.name) as folder:
+        loader = assembly.loader
+        assert isinstance(loader, StreamLoader), "a stream that waits is refused"
         found = acceptances.acceptance(
-            *(assembly.images, labels, assembly.loader, makers, arguments, config.seed),
+            *(assembly.images, labels, loader, makers, arguments, config.seed),
             together=together,
         )
         page = acceptance_page(found, folder.name, to_dict(config))

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning import seed_everything
 
@@ -24,6 +25,8 @@ from holdfast.datamodules import (
 from holdfast.datamodules.classes import in_classes_of
 from holdfast.datamodules.ranges import value_range
 from holdfast.datamodules.streams.stream import Stream
+from holdfast.datamodules.streams.waiting import WaitingLoader
+from holdfast.datamodules.watch import Arrivals, WatchConfig
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.checkpoint import SourceCheckpoint, load_adapted
@@ -86,6 +89,7 @@ class Assembly:
             raise InputError(
                 "labels= tell the guard what to serve: take guard=on, or leave them out"
             )
+        _check_waiting(config, checkpoint.meaning.name)
         options, notes = _resolved(config, checkpoint)
         config = replace(config, method=replace(config.method, options=options))
         return cls(config, checkpoint, tuple(notes))
@@ -121,8 +125,11 @@ class Assembly:
         Raises:
             InputError: they do not fit the checkpoint, or there are none.
         """
-        config, checkpoint = self.config, self.checkpoint
-        images = load_images(config.data.kind, config.data.options, "target")
+        config, checkpoint, options = self.config, self.checkpoint, self.config.data.options
+        if self.waits:  # until the first image comes, only the source knows their form
+            size = options.size or list(checkpoint.size)
+            options = replace(options, size=size, channels=options.channels or checkpoint.channels)
+        images = load_images(config.data.kind, options, "target")
         _check_geometry(images, checkpoint)
         images = in_classes_of(
             images,
@@ -131,9 +138,8 @@ class Assembly:
             checkpoint.meaning.name,  # type: ignore[arg-type]
         )
         shift = create_shift(config.shift.kind, config.shift.options)
-        low, high = value_range(
-            images.images, (checkpoint.low, checkpoint.high), config.data.options.given_range()
-        )
+        source, given = (checkpoint.low, checkpoint.high), config.data.options.given_range()
+        low, high = (given or source) if self.waits else value_range(images.images, source, given)
         notes = (*images.notes, *_left_out(checkpoint.data, config.data.options))
         return replace(images, low=low, high=high, transform=shift, notes=notes)
 
@@ -150,15 +156,27 @@ class Assembly:
             check_groups(images.labels, images.groups, columns)
         return columns
 
+    @property
+    def waits(self) -> bool:
+        """Whether images are still to arrive."""
+        return isinstance(self.config.data.options, WatchConfig)
+
     @cached_property
     def stream(self) -> Stream:
         """The order in which images arrive."""
+        if self.waits:
+            return Stream(np.arange(len(self.images)), (None,))
         return create_stream(self.config.stream.options, self.images, self.config.seed)
 
     @cached_property
-    def loader(self) -> StreamLoader:
+    def loader(self) -> StreamLoader | WaitingLoader:
         """Serves the stream; an image that cannot be read is left out, with a reason."""
         options = self.config.stream.options
+        if self.waits:
+            data = self.config.data.options
+            arrivals = Arrivals(Path(data.root).expanduser(), data.settled)
+            waiting = (options.batch_size, options.max_wait, data.idle)
+            return WaitingLoader(self.images, arrivals, *waiting)
         return StreamLoader(
             *(self.images, self.stream, options.batch_size, self.config.workers),
             window=options.window,
@@ -197,7 +215,8 @@ class Assembly:
         guard = create_guard(config.guard.kind, config.guard.options, checkpoint, _labels(config))
         chooses = ours and config.method.kind != "source"
         twins = Candidates(method, checkpoint.layer_moments) if chooses else None
-        module = AdaptationModule(method, seen, screen=ours, candidates=twins)
+        screen = ours or self.waits  # a batch that was sent off short teaches nothing
+        module = AdaptationModule(method, seen, screen=screen, candidates=twins)
         if config.start is not None:
             method.load_adapted_state(load_adapted(config.start, checkpoint))
         return Guarded(module, guard)
@@ -220,6 +239,41 @@ class Assembly:
     def seed(self) -> None:
         """Let what follows draw as every run of this configuration does."""
         seed_everything(self.config.seed, workers=True, verbose=False)
+
+
+def _check_waiting(config: AdaptConfig, task: str) -> None:
+    """Refuse what a stream cannot do that waits for its images.
+
+    Args:
+        config: of the run.
+        task: of the source.
+
+    Raises:
+        InputError: there is such an option, or ``stream.max_wait`` without such a stream.
+    """
+    stream = config.stream
+    if not isinstance(config.data.options, WatchConfig):
+        if stream.options.max_wait is not None:
+            raise InputError("stream.max_wait is for images that arrive: take data=watch with it")
+        return
+    clashes = {
+        "accept": isinstance(config, AcceptConfig),
+        f"a source of task {task}": task == "segmentation",
+        f"stream={stream.kind}": stream.kind != "iid",
+        f"stream.passes={stream.options.passes}": stream.options.passes != 1,
+        f"stream.window={stream.options.window}": stream.options.window is not None,
+        f"shift={config.shift.kind}": config.shift.kind != "none",
+        "report=true": config.report,
+        f"check={config.check}": config.check is not None,
+        f"preflight={config.preflight.kind}": config.preflight.kind != "off",
+        f"trainer.devices={config.trainer.get('devices')}": config.trainer.get("devices", 1) != 1,
+    }
+    for word, clash in clashes.items():
+        if clash:
+            raise InputError(
+                f"data=watch takes images as they arrive, once, in one process, and {word} cannot "
+                "be done with that: leave it out, or serve data=folder"
+            )
 
 
 def _labels(config: AdaptConfig) -> str | None:

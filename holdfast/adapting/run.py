@@ -32,6 +32,8 @@ from holdfast.callbacks.records import PICTURED
 from holdfast.callbacks.report.contact import write_sheet
 from holdfast.callbacks.report.reporter import Reporter, create_reporter, resamples
 from holdfast.callbacks.stream_checkpoint import StreamCheckpoint
+from holdfast.datamodules import StreamLoader
+from holdfast.datamodules.streams.waiting import WaitingLoader
 from holdfast.datamodules.streams.window import NewestOnly
 from holdfast.datamodules.summary import tell, understood
 from holdfast.tta import entry
@@ -122,7 +124,10 @@ def checked(assembly: Assembly) -> Parts:
     arguments = entry.trainer_arguments(
         config.trainer, max_epochs=1, enable_checkpointing=False, log_every_n_steps=1
     )
-    tell({"target": assembly.images})
+    if assembly.waits:
+        say(f"waiting for images in {config.data.options.root}")
+    else:
+        tell({"target": assembly.images})
     _ = assembly.columns, assembly.stream  # refused early, where they are none
     module, guard = assembly.guarded()
     if is_first():
@@ -218,8 +223,12 @@ class _Run:
     def _tell_ahead(self) -> None:
         """Write what is known before the run starts."""
         folder, assembly = self.served.folder, self.assembly
-        with writing(folder / "stream.csv"):
-            assembly.stream.save(folder / "stream.csv", assembly.images)
+        table, loader = folder / "stream.csv", assembly.loader
+        if isinstance(loader, WaitingLoader):
+            loader.path = table
+        else:
+            with writing(table):
+                assembly.stream.save(table, assembly.images)
         if assembly.config.preflight.kind == "report":
             look = assembly.preflight()
             write_look(folder, look)
@@ -237,7 +246,7 @@ class _Run:
         )
         if self.states is not None:
             self.keeper.resume(self.states, trainer, self.parts.module)
-        whole = len(self.assembly.stream)
+        whole = None if self.assembly.waits else len(self.assembly.stream)
         with entry.incomplete(lambda: served.writer.served, whole, served.folder):
             entry.fit(trainer, self.parts.module, self.assembly.loader)
         return trainer
@@ -275,6 +284,7 @@ class _Run:
         if self.reporter is None:
             return
         twin, _ = self.assembly.guarded()
+        assert isinstance(self.assembly.loader, StreamLoader), "no report of a stream that waits"
         method = self.assembly.config.method.kind
         with together():
             self.reporter.look_again(twin, self.assembly.loader, trainer, method)

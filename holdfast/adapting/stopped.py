@@ -8,15 +8,18 @@ from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import AdaptConfig, configured
 from holdfast.adapting.outputs import PROGRAM
 from holdfast.tta.errors import InputError
-from holdfast.tta.folder import clear, result_in
+from holdfast.tta.folder import clear, result_in, sweep
 from holdfast.tta.processes import is_first
 from holdfast.tta.saying import say
 from holdfast.tta.streamfile import NAME, before, load_stream
 
+#: What stands for the hash of a stream of which nobody knows what will come.
+WAITS = "data=watch"
+
 
 def facts_of(assembly: Assembly) -> dict[str, Any]:
     """What a run is, by which its checkpoint is recognised."""
-    stream = assembly.stream.hash(assembly.images)
+    stream = assembly.stream.hash(assembly.images) if not assembly.waits else WAITS
     return {"source": assembly.checkpoint.hash, "stream": stream}
 
 
@@ -53,6 +56,8 @@ def stopped_at(folder: Path, assembly: Assembly) -> Sequence[Mapping[str, Any]] 
     Raises:
         InputError: its checkpoints are of another source or stream, or none of them is whole.
     """
+    if is_first():
+        sweep(folder, PROGRAM)
     content = load_stream(folder / NAME)
     if content is None:
         if is_first() and result_in(folder, PROGRAM):

@@ -27,6 +27,7 @@ from holdfast.tta.folder import (
     claimed,
     held,
     sheet_folder,
+    sweep,
     writing,
 )
 from holdfast.tta.networks import Network
@@ -90,6 +91,8 @@ def resume(folder: str | Path) -> Path:
     config = configure([str(path / "config.yaml")])
     heed(config.trainer)
     with held(path) if is_first() else nullcontext():
+        if is_first():
+            sweep(path, PROGRAM)
         _carry_out(config, _parts(config), path, stopped=True)
     return path
 

@@ -200,6 +200,7 @@ KINDS = {
     "bf16": ("method=tent", "trainer.precision=bf16-mixed"),
     "report": ("method=tent", "report=true", "bootstrap=20"),
     "window": ("method=tent", "stream.window=32"),
+    "labels": ("method=tent",),
 }
 LONG = ("stream.batch_size=16", "data.target_images=640", "checkpoint.every=3")
 
@@ -207,8 +208,13 @@ LONG = ("stream.batch_size=16", "data.target_images=640", "checkpoint.every=3")
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_twenty_kills_at_random_moments(source: Path, tmp_path: Path, kind: str) -> None:
-    chance = random.Random(kind)
-    begun = straight(source, tmp_path / "whole", *KINDS[kind], *LONG)
+    chance, words = random.Random(kind), [*KINDS[kind], *LONG]
+    if kind == "labels":
+        table = tmp_path / "labels.csv"
+        rows = (f"target-scanner_b-{number},round" for number in range(0, 640, 3))
+        table.write_text("\n".join(["id,label", *rows, ""]))
+        words.append(f"labels={table}")
+    begun = straight(source, tmp_path / "whole", *words)
     size, out = (tmp_path / "whole" / "predictions.csv").stat().st_size, tmp_path / "out"
     words = [*begun, f"output={out}"]
     ways = [signal.SIGKILL] * 14 + [signal.SIGTERM] * 3 + [signal.SIGINT] * 3

@@ -13,6 +13,7 @@ from holdfast.callbacks.columns import Known, known_of
 from holdfast.callbacks.predictions import RowWriter
 from holdfast.datamodules.images import ImageSet
 from holdfast.tta.batches import Described, truth_of
+from holdfast.tta.findings.kept import KeptFindings
 from holdfast.tta.tasks import Task
 
 
@@ -60,13 +61,23 @@ class FindingWriter(RowWriter):
         return self.task.probabilities(torch.from_numpy(self._column("output")))
 
     @property
+    def thresholds(self) -> list[float]:
+        """(L,) probability from which on each is called present."""
+        return list(self._new().thresholds)
+
+    @property
     def findings(self) -> Tensor:
         """(N, L) what is known of them, NaN unknown."""
         return torch.from_numpy(self._column("finding"))
 
+    def _new(self) -> KeptFindings:
+        kept = self.task.kept(self.class_names)
+        assert isinstance(kept, KeptFindings)
+        return kept
+
     def scores(self, **asked: Any) -> dict[str, Any]:
         """What all images are worth; see ``Kept.scores``."""
-        kept = self.task.kept(self.class_names)
+        kept = self._new()
         kept.add(torch.from_numpy(self._column("output")), self.findings)
         return kept.scores(self.domains, **asked)
 

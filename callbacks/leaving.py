@@ -8,15 +8,21 @@ import numpy.typing as npt
 from torch import Tensor
 
 from holdfast.callbacks.cases import CaseWriter
+from holdfast.callbacks.findings import FindingWriter
 from holdfast.callbacks.predictions import PredictionWriter
 from holdfast.callbacks.report.overlays import overlay, read_mask
-from holdfast.callbacks.trajectory import Course, course_of_cases, course_of_labels
+from holdfast.callbacks.trajectory import (
+    Course,
+    course_of_cases,
+    course_of_findings,
+    course_of_labels,
+)
 from holdfast.datamodules.images import ImageSet
 from holdfast.tta.csvfile import read_rows
 from holdfast.tta.results import prediction_sample
 from holdfast.tta.scores import scores
 
-Writer = PredictionWriter | CaseWriter
+Writer = PredictionWriter | CaseWriter | FindingWriter
 #: An image (channels, *spatial) in 0..1, and what is written below it.
 Picture = tuple[Tensor, str]
 
@@ -59,6 +65,11 @@ def _(writer: PredictionWriter, groups: Any, columns: Mapping[str, Any], **more:
 
 
 @scored.register
+def _(writer: FindingWriter, groups: Any, columns: Mapping[str, Any], **more: Any) -> Any:
+    return writer.scores(groups=groups, columns=columns, **more)
+
+
+@scored.register
 def _(writer: CaseWriter, groups: Any, columns: Mapping[str, Any], **more: Any) -> Any:
     return writer.scores(groups=groups, columns=columns, **more)
 
@@ -74,13 +85,20 @@ def _(writer: CaseWriter) -> Course:
     return course_of_cases(figures["dice"], figures["share"], writer.kept.names)
 
 
+@course.register
+def _(writer: FindingWriter) -> Course:
+    called = writer.task.decide(writer.probabilities)
+    return course_of_findings(writer.probabilities, called, writer.findings, writer.class_names)
+
+
 @sampled.register
 def _(writer: PredictionWriter, count: int) -> list[dict[str, Any]]:
     return prediction_sample(writer.path, writer.labels, writer.class_names, count)
 
 
-@sampled.register
-def _(writer: CaseWriter, count: int) -> list[dict[str, Any]]:
+@sampled.register(FindingWriter)
+@sampled.register(CaseWriter)
+def _(writer: CaseWriter | FindingWriter, count: int) -> list[dict[str, Any]]:
     step = max(1, -(-writer.served // max(count, 1)))
     chosen = enumerate(read_rows(writer.path))
     rows = [(place, row) for place, row in chosen if place < writer.served and not place % step]
@@ -109,6 +127,17 @@ def _(writer: CaseWriter, images: ImageSet, count: int) -> list[Picture]:
             mask = read_mask(writer.folder / row["mask"], images.place(number))
             picture = overlay(batch["image"][0], mask, batch["mask"][0])
             shown.append((picture, f"{row['id']}: {_told(row, writer.kept.names)}"))
+    return shown
+
+
+@pictured.register
+def _(writer: FindingWriter, images: ImageSet, count: int) -> list[Picture]:
+    shown: list[Picture] = []
+    for row in sampled(writer, count):
+        lost: dict[int, str] = {}
+        seen = images.batch([int(writer.rows[row["position"]])], lost)["image"]
+        said = [f"{name} {float(row[f'prob_{name}']):.0%}" for name in writer.class_names]
+        shown += [] if lost else [(seen[0], f"{row['id']}: {', '.join(said)}")]
     return shown
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from holdfast.tta.metrics import balanced_accuracy
 from holdfast.tta.style import AMBER, BLUE, GREY, RED, save, styled
+from holdfast.tta.tasks.ranks import RankScorer
 
 Numbers = npt.NDArray[np.float64]
 
@@ -89,6 +90,37 @@ def course_of_cases(dice: Numbers, shares: Numbers, class_names: Sequence[str]) 
         class_names,
         most=max(1.2 * float(shares.sum(1).max(initial=0)), 0.01),
     )
+
+
+def course_of_findings(
+    probabilities: Tensor, called: Tensor, findings: Tensor, class_names: Sequence[str]
+) -> Course:
+    """Of findings.
+
+    Args:
+        probabilities: (N, L) as served, in stream order.
+        called: (N, L) whether each is called present.
+        findings: (N, L) 1 present, 0 absent, NaN unknown.
+        class_names: names of the L findings.
+    """
+    count = len(probabilities)
+    centers, scores = np.empty(0), np.empty(0)
+    if findings.isfinite().any():
+        outputs = probabilities.logit(eps=1e-7)
+        centers, scores = _windowed(count, 40, lambda rows: _area(outputs[rows], findings[rows]))
+    shares = called.double().numpy()
+    own = _windowed(count, 60, lambda rows: shares[rows].mean(0))
+    return Course(
+        *(count, "running macro\nAUROC (%)", centers, scores, "share of images", *own, class_names),
+        most=max(1.2 * float(own[1].sum(1).max(initial=0)), 0.01),
+    )
+
+
+def _area(outputs: Tensor, findings: Tensor) -> float:
+    """Macro AUROC of a window; NaN where no finding has one."""
+    scorer = RankScorer(outputs.shape[1])
+    scorer.add(outputs, findings)
+    return scorer.scores().get("auroc", float("nan"))
 
 
 def _mean_known(dice: Numbers) -> float:

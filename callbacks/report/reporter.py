@@ -11,11 +11,13 @@ from lightning import Callback, Trainer
 
 from holdfast.callbacks.base import Guard
 from holdfast.callbacks.cases import CaseWriter
+from holdfast.callbacks.findings import FindingWriter
 from holdfast.callbacks.guard import CollapseGuard
 from holdfast.callbacks.predictions import PredictionWriter
 from holdfast.callbacks.records import TraceWriter
 from holdfast.callbacks.report.cases import CaseReporter
 from holdfast.callbacks.report.facts import RunFacts
+from holdfast.callbacks.report.findings import FindingReporter
 from holdfast.callbacks.report.observe import AdaptedObserver, SumsObserver
 from holdfast.callbacks.report.run import run_report
 from holdfast.callbacks.report.told import about, as_text, resamples, shareable
@@ -71,13 +73,15 @@ class Reporter(Protocol):
 def create_reporter(
     checkpoint: SourceCheckpoint,
     guard: Guard | None,
-    writer: PredictionWriter | CaseWriter,
+    writer: PredictionWriter | CaseWriter | FindingWriter,
     tracer: TraceWriter,
     kept: Path | None = None,
 ) -> Reporter:
     """The reporter of what a writer keeps; arguments as of ``RunReporter``."""
     if isinstance(writer, CaseWriter):
         return CaseReporter(checkpoint, guard, writer, tracer, kept and kept / KEPT[1])
+    if isinstance(writer, FindingWriter):
+        return FindingReporter(checkpoint, guard, writer, tracer, kept and kept / KEPT[1])
     return RunReporter(checkpoint, guard, writer, tracer, kept)
 
 

@@ -7,6 +7,7 @@ from holdfast.adapting.assembly import Assembly
 from holdfast.callbacks import PredictionWriter
 from holdfast.callbacks.cases import CaseWriter
 from holdfast.callbacks.columns import known_of
+from holdfast.callbacks.findings import FindingWriter, known_of_findings
 from holdfast.callbacks.leaving import Writer
 from holdfast.callbacks.predictions import KEPT
 from holdfast.tta.errors import InputError
@@ -63,8 +64,24 @@ def _of_masks(assembly: Assembly, folder: Path, seal: str) -> CaseWriter:
     )
 
 
+def _of_findings(assembly: Assembly, folder: Path, seal: str) -> FindingWriter:
+    images = assembly.images
+    return FindingWriter(
+        folder / "predictions.csv",
+        assembly.checkpoint.meaning,
+        tuple(assembly.checkpoint.class_names),
+        skipped=images.skipped,
+        lost=assembly.loader.lost,
+        expected=len(assembly.stream),
+        known=known_of_findings(images, assembly.columns),
+        kept=folder / KEPT,
+        seal=seal,
+    )
+
+
 #: By the key of a batch under which the truth stands.
 _WRITERS: dict[str, Callable[[Assembly, Path, str], Writer]] = {
     "label": _of_labels,
     "mask": _of_masks,
+    "findings": _of_findings,
 }

@@ -6,13 +6,14 @@ from typing import Any
 from holdfast.tta.errors import InputError
 from holdfast.tta.registry import Registry, subclasses_of
 from holdfast.tta.tasks.base import Task, described_task
-from holdfast.tta.tasks.kept import Scorer
+from holdfast.tta.tasks.kept import Kept, Scorer
 from holdfast.tta.tasks.multilabel import Multilabel
 from holdfast.tta.tasks.segmentation import Segmentation
 from holdfast.tta.tasks.single import Single
 
 __all__ = [
     "TASKS",
+    "Kept",
     "Multilabel",
     "Scorer",
     "Segmentation",

@@ -176,7 +176,7 @@ class _Stream:
         task = self.task
         self.class_names = load_checkpoint(task.source).class_names
         self.batches, self.words = load_stream(task.setting, task.source, task.data, task.images)
-        self.labels = self.batches.labels
+        self.task_of, self.truth = load_checkpoint(task.source).meaning, self.batches.truth
         return {}
 
     def alone(self, cell: Cell) -> Row:
@@ -186,7 +186,7 @@ class _Stream:
     def under(self, policy: str, cell: Cell) -> Row:
         """Run a cell under a guard."""
         outcome = self.run(cell.words(policy))
-        measured = measures(outcome.probabilities, self.labels, self.class_names)
+        measured = measures(outcome.probabilities, self.truth, self.class_names)
         return {**measured, "resets": outcome.resets, "seconds": round(outcome.seconds, 3)}
 
     def run(self, words: Sequence[str]) -> Outcome:
@@ -211,12 +211,14 @@ class _Compared(_Stream):
 
     def normalizations(self) -> Row:
         """What the stream is worth without updates, by normalisation."""
-        row = {**self.shared, "batch": self.shared["control"], "images": len(self.labels)}
+        row = {**self.shared, "batch": self.shared["control"], "images": len(self.truth)}
         for name, words in NORMALIZATIONS.items():
             if name not in row:
                 row[name] = self.scores(name, self.run([*words, "guard=off"]))[name]
+        if self.task_of.groups > 1:  # our guard, which chooses, knows one answer an image
+            return row
         chosen = self.run(["method=norm", "method.normalization=auto", "guard=on"])
-        return {**row, "auto": self.scores("auto", chosen)["auto"]}
+        return {**row, **self.scores("auto", chosen)}
 
     def alone(self, cell: Cell) -> Row:
         """Run the method by itself."""
@@ -227,18 +229,25 @@ class _Compared(_Stream):
     def under(self, policy: str, cell: Cell) -> Row:
         """Run it under a guard."""
         outcome = self.run(cell.words(policy))
-        alarm, bases = outcome.first_alarm, [self.source.predictions, self.control.predictions]
-        losses = running_loss(outcome.predictions, bases, self.labels, self.task.setting.batch_size)
+        alarm = outcome.first_alarm
         return {
             **self.base,
             **self.scores("guarded", outcome),
             "alarms": outcome.alarms,
             "resets": outcome.resets,
             "first_alarm_batch": alarm,
-            "loss_before_alarm": None if alarm is None else loss_before(alarm, losses),
+            "loss_before_alarm": None if alarm is None else self.loss_before(alarm, outcome),
             "seconds": round(outcome.seconds, 3),
         }
 
     def scores(self, name: str, outcome: Outcome) -> dict[str, float]:
         """See ``measures.scores``."""
-        return scores(name, outcome.predictions, self.labels, len(self.class_names))
+        return scores(name, outcome.logits, self.truth, self.task_of)
+
+    def loss_before(self, alarm: int, outcome: Outcome) -> float | None:
+        """See ``measures.loss_before``; None where images have no label to count by."""
+        if self.truth.dim() > 1:
+            return None
+        bases = [self.source.predictions, self.control.predictions]
+        batch_size = self.task.setting.batch_size
+        return loss_before(alarm, running_loss(outcome.predictions, bases, self.truth, batch_size))

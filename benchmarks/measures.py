@@ -8,27 +8,31 @@ from torch import Tensor
 
 from holdfast.benchmarks.tables import MEASURES, Row
 from holdfast.tta.marginal import marginal_drift, predicted_counts, prediction_bias
-from holdfast.tta.metrics import balanced_accuracy, stream_metrics
+from holdfast.tta.metrics import stream_metrics
+from holdfast.tta.tasks import Task
 
 #: Within so many images from its start, a stream's running loss is held against that many (see
 #: ``running_loss``).
 _WARM_UP = 512
 
 
-def scores(name: str, predictions: Tensor, labels: Tensor, classes: int) -> dict[str, float]:
-    """Balanced accuracy over the stream, and over its last quarter, in percent.
+def scores(name: str, output: Tensor, truth: Tensor, task: Task) -> dict[str, float]:
+    """What the task watches, balanced accuracy or another figure, over the stream and over its last
+    quarter, in percent; NaN where it is not defined.
 
     Args:
         name: what the first is called; the second is NAME_last.
-        predictions: (N,) classes.
-        labels: (N,) true classes, -1 where unknown.
-        classes: C.
+        output: (N, ...) of the network.
+        truth: (N, ...) of the same images.
+        task: what both mean.
     """
-    last = _last_quarter(labels)
-    return {
-        name: balanced_accuracy(predictions, labels, classes),
-        f"{name}_last": balanced_accuracy(predictions[last], labels[last], classes),
-    }
+
+    def score(rows: slice) -> float:
+        scorer = task.scorer()
+        scorer.add(output[rows], truth[rows])
+        return scorer.scores().get(task.watch, math.nan)
+
+    return {name: score(slice(None)), f"{name}_last": score(_last_quarter(truth))}
 
 
 def measures(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -> Row:

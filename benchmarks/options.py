@@ -54,6 +54,9 @@ class DataOptions:
         "data sets by name, each an .npz file with training images of one domain; the phantom "
         "needs none",
     )
+    words: list[str] = option(
+        [], "further words for the data of train.py and adapt.py, e.g. [data.task=multilabel]"
+    )
     targets: list[str] = option(
         ["phantom/scanner_b"], "targets, DATA/DOMAIN, or DATA where it has but one domain"
     )

@@ -66,7 +66,8 @@ def load_stream(
     config = assembled(words).config
     images = images.transformed(create_shift(config.shift.kind, config.shift.options))
     items = create_stream(config.stream.options, images, setting.seed)
-    return Batches(StreamLoader(images, items, setting.batch_size)), words
+    task = load_checkpoint(source).meaning
+    return Batches(StreamLoader(images, items, setting.batch_size), task), words
 
 
 def thinned(images: ImageSet, count: int, seed: int) -> ImageSet:

@@ -18,6 +18,7 @@ from holdfast.adapting.config import configure
 from holdfast.datamodules import StreamLoader
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.tasks import Task
 
 _QUIET = {
     "accelerator": "cpu",
@@ -40,11 +41,20 @@ def assembled(words: Sequence[str]) -> Assembly:
 
 
 class Batches:
-    """A stream's batches in memory: shifted once, for all passes."""
+    """A stream's batches in memory: shifted once, for all passes.
 
-    def __init__(self, loader: StreamLoader) -> None:
+    Args:
+        loader: of the stream.
+        task: what is asked of an image; None: one label.
+
+    Attributes:
+        truth: (N, ...) what is true of the images.
+    """
+
+    def __init__(self, loader: StreamLoader, task: Task | None = None) -> None:
         self.batches = list(loader)
-        self.labels = torch.cat([batch["label"] for batch in self.batches])
+        target = "label" if task is None else task.target
+        self.truth = torch.cat([batch[target] for batch in self.batches])
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -58,7 +68,7 @@ class Outcome:
     """What a pass came to.
 
     Attributes:
-        logits: (N, C) as served.
+        logits: (N, C) as served, or what else the task's output is.
         alarms: how many.
         resets: how many.
         first_alarm: the batch of the first alarm; None without one.

@@ -81,7 +81,11 @@ def data_words(config: BenchmarkConfig, data: str, target: str | None = None) ->
     """
     file = data_file(config, data)
     words = [] if file is None else [f"data.path={file}"]
-    return (*words, *([] if target in (None, data) else [f"data.target={target}"]))
+    return (
+        *words,
+        *config.data.words,
+        *([] if target in (None, data) else [f"data.target={target}"]),
+    )
 
 
 def present_targets(config: BenchmarkConfig) -> dict[str, int]:

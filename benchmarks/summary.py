@@ -210,7 +210,8 @@ def normalization_regret(references: Sequence[Row]) -> float | None:
 
 
 def _in_time(row: Row) -> bool:
-    return row["first_alarm_batch"] is not None and row["loss_before_alarm"] <= _LOSS
+    loss = row["loss_before_alarm"]
+    return row["first_alarm_batch"] is not None and loss is not None and loss <= _LOSS
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -11,6 +11,7 @@ import torch
 
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.csvfile import read_rows
+from holdfast.tta.results import headline
 
 #: Columns of text; all others hold numbers, or nothing.
 _TEXT = frozenset(
@@ -94,8 +95,10 @@ class Trained:
 
 def _told(metrics: Mapping[str, Any]) -> list[str]:
     """What a run came to, in a few words each."""
-    known = [key for key in ("balanced_accuracy", "dice", "last_quarter") if key in metrics]
-    told = [f"{key.replace('_', ' ')} {metrics[key]:.1f} %" for key in known]
+    told: list[str] = []
+    for name in ("balanced_accuracy", "dice", "auroc", "last_quarter"):
+        value = None if name == "auroc" and told else headline(metrics, name)
+        told += [] if value is None else [f"{name.replace('_', ' ')} {value:.1f} %"]
     if metrics.get("level") == "group":
         told[0] += f" of {metrics['groups']} groups"
     for name in ("alarm", "reset"):

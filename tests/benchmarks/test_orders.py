@@ -19,7 +19,7 @@ PHANTOM = ("data.target_images=200", "data.test_images=40")
 def labels_of(source: Path, order: str, seed: int = 0) -> np.ndarray:
     setting = Setting("phantom", "scanner_b", "compact", "none", 0, order, 64, seed)
     batches, _ = orders.load_stream(setting, str(source), (*PHANTOM, "data.target=scanner_b"), 600)
-    return batches.labels.numpy()
+    return batches.truth.numpy()
 
 
 def test_a_subset_of_the_classes_is_balanced_and_drawn_by_the_seed(source: Path) -> None:

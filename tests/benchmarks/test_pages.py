@@ -42,7 +42,7 @@ def test_a_figure_is_what_adapt_says_unguarded(source: Path, tmp_path: Path, met
     expected = run_adapt(source, tmp_path, *words, "trainer.accelerator=cpu")
     words = [f"source={source}", *words, *QUICK]
     batches = Batches(assembled(words).loader)
-    found = (run(batches, words).predictions == batches.labels).float()
+    found = (run(batches, words).predictions == batches.truth).float()
     assert len(found) == 500
     assert 100 * float(found.mean()) == pytest.approx(expected["accuracy"], abs=0.006)
 

@@ -360,7 +360,7 @@ def test_balanced_streams_are_balanced(
     run = passes.run
     seen = []
     monkeypatch.setattr(
-        cell, "run", lambda batches, *args: seen.append(batches.labels) or run(batches, *args)
+        cell, "run", lambda batches, *args: seen.append(batches.truth) or run(batches, *args)
     )
     assert (
         benchmark.main(

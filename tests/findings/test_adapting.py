@@ -55,7 +55,7 @@ def finding_source(radiographs: Path, tmp_path_factory: pytest.TempPathFactory) 
     words = [
         *("data=chestxray14", f"data.root={radiographs}", "data.findings=[Effusion,Mass]"),
         *("data.source=PA", "data.target=AP", "data.shares=[.6,.3,.1]", "epochs=6", "lr=3e-3"),
-        *("calibrate=off", "batch_size=16", f"output={folder}"),
+        *("calibrate=off", "batch_size=16", "data.size=16", f"output={folder}"),
     ]
     assert train.main([*QUICK, *words]) == 0
     return folder

@@ -23,13 +23,12 @@ from holdfast.callbacks.guard.modes import (
     Decision,
     Levels,
     Memory,
-    Trigger,
     Verdict,
     against,
     summed,
 )
 from holdfast.callbacks.guard.signals import SIGNALS, Values
-from holdfast.callbacks.serving import CONTROL, Said
+from holdfast.callbacks.serving import CONTROL
 from holdfast.datamodules import UNLABELLED, ImageSet, StreamLoader
 from holdfast.datamodules.bootstrap import ORDERS, bootstrapped
 from holdfast.tta import entry
@@ -381,12 +380,10 @@ class _Observer(CollapseGuard):
         healthy = scores[0] >= scores[1] - _TOLERANCE
         return Watched(order, self.trace, self._found, torch.tensor(right), names, healthy)
 
-    def _look(
-        self, adapted: Prediction, said: Said, skipped: str | None, numbers: Tensor
-    ) -> tuple[list[float], Values, Trigger | None]:
-        read, values, _ = super()._look(adapted, said, None, numbers)
-        self.trace.append(values)
-        home = self.experts.working or CONTROL
+    def _looked(self, saw: Any, adapted: Prediction, numbers: Tensor) -> tuple[Any, list[float]]:
+        saw, read = super()._looked(saw._replace(skipped=False), adapted, numbers)
+        self.trace.append(saw.values)
+        home, said = self.experts.working or CONTROL, saw.said
         self._answers.labels.append(said.batch["label"].cpu())
         self._answers.adapted.append(adapted.logits.argmax(1).cpu())
         self._answers.control.append(said.of(home).logits.argmax(1).cpu())
@@ -394,7 +391,7 @@ class _Observer(CollapseGuard):
             answer = said.of(name).logits.argmax(1).cpu()
             self._answers.candidates.setdefault(name, []).append(answer)
         self._found.append(dict(self.experts.found))
-        return read, values, None
+        return saw._replace(leads=None), read
 
     def _judge(self, saw: Any) -> Decision:
         return Decision(Verdict("OK", "ok", "Nothing is judged while numbers are had."), Memory())

@@ -38,17 +38,17 @@ class _Saw(NamedTuple):
 
     Attributes:
         said: what un-updated networks say.
-        glance: at its predicted mix.
-        look: whether more was looked at.
         skipped: whether the module found it unfit to learn from.
+        look: whether more was looked at than every batch's predictions.
+        glance: at these.
         values: of the signals; None: not known.
         leads: what a look found to lead; None: there was none, or is no choice.
     """
 
     said: Said
-    glance: Glance
-    look: bool
     skipped: bool
+    look: bool = False
+    glance: Glance = Glance()
     values: Values | None = None
     leads: Trigger | None = None
 
@@ -254,43 +254,32 @@ class CollapseGuard(Guard):
         # A control whose statistics move must see every batch, or it falls behind.
         due = self.schedule.due(self.batch) or getattr(module, "control_moves", False)
         glance = None if due else self._glance(numbers.tolist())
-        due = glance is None or glance != Glance(finite=True, startled=False)
+        due = glance is None or glance.calls
         spoilt = bool(due or skipped) and self._spoilt(outputs, adapted)
         whole = due or self.labelled is not None
         known = {} if spoilt else self._ask(module, batch, whole=whole)
-        said = Said(self, module, batch, len(adapted.served), known)
-        values, leads = None, None
+        saw = _Saw(Said(self, module, batch, len(adapted.served), known), skipped is not None)
+        read = None
         if due and not spoilt:
-            read, values, leads = self._look(adapted, said, skipped, numbers)
-            glance = glance or self._glance(read)
-            self._hear_out(module, batch, said)
-        glance = glance or self._glance(numbers.tolist())
-        if not glance.finite:
-            values = {**(values or {}), "non_finite": 1.0}
-        return _Saw(said, glance, due and not spoilt, skipped is not None, values, leads)
+            saw, read = self._looked(saw, adapted, numbers)
+        glance = glance or self._glance(read or numbers.tolist())
+        values = {**(saw.values or {}), **glance.values}
+        return saw._replace(glance=glance, values=values if saw.look else values or None)
 
     def _numbers(self, adapted: Prediction) -> Tensor:
-        """Of every batch, of all processes, on the device: whether it is finite, and predictions by
-        class (1 + C,).
+        """Of every batch, of all processes, on the device: whether it is broken by values that are
+        not finite, and predictions by class (1 + C,).
         """
         if self.task is None:
             counts = predicted_counts(adapted.logits, len(self.class_names))
         else:
             counts = self.task.counts(adapted)
         broken = ~torch.isfinite(adapted.logits).all()
-        numbers = total_of_all(torch.cat([broken.to(counts)[None], counts]))
-        return torch.cat([(numbers[:1] == 0).to(counts), numbers[1:]])
+        return total_of_all(torch.cat([broken.to(counts)[None], counts]))
 
     def _glance(self, numbers: Sequence[float]) -> Glance:
         self.schedule, glance = self.schedule.glanced(numbers, self.config.tuned)
         return glance
-
-    def _hear_out(self, module: Any, batch: Any, said: Said) -> None:
-        """Ask the source about all images where it is trusted since this look, for which it was
-        asked about a part of them.
-        """
-        if "source" in self.experts.trusted and said.known and not said.speaks("source"):
-            said.known.update(module.candidates(batch, ["source"]))
 
     def _spoilt(self, outputs: Mapping[str, Any], adapted: Prediction) -> bool:
         """Whether most images are broken in any process: they say nothing of the statistics."""
@@ -311,26 +300,33 @@ class CollapseGuard(Guard):
         names = [name for name in trusted if name != own]
         return dict(module.candidates(batch, names)) if names else {}
 
-    def _look(
-        self, adapted: Prediction, said: Said, skipped: str | None, numbers: Tensor
-    ) -> tuple[list[float], Values, Trigger | None]:
+    def _looked(self, saw: _Saw, adapted: Prediction, numbers: Tensor) -> tuple[_Saw, list[float]]:
         """Weigh the candidates, and measure the adapted model against its control, with one
         read-back to the host, of which the glance's numbers are returned as well.
         """
-        parts = {"glance": numbers}
+        said, parts = saw.said, {"glance": numbers}
         if said.known:
             parts["experts"] = self.experts.hear(said.known)
-        if self.memory.mode == "adapting" and not skipped:
+        if self.memory.mode == "adapting" and not saw.skipped:
             control = said.of(self.experts.working or CONTROL)
             parts["health"] = self.health.compare(adapted, control)
         values = iter(torch.cat([*parts.values()]).tolist())
         read = {name: list(islice(values, len(part))) for name, part in parts.items()}
-        leads = None
+        saw = saw._replace(look=True, values={})
         if "experts" in read:
             self.experts.weigh(read["experts"])
-            leads = self.experts.leads()
-        signals = self.health.read(read["health"]) if "health" in read else {}
-        return read["glance"], signals, leads
+            saw = saw._replace(leads=self.experts.leads())
+            self._hear_out(said)
+        if "health" in read:
+            saw = saw._replace(values=self.health.read(read["health"]))
+        return saw, read["glance"]
+
+    def _hear_out(self, said: Said) -> None:
+        """Ask the source about all images where it is trusted since this look, for which it was
+        asked about a part of them.
+        """
+        if "source" in self.experts.trusted and not said.speaks("source"):
+            said.known.update(said.module.candidates(said.batch, ["source"]))
 
     def _judge(self, saw: _Saw) -> Decision:
         """The decision on a batch, which is kept."""

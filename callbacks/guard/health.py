@@ -64,10 +64,9 @@ class Health:
             control: what its twin says of the same images.
 
         Returns:
-            (5 + 2·C,) numbers on the device, for ``read``.
+            (4 + 2·C,) numbers on the device, for ``read``.
         """
         classes, both = self.num_classes, (adapted, control)
-        finite = torch.isfinite(adapted.logits).all()[None]
         if self.task is None:
             counts = torch.stack([predicted_counts(said.logits.float(), classes) for said in both])
         else:
@@ -90,17 +89,15 @@ class Health:
         far = torch.zeros_like(apart)
         if self.source is not None:
             far = divergence(self._own, self.source, self.tuned.prior)
-        return torch.cat([apart, far, finite, self._counts.flatten()])
+        return torch.cat([apart, far, self._counts.flatten()])
 
     def read(self, numbers: Sequence[float]) -> dict[str, float | None]:
         """Every signal, from the numbers of ``compare``, read back to the host."""
-        counts = np.array(numbers[5:]).reshape(2, self.num_classes)
+        answers, expected = counts = np.array(numbers[4:]).reshape(2, self.num_classes)
         moved = None
         if self.task is not None:
             moved = float(self.task.drift(*torch.from_numpy(counts)))
-        answers, expected = counts
-        finite = bool(numbers[4])
-        return measured(Compared(numbers[:2], numbers[2:4], finite, answers, expected, moved))
+        return measured(Compared(numbers[:2], numbers[2:4], answers, expected, moved))
 
     def _decay(self, images: Tensor) -> Tensor:
         """What counts of the past when so many images, of all processes, come in."""

@@ -28,8 +28,18 @@ class Glance(NamedTuple):
         startled: whether the predicted mix jumped.
     """
 
-    finite: bool
-    startled: bool
+    finite: bool = True
+    startled: bool = False
+
+    @property
+    def calls(self) -> bool:
+        """Whether it calls for a look."""
+        return self.startled or not self.finite
+
+    @property
+    def values(self) -> dict[str, float | None]:
+        """What it tells of the signals."""
+        return {} if self.finite else {"non_finite": 1.0}
 
 
 @dataclass(frozen=True)
@@ -55,15 +65,15 @@ class Schedule:
         """The schedule after a batch came, and what a glance tells of it.
 
         Args:
-            numbers: whether it is finite, and the predictions by class.
+            numbers: above 0 where it is broken, and the predictions by class.
             tuned: the jump that startles.
         """
-        finite, counts = bool(numbers[0]), np.array(numbers[1:])
+        counts = np.array(numbers[1:])
         known = np.array(self.mix or counts)
-        images, seen = counts.sum(), known.sum()
-        startled = False
-        if images and seen:
-            level = max(tuned.jump, chance_drift(known / seen, images) + _BY_MORE)
+        units, seen = counts.sum(), known.sum()
+        finite, startled = numbers[0] == 0, False
+        if units and seen:
+            level = max(tuned.jump, chance_drift(known / seen, units) + _BY_MORE)
             startled = bool(marginal_drift(counts, known) > min(level, _ALL))
         if finite:
             known = known + _FOLLOWS * (counts - known)

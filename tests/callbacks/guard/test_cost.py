@@ -86,13 +86,13 @@ def calm(
 
 
 # Bounds of what is reached, so that it gets no worse; the goal for operations is 1.25 times those
-# of an unguarded batch: .66 where the source serves and nothing is learned, 1.44 where batch
-# statistics lead, 1.99 where corrected ones do.
+# of an unguarded batch: .54 where the source serves and nothing is learned, 1.26 where batch
+# statistics lead, 1.82 where corrected ones do.
 
 
 @pytest.mark.parametrize(
     ("leads", "times"),
-    [("source", 0.75), ("batch", 1.5), ("corrected", 2.1)],
+    [("source", 0.6), ("batch", 1.3), ("corrected", 1.9)],
 )
 def test_a_calm_stream_reads_back_once_a_batch_and_has_so_many_times_the_operations(
     source: Path, leads: str, times: float

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from holdfast.callbacks import GuardConfig
-from holdfast.callbacks.guard.schedule import Schedule
+from holdfast.callbacks.guard.schedule import Glance, Schedule
 
 TUNED = GuardConfig().tuned
 
@@ -47,3 +47,21 @@ def test_calm_starts_anew_after_something_happened() -> None:
     assert not schedule.due(100)
     assert schedule.stands_for(101) == 1
     assert schedule.looked(101, TUNED, watching=False, startled=False).next_look == 102
+
+
+def test_a_glance_tells_a_jump_of_the_mix_from_chance_and_from_what_is_not_finite() -> None:
+    even, glance = Schedule().glanced([0, 16, 16, 16, 16], TUNED)
+    assert glance == Glance(finite=True, startled=False)
+    assert not glance.calls
+    assert even.mix == (16, 16, 16, 16)
+    after, jumped = even.glanced([0, 64, 0, 0, 0], TUNED)
+    assert jumped.startled
+    assert jumped.calls
+    assert after.mix == pytest.approx((30.4, 11.2, 11.2, 11.2)), "the mix follows the stream"
+    assert not even.glanced([0, 1, 0, 0, 0], TUNED)[1].startled, "one image says nothing of a mix"
+    same, broken = even.glanced([1, 0, 16, 16, 16], TUNED)
+    assert broken.calls
+    assert broken.values == {"non_finite": 1.0}
+    assert same.mix == even.mix, "what is broken teaches nothing"
+    assert even.glanced([1, 0, 0, 0, 0], TUNED)[1] == Glance(finite=False, startled=False)
+    assert after.stirred(7).mix == after.mix

@@ -25,7 +25,7 @@ PARTS = ("tta", "callbacks", "datamodules", "benchmarks", "configs")
 NOT_OURS = (".git", ".venv", "runs", "wandb", "lightning_logs", "build", "dist", "shared")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 #: Modules that are called otherwise than the distributions that bring them.
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"PIL": "pillow", "prometheus_client": "prometheus-client", "yaml": "pyyaml"}
 
 
 class Built(NamedTuple):

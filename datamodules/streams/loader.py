@@ -80,6 +80,9 @@ class StreamLoader:
         lenient: files that can no longer be read do not end the stream: they are in ``lost``, and a
             batch of nothing else is left out. Later passes leave out what the first one lost.
 
+    Raises:
+        InputError: images of several sides are to share a batch.
+
     Attributes:
         lost: id and reason of each image that the first pass could not read, by its position in the
             stream.
@@ -94,6 +97,11 @@ class StreamLoader:
         window: int | None = None,
         lenient: bool = False,
     ) -> None:
+        if images.ragged and (window or batch_size) > 1:
+            raise InputError(
+                "the target's images have several sides, and a batch has one: let them arrive one "
+                "by one, stream.batch_size=1, or bring all to one size, data.size"
+            )
         self.lost: dict[int, tuple[str, str]] = {}
         self.lenient, self._passed = lenient, False
         self.images, self.batch_size = images, batch_size

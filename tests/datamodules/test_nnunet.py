@@ -13,6 +13,7 @@ from holdfast.callbacks.maskfiles import in_file_space, save_mask
 from holdfast.datamodules.images import UNLABELLED
 from holdfast.datamodules.nnunet import NnunetConfig, load_nnunet
 from holdfast.datamodules.source import SourceData
+from holdfast.datamodules.streams import StreamLoader
 from holdfast.tta.errors import InputError
 from tests.datamodules.test_files import write_picture
 from tests.datamodules.test_maskfiles import discs
@@ -132,6 +133,11 @@ def test_images_of_several_sides_are_trained_on_in_patches(tmp_path: Path) -> No
     shown = torch.cat([batch["image"][:, 0] for batch in batches])
     assert (shown[~known] == 0).all()
     assert [len(batch["image"]) for batch in data.in_order("val")] == [1] * len(val)
+    target = load(root, "target", target=str(root))
+    with pytest.raises(InputError, match=r"one by one, stream\.batch_size=1"):
+        StreamLoader(target, np.arange(len(target)), 2)
+    loader = StreamLoader(target, np.arange(len(target)), 1)
+    assert len({batch["image"].shape for batch in loader}) > 1
 
 
 def test_channels_are_scaled_each_by_itself(tmp_path: Path) -> None:

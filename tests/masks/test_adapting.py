@@ -17,7 +17,7 @@ from holdfast.datamodules.decoding import decode
 from holdfast.datamodules.placing import Place
 from holdfast.datamodules.reading import Reading
 from holdfast.programs import adapt
-from tests.conftest import MASKS, QUICK
+from tests.conftest import MASKS, QUICK, ROOT
 
 
 def test_a_run_leaves_masks_cases_metrics_and_a_page(mask_source: Path, tmp_path: Path) -> None:
@@ -53,6 +53,19 @@ def test_a_run_leaves_masks_cases_metrics_and_a_page(mask_source: Path, tmp_path
     assert adapt.main([*told, *few]) == 0
     assert not list((out / "masks").glob("*"))  # results of the earlier run are gone
     assert not (out / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_demo_trains_adapts_and_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(ROOT / "configs" / "demo" / "segmentation.yaml"), *QUICK]
+    monkeypatch.chdir(tmp_path)
+    assert adapt.main(words) == 0
+    assert "dice" in capsys.readouterr().out
+    out = tmp_path / "runs" / "demo" / "segmentation" / "adapted"
+    assert {"masks", "cases.csv", "report.html"} <= {path.name for path in out.iterdir()}
+    assert adapt.main(words) == 0  # with the source that is there
 
 
 @pytest.mark.parametrize("turned", [False, True])

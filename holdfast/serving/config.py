@@ -9,7 +9,7 @@ from typing import Any, Literal
 from holdfast.adapting.config import AdaptConfig
 from holdfast.callbacks.columns import PredictionsConfig
 from holdfast.callbacks.registry import GUARDS
-from holdfast.datamodules import STREAMS
+from holdfast.datamodules import DATA, STREAMS
 from holdfast.datamodules.options import FilesConfig
 from holdfast.datamodules.reading import Reading
 from holdfast.tta import entry
@@ -164,6 +164,7 @@ class ServeConfig:
             guard = Choice("off", GUARDS["off"]())
         return AdaptConfig(
             source=self.source,
+            data=Choice("folder", DATA["folder"]()),  # none: images come in by themselves
             method=method,
             guard=guard,
             stream=Choice("iid", stream),

@@ -2,7 +2,7 @@
 
 >>> import holdfast
 >>> sorted(holdfast.METHODS)[:3]
-['alpha_norm', 'cmf', 'come']
+['adami', 'alpha_norm', 'cmf']
 """
 
 from importlib import import_module

@@ -86,7 +86,7 @@ def calm(
 
 
 # Bounds of what is reached, so that it gets no worse; the goal for operations is 1.25 times those
-# of an unguarded batch: .54 where the source serves and nothing is learned, 1.26 where batch
+# of an unguarded batch: .54 where the source serves and nothing is learned, 1.27 where batch
 # statistics lead, 1.82 where corrected ones do.
 
 

@@ -13,7 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 
 from holdfast.tta.distributed import any_of_all, objects_of_all, place
-from holdfast.tta.errors import InputError, WriteError
+from holdfast.tta.errors import InputError, WriteError, said
 from holdfast.tta.growing import GrowingFile
 from holdfast.tta.interrupts import Interrupts
 from holdfast.tta.online import ServesBatches
@@ -106,7 +106,16 @@ class StreamCheckpoint(StreamCallback):
                 f"the run was begun by {len(states)} process(es), and cannot go on with "
                 f"{trainer.world_size}: start as many as it had"
             )
-        state = states[own_rank()]
+        try:
+            self._bring(states[own_rank()], trainer, module)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{self.path} does not fit this run ({said(error)}): another version of Holdfast "
+                "left it, or its configuration was changed; go on with that version, or run again, "
+                "overwrite=true"
+            ) from error
+
+    def _bring(self, state: Mapping[str, Any], trainer: Trainer, module: ServesBatches) -> None:
         module.load_state_dict({**module.state_dict(), **state["module"]})
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             kept = state["callbacks"].get(callback.state_key)

@@ -162,6 +162,12 @@ def test_what_cannot_go_on_is_refused_in_a_sentence(
     assert "config.yaml is not there" in refused(capsys, tmp_path)
     again = refusal(adapt, capsys, f"source={source}", f"output={cut}")
     assert f"overwrite=true, or go on with that run, resume={cut}" in again
+    out = copied(cut, tmp_path / "older")
+    state = load_file(out / NAME, "holdfast-stream", "")
+    del state["processes"][0]["callbacks"]["CollapseGuard"]["memory"]
+    plain = {name: value for name, value in state.items() if name not in ("format", "version")}
+    save_file(out / NAME, "holdfast-stream", plain, before(out / NAME))
+    assert "another version of Holdfast left it" in refused(capsys, out)
     out = copied(cut, tmp_path / "none")
     for path in (out / NAME, before(out / NAME)):
         path.write_bytes(b"torn")

@@ -103,7 +103,7 @@ def _draw(count: int, density: float, shares: Array, rng: np.random.Generator) -
     there = taken.reshape(-1, 1, 1)
     nucleus = cells.depth < uniform(rng, total, *_NUCLEUS)
     strength = uniform(rng, total, 0.7, 1.3) * there
-    stained = strength * (cells.stained + nucleus * uniform(rng, total, *_DARK))
+    stained = cells.stained(strength) + strength * nucleus * uniform(rng, total, *_DARK)
     parts = (there & (cells.depth < _EDGE)).astype(np.uint8) + (there & nucleus)
     absorbance = _tiled(stained.astype(np.float32)) + plasma_of(rng, count, SIDE)
     return _Fields(

@@ -187,19 +187,26 @@ def draw_cells(labels: npt.NDArray[np.int64], rng: np.random.Generator) -> Array
     """
     cells = cell_shapes(labels, rng)
     plasma = plasma_of(rng, len(labels), SIZE)
-    return np.maximum(uniform(rng, len(labels), 0.7, 1.3) * cells.stained + plasma, 0)
+    return np.maximum(cells.stained(uniform(rng, len(labels), 0.7, 1.3)) + plasma, 0)
 
 
 class Cells(NamedTuple):
     """Cells in the middle of tiles (N, SIZE, SIZE).
 
     Attributes:
-        stained: what each pixel of the cell absorbs, 0 outside.
+        body: 1 within the cell, 0 outside, soft at its edge.
+        texture: what granules add to it, as a share.
         depth: distance from the middle, in radii of the outline: below 1 within the cell.
     """
 
-    stained: Array
+    body: Array
+    texture: Array
     depth: Array
+
+    def stained(self, strength: Array) -> Array:
+        """What each pixel absorbs, by how strongly each cell (N, 1, 1) is stained."""
+        # In this order: a product in another rounds an 8-bit pixel otherwise now and then.
+        return np.asarray(strength * self.body * (1 + self.texture))
 
 
 def cell_shapes(labels: npt.NDArray[np.int64], rng: np.random.Generator) -> Cells:
@@ -225,7 +232,7 @@ def cell_shapes(labels: npt.NDArray[np.int64], rng: np.random.Generator) -> Cell
     body = 1 / (1 + np.exp((radius - outline) / 0.6))
     granules = _smooth_noise(rng, count, 0.8)
     texture = np.where(kind == 2, drawn(0.18, 0.45), drawn(0.0, 0.1)) * granules
-    return Cells(body * (1 + texture), radius / outline)
+    return Cells(body, texture, radius / outline)
 
 
 def plasma_of(rng: np.random.Generator, count: int, side: int) -> Array:

@@ -123,8 +123,8 @@ def refuse_probabilities(output: Tensor) -> None:
         InputError: none is negative, and each row's sum is 1.
     """
     sums = output.detach().float().sum(1)
-    # One row may do so by chance.
-    if sums.numel() < 2 or output.min() < 0 or (sums - 1).abs().max() > _ROUNDING:
+    # One row may do so by chance; what is not finite is no probability, and has its own sentence.
+    if sums.numel() < 2 or output.min() < 0 or not (sums - 1).abs().max() <= _ROUNDING:
         return
     raise InputError(
         "the network answers with probabilities (none is negative, and each row's sum is 1) where "

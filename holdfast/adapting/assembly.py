@@ -212,12 +212,6 @@ class Assembly:
         """
         config, checkpoint, method = self.config, self.checkpoint, self.method()
         ours, seen = config.guard.kind == "on", config.stream.options.seen
-        if ours and checkpoint.meaning.groups > 1:
-            raise InputError(
-                f"guard=on knows one answer an image, and task={checkpoint.meaning.name} has "
-                f"{checkpoint.meaning.groups}: take guard=off, or a published guard such as "
-                "guard=periodic"
-            )
         guard = create_guard(config.guard.kind, config.guard.options, checkpoint, _labels(config))
         chooses = ours and config.method.kind != "source"
         twins = Candidates(method, checkpoint.layer_moments) if chooses else None

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -97,13 +98,15 @@ def test_adaptation_leaves_a_probability_and_a_decision_for_each(
     assert (output / "trajectory.png").is_file()
 
 
-def test_our_guard_says_early_that_it_knows_one_answer_an_image(
-    finding_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = [f"source={finding_source}", "guard=on", f"output={tmp_path / 'run'}"]
-    assert adapt.main([*QUICK, *words]) == 2
-    assert "guard=on knows one answer an image" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+def test_our_guard_watches_findings(finding_source: Path, tmp_path: Path) -> None:
+    words = [f"source={finding_source}", "guard=on", "method=tent", f"output={tmp_path / 'run'}"]
+    assert adapt.main([*QUICK, *words]) == 0
+    with (tmp_path / "run" / "trace.csv").open() as file:
+        trace = list(csv.DictReader(file))
+    assert {row["mode"] for row in trace} <= {"adapting", "hedging", "resting", "holding"}
+    assert all(math.isfinite(float(row["drift"])) for row in trace if row["looked"] == "1")
+    with (tmp_path / "run" / "predictions.csv").open() as file:
+        assert all(row["verdict"] for row in csv.DictReader(file))
 
 
 def test_from_python_figures_and_tables_come_back(finding_source: Path, tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ class Adapted:
     def events(self) -> list[dict[str, Any]]:
         """What happened, in order."""
         text = (self.folder / "events.jsonl").read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        found = [json.loads(line) for line in text.splitlines()]
+        return [{key: event[key] for key in event if key != "chain"} for event in found]
 
     @property
     def state(self) -> dict[str, torch.Tensor]:

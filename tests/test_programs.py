@@ -223,6 +223,7 @@ def test_an_unlabelled_target_has_no_metrics_that_need_labels(source: Path, tmp_
     path = saved(tmp_path, {"images": images})
     metrics = run_adapt(source, tmp_path / "out", "data=npz", f"data.path={path}")
     assert set(metrics) == {
+        "network",
         "alarms",
         "resets",
         "batches",

@@ -62,7 +62,7 @@ def test_labels_twenty_batches_late_tell_which_is_better(tmp_path: Path) -> None
     for number in clinic.batches(book, 40):
         if number >= 20:
             clinic.answer(number - 20)
-        assert book.read() == (SIZE if number >= 20 else 0, ())
+        assert book.read()[:2] == (SIZE if number >= 20 else 0, ())
         told[number] = book.verdict()
     assert told[19] == (None, (), 0, 0.05)
     first = min(number for number, verdict in told.items() if verdict.better)
@@ -112,10 +112,10 @@ def test_half_a_line_counts_when_it_is_whole(tmp_path: Path) -> None:
     path.write_text("id,label\na,benign\nb,mali")
     book = book_of(path)
     book.remember(["a", "b"], {"served": torch.eye(2), "source": torch.eye(2)})
-    assert book.read() == (1, ())
+    assert book.read()[:2] == (1, ())
     with path.open("a") as file:
         file.write("gnant\n")
-    assert book.read() == (1, ())
+    assert book.read()[:2] == (1, ())
 
 
 def test_a_pair_needs_both(tmp_path: Path) -> None:
@@ -163,18 +163,18 @@ def test_mistakes_are_refused_at_the_start_and_told_once_later(tmp_path: Path) -
     book = book_of(path)
     book.remember(["a", "b"], {"served": torch.eye(2), "source": torch.eye(2)})
     path.write_text("id,label\na,benine\nb,malignant\n")
-    counted, warnings = book.read()
+    counted, warnings, _ = book.read()
     assert counted == 1
     assert len(warnings) == 1
     assert "benine" in warnings[0]
     path.write_text("id,label\na,benine\nb,malignant\nc,benign\n")
-    assert book.read() == (0, ())
+    assert book.read()[:2] == (0, ())
     path.write_text("name\n")
-    counted, warnings = book.read()
+    counted, warnings, _ = book.read()
     assert counted == 0
     assert "no column id" in warnings[0]
     path.unlink()
-    assert book.read() == (0, ())
+    assert book.read()[:2] == (0, ())
 
 
 def test_the_oldest_images_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

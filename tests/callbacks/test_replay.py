@@ -171,8 +171,8 @@ def test_refusals_are_one_sentence(
     tmp_path: Path, capsys: Capture, words: list[str], message: str
 ) -> None:
     head = "batch,J,R,drift,entropy,loss,verdict"
-    rest = "mode,non_finite,vanished,gain,looked,stands_for,leads,choice"
-    row = "1,1,0,1,,OK,adapting,0,0,,1,1,,"
+    rest = "mode,non_finite,vanished,gain,looked,stands_for,leads,choice,skipped"
+    row = "1,1,0,1,,OK,adapting,0,0,,1,1,,,"
     (tmp_path / "old.csv").write_text(f"{head}\n0,1,1,0,1,,OK\n")
     (tmp_path / "empty.csv").write_text(f"{head},{rest}\n")
     (tmp_path / "later.csv").write_text(f"{head},{rest}\n9,{row}\n")

@@ -314,7 +314,8 @@ def in_points(held: dict[str, Any], *, ends: bool = True) -> str:
 def told_of_each(folder: Path, asked: dict[str, dict[str, str]]) -> None:
     """``predictions.csv`` says of each image what the table does."""
     served = list(read_rows(folder / "predictions.csv"))
-    assert [*served[0]][-6:] == ["reason", "label", "group", "domain", "sex", "age/10"]
+    told = ["reason", "batch", "mode", "weights", "labels"]
+    assert [*served[0]][-11:] == [*told, "label", "group", "domain", "sex", "age/10", "chain"]
     assert {row["id"] for row in served} == set(asked)
     for row in served:
         for name in ("label", "group", "domain", "sex"):
@@ -462,7 +463,8 @@ def test_windows_of_features_are_bounded(source: Path, tmp_path: Path) -> None:
         features = torch.full((size, 5), 9.0 if batch == 600 else 1.0)
         labels = torch.full((size,), batch % 2)
         outputs = {"logits": torch.eye(2)[labels], "features": features}
-        observer.on_train_batch_end(None, None, outputs, {"label": labels}, batch)  # type: ignore[arg-type]
+        told = {"label": labels, "id": [str(batch)] * size}
+        observer.on_train_batch_end(None, None, outputs, told, batch)  # type: ignore[arg-type]
         assert sum(len(part.labels) for part in observer._parts) <= WINDOW
     assert observer.start is not None
     assert observer.farthest is not None

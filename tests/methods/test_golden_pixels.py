@@ -12,7 +12,9 @@ from holdfast.tta.methods import Method, create_method
 from holdfast.tta.methods.grata import GraTa
 from tests.conftest import golden
 
-FILES = ("intent_pixels", "grata_pixels", "adami_pixels")
+#: Methods that were published for segmentation, each with vectors from its repository.
+OF_PIXELS = {"intent", "grata", "adami"}
+FILES = tuple(f"{name}_pixels" for name in sorted(OF_PIXELS))
 
 
 def network() -> nn.Module:

@@ -20,8 +20,8 @@ which `train.py` writes; *(option)* where only some hyperparameters do. Passes a
 
 A network answers with logits (N, C), or with a tuple or dictionary that holds them; for two classes one logit will do.
 
-`create_method(..., task="segmentation")` takes a network that answers for each pixel or voxel, (N, C, height, width, …), and
-`task="multilabel"` one with a logit for each finding, (N, L). "Tasks" says which a method does. All see *rows*: images; pixels (2¹⁸ a
+`create_method` takes a task. For segmentation it takes a network that answers for each pixel or voxel, (N, C, height, width, …), and
+for multilabel one with a logit for each finding, (N, L). "Tasks" says which a method does. All see *rows*: images; pixels (2¹⁸ a
 batch at most, evenly spread); or image by finding, each present or not. Class statistics are kept for each finding apart. A batch may be
 one case. These differ there from what was published for one label an image:
 

@@ -109,7 +109,7 @@ def test_the_adapted_model_serves_where_labels_show_that_it_is_better(tmp_path: 
     assert right(before, stream) < 60
     assert right(after, stream[change + 1 :]) > 97
     kinds = [event["event"] for event in after[0]["events"]]
-    assert kinds == ["mode", "verdict"], "the mode follows at the next batch"
+    assert kinds == ["mode", "verdict", "labels"], "the mode follows at the next batch"
 
 
 def test_an_un_updated_candidate_serves_and_updates_wait_where_labels_show_that_it_is_better(

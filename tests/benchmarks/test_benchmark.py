@@ -53,6 +53,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: tables.key_of(row, KEYS))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_shards_make_a_whole(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

@@ -303,6 +303,7 @@ def results(folder: Path) -> list[Row]:
     return sorted(rows, key=lambda found: key_of(found, RUN_KEYS))
 
 
+@pytest.mark.slow
 def test_a_tiny_study(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -459,6 +460,8 @@ def test_windows_of_features_are_bounded(source: Path, tmp_path: Path) -> None:
     from holdfast.callbacks.report.observe import AdaptedObserver
 
     observer = AdaptedObserver(None, torch.zeros(2, 5), torch.ones(2, 5))
+    place = SimpleNamespace(num_training_batches=0, is_global_zero=True, device="cpu")
+    observer.on_train_start(place, place)  # type: ignore[arg-type]
     for batch, size in enumerate([1] * 1000 + [3000, 7]):
         features = torch.full((size, 5), 9.0 if batch == 600 else 1.0)
         labels = torch.full((size,), batch % 2)

@@ -200,7 +200,8 @@ def test_every_shipped_file_opens_with_its_command_and_loads(path: Path) -> None
 def test_every_shipped_benchmark_opens_with_its_command_and_is_valid(path: Path) -> None:
     assert path.read_text().startswith(f"# python benchmark.py configs/benchmark/{path.name}")
     config = resolve(BenchmarkConfig, {}, read_arguments([str(path)], {}))
-    assert any("/" in target for target in config.data.targets)
+    real = "chestmnist" if path.stem == "guard_multilabel" else "nuclei/fluor_360"
+    assert real in config.data.targets
     assert config.study in benchmark.STUDIES
 
 

@@ -3,45 +3,29 @@ and outlines over images.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from lightning import Callback, Trainer
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from holdfast.callbacks.base import Guard
 from holdfast.callbacks.cases import CaseWriter
-from holdfast.callbacks.guard import CollapseGuard
-from holdfast.callbacks.guard.modes import Levels
-from holdfast.callbacks.records import TraceWriter
-from holdfast.callbacks.report import guarded, page
+from holdfast.callbacks.report import page
 from holdfast.callbacks.report.facts import ROWS, gap
-from holdfast.callbacks.report.observe import SumsObserver
 from holdfast.callbacks.report.overlays import overlay, read_mask
-from holdfast.callbacks.report.told import about, as_text, resamples
-from holdfast.callbacks.report.unupdated import ask
+from holdfast.callbacks.report.task_page import UNUPDATED, Section, TaskReporter
+from holdfast.callbacks.report.told import resamples
 from holdfast.callbacks.report.worth import answer
 from holdfast.callbacks.trajectory import Course, course_of_cases, over_batches
-from holdfast.datamodules import StreamLoader
-from holdfast.datamodules.streams.window import counted, taken
-from holdfast.tta.adaptation import AdaptationModule
-from holdfast.tta.batches import truth_of
-from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.csvfile import read_rows
 from holdfast.tta.distributed import batch_of_all
 from holdfast.tta.masks.kept import KeptMasks
 from holdfast.tta.masks.scores import dice_gap
-from holdfast.tta.methods import METHODS
 from holdfast.tta.scores import named_values
 from holdfast.tta.style import styled
 
-_OTHERS = ("source", "control")
 _COLORS = {"source": page.SOURCE, "control": page.CONTROL, "served": page.SERVED}
 #: Cases that are shown of each kind.
 _SHOWN = 6
@@ -49,83 +33,19 @@ _SHOWN = 6
 _FIGURES = ("dice", "iou", "hd95", "assd", "nsd", "volume_error", "shown", "false_alarms")
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What sections about the guard ask of a run."""
+class CaseReporter(TaskReporter):
+    """The page of a run that predicted masks."""
 
-    rows: Sequence[Mapping[str, Any]]
-    events: Sequence[Mapping[str, Any]]
-    levels: Levels | None
-    sums: Sequence[Mapping[str, float]]
+    noun: ClassVar[str] = "case"
+    leads: ClassVar[tuple[str, str]] = ("dice", "Dice")
+    writer: CaseWriter
+    kept: dict[str, KeptMasks]
 
-
-class _View:
-    """The facts in the place where those sections look for them."""
-
-    def __init__(self, facts: _Facts) -> None:
-        self.facts: Any = facts
-
-
-class CaseReporter:
-    """Collects what the page tells, and writes it.
-
-    Args:
-        checkpoint: the source.
-        guard: of the run; None without one.
-        writer: keeps the figures of cases.
-        tracer: keeps trace and events.
-        kept: file for the guard's sums of a run that may be gone on with; None: memory.
-    """
-
-    def __init__(
-        self,
-        checkpoint: SourceCheckpoint,
-        guard: Guard | None,
-        writer: CaseWriter,
-        tracer: TraceWriter,
-        kept: Path | None = None,
-    ) -> None:
-        self.checkpoint, self.guard, self.writer, self.tracer = checkpoint, guard, writer, tracer
-        self.sums = SumsObserver(guard, kept) if isinstance(guard, CollapseGuard) else None
-        self.kept: dict[str, KeptMasks] = {}
-
-    def around(self, callbacks: Sequence[Callback]) -> list[Callback]:
-        """The run's callbacks, and one behind the guard that sees its sums."""
-        return [*callbacks, *([self.sums] if self.sums else [])]
-
-    @torch.no_grad()
-    def look_again(
-        self, module: AdaptationModule, loader: StreamLoader, trainer: Trainer, method: str
-    ) -> None:
-        """Ask source and control about the stream, which all processes do together.
-
-        Args:
-            module: new, as it was before the run.
-            loader: of the stream.
-            trainer: which ran it.
-            method: name of the method.
-        """
-        if METHODS[method] is METHODS["source"]:
-            return
-        task, device = module.method.task, trainer.strategy.root_device
-        module.to(device)
-        for name in _OTHERS:
-            kept = task.kept(self.checkpoint.class_names)
-            assert isinstance(kept, KeptMasks)
-            self.kept[name] = kept
-        choices = [row.get("choice") for row in self.tracer.rows]
-        with trainer.precision_plugin.forward_context() or nullcontext():
-            for choice, batch in zip(choices, loader, strict=False):
-                new = counted(batch)
-                rows = batch["index"].tolist()
-                places = [self.writer.images.place(rows[at]) for at in new]
-                steps = [place.shown_spacing for place in places]
-                truth = truth_of(batch, task.target, len(batch["id"]))
-                known = None if truth is None else taken(truth, new)
-                said = ask(module, batch["image"].to(device), choice)
-                for name, output in zip(_OTHERS, said, strict=True):
-                    own = {"case": self.kept[name].cases(output[new], known, steps)}
-                    self.kept[name].take(batch_of_all(own)["case"])
+    def take(self, name: str, output: Tensor, truth: Tensor | None, index: Sequence[int]) -> None:
+        """Keep the figures of each case."""
+        steps = [self.writer.images.place(row).shown_spacing for row in index]
+        own = {"case": self.kept[name].cases(output, truth, steps)}
+        self.kept[name].take(batch_of_all(own)["case"])
 
     def held_against(
         self,
@@ -134,15 +54,7 @@ class CaseReporter:
         columns: Mapping[str, npt.NDArray[Any]],
         asked: int,
     ) -> dict[str, Any]:
-        """The metrics, and in all and in each part ``against``: how source and control would have
-        done.
-
-        Args:
-            metrics: content of ``metrics.json``.
-            groups: (N,) patient of each case.
-            columns: (N,) subgroup of each case, by the column's name.
-            asked: resamples for the intervals; 0: as many as a page has.
-        """
+        """In all and in each part, by difference of Dice with its interval."""
         found = _copied(metrics)
         if not self.kept or "dice" not in found:
             return found
@@ -154,7 +66,7 @@ class CaseReporter:
             named = named_values(values)
             parts += [(part, named == value) for value, part in found["subgroups"][name].items()]
         for part, member in parts:
-            gaps = {name: self._gap(name, member, groups, resamples(asked)) for name in _OTHERS}
+            gaps = {name: self._gap(name, member, groups, resamples(asked)) for name in UNUPDATED}
             if None not in gaps.values():
                 part["against"] = gaps
         return found
@@ -167,35 +79,18 @@ class CaseReporter:
         )
         return dice_gap(ours, theirs, groups[member], repeats)
 
-    def write(
-        self,
-        path: Path,
-        *,
-        name: str,
-        metrics: Mapping[str, Any],
-        groups: npt.NDArray[Any],
-        columns: Mapping[str, npt.NDArray[Any]],
-        settings: Mapping[str, Any],
-    ) -> None:
-        """Write the page; arguments as of ``RunReporter.write``."""
-        levels = self.guard.levels if isinstance(self.guard, CollapseGuard) else None
-        sums = self.sums.rows if self.sums else ()
-        view: Any = _View(_Facts(self.tracer.rows, self.tracer.events, levels, sums))
-        told = about(settings)
-        numbers = {"case": self.writer.served, "batch": len(self.tracer.rows)}
-        numbers |= {"alarm": metrics["alarms"], "reset": metrics["resets"]}
-        lead = ", ".join(page.counted(number, thing) for thing, number in numbers.items()) + "."
-        sections = [
-            ("What happened", guarded.what_happened(view)),
-            ("Guard", guarded.guard(view)),
+    def head(self, metrics: Mapping[str, Any], method: str) -> list[str]:
+        """Whether adapting was worth it, and the figures."""
+        return [answer(metrics, method).html(), _tiles(metrics)]
+
+    def sections(self, metrics: Mapping[str, Any]) -> list[Section]:
+        """The stream, classes, parts, and cases with outlines."""
+        return [
             ("Over the stream", self._stream()),
             ("Classes", _classes(metrics)),
             ("Domains and subgroups", _parts(metrics)),
             ("Cases", self._cases()),
-            ("Settings", _settings(self.checkpoint, told, as_text(settings))),
         ]
-        head = [answer(metrics, told["method"]).html(), _tiles(metrics)]
-        path.write_text(page.page(name, lead, sections, head=head), encoding="utf-8")
 
     def _stream(self) -> list[str]:
         """Dice and the size of what is predicted, over the course of the stream."""
@@ -303,23 +198,13 @@ def _parts(metrics: Mapping[str, Any]) -> list[str]:
     splits = {"domain": metrics.get("domains", {}), **metrics.get("subgroups", {})}
     rows = [
         [split, value, part.get("images"), part.get("groups"), part.get("dice"), part.get("hd95")]
-        + [gap(part, name) for name in _OTHERS]
+        + [gap(part, name) for name in UNUPDATED]
         for split, parts in splits.items()
         for value, part in parts.items()
     ]
     names = ["split", "value", "cases", "groups", "Dice, %", "HD95"]
-    names += [f"against {name}" for name in _OTHERS]
+    names += [f"against {name}" for name in UNUPDATED]
     return [page.table(names, rows[:ROWS], texts=2)] if rows else []
-
-
-def _settings(checkpoint: SourceCheckpoint, told: Mapping[str, str], text: str) -> list[str]:
-    """What it takes to have every number again."""
-    rows = [
-        *told.items(),
-        ("source, SHA-256 of its weights", checkpoint.hash),
-        ("source, Dice on its own test images", checkpoint.metrics.get("dice")),
-    ]
-    return [page.table(["", ""], rows, texts=2), page.details("Configuration, resolved", text)]
 
 
 @styled

@@ -1,88 +1,38 @@
 """The page about a run that predicted findings, held against source and control."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy.typing as npt
-import torch
-from lightning import Callback, Trainer
+from torch import Tensor
 
-from holdfast.callbacks.base import Guard
 from holdfast.callbacks.findings import FindingWriter
-from holdfast.callbacks.guard import CollapseGuard
 from holdfast.callbacks.leaving import course
-from holdfast.callbacks.records import TraceWriter
-from holdfast.callbacks.report import guarded, page
+from holdfast.callbacks.report import page
 from holdfast.callbacks.report.facts import ROWS
-from holdfast.callbacks.report.observe import SumsObserver
-from holdfast.callbacks.report.told import about, as_text
-from holdfast.callbacks.report.unupdated import ask
+from holdfast.callbacks.report.task_page import Section, TaskReporter
 from holdfast.callbacks.trajectory import trajectory
-from holdfast.datamodules import StreamLoader
-from holdfast.datamodules.streams.window import counted, taken
-from holdfast.tta.adaptation import AdaptationModule
-from holdfast.tta.batches import truth_of
-from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.distributed import batch_of_all
-from holdfast.tta.methods import METHODS
 from holdfast.tta.results import headline
 from holdfast.tta.tasks import Kept
 
-_OTHERS = ("source", "control")
 #: Figures of a finding, as a table has them.
 _FIGURES = ("auroc", "average_precision", "f1", "sensitivity", "specificity", "ece")
 
 
-class FindingReporter:
-    """Collects what the page tells, and writes it.
+class FindingReporter(TaskReporter):
+    """The page of a run that predicted findings."""
 
-    Args:
-        checkpoint: the source.
-        guard: of the run; None without one.
-        writer: keeps probabilities and findings.
-        tracer: keeps trace and events.
-        kept: file for the guard's sums of a run that may be gone on with; None: memory.
-    """
+    noun: ClassVar[str] = "image"
+    leads: ClassVar[tuple[str, str]] = ("auroc", "AUROC")
+    writer: FindingWriter
+    kept: dict[str, Kept]
 
-    def __init__(
-        self,
-        checkpoint: SourceCheckpoint,
-        guard: Guard | None,
-        writer: FindingWriter,
-        tracer: TraceWriter,
-        kept: Path | None = None,
-    ) -> None:
-        self.checkpoint, self.guard, self.writer, self.tracer = checkpoint, guard, writer, tracer
-        self.sums = SumsObserver(guard, kept) if isinstance(guard, CollapseGuard) else None
-        self.kept: dict[str, Kept] = {}
-
-    def around(self, callbacks: Sequence[Callback]) -> list[Callback]:
-        """The run's callbacks, and one behind the guard that sees its sums."""
-        return [*callbacks, *([self.sums] if self.sums else [])]
-
-    @torch.no_grad()
-    def look_again(
-        self, module: AdaptationModule, loader: StreamLoader, trainer: Trainer, method: str
-    ) -> None:
-        """Ask source and control about the stream, which all processes do together."""
-        if METHODS[method] is METHODS["source"]:
-            return
-        task, device = module.method.task, trainer.strategy.root_device
-        module.to(device)
-        self.kept = {name: task.kept(self.checkpoint.class_names) for name in _OTHERS}
-        choices = [row.get("choice") for row in self.tracer.rows]
-        with trainer.precision_plugin.forward_context() or nullcontext():
-            for choice, batch in zip(choices, loader, strict=False):
-                new = counted(batch)
-                truth = truth_of(batch, task.target, len(batch["id"]))
-                known = {} if truth is None else {"truth": taken(truth, new)}
-                said = ask(module, batch["image"].to(device), choice)
-                for name, output in zip(_OTHERS, said, strict=True):
-                    own = batch_of_all({"output": output[new].cpu(), **known})
-                    self.kept[name].add(own["output"], own.get("truth"))
+    def take(self, name: str, output: Tensor, truth: Tensor | None, index: Sequence[int]) -> None:
+        """Keep the output and what is true."""
+        known = {} if truth is None else {"truth": truth}
+        own = batch_of_all({"output": output.cpu(), **known})
+        self.kept[name].add(own["output"], own.get("truth"))
 
     def held_against(
         self,
@@ -91,9 +41,7 @@ class FindingReporter:
         columns: Mapping[str, npt.NDArray[Any]],
         asked: int,
     ) -> dict[str, Any]:
-        """The metrics, and ``against``: macro AUROC of source and control, and how much better what
-        was served is, in points.
-        """
+        """By macro AUROC, and how much better what was served is, in points."""
         found, ours = dict(metrics), headline(metrics, "auroc")
         if not self.kept or ours is None:
             return found
@@ -106,49 +54,23 @@ class FindingReporter:
             found["against"][name] = {**gap, "per_class": other["auroc"]["per_class"]}
         return found
 
-    def write(
-        self,
-        path: Path,
-        *,
-        name: str,
-        metrics: Mapping[str, Any],
-        groups: npt.NDArray[Any],
-        columns: Mapping[str, npt.NDArray[Any]],
-        settings: Mapping[str, Any],
-    ) -> None:
-        """Write the page; arguments as of ``RunReporter.write``."""
-        levels = self.guard.levels if isinstance(self.guard, CollapseGuard) else None
-        rows, events = self.tracer.rows, self.tracer.events
-        sums = self.sums.rows if self.sums else ()
-        facts = SimpleNamespace(rows=rows, events=events, levels=levels, sums=sums)
-        view: Any = SimpleNamespace(facts=facts)
-        numbers = {"image": self.writer.served, "batch": len(rows)}
-        numbers |= {"alarm": metrics["alarms"], "reset": metrics["resets"]}
-        lead = ", ".join(page.counted(number, thing) for thing, number in numbers.items()) + "."
-        shown = {} if levels is None else levels.shown
+    def head(self, metrics: Mapping[str, Any], method: str) -> list[str]:
+        """The figures."""
+        return [_tiles(metrics)]
+
+    def sections(self, metrics: Mapping[str, Any]) -> list[Section]:
+        """The stream, findings and parts."""
+        shown = {} if self.levels is None else self.levels.shown
         caption = "Shares are of images that are called to have a finding, one above the other."
+        rows, events = self.tracer.rows, self.tracer.events
         picture = page.figure(
             lambda: trajectory(rows, events, course(self.writer), shown, ""), caption
         )
-        sections = [
-            ("What happened", guarded.what_happened(view)),
-            ("Guard", guarded.guard(view)),
+        return [
             ("Over the stream", [picture]),
             ("Findings", _findings(metrics, self.writer)),
             ("Domains and subgroups", _parts(metrics)),
-            ("Settings", self._settings(settings)),
         ]
-        path.write_text(page.page(name, lead, sections, head=[_tiles(metrics)]), encoding="utf-8")
-
-    def _settings(self, settings: Mapping[str, Any]) -> list[str]:
-        """What it takes to have every number again."""
-        rows = [
-            *about(settings).items(),
-            ("source, SHA-256 of its weights", self.checkpoint.hash),
-            ("source, AUROC on its own test images", headline(self.checkpoint.metrics, "auroc")),
-        ]
-        text = as_text(settings)
-        return [page.table(["", ""], rows, texts=2), page.details("Configuration, resolved", text)]
 
 
 def _tiles(metrics: Mapping[str, Any]) -> str:

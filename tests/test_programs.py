@@ -131,7 +131,9 @@ def test_adaptation_leaves_predictions_trace_events_and_state(source: Path, tmp_
         assert max(probabilities, key=lambda name: probabilities[name]) == row["prediction"]
     trace = rows(tmp_path / "trace.csv")
     # The short last batch is no business of the adapted model alone.
-    assert {row["served_by"] for row in predictions[-52:]} <= {"control", "source", "mixture"}
+    # Which un-updated candidate has it depends on what the processor's roundings trained.
+    unlearned = {"control", "corrected", "source", "mixture"}
+    assert {row["served_by"] for row in predictions[-52:]} <= unlearned
     assert not trace[-1]["share_adapted"]
     shown = ["batch", "J", "R", "drift", "entropy", "loss", "verdict", "mode"]
     assert list(trace[0])[:8] == shown

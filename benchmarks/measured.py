@@ -1,5 +1,5 @@
-"""The plan behind docs/measured.md: methods alone and under our guard, where they help and where
-they harm. Which cells, configs/benchmark/measured.yaml says.
+"""The plan behind evidence/measured.md: methods alone and under our guard, where they help and
+where they harm. Which cells, configs/benchmark/measured.yaml says.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The plan behind docs/results.md: every method, unguarded and with its defaults, on real shifts.
+"""The plan behind evidence/results.md: every method, unguarded, with its defaults, on real shifts.
 Which cells, configs/benchmark/methods.yaml says.
 """
 

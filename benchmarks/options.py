@@ -69,7 +69,7 @@ class BenchmarkConfig:
     study: Literal["guard", "sensitivity", "paper", "methods", "measured"] = option(
         "guard",
         "what is made of the rows: figures of guards; ours with each constant a fifth lower and "
-        "higher; or docs/paper.md, results.md, measured.md",
+        "higher; or docs/evidence/paper.md, results.md, measured.md",
     )
     data: DataOptions = option(DataOptions(), "images")
     methods: list[str] = option(["tent", "dsbr"], "methods, or labels of variants")

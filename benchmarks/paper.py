@@ -1,4 +1,4 @@
-"""The plan behind docs/paper.md: the claims of the paper behind DSBR (arXiv 2606.02339), measured.
+"""The plan behind evidence/paper.md: the claims of the paper behind DSBR (arXiv 2606.02339).
 Which cells, configs/benchmark/paper.yaml says: the first of each list is the centre, and its parts
 vary one axis at a time. Figures are of the last quarters of the streams.
 """

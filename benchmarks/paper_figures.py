@@ -1,4 +1,4 @@
-"""The pictures of docs/paper.md: bias before and after, accuracy against bias, and what longer
+"""The pictures of evidence/paper.md: bias before and after, accuracy against bias, and what longer
 streams and other batch sizes come to. All are of the last quarters of streams.
 """
 

@@ -138,7 +138,7 @@ def _values(
 def _records(root: Path, about: _About, folders: Sequence[str], config: NnunetConfig) -> Records:
     found = [pair for name in folders for pair in _cases(root, name, about)]
     if not found:
-        raise InputError(f"{root} has no cases in {' or '.join(folders)}: see docs/data.md")
+        raise InputError(f"{root} has no cases in {' or '.join(folders)}: see docs/howto/data.md")
     paths = np.array([files for files, _ in found], dtype=np.dtypes.StringDType())
     masks = np.array([[mask] for _, mask in found], dtype=np.dtypes.StringDType())
     count = len(found)

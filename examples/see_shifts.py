@@ -2,8 +2,8 @@
 
 python examples/see_shifts.py
 
-The sheets of docs/shifts.md; image=FILE shows yours (PNG, JPEG, TIFF, DICOM or NIfTI), and
-output=FILE.png says where it goes.
+The sheets of docs/reference/shifts.md; image=FILE shows yours (PNG, JPEG, TIFF, DICOM or NIfTI),
+and output=FILE.png says where it goes.
 """
 
 import sys

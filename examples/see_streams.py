@@ -2,8 +2,8 @@
 
 python examples/see_streams.py
 
-The pictures of docs/streams.md, on the phantom; output=DIR says where they go. Put your images in
-place of ``phantom``, and the words of your stream among ``EXAMPLES``.
+The pictures of docs/reference/streams.md, on the phantom; output=DIR says where they go. Put your
+images in place of ``phantom``, and the words of your stream among ``EXAMPLES``.
 """
 
 import sys

@@ -70,7 +70,7 @@ class GuardedMethod:
 
     @property
     def mode(self) -> str:
-        """adapting, hedging, resting, holding or frozen (docs/guard.md)."""
+        """adapting, hedging, resting, holding or frozen (docs/explanation/guard.md)."""
         return self._guard.memory.mode
 
     @property

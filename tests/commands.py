@@ -25,7 +25,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.usage import explain, topic_of
 from tests.conftest import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 #: A value that the reader is to put in: DIR, FILE.csv, [LOW,HIGH], or anything with an ellipsis.
 _PLACEHOLDER = re.compile(r"|[A-Z][A-Z_]*(\.\w+)?|\[[A-Z]+(,[A-Z]+)*\]|.*…")

@@ -120,6 +120,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_index_links_every_page() -> None:
-    index = (ROOT / "docs" / "README.md").read_text()
-    for page in (ROOT / "docs").glob("*.md"):
-        assert page.name == "README.md" or f"]({page.name})" in index, page.name
+    docs = ROOT / "docs"
+    index = (docs / "README.md").read_text()
+    for page in docs.rglob("*.md"):
+        name = page.relative_to(docs).as_posix()
+        assert name == "README.md" or f"]({name})" in index, name

@@ -510,7 +510,7 @@ def test_the_benchmarks_table_has_guards_sources_and_controls(tmp_path: Path) ->
 def test_the_projects_own_results_are_compared(tmp_path: Path, capsys: Capture) -> None:
     words = [
         "compare",
-        str(ROOT / "docs" / "results" / "results.csv"),
+        str(ROOT / "docs" / "evidence" / "results" / "results.csv"),
         "bootstrap=500",
         f"output={tmp_path}",
     ]

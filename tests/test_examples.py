@@ -77,7 +77,7 @@ def test_a_method_added_in_a_script(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("example", ["see_streams"], indirect=True)
 def test_streams_are_drawn_as_the_page_asks_for_them(example: ModuleType, tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "streams.md").read_text()
+    page = (ROOT / "docs" / "reference" / "streams.md").read_text()
     for name, words in example.EXAMPLES.items():
         assert f"`{words}` | ![" in page
         assert f"(streams/{name}.png)" in page
@@ -88,7 +88,7 @@ def test_streams_are_drawn_as_the_page_asks_for_them(example: ModuleType, tmp_pa
 
 @pytest.mark.parametrize("example", ["see_shifts"], indirect=True)
 def test_an_image_of_ones_own_under_every_shift(example: ModuleType, tmp_path: Path) -> None:
-    image = ROOT / "docs" / "streams" / "iid.png"
+    image = ROOT / "docs" / "reference" / "streams" / "iid.png"
     (tmp_path / "mine.png").write_bytes(image.read_bytes())
     example.main([f"image={tmp_path / 'mine.png'}", f"output={tmp_path / 'out' / 'sheet.png'}"])
     assert (tmp_path / "out" / "sheet.png").stat().st_size > 10_000

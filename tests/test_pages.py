@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 
 def test_the_page_of_shifts_is_up_to_date() -> None:
-    page = (ROOT / "docs" / "shifts.md").read_text()
+    page = (ROOT / "docs" / "reference" / "shifts.md").read_text()
     assert shifts_table() in page
     assert families_table() in page
     for name in CORRUPTIONS:
@@ -26,11 +26,11 @@ def test_the_page_of_shifts_is_up_to_date() -> None:
 
 
 def test_the_page_of_streams_has_each_with_its_picture() -> None:
-    page = (ROOT / "docs" / "streams.md").read_text()
+    page = (ROOT / "docs" / "reference" / "streams.md").read_text()
     for name in STREAMS:
         assert f"| `{name}`: " in page
     for picture in re.findall(r"\(streams/(\w+\.png)\)", page):
-        assert (ROOT / "docs" / "streams" / picture).is_file()
+        assert (ROOT / "docs" / "reference" / "streams" / picture).is_file()
 
 
 def test_shifts_are_scored_and_drawn(
@@ -74,7 +74,7 @@ def test_bad_words_get_one_sentence(
 
 
 def test_the_page_of_the_guard_shows_what_leads_from_mode_to_mode() -> None:
-    page = (ROOT / "docs" / "guard.md").read_text()
+    page = (ROOT / "docs" / "explanation" / "guard.md").read_text()
     shown = re.findall(r"^\s*(\w+) --> (\w+): (.+?)\s*$", page, re.MULTILINE)
     table = [
         (mode, after, trigger)
@@ -94,7 +94,7 @@ def test_pages_do_not_count_what_is_registered() -> None:
     # Measurements are about what they say; a count of what the code has goes stale unseen.
     measured = {"guard.md", "paper.md", "results.md", "measured.md"}
     about_others = {"of one to\nfive methods each", "fifteen corruptions at a severity"}
-    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
     for page in pages:
         if page.name in measured:
             continue

@@ -544,10 +544,10 @@ def test_the_page_shows_what_runs(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "running.md").read_text()
+    page = (ROOT / "docs" / "howto" / "running.md").read_text()
     blocks = [content for language, content in fenced(page) if language == "python"]
     assert len(blocks) == 1
-    exec(compile(blocks[0], "docs/running.md", "exec"), {})
+    exec(compile(blocks[0], "docs/howto/running.md", "exec"), {})
     out = capsys.readouterr().out
     assert "tensor([[" in out
     assert "OK" in out

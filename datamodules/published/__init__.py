@@ -1,3 +1,3 @@
-"""Readers of published sets in the layout in which they are handed out; docs/data.md says where
+"""Readers of published sets in the layout in which they are handed out; howto/data.md says where
 each comes from.
 """

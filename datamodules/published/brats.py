@@ -48,7 +48,7 @@ def load_brats(config: BratsConfig, split: Split) -> ImageSet:
     if not found:
         raise InputError(
             f"expected BraTS-GLI-00000-000-t1c.nii.gz and its like in {root}: set data.root "
-            "(docs/data.md has the layout)"
+            "(docs/howto/data.md has the layout)"
         )
     # A sequence that is not there is told of when the files are checked, by its name.
     paths = np.array(

@@ -65,8 +65,8 @@ def folder(path: str | Path, *inner: str) -> Path:
     found = Path(path).expanduser().joinpath(*inner)
     if not found.is_dir():
         raise InputError(
-            f"expected the folder {found.name} in {found.parent}: set data.root (docs/data.md has "
-            "the layout)"
+            f"expected the folder {found.name} in {found.parent}: set data.root "
+            "(docs/howto/data.md has the layout)"
         )
     return found
 
@@ -85,7 +85,8 @@ def columns(root: Path, names: Sequence[str], wanted: Sequence[str]) -> dict[str
     path = next((root / name for name in names if (root / name).is_file()), None)
     if path is None:
         raise InputError(
-            f"expected {' or '.join(names)} in {root}: set data.root (docs/data.md has the layout)"
+            f"expected {' or '.join(names)} in {root}: set data.root "
+            "(docs/howto/data.md has the layout)"
         )
     found = read_table(path)
     for name in wanted:

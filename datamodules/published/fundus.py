@@ -53,7 +53,7 @@ def load_fundus(config: FundusConfig, split: Split) -> ImageSet:
     if not sites:
         raise InputError(
             f"expected SITE_train.csv, or folders SITE/images and SITE/masks in {root}: set "
-            "data.root (docs/data.md has the layout)"
+            "data.root (docs/howto/data.md has the layout)"
         )
     return published(pair_folders(root, {name: name for name in sites}, values), config, split)
 

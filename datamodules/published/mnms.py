@@ -46,8 +46,8 @@ def load_mnms(config: MnmsConfig, split: Split) -> ImageSet:
     ]
     if not rows:
         raise InputError(
-            f"{root} has no CODE_sa.nii.gz of its table: set data.root (docs/data.md has the "
-            "layout)"
+            f"{root} has no CODE_sa.nii.gz of its table: set data.root "
+            "(docs/howto/data.md has the layout)"
         )
     codes = [table["External code"][row] for row, _ in rows]
     frames = [f"@{table[phase][row]}" for row, phase in rows]

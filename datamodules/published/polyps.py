@@ -36,7 +36,7 @@ def load_polyps(config: PolypsConfig, split: Split) -> ImageSet:
     domains |= {name: f"{_TEST}/{name}" for name in tests}
     if len(domains) < 2:
         raise InputError(
-            f"expected {_TRAIN} and {_TEST}/SET in {root}: set data.root (docs/data.md has the "
-            "layout)"
+            f"expected {_TRAIN} and {_TEST}/SET in {root}: set data.root "
+            "(docs/howto/data.md has the layout)"
         )
     return published(pair_folders(root, domains, values_of(_VALUES)), config, split)

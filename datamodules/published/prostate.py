@@ -32,7 +32,8 @@ def load_prostate(config: ProstateConfig, split: Split) -> ImageSet:
     cases = [file for file in cases if file.endswith(_ENDING)]
     if not cases:
         raise InputError(
-            f"expected SITE/CaseNN.nii.gz in {root}: set data.root (docs/data.md has the layout)"
+            f"expected SITE/CaseNN.nii.gz in {root}: set data.root "
+            "(docs/howto/data.md has the layout)"
         )
     empty = repeated("", len(cases))
     found = [masks.get(file.lower().removesuffix(_ENDING) + _MASK, "") for file in cases]

@@ -39,8 +39,8 @@ def load_scgm(config: ScgmConfig, split: Split) -> ImageSet:
     cases = [match for match in map(_IMAGE.fullmatch, files) if match]
     if not cases:
         raise InputError(
-            f"expected site1-sc01-image.nii.gz in {root}: set data.root (docs/data.md has the "
-            "layout)"
+            f"expected site1-sc01-image.nii.gz in {root}: set data.root "
+            "(docs/howto/data.md has the layout)"
         )
     masks = [f"{case[1]}-mask-r{config.rater}.nii{case[3] or ''}" for case in cases]
     records = Records(

@@ -28,7 +28,7 @@ class Corruption:
     Args:
         function: the corruption.
         levels: its strengths at severities 1..5, in the unit that the function states;
-            docs/shifts.md shows what they cost.
+            docs/reference/shifts.md shows what they cost.
         colour: needs images of three channels.
         flat: needs 2D images.
         moved: what it does to a mask (*spatial) of whole numbers, where it moves pixels: from the

@@ -1,4 +1,4 @@
-"""The tables of shifts and families in docs/shifts.md.
+"""The tables of shifts and families in docs/reference/shifts.md.
 
 python -m holdfast.datamodules.shifts.table
 """

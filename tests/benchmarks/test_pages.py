@@ -1,5 +1,5 @@
-"""The studies behind docs/results.md and docs/measured.md: their figures are adapt.py's, they go on
-where they stopped, and their pages are what the rows say.
+"""The studies behind results.md and measured.md in docs/evidence: their figures are adapt.py's,
+they go on where they stopped, and their pages are what the rows say.
 """
 
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_a_figure_is_what_adapt_says_unguarded(source: Path, tmp_path: Path, met
 
 def test_a_study_goes_on_and_keeps_what_a_person_wrote(source: Path, tmp_path: Path) -> None:
     (tmp_path / "phantom0").symlink_to(source, target_is_directory=True)
-    page, out = tmp_path / "docs" / "results.md", tmp_path / "out"
+    page, out = tmp_path / "docs" / "evidence" / "results.md", tmp_path / "out"
     words = [
         *("study=methods", "policies=[off]", "rates=[1]", "shifts=[none]", "processes=1"),
         *(f"sources={tmp_path}", f"output={out}", f"page={page}", "images=128"),
@@ -123,8 +123,8 @@ def test_a_page_without_its_markers_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_page_of_methods_is_what_the_runs_say() -> None:
-    rows = tables.read(ROOT / "docs" / "results" / "results.csv")
-    assert methods.markdown(rows) in (ROOT / "docs" / "results.md").read_text()
+    rows = tables.read(ROOT / "docs" / "evidence" / "results" / "results.csv")
+    assert methods.markdown(rows) in (ROOT / "docs" / "evidence" / "results.md").read_text()
 
 
 def test_the_shipped_plan_of_methods_has_every_method_on_each_stream() -> None:
@@ -132,7 +132,7 @@ def test_the_shipped_plan_of_methods_has_every_method_on_each_stream() -> None:
     config = entry.configured(BenchmarkConfig, {}, [str(BENCHMARKS / "methods.yaml")])
     parts = [config.of_part(part) for part in config.parts]
     assert {method for part in parts for method in part.methods} == of_labels
-    rows = tables.read(ROOT / "docs" / "results" / "results.csv")
+    rows = tables.read(ROOT / "docs" / "evidence" / "results" / "results.csv")
     assert len({tables.key_of(row, RUN_KEYS) for row in rows}) == len(rows)
     assert len(rows) == 7 * len(config.streams) * len(config.seeds) * len(of_labels)
 

@@ -156,7 +156,7 @@ def test_the_shipped_plan_is_what_the_page_says() -> None:
         for part in config.parts
         for stream, cell in cells_of(config.of_part(part))
     }
-    rows = tables.read(ROOT / "docs" / "paper" / "results.csv")
+    rows = tables.read(ROOT / "docs" / "evidence" / "paper" / "results.csv")
     assert cells == {key_of(row, KEYS) for row in rows}
     assert len(cells) == 960
 
@@ -321,7 +321,7 @@ def test_a_tiny_study(
 
     monkeypatch.setattr(cell, "run", counted)
     monkeypatch.setattr(tables, "append", append_until_killed)
-    whole, page = tmp_path / "whole", tmp_path / "docs" / "paper.md"
+    whole, page = tmp_path / "whole", tmp_path / "docs" / "evidence" / "paper.md"
     assert benchmark.main([*words, f"output={whole}"]) == 130
     assert len(results(whole)) == count[0] == 7
     monkeypatch.setattr(tables, "append", append)
@@ -398,5 +398,5 @@ def test_what_fails_is_recorded(words: list[str], tmp_path: Path, capsys: Captur
 
 def test_the_page_is_what_the_rows_say() -> None:
     config = entry.configured(BenchmarkConfig, {}, [str(CONFIG)])
-    rows = tables.read(ROOT / "docs" / "paper" / "results.csv")
-    assert markdown(rows, config) in (ROOT / "docs" / "paper.md").read_text()
+    rows = tables.read(ROOT / "docs" / "evidence" / "paper" / "results.csv")
+    assert markdown(rows, config) in (ROOT / "docs" / "evidence" / "paper.md").read_text()

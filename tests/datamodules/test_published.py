@@ -420,7 +420,7 @@ def test_medmnist_is_downloaded_once_and_checked(
 
 
 def test_the_page_has_a_command_for_every_set() -> None:
-    page = (ROOT / "docs" / "data.md").read_text()
+    page = (ROOT / "docs" / "howto" / "data.md").read_text()
     for kind in (*TREES, "medmnist", "organ_views"):
         assert f"| `{kind}` |" in page
         assert re.search(

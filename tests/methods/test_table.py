@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert (ROOT / "docs" / "methods.md").read_text() == markdown()
+    assert (ROOT / "docs" / "reference" / "methods.md").read_text() == markdown()
 
 
 def test_every_method_has_its_yaml_and_paper() -> None:

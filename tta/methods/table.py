@@ -1,4 +1,7 @@
-"""The table of methods in docs/methods.md: python -m holdfast.tta.methods.table > docs/methods.md"""
+"""The table of methods in the reference.
+
+python -m holdfast.tta.methods.table > docs/reference/methods.md
+"""
 
 from typing import NamedTuple
 
@@ -9,7 +12,7 @@ _HEADER = """\
 # Methods
 
 Every method is a plain `nn.Module`: `create_method(NAME, model, num_classes=C, **hyperparameters)`, or `method=NAME` on the
-command line with the same options. This page is written by `python -m holdfast.tta.methods.table > docs/methods.md`, and a test
+command line with the same options. This page is written by `python -m holdfast.tta.methods.table > docs/reference/methods.md`, and a test
 holds it against the code.
 
 All that adapt weights share `optimizer`, `lr`, `momentum`, `steps`, `episodic`, `exclude` (layers), `normalization` (batch,
@@ -45,7 +48,7 @@ above 1 it leaves with the forward pass before the last step.
 ## Beside the released code
 
 Each method was run beside the code that its authors, or others, released (`dsbr` beside its formula): same weights, same
-images, same views. Predictions and weights agree to 1e-4 over 24 updates; [tests/golden](../tests/golden/README.md) holds what
+images, same views. Predictions and weights agree to 1e-4 over 24 updates; [tests/golden](../../tests/golden/README.md) holds what
 that code returned. This differs, by choice, in all methods that it concerns:
 
 - A batch of which the filters leave nothing is no update. Some of that code takes a mean of nothing, which is NaN.
@@ -61,7 +64,7 @@ that code returned. This differs, by choice, in all methods that it concerns:
 _FOOTER = """
 The study behind `dsbr` leaves the last stage alone **in every method**: its code skips `layer4` of a ResNet, and `blocks.9` to
 `blocks.11` and the last `norm` of a ViT. Here `tent`, `dot`, `roid` and `dsbr` adapt all normalisation layers;
-`method.exclude=[features.layer4]` adapts what that code does. [paper.md](paper.md) can be measured so as well:
+`method.exclude=[features.layer4]` adapts what that code does. [paper.md](../evidence/paper.md) can be measured so as well:
 
     python benchmark.py configs/benchmark/paper_exclude.yaml data.root=DIR sources=DIR
 """
@@ -180,7 +183,7 @@ def _row(name: str, method: type[Method]) -> str:
     uses = ", ".join(f"{use} *(option)*" if use in optional else use for use in method.uses)
     config = method.Config.as_published()
     statistics = config.normalization if isinstance(config, UpdateConfig) else method.normalization
-    yaml = f"[{name}](../configs/method/{name}.yaml)"
+    yaml = f"[{name}](../../configs/method/{name}.yaml)"
     cells = [f"`{name}`", method.paper or "–", method.updates, method.passes, statistics]
     return f"| {' | '.join([*cells, uses or '–', _tasks(method), yaml])} |\n"
 

@@ -2,9 +2,9 @@
 
     python -m holdfast.callbacks.audit runs/adapt/NAME
 
-Every line of ``predictions.csv``, ``trace.csv`` and ``events.jsonl`` ends with the short hash of
-the line before; the first with that of source and stream. A line that was changed, dropped or put
-in shows in the next one, and of the last one in ``audit.json``.
+Every line of ``predictions.csv`` (of masks ``cases.csv``), ``trace.csv`` and ``events.jsonl`` ends
+with the short hash of the line before; the first with that of source and stream. A line that was
+changed, dropped or put in shows in the next one, and of the last one in ``audit.json``.
 """
 
 import sys
@@ -14,7 +14,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from holdfast.callbacks.cases import MASKS
 from holdfast.callbacks.chained import Line, Misfit, lines_of, seal_of
+from holdfast.callbacks.maskfiles import hash_of
 from holdfast.callbacks.replay import configure as recorded
 from holdfast.callbacks.replay import replay
 from holdfast.tta import entry
@@ -34,7 +36,8 @@ USAGE = (
 )
 #: What a run leaves to be looked into by.
 AUDIT = "audit.json"
-PREDICTIONS, TRACE, EVENTS = "predictions.csv", "trace.csv", "events.jsonl"
+PREDICTIONS, CASES = "predictions.csv", "cases.csv"
+TRACE, EVENTS = "trace.csv", "events.jsonl"
 #: What predictions and trace both say of a batch.
 _SHARED = ("verdict", "mode")
 #: Exit status where something does not fit.
@@ -63,6 +66,8 @@ class Audit:
         self.folder = folder
         self.finished = (folder / AUDIT).is_file()
         self.facts: Mapping[str, Any] = self._facts()
+        #: Where a row an image, or case, stands.
+        self.table = CASES if (folder / CASES).is_file() else PREDICTIONS
         self._ends: dict[str, tuple[int, str]] = {}
 
     def check(self) -> str:
@@ -112,31 +117,52 @@ class Audit:
     def _check_predictions(self, trace: Sequence[Line]) -> int:
         """Hold each prediction against its batch; returns how many there are."""
         batches, count = {line.cells["batch"]: line for line in trace}, 0
-        known = _in_batches(self._lines(PREDICTIONS))
+        known = _in_batches(self._lines(self.table))
         for number, (batch, lines) in enumerate(known):
             first = lines[0].number
             row = batches.get(batch)
             if row is None and not self.finished:
                 break  # killed before the batch was in the trace
             if row is None or batch != str(number):
-                raise Misfit(f"{PREDICTIONS}, line {first}, is of batch {batch}, not {number}")
-            _check_batch(lines, row)
+                raise Misfit(f"{self.table}, line {first}, is of batch {batch}, not {number}")
+            self._check_batch(lines, row)
             count += len(lines)
         return count
 
+    def _check_batch(self, lines: Sequence[Line], row: Line) -> None:
+        """All predictions of a batch say the same of it, and what its row of the trace says."""
+        due = {name: row.cells[name] for name in _SHARED}
+        due["weights"] = lines[0].cells["weights"]
+        for line in lines:
+            for name, value in due.items():
+                if line.cells[name] != value:
+                    raise Misfit(
+                        f"{self.table}, line {line.number}, has {name} {line.cells[name]!r}, and "
+                        f"its batch {value!r}"
+                    )
+
+    def _check_masks(self, lines: Sequence[Line]) -> None:
+        """Each mask is the one that was written, of a case that came twice the later one."""
+        latest = {line.cells["mask"]: line for line in lines if line.cells.get("mask")}
+        for name, line in latest.items():
+            file = self.folder / MASKS / Path(name).name
+            if not file.is_file() or hash_of(file) != line.cells["mask_hash"]:
+                raise Misfit(f"{self.table}, line {line.number}, is not of the mask in {file}")
+
     def _check_order(self) -> None:
         """Each image of the stream has its prediction, in its order, or a reason."""
-        lines = list(self._lines(PREDICTIONS))
+        lines = list(self._lines(self.table))
         served = [line for line in lines if line.cells["batch"]]
         unread = {line.cells["id"] for line in lines if not line.cells["batch"]}
         order = (row["id"] for row in read_rows(self.folder / "stream.csv"))
         for line in served:
             name = line.cells["id"]
             if next((due for due in order if due == name or due not in unread), None) != name:
-                raise Misfit(f"{PREDICTIONS}, line {line.number}, is not the image that was due")
+                raise Misfit(f"{self.table}, line {line.number}, is not the image that was due")
         left = next((due for due in order if due not in unread), None)
         if left is not None:
-            raise Misfit(f"{PREDICTIONS} ends without {left}, which is in stream.csv")
+            raise Misfit(f"{self.table} ends without {left}, which is in stream.csv")
+        self._check_masks(served)
 
     def _check_ends(self) -> None:
         """Hold last lines and counts against what the run said of them when it was done."""
@@ -190,19 +216,6 @@ def _in_batches(lines: Iterator[Line]) -> Iterator[tuple[str, list[Line]]]:
         found = list(own)
         if batch:
             yield batch, found
-
-
-def _check_batch(lines: Sequence[Line], row: Line) -> None:
-    """All predictions of a batch say the same of it, and what its row of the trace says."""
-    due = {name: row.cells[name] for name in _SHARED}
-    due["weights"] = lines[0].cells["weights"]
-    for line in lines:
-        for name, value in due.items():
-            if line.cells[name] != value:
-                raise Misfit(
-                    f"{PREDICTIONS}, line {line.number}, has {name} {line.cells[name]!r}, and its "
-                    f"batch {value!r}"
-                )
 
 
 def main(argv: Sequence[str]) -> int:

@@ -11,24 +11,29 @@ import numpy.typing as npt
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
 
-from holdfast.callbacks.columns import Known
+from holdfast.callbacks.columns import AUDITED, Known, audited
 from holdfast.callbacks.grown import Grown, Names
-from holdfast.callbacks.maskfiles import in_file_space, save_mask
+from holdfast.callbacks.maskfiles import hash_of, in_file_space, save_mask
 from holdfast.datamodules.images import ImageSet
+from holdfast.datamodules.placing import Place
 from holdfast.tta.batches import described, truth_of
 from holdfast.tta.csvfile import LINK, RowFile
 from holdfast.tta.distributed import batch_of_all, objects_of_all
 from holdfast.tta.growing import GrowingFile
 from holdfast.tta.masks.figures import FIGURES, UNSCORED
 from holdfast.tta.masks.kept import KeptMasks
+from holdfast.tta.online import ServesBatches
 from holdfast.tta.stages import StreamCallback
 from holdfast.tta.tasks import Task
 
 #: Folder of the masks, within that of a run.
 MASKS = "masks"
+#: Columns of a mask: its file, and the short hash of what is in it.
+_MASK = ("mask", "mask_hash")
 #: What stands behind the figures of a case.
-_HANDLED = ("verdict", "mode", "served_by", "reason")
+_HANDLED = ("verdict", "served_by", "reason", *AUDITED)
 
 
 class CaseWriter(StreamCallback, BasePredictionWriter):
@@ -71,7 +76,7 @@ class CaseWriter(StreamCallback, BasePredictionWriter):
         figures = FIGURES if images.labelled else UNSCORED
         self._figures = [(figure, name) for name in kept.names for figure in figures]
         told = [f"{figure}_{name}" for figure, name in self._figures]
-        self._names = ["id", *([] if self.folder is None else ["mask"]), *told, *_HANDLED]
+        self._names = ["id", *([] if self.folder is None else _MASK), *told, *_HANDLED]
         ours = {*self._names, LINK}
         self._known = {name: of for name, of in (known or {}).items() if name not in ours}
         self._rows, self._domains, self._seal = Grown(np.int64), Names(), seal
@@ -79,10 +84,13 @@ class CaseWriter(StreamCallback, BasePredictionWriter):
         self._taken_up: Mapping[str, Any] | None = None
         self._started = self._before = 0.0
         self._images = 0  # of this process
+        self._batches = 0
 
     def on_stream_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the folder, and open the file, or take up that of a run that was stopped."""
         self._started = perf_counter()
+        if isinstance(pl_module, ServesBatches):
+            pl_module.tells_weights = True
         state, self._taken_up = self._taken_up, None
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -101,6 +109,7 @@ class CaseWriter(StreamCallback, BasePredictionWriter):
         figures = self.kept.figures
         return {
             "images": self._images,
+            "batches": self._batches,
             "served": self.served,
             "broken": self.broken,
             "seconds": self.seconds,
@@ -112,7 +121,8 @@ class CaseWriter(StreamCallback, BasePredictionWriter):
 
     def go_on(self, progress: Mapping[str, Any]) -> None:
         """Go on where ``progress`` was taken."""
-        self._taken_up, self._images = progress, progress["images"]
+        self._taken_up = progress
+        self._images, self._batches = progress["images"], progress["batches"]
         self.broken, self.served = progress["broken"], progress["served"]
         self.seconds = self._before = progress["seconds"]
         self._rows.add(progress["rows"].numpy())
@@ -134,31 +144,39 @@ class CaseWriter(StreamCallback, BasePredictionWriter):
         places = [self.images.place(row) for row in given.index.tolist()]
         spacings = [place.shown_spacing for place in places]
         truth = truth_of(batch, self.task.target, count)
-        names = [""] * count
-        if self.folder is not None:
-            probabilities = self.task.probabilities(output.float())
-            for row, place in enumerate(places):
-                mask = in_file_space(probabilities[row], place)
-                names[row] = save_mask(self.folder, given.ids[row], mask, place).name
+        masks = self._save(self.task.probabilities(output.float()), given.ids, places)
         served = batch_of_all(
             {
                 "id": given.ids,
                 "index": given.index.cpu(),
                 "domain": given.domains,
-                "mask": names,
+                "mask": masks,
                 "case": self.kept.cases(output, truth, spacings),
                 "served_by": [outputs.get("served_by", "")] * count,
                 "broken": broken,
             }
         )
         if self._file is not None:
-            self._write_rows(served, [outputs.get("verdict", ""), outputs.get("mode", "")])
+            self._write_rows(served, outputs.get("verdict", ""), self._batches, *audited(outputs))
         self.kept.take(served["case"])
         self.broken += int(served["broken"].sum())
         self.served += len(served["id"])
+        self._batches += 1
         self._rows.add(served["index"].numpy())
         self._domains.add(served["domain"])
         self.seconds = self._before + perf_counter() - self._started
+
+    def _save(
+        self, probabilities: Tensor, ids: Sequence[str], places: Sequence[Place]
+    ) -> list[tuple[str, ...]]:
+        """Write the mask of each case; returns name and hash of each file, nothing without any."""
+        if self.folder is None:
+            return [()] * len(ids)
+        files: list[tuple[str, ...]] = []
+        for row, place in enumerate(places):
+            file = save_mask(self.folder, ids[row], in_file_space(probabilities[row], place), place)
+            files.append((file.name, hash_of(file)))
+        return files
 
     def write_on_batch_end(
         self,
@@ -173,18 +191,17 @@ class CaseWriter(StreamCallback, BasePredictionWriter):
         """Take in the batch, as Lightning asks a writer of predictions to."""
         self.on_served(trainer, pl_module, prediction, batch, batch_idx)
 
-    def _write_rows(self, served: Mapping[str, Any], handled: list[str]) -> None:
+    def _write_rows(self, served: Mapping[str, Any], verdict: str, *looked: Any) -> None:
         assert self._file is not None
         place = {name: number for number, name in enumerate(self.kept.names)}
         rows = []
         for row, index in enumerate(served["index"].tolist()):
             case = served["case"][row]
             cells = [_cell(case[figure][place[name]]) for figure, name in self._figures]
-            mask = [] if self.folder is None else [served["mask"][row]]
             reason = "broken pixels were replaced" if served["broken"][row] else ""
             known = [of[index] for of in self._known.values()]
-            told = [*handled, served["served_by"][row], reason]
-            rows.append([served["id"][row], *mask, *cells, *told, *known])
+            told = [verdict, served["served_by"][row], reason, *looked]
+            rows.append([served["id"][row], *served["mask"][row], *cells, *told, *known])
         self._file.write(rows)
 
     def on_stream_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

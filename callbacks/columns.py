@@ -13,6 +13,10 @@ from torch import Tensor
 from holdfast.datamodules.images import ImageSet
 from holdfast.tta.options import option
 
+#: Columns for those who look into a run later: number of the batch (whose row of the trace says
+#: what the guard knew), the guard's mode, the short hash of the weights with which the batch began,
+#: and how many labels were known before.
+AUDITED = ("batch", "mode", "weights", "labels")
 #: What is known of each image (N,), by the column's name.
 Known = Mapping[str, npt.NDArray[Any]]
 
@@ -71,6 +75,18 @@ class Columns:
             [cell for p, c in zip(*pair, strict=True) for cell in (self._classes[c], f"{p:.6f}")]
             for pair in pairs
         ]
+
+
+def audited(outputs: Mapping[str, Any]) -> list[Any]:
+    """What is told of a batch in ``AUDITED``, but for its number.
+
+    Args:
+        outputs: of the batch, as the guard left them.
+    """
+    weights = outputs.get("weights")
+    labels = outputs.get("labels")
+    told = "" if weights is None else weights()
+    return [outputs.get("mode", ""), told, "" if labels is None else labels]
 
 
 def known_of(images: ImageSet, columns: Known) -> dict[str, npt.NDArray[Any]]:

@@ -1,5 +1,6 @@
 """Masks as files: PNG of pictures; of volumes NIfTI, in the space of the file they came from."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ COLORS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94
 _ENDINGS = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".bmp")
 #: Classes beyond which a byte does not hold their numbers.
 _BYTE = 256
+#: Hexadecimal digits of the short hash of a file.
+_DIGITS = 16
 
 
 def in_file_space(probabilities: Tensor, place: Place) -> npt.NDArray[np.int16]:
@@ -58,6 +61,12 @@ def save_mask(folder: Path, name: str, mask: npt.NDArray[np.int16], place: Place
     path = folder / f"{stem}.png"
     _as_picture(mask).save(path)
     return path
+
+
+def hash_of(path: Path) -> str:
+    """The first digits of the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
 
 
 def _as_nifti(mask: npt.NDArray[np.int16], place: Place, same_kind: bool) -> Any:

@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
-from holdfast.callbacks.columns import Columns, Known
+from holdfast.callbacks.columns import AUDITED, Columns, Known, audited
 from holdfast.callbacks.grown import Grown, GrownFile, Names
 from holdfast.tta.batches import Described, described
 from holdfast.tta.csvfile import LINK, RowFile
@@ -23,10 +23,6 @@ from holdfast.tta.stages import StreamCallback
 
 #: File of what a run keeps for the metrics until it is done.
 KEPT = "stream.served"
-#: Columns of predictions for those who look into a run later: number of the batch (whose row of the
-#: trace says what the guard knew), the guard's mode, the short hash of the weights with which the
-#: batch began, and how many labels were known before.
-AUDITED = ("batch", "mode", "weights", "labels")
 
 
 class RowWriter(StreamCallback, BasePredictionWriter):
@@ -172,7 +168,7 @@ class RowWriter(StreamCallback, BasePredictionWriter):
             }
         )
         if self._file is not None:
-            told = [outputs.get("verdict", ""), self._batches, *_audited(outputs)]
+            told = [outputs.get("verdict", ""), self._batches, *audited(outputs)]
             self._write_rows(served, *told)
         if self._rows is not None:
             self._keep(served)
@@ -321,11 +317,3 @@ class PredictionWriter(RowWriter):
     def labels(self) -> Tensor:
         """(N,) of all images, in stream order; -1 where there is none."""
         return torch.from_numpy(self._column("label")).long()
-
-
-def _audited(outputs: Mapping[str, Any]) -> list[Any]:
-    """What is told of a batch for those who look into it later: mode, weights, labels known."""
-    weights = outputs.get("weights")
-    labels = outputs.get("labels")
-    told = "" if weights is None else weights()
-    return [outputs.get("mode", ""), told, "" if labels is None else labels]

@@ -25,21 +25,30 @@ EXACT = (
     *("predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "adapted.ckpt"),
     *("stream.csv", "patients.csv", "trajectory.png", "audit.json"),
 )
+#: What asks a process to stop.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SHORT = ("stream.batch_size=16", "data.target_images=200", "checkpoint.every=2")
 
 
 def forked(work: Callable[[], int]) -> int:
     """Start a process that does something; returns its number. It has all modules already."""
+    # One that is stopped at once would hear of it in what Python itself does behind a fork, where
+    # nobody answers.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return child
     status = 1
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         torch.set_num_threads(1)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
         status = work()
+    except KeyboardInterrupt:  # before the program began
+        status = 128 + signal.SIGINT
     finally:
         os._exit(status)
 

@@ -10,6 +10,7 @@ import pytest
 from holdfast.callbacks import audit
 from holdfast.callbacks.chained import Misfit, lines_of
 from holdfast.tta.csvfile import RowFile, read_rows
+from tests.conftest import MASKS
 from tests.test_programs import Capture, run_adapt
 
 
@@ -161,3 +162,45 @@ def test_cells_with_line_breaks_are_one_line(tmp_path: Path) -> None:
     file.path.write_bytes(file.path.read_bytes()[:-1])
     with pytest.raises(Misfit, match="line 4, is torn"):
         list(lines_of(file.path, "seal"))
+
+
+@pytest.fixture(scope="module")
+def masked(mask_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on masks, under the guard; each case comes twice."""
+    out = tmp_path_factory.mktemp("audit") / "masks"
+    words = ["method=tent", "stream.batch_size=8", "data.target_images=12", "stream.passes=2"]
+    few = [word for word in MASKS if "target_images" not in word]
+    run_adapt(mask_source, out, *few, *words)
+    return out
+
+
+def test_a_run_on_masks_fits_together(masked: Path, capsys: Capture) -> None:
+    status, said = found(capsys, masked)
+    assert status == 0, said
+    assert said.startswith(f"{masked}: 24 predictions, 3 batches and ")
+    rows = list(read_rows(masked / "cases.csv"))
+    assert [row["batch"] for row in rows] == [str(place // 8) for place in range(24)]
+    assert all(len(row["weights"]) == 16 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (edited("cases.csv", 17, "target", "garget"), "cases.csv, line 18, does not follow"),
+        (dropped("cases.csv", 25), "ends without"),
+        (lambda folder: next((folder / "masks").iterdir()).unlink(), "is not of the mask in"),
+        (
+            lambda folder: shutil.copy(*sorted((folder / "masks").iterdir())[:2]),
+            "is not of the mask in",
+        ),
+    ],
+)
+def test_what_was_changed_of_masks_is_named(
+    masked: Path, tmp_path: Path, capsys: Capture, change: Callable[[Path], None], told: str
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(masked, folder)
+    change(folder)
+    status, said = found(capsys, folder)
+    assert status == 1
+    assert told in said

@@ -41,6 +41,7 @@ def forked(work: Callable[[], int]) -> int:
         return child
     status = 1
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell says "&"
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         torch.set_num_threads(1)
         null = os.open(os.devnull, os.O_WRONLY)

@@ -199,7 +199,7 @@ class Audit:
         """Judge the trace again: verdicts and modes are what its numbers lead to."""
         _, config = recorded([str(self.folder)])
         rows = [line.cells for line in trace]
-        judged = replay(rows, config.guard, source.calibration)
+        judged = replay(rows, config.guard, source.calibration, source.meaning)
         for line, decision in zip(trace, judged, strict=True):
             said = tuple(line.cells[name] for name in _SHARED)
             due = (decision.verdict.state, decision.memory.mode)

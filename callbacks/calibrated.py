@@ -8,7 +8,7 @@ from typing import Any
 
 from holdfast.callbacks.guard.experts import HOMES, Belief
 from holdfast.callbacks.guard.modes import Levels
-from holdfast.callbacks.guard.signals import SIGNALS
+from holdfast.callbacks.guard.signals import SIGNALS, Signal
 from holdfast.callbacks.settings import GuardConfig
 from holdfast.tta.calibration import STREAM_BATCHES, WATCH_CHANCE, tail_value
 from holdfast.tta.tasks import Task
@@ -20,7 +20,9 @@ from holdfast.tta.tasks import Task
 _SAID: Mapping[str, float] = {"mixed": 1.4, "correlated": -0.7}
 
 
-def levels_of(config: GuardConfig, calibration: Mapping[str, Any] | None) -> Levels:
+def levels_of(
+    config: GuardConfig, calibration: Mapping[str, Any] | None, task: Task | None = None
+) -> Levels:
     """Where trust ends: as set, else as calibrated, else by default.
 
     A limit is of the sum beyond a level, so where a level is set, the limit's calibration does not
@@ -29,28 +31,30 @@ def levels_of(config: GuardConfig, calibration: Mapping[str, Any] | None) -> Lev
     Args:
         config: the guard's settings.
         calibration: of the source checkpoint.
+        task: what predictions are of, which may measure drift in its own way; None: images with one
+            label.
     """
     levels, limits = {}, {}
     for signal in SIGNALS:
         if math.isinf(signal.level):
             continue
         name, known = signal.name, calibration if signal.calibrated else None
-        level = calibrated(known, f"{name}.level", signal.level, config)
+        usual, most = _defaults(signal, task)
+        level = calibrated(known, f"{name}.level", usual, config)
         levels[name] = config.levels.get(name, level)
-        if signal.limit is None:
-            continue
-        known = None if name in config.levels else known
-        limit = calibrated(known, f"{name}.limit", signal.limit, config)
-        limits[name] = config.limits.get(name, limit)
+        if most is not None:
+            known = None if name in config.levels else known
+            limits[name] = calibrated(known, f"{name}.limit", most, config)
+        if name in config.limits:
+            limits[name] = config.limits[name]
     return Levels(levels, limits)
 
 
-def levels_for(task: Task, levels: Levels, config: GuardConfig) -> Levels:
-    """The same for a task that measures drift in its own way; what is set stays."""
-    if task.drift_level is None or task.drift_limit is None:
-        return levels
-    level = config.levels.get("drift", task.drift_level)
-    return Levels({**levels.levels, "drift": level}, {**levels.limits, "drift": task.drift_limit})
+def _defaults(signal: Signal, task: Task | None) -> tuple[float, float | None]:
+    """Level and limit of a signal without a calibration."""
+    if signal.name == "drift" and task is not None and task.drift_level is not None:
+        return task.drift_level, task.drift_limit
+    return signal.level, signal.limit
 
 
 def calibrated(

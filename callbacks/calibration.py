@@ -3,13 +3,15 @@ training.
 
 Streams are drawn from the source's validation images (``datamodules.bootstrap``): every order of
 arrival, under corruptions of random strength. On each, every candidate is asked about every batch,
-and a method adapts as ``adapt.py`` would, watched and never corrected. Their labels tell how good
-each candidate was, from which follows how far to believe it; and on which streams adaptation did no
-harm, from which follow the signals' levels and limits.
+and a method adapts as ``adapt.py`` would, watched and never corrected. What is true of the images
+tells how good each candidate was, by the figure that the task watches, from which follows how far
+to believe it; and on which streams adaptation did no harm, from which follow the signals' levels
+and limits.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -40,10 +42,10 @@ from holdfast.tta.config import Choice, closest, read_arguments, resolve
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import HYPERPARAMETERS, METHODS, Prediction, create_method
 from holdfast.tta.methods.scaling import scaled
-from holdfast.tta.metrics import balanced_accuracy
 from holdfast.tta.options import option
+from holdfast.tta.tasks import Scorer, Task
 
-#: Points of balanced accuracy that the adapted model may lie below the control in the second half
+#: Points of the task's figure that the adapted model may lie below the control in the second half
 #: of a healthy stream.
 _TOLERANCE = 3.0
 #: Streams of which a tail can be told at all.
@@ -51,7 +53,9 @@ _FEWEST = 6
 #: Quantile of divergences beyond which candidates are all taken for equally far; and what that is
 #: where there is no choice.
 _FARTHEST, _NOWHERE = 0.95, 10.0
-#: How strongly offsets are drawn to 0: the accuracy, as a share and summed over streams, that an
+#: Part of the streams that is drawn where each pixel has an answer.
+_OF_PIXELS = 3
+#: How strongly offsets are drawn to 0: the figure, as a share and summed over streams, that an
 #: offset of 1 must save. So many streams are believed further than few.
 _DRAWN = 0.3
 
@@ -68,9 +72,13 @@ class CalibrationConfig:
     methods: list[str] = option(
         ["tent", "dsbr"], "methods that adapt, in turn, with their default options"
     )
-    streams: int = option(105, "streams, of each order in turn, under corruptions of any strength")
+    streams: int = option(
+        105,
+        "streams, of each order in turn, under corruptions of any strength; of masks, which take "
+        "longer, a third as many",
+    )
     batches: int = option(7, "batches of a stream")
-    batch_size: int = option(64, "images a batch")
+    batch_size: int | None = option(None, "images a batch; null: 64, of masks 8")
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -89,7 +97,8 @@ class CalibrationConfig:
                     "it out"
                 )
         for name, least in (("streams", _FEWEST), ("batches", 4), ("batch_size", 2)):
-            if getattr(self, name) < least:
+            value = getattr(self, name)
+            if value is not None and value < least:
                 raise InputError(f"calibrate.{name} must be at least {least}")
 
 
@@ -97,7 +106,11 @@ class CalibrationConfig:
 class QuickCalibrationConfig(CalibrationConfig):
     """The same in half a minute: fewer streams, and shorter ones."""
 
-    streams: int = option(28, "streams, of each order in turn, under corruptions of any strength")
+    streams: int = option(
+        28,
+        "streams, of each order in turn, under corruptions of any strength; of masks, which take "
+        "longer, a third as many",
+    )
     batches: int = option(6, "batches of a stream")
 
 
@@ -108,7 +121,8 @@ class Watched(NamedTuple):
         order: of arrival, by name.
         trace: the signals' numbers, look by look.
         found: what is known of each candidate, look by look.
-        accuracies: (K,) balanced accuracy of each candidate, as a share.
+        accuracies: (K,) the task's figure of each candidate, as a share; NaN where the stream's
+            images define none.
         names: of the candidates.
         healthy: whether the adapted model was about as good as the control in the second half.
     """
@@ -148,12 +162,11 @@ def calibrate(
         InputError: so few labelled images that a batch would repeat them, or images of a single
             class.
     """
-    known = int((images.labels != UNLABELLED).sum())
-    if known < config.batch_size:
+    known, size = int((images.kinds != UNLABELLED).sum()), batch_size(checkpoint, config)
+    if known < size:
         raise InputError(
             f"the {known} labelled validation images are fewer than a batch of calibration, so its "
-            "streams "
-            f"would repeat them: label {config.batch_size} or more, take smaller batches, "
+            f"streams would repeat them: label {size} or more, take smaller batches, "
             "calibrate.batch_size=N, or calibrate=off"
         )
     streams = list(watched_streams(checkpoint, images, config, seed=seed, trainer=trainer))
@@ -163,9 +176,9 @@ def calibrate(
         "streams": len(streams),
         "healthy": len(healthy),
         "batches": config.batches,
-        "batch_size": config.batch_size,
+        "batch_size": size,
         "methods": list(config.methods),
-        "tails": tails(healthy) if len(healthy) >= _FEWEST else {},
+        "tails": tails(healthy, checkpoint.meaning) if len(healthy) >= _FEWEST else {},
         "offsets": {
             "unknown": offsets(streams, far),
             **{kind: offsets(_of_kind(streams, kind), far) for kind in ("mixed", "correlated")},
@@ -197,33 +210,50 @@ def watched_streams(
         "devices": 1,
     }
     arguments = {**entry.trainer_arguments(chosen, max_epochs=1), **quiet}
-    length, size = config.batches * config.batch_size, config.batch_size
-    drawn = bootstrapped(images, config.streams, length, size, seed)
+    size = batch_size(checkpoint, config)
+    length = config.batches * size
+    count = stream_count(checkpoint, config)
+    drawn = bootstrapped(images, count, length, size, seed)
     hidden = given.get("enable_progress_bar") is False
-    bar = tqdm(drawn, "calibration", config.streams, unit="stream", disable=hidden or None)
+    bar = tqdm(drawn, "calibration", count, unit="stream", disable=hidden or None)
     for number, (order, stream) in enumerate(bar):
         method = methods[number // len(ORDERS) % len(methods)]
-        observer = _Observer(checkpoint)
+        observer = _Observer(checkpoint, config.batches)
         module = _module(checkpoint, method, size)
         loader = StreamLoader(images, stream, size)
         entry.create_trainer({**arguments, "callbacks": [observer]}).fit(module, loader)
         yield observer.watched(order)
 
 
-def tails(traces: Sequence[Sequence[Values]]) -> dict[str, dict[str, float]]:
+def batch_size(checkpoint: SourceCheckpoint, config: CalibrationConfig) -> int:
+    """Images a batch of calibration: as chosen, else a look's worth."""
+    return config.batch_size or checkpoint.meaning.look
+
+
+def stream_count(checkpoint: SourceCheckpoint, config: CalibrationConfig) -> int:
+    """Streams of a calibration."""
+    if not checkpoint.meaning.dense:
+        return config.streams
+    return max(config.streams // _OF_PIXELS, _FEWEST)
+
+
+def tails(
+    traces: Sequence[Sequence[Values]], task: Task | None = None
+) -> dict[str, dict[str, float]]:
     """The tail of each calibrated signal's level, and of the sum beyond it, over healthy streams.
 
     Args:
         traces: the signals' numbers of each stream, look by look.
+        task: what predictions are of; None: images with one label.
     """
     found: dict[str, dict[str, float]] = {}
-    levels = levels_of(GuardConfig(), None)
+    levels = levels_of(GuardConfig(), None, task)
     names = [signal.name for signal in SIGNALS if signal.calibrated]
     # Drift first: whether predictions move decides what R says.
     for name in sorted(names, key=lambda name: name != "drift"):
         largest = [_largest(trace, name, levels) for trace in traces]
         found[f"{name}.level"] = fit_tail([max(value, 0.0) for value in largest])
-        levels = levels_of(GuardConfig(), {"batches": 1, "tails": found})
+        levels = levels_of(GuardConfig(), {"batches": 1, "tails": found}, task)
     alarming = [name for name in names if name in levels.limits]
     sums: dict[str, list[float]] = {name: [] for name in alarming}
     for trace in traces:
@@ -254,7 +284,7 @@ def farthest(streams: Sequence[Watched]) -> float:
 def offsets(streams: Sequence[Watched], far: float) -> dict[str, float]:
     """What a look adds to the logarithm of each candidate's share so that streams lose least.
 
-    The loss is the accuracy that shares of trust leave lying, and once more what of it lies below
+    The loss is what of the task's figure shares of trust leave lying, and once more what lies below
     the better of source and control (the first promise outranks the second), on average over looks
     and summed over streams, plus ``_DRAWN`` times the squared offsets. Batch statistics, or
     whatever else comes second among candidates, are the zero point.
@@ -266,6 +296,7 @@ def offsets(streams: Sequence[Watched], far: float) -> dict[str, float]:
     Returns:
         By candidate; empty without streams, or where there is no choice.
     """
+    streams = [stream for stream in streams if stream.accuracies.isfinite().all()]
     if not streams or len(streams[0].names) < 2:
         return {}
     names = streams[0].names
@@ -300,12 +331,13 @@ def offsets(streams: Sequence[Watched], far: float) -> dict[str, float]:
 
 
 def accuracies(streams: Sequence[Watched]) -> dict[str, dict[str, float]]:
-    """Mean balanced accuracy of each candidate in percent, by the order of arrival."""
+    """Mean of the task's figure of each candidate in percent, by the order of arrival."""
     table = {}
+    defined = [stream for stream in streams if stream.accuracies.isfinite().any()]
     for order in ORDERS:
-        own = [stream for stream in streams if stream.order == order]
+        own = [stream for stream in defined if stream.order == order]
         if own:
-            means = torch.stack([stream.accuracies for stream in own]).mean(0) * 100
+            means = torch.stack([stream.accuracies for stream in own]).nanmean(0) * 100
             pairs = zip(own[0].names, means.tolist(), strict=True)
             table[order] = {name: round(value, 2) for name, value in pairs}
     return table
@@ -335,61 +367,60 @@ def _module(checkpoint: SourceCheckpoint, choice: Choice[Any], batch_size: int) 
     kind, size = checkpoint.architecture, checkpoint.size
     options = asdict(scaled(choice.options, model=kind, size=size, batch_size=batch_size))
     method = create_method(
-        choice.kind, checkpoint.build(), num_classes=len(checkpoint.class_names), **options, **facts
+        choice.kind,
+        checkpoint.build(),
+        num_classes=len(checkpoint.class_names),
+        task=checkpoint.meaning,
+        **options,
+        **facts,
     )
     candidates = Candidates(method, checkpoint.layer_moments)
     return AdaptationModule(method, batch_size, candidates=candidates)
 
 
-@dataclass
-class _Answers:
-    """What was said of a stream's images, batch by batch."""
-
-    labels: list[Tensor] = field(default_factory=list)
-    adapted: list[Tensor] = field(default_factory=list)
-    control: list[Tensor] = field(default_factory=list)
-    candidates: dict[str, list[Tensor]] = field(default_factory=dict)
-
-
 class _Observer(CollapseGuard):
-    """Weighs and measures as the guard does, on every batch, and neither chooses nor judges."""
+    """Weighs and measures as the guard does, on every batch, and neither chooses nor judges.
 
-    def __init__(self, checkpoint: SourceCheckpoint) -> None:
-        reference = Reference(checkpoint.feature_mean, checkpoint.feature_var)
+    Args:
+        checkpoint: the source.
+        batches: of the stream.
+    """
+
+    def __init__(self, checkpoint: SourceCheckpoint, batches: int) -> None:
+        reference = Reference(
+            checkpoint.feature_mean, checkpoint.feature_var, checkpoint.share_quantiles
+        )
         tuned = Tuned(longest=1, looks=10**6)
         super().__init__(checkpoint.class_names, GuardConfig(tuned=tuned), reference)
         self.trace: list[Values] = []
-        self._answers = _Answers()
+        self._meaning, self._late = checkpoint.meaning, batches // 2
         self._found: list[dict[str, Found]] = []
+        #: Of each candidate over the stream; of the adapted model and its control in the second
+        #: half.
+        self._whole: dict[str, Scorer] = {}
+        self._half = {"adapted": self._meaning.scorer(), "control": self._meaning.scorer()}
 
     def watched(self, order: str) -> Watched:
         """What the stream showed."""
-        classes, answers = len(self.class_names), self._answers
-        labels = torch.cat(answers.labels)
-        names = tuple(answers.candidates)
-        right = [
-            balanced_accuracy(torch.cat(answers.candidates[name]), labels, classes) / 100
-            for name in names
-        ]
-        half = len(answers.labels) // 2
-        late = torch.cat(answers.labels[half:])
-        scores = [
-            balanced_accuracy(torch.cat(said[half:]), late, classes)
-            for said in (answers.adapted, answers.control)
-        ]
-        healthy = scores[0] >= scores[1] - _TOLERANCE
-        return Watched(order, self.trace, self._found, torch.tensor(right), names, healthy)
+        right = torch.tensor([self._score(scorer) for scorer in self._whole.values()])
+        adapted, control = (self._score(self._half[name]) for name in ("adapted", "control"))
+        healthy = adapted >= control - _TOLERANCE / 100  # which an undefined figure never is
+        return Watched(order, self.trace, self._found, right, tuple(self._whole), healthy)
+
+    def _score(self, scorer: Scorer) -> float:
+        return scorer.scores().get(self._meaning.watch, math.nan) / 100
 
     def _looked(self, saw: Any, adapted: Prediction, numbers: Tensor) -> tuple[Any, list[float]]:
         saw, read = super()._looked(saw._replace(skipped=False), adapted, numbers)
         self.trace.append(saw.values)
         home, said = self.experts.working or CONTROL, saw.said
-        self._answers.labels.append(said.batch["label"].cpu())
-        self._answers.adapted.append(adapted.logits.argmax(1).cpu())
-        self._answers.control.append(said.of(home).logits.argmax(1).cpu())
+        truth = said.batch[self._meaning.target].cpu()
+        if len(self.trace) > self._late:
+            self._half["adapted"].add(adapted.served.detach().cpu(), truth)
+            self._half["control"].add(said.of(home).served.cpu(), truth)
         for name in self.experts.found or [home]:
-            answer = said.of(name).logits.argmax(1).cpu()
-            self._answers.candidates.setdefault(name, []).append(answer)
+            scorer = self._whole.setdefault(name, self._meaning.scorer())
+            scorer.add(said.of(name).served.cpu(), truth)
         self._found.append(dict(self.experts.found))
         return saw._replace(leads=None), read
 

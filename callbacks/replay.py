@@ -28,6 +28,7 @@ from holdfast.tta.csvfile import csv_lines, read_rows
 from holdfast.tta.errors import InputError, said
 from holdfast.tta.options import option
 from holdfast.tta.saying import warn
+from holdfast.tta.tasks import Task
 
 USAGE = (
     "usage: holdfast replay TRACE_CSV_OR_RUN_FOLDER [config.yaml ...] "
@@ -54,6 +55,7 @@ def replay(
     rows: Sequence[Mapping[str, str]],
     config: GuardConfig,
     calibration: Mapping[str, Any] | None = None,
+    task: Task | None = None,
 ) -> list[Decision]:
     """The decision on each row of a trace, by the rule of the live guard.
 
@@ -61,12 +63,13 @@ def replay(
         rows: of ``trace.csv``, all from the first on.
         config: the guard's settings.
         calibration: of the source checkpoint, for levels and limits that are not set.
+        task: what its predictions are of; None: images with one label.
 
     Raises:
         KeyError: a row lacks a column.
         ValueError: a cell holds what no trace does.
     """
-    memory, levels = Memory(), levels_of(config, calibration)
+    memory, levels = Memory(), levels_of(config, calibration, task)
     plan = Plan(config.ladder, config.window, config.tuned.rest)
     result = []
     for row in rows:
@@ -248,11 +251,12 @@ def main(argv: Sequence[str]) -> int:
                 "no config.yaml lies beside the trace, so settings start from the "
                 f"defaults{missing}"
             )
-        calibration = (
-            SourceCheckpoint.load(config.source).calibration if config.source is not None else None
-        )
+        known: tuple[Any, ...] = ()
+        if config.source is not None:
+            source = SourceCheckpoint.load(config.source)
+            known = (source.calibration, source.meaning)
         try:
-            judged = replay(rows, config.guard, calibration)
+            judged = replay(rows, config.guard, *known)
         except (KeyError, ValueError) as error:
             raise InputError(
                 f"{path} is not a trace of adapt.py ({error}): name the trace.csv of a run"

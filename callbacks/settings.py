@@ -112,7 +112,7 @@ class GuardConfig:
                 )
         known = {
             "levels": [name for name, signal in BY_NAME.items() if math.isfinite(signal.level)],
-            "limits": [name for name, signal in BY_NAME.items() if signal.limit is not None],
+            "limits": [name for name, signal in BY_NAME.items() if math.isfinite(signal.level)],
         }
         for option_name, names in known.items():
             for name, value in getattr(self, option_name).items():

@@ -13,7 +13,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from holdfast.callbacks.base import Guard, prediction_of
-from holdfast.callbacks.calibrated import belief_of, levels_for, levels_of
+from holdfast.callbacks.calibrated import belief_of, levels_of
 from holdfast.callbacks.corrections import CORRECTIONS
 from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.experts import Choosable, Experts
@@ -93,6 +93,7 @@ class CollapseGuard(Guard):
         self.class_names = tuple(class_names)
         self.config = config or GuardConfig()
         tuned, classes = self.config.tuned, len(self.class_names)
+        self.calibration = calibration
         self.levels = levels_of(self.config, calibration)
         self.plan = Plan(self.config.ladder, self.config.window, tuned.rest)
         belief = belief_of(calibration, self.config.order)
@@ -129,7 +130,7 @@ class CollapseGuard(Guard):
             prior=tuned.prior * rows,
             min_count=tuned.min_count * rows,
         )
-        self.levels = levels_for(task, self.levels, self.config)
+        self.levels = levels_of(self.config, self.calibration, task)
 
     @property
     def needs(self) -> Sequence[str]:

@@ -155,9 +155,6 @@ def with_calibration(
     """The checkpoint with the guard's numbers, where they are asked for."""
     if config.calibrate.kind == "off":
         return checkpoint
-    if not checkpoint.meaning.by_image:
-        say("calibration is of one label an image, so the guard keeps its default thresholds")
-        return checkpoint
     calibration = calibrate(
         checkpoint,
         data.images["val"],
@@ -165,8 +162,10 @@ def with_calibration(
         seed=config.seed,
         trainer=config.trainer,
     )
-    limits = levels_of(GuardConfig(), calibration).limits
-    shown = ", ".join(f"{name} {limits[name]:.2f}" for name in ("R", "gain"))
+    limits = levels_of(GuardConfig(), calibration, checkpoint.meaning).limits
+    shown = ", ".join(
+        f"{name} {limits[name]:.2f}" for name in ("R", "drift", "gain") if name in limits
+    )
     say(
         f"calibration on {calibration['streams']} streams, {calibration['healthy']} of them "
         f"healthy; limits of the signals: {shown}"

@@ -91,8 +91,10 @@ def subgroups(config: TrainConfig, data: SourceData) -> dict[str, Any]:
 
 def check_fit(data: SourceData, checkpoint: SourceCheckpoint) -> None:
     """Refuse images that are not of the checkpoint's kind."""
-    images = data.images["train"]
-    ours = (checkpoint.class_names, checkpoint.channels, checkpoint.size)
+    images, size = data.images["train"], checkpoint.size
+    if checkpoint.meaning.dense and len(images.size) == len(size):
+        size = images.size  # it was trained on patches, and answers images of any sides
+    ours = (checkpoint.class_names, checkpoint.channels, size)
     if (list(images.class_names), images.channels, images.size) != ours:
         raise InputError(
             "the images have other classes, channels or sides than the checkpoint's: give those it "

@@ -117,3 +117,16 @@ def test_from_python_figures_and_tables_come_back(finding_source: Path, tmp_path
     assert len(result.predictions["prob_Mass"]) == 20
     assert set(result.predictions["Mass"]) <= {0.0, 1.0}
     assert "auroc" in repr(result)
+
+
+def test_a_source_of_findings_is_calibrated(finding_source: Path, tmp_path: Path) -> None:
+    small = ["calibrate.streams=14", "calibrate.batches=4", "calibrate.batch_size=16"]
+    words = ["calibrate=only", f"source={finding_source}", *small, "calibrate.methods=[tent]"]
+    assert train.main([*QUICK, *words, f"output={tmp_path}"]) == 0
+    known = SourceCheckpoint.load(tmp_path).calibration
+    assert known is not None
+    assert known["streams"] == 14
+    assert known["accuracies"]["random"].keys() == {"source", "batch"}
+    assert all(math.isfinite(v) for by in known["offsets"].values() for v in by.values())
+    # Where a stream shows no finding, or one in all images, its AUROC is not defined.
+    assert 0 < known["healthy"] <= 14

@@ -1,11 +1,16 @@
 """Training on masks: patches, what a source knows of its pixels and cases, and what is refused."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from holdfast.callbacks import GuardConfig
+from holdfast.callbacks.calibrated import levels_of
+from holdfast.callbacks.guard.signals import BY_NAME
+from holdfast.datamodules.bootstrap import ORDERS
 from holdfast.datamodules.patches import Patches
 from holdfast.datamodules.source import SourceData
 from holdfast.programs import train
@@ -14,8 +19,9 @@ from holdfast.tta.doubts import doubt_quantiles
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import create_method
 from holdfast.tta.networks import DenseNetwork
+from holdfast.tta.tasks import Segmentation
 from holdfast.tta.tasks.overlap import DiceScorer
-from tests.conftest import QUICK
+from tests.conftest import MASKS, QUICK
 from tests.datamodules.test_targets import with_masks
 
 
@@ -122,3 +128,27 @@ def test_what_does_not_go_together(
     few = [f"data.{split}_images=16" for split in ("train", "val", "test")]
     assert train.main([*QUICK, *few, *words, f"output={tmp_path}"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_source_of_masks_is_calibrated_on_streams_of_its_own_cases(
+    mask_source: Path, tmp_path: Path
+) -> None:
+    small = ["calibrate.streams=21", "calibrate.batches=4", "calibrate.batch_size=2"]
+    words = ["calibrate=only", f"source={mask_source}", *small, "calibrate.methods=[tent]"]
+    assert train.main([*QUICK, *MASKS, *words, f"output={tmp_path}"]) == 0
+    checkpoint = SourceCheckpoint.load(tmp_path)
+    known = checkpoint.calibration
+    assert known is not None
+    assert known["accuracies"].keys() == ORDERS.keys()
+    for dice in known["accuracies"].values():
+        assert dice.keys() == {"source", "batch"}
+        assert all(0 < value < 100 for value in dice.values())
+    assert known["healthy"] >= 6, "tent at its own rate does no harm in four batches"
+    assert {"R.level", "drift.level", "drift.limit", "gain.limit"} <= known["tails"].keys()
+    assert math.isfinite(known["offsets"]["unknown"]["source"])
+    # What moves is measured by the task, and levels are no stricter than the task's own.
+    levels = levels_of(GuardConfig(), known, checkpoint.meaning)
+    assert levels.levels["drift"] >= Segmentation.drift_level > BY_NAME["drift"].level
+    assert levels.limits["drift"] >= Segmentation.drift_limit
+    set_ = levels_of(GuardConfig(limits={"drift": 0.1}), known, checkpoint.meaning)
+    assert set_.limits["drift"] == 0.1

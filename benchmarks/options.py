@@ -8,19 +8,14 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from holdfast.benchmarks.grid import NETWORK, ORDERS
-from holdfast.callbacks import GUARDS as GUARD_GROUP
-from holdfast.datamodules.shifts import CORRUPTIONS
-from holdfast.datamodules.streams import STREAMS
-from holdfast.tta import entry
+from holdfast.tta import entry, groups
 from holdfast.tta.config import closest, to_dict
 from holdfast.tta.errors import InputError
-from holdfast.tta.methods import METHODS
 from holdfast.tta.options import option
-from holdfast.tta.tracking import WandbConfig
+from holdfast.tta.settings import WandbConfig
 
-#: The guards that there are; "off" is the method left alone.
+#: The guard that leaves the method alone.
 OFF = "off"
-GUARDS = tuple(name for name in GUARD_GROUP if name != OFF)
 #: The files of real images, by the names that tables give the data sets.
 FILES = {
     "nuclei": "nuclei_patches.npz",
@@ -162,7 +157,7 @@ class BenchmarkConfig:
     @property
     def guards(self) -> tuple[str, ...]:
         """What runs on each cell."""
-        return tuple(GUARDS if self.policies is None else self.policies)
+        return tuple(_guards() if self.policies is None else self.policies)
 
     @property
     def compared(self) -> bool:
@@ -215,6 +210,9 @@ class BenchmarkConfig:
 
     def _check_names(self) -> None:
         """Refuse what nothing goes by."""
+        from holdfast.datamodules.shifts import CORRUPTIONS
+        from holdfast.tta.methods import METHODS
+
         for label, variant in self.variants.items():
             if not isinstance(variant, dict) or "kind" not in variant:
                 raise InputError(
@@ -224,14 +222,19 @@ class BenchmarkConfig:
         check_known("method", self.methods, METHODS.view(type, **self.variants))
         check_known("data set of train_of", self.train_of, {"phantom", *self.data.files})
         check_known("shift", self.shifts, {"none", *CORRUPTIONS})
-        check_known("stream", self.streams, {*STREAMS, *ORDERS})
+        check_known("stream", self.streams, {*groups.STREAMS, *ORDERS})
         alone = [] if self.compared else [OFF]
         guards = [name.split(" ")[0] for name in self.policies or []]
-        check_known("policy", guards, [*GUARDS, *alone])
+        check_known("policy", guards, [*_guards(), *alone])
         for label in self.networks:
             self.network_words(label)
         for rate in self.rates:
             rate_of(rate)
+
+
+def _guards() -> list[str]:
+    """The guards that there are."""
+    return [name for name in groups.GUARDS if name != OFF]
 
 
 def rate_of(rate: Any) -> tuple[str | None, float]:

@@ -114,6 +114,14 @@ class QuickCalibrationConfig(CalibrationConfig):
     batches: int = option(6, "batches of a stream")
 
 
+CALIBRATIONS: dict[str, type] = {
+    "on": CalibrationConfig,
+    "quick": QuickCalibrationConfig,
+    "off": NoCalibrationConfig,
+    "only": CalibrationConfig,
+}
+
+
 class Watched(NamedTuple):
     """What a stream showed.
 

@@ -3,15 +3,14 @@ more than anybody reads, and what was known of each image before.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from holdfast.datamodules.images import ImageSet
-from holdfast.tta.options import option
+from holdfast.tta.settings import MANY_CLASSES
 
 #: Columns for those who look into a run later: number of the batch (whose row of the trace says
 #: what the guard knew), the guard's mode, the short hash of the weights with which the batch began,
@@ -20,23 +19,7 @@ AUDITED = ("batch", "mode", "weights", "labels")
 #: What is known of each image (N,), by the column's name.
 Known = Mapping[str, npt.NDArray[Any]]
 
-#: Classes up to which all probabilities are written, unless told otherwise: a row is then about a
-#: kilobyte.
-_MANY = 100
 _TOP = 5
-
-
-@dataclass
-class PredictionsConfig:
-    """What is written of each prediction."""
-
-    columns: Literal["auto", "all", "top5", "none"] = option(
-        "auto",
-        "probabilities of all classes, the top5 with their classes, or none; auto: all up to "
-        f"{_MANY}",
-    )
-    masks: bool = option(True, "where masks are predicted, leave a file of each in masks/")
-    parquet: bool = option(False, "leave predictions.parquet as well, with ids as they are")
 
 
 class Columns:
@@ -50,7 +33,7 @@ class Columns:
     def __init__(self, kind: str, class_names: Sequence[str]) -> None:
         self._classes = class_names
         if kind == "auto":
-            kind = "all" if len(class_names) <= _MANY else "top5"
+            kind = "all" if len(class_names) <= MANY_CLASSES else "top5"
         self._kind = kind
         self._top = min(_TOP, len(class_names))
 

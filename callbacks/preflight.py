@@ -78,6 +78,13 @@ class OnlyPreflightConfig(PreflightConfig):
     """The same, and no more: exit status 0 for adapt, 3 for adapt carefully, 4 for do not adapt."""
 
 
+PREFLIGHTS: dict[str, type] = {
+    "off": NoPreflightConfig,
+    "report": PreflightConfig,
+    "only": OnlyPreflightConfig,
+}
+
+
 @dataclass(frozen=True)
 class View:
     """What the source model says of the images under one choice of statistics.

@@ -3,7 +3,6 @@ if it had never been stopped.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
@@ -17,7 +16,6 @@ from holdfast.tta.errors import InputError, WriteError, said
 from holdfast.tta.growing import GrowingFile
 from holdfast.tta.interrupts import Interrupts
 from holdfast.tta.online import ServesBatches
-from holdfast.tta.options import option
 from holdfast.tta.processes import own_rank
 from holdfast.tta.randomness import random_state, restore_random
 from holdfast.tta.saying import warn
@@ -31,19 +29,6 @@ _FIRST = 0.03
 
 #: Buffers of BatchNorm layers that hold the source's statistics; moving ones have other names.
 _SOURCE_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-
-@dataclass
-class CheckpointConfig:
-    """When a stream leaves a checkpoint, from which ``resume=DIR`` goes on."""
-
-    every: int | None = option(
-        None, "batches between two checkpoints; null: by time, at most 1 % of the run; 0: none"
-    )
-
-    def __post_init__(self) -> None:
-        if self.every is not None and self.every < 0:
-            raise InputError("checkpoint.every must not be negative")
 
 
 @runtime_checkable

@@ -19,6 +19,7 @@ from holdfast.datamodules.records import Records, images_of, repeated, text
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError, said
 from holdfast.tta.options import option
+from holdfast.tta.settings import TARGET
 
 _CHUNK = 65536  # rows that are Python objects at a time
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
@@ -50,9 +51,7 @@ class TableConfig(FilesConfig):
     source: str | list[str] | None = option(
         None, "domain, or domains, to train on; null: all but data.target"
     )
-    target: str | list[str] | None = option(
-        None, "domain, or domains, of the target stream; null: all but data.source"
-    )
+    target: str | list[str] | None = option(*TARGET)
 
 
 def load_table(config: TableConfig, split: Split) -> ImageSet:

@@ -1,6 +1,8 @@
 """--help: a page that fits, and every option within reach of it."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -52,6 +54,21 @@ def test_help_fits(command: str, capsys: Capture) -> None:
     assert len(lines) <= 60
     assert max(map(len, lines)) <= 100
     assert "--print_config" in " ".join(lines[-2:])
+
+
+@pytest.mark.parametrize("words", ["adapt", "adapt accept", "train", "benchmark", "compare"])
+def test_help_waits_for_no_library(words: str) -> None:
+    """torch and Lightning take ten seconds of a processor; the page needs none of it."""
+    program = (
+        "import sys; from holdfast.__main__ import main; main(sys.argv[1:]); "
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", program, *words.split(), "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--print_config" in ended.stdout
+    loaded = set(ended.stderr.split())
+    assert "holdfast.tta.usage" in loaded
+    assert not loaded & {"torch", "lightning", "monai", "wandb", "scipy", "matplotlib"}
 
 
 def test_what_people_need_first_comes_first() -> None:

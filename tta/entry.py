@@ -13,21 +13,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-from lightning import LightningModule, Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdfast.tta.config import Groups, as_yaml, closest, read_arguments, resolve, save
-from holdfast.tta.errors import InputError, ProcessLost, WriteError
+from holdfast.tta.errors import InputError, ProcessLost, Terminated, WriteError
 from holdfast.tta.folder import is_disk_error, no_folder, write_error
 from holdfast.tta.processes import announce_start, end_with_first, is_first, together
 from holdfast.tta.saying import spoken
 from holdfast.tta.usage import explain, topic_of
 from holdfast.tta.words import words
+
+if TYPE_CHECKING:  # Lightning takes seconds, and --help needs none of it
+    from lightning import LightningModule, Trainer
 
 T = TypeVar("T")
 
@@ -90,11 +87,11 @@ def run(
         return 128 + signal.SIGPIPE
     except (InputError, ProcessLost, WriteError, OSError) as error:
         return _failed(error)
-    except SIGTERMException as error:  # a SystemExit itself
-        if is_first():
-            print(_noted("terminated before the end", error), file=sys.stderr)
-        return 128 + signal.SIGTERM
     except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, _termination()):
+            if is_first():
+                print(_noted("terminated before the end", error), file=sys.stderr)
+            return 128 + signal.SIGTERM
         if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
             raise
         print(_noted(stopped, error), file=sys.stderr)
@@ -114,7 +111,9 @@ def _print_config(configure: Callable[[Sequence[str]], Any], words: Sequence[str
     print(as_yaml(configure(words)), end="")
 
 
-def fit(trainer: Trainer, module: LightningModule, data: Any, stopped: Path | None = None) -> None:
+def fit(
+    trainer: "Trainer", module: "LightningModule", data: Any, stopped: Path | None = None
+) -> None:
     """``trainer.fit``, of which processes that share it are told the end, and SIGTERM is never
     forgotten.
 
@@ -131,7 +130,7 @@ def fit(trainer: Trainer, module: LightningModule, data: Any, stopped: Path | No
     with together():
         trainer.fit(module, data, ckpt_path=stopped, weights_only=True if stopped else None)
     if trainer.received_sigterm:  # after the last batch, when the Trainer asks no more
-        raise SIGTERMException
+        raise _termination()
 
 
 @contextmanager
@@ -195,7 +194,14 @@ def _terminable() -> Iterator[None]:
 def _terminate(number: int, frame: Any) -> None:
     # A Trainer that runs has put a handler of its own before this one, and ends behind the batch.
     if signal.getsignal(signal.SIGTERM) is _terminate:
-        raise SIGTERMException
+        raise _termination()
+
+
+def _termination() -> type[SystemExit]:
+    """What SIGTERM raises: Lightning's exception, once there is one."""
+    loaded = sys.modules.get("lightning.pytorch.utilities.exceptions")
+    found: type[SystemExit] = getattr(loaded, "SIGTERMException", Terminated)
+    return found
 
 
 def configured(
@@ -211,6 +217,8 @@ def trainer_arguments(given: Mapping[str, Any], **defaults: Any) -> dict[str, An
     Raises:
         InputError: the Trainer has no such argument.
     """
+    from lightning import Trainer
+
     known = inspect.signature(Trainer).parameters
     for key in given:
         if key not in known or key in ("callbacks", "logger"):
@@ -224,12 +232,17 @@ def trainer_arguments(given: Mapping[str, Any], **defaults: Any) -> dict[str, An
     return {**quiet, **defaults, **given}
 
 
-def create_trainer(arguments: Mapping[str, Any]) -> Trainer:
+def create_trainer(arguments: Mapping[str, Any]) -> "Trainer":
     """Lightning's Trainer; what it refuses (a device that is not there, say) is the user's to mend.
 
     Raises:
         InputError: the Trainer refused an argument.
     """
+    from lightning import Trainer
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.strategies import DDPStrategy
+    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+
     try:
         trainer = Trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:

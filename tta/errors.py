@@ -54,3 +54,7 @@ def said(error: BaseException, path: str | os.PathLike[str] | None = None) -> st
     if isinstance(error, _PLAIN) or name in ("ValueError", "RuntimeError", "Error", "error"):
         return words
     return f"{name}: {words}"
+
+
+class Terminated(SystemExit):
+    """SIGTERM came before there was a Trainer to end."""

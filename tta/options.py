@@ -2,14 +2,16 @@
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
 from holdfast.tta.errors import InputError
 
 
-def option(default: Any, help: str, first: Sequence[str] = ()) -> Any:
+def option(
+    default: Any, help: str, first: Sequence[str] | Mapping[str, tuple[Any, str]] = ()
+) -> Any:
     """A dataclass field with a default, copied for each instance, and what ``--help`` says of it.
 
     Options are listed in the order of their fields, so what people need first comes first.
@@ -17,11 +19,12 @@ def option(default: Any, help: str, first: Sequence[str] = ()) -> Any:
     Args:
         default: value where none is given; of a group, the choice.
         help: a sentence.
-        first: of a group, or of what has options of its own, those that people need first.
+        first: of what has options of its own, those that people need first; of a group with their
+            defaults and sentences, which are then not looked up.
     """
     return field(
         default_factory=lambda: copy.deepcopy(default),
-        metadata={"help": help, "default": default, "first": tuple(first)},
+        metadata={"help": help, "default": default, "first": first},
     )
 
 

@@ -7,22 +7,24 @@ They share training or the stream; what comes after it is for the first process 
 
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch.distributed as dist
-from lightning import Trainer
-from lightning.pytorch.utilities import rank_zero_only
-
-from holdfast.tta.distributed import place
 from holdfast.tta.errors import ProcessLost
+
+if TYPE_CHECKING:  # Lightning takes seconds, and --help needs none of it
+    from lightning import Trainer
 
 #: Seconds that a process has to end once its work is done; it has nothing left to write.
 _TO_END = 60
 #: What Lightning's launcher leaves in the environment of the process that it was called in.
 _LAUNCHED = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+#: What launchers call the rank, in the order in which Lightning asks.
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 #: In their environment: which process started them.
 _STARTED_BY = "HOLDFAST_STARTED_BY"
 #: Words of the backends' errors when the connection to another process is gone.
@@ -31,7 +33,11 @@ _GONE = ("gloo", "nccl", "connection closed by peer", "connection reset by peer"
 
 def own_rank() -> int:
     """The rank of this process, which can be told before the processes have met."""
-    return int(getattr(rank_zero_only, "rank", None) or 0)
+    loaded = sys.modules.get("lightning.pytorch.utilities")
+    told = getattr(getattr(loaded, "rank_zero_only", None), "rank", None)
+    if told is not None:
+        return int(told)
+    return next((int(os.environ[name]) for name in _RANKS if name in os.environ), 0)
 
 
 def is_first() -> bool:
@@ -49,6 +55,8 @@ def together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo has no exception of its own
+        from holdfast.tta.distributed import place
+
         words = str(error).lower()
         if place()[1] == 1 or not any(word in words for word in _GONE):
             raise
@@ -88,7 +96,11 @@ class Others:
         trainer: whose run is over.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: "Trainer") -> None:
+        import torch.distributed as dist
+
+        from holdfast.tta.distributed import place
+
         self._children: list[subprocess.Popen[bytes]] = []
         if place()[1] == 1:
             return

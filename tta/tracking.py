@@ -3,10 +3,8 @@ other loggers.
 """
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError, said
-from holdfast.tta.options import option
+from holdfast.tta.settings import WandbConfig as WandbConfig
 
 #: The axis of each family of metrics, by kind of run.
 _AXES = {
@@ -30,55 +28,6 @@ _AXES = {
     "adapt": {"adapt/*": "adapt/batch"},
     "benchmark": {"benchmark/*": "benchmark/cells"},
 }
-#: W&B's keys: 40 hexadecimal digits behind an optional host, or the newer kind.
-_KEY = re.compile(r"(\w+-)?[0-9a-f]{40}|wandb_v\d+_\w{20,}")
-
-
-@dataclass
-class WandbConfig:
-    """Where a run is logged. Credentials come from the environment alone."""
-
-    mode: Literal["online", "offline", "disabled"] = option(
-        "offline",
-        "online, offline (sync later) or disabled; WANDB_MODE, where set, decides between the "
-        "first two",
-    )
-    project: str = option("holdfast", "project on W&B")
-    entity: str | None = option(None, "team or user on W&B")
-    group: str | None = option(None, "group of runs; null: of a stream, the run's name")
-    name: str | None = option(None, "name on W&B; null: the run's")
-    tags: list[str] = option([], "tags, e.g. [pilot,ward3]")
-    notes: str | None = option(None, "a sentence about the run")
-    id: str | None = option(None, "id of the run, to resume it by; null: a new one")
-    resume: Literal["never", "allow", "must", "auto"] = option(
-        "never", "go on with the run of that id: allow, must or auto"
-    )
-    artifacts: bool = option(
-        True, "log checkpoints and predictions as artifacts, with their lineage"
-    )
-    images: int = option(
-        0, "images of the stream to log with their predictions; synced, they leave your machine"
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("project", "entity", "group", "name", "notes", "id", "tags"):
-            value = getattr(self, name)
-            if any(
-                _KEY.fullmatch(str(word))
-                for word in (value if isinstance(value, list) else str(value).split())
-            ):
-                raise InputError(
-                    f"wandb.{name} looks like a W&B key: secrets belong into the environment, "
-                    "WANDB_API_KEY"
-                )
-        if self.images < 0:
-            raise InputError("wandb.images must not be negative")
-        if (
-            self.resume in ("allow", "must")
-            and self.id is None
-            and "WANDB_RUN_ID" not in os.environ
-        ):
-            raise InputError(f"wandb.resume={self.resume} needs the run to go on with: wandb.id=ID")
 
 
 def create_loggers(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from holdfast.tta.config import CONFIGS, Groups, group_choices, read_group
 from holdfast.tta.errors import InputError
 from holdfast.tta.expected import closest
+from holdfast.tta.groups import Group
 from holdfast.tta.options import opening
 
 #: Columns of a terminal that everybody has room for.
@@ -103,9 +104,10 @@ def _group_entry(field: dataclasses.Field[Any], schema: type, groups: Groups) ->
     lines = [_short(name, default or "NAME", f"{field.metadata['help']}{given}:")]
     choices = textwrap.wrap(", ".join(_kinds(name, groups[name])), _WIDTH - _PAGE)
     lines += [" " * _PAGE + line for line in choices]
-    for option in field.metadata["first"]:
-        found = _found(f"{name}.{option}", schema, groups)[0]
-        lines.append(_short(*found))
+    first = field.metadata["first"]
+    for option in first:
+        default, told = first[option]
+        lines.append(_short(f"{name}.{option}", default, told))
     return lines
 
 
@@ -205,7 +207,8 @@ def _which(group: str, names: Sequence[str], every: Sequence[str]) -> str:
 
 def _kinds(group: str, kinds: Mapping[str, type]) -> list[str]:
     """Names of a group's choices: files, and what a script registered without one."""
-    return sorted({*group_choices(group), *kinds})
+    more = kinds.added() if isinstance(kinds, Group) else kinds
+    return sorted({*group_choices(group), *more})
 
 
 def _of(group: str, kind: str, kinds: Mapping[str, type]) -> tuple[type, dict[str, Any]]:

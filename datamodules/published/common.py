@@ -17,6 +17,7 @@ from holdfast.datamodules.walk import image_files
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
+from holdfast.tta.settings import TARGET
 
 
 @dataclass
@@ -27,9 +28,7 @@ class PublishedConfig(FilesConfig):
     source: str | list[str] | None = option(
         None, "domain, or domains, to train on; null: all but data.target"
     )
-    target: str | list[str] | None = option(
-        None, "domain, or domains, of the target stream; null: all but data.source"
-    )
+    target: str | list[str] | None = option(*TARGET)
     shares: list[float] | None = option(
         [0.8, 0.1, 0.1], "[train,val,test] shares of the source, cut between groups"
     )

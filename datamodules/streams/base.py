@@ -9,6 +9,7 @@ from holdfast.datamodules.streams.stream import Order, Stream, joined
 from holdfast.datamodules.targets import CALLED
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
+from holdfast.tta.settings import BATCH_SIZE
 
 #: What stands for the class of an image where an order asks for one.
 _ORDERED_BY = {
@@ -22,7 +23,7 @@ _ORDERED_BY = {
 class StreamConfig:
     """Every image of the target once a pass, shuffled."""
 
-    batch_size: int = option(64, "images that arrive together")
+    batch_size: int = option(*BATCH_SIZE)
     passes: int = option(1, "how often the stream goes over the target")
     window: int | None = option(None, "newest images that an update sees; null: those of the batch")
 

@@ -3,34 +3,33 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdfast.adapting.first import train_first
-from holdfast.callbacks.columns import PredictionsConfig
-from holdfast.callbacks.preflight import NoPreflightConfig, OnlyPreflightConfig, PreflightConfig
-from holdfast.callbacks.registry import GUARDS
-from holdfast.callbacks.stream_checkpoint import CheckpointConfig
-from holdfast.datamodules import DATA, SHIFTS, STREAMS
-from holdfast.datamodules.options import FilesConfig
-from holdfast.datamodules.shifts import expanded
-from holdfast.tta import entry
-from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta import entry, groups
 from holdfast.tta.config import read_arguments, read_values, resolve
 from holdfast.tta.errors import InputError
-from holdfast.tta.methods import HYPERPARAMETERS
 from holdfast.tta.options import option
 from holdfast.tta.parquet import check_parquet
+from holdfast.tta.settings import (
+    BATCH_SIZE,
+    TARGET,
+    CheckpointConfig,
+    PredictionsConfig,
+    WandbConfig,
+)
 from holdfast.tta.stopping import check_resume
-from holdfast.tta.tracking import WandbConfig
-from holdfast.tta.trainers import check_serving
+
+if TYPE_CHECKING:  # torch takes seconds, and --help needs none of it
+    from holdfast.tta.checkpoint import SourceCheckpoint
 
 GROUPS = {
-    "data": DATA,
-    "method": HYPERPARAMETERS,
-    "stream": STREAMS,
-    "shift": SHIFTS,
-    "guard": GUARDS,
-    "preflight": {"off": NoPreflightConfig, "report": PreflightConfig, "only": OnlyPreflightConfig},
+    "data": groups.DATA,
+    "method": groups.METHODS,
+    "stream": groups.STREAMS,
+    "shift": groups.SHIFTS,
+    "guard": groups.GUARDS,
+    "preflight": groups.PREFLIGHTS,
 }
 
 Options = TypeVar("Options", bound="AdaptConfig")
@@ -41,7 +40,7 @@ class AdaptConfig:
     """Options of ``adapt.py``."""
 
     source: str | None = option(None, "source checkpoint, or the folder of one; required")
-    data: Any = option(None, "data set of the target", first=["target"])
+    data: Any = option(None, "data set of the target", first={"target": TARGET})
     train: dict[str, Any] | None = option(
         None,
         "options of train.py, by which the source is trained first where source holds none yet",
@@ -56,7 +55,9 @@ class AdaptConfig:
     output: str | None = option(
         None, "folder of the results; null: runs/adapt/NAME, or NAME-2, … where that holds some"
     )
-    stream: Any = option("iid", "order in which the target's images arrive", first=["batch_size"])
+    stream: Any = option(
+        "iid", "order in which the target's images arrive", first={"batch_size": BATCH_SIZE}
+    )
     report: bool = option(
         False, "leave report.html, a page about the run; it takes one pass more, without updates"
     )
@@ -110,6 +111,8 @@ class AdaptConfig:
     def __post_init__(self) -> None:
         entry.check_choice(self.check)
         entry.check_counts(self, "seed", "workers", "bootstrap")
+        from holdfast.tta.trainers import check_serving
+
         check_serving(self.trainer)
         if self.predictions.parquet:
             check_parquet()
@@ -133,19 +136,23 @@ def configure(argv: Sequence[str]) -> AdaptConfig:
     return configured(AdaptConfig, argv)[0]
 
 
-def configured(schema: type[Options], argv: Sequence[str]) -> tuple[Options, SourceCheckpoint]:
+def configured(schema: type[Options], argv: Sequence[str]) -> "tuple[Options, SourceCheckpoint]":
     """The configuration of command-line words, and the source checkpoint that they name.
 
     Raises:
         InputError: the words name none, or what is no option.
     """
+    from holdfast.datamodules.shifts import expanded
+
     argv = expanded(argv)
     checkpoint = _source(read_arguments(argv, GROUPS))
     values = read_arguments(argv, GROUPS, {"data": checkpoint.data})
     return resolve(schema, GROUPS, _formed(values, checkpoint.data)), checkpoint
 
 
-def completed(schema: type[Options], given: Mapping[str, Any]) -> tuple[Options, SourceCheckpoint]:
+def completed(
+    schema: type[Options], given: Mapping[str, Any]
+) -> "tuple[Options, SourceCheckpoint]":
     """The configuration of Python values, and the source checkpoint that they name.
 
     Args:
@@ -171,15 +178,19 @@ def _formed(values: dict[str, Any], trained: Mapping[str, Any]) -> dict[str, Any
     """Values in which files of another data set are brought to the form of the source's, where
     training said how and nobody says otherwise.
     """
+    from holdfast.datamodules.options import FilesConfig
+
     data = values.get("data") or {}
-    kind = DATA.get(data.get("kind", ""))
+    kind = groups.DATA.get(data.get("kind", ""))
     if kind is None or not issubclass(kind, FilesConfig):
         return values
     form = {name: trained[name] for name in _FORM if trained.get(name) is not None}
     return {**values, "data": {**form, **data}}
 
 
-def _source(values: Mapping[str, Any]) -> SourceCheckpoint:
+def _source(values: Mapping[str, Any]) -> "SourceCheckpoint":
+    from holdfast.tta.checkpoint import SourceCheckpoint
+
     check_resume(values)
     train_first(values)
     source = values.get("source")

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.tta.checkpoint import source_file
 from holdfast.tta.errors import InputError
 
 #: Options that both programs have, and that hold for the training as well.
@@ -28,6 +27,8 @@ def train_first(values: Mapping[str, Any]) -> None:
             "train= holds options of train.py, such as train.data=phantom, and source=DIR says "
             "where the source goes"
         )
+    from holdfast.tta.checkpoint import source_file
+
     if source_file(source).is_file():
         return
     # Imported here, since whoever has a source never needs it.

@@ -23,8 +23,6 @@ Scores = dict[Key, float]
 LOWER = frozenset({"ece", "alarms", "resets", "broken_images", "unreadable_images", "seconds"})
 #: Columns that say which run a row is of.
 SEED, RUN = "seed", "run"
-#: Resamples of an interval.
-RESAMPLES = 10_000
 
 
 def compare(
@@ -36,7 +34,7 @@ def compare(
     conditions: Sequence[str] | None = None,
     pairs: Literal["seeds", "conditions"] = "seeds",
     lower: bool | None = None,
-    resamples: int = RESAMPLES,
+    resamples: int = 10_000,
 ) -> Comparison:
     """Compare models over the conditions and seeds that all of them have.
 

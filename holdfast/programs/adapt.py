@@ -5,18 +5,16 @@ predictions with their evidence.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from holdfast.adapting.accept import accept
-from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import GROUPS, AcceptConfig, AdaptConfig, configure, configured
-from holdfast.adapting.outputs import write_look
-from holdfast.adapting.run import adapt, check, resume
-from holdfast.callbacks.preflight import EXIT
-from holdfast.results import Adapted
-from holdfast.tta import acceptance, entry
+from holdfast.tta import entry
 from holdfast.tta.folder import held
 from holdfast.tta.saying import heed
 from holdfast.tta.stopping import stopped_folder
+
+if TYPE_CHECKING:  # imported where work begins: torch takes seconds, and --help needs none of it
+    from holdfast.adapting.assembly import Assembly
 
 USAGE = (
     "usage: holdfast adapt source=DIR_OR_CKPT [config.yaml ...] [key=value ...]\n"
@@ -43,6 +41,10 @@ def main(argv: Sequence[str]) -> int:
 
     def run() -> None:
         nonlocal status
+        from holdfast.adapting.assembly import Assembly
+        from holdfast.adapting.run import adapt, check, resume
+        from holdfast.results import Adapted
+
         stopped = stopped_folder(argv)
         if stopped is not None:
             print(Adapted(*resume(stopped)))
@@ -60,8 +62,11 @@ def main(argv: Sequence[str]) -> int:
     return entry.run(run, AdaptConfig, GROUPS, USAGE, argv, configure=configure) or status
 
 
-def _look(assembly: Assembly) -> int:
+def _look(assembly: "Assembly") -> int:
     """Look at the first images, and no more; returns the exit status."""
+    from holdfast.adapting.outputs import write_look
+    from holdfast.callbacks.preflight import EXIT
+
     look = assembly.preflight()
     print(look)
     if assembly.config.output is not None:  # and nothing else, for a run's results may lie there
@@ -76,6 +81,10 @@ def _main_accept(argv: Sequence[str]) -> int:
 
     def run() -> None:
         nonlocal status
+        from holdfast.adapting.accept import accept
+        from holdfast.adapting.assembly import Assembly
+        from holdfast.tta import acceptance
+
         assembly = Assembly.of(*configured(AcceptConfig, argv))
         heed(assembly.config.trainer)
         folder, found = accept(assembly)

@@ -3,38 +3,25 @@ figures of guards, or the tables of a page of docs/.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.loggers import Logger
-
-from holdfast.benchmarks import guard, measured, methods, paper, sensitivity, tables
 from holdfast.benchmarks.options import BenchmarkConfig, output_folder, recorded_settings
-from holdfast.benchmarks.runner import merge, read_rows, run_cells, tables_of
-from holdfast.benchmarks.summary import policies_of
 from holdfast.tta import entry
-from holdfast.tta.artifacts import log_artifact
 from holdfast.tta.config import to_dict
 from holdfast.tta.folder import held
-from holdfast.tta.results import log_result
-from holdfast.tta.tracking import create_loggers, finish, log_progress
+
+if TYPE_CHECKING:  # imported where work begins: torch takes seconds, and --help needs none of it
+    from lightning.pytorch.loggers import Logger
 
 USAGE = (
     "usage: holdfast benchmark [config.yaml ...] [key=value ...]\n\n"
     "Run methods on shifted streams, alone and guarded; where a run was stopped, the same\ncommand "
     "goes on."
 )
-#: What is made of the rows in a folder, by study: files, the content of ``summary.json``, and its
-#: figures as text.
-STUDIES: dict[str, Callable[[BenchmarkConfig, Path], tuple[dict[str, Any], str]]] = {
-    "guard": guard.conclude,
-    "sensitivity": sensitivity.conclude,
-    "paper": paper.conclude,
-    "methods": methods.conclude,
-    "measured": measured.conclude,
-}
 #: Files that tell the results again.
 _KEPT = ("results.csv", "references.csv", "summary.json", "config.yaml")
 
@@ -46,6 +33,9 @@ def benchmark(config: BenchmarkConfig) -> str:
     Returns:
         The figures, as text.
     """
+    from holdfast.benchmarks.runner import merge, run_cells, tables_of
+    from holdfast.tta.tracking import create_loggers, finish, log_progress
+
     with held(Path(config.output).expanduser()):
         folder = output_folder(config)
         shard = [f"shard{config.shard.replace('/', 'of')}"] if config.shard else []
@@ -64,21 +54,35 @@ def benchmark(config: BenchmarkConfig) -> str:
                 merge(folder, parts, tables_of(config))
             else:
                 run_cells(config, folder, partial(log_progress, loggers))
-            summary, text = STUDIES[config.study](config, folder)
+            summary, text = _conclude(config, folder)
             _log(loggers, config, folder, name, summary)
         finally:
             finish(loggers)
     return text
 
 
+def _conclude(config: BenchmarkConfig, folder: Path) -> tuple[dict[str, Any], str]:
+    """What the study makes of the rows: files, the content of ``summary.json``, its figures as
+    text.
+    """
+    study = import_module(f"holdfast.benchmarks.{config.study}")
+    found: tuple[dict[str, Any], str] = study.conclude(config, folder)
+    return found
+
+
 def _log(
-    loggers: Sequence[Logger],
+    loggers: "Sequence[Logger]",
     config: BenchmarkConfig,
     folder: Path,
     name: str,
     summary: dict[str, Any],
 ) -> None:
     """Give the loggers figures, tables, pictures and the results."""
+    from holdfast.benchmarks.runner import read_rows, tables_of
+    from holdfast.benchmarks.summary import policies_of
+    from holdfast.tta.artifacts import log_artifact
+    from holdfast.tta.results import log_result
+
     logged = {"results": read_rows(folder, "results", tables_of(config))}
     figures: dict[str, Any] = {"runs": len(logged["results"])}
     if config.study == "guard":
@@ -97,6 +101,8 @@ def main(argv: Sequence[str]) -> int:
 
     def run() -> None:
         nonlocal status
+        from holdfast.benchmarks import sensitivity, tables
+
         config = entry.configured(BenchmarkConfig, {}, argv)
         if config.merge:  # the settings are those of the shards, which need not be given again
             config = entry.configured(BenchmarkConfig, {}, argv, recorded_settings(config))

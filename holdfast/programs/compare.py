@@ -4,16 +4,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from holdfast.comparing.comparison import RESAMPLES, compare
-from holdfast.comparing.found import Comparison
-from holdfast.comparing.outputs import write
-from holdfast.comparing.runs import WANDB, read_runs, table_of
 from holdfast.tta import entry
 from holdfast.tta.errors import InputError
 from holdfast.tta.folder import held, writing
 from holdfast.tta.options import option
+
+if TYPE_CHECKING:  # imported where work begins: torch takes seconds, and --help needs none of it
+    from holdfast.comparing.found import Comparison
 
 USAGE = (
     "usage: holdfast compare RUNS … [baseline=NAME] [key=value ...]\n\n"
@@ -39,7 +38,7 @@ class CompareConfig:
     pairs: Literal["seeds", "conditions"] = option(
         "seeds", "what is paired: seeds of each condition, or conditions, as means over seeds"
     )
-    bootstrap: int = option(RESAMPLES, "resamples of pairs for the intervals")
+    bootstrap: int = option(10_000, "resamples of pairs for the intervals")
     output: str | None = option(
         None, "folder of comparison.csv, comparison.tex and critical_difference.pdf; null: none"
     )
@@ -54,13 +53,16 @@ class CompareConfig:
         return [self.by] if isinstance(self.by, str) else [str(name) for name in self.by]
 
 
-def compared(places: Sequence[str], config: CompareConfig) -> Comparison:
+def compared(places: Sequence[str], config: CompareConfig) -> "Comparison":
     """Read runs and compare them.
 
     Args:
         places: as ``read_runs`` takes them.
         config: how to.
     """
+    from holdfast.comparing.comparison import compare
+    from holdfast.comparing.runs import read_runs, table_of
+
     runs = read_runs(places)
     table = table_of(runs, config.names, config.metric, config.only, config.without)
     by = "/".join(config.names)
@@ -91,7 +93,7 @@ def _names_place(word: str) -> bool:
     """Whether a word names runs, though folders of sweeps often have a = in their names."""
     if word.startswith("-") or word.endswith((".yaml", ".yml")):
         return False
-    return "=" not in word or word.startswith(WANDB) or Path(word).expanduser().exists()
+    return "=" not in word or word.startswith("wandb:") or Path(word).expanduser().exists()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -102,6 +104,8 @@ def main(argv: Sequence[str]) -> int:
         config = _configured(argv)
         if not places:
             raise InputError("name what to compare: folders of runs, holdfast compare runs/adapt")
+        from holdfast.comparing.outputs import write
+
         found = compared(places, config)
         print(found)
         if config.output is None:

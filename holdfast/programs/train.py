@@ -5,15 +5,16 @@ adaptation needs.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from holdfast.training.config import GROUPS, TrainConfig, configure
-from holdfast.training.run import check, recalibrate, resume, train
 from holdfast.tta import entry
-from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.processes import is_first
-from holdfast.tta.results import headline
 from holdfast.tta.saying import heed
 from holdfast.tta.stopping import stopped_folder
+
+if TYPE_CHECKING:  # imported where work begins: torch takes seconds, and --help needs none of it
+    from holdfast.tta.checkpoint import SourceCheckpoint
 
 USAGE = (
     "usage: holdfast train [config.yaml ...] [key=value ...]\n"
@@ -27,6 +28,8 @@ def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
 
     def run() -> None:
+        from holdfast.training.run import check, recalibrate, resume, train
+
         stopped = stopped_folder(argv)
         if stopped is not None:
             _tell(resume(stopped) / "source.ckpt")
@@ -44,12 +47,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _tell(file: Path) -> None:
+    from holdfast.tta.checkpoint import SourceCheckpoint
+
     if is_first():
         print(f"{file}: {_told(SourceCheckpoint.load(file))}")
 
 
-def _told(checkpoint: SourceCheckpoint) -> str:
+def _told(checkpoint: "SourceCheckpoint") -> str:
     """The score of a source model in words, of its test images where they have labels."""
+    from holdfast.tta.results import headline
+
     metrics, figure = checkpoint.metrics, checkpoint.meaning.watch
     called = figure.replace("_", " ")
     test = headline(metrics, figure)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from holdfast.adapting.config import AdaptConfig
-from holdfast.callbacks.columns import PredictionsConfig
 from holdfast.callbacks.registry import GUARDS
 from holdfast.datamodules import DATA, STREAMS
 from holdfast.datamodules.options import FilesConfig
@@ -18,6 +17,7 @@ from holdfast.tta.config import Choice, read_arguments, resolve
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import HYPERPARAMETERS
 from holdfast.tta.options import option, within
+from holdfast.tta.settings import PredictionsConfig
 
 GROUPS = {"method": HYPERPARAMETERS, "guard": GUARDS}
 #: Environment variable with the token that requests must bear.

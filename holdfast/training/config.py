@@ -4,32 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.callbacks.calibration import (
-    CalibrationConfig,
-    NoCalibrationConfig,
-    QuickCalibrationConfig,
-)
-from holdfast.datamodules import DATA
-from holdfast.tta import entry
-from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta import entry, groups
 from holdfast.tta.config import read_arguments, read_values, resolve
 from holdfast.tta.errors import InputError
-from holdfast.tta.networks import MODELS
 from holdfast.tta.options import option
 from holdfast.tta.saying import warn
+from holdfast.tta.settings import WandbConfig
 from holdfast.tta.stopping import check_resume
-from holdfast.tta.tracking import WandbConfig
-from holdfast.tta.trainers import check_training
 
 GROUPS = {
-    "data": DATA,
-    "model": MODELS,
-    "calibrate": {
-        "on": CalibrationConfig,
-        "quick": QuickCalibrationConfig,
-        "off": NoCalibrationConfig,
-        "only": CalibrationConfig,
-    },
+    "data": groups.DATA,
+    "model": groups.NETWORKS,
+    "calibrate": groups.CALIBRATIONS,
 }
 #: Options of training itself.
 _TRAINING = {
@@ -143,6 +129,8 @@ class TrainConfig:
             raise InputError(f"weights_std={self.weights_std} must be above 0")
         if self.lr <= 0:
             raise InputError(f"lr={self.lr} must be above 0")
+        from holdfast.tta.trainers import check_training
+
         check_training(self.trainer)
 
 
@@ -188,4 +176,6 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
         warn(f"calibrate=only takes the checkpoint as it is, and does not use {', '.join(idle)}")
     if not only:
         return {}
+    from holdfast.tta.checkpoint import SourceCheckpoint
+
     return {"data": SourceCheckpoint.load(values["source"], named).data}

@@ -3,8 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Folders of the tree that are parts of the package when installed.
 PARTS := tta callbacks datamodules benchmarks
+# The same as they lie when installed, for what reads the code and does not import it.
+AS_INSTALLED = mkdir -p .venv/typed/holdfast && \
+	ln -sfn $(addprefix $(CURDIR)/,$(PARTS) $(wildcard holdfast/*)) .venv/typed/holdfast
 
-.PHONY: load help install demo peers test test-slow chaos lint package speed clean
+.PHONY: load help install demo peers test test-slow chaos lint docs package speed clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -27,6 +30,10 @@ install: .venv/.installed  ## create .venv and install pinned dependencies
 
 .venv/.packaged: .venv/.tested
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[package]'
+	touch $@
+
+.venv/.documented: .venv/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs,serve]'
 	touch $@
 
 demo: .venv/.installed  ## train, adapt with and without guard, and report, on embedded data
@@ -62,9 +69,12 @@ load: .venv/.loaded  ## attack the service with malformed requests, and measure 
 lint: .venv/.linted  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	mkdir -p .venv/typed/holdfast
-	ln -sfn $(addprefix $(CURDIR)/,$(PARTS) $(wildcard holdfast/*)) .venv/typed/holdfast
+	$(AS_INSTALLED)
 	cd .venv/typed && ../bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
+
+docs: .venv/.documented  ## build the pages as a site, runs/site/index.html; warnings are errors
+	$(AS_INSTALLED)
+	PYTHONPATH=. DISABLE_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build
 
 package: .venv/.packaged  ## build sdist and wheel, check them, and run what they install
 	rm -rf dist

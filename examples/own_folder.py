@@ -5,8 +5,8 @@ python examples/own_folder.py here=DIR there=DIR
 
 ``here`` has a folder for each class, ``there`` likewise, or images alone: then there are
 predictions and no metrics. Without them two small folders of PNGs are drawn, the second with a
-table that also knows each image's patient, sex and age. The script does nothing but write those and
-call ``train.py`` and ``adapt.py``; it prints the commands.
+table that also knows each image's patient, sex and age (``draw=true`` stops there). The script does
+nothing but write those and call ``train.py`` and ``adapt.py``; it prints the commands.
 """
 
 import csv
@@ -38,11 +38,12 @@ class ExampleConfig:
 
     here: str | None = option(None, "folder to train on, with a folder for each class; null: drawn")
     there: str | None = option(None, "folder to adapt to; null: drawn, with a table")
+    draw: bool = option(False, "draw the two folders, and stop")
     output: str = option("runs/examples/own_folder", "folder of the results")
 
 
 def example(config: ExampleConfig) -> dict[str, Any]:
-    """Run the commands; returns the metrics of the last."""
+    """Run the commands; returns the metrics of the last, or nothing where it only draws."""
     if (config.here is None) != (config.there is None):
         raise InputError("here and there belong together: name both folders, or neither")
     output = Path(config.output)
@@ -53,6 +54,9 @@ def example(config: ExampleConfig) -> dict[str, Any]:
             draw(output / "there", 480, 0.6),
             output / "there.csv",
         )
+    if config.draw:
+        print(f"drawn: {here}, {there}, and the table {table}")
+        return {}
     source = f"output={output / 'source'}"
     short = ["epochs=6", "batch_size=32", "calibrate=off"]  # for a few hundred images
     command(train, "data=folder", f"data.root={here}", "data.shares=[.7,.15,.15]", *short, source)

@@ -74,7 +74,7 @@ lint: .venv/.linted  ## check style and types
 
 docs: .venv/.documented  ## build the pages as a site, runs/site/index.html; warnings are errors
 	$(AS_INSTALLED)
-	PYTHONPATH=. DISABLE_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 package: .venv/.packaged  ## build sdist and wheel, check them, and run what they install
 	rm -rf dist

@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 
 from holdfast.benchmarks import shifts
+from holdfast.callbacks import preflight
+from holdfast.callbacks.corrections import CORRECTIONS
 from holdfast.callbacks.guard.modes import TRANSITIONS
+from holdfast.callbacks.records import TRACE_COLUMNS
 from holdfast.datamodules import STREAMS
 from holdfast.datamodules.shifts import CORRUPTIONS, FAMILIES
 from holdfast.datamodules.shifts.table import families_table, shifts_table
+from holdfast.tta import acceptance
+from holdfast.tta.csvfile import LINK
 from holdfast.tta.errors import InputError
 from tests.conftest import ROOT
 
@@ -82,6 +87,18 @@ def test_the_page_of_the_guard_shows_what_leads_from_mode_to_mode() -> None:
         for trigger, after in row.items()
     ]
     assert sorted(shown) == sorted(table)
+
+
+def test_the_reference_has_every_column_event_and_exit_status() -> None:
+    page = (ROOT / "docs" / "reference" / "files.md").read_text()
+    code = "".join(path.read_text() for path in (ROOT / "callbacks").rglob("*.py"))
+    events = set(re.findall(r"\.event\(\s*\"(\w+)\"", code))
+    assert events >= {"mode", "verdict", "correction"}
+    for name in (*TRACE_COLUMNS, *events, *CORRECTIONS):
+        assert f"`{name}`" in page, name
+    for status in {0, 1, 2, 74, 130, *preflight.EXIT.values(), *acceptance.EXIT.values()}:
+        assert re.search(rf"^\| (?:\d+, )*{status}(?:, \d+)* \|", page, re.MULTILINE), status
+    assert f"`{LINK}`" in page
 
 
 _COUNTS = re.compile(

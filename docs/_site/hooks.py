@@ -1,4 +1,4 @@
-"""What MkDocs is told beside mkdocs.yml: pages made from the code, and links that leave this folder."""
+"""What MkDocs is told beside mkdocs.yml: pages made from the code, and links that leave docs/."""
 
 import logging
 import os

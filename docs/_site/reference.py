@@ -4,7 +4,6 @@ import ast
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,7 @@ def options(name: str) -> str:
     """A program's options, as its ``--help`` tells them."""
     schema, groups, usage = _asked(name)
     whole = explain(schema, groups, usage, "all")
-    plain = whole.split("\n\n")
     parts = [f"# holdfast {name}", _text(usage), "## Options", _text(_plain(whole, groups))]
-    del plain
     for group in sorted(groups):
         parts += [f"## {group}=", _text(explain(schema, groups, usage, group))]
     return "\n\n".join(parts) + "\n"
@@ -41,6 +38,10 @@ def api() -> str:
         value = getattr(holdfast, name)
         if inspect.isclass(value) or inspect.isfunction(value):
             parts.append(f"::: {value.__module__}.{value.__qualname__}")
+        elif inspect.isroutine(value):
+            signature = str(inspect.signature(value))
+            told = _code(inspect.getdoc(value) or "").split("\n\nArgs:")[0]
+            parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n{told}")
         else:
             parts.append(f"## {name}\n\nA mapping: " + ", ".join(f"`{key}`" for key in value))
     return "\n\n".join(parts) + "\n"
@@ -65,7 +66,9 @@ def _asked(name: str) -> tuple[type, Any, str]:
     module = importlib.import_module(f"holdfast.programs.{name}")
     seen: list[tuple[type, Any, str]] = []
 
-    def record(work: object, schema: type, groups: Any, usage: str, *_: object, **__: object) -> int:
+    def record(
+        work: object, schema: type, groups: Any, usage: str, *_: object, **__: object
+    ) -> int:
         seen.append((schema, groups, usage))
         return 0
 
@@ -94,7 +97,3 @@ def _text(content: str) -> str:
 def _code(prose: str) -> str:
     """A docstring's double back quotes are Markdown's single ones."""
     return re.sub(r"``([^`]+)``", r"`\1`", prose)
-
-
-def _documented(folder: Path) -> Iterator[Path]:
-    yield from sorted(folder.glob("*.py"))

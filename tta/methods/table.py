@@ -23,26 +23,27 @@ which `train.py` writes; *(option)* where only some hyperparameters do. Passes a
 
 A network answers with logits (N, C), or with a tuple or dictionary that holds them; for two classes one logit will do.
 
-`create_method` takes a task. For segmentation it takes a network that answers for each pixel or voxel, (N, C, height, width, …), and
-for multilabel one with a logit for each finding, (N, L). "Tasks" says which a method does. All see *rows*: images; pixels (2¹⁸ a
+`create_method` takes a task. For segmentation the network answers for each pixel or voxel, (N, C, height, width, …). For multilabel it has
+a logit for each finding, (N, L). "Tasks" says which a method does. All see *rows*: images; pixels (2¹⁸ a
 batch at most, evenly spread); or image by finding, each present or not. Class statistics are kept for each finding apart. A batch may be
 one case. These differ there from what was published for one label an image:
 
 - `dsbr` holds predictions to the control's shares (`method.target_prior=control`), since pixels and findings are never balanced;
   `dot` and `shot_im` do lean to equal shares.
 - `roid` and `cmf` do not correct the prior, which the network has learned.
-- What is said of turned views (`roid`, `cmf`, `cotta`, `memo`, `rotta`, `petta`), or of shuffled patches (`deyo`), is moved back to the
-  pixel that it is about.
-- `rotta` and `petta` remember images, by the foreground class with most pixels or the likeliest finding; `poem` settles a bet an
-  image; `t3a` takes 64 pixels an image into its supports.
+- `roid`, `cmf`, `cotta`, `memo`, `rotta` and `petta` look at turned views, and `deyo` at shuffled patches. What is said of these is moved
+  back to the pixel that it is about.
+- `rotta` and `petta` remember images, by the foreground class with most pixels or the likeliest finding. `poem` settles a bet an
+  image. `t3a` takes 64 pixels an image into its supports.
 
 | method | paper | updates | passes | statistics | source | tasks | YAML |
 |---|---|---|---|---|---|---|---|
 """
 
 _MIDDLE = """
-A batch leaves with the prediction made *before* its update, but for `memo` (adapts to each image first), `norm_ema` (moves the
-statistics first), `t3a` (takes the supports first) and `grata` (steps first); `intent` mixes several predictions; the teachers of `cotta`, `rotta` and `petta` predict. With `steps`
+A batch leaves with the prediction made *before* its update. Exceptions are `memo` (adapts to each image first), `norm_ema` (moves the
+statistics first), `t3a` (takes the supports first) and `grata` (steps first). `intent` mixes several predictions; the teachers of `cotta`,
+`rotta` and `petta` predict. With `steps`
 above 1 it leaves with the forward pass before the last step.
 
 ## Beside the released code
@@ -62,8 +63,8 @@ that code returned. This differs, by choice, in all methods that it concerns:
 """
 
 _FOOTER = """
-The study behind `dsbr` leaves the last stage alone **in every method**: its code skips `layer4` of a ResNet, and `blocks.9` to
-`blocks.11` and the last `norm` of a ViT. Here `tent`, `dot`, `roid` and `dsbr` adapt all normalisation layers;
+The study behind `dsbr` leaves the last stage alone **in every method**. Its code skips `layer4` of a ResNet; of a ViT it skips `blocks.9`
+to `blocks.11` and the last `norm`. Here `tent`, `dot`, `roid` and `dsbr` adapt all normalisation layers;
 `method.exclude=[features.layer4]` adapts what that code does. [paper.md](../evidence/paper.md) can be measured so as well:
 
     python benchmark.py configs/benchmark/paper_exclude.yaml data.root=DIR sources=DIR

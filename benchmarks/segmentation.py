@@ -1,9 +1,11 @@
-"""Source, control, Tent and DSBR on real masks: nuclei and retinal vessels, over seeds.
+"""Source, control, Tent and DSBR, alone and guarded, on real masks: nuclei and retinal vessels,
+over seeds.
 
 python -m holdfast.benchmarks.segmentation data=DIR [output=runs/segmentation] [seeds=[0,1,2]]
 
-``DIR`` holds nuclei_segmentation.npz and vessel_segmentation_{hrf,chase}.npz.
-What is there already is not done again.
+``DIR`` holds nuclei_segmentation.npz and vessel_segmentation_{hrf,chase}.npz. What is there already
+is not done again; ``seeds=[]`` makes the files of images alone, which
+``configs/benchmark/guard_segmentation.yaml`` takes, and sources that it finds.
 """
 
 import json
@@ -46,6 +48,8 @@ RUNS = {
     "dsbr": "method=dsbr guard=off",
     "tent at 1e-2": "method=tent method.optimizer=adam method.lr=1e-2 guard=off",
     "dsbr at 1e-2": "method=dsbr method.optimizer=adam method.lr=1e-2 guard=off",
+    "tent guarded": "method=tent method.optimizer=adam method.lr=1e-2 guard=on",
+    "dsbr guarded": "method=dsbr method.optimizer=adam method.lr=1e-2 guard=on",
 }
 
 
@@ -149,11 +153,11 @@ def compared(config: SegmentationConfig) -> list[Cell]:
     if config.data is None:
         raise InputError("data is missing: name the folder of the .npz files, data=DIR")
     output = Path(config.output)
+    files = {name: prepared(Path(config.data), output, name) for name in config.sets}
     cells = []
     for seed in config.seeds:
-        for name in config.sets:
-            file = prepared(Path(config.data), output, name)
-            source = output / f"{name}-seed{seed}"
+        for name, file in files.items():
+            source = output / f"{name}{seed}"
             if not (source / "source.ckpt").is_file():
                 train_model(_training(file, name, seed, source))
             for target in _TARGETS[name]:
@@ -170,7 +174,7 @@ def _training(file: Path, name: str, seed: int, source: Path) -> list[str]:
         # Whole images are seen at once, as a fully convolutional network may.
         *("batch_size=16", f"model.window=[{_SIDE},{_SIDE}]", "wandb.mode=disabled"),
         "trainer.enable_progress_bar=false",
-        *(f"epochs={_EPOCHS[name]}", f"seed={seed}", f"output={source}"),
+        *(f"epochs={_EPOCHS[name]}", f"seed={seed}", f"output={source}", "calibrate=quick"),
     ]
 
 

@@ -178,7 +178,8 @@ def calibrate(
             "calibrate.batch_size=N, or calibrate=off"
         )
     streams = list(watched_streams(checkpoint, images, config, seed=seed, trainer=trainer))
-    far = farthest(streams)
+    # Doubts, which stand for divergences where pixels are answered, end at 1.
+    far = 1.0 if checkpoint.meaning.dense else farthest(streams)
     healthy = [stream.trace for stream in streams if stream.healthy and stream.trace]
     return {
         "streams": len(streams),

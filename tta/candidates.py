@@ -50,7 +50,7 @@ class Candidates(nn.Module):
         )
         one = not layers or (self._own == "source" and not method.chosen_elsewhere)
         self.names: tuple[str, ...] = ("source",) if one else ("source", *own)
-        self.batches = 0
+        self.batches = self.doubts = 0
         self.current = "control" if "control" in self.names else "source"
         if method.chosen_elsewhere and layers:
             self.use("batch")  # as published, until somebody chooses
@@ -90,6 +90,7 @@ class Candidates(nn.Module):
             if names is None and self.method.task.dense:
                 result[name] = self._doubted(name, images, result[name])
         self.batches += 1
+        self.doubts += names is None
         self.use(self.current)  # whose statistics may have moved
         return result
 
@@ -102,12 +103,13 @@ class Candidates(nn.Module):
         self.method.use_statistics(self._kind(name), values)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The candidate in use, and how many batches were predicted."""
-        return {"current": self.current, "batches": self.batches}
+        """The candidate in use, how many batches were predicted, and how often all were asked."""
+        return {"current": self.current, "batches": self.batches, "doubts": self.doubts}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what ``get_extra_state`` gave."""
         self.current, self.batches = state["current"], state["batches"]
+        self.doubts = state.get("doubts", 0)
 
     def _uncorrected(self, name: str, images: Tensor) -> Prediction:
         if name == self.current and (self.method.chosen_elsewhere or name == "control"):
@@ -124,14 +126,24 @@ class Candidates(nn.Module):
     def _doubted(self, name: str, images: Tensor, said: Prediction) -> Prediction:
         """A prediction, with how little it agrees with that of the flipped images.
 
-        Flipped along their last side, for which anatomy may differ, but for all candidates alike.
+        Every other image is flipped along its last side, the rest along the one before, and of
+        single images each in turn: anatomy may differ there, but for all candidates alike.
         """
         task, kind = self.method.task, self._kind(name)
         # Statistics that move have taken the images in already.
         with statistics(self.method.model, "moving" if kind == "robust" else kind):
-            flipped = self.method.run_source(images.flip(-1)).served.flip(-1)
+            flipped = self._flipped(self.method.run_source(self._flipped(images)).served)
         p, q = (task.probabilities(output.float()) for output in (said.served, flipped))
         return said._replace(doubt=task.doubt(p, q))
+
+    def _flipped(self, maps: Tensor) -> Tensor:
+        """Images or answers (N, channels, *spatial), flipped for this look; twice changes
+        nothing.
+        """
+        turned = maps.clone()
+        for first, side in ((self.doubts % 2, -1), (1 - self.doubts % 2, -2)):
+            turned[first::2] = maps[first::2].flip(side)
+        return turned
 
     def _corrected(self, images: Tensor) -> Prediction:
         """Predict under the statistics as they stand, then let them take the batch in; the other

@@ -164,8 +164,8 @@ class Experts:
 
     def _doubted(self, said: Mapping[str, Prediction], far: Tensor) -> Tensor:
         """In place of divergences (K,) the mean doubt of those that doubt themselves: of pixels it
-        tells who is right, which divergence does not. Answers that are trivial are doubted wholly,
-        since a flip does not change them.
+        tells who is right, which divergence does not. Of trivial answers, which a flip does not
+        change, the task says how far they are doubted.
         """
         if self.task is None or all(one.doubt is None for one in said.values()):
             return far
@@ -178,13 +178,16 @@ class Experts:
         _, doubt, found = doubts.unbind(1)
         if self.source is None or self.source.shares is None:
             return doubt
-        return torch.where(self.task.trivial(found, self.source.shares), 1.0, doubt)
+        return self.task.weighed(doubt, found, self.source.shares)
 
     def _with_doubts(self, past: Tensor, one: Prediction) -> Tensor:
         """(3,) images, their mean doubt and share found, with those of a batch of all processes."""
         assert self.task is not None
         assert one.doubt is not None
-        each = torch.stack([torch.ones_like(one.doubt), one.doubt, self.task.found(one)])
+        doubt, found = one.doubt, self.task.found(one)
+        if self.source is not None and self.source.shares is not None:
+            doubt = torch.where(self.task.empty(found, self.source.shares), 1.0, doubt)
+        each = torch.stack([torch.ones_like(doubt), doubt, found])
         new = total_of_all(each.float().sum(1))
         kept = past[0].clamp(max=self.tuned.memory / self.task.worth)
         count = kept + new[0]

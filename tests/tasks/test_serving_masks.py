@@ -67,3 +67,15 @@ def test_candidates_are_source_and_batch_and_each_doubts_itself_at_a_look() -> N
         assert one.doubt.shape == (3,)
         assert 0 < float(one.doubt.min()) <= float(one.doubt.max()) < 1
     assert candidates.predict(images(3), ["source"])["source"].doubt is None
+
+
+def test_images_are_flipped_along_both_sides_in_turn() -> None:
+    candidates = Candidates(method())
+    maps = torch.arange(24.0).reshape(2, 1, 3, 4)
+    for first, second in ((-1, -2), (-2, -1)):
+        turned = candidates._flipped(maps)
+        assert torch.equal(turned[0], maps[0].flip(first))
+        assert torch.equal(turned[1], maps[1].flip(second))
+        assert torch.equal(candidates._flipped(turned), maps)
+        candidates.predict(images(2))
+    assert candidates.get_extra_state()["doubts"] == 2

@@ -221,14 +221,26 @@ class Task(ABC):
         """(N,) share of an image's rows that are called anything but the first class."""
         return prediction.each_image((prediction.logits.detach().argmax(1) > 0).float())
 
-    def trivial(self, found: Tensor, shares: Tensor) -> Tensor:
-        """Whether models give hardly any answer but one, as is right nowhere at the source.
+    def empty(self, found: Tensor, shares: Tensor) -> Tensor:
+        """(N,) whether less is found in images than the source's ever hold, so that agreeing about
+        it is worth nothing.
 
         Args:
-            found: (K,) mean ``found`` of each model.
+            found: (N,) from ``found``.
             shares: (101, G·C) quantiles of what images hold of each class at the source.
         """
         return torch.zeros_like(found, dtype=torch.bool)
+
+    def weighed(self, doubt: Tensor, found: Tensor, shares: Tensor) -> Tensor:
+        """(K,) mean doubts of models, with what answers deserve that a flip cannot change, since
+        they are hardly any but one.
+
+        Args:
+            doubt: (K,) mean ``doubt`` of each.
+            found: (K,) mean ``found`` of each.
+            shares: (101, G·C) quantiles of what images hold of each class at the source.
+        """
+        return doubt
 
     def counts(self, prediction: Prediction) -> Tensor:
         """(G·C,) rows that are predicted as each class, all that there are, ``unit`` an image; rows

@@ -55,7 +55,8 @@ test-slow: .venv/.tested  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 chaos: .venv/.tested  ## kill runs twenty times each at random moments, and compare what they leave
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_resume.py tests/test_resume_training.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow \
+	    tests/test_resume.py tests/test_resume_others.py tests/test_resume_training.py
 
 .venv/.loaded: .venv/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[load]'

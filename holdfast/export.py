@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch import Tensor
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import Adapted, SourceCheckpoint, read_adapted, source_file
 from holdfast.tta.errors import InputError, said
+from holdfast.tta.fingerprint import fingerprint, values_now
 from holdfast.tta.folder import writing
 from holdfast.tta.matching import restored
 from holdfast.tta.networks import Network, WholeNetwork, network_from
@@ -28,9 +29,10 @@ from holdfast.tta.options import option
 from holdfast.tta.safetensors import write_safetensors
 from holdfast.tta.saying import say, warn
 from holdfast.tta.weights import adopt
+from holdfast.version import version
 
 Format = Literal["torch", "safetensors", "onnx", "program"]
-_SUFFIX = {"torch": ".pt", "safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2"}
+SUFFIXES = {"torch": ".pt", "safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2"}
 #: How far the logits of an exported network may be from the adapted one's, by their largest.
 _WITHIN = 1e-4
 #: Images by which that is checked: more than one, and not as many as a graph is traced with.
@@ -74,6 +76,7 @@ def export(
     *,
     format: Format = "torch",
     path: str | Path,
+    told: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a network for other programs, and check that it says what the adapted one says.
 
@@ -85,7 +88,10 @@ def export(
         format: a state dict for torch, of adopted weights under the names that they came with; the
             same as safetensors; a graph for ONNX, or a program of ``torch.export``, which take
             images scaled to [0, 1] and do the rest.
-        path: the file to write; one more, which adds ``.json``, tells classes and scaling.
+        path: the file to write; one more, which adds ``.json``, tells classes, scaling and
+            provenance: version, hashes of source and adapted tensors, method. In a safetensors file
+            its header has the provenance as well.
+        told: what else its provenance says.
 
     Returns:
         The file.
@@ -110,9 +116,11 @@ def export(
     images = _images(checkpoint)
     with torch.no_grad():
         expected = _adapted(checkpoint, left, own)(images)
+    provenance = {**_provenance(checkpoint, left), **(told or {})}
+    what = _What(checkpoint, network, images, _LEAST if own else 1, provenance)
     file = Path(path).expanduser()
     with writing(file):
-        again = _WRITERS[format](file, checkpoint, network, images, _LEAST if own else 1)
+        again = _WRITERS[format](file, what)
         found = again(images)
         apart = _apart(found, expected)
         if not apart <= _WITHIN:  # a NaN is not
@@ -121,14 +129,41 @@ def export(
                 f"{file} would say something else than the adapted network (off by {apart:.1e}), "
                 f"so it was removed: take another format than {format}"
             )
-        _describe(file, checkpoint, format, own)
+        _describe(file, what, format, own)
     say(f"{file}: logits as of the adapted network, to {apart:.0e}")
     return file
 
 
+class _What(NamedTuple):
+    """What is written.
+
+    Attributes:
+        checkpoint: the source.
+        network: with all that was adapted in its own tensors.
+        images: (N, channels, ...) in [0, 1], by which the file is checked.
+        least: images that a batch must have.
+        provenance: where it comes from, in words.
+    """
+
+    checkpoint: SourceCheckpoint
+    network: Network
+    images: Tensor
+    least: int
+    provenance: Mapping[str, str]
+
+
+def _provenance(checkpoint: SourceCheckpoint, adapted: Adapted | None) -> dict[str, str]:
+    """Where the weights come from; ``weights`` is as in ``predictions.csv`` and ``audit.json``."""
+    told = {"holdfast": version(), "source": checkpoint.hash}
+    if adapted is None:
+        return told
+    weights = fingerprint(values_now(adapted.state.values()))
+    return {**told, "method": adapted.method, "weights": weights}
+
+
 def _check_format(format: str) -> None:
-    if format not in _SUFFIX:
-        raise InputError(f"format={format} is not known: choose {', '.join(_SUFFIX)}")
+    if format not in SUFFIXES:
+        raise InputError(f"format={format} is not known: choose {', '.join(SUFFIXES)}")
 
 
 def _overlaid(network: Network, values: Mapping[str, Tensor]) -> Network:
@@ -236,56 +271,87 @@ def _order(checkpoint: SourceCheckpoint) -> list[int] | None:
     return None
 
 
-def _read_back(file: Path, checkpoint: SourceCheckpoint, network: Network) -> _Say:
-    """What a network of the same kind says that adopts the file, as anybody's would."""
-    again = network_from(checkpoint.network)
+def adopted(file: Path, checkpoint: SourceCheckpoint) -> Network:
+    """The source's network with the weights of a file that ``export`` wrote from it.
+
+    Args:
+        file: of format ``torch`` or ``safetensors``.
+        checkpoint: the source.
+
+    Raises:
+        InputError: they do not fit it.
+    """
+    network = network_from(checkpoint.network)
     order = _order(checkpoint)
-    adopt(again, file, order=order, outputs=0 if order is None else len(order))
-    again.mean.copy_(network.mean)
-    again.std.copy_(network.std)
-    return torch.no_grad()(again.eval().forward)
+    adopt(network, file, order=order, outputs=0 if order is None else len(order))
+    for name in ("mean", "std"):
+        network.get_buffer(name).copy_(checkpoint.weights[name])
+    return network.eval()
 
 
-def _write_torch(
-    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor, least: int
-) -> _Say:
-    torch.save(_weights(checkpoint, network), file)
-    return _read_back(file, checkpoint, network)
+def check_origin(file: Path, checkpoint: SourceCheckpoint) -> None:
+    """Refuse a file that ``export`` did not write from this source.
+
+    Raises:
+        InputError: what stands beside it says another source, or is not there.
+    """
+    facts = facts_of(file)
+    try:
+        source = json.loads(facts.read_text(encoding="utf-8"))["provenance"]["source"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{facts} does not tell from which source {file} was exported: keep it beside the "
+            "file, or export again, holdfast export"
+        ) from error
+    if source != checkpoint.hash:
+        raise InputError(
+            f"{file} was exported from another source: give the one it came from as source="
+        )
 
 
-def _write_safetensors(
-    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor, least: int
-) -> _Say:
-    write_safetensors(file, _weights(checkpoint, network), {"format": "pt"})
-    return _read_back(file, checkpoint, network)
+def _write_torch(file: Path, what: _What) -> _Say:
+    torch.save(_weights(what.checkpoint, what.network), file)
+    return torch.no_grad()(adopted(file, what.checkpoint).forward)
 
 
-def _write_program(
-    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor, least: int
-) -> _Say:
-    batch = torch.export.Dim("batch", min=least)
+def _write_safetensors(file: Path, what: _What) -> _Say:
+    weights = _weights(what.checkpoint, what.network)
+    write_safetensors(file, weights, {"format": "pt", **what.provenance})
+    return torch.no_grad()(adopted(file, what.checkpoint).forward)
+
+
+def _write_program(file: Path, what: _What) -> _Say:
+    batch = torch.export.Dim("batch", min=what.least)
     with _exporting("program"):
-        program = torch.export.export(network, (images[:2],), dynamic_shapes=({0: batch},))
+        shapes = ({0: batch},)
+        program = torch.export.export(what.network, (what.images[:2],), dynamic_shapes=shapes)
         torch.export.save(program, file)
         return torch.no_grad()(torch.export.load(file).module())
 
 
-def _write_onnx(
-    file: Path, checkpoint: SourceCheckpoint, network: Network, images: Tensor, least: int
-) -> _Say:
+def check_libraries() -> None:
+    """Refuse ONNX where what writes it is not installed.
+
+    Raises:
+        InputError: it is not.
+    """
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise InputError(
             f"format=onnx needs {' and '.join(missing)}: pip install 'holdfast[onnx]', or take "
             "format=program"
         )
+
+
+def _write_onnx(file: Path, what: _What) -> _Say:
+    check_libraries()
     with _exporting("onnx"):
         torch.onnx.export(
-            network,
-            (images[:2],),
+            what.network,
+            (what.images[:2],),
             file,
             dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=least)},),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=what.least)},),
             input_names=["images"],
             output_names=["logits"],
             external_data=False,
@@ -295,7 +361,7 @@ def _write_onnx(
     return lambda given: torch.from_numpy(session.run(None, {"images": given.numpy()})[0])
 
 
-_WRITERS: dict[str, Callable[[Path, SourceCheckpoint, Network, Tensor, int], _Say]] = {
+_WRITERS: dict[str, Callable[[Path, _What], _Say]] = {
     "torch": _write_torch,
     "safetensors": _write_safetensors,
     "onnx": _write_onnx,
@@ -324,8 +390,9 @@ def _exporting(format: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _describe(file: Path, checkpoint: SourceCheckpoint, format: str, own: bool) -> None:
+def _describe(file: Path, what: _What, format: str, own: bool) -> None:
     """Leave beside the file what its user must know of images and classes."""
+    checkpoint = what.checkpoint
     graph = format in _GRAPHS
     scaled = "(pixel - range[0]) / (range[1] - range[0])"
     facts: dict[str, Any] = {
@@ -335,6 +402,7 @@ def _describe(file: Path, checkpoint: SourceCheckpoint, format: str, own: bool) 
         "channels": checkpoint.channels,
         "size": list(checkpoint.size),
         "normalization": "batch" if own else "fixed",
+        "provenance": dict(what.provenance),
     }
     if not graph:
         facts |= {name: checkpoint.weights[name].tolist() for name in ("mean", "std")}
@@ -375,7 +443,7 @@ def main(argv: Sequence[str]) -> int:
             raise InputError("source is missing: holdfast export DIR_OR_CKPT [adapted.ckpt]")
         checkpoint = SourceCheckpoint.load(config.source, config.model)
         beside = config.adapted or source_file(config.source)
-        default = Path(beside).expanduser().parent / f"exported{_SUFFIX[config.format]}"
+        default = Path(beside).expanduser().parent / f"exported{SUFFIXES[config.format]}"
         file = default if config.output is None else Path(config.output).expanduser()
         there = [path for path in (file, facts_of(file)) if path.exists()]
         if there and not config.overwrite:

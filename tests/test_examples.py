@@ -9,7 +9,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
+from holdfast.adapting.assembly import Assembly
+from holdfast.serving.config import configured
+from holdfast.serving.network import model_of
+from holdfast.tta.errors import InputError
 from tests.conftest import ROOT
 
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem != "shapes")
@@ -92,3 +97,35 @@ def test_an_image_of_ones_own_under_every_shift(example: ModuleType, tmp_path: P
     (tmp_path / "mine.png").write_bytes(image.read_bytes())
     example.main([f"image={tmp_path / 'mine.png'}", f"output={tmp_path / 'out' / 'sheet.png'}"])
     assert (tmp_path / "out" / "sheet.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("example", ["use_export"], indirect=True)
+def test_an_export_serves_in_plain_torch_and_in_the_service(
+    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert example.main(tmp_path) < 1e-4
+    told = example.read_header(tmp_path / "theirs.safetensors")
+    audited = json.loads((tmp_path / "safetensors" / "audit.json").read_text())
+    assert told["weights"] == audited["weights"]
+    assert (told["source"], told["stream"]) == (audited["source"], audited["stream"])
+    assert (told["method"], told["run"]) == ("tent", "safetensors")
+    # The service serves it frozen, and says what plain torch says.
+    model = f"{example.__file__}:network"
+    words = [f"source={tmp_path / 'source'}", f"model={model}", "serve.adapt=false"]
+    start = tmp_path / "theirs.safetensors"
+    config, checkpoint = configured([*words, f"start={start}"])
+    assembly = Assembly.of(config.adapting(), checkpoint)
+    module, _, version = model_of(config, assembly)
+    images = torch.rand(3, 1, *checkpoint.size)
+    with torch.no_grad():
+        served = module.method(images)
+    torch.testing.assert_close(served, example.classify(start, images), atol=1e-4, rtol=1e-4)
+    assert version is not None
+    # One without its origin, or of another source, is refused.
+    facts = tmp_path / "theirs.safetensors.json"
+    facts.write_text(facts.read_text().replace(told["source"], "0" * 64))
+    with pytest.raises(InputError, match="was exported from another source"):
+        model_of(config, assembly)
+    facts.unlink()
+    with pytest.raises(InputError, match="does not tell from which source"):
+        model_of(config, assembly)

@@ -23,7 +23,7 @@ from tests.test_programs import Capture, refusal
 #: Files that must be the same; those of a run without report or patients are a part of them.
 EXACT = (
     *("predictions.csv", "trace.csv", "events.jsonl", "metrics.json", "adapted.ckpt"),
-    *("stream.csv", "patients.csv", "trajectory.png", "audit.json"),
+    *("cases.csv", "stream.csv", "patients.csv", "trajectory.png", "audit.json"),
 )
 #: What asks a process to stop.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -66,11 +66,18 @@ def straight(source: Path, out: Path, *words: str) -> list[str]:
     return begun
 
 
-def stopped(words: Sequence[str], out: Path, moment: float, number: int, whole: int) -> int:
-    """Begin a run or go on with it, and stop it when it has written a share of its predictions;
-    returns its status.
+def stopped(
+    words: Sequence[str],
+    out: Path,
+    moment: float,
+    number: int,
+    whole: int,
+    name: str = "predictions.csv",
+) -> int:
+    """Begin a run or go on with it, and stop it when it has written a share of its predictions, or
+    of another file; returns its status.
     """
-    table = out / "predictions.csv"
+    table = out / name
     child = forked(lambda: adapt.main(list(words)))
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -91,11 +98,11 @@ def refused(capsys: Capture, folder: Path) -> str:
 
 def assert_same(ours: Path, theirs: Path) -> None:
     """Two runs left the same."""
-    left = {path.name for path in theirs.iterdir()}
-    assert {path.name for path in ours.iterdir()} == left
-    for name in EXACT:
-        if name in left:
-            assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+    left = {path.relative_to(theirs) for path in theirs.rglob("*")}
+    assert {path.relative_to(ours) for path in ours.rglob("*")} == left
+    for path in left:
+        if path.name in EXACT or path.parent.name == "masks":
+            assert (ours / path).read_bytes() == (theirs / path).read_bytes(), path
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +225,31 @@ KINDS = {
     "window": ("method=tent", "stream.window=32"),
     "labels": ("method=tent",),
 }
+#: How twenty kills are spread over the ways to stop a run.
+WAYS = (*[signal.SIGKILL] * 14, *[signal.SIGTERM] * 3, *[signal.SIGINT] * 3)
 LONG = ("stream.batch_size=16", "data.target_images=640", "checkpoint.every=3")
+
+
+def kill_and_compare(
+    begun: Sequence[str], folder: Path, chance: random.Random, name: str = "predictions.csv"
+) -> None:
+    """Stop a run twenty times, and hold what it leaves in ``out`` against the run in ``whole``.
+
+    Args:
+        begun: words that begin it.
+        folder: of both.
+        chance: draws the moments, and which way to stop it comes when.
+        name: of the file whose growth tells the moment.
+    """
+    whole, out, ways = folder / "whole", folder / "out", list(WAYS)
+    size, words = (whole / name).stat().st_size, [*begun, f"output={out}"]
+    chance.shuffle(ways)
+    for number, moment in zip(ways, sorted(chance.random() for _ in ways), strict=True):
+        status = stopped(words, out, moment, number, size, name)
+        assert status in (-number, 128 + number), moment
+        words = [f"resume={out}"]
+    assert ended(forked(lambda: adapt.main(words))) == 0
+    assert_same(out, whole)
 
 
 @pytest.mark.slow
@@ -231,15 +262,7 @@ def test_twenty_kills_at_random_moments(source: Path, tmp_path: Path, kind: str)
         table.write_text("\n".join(["id,label", *rows, ""]))
         words.append(f"labels={table}")
     begun = straight(source, tmp_path / "whole", *words)
-    size, out = (tmp_path / "whole" / "predictions.csv").stat().st_size, tmp_path / "out"
-    words = [*begun, f"output={out}"]
-    ways = [signal.SIGKILL] * 14 + [signal.SIGTERM] * 3 + [signal.SIGINT] * 3
-    chance.shuffle(ways)
-    for number, moment in zip(ways, sorted(chance.random() for _ in ways), strict=True):
-        status = stopped(words, out, moment, number, size)
-        assert status in (-number, 128 + number), (kind, moment)
-        words = [f"resume={out}"]
-    assert ended(forked(lambda: adapt.main(words))) == 0
-    assert_same(out, tmp_path / "whole")
+    kill_and_compare(begun, tmp_path, chance)
+    out = tmp_path / "out"
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["batches"] == len((out / "trace.csv").read_bytes().splitlines()) - 1

@@ -32,6 +32,9 @@ GROUPS = {
     "preflight": groups.PREFLIGHTS,
 }
 
+#: Endings of files for other programs, as ``holdfast.export`` writes them.
+_EXPORTED = (".safetensors", ".pt", ".onnx", ".pt2")
+
 Options = TypeVar("Options", bound="AdaptConfig")
 
 
@@ -54,6 +57,11 @@ class AdaptConfig:
     )
     output: str | None = option(
         None, "folder of the results; null: runs/adapt/NAME, or NAME-2, … where that holds some"
+    )
+    export: str | None = option(
+        None,
+        "file for what was adapted, to be used elsewhere, by its ending: .safetensors, .pt, .onnx "
+        "or .pt2 (a program of torch.export); FILE.json beside it says where it comes from",
     )
     stream: Any = option(
         "iid", "order in which the target's images arrive", first={"batch_size": BATCH_SIZE}
@@ -114,6 +122,8 @@ class AdaptConfig:
         from holdfast.tta.trainers import check_serving
 
         check_serving(self.trainer)
+        if self.export is not None and Path(self.export).suffix not in _EXPORTED:
+            raise InputError(f"export={self.export} must end in one of {', '.join(_EXPORTED)}")
         if self.predictions.parquet:
             check_parquet()
 

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 
 from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import AdaptConfig
+from holdfast.adapting.exported import check_export, write_export
 from holdfast.adapting.outputs import (
     PROGRAM,
     Served,
@@ -64,6 +65,7 @@ def adapt(assembly: Assembly) -> tuple[Path, dict[str, Any]]:
     """
     config = assembly.config
     check_folder(PROGRAM, config)
+    check_export(config)
     parts = checked(assembly)
     name = config.name or assembly.name
     watch: list[Callback] = [] if parts.guard is None else [parts.guard]
@@ -216,6 +218,7 @@ class _Run:
                 carry_out(self._late(metrics, loggers), kept=whole)
                 forget(served.folder)
                 others.ended()
+                write_export(self.assembly, served.folder, self.facts)
         finally:
             finish(loggers)
         return metrics

@@ -1,18 +1,21 @@
 """The model of a service: adapting and guarded as in a run, or frozen."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from holdfast.adapting.assembly import Assembly
 from holdfast.callbacks.base import Guard
-from holdfast.export import baked, warn_of_others
+from holdfast.export import SUFFIXES, adopted, baked, check_origin, warn_of_others
 from holdfast.serving.config import ServeConfig
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.checkpoint import SourceCheckpoint, checksum, read_adapted
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import create_method
 
+#: Endings of exported weights.
+_EXPORTED = (SUFFIXES["torch"], SUFFIXES["safetensors"])
 #: Hexadecimal digits of a version, as those of adapted tensors have.
 _DIGITS = 16
 
@@ -68,11 +71,16 @@ def device_of(name: str) -> torch.device:
 
 def _frozen(checkpoint: SourceCheckpoint, start: str | None) -> tuple[AdaptationModule, str]:
     """The source, or what an adaptation made of it, and its version."""
-    adapted = None if start is None else read_adapted(start, checkpoint)
-    if adapted is not None:
-        warn_of_others(adapted.statistics)
-    network = baked(checkpoint, adapted)
-    version = checkpoint.hash if adapted is None else checksum(dict(network.state_dict()))
+    if start is not None and Path(start).suffix in _EXPORTED:
+        file = Path(start).expanduser()
+        check_origin(file, checkpoint)
+        network = adopted(file, checkpoint)
+    else:
+        adapted = None if start is None else read_adapted(start, checkpoint)
+        if adapted is not None:
+            warn_of_others(adapted.statistics)
+        network = baked(checkpoint, adapted)
+    version = checkpoint.hash if start is None else checksum(dict(network.state_dict()))
     method = create_method(
         "source", network, num_classes=len(checkpoint.class_names), task=checkpoint.meaning
     )

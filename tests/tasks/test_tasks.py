@@ -363,7 +363,7 @@ def test_both_trivial_answers_are_told_by_what_the_source_holds() -> None:
     found = torch.tensor([0.01, 0.05, 0.5, 0.8])
     doubt = torch.tensor([0.0, 0.1, 0.1, 0.0])
     weighed = task.weighed(doubt, found, shares)
-    torch.testing.assert_close(weighed, torch.tensor([1.0, 0.1, 0.1, 0.45]))
+    torch.testing.assert_close(weighed, torch.tensor([0.8, 0.1, 0.1, 0.45]))
     # More foreground than half of the way to all is no answer; nor is twice the source's most.
     little = torch.stack([1 - foreground / 4, foreground / 4], 1)
     assert task.weighed(doubt, found, little).tolist()[2] == pytest.approx(0.45)

@@ -22,8 +22,8 @@ from holdfast.tta.tasks.sampling import PER_IMAGE, ROWS, balanced, positions
 _TOLERANCE = 1.0
 #: Class of a pixel that nobody has labelled.
 _UNLABELLED = -1
-#: Of the source's mean foreground: a model that finds less on the mean says nothing; nor does one
-#: of an image in which it finds less than this of what nearly all images have.
+#: Of what nearly all images of the source have: a model that finds less in an image says nothing of
+#: it.
 _HARDLY = 0.1
 #: Doubt of an answer with more foreground than the source ever has: on retinal vessels and nuclei
 #: under noise the control was the better one unless it doubted itself by more.
@@ -162,16 +162,18 @@ class Segmentation(Task):
         return found < (1 - shares[95, 0]) * _HARDLY
 
     def weighed(self, doubt: Tensor, found: Tensor, shares: Tensor) -> Tensor:
-        """The same where as much foreground is found as the source may have. Hardly any is no
-        answer at all; far too much is worth no more than an answer that is lost; and all overlaps
-        with any truth, which few that are unsure do.
+        """The same where as much foreground is found as the source may have. The less is found
+        below a quarter of the source's mean, the less it is worth; far too much is worth no more
+        than an answer that is lost; and all overlaps with any truth, which few that are unsure do.
         """
         foreground = 1 - shares[:, 0]
         largest = foreground.max()
+        # Where a quarter of the source's images have less than that, little is no sign.
+        few = torch.minimum(foreground.mean() / 4, foreground.quantile(0.25)).clamp(min=_RARE)
         most = torch.minimum(2 * largest, (1 + largest) / 2)
         least = torch.where(found > _ALL, _UNMENDED, _LOST)
         doubt = torch.where(found > most, doubt.clamp(min=least), doubt)
-        return torch.where(found < foreground.mean() * _HARDLY, 1.0, doubt)
+        return 1 - (1 - doubt) * (found / few).clamp(max=1)
 
     def drift(self, adapted: Tensor, control: Tensor) -> Tensor:
         """What the smaller share of a foreground class lacks to the larger, of the class that moved

@@ -437,7 +437,7 @@ def test_an_old_checkpoint_is_calibrated_anew(
     for name in ("calibration", "layer_moments", "fisher", "checksum"):
         del content[name]
     torch.save(content, tmp_path / "source.ckpt")
-    small = ["calibrate.streams=12", "calibrate.batches=9", "calibrate.batch_size=32"]
+    small = ["calibrate.streams=12", "calibrate.batches=4", "calibrate.batch_size=32"]
     assert train.main([*QUICK, "calibrate=only", f"source={tmp_path}", *small]) == 0
     assert "of them healthy; limits of the signals: R" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["source.ckpt"]

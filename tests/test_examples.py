@@ -67,6 +67,7 @@ def test_a_folder_and_a_table_of_ones_own(
     assert "name both folders" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_method_added_in_a_script(tmp_path: Path) -> None:
     # In a process of its own, where its name stays.
     environment = {

@@ -189,6 +189,7 @@ tiny = Architecture(ModelConfig, build)
 """
 
 
+@pytest.mark.slow
 def test_an_installed_method_runs_by_its_name(source: Path, site: Path, tmp_path: Path) -> None:
     points = {
         "holdfast.shifts": {"negative": "others_plugin:negative"},

@@ -39,6 +39,7 @@ OPEN = {
     "petta": {"update_every": 16, "capacity": 16},
     "cotta": {"views": 2},
     "memo": {"views": 2},
+    "intent": {"mixes": 2},
 }
 
 

@@ -16,7 +16,7 @@ from holdfast.callbacks.labels import LabelBook
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.correction import class_conditional_moments
-from holdfast.tta.methods import Method, create_method
+from holdfast.tta.methods import create_method
 from holdfast.tta.networks import MODELS, Network, create_network
 from tests.callbacks.guard.test_guard import Recorder
 from tests.conftest import ACCELERATOR
@@ -86,17 +86,22 @@ def with_classes(network: Network, classes: int, bias: float) -> Network:
     return network
 
 
-def facts(method: Method, classes: int) -> tuple[Reference, Mapping[str, Tensor]]:
+@cache
+def facts(
+    kind: str, norm: str, classes: int, bias: float
+) -> tuple[Reference, Mapping[str, Tensor]]:
     """What a checkpoint remembers of its validation images."""
+    network = with_classes(trained(kind, norm), classes, bias)
+    source = create_method("source", network, num_classes=classes)
     batches = quadrants(8, seed=2)
     with torch.no_grad():
-        features = torch.cat([method.source(batch["image"]).features for batch in batches])
+        features = torch.cat([source.source(batch["image"]).features for batch in batches])
     labels = torch.cat([batch["label"] for batch in batches])
     mean, var = torch.zeros(2, classes, features.shape[1])
     for label in labels.unique().tolist():
         own = features[labels == label]
         mean[label], var[label] = own.mean(0), own.var(0)
-    return Reference(mean, var), class_conditional_moments(method.model, batches, classes)
+    return Reference(mean, var), class_conditional_moments(source.model, batches, classes)
 
 
 def guarded(
@@ -120,7 +125,7 @@ def guarded(
     options = {"name": "tent", "lr": 1e-3, "normalization": "auto" if norm == "batch" else "source"}
     options |= more
     method = create_method(options.pop("name"), network, num_classes=classes, **options)
-    reference, moments = facts(method, classes)
+    reference, moments = facts(kind, norm, classes, bias)
     names = [*CLASSES, "phantom", *map(str, range(1000))][:classes]
     watching = CollapseGuard(names, config, reference, calibration, labels) if guard else None
     recorder = Recorder()

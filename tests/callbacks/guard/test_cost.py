@@ -85,6 +85,12 @@ def calm(
     return counted, read[0], guard
 
 
+@pytest.fixture(scope="module")
+def unguarded(source: Path) -> Counted:
+    """Counts of the same stream without a guard."""
+    return calm(source, "guard=off")[0]
+
+
 # Bounds of what is reached, so that it gets no worse; the goal for operations is 1.25 times those
 # of an unguarded batch: .54 where the source serves and nothing is learned, 1.27 where batch
 # statistics lead, 1.82 where corrected ones do.
@@ -95,9 +101,8 @@ def calm(
     [("source", 0.6), ("batch", 1.3), ("corrected", 1.9)],
 )
 def test_a_calm_stream_reads_back_once_a_batch_and_has_so_many_times_the_operations(
-    source: Path, leads: str, times: float
+    source: Path, unguarded: Counted, leads: str, times: float
 ) -> None:
-    unguarded, _, _ = calm(source, "guard=off")
     guarded, read, guard = calm(source, leads=leads)
     assert guard is not None
     assert (guard.batch, guard.alarms) == (BATCHES, 0)

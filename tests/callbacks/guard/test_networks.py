@@ -9,7 +9,10 @@ from torch import Tensor
 
 from tests.callbacks.guard.easy import PALE, guarded, quadrants, right
 
-NETWORKS = [("compact", "group"), ("resnet18", "batch")]
+NETWORKS = [
+    ("compact", "group"),
+    pytest.param("resnet18", "batch", marks=pytest.mark.slow),
+]
 
 
 class Harm(Callback):

@@ -46,7 +46,7 @@ def mask_scores(
           over the classes;
         - ``volume_error``: mean of predicted minus true volume, in percent of the mean true one;
         - ``per_class``: the same of each, and in how many cases it is ``shown`` by the truth, and
-          in how many it is a ``false_alarm``, predicted where the truth shows none;
+          how many ``false_alarms`` it has, predicted where the truth shows none;
         - ``last_quarter``: Dice of the stream's last quarter, of 20 cases or more;
         - ``domains``, and where asked for ``subgroups`` and ``worst``: the same of each part;
         - where asked for ``intervals`` of Dice, IoU and the others.

@@ -3,40 +3,32 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning import Trainer
 from torch import Tensor
 
-from holdfast.callbacks.columns import AUDITED, Known, audited
+from holdfast.callbacks.columns import Known
 from holdfast.callbacks.grown import Grown, Names
 from holdfast.callbacks.maskfiles import hash_of, in_file_space, save_mask
+from holdfast.callbacks.writing import StreamWriter
 from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.placing import Place
-from holdfast.tta.batches import described, truth_of
-from holdfast.tta.csvfile import LINK, RowFile
-from holdfast.tta.distributed import batch_of_all, objects_of_all
-from holdfast.tta.growing import GrowingFile
+from holdfast.tta.batches import Described, truth_of
 from holdfast.tta.masks.figures import FIGURES, UNSCORED
 from holdfast.tta.masks.kept import KeptMasks
-from holdfast.tta.online import ServesBatches
-from holdfast.tta.stages import StreamCallback
 from holdfast.tta.tasks import Task
 
 #: Folder of the masks, within that of a run.
 MASKS = "masks"
 #: Columns of a mask: its file, and the short hash of what is in it.
 _MASK = ("mask", "mask_hash")
-#: What stands behind the figures of a case.
-_HANDLED = ("verdict", "served_by", "reason", *AUDITED)
 
 
-class CaseWriter(StreamCallback, BasePredictionWriter):
+class CaseWriter(StreamWriter):
     """Writes ``cases.csv``, a row a case, and a mask of each; keeps what the metrics need, a few
     numbers of a case. Place it after the guard.
 
@@ -62,109 +54,48 @@ class CaseWriter(StreamCallback, BasePredictionWriter):
         masks: bool = True,
         seal: str = "",
     ) -> None:
-        super().__init__("batch")
-        self.path, self.class_names, self.images = folder / "cases.csv", class_names, images
-        self.folder = folder / MASKS if masks else None
-        self.task = task
-        self.lost: Mapping[int, tuple[str, str]] = {} if lost is None else lost
-        #: Cases that got no mask, with broken pixels, and served so far.
-        self.unreadable = self.broken = self.served = 0
-        self.seconds = 0.0
         kept = task.kept(class_names)
         assert isinstance(kept, KeptMasks)
         self.kept = kept
         figures = FIGURES if images.labelled else UNSCORED
         self._figures = [(figure, name) for name in kept.names for figure in figures]
         told = [f"{figure}_{name}" for figure, name in self._figures]
-        self._names = ["id", *([] if self.folder is None else _MASK), *told, *_HANDLED]
-        ours = {*self._names, LINK}
-        self._known = {name: of for name, of in (known or {}).items() if name not in ours}
-        self._rows, self._domains, self._seal = Grown(np.int64), Names(), seal
-        self._file: RowFile | None = None
-        self._taken_up: Mapping[str, Any] | None = None
-        self._started = self._before = 0.0
-        self._images = 0  # of this process
-        self._batches = 0
+        self.folder = folder / MASKS if masks else None
+        told = [*(_MASK if masks else ()), *told]
+        super().__init__(folder / "cases.csv", told, images.skipped, lost, known, seal)
+        self.task, self.class_names, self.images = task, class_names, images
+        self._rows, self._domains = Grown(np.int64), Names()
 
-    def on_stream_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the folder, and open the file, or take up that of a run that was stopped."""
-        self._started = perf_counter()
-        if isinstance(pl_module, ServesBatches):
-            pl_module.tells_weights = True
-        state, self._taken_up = self._taken_up, None
+    def begin(self, trainer: Trainer, state: Mapping[str, Any] | None) -> None:
+        """Make the folder of the masks."""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-        if trainer.is_global_zero:
-            self._file = RowFile(self.path, self._seal, state and state["file"])
-            if state is None:
-                self._file.write_header([*self._names, *self._known])
-
-    @property
-    def files(self) -> list[GrowingFile]:
-        """Those that grow; none in other processes than the first."""
-        return [] if self._file is None else [self._file]
 
     def progress(self) -> dict[str, Any]:
         """What it takes to go on: the figures of the cases so far are few numbers."""
         figures = self.kept.figures
         return {
-            "images": self._images,
-            "batches": self._batches,
-            "served": self.served,
-            "broken": self.broken,
-            "seconds": self.seconds,
+            **super().progress(),
             "domains": self.domains,
             "rows": torch.from_numpy(self.rows.copy()),
             "figures": {name: torch.from_numpy(values) for name, values in figures.items()},
-            "file": self._file.state_dict() if self._file else None,
         }
 
     def go_on(self, progress: Mapping[str, Any]) -> None:
         """Go on where ``progress`` was taken."""
-        self._taken_up = progress
-        self._images, self._batches = progress["images"], progress["batches"]
-        self.broken, self.served = progress["broken"], progress["served"]
-        self.seconds = self._before = progress["seconds"]
+        super().go_on(progress)
         self._rows.add(progress["rows"].numpy())
         self._domains.add(progress["domains"])
         figures = {name: values.tolist() for name, values in progress["figures"].items()}
         self.kept.take([{n: of[row] for n, of in figures.items()} for row in range(self.served)])
 
-    def on_served(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Write the masks of this process, and take in the cases of all."""
-        output = outputs["logits"]
-        count = len(output)
-        given = described(batch, count, self._images)
-        self._images += count
-        broken = torch.zeros(count, dtype=torch.bool)
-        if outputs.get("broken") is not None:
-            broken[outputs["broken"].cpu()] = True
+    def taken(self, output: Tensor, batch: Any, given: Described) -> dict[str, Any]:
+        """Write the masks of this process; returns what is in each, and its figures."""
         places = [self.images.place(row) for row in given.index.tolist()]
         spacings = [place.shown_spacing for place in places]
-        truth = truth_of(batch, self.task.target, count)
-        masks = self._save(self.task.probabilities(output.float()), given.ids, places)
-        served = batch_of_all(
-            {
-                "id": given.ids,
-                "index": given.index.cpu(),
-                "domain": given.domains,
-                "mask": masks,
-                "case": self.kept.cases(output, truth, spacings),
-                "served_by": [outputs.get("served_by", "")] * count,
-                "broken": broken,
-            }
-        )
-        if self._file is not None:
-            self._write_rows(served, outputs.get("verdict", ""), self._batches, *audited(outputs))
-        self.kept.take(served["case"])
-        self.broken += int(served["broken"].sum())
-        self.served += len(served["id"])
-        self._batches += 1
-        self._rows.add(served["index"].numpy())
-        self._domains.add(served["domain"])
-        self.seconds = self._before + perf_counter() - self._started
+        truth = truth_of(batch, self.task.target, len(output))
+        masks = self._save(self.task.probabilities(output), given.ids, places)
+        return {"mask": masks, "case": self.kept.cases(output, truth, spacings)}
 
     def _save(
         self, probabilities: Tensor, ids: Sequence[str], places: Sequence[Place]
@@ -178,50 +109,19 @@ class CaseWriter(StreamCallback, BasePredictionWriter):
             files.append((file.name, hash_of(file)))
         return files
 
-    def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        """Take in the batch, as Lightning asks a writer of predictions to."""
-        self.on_served(trainer, pl_module, prediction, batch, batch_idx)
-
-    def _write_rows(self, served: Mapping[str, Any], verdict: str, *looked: Any) -> None:
-        assert self._file is not None
+    def cells(self, served: Mapping[str, Any]) -> list[list[Any]]:
+        """The mask's file, and the figures of each class."""
         place = {name: number for number, name in enumerate(self.kept.names)}
-        rows = []
-        for row, index in enumerate(served["index"].tolist()):
-            case = served["case"][row]
-            cells = [_cell(case[figure][place[name]]) for figure, name in self._figures]
-            reason = "broken pixels were replaced" if served["broken"][row] else ""
-            known = [of[index] for of in self._known.values()]
-            told = [verdict, served["served_by"][row], reason, *looked]
-            rows.append([served["id"][row], *served["mask"][row], *cells, *told, *known])
-        self._file.write(rows)
+        return [
+            [*mask, *(_cell(case[figure][place[name]]) for figure, name in self._figures)]
+            for mask, case in zip(served["mask"], served["case"], strict=True)
+        ]
 
-    def on_stream_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what was skipped, and close the file."""
-        lost = [told for part in objects_of_all(dict(self.lost)) for told in sorted(part.items())]
-        rows = [*self.images.skipped.items(), *(told for _, told in lost)]
-        self.unreadable = len(rows)
-        if self._file is None:
-            return
-        names = [*self._names, *self._known]
-        told = ({"id": name, "reason": reason} for name, reason in rows)
-        self._file.write([[row.get(name, "") for name in names] for row in told])
-        self._file.close()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Close the file; what was predicted stays written."""
-        if self._file is not None:
-            self._file.close()
+    def keep(self, served: Mapping[str, Any]) -> None:
+        """Keep the figures of the cases."""
+        self.kept.take(served["case"])
+        self._rows.add(served["index"].numpy())
+        self._domains.add(served["domain"])
 
     def scores(self, **asked: Any) -> dict[str, Any]:
         """What all cases are worth; see ``Kept.scores``."""

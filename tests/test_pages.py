@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from docs._site import structure
 from holdfast.benchmarks import shifts
 from holdfast.callbacks import preflight
 from holdfast.callbacks.corrections import CORRECTIONS
@@ -119,3 +120,18 @@ def test_pages_do_not_count_what_is_registered() -> None:
         for words in about_others:
             text = text.replace(words, "")
         assert _COUNTS.findall(text) == [], page.name
+
+
+def test_the_picture_of_the_structure_is_up_to_date_and_has_no_circle() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    assert structure.written(page) == page, "PYTHONPATH=. python -m docs._site.structure"
+    after = structure.arrows()
+    assert all(part not in structure.reached(part, after) for part in after)
+
+
+def test_the_version_stands_where_papers_look_for_it() -> None:
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    named = re.search(r'^version = "(\S+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert cited
+    assert named
+    assert cited[1] == named[1]

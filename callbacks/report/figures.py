@@ -43,6 +43,7 @@ LEAST = 10
 _POINTS = 600
 _TICKS = 7  # of an axis of batches, at most
 _MARKS = 60  # events of a kind that are marked in a curve, at most
+_LETTER = 0.022  # of a strip's length that a letter takes
 _WIDTH = 4.8  # inches: about as wide as a phone shows, so that its text stays legible there
 _STATES = {"OK": GREEN, "WATCH": AMBER, "ALARM": RED, "FROZEN": VIOLET}
 #: The guard's modes: the same colour where it is the same as a verdict or a network.
@@ -101,22 +102,9 @@ def timeline(rows: Rows, events: Rows) -> Figure:
         figsize=(_WIDTH, 1.0 + 0.36 * (len(strips) + bool(corrections))), layout="constrained"
     )
     axes = figure.subplots()
-    used: dict[str, str] = {}
+    unnamed: dict[str, str] = {}
     for height, (_, key, colors) in enumerate(reversed(strips)):
-        # In a bin of several batches the gravest verdict counts, else the latest name.
-        order = {name: rank for rank, name in enumerate(colors)}
-        codes = np.array([float(order.get(row.get(key) or "", -1)) for row in rows])
-        centers, shown = thinned(codes, np.maximum if key == "verdict" else None)
-        names = list(order)
-        width = len(rows) / len(centers)
-        for code in np.unique(shown[shown >= 0]).astype(int):
-            color = colors.get(names[code], SOFT)
-            used.setdefault("control" if names[code] == "batch" else names[code], color)
-            spans = [
-                (first - width / 2, last - first + width)
-                for first, last in _stretches(centers, shown == code)
-            ]
-            axes.broken_barh(spans, (height - 0.36, 0.72), facecolors=color, linewidth=0)
+        unnamed |= _strip(axes, height, rows, key, colors)
     top = len(strips)
     if corrections:
         axes.plot(
@@ -135,15 +123,55 @@ def timeline(rows: Rows, events: Rows) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     _over_batches(axes, len(rows))
-    handles = [Patch(color=color, label=name) for name, color in used.items()]
-    figure.legend(
-        handles=handles,
-        loc="outside upper left",
-        ncols=min(len(handles), 4),
-        handlelength=0.9,
-        columnspacing=1,
-    )
+    if unnamed:
+        by_color: dict[str, list[str]] = {}
+        for name, color in unnamed.items():
+            by_color.setdefault(color, []).append(name)
+        handles = [Patch(color=color, label=", ".join(of)) for color, of in by_color.items()]
+        figure.legend(
+            handles=handles,
+            loc="outside upper left",
+            ncols=min(len(handles), 4),
+            handlelength=0.9,
+            columnspacing=1,
+        )
     return figure
+
+
+def _strip(
+    axes: Axes, height: int, rows: Rows, key: str, colors: Mapping[str, str]
+) -> dict[str, str]:
+    """Draw one strip, with each name written into its longest stretch.
+
+    Returns:
+        Colours of the names that no stretch had room for.
+    """
+    # In a bin of several batches the gravest verdict counts, else the latest name.
+    names = list(colors)
+    codes = np.array([names.index(row[key]) if row.get(key) in colors else -1.0 for row in rows])
+    centers, shown = thinned(codes, np.maximum if key == "verdict" else None)
+    width, unnamed = len(rows) / len(centers), {}
+    for code in np.unique(shown[shown >= 0]).astype(int):
+        name, color = names[code], colors[names[code]]
+        spans = [
+            (first - width / 2, last - first + width)
+            for first, last in _stretches(centers, shown == code)
+        ]
+        axes.broken_barh(spans, (height - 0.36, 0.72), facecolors=color, linewidth=0)
+        start, length = max(spans, key=lambda span: span[1])
+        told = "control" if (key, name) == ("served_by", "batch") else name
+        if length / len(rows) > _LETTER * len(told):
+            middle = (start + length / 2, height)
+            axes.annotate(told, middle, ha="center", va="center", fontsize=8, color=_on(color))
+        else:
+            unnamed[told] = color
+    return unnamed
+
+
+def _on(color: str) -> str:
+    """Black or white, whichever is read better on a colour; the same in dark mode."""
+    red, green, blue = _rgb(color)
+    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "#ffffff"
 
 
 def measures(

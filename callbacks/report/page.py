@@ -52,7 +52,7 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; margin:
   padding: .3rem .9rem; margin: 1rem 0; }
 .tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .5rem .9rem; min-width: 6.5rem; }
-.tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
+.tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .tile span { color: var(--soft); font-size: .85rem; }
 .grid { display: grid; gap: 1rem; align-items: start; margin: 0 0 1rem; }
 .two { grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
@@ -76,7 +76,7 @@ td { white-space: nowrap; } th.text, td.text { text-align: left; white-space: no
 pre { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .8rem;
   font-size: .82rem; line-height: 1.45; overflow-wrap: normal; } summary { cursor: pointer; } li { margin: .3rem 0; }
 @media (max-width: 36rem) {
-  body { padding: .8rem; } th, td { padding: .35rem .4rem; font-size: .85rem; } .tile { flex: 1 1 7rem; min-width: 0; }
+  body { padding: .8rem; } th, td { padding: .35rem .4rem; font-size: .85rem; } .tile { flex: 1 1 9rem; }
   .pictures { grid-template-columns: repeat(2, 1fr); } figure { padding: .4rem; }
 }
 @page { margin: 14mm 12mm; }

@@ -24,6 +24,7 @@ from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.report import figures, page
 from holdfast.callbacks.trajectory import running_balanced_accuracy
 from holdfast.datamodules import ImageSet, load_images
+from holdfast.programs import clusters
 from holdfast.results import Adapted
 from holdfast.training.config import GROUPS, TrainConfig
 from holdfast.training.run import train
@@ -124,7 +125,19 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     entry.write_json(folder / "summary.json", summary)
     levels = levels_of(GuardConfig(), checkpoint.calibration).shown
     save(curves(runs, levels), folder / "demo.png")
-    (folder / "report.html").write_text(report(runs, levels, scanners), encoding="utf-8")
+    windows = {
+        "The source at home": clusters.seen(checkpoint, home, statistics="source"),
+        "Another scanner, batch statistics": clusters.seen(checkpoint, parts.images),
+        **{
+            f"{title.capitalize()}, at the end": clusters.seen(
+                checkpoint, parts.images, runs[title].left.state
+            )
+            for title in ("tent unguarded", "tent guarded")
+        },
+    }
+    colors = figures.class_colors(torch.ones(len(home.class_names)))
+    shown = clusters.panels(checkpoint, windows, colors)
+    (folder / "report.html").write_text(report(runs, levels, scanners, shown), encoding="utf-8")
     print(f"\n{'run':<18}{'balanced accuracy':>18}{'last quarter':>14}{'resets':>8}")
     for title, run in runs.items():
         score, last, _, resets = (run.left.metrics[key] for key in _FIGURES)
@@ -134,7 +147,10 @@ def demo(config: DemoConfig) -> dict[str, Any]:
 
 
 def report(
-    runs: Mapping[str, Run], levels: Mapping[str, float], scanners: Mapping[str, ImageSet]
+    runs: Mapping[str, Run],
+    levels: Mapping[str, float],
+    scanners: Mapping[str, ImageSet],
+    shown: Sequence[str],
 ) -> str:
     """The page, as HTML.
 
@@ -142,6 +158,7 @@ def report(
         runs: by title.
         levels: to mark in the curves, by trace column: R and drift.
         scanners: images to show, by name.
+        shown: pictures of where classes lie.
     """
     head = ["run", "balanced accuracy, %", "last quarter, %", "alarms", "resets"]
     lines = [[title, *(run.left.metrics[key] for key in _FIGURES)] for title, run in runs.items()]
@@ -165,6 +182,18 @@ def report(
                     "between their predictions.",
                     wide=True,
                 )
+            ],
+        ),
+        (
+            "Where the classes lie",
+            [
+                page.paragraph(
+                    "Images in the plane in which the source's features vary most, coloured by "
+                    "their true class; crosses are the source's class means. Entropy pulls images "
+                    "of several classes to one side."
+                ),
+                page.legend({name: colors[label] for label, name in enumerate(classes)}),
+                page.grid("two", shown),
             ],
         ),
         ("What the guard did", [page.grid("two", modes)]),

@@ -451,6 +451,7 @@ def test_long_streams_are_thinned_to_what_matters() -> None:
     ]
     drawn = page.figure(lambda: figures.timeline(rows, []), "caption")
     assert figures._STATES["ALARM"] in drawn
+    assert {">OK<", ">adapted<"} <= set(re.findall(">[A-Za-z]+<", drawn))
     assert len(drawn) < 2e5
     centers, shown = figures.thinned(np.array([1.0, 2.0]), None)
     assert (centers.tolist(), shown.tolist()) == ([0, 1], [1, 2])

@@ -73,7 +73,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Task:
+class StreamCells:
     """A stream with its cells.
 
     Args:
@@ -128,7 +128,7 @@ def create_cell(
     return Cell(variant, chosen.optimizer, float(f"{chosen.lr * number:.6g}"))
 
 
-def run_task(task: Task, tell: Callable[[Report], None]) -> None:
+def run_task(task: StreamCells, tell: Callable[[Report], None]) -> None:
     """Run a stream's cells; what fails is reported, and the rest goes on.
 
     Args:
@@ -168,7 +168,7 @@ def _attempt(
 class _Stream:
     """A stream in memory, whose runs are rows by themselves; each step returns what it found."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: StreamCells) -> None:
         self.task = task
 
     def begin(self) -> Row:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from holdfast.benchmarks.cell import Task, Variant, create_cell
+from holdfast.benchmarks.cell import StreamCells, Variant, create_cell
 from holdfast.benchmarks.grid import SUBSET, Case, Grid, Setting, create_grid, settings, shard_of
 from holdfast.benchmarks.options import OFF, BenchmarkConfig
 from holdfast.benchmarks.sources import Model, data_words, present_targets
@@ -12,7 +12,7 @@ from holdfast.benchmarks.tables import STREAM_KEYS, Row, Table, key_of
 from holdfast.tta.errors import InputError
 
 
-class Stream(NamedTuple):
+class PlannedStream(NamedTuple):
     """A stream of a length."""
 
     setting: Setting
@@ -20,7 +20,7 @@ class Stream(NamedTuple):
 
 
 #: Streams with the cases that run on each.
-Plan = list[tuple[Stream, list[Case]]]
+Plan = list[tuple[PlannedStream, list[Case]]]
 
 
 def create_plan(config: BenchmarkConfig) -> Plan:
@@ -32,10 +32,10 @@ def create_plan(config: BenchmarkConfig) -> Plan:
         InputError: no stream is left.
     """
     present = present_targets(config)
-    plan: dict[Stream, list[Case]] = {}
+    plan: dict[PlannedStream, list[Case]] = {}
     for part in [config.of_part(part) for part in config.parts or [{}]]:
         for setting, cases in _grid(part, present):
-            known = plan.setdefault(Stream(setting, part.images), [])
+            known = plan.setdefault(PlannedStream(setting, part.images), [])
             known += [case for case in cases if case not in known]
     if not plan:
         raise InputError(f"streams=[{SUBSET}] needs data of three classes or more")
@@ -67,7 +67,7 @@ def plan_tasks(
     models: Mapping[Setting, Model],
     results: tuple[Table, Iterable[Row]],
     references: Iterable[Row],
-) -> list[Task]:
+) -> list[StreamCells]:
     """What is still to be run.
 
     Args:
@@ -98,7 +98,7 @@ def plan_tasks(
         normalizations = config.compared and key_of(names, STREAM_KEYS) not in measured
         if cells or normalizations:
             tasks.append(
-                Task(
+                StreamCells(
                     setting=setting,
                     images=stream.images,
                     cells=tuple(cells),

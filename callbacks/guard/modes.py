@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from holdfast.callbacks.corrections import CORRECTIONS, rung_of
-from holdfast.callbacks.guard.signals import BY_NAME, SIGNALS, Course, Values
+from holdfast.callbacks.guard.signals import BY_NAME, SIGNALS, History, Values
 
 State = Literal["OK", "WATCH", "ALARM", "FROZEN"]
 Mode = Literal["adapting", "hedging", "holding", "resting", "frozen"]
@@ -168,9 +168,9 @@ def against(values: Values, levels: Levels, peak: float) -> dict[str, float | No
         moved_ = True
     elif drift is not None and drift <= levels.levels["drift"] / 2:
         moved_ = False
-    course = Course(values, peak, moved_)
+    history = History(values, peak, moved_)
     known = [signal for signal in SIGNALS if signal.name in levels.levels]
-    return {signal.name: signal.against(course) for signal in known}
+    return {signal.name: signal.against(history) for signal in known}
 
 
 def summed(values: Values, levels: Levels, memory: Memory, stands_for: int) -> Memory:

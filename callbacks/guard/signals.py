@@ -41,7 +41,7 @@ class Compared(NamedTuple):
     moved: float | None = None
 
 
-class Course(NamedTuple):
+class History(NamedTuple):
     """A look in the course of things.
 
     Attributes:
@@ -74,7 +74,7 @@ class Signal(NamedTuple):
     level: float
     limit: float | None
     message: str
-    against: Callable[[Course], float | None]
+    against: Callable[[History], float | None]
     calibrated: bool = False
 
 
@@ -96,33 +96,33 @@ def _drift(both: Compared) -> float | None:
     return float(marginal_drift(both.answers, both.expected))
 
 
-def _fallen(course: Course) -> float | None:
+def _fallen(history: History) -> float | None:
     """What R lacks to 1, or to its best while predictions drift: over-balancing first tightens the
     clusters, and when R falls below 1 it is late. A shallow fall does not count where what was
     learned brings classes nearer to the source's, nor where predictions hardly move: clusters that
     loosen while every image keeps its class harm nobody.
     """
-    ratio, gain = course.values.get("R"), course.values.get("gain")
+    ratio, gain = history.values.get("R"), history.values.get("gain")
     if ratio is None:
         return None
-    lacking = (course.peak if course.moved else 1.0) - ratio
-    excused = course.moved is False or (gain is not None and gain > 0)
+    lacking = (history.peak if history.moved else 1.0) - ratio
+    excused = history.moved is False or (gain is not None and gain > 0)
     return min(lacking, 0.0) if excused and lacking < _DEEP else lacking
 
 
-def _unearned(course: Course) -> float | None:
+def _unearned(history: History) -> float | None:
     """How far predictions moved while neither separation nor divergence speaks for what was
     learned; below 0 where one does. On recorded streams both together told harm from gain where
     drift alone did not.
     """
-    ratio, drift, gain = (course.values.get(name) for name in ("R", "drift", "gain"))
+    ratio, drift, gain = (history.values.get(name) for name in ("R", "drift", "gain"))
     if ratio is None or drift is None or gain is None:
         return None
     return -drift if ratio > 1 or gain > 0 else drift
 
 
-def _value(name: str) -> Callable[[Course], float | None]:
-    return lambda course: course.values.get(name)
+def _value(name: str) -> Callable[[History], float | None]:
+    return lambda history: history.values.get(name)
 
 
 #: The signals, gravest first: the one place where one is added. Levels and limits are those without
@@ -165,7 +165,7 @@ SIGNALS: tuple[Signal, ...] = (
         _unearned,
         calibrated=True,
     ),
-    Signal("J", lambda both: both.separation[0] or None, math.inf, None, "", lambda course: None),
+    Signal("J", lambda both: both.separation[0] or None, math.inf, None, "", lambda history: None),
 )
 #: By name.
 BY_NAME: Mapping[str, Signal] = {signal.name: signal for signal in SIGNALS}

@@ -17,7 +17,7 @@ from holdfast.benchmarks.options import BenchmarkConfig
 from holdfast.benchmarks.pages import Spread
 from holdfast.benchmarks.pages import points as points_of
 from holdfast.benchmarks.paper import against_control, at, banded, markdown, over_targets
-from holdfast.benchmarks.plan import Plan, Stream, create_plan, variant_of
+from holdfast.benchmarks.plan import Plan, PlannedStream, create_plan, variant_of
 from holdfast.benchmarks.tables import RUN_KEYS, RUNS, Row, key_of
 from holdfast.programs import benchmark
 from holdfast.tta import entry
@@ -161,13 +161,13 @@ def test_the_shipped_plan_is_what_the_page_says() -> None:
     assert len(cells) == 960
 
 
-def cells_of(config: BenchmarkConfig) -> Iterator[tuple[Stream, cell.Cell]]:
+def cells_of(config: BenchmarkConfig) -> Iterator[tuple[PlannedStream, cell.Cell]]:
     """The cells of a part, whether its data is there or not."""
     axes = (config.shifts, config.severities, config.streams, config.seeds)
     for setting in settings(config.data.targets, *axes, batch_sizes=config.batch_sizes):
         for method, rate in product(config.methods, config.rates):
             found = cell.create_cell(variant_of(config, method), rate, "", (), 64)
-            yield Stream(setting, config.images), found
+            yield PlannedStream(setting, config.images), found
 
 
 @pytest.mark.parametrize(

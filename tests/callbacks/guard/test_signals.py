@@ -10,7 +10,7 @@ from holdfast.callbacks.guard.signals import (
     BY_NAME,
     SIGNALS,
     Compared,
-    Course,
+    History,
     measured,
 )
 from holdfast.callbacks.records import TRACE_COLUMNS
@@ -70,7 +70,7 @@ def test_what_cannot_be_told_is_none() -> None:
 def test_a_fall_of_r(
     values: dict[str, float | None], peak: float, moved: bool | None, expected: float | None
 ) -> None:
-    assert BY_NAME["R"].against(Course(values, peak, moved)) == pytest.approx(expected)
+    assert BY_NAME["R"].against(History(values, peak, moved)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -88,14 +88,14 @@ def test_a_fall_of_r(
 def test_what_was_learned_must_have_something_that_speaks_for_it(
     values: dict[str, float | None], expected: float | None
 ) -> None:
-    assert BY_NAME["gain"].against(Course(values)) == expected
+    assert BY_NAME["gain"].against(History(values)) == expected
 
 
 @pytest.mark.parametrize("name", ["non_finite", "vanished", "drift"])
 def test_others_speak_by_their_number(name: str) -> None:
-    assert BY_NAME[name].against(Course({name: 0.7})) == 0.7
-    assert BY_NAME[name].against(Course({name: None})) is None
-    assert BY_NAME[name].against(Course({})) is None
+    assert BY_NAME[name].against(History({name: 0.7})) == 0.7
+    assert BY_NAME[name].against(History({name: None})) is None
+    assert BY_NAME[name].against(History({})) is None
 
 
 def test_signals_are_columns_of_the_trace_and_their_messages_can_be_filled_in() -> None:

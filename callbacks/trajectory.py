@@ -129,6 +129,10 @@ def _mean_known(dice: Numbers) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
+#: Of the picture, as shares of it; between panels, of a panel.
+_MARGINS = {"left": 0.09, "right": 0.98, "top": 0.94, "bottom": 0.07, "hspace": 0.12}
+
+
 @styled
 def trajectory(
     rows: Sequence[Mapping[str, Any]],
@@ -146,7 +150,9 @@ def trajectory(
         thresholds: levels to mark, by trace column: R and drift.
         title: of the picture.
     """
-    figure = Figure(figsize=(9, 8.5), layout="constrained")
+    figure = Figure(figsize=(9, 8.5))
+    # By hand: to look for margins takes half as long again, at the end of every run.
+    figure.subplots_adjust(**_MARGINS)
     upper, middle, accuracy, lower = figure.subplots(4, 1, sharex=True)
     figure.suptitle(title)
     for axes, column, name in (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docs._site import structure
+from docs._site import flow, structure
 from holdfast.benchmarks import shifts
 from holdfast.callbacks import preflight
 from holdfast.callbacks.corrections import CORRECTIONS
@@ -135,3 +135,16 @@ def test_the_version_stands_where_papers_look_for_it() -> None:
     assert cited
     assert named
     assert cited[1] == named[1]
+
+
+def test_diagrams_of_pages_are_drawn_without_a_script() -> None:
+    for page in (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "explanation" / "guard.md"):
+        shown = flow.drawn(page.read_text())
+        assert "mermaid" not in shown.lower()
+        assert "<svg" in shown
+    names, edges = flow.parsed(
+        'flowchart TD\n  a["one<br>two"] --> b\n  b -->|so| c[three]\n  a --> c'
+    )
+    assert names == {"a": "one<br>two", "b": "b", "c": "three"}
+    assert flow.layers(names, edges) == [["a"], ["b"], ["c"]]
+    assert "one two leads to b; b leads to three" in flow.svg(names, edges)

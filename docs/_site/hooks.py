@@ -8,7 +8,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from docs._site import reference
+from docs._site import flow, reference
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -17,18 +17,21 @@ _LOG = logging.getLogger("mkdocs.hooks.holdfast")
 _PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
-    "README.md": "README.md",
+    "README.md": "about.md",
 }
-_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
+_LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are made from the code."""
     made = reference.pages()
-    for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
+    for name in _PAGES:
         made[_PAGES[name]] = _moved((ROOT / name).read_text(), ROOT, DOCS)
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
+    for name in ("iframe-worker.js", "site.css"):
+        asset = (DOCS / "_site" / name).read_text()
+        files.append(File.generated(config, f"assets/{name}", content=asset))
     for path in sorted((ROOT / "examples").glob("*.py")):
         files.append(File.generated(config, f"examples/{path.name}.txt", content=path.read_text()))
     for path in sorted((ROOT / "configs").rglob("*.yaml")):
@@ -39,6 +42,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Links that leave docs/ lead to what the site has of it."""
+    markdown = flow.drawn(markdown)
     if page.file.generated_by is not None:
         return markdown
     folder = (DOCS / page.file.src_uri).parent

@@ -186,7 +186,7 @@ class Experts:
         assert one.doubt is not None
         doubt, found = one.doubt, self.task.found(one)
         if self.source is not None and self.source.shares is not None:
-            doubt = torch.where(self.task.empty(found, self.source.shares), 1.0, doubt)
+            doubt = self.task.image_doubt(doubt, found, self.source.shares)
         each = torch.stack([torch.ones_like(doubt), doubt, found])
         new = total_of_all(each.float().sum(1))
         kept = past[0].clamp(max=self.tuned.memory / self.task.worth)

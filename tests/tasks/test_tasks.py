@@ -360,7 +360,7 @@ def test_both_trivial_answers_are_told_by_what_the_source_holds() -> None:
     task = Segmentation(2)
     foreground = torch.linspace(0, 0.4, 101)
     shares = torch.stack([1 - foreground, foreground], 1)
-    found = torch.tensor([0.01, 0.05, 0.5, 0.8])
+    found = torch.tensor([0.01, 0.05, 0.5, 0.75])
     doubt = torch.tensor([0.0, 0.1, 0.1, 0.0])
     weighed = task.weighed(doubt, found, shares)
     torch.testing.assert_close(weighed, torch.tensor([0.8, 0.1, 0.1, 0.45]))
@@ -368,8 +368,12 @@ def test_both_trivial_answers_are_told_by_what_the_source_holds() -> None:
     little = torch.stack([1 - foreground / 4, foreground / 4], 1)
     assert task.weighed(doubt, found, little).tolist()[2] == pytest.approx(0.45)
     assert float(task.weighed(torch.tensor([0.9]), found[3:], shares)) == pytest.approx(0.9)
-    assert not task.empty(torch.zeros(1), shares * 0 + torch.tensor([1.0, 0.0])).any()
-    assert task.empty(torch.tensor([0.001, 0.1]), shares).tolist() == [True, False]
+    # Of single images little is odd only where the source's have more.
+    rising = shares.flip(0)
+    single = task.image_doubt(torch.zeros(2), torch.tensor([0.001, 0.1]), rising)
+    torch.testing.assert_close(single, torch.tensor([0.3, 0.0]))
+    never = shares * 0 + torch.tensor([1.0, 0.0])
+    assert not task.image_doubt(torch.zeros(1), torch.zeros(1), never).any()
     # All of it overlaps with any truth.
     assert float(task.weighed(doubt[:1], torch.tensor([0.99]), shares)) == pytest.approx(0.2)
     output = torch.zeros(1, 2, 4, 4)

@@ -221,15 +221,16 @@ class Task(ABC):
         """(N,) share of an image's rows that are called anything but the first class."""
         return prediction.each_image((prediction.logits.detach().argmax(1) > 0).float())
 
-    def empty(self, found: Tensor, shares: Tensor) -> Tensor:
-        """(N,) whether less is found in images than the source's ever hold, so that agreeing about
-        it is worth nothing.
+    def image_doubt(self, doubt: Tensor, found: Tensor, shares: Tensor) -> Tensor:
+        """(N,) doubts of single images, where agreeing on less than the source's ever hold is worth
+        little.
 
         Args:
+            doubt: (N,) from ``doubt``.
             found: (N,) from ``found``.
             shares: (101, G·C) quantiles of what images hold of each class at the source.
         """
-        return torch.zeros_like(found, dtype=torch.bool)
+        return doubt
 
     def weighed(self, doubt: Tensor, found: Tensor, shares: Tensor) -> Tensor:
         """(K,) mean doubts of models, with what answers deserve that a flip cannot change, since

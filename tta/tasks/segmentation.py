@@ -22,16 +22,18 @@ from holdfast.tta.tasks.sampling import PER_IMAGE, ROWS, balanced, positions
 _TOLERANCE = 1.0
 #: Class of a pixel that nobody has labelled.
 _UNLABELLED = -1
-#: Of what nearly all images of the source have: a model that finds less in an image says nothing of
-#: it.
+#: Of what nearly all images of the source have: of an image in which a model finds less it hardly
+#: says anything, and is taken to doubt itself by so much. Under little contrast that is what is
+#: left of a source, and elsewhere an image may well be empty.
 _HARDLY = 0.1
+_NOTHING = 0.3
 #: Doubt of an answer with more foreground than the source ever has: on retinal vessels and nuclei
 #: under noise the control was the better one unless it doubted itself by more.
 _LOST = 0.45
 #: Where everything is foreground, from this share on, nothing is left of the image, and statistics
 #: of the batch rarely mend that: under strong noise, and on H&E stains, a control that doubted
 #: itself by more than this found other things than nuclei or vessels.
-_ALL, _UNMENDED = 0.9, 0.2
+_ALL, _UNMENDED = 0.8, 0.2
 #: Share of pixels that a class is taken to have at least: of fewer, changes are chance.
 _RARE = 1e-3
 
@@ -155,11 +157,12 @@ class Segmentation(Task):
     #: always taking one of them 12.7 and 3.0. The first eight images mostly tell.
     look: ClassVar[int] = 8
 
-    def empty(self, found: Tensor, shares: Tensor) -> Tensor:
-        """Whether the foreground is less than a tenth of what nineteen in twenty images of the
-        source have at least; none is where more of those have none.
+    def image_doubt(self, doubt: Tensor, found: Tensor, shares: Tensor) -> Tensor:
+        """The same where the foreground is a tenth or more of what nineteen in twenty images of the
+        source have at least: everywhere, if more of those have none.
         """
-        return found < (1 - shares[95, 0]) * _HARDLY
+        few = (1 - shares[95, 0]) * _HARDLY
+        return torch.where(found < few, doubt.clamp(min=_NOTHING), doubt)
 
     def weighed(self, doubt: Tensor, found: Tensor, shares: Tensor) -> Tensor:
         """The same where as much foreground is found as the source may have. The less is found

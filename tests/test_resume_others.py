@@ -17,6 +17,7 @@ from holdfast.programs import adapt
 from holdfast.training.config import GROUPS, TrainConfig
 from holdfast.training.run import train
 from holdfast.tta import entry
+from holdfast.tta.csvfile import read_rows
 from tests.conftest import MASKS, QUICK, TINY_TRAINING
 from tests.test_processes import TWO
 from tests.test_resume import assert_same, ended, forked, kill_and_compare, straight
@@ -49,15 +50,23 @@ def test_a_run_on_findings_is_killed_twenty_times(finding_source: Path, tmp_path
     kill_and_compare(begun, tmp_path, random.Random("findings"))
 
 
-def started(words: Sequence[str]) -> list[int]:
-    """Start two processes that share a run, as torchrun or SLURM would; returns their numbers."""
+def started(words: Sequence[str], scheduler: str = "torch") -> list[int]:
+    """Start two processes that share a run, in the environment that torch's launchers or SLURM's
+    ``srun`` would give them; returns their numbers.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
 
     def work(rank: int) -> int:
-        places = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2"}
-        os.environ |= {**places, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2"}
+        if scheduler == "slurm":
+            for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"):
+                del os.environ[name]
+            places = {"PROCID": rank, "LOCALID": rank, "NODEID": 0, "NTASKS": 2, "JOB_ID": 7}
+            told = {**places, "JOB_NAME": "stream", "NTASKS_PER_NODE": 2, "NODELIST": "localhost"}
+            os.environ |= {f"SLURM_{name}": str(value) for name, value in told.items()}
         rank_zero_only.rank = rank  # type: ignore[attr-defined]  # settled when it was imported
         return adapt.main(list(words))
 
@@ -71,16 +80,23 @@ STOPS = [
 ]
 
 
-def test_two_processes_are_stopped_and_go_on(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scheduler", "stops"),
+    [("torch", STOPS * 2), ("slurm", [(signal.SIGTERM, (0, 1)), (signal.SIGKILL, (0, 1))])],
+    ids=["torch", "slurm"],
+)
+def test_two_processes_are_stopped_and_go_on(
+    source: Path, tmp_path: Path, scheduler: str, stops: Sequence[tuple[int, tuple[int, ...]]]
+) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     words = [*QUICK, *TWO, f"source={source}", "method=tent", "checkpoint.every=2"]
     words += ["stream.batch_size=16", "data.target_images=480"]
-    assert [ended(child) for child in started([*words, f"output={whole}"])] == [0, 0]
+    begun = started([*words, f"output={whole}"], scheduler)
+    assert [ended(child) for child in begun] == [0, 0]
     size, table = (whole / "predictions.csv").stat().st_size, out / "predictions.csv"
     chance, again = random.Random(0), [*words, f"output={out}"]
-    stops = STOPS * 2
     for (number, ranks), moment in zip(stops, sorted(chance.random() for _ in stops), strict=True):
-        children = started(again)
+        children = started(again, scheduler)
         deadline = time.monotonic() + 120
         while not (table.is_file() and table.stat().st_size > moment * size):
             assert time.monotonic() < deadline
@@ -89,6 +105,32 @@ def test_two_processes_are_stopped_and_go_on(source: Path, tmp_path: Path) -> No
             os.kill(children[rank], number)
         statuses = [ended(child) for child in children]
         assert all(statuses), (number, ranks, statuses)
+        if number == signal.SIGTERM and len(ranks) == len(children):
+            assert statuses == [128 + number] * 2  # by which a script asks to be queued again
         again = [f"resume={out}"]
-    assert [ended(child) for child in started(again)] == [0, 0]
+    assert [ended(child) for child in started(again, scheduler)] == [0, 0]
     assert_same(out, whole)
+
+
+@pytest.mark.parametrize("guard", ["guard=off", "guard=on"])
+@pytest.mark.parametrize("method", ["tent", "dsbr", "eata"])
+def test_two_processes_serve_what_one_serves(
+    source: Path, tmp_path: Path, method: str, guard: str
+) -> None:
+    words = [*QUICK, f"source={source}", f"method={method}", guard, "stream.batch_size=32"]
+    words += ["data.target_images=320"]
+    shared = started([*words, *TWO, f"output={tmp_path / 'two'}"])
+    assert [ended(child) for child in shared] == [0, 0]
+    assert ended(forked(lambda: adapt.main([*words, f"output={tmp_path / 'one'}"]))) == 0
+    two, one = (list(read_rows(tmp_path / name / "predictions.csv")) for name in ("two", "one"))
+    assert [row["id"] for row in two] == [row["id"] for row in one]
+    columns = [name for name in one[0] if name.startswith("prob_")]
+    apart = max(
+        abs(float(a[n]) - float(b[n])) for a, b in zip(one, two, strict=True) for n in columns
+    )
+    same = sum(
+        a["verdict"] == b["verdict"] and a["mode"] == b["mode"]
+        for a, b in zip(one, two, strict=True)
+    )
+    print(method, guard, apart, same, len(one))
+    assert apart <= 1e-5

@@ -103,6 +103,45 @@ def total_of_all(value: Tensor) -> Tensor:
     return value if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
+class _SumOfAll(torch.autograd.Function):
+    """Sum over processes, through which gradients pass: each gets those of all."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return total_of_all(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return total_of_all(gradients[0])
+
+
+def sum_of_all(value: Tensor) -> Tensor:
+    """``total_of_all`` with gradients.
+
+    Every process has the same sum, and so the same loss. What a process gets of its gradient is
+    then as many times too large as there are processes, which DDP's mean over them mends.
+    """
+    if place()[1] == 1:
+        return value
+    total: Tensor = _SumOfAll.apply(value)  # type: ignore[no-untyped-call]
+    return total
+
+
+def joint_mean(values: Tensor) -> Tensor:
+    """Mean over the rows of all processes, with gradients; see ``sum_of_all``.
+
+    Args:
+        values: (N, ...) of this process, which may have none where another has some.
+
+    Returns:
+        (...), the same in each.
+    """
+    if place()[1] == 1:
+        return values.mean(0) if values.dim() > 1 else values.mean()
+    count = total_of_all(torch.tensor(float(len(values)), device=values.device))
+    return sum_of_all(values.sum(0)) / count
+
+
 def mean_of_all(values: list[Tensor], count: int) -> tuple[list[Tensor], int]:
     """Means over the samples of all processes.
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from holdfast.tta.distributed import place, sum_of_all
 from holdfast.tta.errors import InputError
 
 #: source: running statistics; batch: the batch's own; blend: (1-alpha) of the first and alpha of
@@ -34,6 +35,9 @@ class TestTimeBatchNorm(nn.Module):
     Batch statistics are computed functionally: the source's buffers are neither read nor written,
     so that the source checkpoint stays loadable and the source prediction can be had again. (Train
     mode with momentum 0 would still count batches, and 0·NaN would poison the buffers.)
+
+    Where several processes share a batch, its statistics are those of all of it, but for
+    ``median`` and within ``own_share``.
 
     A layer with moving statistics has buffers of its own, ``moving_mean`` and ``moving_var``, that
     start at the source's. A forward pass computes what they would become; they become it by
@@ -100,18 +104,25 @@ class TestTimeBatchNorm(nn.Module):
         if self.statistics == "median":
             return self._normalise(x, *_median_moments(x))
         if anchor is not None and mixed:
-            own_mean, own_var = _moments(x)
-            if self.statistics == "blend":  # unbiased, as published; a single value has no variance
-                count = x.numel() // x.shape[1]
-                own_var = own_var * (count / max(count - 1, 1))
-            mean, var = _mixed(anchor, (own_mean, own_var), self.alpha)
-            if self.statistics == "robust":
-                self.latest = mean.detach(), var.detach()
-            return self._normalise(x, mean, var)
+            return self._normalise(x, *self._mix(x, anchor))
         if anchor is not None and self.statistics == "recording":
             # As in training, the average takes in the unbiased variance.
             self.latest = _mixed(anchor, _moments(x.detach(), correction=1), self.alpha)
+        if _shares():
+            return self._normalise(x, *_moments(x))
         return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+
+    def _mix(self, x: Tensor, anchor: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Moments of which a part is the batch's own."""
+        blends = self.statistics == "blend"
+        own_mean, own_var = _moments(x, correction=int(blends and _shares()))
+        if blends and not _shares():  # unbiased, as published; a single value has no variance
+            count = x.numel() // x.shape[1]
+            own_var = own_var * (count / max(count - 1, 1))
+        mean, var = _mixed(anchor, (own_mean, own_var), self.alpha)
+        if not blends:
+            self.latest = mean.detach(), var.detach()
+        return mean, var
 
     def keep_moving(self) -> None:
         """Let the moving statistics take in the last batch that was seen."""
@@ -144,6 +155,8 @@ class TestTimeBatchNorm(nn.Module):
         weight = ratio if self.weight is None else self.weight * ratio
         bias = offset if self.weight is None else self.weight * offset
         bias = bias if self.bias is None else self.bias + bias
+        if _shares():
+            return _scaled(x, *_moments(x), self.eps, weight, bias)
         return F.batch_norm(
             x, None, None, weight.to(x.dtype), bias.to(x.dtype), True, 0.0, self.eps
         )
@@ -153,16 +166,58 @@ class TestTimeBatchNorm(nn.Module):
             not torch.is_grad_enabled()
         ):  # the fused kernel passes no gradient to given statistics, so it serves here only
             return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
-        scale = (var + self.eps).rsqrt()
-        if self.weight is not None:
-            scale = scale * self.weight
-        shift = -mean * scale if self.bias is None else self.bias - mean * scale
-        shape = (1, -1) + (1,) * (x.dim() - 2)
-        return x * scale.view(shape).to(x.dtype) + shift.view(shape).to(x.dtype)
+        return _scaled(x, mean, var, self.eps, self.weight, self.bias)
+
+
+#: Whether passes look at the share of a batch that their process has, and at no more.
+_own_share = False
+
+
+@contextmanager
+def own_share() -> Iterator[None]:
+    """Within the block, statistics are of this process's share of a batch: for passes that others
+    need not make.
+    """
+    global _own_share
+    before, _own_share = _own_share, True
+    try:
+        yield
+    finally:
+        _own_share = before
+
+
+def _shares() -> bool:
+    """Whether statistics are those of several processes."""
+    return not _own_share and place()[1] > 1
+
+
+def _scaled(
+    x: Tensor, mean: Tensor, var: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    """Normalise (N, C, ...) by given moments (C,), through which gradients pass."""
+    scale = (var + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    shape = (1, -1) + (1,) * (x.dim() - 2)
+    return x * scale.view(shape).to(x.dtype) + shift.view(shape).to(x.dtype)
+
+
+def _moments_of_all(x: Tensor, correction: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) of the values of all processes, with gradients."""
+    x, dims = x.float(), [0, *range(2, x.dim())]
+    shape = (1, -1) + (1,) * (x.dim() - 2)
+    count = x.new_tensor([x.numel() / x.shape[1]])
+    sums = sum_of_all(torch.cat([x.sum(dims), count]))
+    mean, count = sums[:-1] / sums[-1], sums[-1].detach()
+    squares = sum_of_all((x - mean.view(shape)).square().sum(dims))
+    return mean, squares / (count - correction).clamp(min=1)
 
 
 def _moments(x: Tensor, correction: int = 0) -> tuple[Tensor, Tensor]:
     """Mean and variance (C,) of (N, C, ...), in single precision."""
+    if _shares():
+        return _moments_of_all(x, correction)
     if correction or x.dim() != 4 or x.requires_grad:
         var, mean = torch.var_mean(x.float(), [0, *range(2, x.dim())], correction=correction)
         return mean, var

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from holdfast.tta.distributed import joint_mean
+
 
 def entropy(logits: Tensor) -> Tensor:
     """Shannon entropy of softmax(logits), in nats.
@@ -84,8 +86,10 @@ def marginal_entropy(logits: Tensor, groups: int = 1) -> Tensor:
 
 
 def group_means(values: Tensor, groups: int) -> Tensor:
-    """(G·C,) mean of values (M, C) over the rows of each group, which come in turn."""
-    return values.mean(0) if groups == 1 else values.reshape(-1, groups * values.shape[1]).mean(0)
+    """(G·C,) mean of values (M, C) over the rows of each group, which come in turn; of all
+    processes.
+    """
+    return joint_mean(values if groups == 1 else values.reshape(-1, groups * values.shape[1]))
 
 
 def balanced_weights(labels: Tensor, marginal: Tensor, target: Tensor) -> Tensor:

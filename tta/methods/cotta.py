@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from holdfast.tta.distributed import joint_mean
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods.base import Method, Prediction
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
@@ -69,7 +70,8 @@ class CoTTA(Method):
     def predict(self, images: Tensor) -> Prediction:
         """What the teacher says; the mean over views where the source is unsure."""
         teacher = self.teacher.values()
-        confidence = self.run(images, self.source_values).logits.softmax(1).amax(1).mean()
+        sure = self.run(images, self.source_values).logits.softmax(1).amax(1)
+        confidence = joint_mean(sure)  # all processes take views, or none
         prediction = self.run(images, teacher)
         if not confidence < self._threshold():  # nor where it is NaN
             return prediction
@@ -84,7 +86,7 @@ class CoTTA(Method):
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor:
         """Cross-entropy of the student to the teacher."""
         loss = symmetric_cross_entropy if self.config.symmetric else cross_entropy
-        return loss(self.run(images).logits, prediction.logits).mean()
+        return joint_mean(loss(self.run(images).logits, prediction.logits))
 
     @torch.no_grad()
     def descend(self, loss: Tensor) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods.base import NormAffineMethod, Prediction
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.normalization import own_share
 from holdfast.tta.options import option, within
 from holdfast.tta.views import occluded, shuffled_patches, shuffled_pixels
 
@@ -71,7 +72,7 @@ class DeYO(NormAffineMethod):
             return None
         # As published, the shapeless images form a batch of their own, which batch statistics
         # notice.
-        with torch.no_grad():
+        with torch.no_grad(), own_share():  # where another process may have none
             if prediction.image is None:
                 said = self.run(self.without_shape(images[certain])).logits
             else:

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from holdfast.tta.distributed import joint_mean
 from holdfast.tta.methods.base import NormAffineMethod, Prediction
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
 from holdfast.tta.objectives import group_means
@@ -44,6 +45,6 @@ class DOT(NormAffineMethod):
         p = prediction.logits.detach().softmax(1).float()
         cells = prediction.cells(p.argmax(1))
         weights = 1 / self.marginal.clamp(min=torch.finfo(p.dtype).tiny)[cells]
-        weights = len(weights) * weights / weights.sum()
+        weights = weights / joint_mean(weights)
         self.marginal.lerp_(group_means(p, self.task.groups), 1 - self.config.ema)
-        return (weights * self.uncertainty(prediction.logits)).mean()
+        return joint_mean(weights * self.uncertainty(prediction.logits))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from holdfast.tta.distributed import mean_of_all, total_of_all
+from holdfast.tta.distributed import joint_mean, mean_of_all, total_of_all
 from holdfast.tta.errors import InputError
 from holdfast.tta.marginal import predicted_counts
 from holdfast.tta.methods.base import NormAffineMethod, Prediction
@@ -95,10 +95,10 @@ class DSBR(NormAffineMethod):
         share = F.one_hot(labels, self.task.cells).to(self.marginal).mean(0) * self.task.groups
         (share,), _ = mean_of_all([share], len(labels))
         self.marginal.mul_(self.config.ema).add_(share, alpha=1 - self.config.ema)
-        return (
+        return joint_mean(
             self.uncertainty(prediction.logits)
             * balanced_weights(labels, self.marginal, self.target)
-        ).mean()
+        )
 
     def hear_control(self, prediction: Prediction) -> None:
         """Let the estimate of the prior take in what the control says."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from holdfast.tta.distributed import any_of_all, joint_mean, total_of_all
 from holdfast.tta.methods.base import NormAffineMethod, Prediction
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
 from holdfast.tta.objectives import similarity
@@ -90,13 +91,13 @@ class ETA(NormAffineMethod):
         kept = (values < margin) & (
             (similarity(p, self.marginal, group).abs() < redundant) | ~started
         )
-        if not kept.any():
+        if not any_of_all(bool(kept.any()), kept.device):
             return None
         if group is None:
-            self._accept(p[kept].mean(0))
+            self._accept(joint_mean(p[kept]))
         else:
             self._accept_groups(p[kept], group[kept])
-        return (losses * (reference - values).exp())[kept].mean()
+        return joint_mean((losses * (reference - values).exp())[kept])
 
     def _accept(self, accepted: Tensor) -> None:
         """Let the running marginal take in the mean prediction (C,) of accepted samples."""
@@ -108,8 +109,8 @@ class ETA(NormAffineMethod):
     def _accept_groups(self, p: Tensor, group: Tensor) -> None:
         """The same for each group of rows (m, C) that has any."""
         past = self.marginal.view(len(self.started), -1)
-        counts = torch.bincount(group, minlength=len(past)).to(p)
-        sums = torch.zeros_like(past).index_add_(0, group, p)
+        counts = total_of_all(torch.bincount(group, minlength=len(past)).to(p))
+        sums = total_of_all(torch.zeros_like(past).index_add_(0, group, p))
         mean = sums / counts.clamp(min=1)[:, None]
         new = torch.where(self.started[:, None], 0.9 * past + 0.1 * mean, mean)
         past.copy_(torch.where(counts[:, None] > 0, new, past))

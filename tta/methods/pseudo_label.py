@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from holdfast.tta.distributed import any_of_all, joint_mean
 from holdfast.tta.methods.base import NormAffineMethod, Prediction
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
 from holdfast.tta.options import option, within
@@ -33,4 +34,7 @@ class PseudoLabel(NormAffineMethod):
         """Mean cross-entropy over the confident samples."""
         confidence, labels = prediction.logits.detach().softmax(1).max(1)
         kept = confidence > self.config.threshold
-        return F.cross_entropy(prediction.logits[kept], labels[kept]) if kept.any() else None
+        if not any_of_all(bool(kept.any()), kept.device):
+            return None
+        losses = F.cross_entropy(prediction.logits[kept], labels[kept], reduction="none")
+        return joint_mean(losses)

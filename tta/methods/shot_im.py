@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from holdfast.tta.distributed import joint_mean
 from holdfast.tta.methods.base import Method, Prediction
 from holdfast.tta.methods.settings import MethodConfig, Published, UpdateConfig
 from holdfast.tta.objectives import marginal_entropy
@@ -34,4 +35,4 @@ class SHOTIM(Method):
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor:
         """Information maximisation, in nats."""
         diversity = marginal_entropy(prediction.logits, self.task.groups)
-        return self.uncertainty(prediction.logits).mean() - diversity
+        return joint_mean(self.uncertainty(prediction.logits)) - diversity

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from holdfast.tta.distributed import joint_mean
 from holdfast.tta.methods.base import NormAffineMethod, Prediction
 
 
@@ -14,4 +15,4 @@ class Tent(NormAffineMethod):
 
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor:
         """Mean entropy, in nats."""
-        return self.uncertainty(prediction.logits).mean()
+        return joint_mean(self.uncertainty(prediction.logits))

@@ -4,6 +4,7 @@ refused.
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from holdfast.tta import tracking
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError
 from holdfast.tta.results import metric_tables, picture_of, prediction_sample, table
-from holdfast.tta.tracking import WandbConfig, create_loggers, finish, own_name
+from holdfast.tta.tracking import WandbConfig, create_loggers, finish, log_trace, own_name
 from tests.callbacks.test_alerts import send
 from tests.conftest import ACCELERATOR, TINY_TRAINING
 from tests.wandb_file import read_table, read_wandb
@@ -49,6 +50,26 @@ def offline(folder: Path) -> tuple[dict[str, Any], Path]:
     """The one offline run of an output folder, and its file."""
     [file] = folder.glob("wandb/offline-run-*/*.wandb")
     return read_wandb(file), file
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer_is_waited_for_in_vain_and_not_for_long(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody listens
+    out = tmp_path / "out"
+    out.mkdir()
+    given: dict[str, Any] = {"name": "run", "job_type": "adapt", "settings": {}}
+    started = time.monotonic()
+    loggers = create_loggers(WandbConfig(mode="online"), out, **given)
+    assert time.monotonic() < started + 30  # 8 s, and what a busy machine takes to start
+    assert "did not answer in 8 s, so this run is logged offline" in caplog.text
+    log_trace(loggers, 0, {"R": 1.0})
+    finish(loggers)
+    logged, _ = offline(out)
+    assert logged
+    with pytest.raises(InputError, match="W&B does not start"):
+        create_loggers(WandbConfig(mode="online", fallback="refuse"), out, **given)
 
 
 def nothing_secret(folder: Path, *printed: str) -> None:

@@ -30,6 +30,11 @@ class WandbConfig:
         "online, offline (sync later) or disabled; WANDB_MODE, where set, decides between the "
         "first two",
     )
+    fallback: Literal["offline", "refuse"] = option(
+        "offline",
+        "where the server does not answer at the start of an online run: log offline, with a "
+        "warning, or refuse",
+    )
     project: str = option("holdfast", "project on W&B")
     entity: str | None = option(None, "team or user on W&B")
     group: str | None = option(None, "group of runs; null: of a stream, the run's name")

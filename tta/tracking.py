@@ -20,8 +20,11 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError, said
+from holdfast.tta.saying import warn
 from holdfast.tta.settings import WandbConfig as WandbConfig
 
+#: Seconds that W&B's server has to answer when a run starts.
+_PATIENCE = 8
 #: The axis of each family of metrics, by kind of run.
 _AXES = {
     "train": {"train/*": "epoch", "val/*": "epoch"},
@@ -153,25 +156,21 @@ def _wandb(
             "on with, but "
             "wandb.group=NAME keeps its runs together"
         )
+    asked: dict[str, Any] = {
+        "name": config.name or name,
+        "dir": folder,
+        "project": config.project,
+        "entity": config.entity,
+        "group": config.group,
+        "tags": config.tags,
+        "notes": config.notes,
+        "id": config.id,
+        "resume": config.resume if config.resume != "never" else None,
+        "job_type": job_type,
+        "config": dict(settings),
+    }
     try:
-        # The run is started here and handed over: a WandbLogger that starts it leaves WANDB_MODE
-        # behind in the environment.
-        run = wandb.init(
-            name=config.name or name,
-            dir=folder,
-            project=config.project,
-            entity=config.entity,
-            group=config.group,
-            tags=config.tags,
-            notes=config.notes,
-            id=config.id,
-            resume=config.resume if config.resume != "never" else None,
-            job_type=job_type,
-            mode=mode,
-            config=dict(settings),
-            settings=wandb.Settings(silent=True, console="off"),
-            reinit="finish_previous",
-        )
+        run = _started(asked, mode, config)
     except (wandb.errors.Error, ValueError) as error:
         raise InputError(
             f"W&B does not start ({said(error)}): export WANDB_API_KEY, or log offline and sync "
@@ -181,6 +180,27 @@ def _wandb(
         run.define_metric(axis)
         run.define_metric(metrics, step_metric=axis)
     return [WandbLogger(experiment=run)]
+
+
+def _started(asked: Mapping[str, Any], mode: Any, config: WandbConfig) -> Any:
+    """A W&B run; an offline one where the server does not answer, unless that is to be refused."""
+    try:
+        return _init(asked, mode)
+    except wandb.errors.CommError:
+        if mode != "online" or config.fallback != "offline" or config.resume != "never":
+            raise
+        warn(
+            f"W&B's server did not answer in {_PATIENCE} s, so this run is logged offline: send it "
+            "later by wandb sync, or have such a run refused, wandb.fallback=refuse"
+        )
+        return _init(asked, "offline")
+
+
+def _init(asked: Mapping[str, Any], mode: Any) -> Any:
+    # The run is started here and handed over: a WandbLogger that starts it leaves WANDB_MODE
+    # behind in the environment.
+    settings = wandb.Settings(silent=True, console="off", init_timeout=_PATIENCE)
+    return wandb.init(mode=mode, settings=settings, reinit="finish_previous", **asked)
 
 
 def _csv(folder: Path, name: str, project: str) -> Logger:

@@ -128,9 +128,8 @@ def test_two_processes_serve_what_one_serves(
     apart = max(
         abs(float(a[n]) - float(b[n])) for a, b in zip(one, two, strict=True) for n in columns
     )
-    same = sum(
-        a["verdict"] == b["verdict"] and a["mode"] == b["mode"]
-        for a, b in zip(one, two, strict=True)
-    )
-    print(method, guard, apart, same, len(one))
-    assert apart <= 1e-5
+    verdicts = [[(row["verdict"], row["mode"]) for row in rows] for rows in (one, two)]
+    assert verdicts[0] == verdicts[1]
+    # Adam divides by small moments, so rounding grows to some 1e-5 in ten steps; and the guard's
+    # evidence is of 16 images of each process, in place of 16 in all.
+    assert apart <= (2e-5 if guard == "guard=off" else 0.1)

@@ -122,6 +122,13 @@ def test_pages_do_not_count_what_is_registered() -> None:
         assert _COUNTS.findall(text) == [], page.name
 
 
+def test_the_readme_has_the_figures_of_the_guards_page() -> None:
+    page = (ROOT / "docs" / "explanation" / "guard.md").read_text()
+    shown = re.findall(r"^\| .* / .* / .* %.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(shown) == 3
+    assert all(row in page for row in shown)
+
+
 def test_the_picture_of_the_structure_is_up_to_date_and_has_no_circle() -> None:
     page = (ROOT / "CONTRIBUTING.md").read_text()
     assert structure.written(page) == page, "PYTHONPATH=. python -m docs._site.structure"

@@ -1,208 +1,251 @@
-"""Milliseconds per adaptation step, as ratios against a plain eager Tent loop measured in the same
-run.
+"""What a step of each method costs, as ratios within one run: to a forward pass, to a plain loop of
+the same method, and to what its arithmetic would take at the speed of a matrix product.
 
-python -m holdfast.benchmarks.speed [rounds=5] [steps=20] [accelerator=auto]
+python -m holdfast.benchmarks.speed [quick=true] [gpu=true] [networks=[compact]] [methods=[tent]]
 """
 
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
-from lightning import Callback
-from torch import Tensor, nn
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from holdfast.callbacks import CollapseGuard
-from holdfast.datamodules import ImageSet, StreamLoader
+from holdfast.benchmarks import tables
+from holdfast.benchmarks.plain import LOOPS
+from holdfast.benchmarks.speed_cases import CASES, Case, Run, passes, seconds_now
+from holdfast.benchmarks.summary import aligned
 from holdfast.tta import entry
-from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.errors import InputError
-from holdfast.tta.methods import create_method
-from holdfast.tta.networks import MODELS, create_network
+from holdfast.tta.methods import METHODS
 from holdfast.tta.options import option
+from holdfast.tta.style import BLUE, GREY, save, styled
 
 USAGE = (
     "usage: python -m holdfast.benchmarks.speed [key=value ...]\n\n"
-    "Time a Tent step: plain loop, our method, Lightning, guard."
+    "Time a step of each method beside a forward pass, a plain loop, and its arithmetic."
 )
-_CASES = (("compact", 28), ("resnet18", 64))
-#: A GPU is kept busy by larger ones.
-_LARGE = (("resnet50", 224),)
-_CLASSES, _BATCH = tuple("abcd"), 64
-#: Learning rate of the passes that may be guarded: noise teaches nothing but collapse, and the
-#: guard would watch every batch.
-_CALM = 1e-6
-_RATIOS = (("method", "plain loop"), ("Lightning", "method"), ("Lightning + guard", "Lightning"))
+FORWARD = "forward"
+COLUMNS = (
+    *("network", "sides", "batch", "precision", "variant", "ms", "ms_min", "ms_max", "images_s"),
+    *("memory_mb", "of_forward", "of_plain", "of_bound", "of_method"),
+)
+#: Sides of the product whose speed is the bound, and how often it is taken.
+_PRODUCT, _TIMES = {"cpu": 1024, "cuda": 8192}, 10
+#: Methods on networks other than the small ones, unless others are named.
+_SOME = (*LOOPS, "dsbr")
+#: What quick=true measures.
+_QUICK = {"networks": ["compact", "resnet18"], "methods": ["tent", "eata", "sar"]}
 
 
 @dataclass
 class SpeedConfig:
     """Options of the speed benchmark."""
 
+    networks: list[str] = option(list(CASES), "cases, by the names of their networks")
+    methods: list[str] | None = option(
+        None, "methods; null: all on compact, and tent, eata, sar, cotta and dsbr on the others"
+    )
+    precisions: list[str] = option(["32"], "32, or bf16 for steps under autocast")
     rounds: int = option(5, "rounds; every variant runs once a round, in turn")
-    steps: int = option(20, "steps of a variant in a round")
-    warmup: int = option(3, "steps before the clock of a variant starts")
-    accelerator: str = option("auto", "cpu, gpu (a CUDA device), or auto: a GPU where there is one")
+    steps: int = option(3, "steps of a variant in a round")
+    limit: float = option(3600.0, "seconds after which no further network is begun")
+    quick: bool = option(False, "small networks and three methods, in three minutes")
+    gpu: bool = option(False, "on a CUDA device, with batches for one, in six minutes")
+    output: str = option("runs/speed", "folder of speed.csv and speed.png")
 
     def __post_init__(self) -> None:
-        there = torch.cuda.is_available()
-        if self.accelerator == "auto":
-            self.accelerator = "gpu" if there else "cpu"
-        if self.accelerator not in ("cpu", "gpu"):
-            raise InputError("accelerator must be auto, cpu or gpu")
-        if self.accelerator == "gpu" and not there:
-            raise InputError("accelerator=gpu: there is no CUDA device; use accelerator=cpu")
-        if min(self.rounds, self.steps, self.warmup) < 1:
-            raise InputError("rounds, steps and warmup must be at least 1")
+        if self.gpu and not torch.cuda.is_available():
+            raise InputError("gpu=true: there is no CUDA device; leave it out")
+        if self.quick:
+            self.networks, self.methods = _QUICK["networks"], _QUICK["methods"]
+        if self.gpu:
+            self.precisions, self.limit = ["32", "bf16"], min(self.limit, 300)
+        for what, names, known in (
+            ("network", self.networks, CASES),
+            ("method", self.methods or (), METHODS),
+            ("precision", self.precisions, ("32", "bf16")),
+        ):
+            if strange := sorted(set(names) - set(known)):
+                raise InputError(f"unknown {what} {strange[0]!r}: choose of {', '.join(known)}")
+        if min(self.rounds, self.steps) < 1:
+            raise InputError("rounds and steps must be at least 1")
+
+    @property
+    def device(self) -> torch.device:
+        """Where all of it runs."""
+        return torch.device("cuda" if self.gpu else "cpu")
+
+    def methods_of(self, case: Case) -> list[str]:
+        """The methods to measure on a case."""
+        chosen = self.methods or (METHODS if case.name == "compact" else _SOME)
+        return [name for name in chosen if case.does(name)]
 
 
-def plain_tent(model: nn.Module, batches: Sequence[Tensor], lr: float = 1e-3) -> list[Tensor]:
-    """Tent as one would write it down: the reference that speed is measured against."""
-    model.train()
-    model.requires_grad_(False)
-    parameters = []
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.requires_grad_(True)
-            module.track_running_stats = False
-            module.running_mean = module.running_var = None
-            parameters += [module.weight, module.bias]
-    optimizer = torch.optim.Adam(parameters, lr=lr)
-    outputs = []
-    for images in batches:
-        logits = model(images)
-        loss = -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        outputs.append(logits.detach())
-    return outputs
+def peak_memory(device: torch.device, work: Callable[[], Any]) -> float:
+    """Megabytes by which a GPU's memory grows at most while the work is done; NaN on CPUs, whose
+    allocator tells nobody.
+    """
+    if device.type != "cuda":
+        return float("nan")
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    work()
+    return (torch.cuda.max_memory_allocated(device) - before) / 1e6
 
 
-def seconds_now(device: torch.device) -> float:
-    """The clock, once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return perf_counter()
-
-
-class _Clock(Callback):
-    """Times the batches of a pass, from the end of the warm-up to the end."""
-
-    def __init__(self, warmup: int) -> None:
-        self.warmup, self.start, self.seconds = warmup, 0.0, 0.0
-
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if batch_idx == self.warmup - 1:
-            self.start = seconds_now(pl_module.device)
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        self.seconds = seconds_now(pl_module.device) - self.start
-
-
-def measure(model: str, size: int, config: SpeedConfig, progress: Any) -> dict[str, list[float]]:
-    """Milliseconds per step of each variant, one value a round."""
-    device = torch.device("cuda" if config.accelerator == "gpu" else "cpu")
-    rng, count = np.random.default_rng(0), _BATCH * (config.steps + config.warmup)
-    images = ImageSet(
-        images=rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
-        labels=np.zeros(count, dtype=np.int64),
-        ids=np.arange(count).astype(str),
-        domains=np.full(count, "noise"),
-        groups=np.arange(count).astype(str),
-        class_names=_CLASSES,
-    )
-    loader = StreamLoader(images, np.arange(count), _BATCH)
-    # Laid out as images usually are: those of the loader have their channels last already, which is
-    # part of what is measured.
-    tensors = [batch["image"].to(device).contiguous() for batch in loader]
-
-    def network() -> nn.Module:
-        torch.manual_seed(0)
-        geometry: dict[str, Any] = {
-            "num_classes": len(_CLASSES),
-            "channels": 3,
-            "size": (size, size),
-        }
-        return create_network(model, MODELS[model](), **geometry)[0].to(device)
-
-    def tent(lr: float) -> Any:
-        options: dict[str, Any] = {"num_classes": len(_CLASSES), "optimizer": "adam", "lr": lr}
-        return create_method("tent", network(), **options)
-
-    def timed(run: Callable[[Sequence[Tensor]], Any]) -> float:
-        run(tensors[: config.warmup])
+def product_speed(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a matrix product, the best of some."""
+    side = _PRODUCT[device.type]
+    left = torch.rand(side, side, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(_TIMES):
         start = seconds_now(device)
-        run(tensors[config.warmup :])
-        return seconds_now(device) - start
+        left @ left
+        best = min(best, seconds_now(device) - start)
+    return float(2 * side**3 / best)
 
-    def reference() -> float:
-        source = network()
-        return timed(lambda batches: plain_tent(source, batches))
 
-    def method() -> float:
-        ours = tent(1e-3)
-        return timed(lambda batches: [ours(batch) for batch in batches])
+def operations(work: Callable[[], Any]) -> float:
+    """Floating-point operations of convolutions and products in the work."""
+    with FlopCounterMode(display=False) as counted:
+        work()
+    return float(counted.get_total_flops())
 
-    def lightning(*callbacks: Callback) -> float:
-        clock = _Clock(config.warmup)
-        quiet = {"enable_progress_bar": False, "accelerator": config.accelerator}
-        arguments = entry.trainer_arguments(quiet, max_epochs=1, enable_checkpointing=False)
-        arguments |= {"callbacks": [*callbacks, clock], "logger": False}
-        module = AdaptationModule(tent(_CALM), _BATCH, bool(callbacks))
-        entry.create_trainer(arguments).fit(module, loader)
-        return clock.seconds
 
-    variants: dict[str, Callable[[], float]] = {
-        "plain loop": reference,
-        "method": method,
-        "Lightning": lightning,
-        "Lightning + guard": lambda: lightning(CollapseGuard(_CLASSES)),
+def measure(case: Case, precision: str, config: SpeedConfig, told: Any) -> Iterator[dict[str, Any]]:
+    """Rows of the variants on one case, which take turns."""
+    device = config.device
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    batches, variants = case.batches(config.steps, device), _variants(case, config)
+    work, memory, seconds = {}, {}, {name: list[float]() for name in variants}
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        for name, run in variants.items():  # the first steps set things up, and are not timed
+            run(batches[:1])
+            memory[name] = peak_memory(device, partial(run, batches[:1]))
+            # A pass takes its own batches, and has the arithmetic of its method.
+            if "pass" not in name:
+                work[name] = operations(partial(run, batches[:1]))
+        bound = product_speed(device, dtype)
+        for _ in range(config.rounds):
+            for name, run in variants.items():
+                seconds[name].append(_taken(run, batches, device) / config.steps)
+                told.update()
+    for name, times in seconds.items():
+        row = _row(name, seconds, case.batch)
+        row |= {"network": case.name, "sides": "x".join(map(str, case.sides))}
+        row |= {"batch": case.batch, "precision": precision, "memory_mb": memory[name]}
+        if name in work:
+            row["of_bound"] = statistics.median(times) * bound / work[name]
+        yield row
+
+
+def _taken(run: Run, batches: Sequence[Tensor], device: torch.device) -> float:
+    """Seconds of a run; a pass tells them without its Trainer's start."""
+    start = seconds_now(device)
+    told = run(batches)
+    return told if isinstance(told, float) else seconds_now(device) - start
+
+
+def _row(name: str, seconds: Mapping[str, Sequence[float]], batch: int) -> dict[str, Any]:
+    """A variant's times, and what they are of others'."""
+    times, kind = seconds[name], name.partition(": ")[2] or name
+    against = {"of_forward": FORWARD, "of_plain": f"plain: {kind}", "of_method": kind}
+    return {
+        **{"variant": name, "ms": 1e3 * statistics.median(times)},
+        **{"ms_min": 1e3 * min(times), "ms_max": 1e3 * max(times), "images_s": batch / min(times)},
+        **{
+            column: _ratio(times, seconds[other])
+            for column, other in against.items()
+            if other in seconds and other != name
+        },
     }
-    results: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(config.rounds):
-        for name, variant in variants.items():
-            results[name].append(1000 * variant() / config.steps)
-            progress.update()
-    return results
 
 
-def ranged(values: Sequence[float], form: str) -> str:
-    """Median, and range."""
-    ends = f"{min(values):{form}}-{max(values):{form}}"
-    return f"{statistics.median(values):{form}} ({ends})"
+def _ratio(times: Sequence[float], others: Sequence[float]) -> float:
+    """Median of the ratios within rounds, which a machine's moods do not touch."""
+    return statistics.median(a / b for a, b in zip(times, others, strict=True))
 
 
-def speed(config: SpeedConfig) -> None:
-    """Measure all cases and print a table."""
-    gpu = config.accelerator == "gpu"
-    cases = _CASES + _LARGE if gpu else _CASES
-    total = len(cases) * config.rounds * 4
-    with tqdm(total=total, desc="speed", unit="run", disable=None) as progress:
-        tables = [(model, size, measure(model, size, config, progress)) for model, size in cases]
-    machine = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} threads"
-    print(f"{machine}, batch {_BATCH}, median of {config.rounds} rounds (min-max)")
-    for model, size, results in tables:
-        print(f"\n{model} at {size}x{size}")
-        for name, values in results.items():
-            print(f"  {name:<20}{ranged(values, '.1f')} ms a step")
-        for variant, reference in _RATIOS:
-            pairs = zip(results[variant], results[reference], strict=True)
-            print(f"  {variant} / {reference}: {ranged([a / b for a, b in pairs], '.2f')}")
+def _variants(case: Case, config: SpeedConfig) -> dict[str, Run]:
+    """What takes turns, by name."""
+    variants: dict[str, Run] = {FORWARD: case.forward(config.device)}
+    for name in config.methods_of(case):
+        if name in LOOPS:
+            variants[f"plain: {name}"] = LOOPS[name](case.network(config.device), case.rate)
+        variants[name] = case.method(name, config.device)
+    if "tent" in variants:
+        variants |= passes(case, config.steps, config.device)
+    return variants
+
+
+def speed(config: SpeedConfig) -> list[dict[str, Any]]:
+    """Measure all cases, print a table, and leave it with a picture."""
+    cases = [CASES[name].on(config.device) for name in config.networks]
+    pairs = [(case, precision) for case in cases for precision in config.precisions]
+    rows: list[dict[str, Any]] = []
+    start = perf_counter()
+    with tqdm(desc="speed", unit="run", disable=None) as told:
+        for case, precision in pairs:
+            if perf_counter() - start > config.limit:
+                print(f"left out, for time: {case.name} in {precision}")
+                continue
+            rows += measure(case, precision, config, told)
+    folder = Path(config.output).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    tables.write(folder / "speed.csv", COLUMNS, rows)
+    save(picture(rows), folder / "speed.png")
+    return rows
+
+
+def shown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as text."""
+    lines = [list(COLUMNS)]
+    for row in rows:
+        values = [row.get(name, "") for name in COLUMNS]
+        lines.append([f"{v:.3g}" if isinstance(v, float) else str(v) for v in values])
+    return aligned(lines)
+
+
+@styled
+def picture(rows: Sequence[dict[str, Any]]) -> Figure:
+    """A step of each method, as a multiple of a forward pass, network by network."""
+    networks = list(dict.fromkeys((row["network"], row["precision"]) for row in rows))
+    figure = Figure(figsize=(9, 3 * len(networks)), layout="constrained")
+    panels = figure.subplots(len(networks), 1, squeeze=False)[:, 0]
+    for axes, (network, precision) in zip(panels, networks, strict=True):
+        found = [r for r in rows if (r["network"], r["precision"]) == (network, precision)]
+        found = [row for row in found if "of_forward" in row]
+        colors = [GREY if row["variant"].startswith("plain") else BLUE for row in found]
+        axes.bar(
+            [row["variant"] for row in found], [row["of_forward"] for row in found], color=colors
+        )
+        axes.set_ylabel(f"{network}, {precision}\nforward passes")
+        axes.tick_params(axis="x", rotation=60)
+    return figure
 
 
 def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
-    return entry.run(
-        lambda: speed(entry.configured(SpeedConfig, {}, argv)), SpeedConfig, {}, USAGE, argv
-    )
+    words = ["quick=true" if word == "--quick" else word for word in argv]
+
+    def run() -> None:
+        config = entry.configured(SpeedConfig, {}, words)
+        rows = speed(config)
+        machine = (
+            torch.cuda.get_device_name() if config.gpu else f"{torch.get_num_threads()} threads"
+        )
+        print(f"{machine}, median of {config.rounds} rounds\n{shown(rows)}")
+
+    return entry.run(run, SpeedConfig, {}, USAGE, words)
 
 
 if __name__ == "__main__":

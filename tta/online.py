@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from lightning import LightningModule
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from holdfast.tta.distributed import any_of_all, place, skipped_by_all
 from holdfast.tta.fingerprint import fingerprint, values_now
 from holdfast.tta.methods.base import Method, Prediction
 from holdfast.tta.normalization import BatchStatisticsError
-from holdfast.tta.repair import largest_pixel, repaired
+from holdfast.tta.repair import largest_pixel, repaired, sound
 from holdfast.tta.source_facts import SourceFacts
 from holdfast.tta.stages import as_in_fit
 from holdfast.tta.tasks import Task
@@ -176,30 +177,42 @@ class ServesBatches(LightningModule):
         if self.method.model.training:  # somebody called train(): statistics have their own choice
             self.method.eval()
         self._seen = self._weights = None
-        images, broken = self._read(batch)
-        if self._grows:
-            self.batch_size = max(self.batch_size, len(images) * place()[1])
-        try:
-            output = self._step(images, broken is not None)
-        except BatchStatisticsError:
-            output = self._output(
-                self.method.source(images), skipped="single_value", served_by="source"
-            )
-        output["broken"] = broken
-        return output
-
-    def _step(self, images: Tensor, broken: bool) -> dict[str, Any]:
         self.method.begin_batch()  # while updates rest as well: an episode starts from the source
         if self.tells_weights:
             self._weights = partial(fingerprint, values_now(self.method.adapted.values()))
+        images = self._arrived(batch)
+        if self._grows:
+            self.batch_size = max(self.batch_size, len(images) * place()[1])
+        try:
+            output = self._step(batch, images)
+        except BatchStatisticsError:
+            images = self._read(batch)[0]
+            output = self._output(
+                self.method.source(images), skipped="single_value", served_by="source"
+            )
+        output["broken"] = self._read(batch)[1]
+        return output
+
+    def _step(self, batch: Any, images: Tensor) -> dict[str, Any]:
+        """Predict and learn; all that the host must know of a calm batch it hears at once."""
+        method = self.method
+        first = method.predicts_first or self.paused
+        prediction = method.predict(images) if first else None
+        well, finite, single = self._heard(images, prediction)
+        if well:
+            self._seen = (batch, images, None)
+        else:  # rarely: once more, without the broken pixels
+            images = self._read(batch)[0]
+            prediction = method.predict(images)
+            _, finite, single = self._heard(images, prediction)
         if self.paused:
-            return self._unlearned(self.method.predict(images), "broken_image" if broken else None)
-        first = self.method.predicts_first
-        prediction = self.method.predict(images) if first or broken else None
-        reason = self._unfit(images, prediction, broken)
+            return self._unlearned(
+                prediction or method.predict(images), None if well else "broken_image"
+            )
+        reason = self._unfit(images, broken=not well, single=single)
         if reason is not None:
-            return self._unlearned(prediction or self.method.predict(images), reason)
-        update = self.method.update(images, prediction)
+            return self._unlearned(prediction or method.predict(images), reason)
+        update = method.update(images, prediction, finite)
         served = update.prediction or prediction or self.method.predict(images)
         return self._output(
             served, loss=update.loss, skipped=update.skipped, restored=update.restored
@@ -217,11 +230,26 @@ class ServesBatches(LightningModule):
         the same tensor.
         """
         if self._seen is None or self._seen[0] is not batch:
-            images = self.images_of(batch)
-            # What was made in inference mode cannot be learned from.
-            images = images.clone() if images.is_inference() else images
-            self._seen = (batch, *repaired(images, self.largest))
+            self._seen = (batch, *repaired(self._arrived(batch), self.largest))
         return self._seen[1:]
+
+    def _arrived(self, batch: Any) -> Tensor:
+        """The images as they came."""
+        images = self.images_of(batch)
+        # What was made in inference mode cannot be learned from.
+        return images.clone() if images.is_inference() else images
+
+    def _heard(self, images: Tensor, prediction: Prediction | None) -> tuple[bool, bool, bool]:
+        """Whether all pixels are sound, whether all that is served is finite, and whether hardly
+        any row is of another class than most: one read-back to the host, the only one of a calm
+        batch.
+        """
+        served = images if prediction is None else prediction.served.detach()
+        facts = [sound(images, self.largest), torch.isfinite(served).all()]
+        if prediction is not None and self.screens_mix:
+            facts.append(_single_class(prediction.logits.detach()))
+        well, finite, *single = torch.stack(facts).tolist()
+        return well, finite, any(single)
 
     def _control(self, images: Tensor) -> Prediction:
         try:
@@ -239,19 +267,18 @@ class ServesBatches(LightningModule):
         mixed = method.task.screens_mix and method.needs_mixed_batch
         return self.screen and learns and mixed
 
-    def _unfit(self, images: Tensor, prediction: Prediction | None, broken: bool) -> str | None:
+    def _unfit(self, images: Tensor, *, broken: bool, single: bool) -> str | None:
         """Why a batch, of all processes, is no ground to learn from, or None."""
         reason = "broken_image" if broken else None
         if self.screens_mix:
-            assert prediction is not None
             if reason is None and len(images) < self.batch_size // place()[1]:
                 reason = "short_batch"
-            single = reason is None and _single_class(prediction.logits)
+            single = reason is None and single
             # Only where the un-updated twin agrees: otherwise it is no such batch but a collapse.
             # All ask it, or none.
             if (
                 any_of_all(single, images.device)
-                and _single_class(self._control(images).logits)
+                and bool(_single_class(self._control(images).logits))
                 and single
             ):
                 reason = "single_class"
@@ -283,7 +310,9 @@ class ServesBatches(LightningModule):
         return {**output, **told, **learned}
 
 
-def _single_class(logits: Tensor) -> bool:
-    """Whether hardly any row is predicted as another than the most frequent class."""
+def _single_class(logits: Tensor) -> Tensor:
+    """Whether hardly any row is predicted as another than the most frequent class, on the
+    device.
+    """
     labels = logits.argmax(1)
-    return bool((labels == labels.mode().values).float().mean() >= _SINGLE)
+    return (labels == labels.mode().values).float().mean() >= _SINGLE

@@ -24,6 +24,13 @@ def largest_pixel(model: nn.Module) -> float:
     return _TIMES * float((model.mean.abs() + model.std).max())
 
 
+def sound(images: Tensor, largest: float = _AT_ALL) -> Tensor:
+    """Whether all pixels are sound: a scalar that stays on its device; see ``repaired``."""
+    low, high = torch.aminmax(images)  # a NaN among them makes both one, which nothing is above
+    bound = min(largest, torch.finfo(images.dtype).max)
+    return (low >= -bound) & (high <= bound)
+
+
 def repaired(images: Tensor, largest: float = _AT_ALL) -> tuple[Tensor, Tensor | None]:
     """Images with broken pixels replaced, so that one broken image does not spoil its batch's
     statistics.
@@ -37,12 +44,12 @@ def repaired(images: Tensor, largest: float = _AT_ALL) -> tuple[Tensor, Tensor |
         batch (0 where there are none); and the indices of the images that had such pixels, or None
         if all were sound.
     """
-    sound = torch.isfinite(images) & (
+    kept = torch.isfinite(images) & (
         images.abs() <= largest
     )  # in half precision the bound itself is infinite
-    if sound.all():
+    if kept.all():
         return images, None
     dims = [0, *range(2, images.dim())]
-    known = torch.where(sound, images, 0.0)
-    mean = known.sum(dims, keepdim=True) / sound.sum(dims, keepdim=True).clamp(min=1)
-    return torch.where(sound, images, mean), (~sound.flatten(1).all(1)).nonzero().squeeze(1)
+    known = torch.where(kept, images, 0.0)
+    mean = known.sum(dims, keepdim=True) / kept.sum(dims, keepdim=True).clamp(min=1)
+    return torch.where(kept, images, mean), (~kept.flatten(1).all(1)).nonzero().squeeze(1)

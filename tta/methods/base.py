@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.tta.batches import images_of
-from holdfast.tta.distributed import any_of_all
+from holdfast.tta.distributed import any_of_all, place
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods.control import Controlled
 from holdfast.tta.methods.prediction import Prediction, Update
@@ -174,7 +174,11 @@ class Method(Controlled):
         images = images.clone() if images.is_inference() else images  # or nothing is learned
         self.begin_batch()
         prediction = self.predict(images) if self.predicts_first else None
-        update = self.update(images, prediction)
+        if prediction is not None and self.masks:
+            with self.stepping_where(torch.isfinite(prediction.served.detach()).all()):
+                update = self.update(images, prediction, True)
+        else:
+            update = self.update(images, prediction)
         served = update.prediction or prediction or self.predict(images)
         return served.served.detach()
 
@@ -193,16 +197,30 @@ class Method(Controlled):
         self.note_unlearned(images, prediction)
         return prediction
 
-    def update(self, images: Tensor, prediction: Prediction | None = None) -> Update:
+    @property
+    def masks(self) -> bool:
+        """Whether weights and moments are all that an update changes, so that a step may be taken
+        and come to nothing where values are not finite, which then nobody waits to hear of.
+        """
+        own = type(self)
+        plain = own.learn is Method.learn and own.register_state is Method.register_state
+        moves = self._averaging or self.control_moves
+        fused = self.optimizer is not None and self.optimizer.defaults.get("fused")
+        return bool(plain and fused and not moves) and place()[1] == 1
+
+    def update(
+        self, images: Tensor, prediction: Prediction | None = None, finite: bool | None = None
+    ) -> Update:
         """Learn from the images; a non-finite batch leaves all state as it was.
 
         Args:
             images: (N, channels, ...).
             prediction: what ``predict`` said of them; needed where ``predicts_first``.
+            finite: whether that is; None: it is asked, which reads back to the host. Otherwise a
+                single NaN would end up in weights, moments and marginals.
         """
-        # One read-back to the host a batch; without it a single NaN would end up in weights,
-        # moments and marginals.
-        finite = bool(torch.isfinite(images if prediction is None else prediction.served).all())
+        if finite is None:
+            finite = bool(torch.isfinite(images if prediction is None else prediction.served).all())
         if any_of_all(not finite, images.device):
             return Update(skipped="non_finite")
         self.has_learned = not self.static

@@ -10,6 +10,9 @@ from torch import nn
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option, within
 
+#: Devices on which torch has optimisers of one kernel since 2.4.
+_FUSED = ("cpu", "cuda")
+
 
 class Published(NamedTuple):
     """What a method was published with, where programs choose by network and images."""
@@ -95,9 +98,12 @@ class UpdateConfig(MethodConfig):
                 "lr='auto' and optimizer='auto' stand for a choice by network and image size, "
                 "which create_method does not know: give a number, and sgd or adam"
             )
+        parameters = list(parameters)
+        # One kernel for all tensors: of so many small ones, launches are what a step waits for.
+        fused = all(p.is_floating_point() and p.device.type in _FUSED for p in parameters)
         if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, lr=self.lr)
-        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)
+            return torch.optim.Adam(parameters, lr=self.lr, fused=fused)
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, fused=fused)
 
 
 def check_words(config: type[MethodConfig], given: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -74,15 +75,31 @@ class State(Passes):
         self.backward(loss)
         self.step()
 
+    @contextmanager
+    def stepping_where(self, sound: Tensor) -> Iterator[None]:
+        """Within it optimiser steps change nothing, moments included, unless ``sound`` is true, a
+        scalar that stays on its device; for fused optimisers.
+        """
+        optimizer: Any = self.optimizer
+        for group in optimizer.param_groups if isinstance(optimizer, torch.optim.SGD) else ():
+            for parameter in group["params"] if group["momentum"] else ():
+                # What a first step would leave undefined if it came to nothing.
+                if not optimizer.state[parameter]:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        optimizer.found_inf = sound.logical_not().float()
+        try:
+            yield
+        finally:
+            del optimizer.found_inf
+
     @torch.no_grad()
     def reset(self) -> None:
         """Back to the start, bit for bit: weights, optimiser moments, running state, random
         generator.
         """
         self.restore_weights()
-        buffers = dict(self.named_buffers())
-        for name, value in self._start.items():
-            buffers[name].copy_(value)
+        for name, value in self._start.items():  # asked by name: to list all takes longer
+            self.get_buffer(name).copy_(value)
         self.memory = {name: value.clone() for name, value in self._start_memory.items()}
         self.generator.set_state(self._start_generator)
         self.forget_moving()
@@ -92,8 +109,9 @@ class State(Passes):
     @torch.no_grad()
     def restore_weights(self) -> None:
         """The source's values in every adapted tensor, and an optimiser that has seen nothing."""
-        for name, parameter in self.adapted.items():
-            parameter.copy_(self.source_values[name])
+        if self.adapted:
+            source = [self.source_values[name] for name in self.adapted]
+            torch._foreach_copy_(list(self.adapted.values()), source)
         if self.optimizer is not None:
             self.optimizer.state.clear()
             self.optimizer.zero_grad(set_to_none=True)

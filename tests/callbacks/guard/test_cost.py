@@ -85,26 +85,26 @@ def calm(
     return counted, read[0], guard
 
 
-@pytest.fixture(scope="module")
-def unguarded(source: Path) -> Counted:
-    """Counts of the same stream without a guard."""
-    return calm(source, "guard=off")[0]
-
-
-# Bounds of what is reached, so that it gets no worse; the goal for operations is 1.25 times those
-# of an unguarded batch: .54 where the source serves and nothing is learned, 1.27 where batch
-# statistics lead, 1.82 where corrected ones do.
+# Bounds of what is reached, so that it gets no worse. They are numbers of operations, not shares of
+# an unguarded batch, for that has half of those that it had before its optimiser was one kernel:
+# 200. The source serves with 233, batch statistics with 311, corrected ones with 542; the goal is
+# 1.25 times an unguarded batch, 250.
 
 
 @pytest.mark.parametrize(
-    ("leads", "times"),
-    [("source", 0.6), ("batch", 1.3), ("corrected", 1.9)],
+    ("leads", "most"),
+    [("source", 240), ("batch", 320), ("corrected", 555)],
 )
-def test_a_calm_stream_reads_back_once_a_batch_and_has_so_many_times_the_operations(
-    source: Path, unguarded: Counted, leads: str, times: float
+def test_a_calm_stream_reads_back_once_a_batch_and_has_so_many_operations(
+    source: Path, leads: str, most: int
 ) -> None:
     guarded, read, guard = calm(source, leads=leads)
     assert guard is not None
     assert (guard.batch, guard.alarms) == (BATCHES, 0)
     assert read <= BATCHES
-    assert guarded.operations <= times * unguarded.operations
+    assert guarded.operations <= most * BATCHES
+
+
+def test_an_unguarded_batch_has_so_many_operations(source: Path) -> None:
+    unguarded, _, _ = calm(source, "guard=off")
+    assert unguarded.operations <= 210 * BATCHES

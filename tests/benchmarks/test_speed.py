@@ -1,0 +1,43 @@
+"""The speed benchmark: its loops are the methods that they stand for, and its rows add up."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from holdfast.benchmarks.plain import LOOPS
+from holdfast.benchmarks.speed import SpeedConfig, main
+from holdfast.benchmarks.speed_cases import CASES
+from holdfast.benchmarks.tables import read
+from holdfast.tta.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["tent"])
+def test_a_plain_loop_computes_what_the_method_does(name: str) -> None:
+    """A faster step that is another one would prove nothing."""
+    case = CASES["compact"]
+    batches = case.batches(3, CPU)
+    plain = LOOPS[name](case.network(CPU), case.rate)(batches)
+    ours = case.method(name, CPU)(batches)
+    for theirs, said in zip(plain, ours, strict=True):
+        assert torch.allclose(theirs, said, atol=1e-5)
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown network 'alexnet'"):
+        SpeedConfig(networks=["alexnet"])
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="there is no CUDA device"):
+            SpeedConfig(gpu=True)
+
+
+@pytest.mark.slow
+def test_a_table_and_a_picture_are_left(tmp_path: Path) -> None:
+    words = ["networks=[compact]", "methods=[tent]", "rounds=1", "steps=1"]
+    assert main([*words, f"output={tmp_path}"]) == 0
+    rows = {row["variant"]: row for row in read(tmp_path / "speed.csv")}
+    assert set(rows) == {"forward", "plain: tent", "tent", "pass: tent", "guarded pass: tent"}
+    assert float(rows["tent"]["of_forward"]) > 1
+    assert (tmp_path / "speed.png").is_file()

@@ -109,9 +109,11 @@ class TraceWriter(StreamCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write the batch's row and events."""
-        entropy = torch.special.entr(outputs["logits"].float().softmax(1)).sum(1)
+        rows = outputs.get("rows")  # pixels, or findings of images
+        logits = outputs["logits"] if rows is None else rows.logits
+        entropy = torch.special.entr(logits.detach().float().softmax(1)).sum(1)
         own = {
-            "images": len(entropy),
+            "images": len(outputs["logits"]),
             "entropy": entropy.sum().item() / max(1, len(entropy)),
             "loss": None if outputs.get("loss") is None else float(outputs["loss"]),
             "skipped": outputs.get("skipped"),

@@ -105,6 +105,7 @@ def test_our_guard_watches_findings(finding_source: Path, tmp_path: Path) -> Non
         trace = list(csv.DictReader(file))
     assert {row["mode"] for row in trace} <= {"adapting", "hedging", "resting", "holding"}
     assert all(math.isfinite(float(row["drift"])) for row in trace if row["looked"] == "1")
+    assert all(0 <= float(row["entropy"]) <= math.log(2) for row in trace), "a finding is binary"
     with (tmp_path / "run" / "predictions.csv").open() as file:
         assert all(row["verdict"] for row in csv.DictReader(file))
 

@@ -212,7 +212,8 @@ class ServesBatches(LightningModule):
         reason = self._unfit(images, broken=not well, single=single)
         if reason is not None:
             return self._unlearned(prediction or method.predict(images), reason)
-        update = method.update(images, prediction, finite)
+        method.finite = finite
+        update = method.update(images, prediction)
         served = update.prediction or prediction or self.method.predict(images)
         return self._output(
             served, loss=update.loss, skipped=update.skipped, restored=update.restored

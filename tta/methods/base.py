@@ -99,6 +99,8 @@ class Method(Controlled):
         normalization = getattr(config, "normalization", self.normalization)
         alpha = getattr(config, "alpha", 0.1)
         super().__init__(model, num_classes, normalization, alpha, head, task)
+        #: Whether what was predicted is finite, where somebody knows; for the next update.
+        self.finite: bool | None = None
         self.config = config
         self._known = dict(known or {})
         self.open_for_learning(self.adapts(model), config.create_optimizer)
@@ -176,8 +178,10 @@ class Method(Controlled):
         prediction = self.predict(images) if self.predicts_first else None
         if prediction is not None and self.masks:
             with self.stepping_where(torch.isfinite(prediction.served.detach()).all()):
-                update = self.update(images, prediction, True)
+                self.finite = True
+                update = self.update(images, prediction)
         else:
+            self.finite = None
             update = self.update(images, prediction)
         served = update.prediction or prediction or self.predict(images)
         return served.served.detach()
@@ -208,18 +212,15 @@ class Method(Controlled):
         fused = self.optimizer is not None and self.optimizer.defaults.get("fused")
         return bool(plain and fused and not moves) and place()[1] == 1
 
-    def update(
-        self, images: Tensor, prediction: Prediction | None = None, finite: bool | None = None
-    ) -> Update:
+    def update(self, images: Tensor, prediction: Prediction | None = None) -> Update:
         """Learn from the images; a non-finite batch leaves all state as it was.
 
         Args:
             images: (N, channels, ...).
             prediction: what ``predict`` said of them; needed where ``predicts_first``.
-            finite: whether that is; None: it is asked, which reads back to the host. Otherwise a
-                single NaN would end up in weights, moments and marginals.
         """
-        if finite is None:
+        finite, self.finite = self.finite, None
+        if finite is None:  # to ask is to wait; a NaN would end up in weights, moments, marginals
             finite = bool(torch.isfinite(images if prediction is None else prediction.served).all())
         if any_of_all(not finite, images.device):
             return Update(skipped="non_finite")

@@ -3,7 +3,9 @@ refused.
 """
 
 import json
+import os
 import re
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,34 @@ def test_a_server_that_does_not_answer_is_waited_for_in_vain_and_not_for_long(
     assert logged
     with pytest.raises(InputError, match="W&B does not start"):
         create_loggers(WandbConfig(mode="online", fallback="refuse"), out, **given)
+
+
+@pytest.mark.slow
+def test_a_run_outlives_its_tracker(
+    source: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    served, log = [], tracking.log_trace
+
+    def then_kill(loggers: Any, batch: int, values: Any) -> None:
+        log(loggers, batch, values)
+        served.append(batch)
+        if batch == 1:  # its service dies
+            own = f"-{os.getpid()}.txt".encode()
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                words = path.read_bytes() if path.exists() else b""
+                if b"wandb-core" in words and own in words:
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+            time.sleep(1)
+
+    monkeypatch.setattr("holdfast.callbacks.records.log_trace", then_kill)
+    words = [*WORDS, f"source={source}", "method=tent", f"output={tmp_path / 'out'}"]
+    started = time.monotonic()
+    assert adapt.main([*words, "data.target_images=300"]) == 0
+    assert time.monotonic() < started + 60
+    assert len(served) == 5
+    assert {"metrics.json", "audit.json", "adapted.ckpt"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
 
 
 def nothing_secret(folder: Path, *printed: str) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import wandb
 from lightning.pytorch.loggers import (
@@ -22,6 +22,7 @@ from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError, said
 from holdfast.tta.saying import warn
 from holdfast.tta.settings import WandbConfig as WandbConfig
+from holdfast.tta.surviving import Surviving
 
 #: Seconds that W&B's server has to answer when a run starts.
 _PATIENCE = 8
@@ -179,7 +180,7 @@ def _wandb(
     for metrics, axis in _AXES[job_type].items():
         run.define_metric(axis)
         run.define_metric(metrics, step_metric=axis)
-    return [WandbLogger(experiment=run)]
+    return [WandbLogger(experiment=cast(Any, Surviving(run)))]
 
 
 def _started(asked: Mapping[str, Any], mode: Any, config: WandbConfig) -> Any:

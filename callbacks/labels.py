@@ -132,7 +132,8 @@ class LabelBook:
             del self._said[next(iter(self._said))]
 
     def read(self) -> Arrived:
-        """Count the labels that came in since, in the order of the file; all processes do so at
+        """Count the labels that came in since, in the order in which their images left: a run that
+        was stopped reads the whole file again, in the file's own order. All processes do so at
         once.
 
         Without news it costs a look at the file's size and time.
@@ -140,7 +141,8 @@ class LabelBook:
         news: Labelled | None = objects_of_all(self._news())[0]  # all go by the first process
         if news is not None:
             self._labels, self._due = news.labels, list(news.labels)
-        due = dict.fromkeys(name for name in self._due if name in self._said)
+        waiting = {name for name in self._due if name in self._said}
+        due = sorted(waiting, key=lambda name: self._said[name][0])
         counted = sum(self._count(name) for name in due)
         self._due = []
         warnings = () if news is None else news.refused

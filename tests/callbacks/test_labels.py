@@ -214,3 +214,19 @@ def test_a_run_that_goes_on_counts_as_one_that_was_not_stopped(tmp_path: Path) -
         assert torch.equal(one.pop(name), other.pop(name))
     assert one == other
     assert second.verdict() == whole.verdict()
+
+
+def test_labels_count_in_the_order_of_the_images_however_often_the_file_is_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label\nscan 2,benign\nscan 1,malignant\n")  # known before the images come
+    straight, stopped = book_of(path), book_of(path)
+    said = {"served": torch.eye(2), "source": torch.eye(2)}
+    for book in (straight, stopped):
+        book.read()
+        book.remember(["scan 1", "scan 2"], said)
+    again = book_of(path)
+    again.load_state_dict(stopped.state_dict())
+    assert again.read().ids == straight.read().ids == ("scan 1", "scan 2")
+    assert again.state_dict()["counted"] == straight.state_dict()["counted"]

@@ -35,6 +35,7 @@ def test_one_warning_and_nothing_more(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         assert run.log({"R": 1.0}) is None
         run.summary.update({"R": 1.0})
+    assert run.lost
     assert inner.calls == 3  # what is lost is not asked again
     assert caplog.text.count("W&B takes no more (Connection lost): the run goes on") == 1
 

@@ -21,6 +21,11 @@ class Surviving:
     def __init__(self, inner: Any, whole: "Surviving | None" = None) -> None:
         self._inner, self._whole, self._lost = inner, whole or self, False
 
+    @property
+    def lost(self) -> bool:
+        """Whether the tracker is gone."""
+        return self._whole._lost
+
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._inner, name)
         if callable(value) and not isinstance(value, type):

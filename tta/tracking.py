@@ -5,6 +5,7 @@ other loggers.
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -140,9 +141,16 @@ def finish(loggers: Iterable[Logger]) -> None:
     failed = sys.exc_info()[0] is not None
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.experiment.finish(exit_code=int(failed))
+            _finish(logger.experiment, int(failed))
         else:
             logger.finalize("failed" if failed else "success")
+
+
+def _finish(run: Any, status: int) -> None:
+    run.finish(exit_code=status)
+    if run.lost:  # the next run of this process needs a service of its own
+        with suppress(OSError):
+            wandb.teardown()
 
 
 def _wandb(

@@ -144,7 +144,7 @@ PASSES = {
     "rotta": (3, 1),
     "petta": (5, 1),
     "memo": (2 * 16, 16),
-    "intent": (7 * 16, 0),
+    "intent": ((1 + 2) * 16, 0),  # of two mixes, as above
     "grata": (9, 2),
 }
 

@@ -486,7 +486,7 @@ def test_names_and_shapes_that_do_not_fit_are_told() -> None:
         {"levels": {"R": -1.0}},
         {"levels": {"ratio": 0.1}},
         {"limits": {"gain": -0.1}},
-        {"limits": {"drift": 0.1}},  # raises no alarm
+        {"limits": {"drift": -0.1}},  # raises no alarm unless it is set
         {"limits": {"J": 0.1}},  # is shown, and decides nothing
     ],
 )

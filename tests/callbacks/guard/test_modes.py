@@ -322,6 +322,17 @@ def test_drift_that_nothing_speaks_for_alarms_where_it_lasts() -> None:
     assert memory.alarms == (3,), ".02 a look, and the limit is .06"
 
 
+def test_drift_alone_alarms_where_somebody_sets_its_limit() -> None:
+    memory, levels = Memory(), levels_of(GuardConfig(limits={"drift": 0.1}), None)
+    for batch in range(40):
+        decision = judge(Look(batch, {"R": 1.1, "drift": 0.09, "gain": 0.1}), memory, levels, PLAN)
+        memory = decision.memory
+        if memory.alarms:
+            break
+    assert memory.alarms == (2,), ".05 a look above the default level of .04"
+    assert (decision.verdict.state, decision.verdict.reason) == ("ALARM", "drift")
+
+
 def test_where_batch_after_batch_is_skipped_it_is_not_ok() -> None:
     """Nothing speaks against a model that learns nothing, and yet updates do not go on."""
     memory, states = Memory(), []

@@ -174,7 +174,9 @@ def _training(file: Path, name: str, seed: int, source: Path) -> list[str]:
         # Whole images are seen at once, as a fully convolutional network may.
         *("batch_size=16", f"model.window=[{_SIDE},{_SIDE}]", "wandb.mode=disabled"),
         "trainer.enable_progress_bar=false",
-        *(f"epochs={_EPOCHS[name]}", f"seed={seed}", f"output={source}", "calibrate=quick"),
+        *(f"epochs={_EPOCHS[name]}", f"seed={seed}", f"output={source}"),
+        # Of HRF seven images are left to validate on.
+        *("calibrate=quick", "calibrate.batch_size=4"),
     ]
 
 

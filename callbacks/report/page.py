@@ -77,6 +77,7 @@ pre { overflow-x: auto; background: var(--card); border: 1px solid var(--line); 
   font-size: .82rem; line-height: 1.45; overflow-wrap: normal; } summary { cursor: pointer; } li { margin: .3rem 0; }
 @media (max-width: 36rem) {
   body { padding: .8rem; } th, td { padding: .35rem .4rem; font-size: .85rem; } .tile { flex: 1 1 9rem; }
+  .tile b { white-space: normal; overflow-wrap: normal; }
   .pictures { grid-template-columns: repeat(2, 1fr); } figure { padding: .4rem; }
 }
 @page { margin: 14mm 12mm; }

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.benchmarks import speed
 from holdfast.programs import adapt, train
 from holdfast.programs.demo import DemoConfig, demo
 from holdfast.tta import entry
@@ -391,6 +390,7 @@ def test_batch_statistics_of_one_value_are_refused_early(
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.slow
 def test_the_demo_writes_its_summary_and_a_page_that_needs_no_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,13 +415,3 @@ def test_the_demo_writes_its_summary_and_a_page_that_needs_no_network(
     assert "Tent unguarded, at the end." in page
     assert "://" not in page
     assert len(page) < 5e6
-
-
-def test_the_speed_benchmark_runs_every_variant(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(speed, "_CASES", (("compact", 28),))
-    assert speed.main(["rounds=1", "steps=1", "warmup=1", "accelerator=cpu"]) == 0
-    printed = capsys.readouterr().out
-    for ratio in ("method / plain loop", "Lightning / method", "Lightning + guard / Lightning"):
-        assert ratio in printed

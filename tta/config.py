@@ -6,13 +6,14 @@ dataclass that validates them. Naming a choice starts its group afresh. Later wo
 files; a resolved configuration, saved as YAML, is itself a valid argument.
 """
 
+import copy
 import dataclasses
 import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
@@ -308,9 +309,15 @@ def read_group(group: str, name: str, kinds: Iterable[str]) -> dict[str, Any]:
         raise InputError(
             f"unknown {group} {name!r}: {closest(name, {*group_choices(group), *kinds})}"
         )
-    values = _load_yaml(path) if _has_content(path) else {}
+    values = copy.deepcopy(_choice(path))
     kind = values.pop("kind", name)
     return {"kind": {True: "on", False: "off"}.get(kind, kind), **values}
+
+
+@cache
+def _choice(path: Path) -> dict[str, Any]:
+    """What a choice's file says; a page of help asks for each many times."""
+    return _load_yaml(path) if _has_content(path) else {}
 
 
 def _named_choice(name: str, kinds: Iterable[str]) -> dict[str, Any] | None:

@@ -195,6 +195,8 @@ def _started(asked: Mapping[str, Any], mode: Any, config: WandbConfig) -> Any:
     """A W&B run; an offline one where the server does not answer, unless that is to be refused."""
     try:
         return _init(asked, mode)
+    except wandb.errors.AuthenticationError:
+        raise  # the server answered
     except wandb.errors.CommError:
         if mode != "online" or config.fallback != "offline" or config.resume != "never":
             raise

@@ -36,7 +36,6 @@ def test_what_cannot_be_measured_is_refused() -> None:
             SpeedConfig(gpu=True)
 
 
-@pytest.mark.slow
 def test_a_table_and_a_picture_are_left(tmp_path: Path) -> None:
     words = ["networks=[compact]", "methods=[tent]", "rounds=1", "steps=1"]
     assert main([*words, f"output={tmp_path}"]) == 0

@@ -195,7 +195,7 @@ class ServesBatches(LightningModule):
 
     def _step(self, batch: Any, images: Tensor) -> dict[str, Any]:
         """Predict and learn; all that the host must know of a calm batch it hears at once."""
-        method = self.method
+        method, drawn = self.method, self.method.generator.get_state()
         first = method.predicts_first or self.paused
         prediction = method.predict(images) if first else None
         well, finite, single = self._heard(images, prediction)
@@ -203,6 +203,7 @@ class ServesBatches(LightningModule):
             self._seen = (batch, images, None)
         else:  # rarely: once more, without the broken pixels
             images = self._read(batch)[0]
+            method.generator.set_state(drawn)  # as if the first had not been
             prediction = method.predict(images)
             _, finite, single = self._heard(images, prediction)
         if self.paused:

@@ -21,9 +21,10 @@ from holdfast.datamodules import StreamLoader, create_stream
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.methods import create_method
 from holdfast.tta.repair import largest_pixel, repaired
 from tests.callbacks.guard.test_guard import Recorder
-from tests.conftest import ACCELERATOR, QUICK
+from tests.conftest import ACCELERATOR, QUICK, small_network
 
 #: What a batch of ``run`` counts for where a look is of 64 images.
 LOOK = 32 / 64
@@ -126,6 +127,23 @@ def test_a_pixel_out_of_all_bounds_is_an_event_and_spoils_nothing(
         if event["reason"] == "broken_image"
     ]
     assert (event["batch"], event["event"], len(event["ids"])) == (4, "skipped", 1)
+
+
+def test_views_are_drawn_as_if_a_broken_image_had_come_mended() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(4, 1, 12, 12)
+    spoiled = images.clone()
+    spoiled[1, 0, 2, 2] = 1e30
+    said = []
+    for batch in (spoiled, repaired(spoiled)[0]):
+        torch.manual_seed(0)
+        network = small_network(torch.nn.BatchNorm2d, 4)
+        method = create_method("cotta", network, num_classes=4, views=2, threshold=1.0)
+        module = AdaptationModule(method, 4)
+        module.pause()
+        answers = [module.serve({"image": one})["logits"] for one in (batch, images)]
+        said.append(torch.cat(answers))
+    assert torch.equal(*said)
 
 
 def test_what_counts_as_broken_depends_on_the_sources_range(source: Path) -> None:

@@ -144,14 +144,14 @@ PASSES = {
     "rotta": (3, 1),
     "petta": (5, 1),
     "memo": (2 * 16, 16),
-    "intent": ((1 + 2) * 16, 0),  # of two mixes, as above
+    "intent": (7 * 16, 0),
     "grata": (9, 2),
 }
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_forward_and_backward_passes_a_batch(name: str) -> None:
-    more = {"cotta": {"threshold": 0.0}, "adami": {"prior": [0.25] * 4}}
+    more = {"cotta": {"threshold": 0.0}, "adami": {"prior": [0.25] * 4}, "intent": {"mixes": 6}}
     method = created(name, **more.get(name, {}))
     calls = {"forward": 0, "backward": 0}
     method.model.register_forward_hook(

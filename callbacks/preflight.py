@@ -5,25 +5,25 @@ features and predictions are held against what the source checkpoint remembers o
 images; nothing is learned, and no label is needed.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from holdfast.callbacks.calibrated import belief_of
-from holdfast.callbacks.guard import GuardConfig, Reference
-from holdfast.callbacks.guard.experts import Experts
+from holdfast.callbacks.guard import CollapseGuard, GuardConfig, Reference
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError
-from holdfast.tta.marginal import chance_drift, marginal_drift, predicted_counts
+from holdfast.tta.marginal import chance_drift, marginal_drift
 from holdfast.tta.methods import Prediction, create_method
 from holdfast.tta.objectives import entropy
 from holdfast.tta.options import option
 from holdfast.tta.repair import largest_pixel, repaired
 from holdfast.tta.separation import separation
+from holdfast.tta.tasks import Task
 
 Advice = Literal["adapt", "adapt carefully", "do not adapt"]
 
@@ -92,10 +92,12 @@ class View:
     Attributes:
         separation: J of the features, as a share of the source's on its validation images; None
             where hardly more than one class is predicted, so that there is nothing to compare.
-        unsure: share of images whose entropy is above the source's 95 % quantile.
-        marginal: (C,) predicted class shares.
+        unsure: share of images whose entropy is above the source's 95 % quantile; of masks and
+            findings, of rows (``Task.rows``).
+        marginal: (C,) predicted class shares; of findings (2·L,) absent and present for one after
+            the other.
         drift: total variation between ``marginal`` and the class shares of the source's training
-            images.
+            images; of findings that of the one that moved most.
         share: of the guard's trust.
     """
 
@@ -175,16 +177,14 @@ def preflight(
     Raises:
         InputError: there is no image.
     """
-    guard = guard or GuardConfig()
-    candidates = _candidates(checkpoint).to(device)
+    guard, task = guard or GuardConfig(), checkpoint.meaning
+    candidates = _candidates(checkpoint, task).to(device)
     candidates.method.to(device)
     largest = largest_pixel(candidates.method.model)
-    classes = len(checkpoint.class_names)
-    source = Reference(checkpoint.feature_mean, checkpoint.feature_var)
-    belief = belief_of(checkpoint.calibration, guard.order)
-    bounds = guard.bounds(checkpoint.class_names)
-    experts = Experts(classes, guard.tuned, source, belief, bounds)
-    said: dict[str, list[Prediction]] = {}
+    source = Reference(checkpoint.feature_mean, checkpoint.feature_var, checkpoint.share_quantiles)
+    names = checkpoint.class_names
+    experts = CollapseGuard(names, guard, source, checkpoint.calibration, task=task).experts
+    said: dict[str, list[_Told]] = {}
     seen = broken = 0
     for batch in batches:
         shown, bad = repaired(batch["image"].to(device), largest)
@@ -192,12 +192,12 @@ def preflight(
         keep = torch.ones(len(shown), dtype=torch.bool, device=device)
         keep[[] if bad is None else bad] = False
         answers = {
-            name: Prediction(prediction.logits[keep].cpu(), prediction.features[keep].cpu())
+            name: prediction.of_images(keep).to("cpu")
             for name, prediction in candidates.predict(shown).items()
         }
         experts.weigh(experts.hear(answers).tolist())
         for name, answer in answers.items():
-            said.setdefault(name, []).append(answer)
+            said.setdefault(name, []).append(_Told.of(answer, task))
         if seen >= images:
             break
     if not seen:
@@ -205,34 +205,93 @@ def preflight(
     shares = experts.shares
     views = {name: view_of(parts, checkpoint, shares[name]) for name, parts in said.items()}
     chosen = max(shares, key=shares.__getitem__)
-    advice, reasons = advise(
-        views, chosen, seen, broken, checkpoint.class_names, checkpoint.prevalence
-    )
+    expected = Expected.of(checkpoint, max(seen - broken, 1))
+    advice, reasons = advise(views, chosen, seen, broken, expected)
     return Preflight(advice, reasons, seen, broken, chosen, views)
 
 
-def view_of(parts: list[Prediction], source: SourceCheckpoint, share: float) -> View:
-    """Measure what was said of some batches; rows that are not finite are left out."""
-    classes = len(source.class_names)
-    logits = torch.cat([part.logits for part in parts]).float()
-    features = torch.cat([part.features for part in parts]).float()
-    finite = torch.isfinite(logits).all(1) & torch.isfinite(features).all(1)
-    logits, features = logits[finite], features[finite]
-    counts = predicted_counts(logits, classes)
-    known = int((counts >= 2).sum()) >= 2
-    ratio = (
-        float(separation(features, logits.argmax(1), classes)) / max(source.separation, 1e-12)
-        if known
-        else None
-    )
-    above = entropy(logits) > source.entropy_quantiles[95]
+class _Told(NamedTuple):
+    """What is kept of an answer to a batch.
+
+    Attributes:
+        rows: (m,) a bounded number of rows of each image, whose classes are compared.
+        counts: (G·C,) predictions by class.
+        entropy: (m,) nats, of finite rows.
+    """
+
+    rows: Prediction
+    counts: Tensor
+    entropy: Tensor
+
+    @classmethod
+    def of(cls, answer: Prediction, task: Task) -> "_Told":
+        """Of a prediction; rows that are not finite are left out."""
+        kept = task.seen(answer) if len(answer.logits) else answer
+        logits, features = kept.logits.float(), kept.features.float()
+        finite = torch.isfinite(logits).all(1) & torch.isfinite(features).all(1)
+        rows = Prediction(logits[finite], features[finite])
+        own = answer.logits.float()
+        own = own[torch.isfinite(own).all(1)]
+        return cls(rows, task.counts(answer), entropy(own))
+
+
+def view_of(parts: Sequence[_Told], source: SourceCheckpoint, share: float) -> View:
+    """Measure what was said of some batches."""
+    task = source.meaning
+    logits = torch.cat([part.rows.logits for part in parts])
+    features = torch.cat([part.rows.features for part in parts])
+    unsure = torch.cat([part.entropy for part in parts]) > source.entropy_quantiles[95]
+    counts = torch.stack([part.counts for part in parts]).sum(0)
+    labels = logits.argmax(1)
+    present = torch.bincount(labels, minlength=task.cells)
+    ratio = None
+    if int((present >= 2).sum()) >= 2:
+        ratio = float(separation(features, labels, task.cells)) / max(source.separation, 1e-12)
+    each = counts.view(task.groups, -1)
+    shares = each / each.sum(1, keepdim=True).clamp(min=1e-12)
+    expected = source.prevalence.float().view(task.groups, -1)
     return View(
         separation=ratio,
-        unsure=float(above.float().mean()) if len(logits) else 1.0,
-        marginal=(counts / counts.sum().clamp(min=1)).tolist(),
-        drift=float(marginal_drift(counts, source.prevalence.float()).nan_to_num()),
+        unsure=float(unsure.float().mean()) if len(unsure) else 1.0,
+        marginal=shares.flatten().tolist(),
+        drift=max(
+            float(marginal_drift(*pair).nan_to_num()) for pair in zip(each, expected, strict=True)
+        ),
         share=share,
     )
+
+
+class Expected(NamedTuple):
+    """What the source's images lead to expect of others.
+
+    Attributes:
+        names: of what is predicted, as sentences have them.
+        prevalence: (G·C,) share of each.
+        chance: total variation that chance makes between them and the shares of so few images.
+        unit: of what these are shares, in the plural.
+        rows: what is classified, in the plural.
+    """
+
+    names: Sequence[str]
+    prevalence: Tensor
+    chance: float
+    unit: str = "images"
+    rows: str = "images"
+
+    @classmethod
+    def of(cls, source: SourceCheckpoint, images: int) -> "Expected":
+        """Of a source, for so many images."""
+        task, names, prevalence = source.meaning, source.class_names, source.prevalence.float()
+        if task.by_image or source.share_quantiles is None:
+            return cls(names, prevalence, float(chance_drift(prevalence, images)))
+        # Images hold classes in shares of their own, whose mean strays by less the more there are;
+        # of several findings the one that strayed most counts (a maximum of Gaussians).
+        spread = float(source.share_quantiles.std(0).max()) / math.sqrt(images)
+        if task.groups > 1:
+            names = [said for name in names for said in (f"no {name}", name)]
+            spread *= math.sqrt(2 * math.log(2 * task.groups))
+            return cls(names, prevalence, spread, rows=f"{task.row}s")
+        return cls(names, prevalence, spread, f"{task.row}s", f"{task.row}s")
 
 
 def advise(
@@ -240,8 +299,7 @@ def advise(
     chosen: str,
     images: int,
     broken: int,
-    class_names: Sequence[str],
-    prevalence: Tensor,
+    expected: Expected,
 ) -> tuple[Advice, list[str]]:
     """What the views come to, and why.
 
@@ -250,16 +308,16 @@ def advise(
         chosen: the view that suits the images best.
         images: how many were looked at.
         broken: how many of them have broken pixels.
-        class_names: names of the C classes.
-        prevalence: (C,) expected share of each class.
+        expected: of them, by the source's.
     """
     source, best = views["source"], views[chosen]
     fits = source.fits and (chosen == "source" or best.share < _CLEARLY)
     measured = (
-        f"{_separated(source)}, {source.unsure:.0%} of the images are less certain than its 95 % "
-        f"quantile, and predicted class shares lie {source.drift:.0%} from the expected ones"
+        f"{_separated(source)}, {source.unsure:.0%} of the {expected.rows} are less certain than "
+        f"its 95 % quantile, and predicted class shares lie {source.drift:.0%} from the expected "
+        "ones"
     )
-    cautions = _cautions(views, best, images, broken, class_names, prevalence)
+    cautions = _cautions(views, best, images, broken, expected)
     if 2 * broken > images:
         return "do not adapt", cautions
     if source.fails and best.fails:
@@ -315,8 +373,7 @@ def _cautions(
     best: View,
     images: int,
     broken: int,
-    class_names: Sequence[str],
-    prevalence: Tensor,
+    expected: Expected,
 ) -> list[str]:
     cautions = []
     if broken:
@@ -332,26 +389,26 @@ def _cautions(
     near = [view for view in views.values() if view.separation is None or view.share > _HARDLY]
     sound = [view for view in near if not view.fails]
     widest = max([best, *sound], key=lambda view: view.drift)
-    if widest.drift > _SKEW + float(chance_drift(prevalence, max(images - broken, 1))):
-        most = int((torch.tensor(widest.marginal) - prevalence).argmax())
+    if widest.drift > _SKEW + expected.chance:
+        most = int((torch.tensor(widest.marginal) - expected.prevalence).argmax())
         cautions.append(
-            f"{widest.marginal[most]:.0%} of the images are predicted as {class_names[most]}, "
-            "where the source had "
-            f"{float(prevalence[most]):.0%}: an objective that aims at equal shares would work "
-            "against that."
+            f"{widest.marginal[most]:.0%} of the {expected.unit} are predicted as "
+            f"{expected.names[most]}, where the source had "
+            f"{float(expected.prevalence[most]):.0%}: an objective that aims at equal shares would "
+            "work against that."
         )
     return cautions
 
 
-def _candidates(checkpoint: SourceCheckpoint) -> Candidates:
+def _candidates(checkpoint: SourceCheckpoint, task: Task) -> Candidates:
     """The source model under the guard's choices of statistics; under its own alone, where it has
     no layers to choose for.
     """
-    classes = len(checkpoint.class_names)
+    network, classes = checkpoint.build(), len(checkpoint.class_names)
     try:
         method = create_method(
-            "tent", checkpoint.build(), num_classes=classes, normalization="auto"
+            "tent", network, num_classes=classes, task=task, normalization="auto"
         )
     except InputError:
-        method = create_method("source", checkpoint.build(), num_classes=classes)
+        method = create_method("source", checkpoint.build(), num_classes=classes, task=task)
     return Candidates(method, checkpoint.layer_moments)

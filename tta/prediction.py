@@ -56,6 +56,33 @@ class Prediction(NamedTuple):
             return values
         return values.reshape(len(self.served), -1, *values.shape[1:]).mean(1)
 
+    def to(self, device: torch.device | str) -> "Prediction":
+        """The same on a device."""
+        parts = [None if part is None else part.to(device) for part in self[2:]]
+        return Prediction(self.logits.to(device), self.features.to(device), *parts)
+
+    def of_images(self, keep: Tensor) -> "Prediction":
+        """Of some of the images.
+
+        Args:
+            keep: (N,) whether each stays.
+        """
+        if self.image is None:
+            output = None if self.output is None else self.output[keep]
+            return self._replace(
+                logits=self.logits[keep], features=self.features[keep], output=output
+            )
+        rows = keep[self.image]
+        image = (keep.long().cumsum(0) - 1)[self.image[rows]]
+        return Prediction(
+            self.logits[rows],
+            self.features[rows],
+            self.served[keep],
+            image,
+            None if self.group is None else self.group[rows],
+            None if self.doubt is None else self.doubt[keep],
+        )
+
     def at(self, rows: Tensor) -> "Prediction":
         """Some rows (m,) of it, by their numbers; what leaves is no part of that."""
         image = None if self.image is None else self.image[rows]

@@ -13,11 +13,12 @@ import torch
 from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import configure
 from holdfast.callbacks import GuardConfig
-from holdfast.callbacks.preflight import EXIT, Preflight, View, advise, preflight
+from holdfast.callbacks.preflight import EXIT, Expected, Preflight, View, advise, preflight
 from holdfast.datamodules import StreamLoader, create_stream
 from holdfast.programs import adapt
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError
+from holdfast.tta.marginal import chance_drift
 from tests.conftest import QUICK
 
 PHANTOM = ["round", "elongated", "granular", "lobulated"]
@@ -55,7 +56,8 @@ def view(**changes: Any) -> View:
 def told(source: View, images: int = 256, broken: int = 0, **others: View) -> tuple[str, str]:
     views = {"source": source, **others}
     chosen = max(views, key=lambda name: views[name].share)
-    advice, reasons = advise(views, chosen, images, broken, NAMES, EVEN)
+    chance = float(chance_drift(EVEN, max(images - broken, 1)))
+    advice, reasons = advise(views, chosen, images, broken, Expected(NAMES, EVEN, chance))
     return advice, " ".join(reasons)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import holdfast
+from holdfast.callbacks.preflight import EXIT
 from holdfast.programs import adapt, train
 from holdfast.tta.checkpoint import SourceCheckpoint
 from tests.callbacks.test_report import checked
@@ -71,6 +72,19 @@ def test_training_keeps_figures_and_thresholds(finding_source: Path) -> None:
     assert metrics["auroc"]["macro"] > 70
     assert set(metrics["f1"]["per_class"]) == set(FINDINGS)
     assert metrics["val_auroc"] > 50
+
+
+def test_findings_are_looked_at_before_a_stream_starts(
+    finding_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"source={finding_source}", f"output={tmp_path}", "preflight=only"]
+    status = adapt.main([*QUICK, *words])
+    found = json.loads((tmp_path / "preflight.json").read_text())
+    assert status == EXIT[found["advice"]]
+    assert "of the findings are less certain" in capsys.readouterr().out
+    for view in found["views"].values():
+        absent, present = view["marginal"][::2], view["marginal"][1::2]
+        assert [a + b for a, b in zip(absent, present, strict=True)] == pytest.approx([1, 1])
 
 
 def test_adaptation_leaves_a_probability_and_a_decision_for_each(

@@ -13,14 +13,14 @@ from holdfast.tta.methods.grata import GraTa
 from tests.conftest import golden
 
 #: Methods that were published for segmentation, each with vectors from its repository.
-OF_PIXELS = {"intent", "grata", "adami"}
+OF_PIXELS = {"intent", "grata", "adami", "vptta"}
 FILES = tuple(f"{name}_pixels" for name in sorted(OF_PIXELS))
 
 
-def network() -> nn.Module:
-    """With one logit a pixel, as in these three's own binary networks."""
+def network(channels: int = 1) -> nn.Module:
+    """With one logit a pixel, as in their own binary networks."""
     return nn.Sequential(
-        *(nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()),
+        *(nn.Conv2d(channels, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()),
         *(nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()),
         nn.Conv2d(6, 1, 1),
     )
@@ -38,7 +38,7 @@ def created(file: str) -> tuple[Method, Tensor, Tensor]:
     """The method, its images, and the foreground's probabilities that its code returned."""
     expected = golden(file)
     made = json.loads(str(expected["meta"]))
-    model = network()
+    model = network(made.get("channels", 1))
     model.load_state_dict(
         {name[6:]: torch.from_numpy(v) for name, v in expected.items() if name[:6] == "model/"}
     )
@@ -62,6 +62,9 @@ def test_a_stream_of_images_equals_the_released_implementation(
     for key in (key for key in expected if key.startswith("param/")):
         wanted = torch.from_numpy(expected[key])
         torch.testing.assert_close(state[key[6:]], wanted, atol=1e-4, rtol=0)
+    if "memory/prompts" in expected:
+        remembered = torch.from_numpy(expected["memory/prompts"])
+        torch.testing.assert_close(method.memory["prompts"], remembered, atol=1e-4, rtol=0)
     if method.adapted:  # a stream that moved nothing shows nothing
         moved = [(p - method.source_values[name]).abs().max() for name, p in method.adapted.items()]
         assert max(moved) > 0.01

@@ -40,6 +40,7 @@ OPEN = {
     "cotta": {"views": 2},
     "memo": {"views": 2},
     "intent": {"mixes": 2},
+    "vptta": {"share": 0.3, "neighbours": 2, "capacity": 3},
 }
 
 
@@ -109,11 +110,11 @@ def test_every_method_does_every_task_or_says_why_not(name: str, task: str) -> N
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_prediction_follows_the_update_in_four_methods_only(name: str) -> None:
+def test_a_prediction_follows_the_update_in_five_methods_only(name: str) -> None:
     method = created(name)
     update = method.update(images(), method.predict(images()) if method.predicts_first else None)
     corrected = name in ("roid", "cmf")  # by the batch's own prior, which is no learning
-    later = ("memo", "norm_ema", "t3a", "grata")
+    later = ("memo", "norm_ema", "t3a", "grata", "vptta")
     assert (update.prediction is not None) == (name in later or corrected)
 
 
@@ -146,6 +147,7 @@ PASSES = {
     "memo": (2 * 16, 16),
     "intent": (7 * 16, 0),
     "grata": (9, 2),
+    "vptta": (2 * 16, 0),  # its gradients are of a prompt, which no optimiser of programs steps
 }
 
 

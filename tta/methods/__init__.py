@@ -37,6 +37,7 @@ from holdfast.tta.methods.shot_im import SHOTIM
 from holdfast.tta.methods.source import Source
 from holdfast.tta.methods.t3a import T3A
 from holdfast.tta.methods.tent import Tent
+from holdfast.tta.methods.vptta import VPTTA
 from holdfast.tta.registry import Registry
 from holdfast.tta.tasks import Task, create_task
 
@@ -82,6 +83,7 @@ _OURS: dict[str, type[Method]] = {
     "intent": InTEnt,
     "grata": GraTa,
     "adami": AdaMI,
+    "vptta": VPTTA,
 }
 
 

@@ -42,9 +42,9 @@ one case. These differ there from what was published for one label an image:
 
 _MIDDLE = """
 A batch leaves with the prediction made *before* its update. Exceptions are `memo` (adapts to each image first), `norm_ema` (moves the
-statistics first), `t3a` (takes the supports first) and `grata` (steps first). `intent` mixes several predictions; the teachers of `cotta`,
-`rotta` and `petta` predict. With `steps`
-above 1 it leaves with the forward pass before the last step.
+statistics first), `t3a` (takes the supports first) and `grata` (steps first). `vptta` learns the prompt of an image before it predicts
+it. `intent` mixes several predictions; the teachers of `cotta`, `rotta` and `petta` predict. With `steps` above 1 a batch leaves with the
+forward pass before the last step.
 
 ## Beside the released code
 
@@ -166,6 +166,11 @@ RELEASED: dict[str, _Released] = {
         "mathilde-b/TTA",
         "one pass over the stream; the prior is the source's, the control's or yours, there it "
         "comes from image-level tags",
+    ),
+    "vptta": _Released(
+        "Chen-Ziyang/VPTTA",
+        "volumes and oblong images too, whose prompt has the share of each side; layers that see a "
+        "single value are left out",
     ),
 }
 

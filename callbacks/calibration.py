@@ -21,6 +21,7 @@ from tqdm import tqdm
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.guard import CollapseGuard, GuardConfig, Reference, Tuned
 from holdfast.callbacks.guard.experts import HOMES, Belief, Found, vote
+from holdfast.callbacks.guard.heard import Asked, Heard
 from holdfast.callbacks.guard.modes import (
     Decision,
     Levels,
@@ -419,7 +420,7 @@ class _Observer(CollapseGuard):
     def _score(self, scorer: Scorer) -> float:
         return scorer.scores().get(self._meaning.watch, math.nan) / 100
 
-    def _looked(self, saw: Any, adapted: Prediction, numbers: Tensor) -> tuple[Any, list[float]]:
+    def _looked(self, saw: Any, adapted: Prediction, numbers: Asked) -> tuple[Any, Heard]:
         saw, read = super()._looked(saw._replace(skipped=False), adapted, numbers)
         self.trace.append(saw.values)
         home, said = self.experts.working or CONTROL, saw.said

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from holdfast.callbacks.guard import CollapseGuard, GuardConfig, Reference
+from holdfast.callbacks.guard.heard import read_back
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError
@@ -195,7 +196,7 @@ def preflight(
             name: prediction.of_images(keep).to("cpu")
             for name, prediction in candidates.predict(shown).items()
         }
-        experts.weigh(experts.hear(answers).tolist())
+        experts.hear(read_back({"experts": experts.asks(answers)})["experts"])
         for name, answer in answers.items():
             said.setdefault(name, []).append(_Told.of(answer, task))
         if seen >= images:
@@ -246,7 +247,8 @@ def view_of(parts: Sequence[_Told], source: SourceCheckpoint, share: float) -> V
     present = torch.bincount(labels, minlength=task.cells)
     ratio = None
     if int((present >= 2).sum()) >= 2:
-        ratio = float(separation(features, labels, task.cells)) / max(source.separation, 1e-12)
+        apart = separation(features.numpy(), labels.numpy(), task.cells)
+        ratio = apart / max(source.separation, 1e-12)
     each = counts.view(task.groups, -1)
     shares = each / each.sum(1, keepdim=True).clamp(min=1e-12)
     expected = source.prevalence.float().view(task.groups, -1)

@@ -93,7 +93,7 @@ class StreamCheckpoint(StreamCallback):
             )
         try:
             self._bring(states[own_rank()], trainer, module)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"{self.path} does not fit this run ({said(error)}): another version of Holdfast "
                 "left it, or its configuration was changed; go on with that version, or run again, "

@@ -33,20 +33,24 @@ class Counted(TorchDispatchMode):
 
     @property
     def read(self) -> int:
-        """Values read one by one, and lists."""
+        """Values read one by one, lists, and copies to the host."""
         return self.by_name["aten._local_scalar_dense.default"] + self.listed
 
 
-def counted(work: Callable[[], Any]) -> Counted:
-    """What a piece of work dispatches and reads."""
-    counts, original = Counted(), Tensor.tolist
+def counted(work: Callable[[], Any], counts: Counted | None = None) -> Counted:
+    """What a piece of work dispatches and reads, counted in ``counts`` if it is given."""
+    counts = counts or Counted()
 
-    def tolist(value: Tensor) -> Any:
-        counts.listed += 1
-        return original(value)
+    def counting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def read(value: Tensor, *args: Any) -> Any:
+            counts.listed += 1
+            return original(value, *args)
+
+        return read
 
     with pytest.MonkeyPatch.context() as patch, counts:
-        patch.setattr(Tensor, "tolist", tolist)
+        for name in ("tolist", "cpu"):
+            patch.setattr(Tensor, name, counting(getattr(Tensor, name)))
         work()
     return counts
 

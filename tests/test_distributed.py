@@ -20,7 +20,6 @@ from holdfast.tta.distributed import (
     any_of_all,
     batch_of_all,
     mean_of_all,
-    moments_of_all,
     place,
     rows_of_all,
     skipped_by_all,
@@ -29,7 +28,6 @@ from holdfast.tta.distributed import (
 from holdfast.tta.errors import ProcessLost
 from holdfast.tta.methods import Prediction, create_method
 from holdfast.tta.processes import together
-from holdfast.tta.separation import class_moments
 from tests.callbacks.guard.test_guard import CLASSES, Features, Recorder, batches
 from tests.conftest import ROOT, small_network
 
@@ -111,8 +109,6 @@ def work(folder: Path) -> None:
             "alarmed": guard.alarmed,
             "estimate": balanced.estimate,
             "weights": method.adapted_state(),
-            "moments": tuple(moments_of_all(class_moments(values[mine], labels[mine], 3))),
-            "expected": tuple(class_moments(values, labels, 3)),
             "mean": [mean, values.mean(0), lonely, values.mean(0)],
             "count": count,
             "rows": [rows_of_all(values[mine]), values],
@@ -165,8 +161,6 @@ def test_two_processes_act_alike_when_one_collapses(tmp_path: Path) -> None:
     assert skipped[0] == skipped[1]
     assert (first["skipped"][9], second["skipped"][9]) == ("elsewhere", "broken_image")
     for found in (first, second):
-        for value, expected in zip(found["moments"], found["expected"], strict=True):
-            torch.testing.assert_close(value, expected)
         torch.testing.assert_close(found["mean"][0], found["mean"][1])
         torch.testing.assert_close(found["mean"][2], found["mean"][3])
         assert found["count"] == 8
@@ -178,8 +172,6 @@ def test_two_processes_act_alike_when_one_collapses(tmp_path: Path) -> None:
 
 
 def test_alone_everything_passes_through() -> None:
-    moments = class_moments(torch.randn(5, 3), torch.tensor([0, 1, 0, 1, 1]), 2)
-    assert moments_of_all(moments) is moments
     values = [torch.randn(3)]
     assert mean_of_all(values, 3) == (values, 3)
     assert rows_of_all(values[0]) is values[0]

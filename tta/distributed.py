@@ -13,8 +13,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from holdfast.tta.separation import ClassMoments, merge
-
 T = TypeVar("T")
 
 
@@ -163,19 +161,6 @@ def mean_of_all(values: list[Tensor], count: int) -> tuple[list[Tensor], int]:
         for piece, value in zip(pieces, values, strict=True)
     ]
     return means, int(sums[-1])
-
-
-def moments_of_all(moments: ClassMoments) -> ClassMoments:
-    """Moments of the samples of all processes, merged pairwise."""
-    if place()[1] == 1:
-        return moments
-    counts, scatter = moments.counts[..., None], moments.scatter[..., None]
-    packed = torch.cat([counts, scatter, moments.mean], -1)
-    parts = [ClassMoments(part[..., 0], part[..., 2:], part[..., 1]) for part in from_all(packed)]
-    total = parts[0]
-    for part in parts[1:]:
-        total = merge(total, part)
-    return total
 
 
 def skipped_by_all(reason: str | None, device: torch.device) -> str | None:

@@ -149,12 +149,14 @@ class TestTimeBatchNorm(nn.Module):
         that way without any image being told from another; the batch's own take that direction out
         of the gradient.
         """
-        own_mean, own_var = _moments(x.detach())
-        scale = (var + self.eps).rsqrt()
-        ratio, offset = (own_var + self.eps).sqrt() * scale, (own_mean - mean) * scale
-        weight = ratio if self.weight is None else self.weight * ratio
-        bias = offset if self.weight is None else self.weight * offset
-        bias = bias if self.bias is None else self.bias + bias
+        own_mean, own_deviation = _mean_and_deviation(x.detach(), self.eps)
+        deviation = (var + self.eps).sqrt()
+        ratio, offset = own_deviation / deviation, (own_mean - mean) / deviation
+        if self.weight is None or self.bias is None:
+            weight, bias = ratio, offset
+        else:
+            weight = self.weight * ratio
+            bias = torch.addcmul(self.bias, self.weight, offset)
         if _shares():
             return _scaled(x, *_moments(x), self.eps, weight, bias)
         return F.batch_norm(
@@ -227,6 +229,16 @@ def _moments(x: Tensor, correction: int = 0) -> tuple[Tensor, Tensor]:
     return mean, torch.where(
         inverse > 0, inverse.square().reciprocal(), 0.0
     )  # 0 stands for no variance at all
+
+
+def _mean_and_deviation(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean and √(variance + eps), both (C,), of (N, C, ...), in single precision."""
+    if _shares() or x.dim() != 4:
+        mean, var = _moments(x)
+        return mean, (var + eps).sqrt()
+    # The kernel as in ``_moments``, whose third answer is 1/√(variance + eps).
+    _, mean, inverse = torch.native_batch_norm(x.float(), None, None, None, None, True, 0.0, eps)
+    return mean, inverse.reciprocal()
 
 
 def _median_moments(x: Tensor) -> tuple[Tensor, Tensor]:

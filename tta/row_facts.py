@@ -12,7 +12,7 @@ from holdfast.tta.batches import images_of, truth_of
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Method
 from holdfast.tta.objectives import entropy
-from holdfast.tta.separation import class_moments, merge, no_moments, separation_of
+from holdfast.tta.separation import ClassMoments
 from holdfast.tta.tasks import Task
 
 #: Rows from which entropies and temperature are taken: enough for 101 quantiles.
@@ -76,7 +76,7 @@ class _Seen:
         self.task = task
         self.shares: list[Tensor] = []
         self.sums: list[Tensor] = []
-        self.moments = no_moments(task.cells, 1)
+        self.moments = ClassMoments(task.cells, 0)
         self.kept: list[tuple[Tensor, Tensor]] = []
         self.rows = 0
 
@@ -97,7 +97,7 @@ class _Seen:
         if not self.sums:
             width = features.shape[1]
             self.sums = [torch.zeros(task.cells, n, dtype=torch.float64) for n in (1, width, width)]
-            self.moments = no_moments(task.cells, width)
+            self.moments = ClassMoments(task.cells, width)
         known = own >= 0
         cells = part.cells(own.clamp(min=0))[known].cpu()
         values = features[known].double().cpu()
@@ -106,7 +106,7 @@ class _Seen:
         ):
             total.index_add_(0, cells, value.to(total))
         predicted = part.cells(part.logits.argmax(1)).cpu()
-        self.moments = merge(self.moments, class_moments(features.cpu(), predicted, task.cells))
+        self.moments.take(features.cpu().numpy(), predicted.numpy())
         self._keep(said.logits, labels)
 
     def _count(self, labels: Tensor, said: Any) -> None:
@@ -142,7 +142,7 @@ class _Seen:
             shares.nanmean(0).nan_to_num(0.0).flatten(),
             mean.float(),
             var.float(),
-            float(separation_of(self.moments)),
+            self.moments.separation(),
             shares.flatten(1).nanquantile(levels, 0).nan_to_num(0.0),
             torch.cat([logits for logits, _ in self.kept]),
             torch.cat([labels for _, labels in self.kept]),

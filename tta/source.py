@@ -159,7 +159,9 @@ def source_statistics(train: Evaluation, val: Evaluation, num_classes: int) -> d
         "prevalence": torch.bincount(train.labels, minlength=num_classes) / len(train.labels),
         "feature_mean": means,
         "feature_var": variances,
-        "separation": float(separation(val.features, val.logits.argmax(1), num_classes)),
+        "separation": separation(
+            val.features.cpu().numpy(), val.logits.argmax(1).cpu().numpy(), num_classes
+        ),
         "temperature": fit_temperature(val.logits[known], val.labels[known]),
         "entropy_quantiles": torch.quantile(entropy(val.logits), torch.linspace(0, 1, 101)),
     }

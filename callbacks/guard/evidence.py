@@ -16,16 +16,22 @@ giving all images one answer:
 
     share ∝ exp(sharpness · looks · (information · I / ln C − ln(min(divergence, far) + floor)))
     I = H(mean p) − mean H(p)
+
+A batch changes the classes that are in it and no others, so it costs what its images do, however
+many classes there are.
 """
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import entr
 from torch import Tensor
 
-from holdfast.tta.distributed import total_of_all
+from holdfast.callbacks.guard.heard import Array
 
 #: Features so many times as long as the batch's median come from a broken image, and would outweigh
 #: all others for long.
@@ -33,26 +39,41 @@ _OUTLYING = 100.0
 #: A feature's variance within a class counts for at least this share of its mean over classes: a
 #: class on which a feature is constant (a unit that never fires) has no scale of its own.
 _LEAST_VARIANCE = 0.05
+#: What of ``Seen`` is an array.
+_KEPT = ("counts", "mean", "square", "marginal")
 
 
-class Reference(NamedTuple):
+class Reference:
     """What the source's classes look like.
 
-    Attributes:
+    Args:
         mean: (C, D) in feature space.
         var: (C, D) variances there.
         shares: (101, C) quantiles of what images hold of each, where they hold several; None: not
             known.
+
+    Attributes:
+        floor: (D,) what is added to all variances.
+        expected: (C, D) the source's variances with it.
     """
 
-    mean: Tensor
-    var: Tensor
-    shares: Tensor | None = None
+    def __init__(self, mean: ArrayLike, var: ArrayLike, shares: Tensor | None = None) -> None:
+        self.mean, self.var = _on_host(mean), _on_host(var)
+        self.shares = None if shares is None else shares.detach().cpu()
+        self.floor: Array = _LEAST_VARIANCE * self.var.mean(0) + np.float32(1e-6)
+        self.expected: Array = self.var + self.floor
 
 
-class Seen(NamedTuple):
-    """Running moments of the classes that a model finds, or that each of several does: then all
-    have a leading dimension of models.
+class Seen:
+    """Running moments of the classes that one model finds.
+
+    Args:
+        num_classes: C.
+        width: D of the features.
+        memory: images that the past of a class counts for at most; of the marginal, as many for
+            each class. So what was learned of a class outlives a stretch without it.
+        prior: images by which a class is drawn to the source's.
+        source: the source's classes; None: the divergence is 0.
 
     Attributes:
         counts: (C,) effective number of images.
@@ -62,99 +83,117 @@ class Seen(NamedTuple):
         entropy: summed entropy of the same predictions, in nats.
     """
 
-    counts: Tensor
-    mean: Tensor
-    square: Tensor
-    marginal: Tensor
-    entropy: Tensor
+    def __init__(
+        self,
+        num_classes: int,
+        width: int,
+        memory: float,
+        prior: float,
+        source: Reference | None = None,
+    ) -> None:
+        self.memory, self.prior, self.source = memory, prior, source
+        self.counts = np.zeros(num_classes)
+        self.mean: Array = np.zeros((num_classes, width), np.float32)
+        self.square = np.zeros_like(self.mean)
+        self.marginal = np.zeros(num_classes)
+        self.entropy = 0.0
+        self._apart = np.zeros(num_classes)
 
+    def take(self, logits: Array, features: Array) -> None:
+        """Take in a batch, in O(N·(C + D)) for few classes and O(N²·D) at most.
 
-def nothing_seen(num_classes: int, width: int, device: torch.device | str = "cpu") -> Seen:
-    """The state before the first batch, of one model or of any number."""
-    zeros = torch.zeros(num_classes, width, device=device)
-    none = zeros[:, 0].clone()
-    return Seen(none, zeros, zeros, none.clone(), none[0].clone())
+        Rows that are not finite, or whose features are a hundred times as long as the batch's
+        median, are left out.
 
+        Args:
+            logits: (N, C).
+            features: (N, D).
+        """
+        rows = _usable(logits, features)
+        logits, features = logits[rows], features[rows]
+        if not len(logits):
+            return
+        p = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
+        p /= p.sum(1, keepdims=True)
+        self._remember(p.sum(0), entr(p).sum())
+        labels = logits.argmax(1)
+        present, number = np.unique(labels, return_counts=True)
+        member = (labels == present[:, None]).astype(np.float32)
+        kept = np.minimum(self.counts, self.memory)
+        before, self.counts = self.counts, kept.copy()
+        self.counts[present] += number
+        share = (kept[present] / self.counts[present]).astype(np.float32)[:, None]
+        new = member / self.counts[present].astype(np.float32)[:, None]
+        self.mean[present] = self.mean[present] * share + new @ features
+        self.square[present] = self.square[present] * share + new @ np.square(features)
+        changed = before != self.counts
+        changed[present] = True
+        self._compare(np.flatnonzero(changed))
 
-def seen_with(past: Seen, logits: Tensor, features: Tensor, memory: float) -> Seen:
-    """The state after another batch, of all processes, in O(N·C·D), without a read-back.
+    @property
+    def divergence(self) -> float:
+        """How far the classes that the model finds lie from the source's, in nats per feature: at
+        least 0, and 0 before anything was seen.
+        """
+        weight = self.counts / (self.counts + self.prior)
+        return float(self._apart.sum() / max(weight.sum(), 1e-6))
 
-    Rows that are not finite, or whose features are a hundred times as long as the batch's median,
-    are left out.
+    @property
+    def information(self) -> float:
+        """Mutual information of image and prediction over ln C: 0 where all images get one answer,
+        or where no answer is sure; 1 where sure answers are evenly spread.
+        """
+        total = max(self.marginal.sum(), 1e-12)
+        bits = entr(self.marginal / total).sum() - self.entropy / total
+        return float(max(bits, 0.0) / math.log(max(len(self.marginal), 2)))
 
-    Args:
-        past: the state.
-        logits: (N, C), or (K, N, C) of several models.
-        features: (N, D), or (K, N, D).
-        memory: images that the past of a class counts for at most; of the marginal, as many for
-            each class. So what was learned of a class outlives a stretch without it.
-    """
-    features = features.detach().float()
-    lengths = features.norm(dim=-1)
-    usable = torch.isfinite(logits).all(-1) & lengths.isfinite()
-    if lengths.shape[-1]:
-        usable &= ~(lengths > _OUTLYING * lengths.nanmedian(-1, keepdim=True).values)
-    row = usable[..., None]
-    features = torch.where(row, features, 0.0)
-    # Not F.one_hot, which reads back to the host on a CPU.
-    classes = torch.arange(logits.shape[-1], device=logits.device)
-    member = ((logits.argmax(-1, keepdim=True) == classes) & row).float()
-    p = torch.where(row, logits.float(), 0.0).softmax(-1) * row
-    entropy = torch.special.entr(p).sum((-2, -1))[..., None].expand(*p.shape[:-2], len(classes))
-    moments = member.mT @ torch.cat([features, features.square()], -1)
-    each = [member.sum(-2), p.sum(-2), entropy]
-    sums = total_of_all(torch.cat([torch.stack(each, -1), moments], -1))
-    number, total, squares = torch.split(sums, [3, *2 * [features.shape[-1]]], -1)
-    kept = past.counts.clamp(max=memory)
-    counts = kept + number[..., 0]
-    per_image = 1 / counts.clamp(min=1e-12)[..., None]
-    share = kept[..., None] * per_image
-    window = memory * len(classes)
-    fade = (window / past.marginal.sum(-1).clamp(min=window)).clamp(max=1.0)
-    return Seen(
-        counts,
-        past.mean * share + total * per_image,
-        past.square * share + squares * per_image,
-        past.marginal * fade[..., None] + number[..., 1],
-        past.entropy * fade + number[..., 0, 2],
-    )
+    def outside(self, low: NDArray[Any], high: NDArray[Any]) -> float:
+        """Share of the model's answers that must be wrong if the true shares of the classes lie
+        within bounds: from 0 to 1, and 0 before anything was seen.
 
+        Args:
+            low: (C,) least true share of each class.
+            high: (C,) largest.
+        """
+        total = self.marginal.sum()
+        if not total:
+            return 0.0
+        marginal = self.marginal / max(total, 1.0)
+        too_many, too_few = marginal - high, low - marginal
+        return float(max(too_many.clip(0).sum(), too_few.clip(0).sum()))
 
-def divergence(seen: Seen, source: Reference, prior: float) -> Tensor:
-    """How far the classes that a model finds lie from the source's, in nats per feature.
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next numbers depend on, and nothing of the settings."""
+        kept = {name: torch.from_numpy(getattr(self, name).copy()) for name in _KEPT}
+        return {**kept, "entropy": float(self.entropy)}
 
-    Args:
-        seen: running moments of the model's classes.
-        source: the source's classes.
-        prior: images by which a class is drawn to the source's.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        for name in _KEPT:
+            setattr(self, name, state[name].cpu().numpy().copy())
+        self.entropy = state["entropy"]
+        self._compare(np.flatnonzero(self.counts))
 
-    Returns:
-        Scalar >= 0, or (K,) of several models; 0 before anything was seen.
-    """
-    floor = _LEAST_VARIANCE * source.var.mean(0) + 1e-6
-    expected = source.var + floor
-    weight = (seen.counts / (seen.counts + prior))[..., None]
-    moved = (seen.mean - source.mean) * weight
-    var = (seen.square - seen.mean.square()).clamp(min=0) + floor
-    ratio = torch.lerp(expected, var, weight) / expected
-    each = (ratio + moved.square() / expected - 1 - ratio.log()).mean(-1) / 2
-    return each.sum(-1) / weight.sum((-2, -1)).clamp(min=1e-6)
+    def _remember(self, marginal: NDArray[Any], entropy: float) -> None:
+        window = self.memory * len(self.marginal)
+        fade = min(window / max(self.marginal.sum(), window), 1.0)
+        self.marginal = self.marginal * fade + marginal
+        self.entropy = self.entropy * fade + entropy
 
-
-def information(seen: Seen) -> Tensor:
-    """Mutual information of image and prediction over ln C: 0 where all images get one answer, or
-    where no answer is sure; 1 where sure answers are evenly spread.
-
-    Args:
-        seen: the model's running moments.
-
-    Returns:
-        Scalar in [0, 1], or (K,) of several models; 0 before anything was seen.
-    """
-    total = seen.marginal.sum(-1, keepdim=True).clamp(min=1e-12)
-    spread = torch.special.entr(seen.marginal / total).sum(-1)
-    bits = (spread - seen.entropy / total[..., 0]).clamp(min=0)
-    return bits / math.log(max(seen.marginal.shape[-1], 2))
+    def _compare(self, classes: NDArray[np.intp]) -> None:
+        """Hold some classes against the source's again."""
+        if self.source is None:
+            return
+        counts = self.counts[classes].astype(np.float32)[:, None]
+        weight = counts / (counts + np.float32(self.prior))
+        mean, square, expected = (
+            of[classes] for of in (self.mean, self.square, self.source.expected)
+        )
+        moved = (mean - self.source.mean[classes]) * weight
+        var = (square - np.square(mean)).clip(0) + self.source.floor
+        ratio = (expected + weight * (var - expected)) / expected
+        each = ratio + np.square(moved) / expected - 1 - np.log(ratio)
+        self._apart[classes] = each.mean(1) / 2
 
 
 def shares(votes: Mapping[str, float], looks: float) -> dict[str, float]:
@@ -175,20 +214,19 @@ def shares(votes: Mapping[str, float], looks: float) -> dict[str, float]:
     return {name: weight / total for name, weight in weights.items()}
 
 
-def outside(seen: Seen, low: Tensor, high: Tensor) -> Tensor:
-    """Share of a model's answers that must be wrong if the true shares of the classes lie within
-    bounds.
+def _usable(logits: Array, features: Array) -> NDArray[np.bool_]:
+    """(N,) rows that are finite and no outliers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(features, axis=1)
+    usable = np.isfinite(logits).all(1) & np.isfinite(lengths)
+    if not usable.any():
+        return usable
+    known = np.isfinite(lengths)
+    most = _OUTLYING * np.median(lengths[known])
+    return usable & ~(np.where(known, lengths, 0.0) > most)
 
-    Args:
-        seen: its running moments.
-        low: (C,) least true share of each class.
-        high: (C,) largest.
 
-    Returns:
-        Scalar in [0, 1], or (K,) of several models; 0 before anything was seen.
-    """
-    total = seen.marginal.sum(-1, keepdim=True)
-    marginal = seen.marginal / total.clamp(min=1)
-    too_many = (marginal - high).clamp(min=0).sum(-1)
-    too_few = ((low - marginal).clamp(min=0) * (total > 0)).sum(-1)
-    return torch.maximum(too_many, too_few)
+def _on_host(values: ArrayLike) -> Array:
+    if isinstance(values, Tensor):
+        values = values.detach().float().cpu().numpy()
+    return np.array(values, np.float32)

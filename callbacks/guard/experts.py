@@ -6,23 +6,16 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from holdfast.callbacks.guard.evidence import (
-    Reference,
-    Seen,
-    divergence,
-    information,
-    nothing_seen,
-    outside,
-    seen_with,
-    shares,
-)
+from holdfast.callbacks.guard.evidence import Reference, Seen, shares
+from holdfast.callbacks.guard.heard import Asked, Heard
 from holdfast.callbacks.guard.modes import Trigger
 from holdfast.callbacks.settings import Tuned
-from holdfast.tta.distributed import total_of_all
+from holdfast.tta.distributed import place, rows_of_all
 from holdfast.tta.methods import Prediction
 from holdfast.tta.tasks import Task
 
@@ -128,92 +121,90 @@ class Experts:
         self.working: str | None = None
         self.pinned: str | None = None
         self.barred: frozenset[str] = frozenset()
-        self._seen: Seen | None = None
-        #: (K, 3) images that each was heard of, its mean doubt, and the share that it finds; None:
-        #: nobody doubts itself.
-        self._doubts: Tensor | None = None
+        self._seen: dict[str, Seen] = {}
+        #: Of those that doubt themselves: images that each was heard of, its mean doubt, and the
+        #: share that it finds.
+        self._doubts: dict[str, NDArray[Any]] = {}
 
-    def hear(self, said: Mapping[str, Prediction]) -> Tensor:
-        """Take in what each says of a batch.
+    def asks(self, said: Mapping[str, Prediction]) -> dict[str, Asked]:
+        """What ``hear`` has to be told of a batch; at first the module works under the statistics
+        that methods are published with.
 
         Args:
-            said: predictions by name.
-
-        Returns:
-            (1 + 3·K,) images of all processes, then ``Found`` of each, on the device, for
-            ``weigh``.
+            said: predictions of this process's part of it, by name.
         """
         if self.working is None:
             self.working = next((name for name in HOMES if name in said), next(iter(said)))
-        told, unit = said, 1
-        if self.task is not None:
-            said, unit = {name: self.task.seen(one) for name, one in told.items()}, self.task.unit
-        logits, features = self._rows(said)
-        if self._seen is None:
-            self._seen = nothing_seen(self.num_classes, features.shape[-1], features.device)
-        self._seen = seen = seen_with(self._seen, logits, features, self.tuned.memory)
-        images = total_of_all(logits.new_tensor([logits.shape[1] / unit]))
-        nothing = torch.zeros_like(seen.entropy)
-        far = nothing if self.source is None else divergence(seen, self.source, self.tuned.prior)
-        far = self._doubted(told, far)
-        wrong = nothing
-        if self.bounds is not None:
-            wrong = outside(seen, *self.bounds.to(seen.counts))
-        numbers = torch.stack([far, information(seen), wrong], 1)
-        return torch.cat([images, numbers.flatten()])
+        asked = {name: self._asked(one) for name, one in said.items()}
+        if place()[1] == 1:
+            return asked
+        # Processes wait for each other at every name, so each names all.
+        silent = Asked(*(None if part is None else part[:0] for part in next(iter(asked.values()))))
+        return {
+            name: Asked(*(None if part is None else rows_of_all(part) for part in one))
+            for name in dict.fromkeys([*self.found, *asked])
+            for one in [asked.get(name, silent)]
+        }
 
-    def _doubted(self, said: Mapping[str, Prediction], far: Tensor) -> Tensor:
-        """In place of divergences (K,) the mean doubt of those that doubt themselves: of pixels it
+    def _asked(self, one: Prediction) -> Asked:
+        if self.task is None:
+            return Asked(one.logits, one.features)
+        rows = self.task.seen(one)
+        if one.doubt is None:
+            return Asked(rows.logits, rows.features)
+        return Asked(rows.logits, rows.features, one.doubt, self.task.found(one))
+
+    def hear(self, heard: Mapping[str, Heard]) -> None:
+        """Take in what each says of a batch.
+
+        Args:
+            heard: what ``asks`` asked for.
+        """
+        found = {name: self._found(name, one) for name, one in heard.items()}
+        unit = 1 if self.task is None else self.task.unit
+        self.weigh(max(len(one.logits) for one in heard.values()) / unit, found)
+
+    def weigh(self, images: float, found: Mapping[str, Found]) -> None:
+        """Know this of some candidates, after a look at so many images of all processes."""
+        self.looks += images / (_LOOK if self.task is None else self.task.look)
+        self.found |= found
+
+    def _found(self, name: str, one: Heard) -> Found:
+        """What is known of a candidate with what it says of a batch, if it says anything."""
+        if not len(one.logits):
+            return self.found.get(name, Found(0.0))
+        if name not in self._seen:
+            self._seen[name] = self._nothing(one.features.shape[1])
+        seen = self._seen[name]
+        seen.take(one.logits, one.features)
+        far = self._doubted(name, one) if self.task and len(one.doubt) else seen.divergence
+        wrong = 0.0 if self.bounds is None else seen.outside(*self.bounds.numpy())
+        return Found(far, seen.information, wrong)
+
+    def _nothing(self, width: int) -> Seen:
+        tuned = self.tuned
+        return Seen(self.num_classes, width, tuned.memory, tuned.prior, self.source)
+
+    def _doubted(self, name: str, one: Heard) -> float:
+        """In place of its divergence the mean doubt of a candidate that doubts itself: of pixels it
         tells who is right, which divergence does not. Of trivial answers, which a flip does not
         change, the task says how far they are doubted.
         """
-        if self.task is None or all(one.doubt is None for one in said.values()):
-            return far
-        past = far.new_zeros(0, 3) if self._doubts is None else self._doubts
-        doubts = torch.cat([past, far.new_zeros(len(far) - len(past), 3)])
-        for row, name in enumerate(self.found):
-            if name in said and said[name].doubt is not None:
-                doubts[row] = self._with_doubts(doubts[row], said[name])
-        self._doubts = doubts
-        _, doubt, found = doubts.unbind(1)
-        if self.source is None or self.source.shares is None:
-            return doubt
-        return self.task.weighed(doubt, found, self.source.shares)
-
-    def _with_doubts(self, past: Tensor, one: Prediction) -> Tensor:
-        """(3,) images, their mean doubt and share found, with those of a batch of all processes."""
         assert self.task is not None
-        assert one.doubt is not None
-        doubt, found = one.doubt, self.task.found(one)
-        if self.source is not None and self.source.shares is not None:
-            doubt = self.task.image_doubt(doubt, found, self.source.shares)
-        each = torch.stack([torch.ones_like(doubt), doubt, found])
-        new = total_of_all(each.float().sum(1))
-        kept = past[0].clamp(max=self.tuned.memory / self.task.worth)
-        count = kept + new[0]
-        return torch.cat([count[None], (kept * past[1:] + new[1:]) / count.clamp(min=1)])
-
-    def _rows(self, said: Mapping[str, Prediction]) -> tuple[Tensor, Tensor]:
-        """Logits (K, N, C) and features (K, N, D) of all that ever spoke, in the order of
-        ``found``; what one did not speak of is NaN, and so left out.
-        """
-        new = [name for name in said if name not in self.found]
-        if self._seen is not None and new:
-            blank = [value.new_zeros(len(new), *value.shape[1:]) for value in self._seen]
-            self._seen = Seen(*map(torch.cat, zip(self._seen, blank, strict=True)))
-        self.found |= dict.fromkeys(new, Found(0.0))
-        someone = next(iter(said.values()))
-        silent = Prediction(someone.logits[:0], someone.features[:0])
-        each = [said.get(name, silent) for name in self.found]
-        logits = pad_sequence([one.logits.float() for one in each], True, math.nan)
-        return logits, pad_sequence([one.features for one in each], True, math.nan)
-
-    def weigh(self, numbers: Sequence[float]) -> None:
-        """Take in the numbers of ``hear``, read back to the host."""
-        images, *numbers = numbers
-        self.looks += images / (_LOOK if self.task is None else self.task.look)
-        each = zip(self.found, numbers[::3], numbers[1::3], numbers[2::3], strict=True)
-        self.found = {name: Found(*values) for name, *values in each}
+        known = None if self.source is None else self.source.shares
+        doubt, found = torch.from_numpy(one.doubt), torch.from_numpy(one.found)
+        if known is not None:
+            doubt = self.task.image_doubt(doubt, found, known)
+        past = self._doubts.get(name, np.zeros(3))
+        kept = min(past[0], self.tuned.memory / self.task.worth)
+        count = kept + len(doubt)
+        sums = np.array([float(doubt.sum()), float(found.sum())])
+        mean = (kept * past[1:] + sums) / max(count, 1)
+        self._doubts[name] = np.array([count, *mean])
+        if known is None:
+            return float(mean[0])
+        doubted, share = torch.tensor(mean, dtype=torch.float32)[:, None]
+        return float(self.task.weighed(doubted, share, known))
 
     @property
     def votes(self) -> dict[str, float]:
@@ -276,8 +267,8 @@ class Experts:
             "working": self.working,
             "pinned": self.pinned,
             "barred": sorted(self.barred),
-            "seen": self._seen and list(self._seen),
-            "doubts": self._doubts,
+            "seen": {name: one.state_dict() for name, one in self._seen.items()},
+            "doubts": {name: one.tolist() for name, one in self._doubts.items()},
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -285,5 +276,8 @@ class Experts:
         self.found = {name: Found(*values) for name, values in state_dict["found"].items()}
         self.looks, self.working = state_dict["looks"], state_dict["working"]
         self.pinned, self.barred = state_dict["pinned"], frozenset(state_dict["barred"])
-        self._seen = state_dict["seen"] and Seen(*state_dict["seen"])
-        self._doubts = state_dict["doubts"]
+        self._doubts = {name: np.array(one) for name, one in state_dict["doubts"].items()}
+        self._seen = {}
+        for name, state in state_dict["seen"].items():
+            self._seen[name] = self._nothing(state["mean"].shape[1])
+            self._seen[name].load_state_dict(state)

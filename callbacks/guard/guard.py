@@ -4,13 +4,10 @@ takes the model back before it collapses.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.fabric.utilities import move_data_to_device
-from torch import Tensor
 
 from holdfast.callbacks.base import Guard, prediction_of
 from holdfast.callbacks.calibrated import belief_of, levels_of
@@ -18,6 +15,7 @@ from holdfast.callbacks.corrections import CORRECTIONS
 from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.experts import Choosable, Experts
 from holdfast.callbacks.guard.health import Health
+from holdfast.callbacks.guard.heard import Asked, Heard, read_back
 from holdfast.callbacks.guard.modes import Decision, Look, Memory, Plan, Trigger, judge
 from holdfast.callbacks.guard.schedule import Glance, Schedule
 from holdfast.callbacks.guard.signals import Values
@@ -158,19 +156,14 @@ class CollapseGuard(Guard):
         self.act(pl_module, outputs, batch)
 
     def start(self, pl_module: Any) -> None:
-        """Let the module wait where the guard waits, and bring what is known to its device."""
+        """Let the module wait where the guard waits, and know its source."""
         task = getattr(pl_module, "task", None)
         if self.task is None and isinstance(task, Task):
             self.watch(task)
         pl_module.pause(self.memory.mode != "adapting")  # taken up in the middle
-        # What a checkpoint gave is on the CPU.
-        self.load_state_dict(move_data_to_device(self.state_dict(), pl_module.device))
         features = getattr(pl_module, "source_features", None)
         if self.experts.source is None and features is not None:
-            self.experts.source = Reference(*features)
-        if self.experts.source is not None:
-            source = move_data_to_device(self.experts.source, pl_module.device)
-            self.experts.source = self.health.source = source
+            self.experts.source = self.health.source = Reference(*features)
 
     def act(self, pl_module: Any, outputs: Any, batch: Any) -> None:
         """Look if due, judge, correct, and say what serves the batch; no Trainer is needed."""
@@ -254,7 +247,7 @@ class CollapseGuard(Guard):
         numbers = self._numbers(adapted)
         # A control whose statistics move must see every batch, or it falls behind.
         due = self.schedule.due(self.batch) or getattr(module, "control_moves", False)
-        glance = None if due else self._glance(numbers.tolist())
+        glance = None if due else self._glance(_alone(numbers))
         due = glance is None or glance.calls
         spoilt = bool(due or skipped) and self._spoilt(outputs, adapted)
         whole = due or self.labelled is not None
@@ -263,23 +256,24 @@ class CollapseGuard(Guard):
         read = None
         if due and not spoilt:
             saw, read = self._looked(saw, adapted, numbers)
-        glance = glance or self._glance(read or numbers.tolist())
+        glance = glance or self._glance(read or _alone(numbers))
         values = {**(saw.values or {}), **glance.values}
         return saw._replace(glance=glance, values=values if saw.look else values or None)
 
-    def _numbers(self, adapted: Prediction) -> Tensor:
+    def _numbers(self, adapted: Prediction) -> Asked:
         """Of every batch, of all processes, on the device: whether it is broken by values that are
         not finite, and predictions by class (1 + C,).
         """
         if self.task is None:
             counts = predicted_counts(adapted.logits, len(self.class_names))
+            broken = len(adapted.logits) - counts.sum()
         else:
             counts = self.task.counts(adapted)
-        broken = ~torch.isfinite(adapted.logits).all()
-        return total_of_all(torch.cat([broken.to(counts)[None], counts]))
+            broken = (~torch.isfinite(adapted.logits).all()).to(counts)
+        return Asked(counts=total_of_all(torch.cat([broken[None], counts])))
 
-    def _glance(self, numbers: Sequence[float]) -> Glance:
-        self.schedule, glance = self.schedule.glanced(numbers, self.config.tuned)
+    def _glance(self, heard: Heard) -> Glance:
+        self.schedule, glance = self.schedule.glanced(heard.counts, self.config.tuned)
         return glance
 
     def _spoilt(self, outputs: Mapping[str, Any], adapted: Prediction) -> bool:
@@ -301,26 +295,25 @@ class CollapseGuard(Guard):
         names = [name for name in trusted if name != own]
         return dict(module.candidates(batch, names)) if names else {}
 
-    def _looked(self, saw: _Saw, adapted: Prediction, numbers: Tensor) -> tuple[_Saw, list[float]]:
+    def _looked(self, saw: _Saw, adapted: Prediction, numbers: Asked) -> tuple[_Saw, Heard]:
         """Weigh the candidates, and measure the adapted model against its control, with one
         read-back to the host, of which the glance's numbers are returned as well.
         """
-        said, parts = saw.said, {"glance": numbers}
+        said, experts, health = saw.said, self.experts, self.health
+        asked = {"glance": {"": numbers}}
         if said.known:
-            parts["experts"] = self.experts.hear(said.known)
+            asked["experts"] = experts.asks(said.known)
         if self.memory.mode == "adapting" and not saw.skipped:
-            control = said.of(self.experts.working or CONTROL)
-            parts["health"] = self.health.compare(adapted, control)
-        values = iter(torch.cat([*parts.values()]).tolist())
-        read = {name: list(islice(values, len(part))) for name, part in parts.items()}
+            asked["health"] = health.asks(adapted, said.of(experts.working or CONTROL))
+        heard = read_back(asked)
         saw = saw._replace(look=True, values={})
-        if "experts" in read:
-            self.experts.weigh(read["experts"])
-            saw = saw._replace(leads=self.experts.leads())
+        if "experts" in heard:
+            experts.hear(heard["experts"])
+            saw = saw._replace(leads=experts.leads())
             self._hear_out(said)
-        if "health" in read:
-            saw = saw._replace(values=self.health.read(read["health"]))
-        return saw, read["glance"]
+        if "health" in heard:
+            saw = saw._replace(values=health.compare(heard["health"]))
+        return saw, heard["glance"][""]
 
     def _hear_out(self, said: Said) -> None:
         """Ask the source about all images where it is trusted since this look, for which it was
@@ -417,3 +410,8 @@ class CollapseGuard(Guard):
             ids = described(batch, len(outputs["logits"]), self.images).ids
             event["ids"] = [ids[index] for index in outputs["broken"].tolist()]
         return event
+
+
+def _alone(numbers: Asked) -> Heard:
+    """Numbers that are read back with no others."""
+    return read_back({"glance": {"": numbers}})["glance"][""]

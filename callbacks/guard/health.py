@@ -1,31 +1,20 @@
 """The adapted model beside its un-updated twin, on the same images: running moments of both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from holdfast.callbacks.guard.evidence import (
-    Reference,
-    Seen,
-    divergence,
-    nothing_seen,
-    seen_with,
-)
+from holdfast.callbacks.guard.evidence import Reference, Seen
+from holdfast.callbacks.guard.heard import Asked, Heard
 from holdfast.callbacks.guard.signals import Compared, measured
 from holdfast.callbacks.settings import Tuned
-from holdfast.tta.distributed import moments_of_all, total_of_all
-from holdfast.tta.marginal import predicted_counts
+from holdfast.tta.distributed import rows_of_all, total_of_all
 from holdfast.tta.methods import Prediction
-from holdfast.tta.separation import (
-    ClassMoments,
-    class_moments,
-    merge,
-    no_moments,
-    separation_of,
-)
+from holdfast.tta.separation import ClassMoments
 from holdfast.tta.tasks import Task
 
 #: Small batches are remembered for longer, or a window would hold too few images to compare any
@@ -52,78 +41,95 @@ class Health:
         task: Task | None = None,
     ) -> None:
         self.num_classes, self.tuned, self.source, self.task = num_classes, tuned, source, task
-        self._grouped: ClassMoments | None = None
-        self._own: Seen | None = None
-        self._counts: Tensor | None = None
+        #: Of the adapted model, then of its control.
+        self._grouped: list[ClassMoments] = []
+        self._own: list[Seen] = []
+        self._counts: NDArray[Any] | None = None
 
-    def compare(self, adapted: Prediction, control: Prediction) -> Tensor:
-        """Take a batch in, of all processes.
+    def asks(self, adapted: Prediction, control: Prediction) -> dict[str, Asked]:
+        """What ``compare`` has to be told of a batch.
 
         Args:
-            adapted: what the adapted model says of this process's part of the batch.
+            adapted: what the adapted model says of this process's part of it.
             control: what its twin says of the same images.
-
-        Returns:
-            (4 + 2·C,) numbers on the device, for ``read``.
         """
-        classes, both = self.num_classes, (adapted, control)
-        if self.task is None:
-            counts = torch.stack([predicted_counts(said.logits.float(), classes) for said in both])
-        else:
-            counts = torch.stack([self.task.counts(said) for said in both])
-            both = (self.task.seen(adapted, control), self.task.seen(control, control))
-        logits = torch.stack([said.logits.float() for said in both])
-        features = torch.stack([said.features for said in both])
-        counts = total_of_all(counts)
-        if self._grouped is None or self._own is None or self._counts is None:
-            width, device = features.shape[2], features.device
-            self._grouped = no_moments(classes, width, device)
-            self._own = nothing_seen(classes, width, device)
-            self._counts = torch.zeros_like(counts)
-        decay = self._decay(counts[1].sum())
-        batch = class_moments(features, both[1].logits.argmax(1), classes)
-        self._grouped = merge(self._grouped, moments_of_all(batch), decay)
-        self._own = seen_with(self._own, logits, features, self.tuned.memory)
-        self._counts = self._counts * decay + counts
-        apart = separation_of(self._grouped, self.tuned.min_count)
-        far = torch.zeros_like(apart)
-        if self.source is not None:
-            far = divergence(self._own, self.source, self.tuned.prior)
-        return torch.cat([apart, far, self._counts.flatten()])
+        both = {"adapted": adapted, "control": control}
+        return {name: self._asked(said, control) for name, said in both.items()}
 
-    def read(self, numbers: Sequence[float]) -> dict[str, float | None]:
-        """Every signal, from the numbers of ``compare``, read back to the host."""
-        answers, expected = counts = np.array(numbers[4:]).reshape(2, self.num_classes)
+    def compare(self, heard: Mapping[str, Heard]) -> dict[str, float | None]:
+        """Take a batch in: every signal, by name.
+
+        Args:
+            heard: what ``asks`` asked for.
+        """
+        both = [heard["adapted"], heard["control"]]
+        if not self._grouped:
+            self._begin(both[0].features.shape[1])
+        counts = np.stack([self._answers(said) for said in both])
+        decay = self._decay(counts[1].sum())
+        labels = both[1].logits.argmax(1)
+        for said, grouped, own in zip(both, self._grouped, self._own, strict=True):
+            grouped.take(said.features, labels, decay)
+            own.take(said.logits, said.features)
+        self._counts = counts if self._counts is None else self._counts * decay + counts
         moved = None
         if self.task is not None:
-            moved = float(self.task.drift(*torch.from_numpy(counts)))
-        return measured(Compared(numbers[:2], numbers[2:4], answers, expected, moved))
-
-    def _decay(self, images: Tensor) -> Tensor:
-        """What counts of the past when so many images, of all processes, come in."""
-        most = _BATCH / (1 - self.tuned.decay) * (1 if self.task is None else self.task.unit)
-        window = min(_ENOUGH * self.tuned.min_count * self.num_classes, most)
-        return (1 - images / window).clamp(min=self.tuned.decay)
+            answers, expected = torch.from_numpy(self._counts)
+            moved = float(self.task.drift(answers, expected))
+        apart = [grouped.separation(self.tuned.min_count) for grouped in self._grouped]
+        far = [own.divergence for own in self._own]
+        return measured(Compared(apart, far, self._counts[0], self._counts[1], moved))
 
     def class_shares(self) -> Tensor:
         """(C,) shares of the classes among the control's predictions; no class has none."""
-        counts = torch.ones(self.num_classes) if self._counts is None else self._counts[1] + 1
-        return counts / counts.sum()
+        counts = np.zeros(self.num_classes) if self._counts is None else self._counts[1]
+        counts = counts + 1
+        return torch.from_numpy(counts / counts.sum()).float()
 
     def forget(self) -> None:
         """Start afresh: another control takes over, or the adapted model was corrected."""
-        self._grouped = self._own = self._counts = None
+        self._grouped, self._own, self._counts = [], [], None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next signals depend on."""
         return {
-            "grouped": self._grouped and list(self._grouped),
-            "own": self._own and list(self._own),
-            "counts": self._counts,
+            "grouped": [one.state_dict() for one in self._grouped],
+            "own": [one.state_dict() for one in self._own],
+            "counts": None if self._counts is None else torch.from_numpy(self._counts.copy()),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        self._grouped = state_dict["grouped"] and ClassMoments(*state_dict["grouped"])
-        self._own = state_dict["own"] and Seen(*state_dict["own"])
-        self._counts = state_dict["counts"]
+        self.forget()
+        if state_dict["counts"] is not None:
+            self._counts = state_dict["counts"].cpu().numpy().copy()
+            self._begin(state_dict["grouped"][0]["mean"].shape[1])
+        for grouped, state in zip(self._grouped, state_dict["grouped"], strict=True):
+            grouped.load_state_dict(state)
+        for own, state in zip(self._own, state_dict["own"], strict=True):
+            own.load_state_dict(state)
+
+    def _asked(self, said: Prediction, control: Prediction) -> Asked:
+        counts = None
+        if self.task is not None:
+            counts = total_of_all(self.task.counts(said))
+            said = self.task.seen(said, control)
+        return Asked(rows_of_all(said.logits), rows_of_all(said.features), counts=counts)
+
+    def _begin(self, width: int) -> None:
+        shape, tuned = (self.num_classes, width), self.tuned
+        self._grouped = [ClassMoments(*shape) for _ in range(2)]
+        self._own = [Seen(*shape, tuned.memory, tuned.prior, self.source) for _ in range(2)]
+
+    def _answers(self, said: Heard) -> NDArray[Any]:
+        """(C,) predictions by class; rows that are not finite count for none."""
+        if self.task is not None:
+            return said.counts
+        finite = np.isfinite(said.logits).all(1)
+        return np.bincount(said.logits[finite].argmax(1), minlength=self.num_classes)
+
+    def _decay(self, images: float) -> float:
+        """What counts of the past when so many images, of all processes, come in."""
+        most = _BATCH / (1 - self.tuned.decay) * (1 if self.task is None else self.task.unit)
+        window = min(_ENOUGH * self.tuned.min_count * self.num_classes, most)
+        return max(1 - images / window, self.tuned.decay)

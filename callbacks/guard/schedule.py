@@ -2,11 +2,11 @@
 stream is calm.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from holdfast.callbacks.settings import Tuned
 from holdfast.tta.marginal import chance_drift, marginal_drift
@@ -61,17 +61,18 @@ class Schedule:
     watching: bool = False
     mix: tuple[float, ...] = ()
 
-    def glanced(self, numbers: Sequence[float], tuned: Tuned) -> tuple["Schedule", Glance]:
+    def glanced(self, numbers: ArrayLike, tuned: Tuned) -> tuple["Schedule", Glance]:
         """The schedule after a batch came, and what a glance tells of it.
 
         Args:
             numbers: above 0 where it is broken, and the predictions by class.
             tuned: the jump that startles.
         """
-        counts = np.array(numbers[1:])
+        broken, *each = np.asarray(numbers, np.float64)
+        counts = np.array(each)
         known = np.array(self.mix or counts)
         units, seen = counts.sum(), known.sum()
-        finite, startled = numbers[0] == 0, False
+        finite, startled = not broken, False
         if units and seen:
             level = max(tuned.jump, chance_drift(known / seen, units) + _BY_MORE)
             startled = bool(marginal_drift(counts, known) > min(level, _ALL))

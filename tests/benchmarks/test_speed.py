@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from holdfast.benchmarks import looks
 from holdfast.benchmarks.plain import LOOPS
 from holdfast.benchmarks.speed import SpeedConfig, main
 from holdfast.benchmarks.speed_cases import CASES
@@ -43,3 +44,9 @@ def test_a_table_and_a_picture_are_left(tmp_path: Path) -> None:
     assert set(rows) == {"forward", "plain: tent", "tent", "pass: tent", "guarded pass: tent"}
     assert float(rows["tent"]["of_forward"]) > 1
     assert (tmp_path / "speed.png").is_file()
+
+
+def test_looks_of_the_guard_are_timed_one_by_one() -> None:
+    times = looks.looks(classes=3, width=5)
+    assert len(times) == looks.LOOKS
+    assert min(times) > 0

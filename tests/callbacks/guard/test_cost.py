@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Trainer
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from lightning import Callback, Trainer
 
 from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import configure
@@ -19,27 +17,40 @@ from holdfast.callbacks.guard.experts import Belief
 from holdfast.datamodules import StreamLoader, create_stream
 from holdfast.tta.checkpoint import SourceCheckpoint
 from tests.conftest import QUICK
+from tests.counts import Counted, counted
 
-BATCHES, SIZE = 100, 32
+#: Images a batch, and batches of the first half, in which a guard comes to rest, and of the second.
+SIZE, HALF = 32, 60
 
 
-class Counted(TorchDispatchMode):
-    """Counts operations, and values read back one by one."""
+class Cost(Callback):
+    """Operations of each half of a stream, and how often a guard read back in a batch."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.operations = self.read = 0
+        self.counts, self.marks, self.reads = Counted(), [0], 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operations += 1
-        self.read += "_local_scalar_dense" in str(func)
-        return func(*args, **(kwargs or {}))
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.marks.append(self.counts.operations)
+
+    def watched(self, judge: Callable[..., None]) -> Callable[..., None]:
+        """A guard's hook, whose read-backs count."""
+
+        def run(*args: Any) -> None:
+            before = self.counts.read
+            judge(*args)
+            self.reads += self.counts.read - before
+
+        return run
+
+    @property
+    def halves(self) -> tuple[float, float]:
+        """Operations a batch."""
+        start, middle, end = (self.marks[number] for number in (0, HALF, 2 * HALF))
+        return (middle - start) / HALF, (end - middle) / HALF
 
 
-def calm(
-    source: Path, *words: str, leads: str = "batch"
-) -> tuple[Counted, int, CollapseGuard | None]:
-    """Counts of a calm stream, and how often the guard read back, where some statistics lead."""
+def calm(source: Path, *words: str, leads: str = "batch") -> tuple[Cost, CollapseGuard | None]:
+    """What a calm stream costs where some statistics lead."""
     config = configure(
         [
             *(f"source={source}", *QUICK, "method=tent", "method.lr=1e-6"),
@@ -48,28 +59,16 @@ def calm(
     )
     checkpoint = SourceCheckpoint.load(source)
     images = Assembly.of(config, checkpoint).images
-    stream = create_stream(config.stream.options, images, 0).part(slice(SIZE * BATCHES))
+    stream = create_stream(config.stream.options, images, 0).part(slice(2 * SIZE * HALF))
     torch.manual_seed(0)
     module, guard = Assembly.of(config, checkpoint).guarded()
-    counted, listed, read = Counted(), [0], [0]
-    original = Tensor.tolist
-
-    def tolist(value: Tensor) -> Any:
-        listed[0] += 1
-        return original(value)
-
-    def watched(judge: Callable[..., None]) -> Callable[..., None]:
-        def run(*args: Any) -> None:
-            before = counted.read + listed[0]
-            judge(*args)
-            read[0] += counted.read + listed[0] - before
-
-        return run
-
+    cost = Cost()
     if guard is not None:
         assert isinstance(guard, CollapseGuard)
         guard.experts.belief = Belief({leads: 50.0})
-        guard.on_train_batch_end = watched(guard.on_train_batch_end)  # type: ignore[method-assign]
+        guard.on_train_batch_end = cost.watched(  # type: ignore[method-assign]
+            guard.on_train_batch_end
+        )
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -77,34 +76,32 @@ def calm(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[guard] if guard else [],
+        callbacks=[*([guard] if guard else []), cost],
     )
-    with pytest.MonkeyPatch.context() as patch, counted:
-        patch.setattr(Tensor, "tolist", tolist)
-        trainer.fit(module, StreamLoader(images, stream, SIZE))
-    return counted, read[0], guard
+    counted(lambda: trainer.fit(module, StreamLoader(images, stream, SIZE)), cost.counts)
+    return cost, guard
 
 
-# Bounds of what is reached, so that it gets no worse. They are numbers of operations, not shares of
-# an unguarded batch, for that has half of those that it had before its optimiser was one kernel:
-# 200. The source serves with 233, batch statistics with 311, corrected ones with 542; the goal is
-# 1.25 times an unguarded batch, 250.
+# Bounds of what is reached, so that it gets no worse, in the first half and in the second. They are
+# numbers of operations, not shares of an unguarded batch, which takes 200: the goal is 1.25 times
+# that, 250.
 
 
 @pytest.mark.parametrize(
-    ("leads", "most"),
-    [("source", 240), ("batch", 320), ("corrected", 555)],
+    ("leads", "first", "second"),
+    [("source", 235, 180), ("batch", 290, 235), ("corrected", 445, 390)],
 )
 def test_a_calm_stream_reads_back_once_a_batch_and_has_so_many_operations(
-    source: Path, leads: str, most: int
+    source: Path, leads: str, first: int, second: int
 ) -> None:
-    guarded, read, guard = calm(source, leads=leads)
+    cost, guard = calm(source, leads=leads)
     assert guard is not None
-    assert (guard.batch, guard.alarms) == (BATCHES, 0)
-    assert read <= BATCHES
-    assert guarded.operations <= most * BATCHES
+    assert (guard.batch, guard.alarms) == (2 * HALF, 0)
+    assert cost.reads <= 2 * HALF
+    assert cost.halves[0] <= first
+    assert cost.halves[1] <= second
 
 
 def test_an_unguarded_batch_has_so_many_operations(source: Path) -> None:
-    unguarded, _, _ = calm(source, "guard=off")
-    assert unguarded.operations <= 210 * BATCHES
+    cost, _ = calm(source, "guard=off")
+    assert max(cost.halves) <= 205

@@ -1,6 +1,7 @@
 """Who is trusted how far, who serves, and who leads."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from holdfast.callbacks import GuardConfig
 from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.experts import Belief, Experts, Found, vote
+from holdfast.callbacks.guard.heard import read_back
 from holdfast.callbacks.settings import Tuned
 from holdfast.tta.methods import Prediction
 
@@ -26,9 +28,14 @@ def weighed(*divergences: float, tuned: Tuned = TUNED, looks: int = 1, **more: A
     """After looks at which the candidates' divergences were these."""
     found, names = experts(tuned, **more), NAMES[: len(divergences)]
     for _ in range(looks):
-        found.hear({name: said(0.1) for name in names})
-        found.weigh([64, *(number for far in divergences for number in (far, 0.0, 0.0))])
+        hear(found, {name: said(0.1) for name in names})
+        found.looks -= 60 / 64
+        found.weigh(64, {name: Found(far) for name, far in zip(names, divergences, strict=True)})
     return found
+
+
+def hear(found: Experts, answers: Mapping[str, Prediction]) -> None:
+    found.hear(read_back({"experts": found.asks(answers)})["experts"])
 
 
 def said(shift: float, seed: int = 0, label: int | None = None, size: int = 60) -> Prediction:
@@ -98,10 +105,10 @@ def test_a_model_adapts_under_the_best_statistics_but_never_under_the_sources() 
     assert found.best_to_adapt() == "corrected"
     assert found.working == "batch", "as published, until somebody changes it"
     alone = experts()
-    alone.weigh(alone.hear({"source": said(0.1)}).tolist())
+    hear(alone, {"source": said(0.1)})
     assert (alone.working, alone.best_to_adapt()) == ("source", "source")
     own = experts()
-    own.hear({"source": said(0.1), "control": said(0.1)})
+    hear(own, {"source": said(0.1), "control": said(0.1)})
     assert own.working == "control"
 
 
@@ -110,9 +117,10 @@ def test_without_a_source_the_published_statistics_have_all_the_trust() -> None:
     assert found.trusted == {"batch": 1.0}
     assert found.leads() == "adapted leads"
     heard = experts(source=None)
-    images, far, information, impossible = heard.hear({"batch": said(5.0)}).tolist()
-    assert (images, far, impossible) == (60, 0, 0)
-    assert 0 < information < 1, "what predictions tell of images needs no source"
+    hear(heard, {"batch": said(5.0)})
+    found_out = heard.found["batch"]
+    assert (heard.looks * 64, found_out.divergence, found_out.impossible) == (60, 0, 0)
+    assert 0 < found_out.information < 1, "what predictions tell of images needs no source"
 
 
 def test_offsets_count_at_every_look() -> None:
@@ -126,7 +134,7 @@ def test_bounds_push_out_what_is_impossible() -> None:
     free, bound = experts(), experts(bounds=bounds)
     answers = {"source": said(0.0, label=0), "batch": said(0.02, seed=1)}
     for found in (free, bound):
-        found.weigh(found.hear(answers).tolist())
+        hear(found, answers)
     first = answers["source"].logits.softmax(1).mean(0)[0].item()
     assert bound.found["source"].impossible == pytest.approx(first - 0.5, rel=1e-4)
     assert bound.found["batch"].impossible == pytest.approx(0.0)
@@ -149,11 +157,10 @@ def test_a_vote_by_hand() -> None:
 def test_trust_grows_by_images_and_not_by_batches() -> None:
     tuned = Tuned(floor=0.0, looks=8)
     whole, quarters = experts(tuned), experts(tuned)
-    for one in (whole, quarters):
-        one.found = dict.fromkeys(NAMES[:2], Found(0.0))
-    whole.weigh([64, 0.1, 0, 0, 0.15, 0, 0])
+    both = {"source": Found(0.1), "batch": Found(0.15)}
+    whole.weigh(64, both)
     for _ in range(4):
-        quarters.weigh([16, 0.1, 0, 0, 0.15, 0, 0])
+        quarters.weigh(16, both)
     assert quarters.shares == pytest.approx(whole.shares)
     assert quarters.looks == whole.looks == 1
 
@@ -161,8 +168,7 @@ def test_trust_grows_by_images_and_not_by_batches() -> None:
 def test_candidates_that_are_all_far_are_told_apart_by_what_their_predictions_tell() -> None:
     def shares(far: float) -> dict[str, float]:
         found = experts(belief=Belief({}, far))
-        found.found = dict.fromkeys(NAMES[:2], Found(0.0))
-        found.weigh([64, *(4.0, 0.0, 0.0), *(8.0, 0.8, 0.0)])
+        found.weigh(64, {"source": Found(4.0), "batch": Found(8.0, 0.8)})
         return found.shares
 
     odds = math.exp(2 * 0.25 * 0.8)
@@ -192,10 +198,8 @@ def test_labels_outrank_the_evidence() -> None:
 def test_what_is_heard_adds_up_and_ranks_candidates_by_how_far_they_are() -> None:
     found = experts(GuardConfig().tuned)
     for look in range(4):
-        numbers = found.hear({"source": said(1.0, look), "batch": said(0.0, look)})
-        assert numbers.shape == (1 + 3 * 2,)
-        assert numbers[0] == 60
-        found.weigh(numbers.tolist())
+        hear(found, {"source": said(1.0, look), "batch": said(0.0, look)})
+        assert found.looks * 64 == 60 * (look + 1)
     assert found.trusted == {"batch": 1.0}
     assert found.found["batch"].divergence < 0.1 < found.found["source"].divergence
 
@@ -203,9 +207,9 @@ def test_what_is_heard_adds_up_and_ranks_candidates_by_how_far_they_are() -> Non
 def test_a_candidate_that_is_not_heard_keeps_what_it_had() -> None:
     found = experts()
     for answers in ({"source": said(1.0)}, {"source": said(1.0), "batch": said(0.0)}):
-        found.weigh(found.hear(answers).tolist())
+        hear(found, answers)
     before = dict(found.found)
-    found.weigh(found.hear({"batch": said(0.5, seed=1)}).tolist())
+    hear(found, {"batch": said(0.5, seed=1)})
     assert found.found["source"] == before["source"]
     assert found.found["batch"].divergence > before["batch"].divergence
 
@@ -219,7 +223,7 @@ def test_a_divergence_that_is_no_number_gives_no_share_that_is_none() -> None:
 def test_state_goes_on_exactly() -> None:
     def look(found: Experts, seed: int) -> dict[str, float]:
         answers = {"source": said(0.3, seed), "batch": said(0.2, seed + 50, size=64)}
-        found.weigh(found.hear(answers).tolist())
+        hear(found, answers)
         return found.shares
 
     tuned = GuardConfig().tuned

@@ -1,18 +1,16 @@
 """The adapted model beside its twin: what batches of any size tell of them."""
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from holdfast.callbacks import GuardConfig
 from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.health import Health
+from holdfast.callbacks.guard.heard import read_back
 from holdfast.callbacks.guard.signals import Values
 from holdfast.tta.methods import Prediction
+from tests.counts import counted
 
 TUNED = GuardConfig().tuned
 CENTRES = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
@@ -32,7 +30,7 @@ def pair(
 
 
 def look(health: Health, adapted: Prediction, control: Prediction) -> Values:
-    return health.read(health.compare(adapted, control).tolist())
+    return health.compare(read_back({"health": health.asks(adapted, control)})["health"])
 
 
 def measured(
@@ -61,14 +59,14 @@ def test_a_sound_model_does_not_look_like_a_collapse_whatever_the_batch(images: 
 
 def test_small_batches_are_remembered_for_longer() -> None:
     health = Health(4, TUNED, None)
-    assert health._decay(torch.tensor(64.0)).item() == pytest.approx(TUNED.decay)
-    assert health._decay(torch.tensor(8.0)).item() > 0.8
+    assert health._decay(64) == pytest.approx(TUNED.decay)
+    assert health._decay(8) > 0.8
     # So many images count of the past for whatever a batch holds, until 64 of them.
     for images in (1.0, 4.0, 8.0):
-        window = images / (1 - health._decay(torch.tensor(images)).item())
+        window = images / (1 - health._decay(images))
         assert window == pytest.approx(1.6 * TUNED.min_count * 4, rel=1e-4)
     many = Health(1000, TUNED, None)
-    window = 8 / (1 - many._decay(torch.tensor(8.0)).item())
+    window = 8 / (1 - many._decay(8))
     assert window == pytest.approx(64 / (1 - TUNED.decay), rel=1e-4)
 
 
@@ -84,7 +82,7 @@ def test_class_shares_are_the_controls_and_no_class_has_none() -> None:
     assert health.class_shares().tolist() == pytest.approx([1 / 3] * 3)
     logits = F.one_hot(torch.tensor([0] * 9 + [1] * 6), 3).float()
     said = Prediction(logits, torch.randn(15, 8))
-    health.compare(said._replace(logits=logits.roll(1, 1)), said)
+    look(health, said._replace(logits=logits.roll(1, 1)), said)
     assert health.class_shares().tolist() == pytest.approx([10 / 18, 7 / 18, 1 / 18])
 
 
@@ -105,25 +103,10 @@ def test_state_goes_on_exactly_and_forgetting_starts_afresh() -> None:
     assert [look(blank, *both) for both in pairs] == expected
 
 
-class Counted(TorchDispatchMode):
-    """Counts the values that are read back to the host."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.read = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.read += "_local_scalar_dense" in str(func)
-        return func(*args, **(kwargs or {}))
-
-
-def test_comparing_reads_nothing_back() -> None:
-    read: list[int] = []
+def test_all_is_read_back_at_once_and_nothing_else_is_asked_of_the_device() -> None:
     health, rng = Health(3, TUNED, SOURCE), torch.Generator().manual_seed(0)
-    adapted, control = pair(16, rng)
-    with pytest.MonkeyPatch.context() as patch, Counted() as counted:
-        patch.setattr(Tensor, "tolist", lambda value: read.append(value.numel()))
-        for _ in range(2):
-            numbers = health.compare(adapted, control)
-    assert numbers.shape == (4 + 2 * 3,)
-    assert (read, counted.read) == ([], 0)
+    both = pair(16, rng)
+    look(health, *both)
+    counts = counted(lambda: look(health, *both))
+    assert counts.read == 1
+    assert counts.operations <= 6, "a view of each of four values, and one copy"

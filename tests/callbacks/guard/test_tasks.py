@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import holdfast
 from holdfast.callbacks.guard.health import Health
+from holdfast.callbacks.guard.heard import read_back
 from holdfast.callbacks.settings import Tuned
 from holdfast.loop import GuardedMethod
 from holdfast.tta.errors import InputError
@@ -129,7 +131,7 @@ def test_a_mixture_is_one_of_masks(trained: nn.Module) -> None:
     for images, _ in stream(2, 2):
         watched(images)
     experts.tuned = Tuned(alone=1.0)
-    experts._doubts = torch.tensor([[8.0, 0.1, 0.1], [8.0, 0.1, 0.1]])
+    experts._doubts = {name: np.array([8.0, 0.1, 0.1]) for name in ("source", "batch")}
     experts.looks = 0.0
     images, _ = blobs(2, 5)
     assert watched(images).shape == (2, 2, 24, 24)
@@ -158,8 +160,8 @@ def test_findings_are_guarded_and_one_that_vanishes_is_told() -> None:
         output = torch.randn(16, 3, generator=generator)
         gone = output.clone()
         gone[:, 1] = -3.0
-        numbers = health.compare(task.rows(gone, features), task.rows(output, features))
-        values = health.read(numbers.tolist())
+        asked = health.asks(task.rows(gone, features), task.rows(output, features))
+        values = health.compare(read_back({"health": asked})["health"])
     assert values["vanished"] == 1
     drift = values["drift"]
     assert drift is not None

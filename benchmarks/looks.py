@@ -1,0 +1,57 @@
+"""What a look of the guard costs on the host, by the number of classes and of features.
+
+python -m holdfast.benchmarks.looks
+
+For each size 20 looks at three candidates and the adapted model beside its control, in batches of
+64 random rows: median milliseconds, with the least and the most.
+"""
+
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from holdfast.callbacks.guard.evidence import Reference
+from holdfast.callbacks.guard.experts import Experts
+from holdfast.callbacks.guard.health import Health
+from holdfast.callbacks.guard.heard import read_back
+from holdfast.callbacks.settings import Tuned
+from holdfast.tta.methods import Prediction
+
+#: Classes and features; rows of a batch, and looks at each size.
+SIZES, ROWS, LOOKS = ((4, 256), (14, 2048), (1000, 512), (1000, 2048)), 64, 20
+
+
+def looks(classes: int, width: int) -> list[float]:
+    """Milliseconds of each look."""
+    random = torch.Generator().manual_seed(0)
+    source = Reference(torch.randn(classes, width, generator=random), torch.ones(classes, width))
+    experts, health = (kind(classes, Tuned(), source) for kind in (Experts, Health))
+
+    def said() -> Prediction:
+        logits = 3 * torch.randn(ROWS, classes, generator=random)
+        return Prediction(logits, torch.randn(ROWS, width, generator=random))
+
+    times = []
+    for _ in range(LOOKS):
+        three = {name: said() for name in ("source", "batch", "corrected")}
+        adapted, control = said(), said()
+        start = perf_counter()
+        asked = {"experts": experts.asks(three), "health": health.asks(adapted, control)}
+        heard = read_back(asked)
+        experts.hear(heard["experts"])
+        health.compare(heard["health"])
+        times.append(1000 * (perf_counter() - start))
+    return times
+
+
+def main() -> None:
+    """Measure every size, and say so."""
+    for classes, width in SIZES:
+        times = looks(classes, width)
+        spread = f"{min(times):.1f} to {max(times):.1f}"
+        print(f"{classes:>5} classes x {width:>4} features: {median(times):6.1f} ms ({spread})")
+
+
+if __name__ == "__main__":
+    main()

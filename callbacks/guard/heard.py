@@ -1,0 +1,76 @@
+"""What models say of a batch, brought to the host with one read-back: there all is measured that
+the guard measures, so that a device has nothing to launch for it.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+#: Numbers on the host, in single precision.
+Array = NDArray[np.float32]
+
+
+class Asked(NamedTuple):
+    """What is to be known of one model, of the images of all processes, where it was computed.
+
+    Attributes:
+        logits: (M, C) of the rows.
+        features: (M, D) of the rows.
+        doubt: (N,) how little the model agrees with itself on each image (``Prediction.doubt``).
+        found: (N,) share of each image that is called anything but the first class.
+        counts: numbers of any other kind.
+    """
+
+    logits: Tensor | None = None
+    features: Tensor | None = None
+    doubt: Tensor | None = None
+    found: Tensor | None = None
+    counts: Tensor | None = None
+
+
+_NONE: Array = np.zeros(0, np.float32)
+
+
+class Heard(NamedTuple):
+    """The same on the host; what was not asked for is empty."""
+
+    logits: Array = _NONE
+    features: Array = _NONE
+    doubt: Array = _NONE
+    found: Array = _NONE
+    counts: Array = _NONE
+
+
+@torch.no_grad()
+def read_back(asked: Mapping[str, Mapping[str, Asked]]) -> dict[str, dict[str, Heard]]:
+    """Bring to the host what is asked for, all at once.
+
+    Args:
+        asked: by who asks, and the model that is to answer.
+    """
+    wanted = [
+        value
+        for models in asked.values()
+        for one in models.values()
+        for value in one
+        if value is not None
+    ]
+    together = torch.cat([value.float().flatten() for value in wanted]).cpu().numpy()
+    ends = iter(np.cumsum([value.numel() for value in wanted]))
+
+    def heard(one: Asked) -> Heard:
+        return Heard(
+            *(_NONE if like is None else _part(together, next(ends), like) for like in one)
+        )
+
+    return {
+        who: {name: heard(one) for name, one in models.items()} for who, models in asked.items()
+    }
+
+
+def _part(together: Array, end: int, like: Tensor) -> Array:
+    return together[end - like.numel() : end].reshape(like.shape)

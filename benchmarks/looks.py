@@ -26,7 +26,7 @@ def looks(classes: int, width: int) -> list[float]:
     """Milliseconds of each look."""
     random = torch.Generator().manual_seed(0)
     source = Reference(torch.randn(classes, width, generator=random), torch.ones(classes, width))
-    experts, health = (kind(classes, Tuned(), source) for kind in (Experts, Health))
+    experts, health = Experts(classes, Tuned(), source), Health(classes, Tuned(), source)
 
     def said() -> Prediction:
         logits = 3 * torch.randn(ROWS, classes, generator=random)

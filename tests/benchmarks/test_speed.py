@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from holdfast.benchmarks import looks
+from holdfast.benchmarks import looks, tried
 from holdfast.benchmarks.plain import LOOPS
 from holdfast.benchmarks.speed import SpeedConfig, main
 from holdfast.benchmarks.speed_cases import CASES
@@ -50,3 +50,13 @@ def test_looks_of_the_guard_are_timed_one_by_one() -> None:
     times = looks.looks(classes=3, width=5)
     assert len(times) == looks.LOOKS
     assert min(times) > 0
+
+
+def test_rates_at_once_end_where_rates_in_turn_do() -> None:
+    case = CASES["compact"]
+    runs = tried.swept(case, case.batches(2, CPU), [1e-4, 1e-3])
+    turn, once = (run() for run in runs.values())
+    for name, values in turn.items():
+        torch.testing.assert_close(values, once[name], rtol=1e-4, atol=1e-5)
+        assert not torch.equal(values[0], values[1])
+    assert tried.ratios({"first": [2.0, 4.0], "second": [1.0, 6.0]})["second"] == [0.5, 1.5]

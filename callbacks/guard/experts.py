@@ -15,7 +15,7 @@ from holdfast.callbacks.guard.evidence import Reference, Seen, shares
 from holdfast.callbacks.guard.heard import Asked, Heard
 from holdfast.callbacks.guard.modes import Trigger
 from holdfast.callbacks.settings import Tuned
-from holdfast.tta.distributed import place, rows_of_all
+from holdfast.tta.distributed import place
 from holdfast.tta.methods import Prediction
 from holdfast.tta.tasks import Task
 
@@ -140,11 +140,8 @@ class Experts:
             return asked
         # Processes wait for each other at every name, so each names all.
         silent = Asked(*(None if part is None else part[:0] for part in next(iter(asked.values()))))
-        return {
-            name: Asked(*(None if part is None else rows_of_all(part) for part in one))
-            for name in dict.fromkeys([*self.found, *asked])
-            for one in [asked.get(name, silent)]
-        }
+        names = dict.fromkeys([*self.found, *asked])
+        return {name: asked.get(name, silent).of_all() for name in names}
 
     def _asked(self, one: Prediction) -> Asked:
         if self.task is None:

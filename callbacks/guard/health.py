@@ -12,7 +12,7 @@ from holdfast.callbacks.guard.evidence import Reference, Seen
 from holdfast.callbacks.guard.heard import Asked, Heard
 from holdfast.callbacks.guard.signals import Compared, measured
 from holdfast.callbacks.settings import Tuned
-from holdfast.tta.distributed import rows_of_all, total_of_all
+from holdfast.tta.distributed import total_of_all
 from holdfast.tta.methods import Prediction
 from holdfast.tta.separation import ClassMoments
 from holdfast.tta.tasks import Task
@@ -114,7 +114,7 @@ class Health:
         if self.task is not None:
             counts = total_of_all(self.task.counts(said))
             said = self.task.seen(said, control)
-        return Asked(rows_of_all(said.logits), rows_of_all(said.features), counts=counts)
+        return Asked(said.logits, said.features, counts=counts).of_all()
 
     def _begin(self, width: int) -> None:
         shape, tuned = (self.num_classes, width), self.tuned

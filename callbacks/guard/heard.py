@@ -10,19 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from holdfast.tta.distributed import rows_of_all
+
 #: Numbers on the host, in single precision.
 Array = NDArray[np.float32]
 
 
 class Asked(NamedTuple):
-    """What is to be known of one model, of the images of all processes, where it was computed.
+    """What is to be known of one model, where it was computed.
 
     Attributes:
         logits: (M, C) of the rows.
         features: (M, D) of the rows.
         doubt: (N,) how little the model agrees with itself on each image (``Prediction.doubt``).
         found: (N,) share of each image that is called anything but the first class.
-        counts: numbers of any other kind.
+        counts: numbers of any other kind, of all processes.
     """
 
     logits: Tensor | None = None
@@ -30,6 +32,12 @@ class Asked(NamedTuple):
     doubt: Tensor | None = None
     found: Tensor | None = None
     counts: Tensor | None = None
+
+    def of_all(self) -> "Asked":
+        """The rows of all processes; counts are those of all already."""
+        *rows, counts = self
+        each = [None if own is None else rows_of_all(own) for own in rows]
+        return Asked._make([*each, counts])
 
 
 _NONE: Array = np.zeros(0, np.float32)

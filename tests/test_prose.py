@@ -8,19 +8,11 @@ from tests.commands import PAGES
 from tests.conftest import ROOT
 from tests.prose import LONGEST, sentences, words
 
-#: Long sentences that a page still has; only ever fewer.
-ALLOWED = {
-    "docs/evidence/guard.md": 13,
-    "docs/evidence/measured.md": 6,
-    "docs/evidence/results.md": 14,
-}
-
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_sentences_are_short(page: Path) -> None:
     long = [one for one in sentences(page.read_text()) if words(one) > LONGEST]
-    allowed = ALLOWED.get(page.relative_to(ROOT).as_posix(), 0)
-    assert len(long) <= allowed, f"more than {LONGEST} words:\n" + "\n".join(long)
+    assert not long, f"more than {LONGEST} words:\n" + "\n".join(long)
 
 
 def test_the_readme_is_short() -> None:

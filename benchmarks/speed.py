@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from holdfast.benchmarks import tables
 from holdfast.benchmarks.plain import LOOPS
-from holdfast.benchmarks.speed_cases import CASES, Case, Run, passes, seconds_now
+from holdfast.benchmarks.speed_cases import CASES, Case, Run, of_pixels, passes, seconds_now
 from holdfast.benchmarks.summary import aligned
 from holdfast.tta import entry
 from holdfast.tta.errors import InputError
@@ -143,7 +143,7 @@ def measure(case: Case, precision: str, config: SpeedConfig, told: Any) -> Itera
         row = _row(name, seconds, case.batch)
         row |= {"network": case.name, "sides": "x".join(map(str, case.sides))}
         row |= {"batch": case.batch, "precision": precision, "memory_mb": memory[name]}
-        if name in work:
+        if work.get(name):
             row["of_bound"] = statistics.median(times) * bound / work[name]
         yield row
 
@@ -184,6 +184,7 @@ def _variants(case: Case, config: SpeedConfig) -> dict[str, Run]:
         variants[name] = case.method(name, config.device)
     if "tent" in variants:
         variants |= passes(case, config.steps, config.device)
+        variants |= of_pixels(case, config.device)
     return variants
 
 

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback
+from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
 from holdfast.callbacks import CollapseGuard
+from holdfast. import nothing_seen, seen_with
+from holdfast.callbacks.settings import Tuned
 from holdfast.datamodules import ImageSet, StreamLoader
 from holdfast.tta import entry
 from holdfast.tta.adaptation import AdaptationModule
@@ -126,6 +129,37 @@ CASES = {
         Case("basicunet-3d", (64, 64, 64), 1, 4, "segmentation"),
     )
 }
+
+
+def of_pixels(case: Case, device: torch.device) -> dict[str, Run]:
+    """What networks of pixels do besides: see twice as wide images in windows, beside MONAI's own
+    inferer, and the statistics that a guard takes of an answer; none of other cases.
+    """
+    if case.task != "segmentation":
+        return {}
+    network, method = case.network(device).eval(), case.created("tent", device)
+    task, memory = method.task, Tuned().memory
+    said: list[Any] = []
+
+    @torch.no_grad()
+    def windows(batches: Sequence[Tensor]) -> list[Tensor]:
+        return [network(torch.cat([batch, batch], -1)) for batch in batches]
+
+    @torch.no_grad()
+    def monai(batches: Sequence[Tensor]) -> list[Any]:
+        wide, given = [torch.cat([batch, batch], -1) for batch in batches], (case.sides, case.batch)
+        return [sliding_window_inference(one, *given, network, mode="gaussian") for one in wide]
+
+    @torch.no_grad()
+    def statistics(batches: Sequence[Tensor]) -> None:
+        for batch in batches:
+            said[:] = said or [method.predict(batch).detach()]  # once, and not timed
+            task.counts(said[0])
+            rows = task.seen(said[0])
+            blank = nothing_seen(task.cells, rows.features.shape[1], device)
+            seen_with(blank, rows.logits, rows.features, memory)
+
+    return {"plain: windows": monai, "windows": windows, "statistics: tent": statistics}
 
 
 def seconds_now(device: torch.device) -> float:

@@ -17,6 +17,7 @@ from holdfast.tta.metrics import balanced_accuracy
 from holdfast.tta.networks import Network, lookalikes, network_from
 from holdfast.tta.saying import say, warn
 from holdfast.tta.source import evaluate
+from holdfast.tta.tasks import Task
 from holdfast.tta.weights import adopt
 
 #: Points of balanced accuracy by which another network, another order or the owner's figure must
@@ -58,6 +59,7 @@ def take(
     weights: Weights,
     class_names: Sequence[str],
     batches: Batches,
+    task: Task | None = None,
 ) -> None:
     """Put weights and input scaling into a network, and say what matched and what images say.
 
@@ -66,7 +68,8 @@ def take(
         description: of the network, from ``create_network``; it learns where the weights came from.
         weights: what is given of them.
         class_names: of the C classes.
-        batches: validation images, as ``judged`` takes them.
+        batches: validation images, as ``judged`` takes them; of masks and findings with these.
+        task: what the network's answer means; None: one label an image.
 
     Raises:
         InputError: the weights do not fit, or the images contradict their owner's figure.
@@ -75,8 +78,7 @@ def take(
     if weights.classes is not None:
         names = output_names(weights.classes)
         named = {"order": output_order(names, class_names), "outputs": len(names)}
-    logits, labels = _asked(network, batches, len(class_names))
-    before = balanced_accuracy(logits.argmax(1), labels, len(class_names))
+    before = _score(network, batches, len(class_names), task)
     result = adopt(network, weights.file, description=description, **named)
     description["origin"] = result.origin
     say(f"{weights.file}: {result}\n{result.table()}")
@@ -85,8 +87,57 @@ def take(
         f"images, scaled to [0, 1], are standardised by mean {_rounded(network.mean)} and std "
         f"{_rounded(network.std)}{whose}"
     )
-    for sentence in judged(network, description, class_names, batches, weights.accuracy, before):
+    if task is not None and not task.by_image:
+        after = _score(network, batches, len(class_names), task)
+        sentences = _judged_by_task(task, before, after, weights.accuracy)
+    else:
+        sentences = judged(network, description, class_names, batches, weights.accuracy, before)
+    for sentence in sentences:
         (warn if sentence.startswith("WARNING") else say)(sentence)
+
+
+def _score(network: Network, batches: Batches, classes: int, task: Task | None) -> float | None:
+    """Balanced accuracy, or what else the task watches, in percent; None where nothing is known."""
+    if task is None or task.by_image:
+        logits, labels = _asked(network, batches, classes)
+        return balanced_accuracy(logits.argmax(1), labels, classes)
+    scorer, device = task.scorer(), network.mean.device
+    network.eval()
+    with torch.no_grad():
+        for batch in batches:
+            # One after the other, for a volume may be all that fits into memory.
+            for image, truth in zip(batch["image"], batch[task.target], strict=True):
+                scorer.add(task.output(network(image[None].to(device))).cpu(), truth[None])
+    return scorer.scores().get(task.watch)
+
+
+def _judged_by_task(
+    task: Task, before: float | None, after: float | None, stated: float | None
+) -> list[str]:
+    """What validation images say of adopted weights by the figure that a task watches.
+
+    Raises:
+        InputError: they contradict the owner's figure.
+    """
+    if after is None:
+        return [
+            f"WARNING: no validation image has a {task.target}, so nothing tells whether the "
+            "weights fit"
+        ]
+    known = "" if before is None else f" ({before:.1f} % without the weights)"
+    told = "" if stated is None else f"; its owner states {stated:.1f} %"
+    sentence = f"before adaptation, validation images have {task.watch} {after:.1f} %{known}{told}"
+    if stated is not None and after < stated - _CLEARLY:
+        raise InputError(
+            f"weights= are not what their owner measured: {sentence}: see to {_SUSPECTS}"
+        )
+    if before is not None and after < before + _CLEARLY:
+        return [
+            sentence,
+            "WARNING: that is hardly more than without them: if its owner measured more, see to "
+            + _SUSPECTS,
+        ]
+    return [sentence]
 
 
 def _scale(network: Network, description: Mapping[str, Any], weights: Weights, own: bool) -> str:

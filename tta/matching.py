@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from holdfast.tta.errors import InputError
-from holdfast.tta.naming import holders, plain, unwrapped
+from holdfast.tta.naming import holders, nested, plain, unwrapped
 from holdfast.tta.networks import Network
 
 #: What a network can do without: its input scaling has a default, and nothing counts batches.
@@ -22,6 +22,9 @@ _ZERO = "downsample.0.bias"
 _IDLE = ".norm_cross_attn."
 #: Tensors of transformers that change what they compute, and that MONAI's has no place for.
 _DOING_MORE = ("register_tokens", "reg_token", "dist_token", "head_dist", "fc_norm")
+#: Heads that DynUNet has in training alone.
+_OF_TRAINING = "super_head"
+_INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 #: Where a transformer's block has a factor for each channel, the layer that it can be put into.
 _SCALED = {"attn.proj": "ls1.gamma", "mlp.fc2": "ls2.gamma"}
 
@@ -155,6 +158,11 @@ def _by_meaning(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     theirs: dict[str, str] = {}
     for name in tensors:
         _refuse_twins(theirs.setdefault(plain(name), name), name)
+    levels = {name.split(".")[1] for name in theirs if name.startswith("downsamples.")}
+    if any(name.startswith("input_block.") for name in theirs) and not any(
+        name.startswith("downsample.") for name in theirs
+    ):
+        return {nested(meaning, len(levels)): name for meaning, name in theirs.items()}
     return theirs
 
 
@@ -176,8 +184,22 @@ class _Pairing:
         self.theirs = _by_meaning(tensors) if theirs is None else theirs
         self.means = {name: _ours(name) if self.exact else plain(name) for name in self.state}
         self.head = f"{network.head_name}."
+        self.plain_norms = self._norms_without_weights(network)
         self.found: dict[str, Tensor] = {}
         self.origin: dict[str, list[Any]] = {}
+
+    def _norms_without_weights(self, network: Network) -> frozenset[str]:
+        """Names of weights and biases of instance normalisation, where the file has none at all:
+        MONAI's Swin UNETR normalises without.
+        """
+        names = {
+            f"{layer}.{name}"
+            for layer, module in network.named_modules()
+            if isinstance(module, _INSTANCE)
+            for name, _ in module.named_parameters(recurse=False)
+        }
+        none = not any(self.means[name] in self.theirs for name in names)
+        return frozenset(names if none else ())
 
     def match(self) -> Match:
         missing, misshapen = [], {}
@@ -210,7 +232,7 @@ class _Pairing:
         value = self.state[name]
         if name.endswith(_ZERO) and name.replace("bias", "weight") in self.found:
             return torch.zeros_like(value)
-        if _IDLE in name:
+        if _IDLE in name or name in self.plain_norms:
             return torch.ones_like(value) if name.endswith("weight") else torch.zeros_like(value)
         return None
 
@@ -278,10 +300,14 @@ class _Pairing:
         return tuple(
             name
             for name in unused
-            if (
-                meant.get(name, "").split(".")[0] in stages and name.split(".")[-1] not in _OPTIONAL
+            if _OF_TRAINING not in name.split(".")
+            and (
+                (
+                    meant.get(name, "").split(".")[0] in stages
+                    and name.split(".")[-1] not in _OPTIONAL
+                )
+                or any(part in _DOING_MORE for part in name.split("."))
             )
-            or any(part in _DOING_MORE for part in name.split("."))
         )
 
 

@@ -1,16 +1,18 @@
 """What libraries call the layers of one network: names that mean the same become equal.
 
 Vision transformers are known by timm's names, whoever held the weights: torchvision's, those that
-Hugging Face publishes for ViT and DINOv2, and MONAI's.
+Hugging Face publishes for ViT and DINOv2, and MONAI's. DynUNet's layers stand twice in its files:
+they are known by those names that its forward pass goes by.
 """
 
 import re
 from collections.abc import Iterable
 
 #: First parts of a name that say who held the network, not what is in it: wrappers, and how our
-#: networks and MONAI's DenseNet and ViT hold their layers.
+#: networks and MONAI's DenseNet, ViT and DynUNet hold their layers.
 _HOLDERS = frozenset(
     {"model", "net", "network", "encoder", "backbone", "features", "vit", "dinov2", "0"}
+    | {"skip_layers"}
 )
 #: Parts that say nothing wherever they stand: what DataParallel and torch.compile put around a
 #: module, and the list in which MONAI's DenseNet holds what torchvision's holds itself.
@@ -25,6 +27,11 @@ _HEADS = (
     "classifier",
     "heads.head",
     "head",
+    # MONAI's networks of pixels: BasicUNet, SegResNet, DynUNet and Swin UNETR.
+    "final_conv",
+    "conv_final.2.conv",
+    "output_block.conv.conv",
+    "out.conv.conv",
 )
 #: A block of a transformer: timm's and MONAI's, torchvision's, Hugging Face's.
 _BLOCK = r"^(?:blocks\.|encoder_layer_|layer\.)(\d+)\."
@@ -74,6 +81,28 @@ def plain(name: str) -> str:
     if block is None:
         return _renamed(short, _AROUND)
     return f"blocks.{block[1]}.{_renamed(short[block.end() :], _WITHIN)}"
+
+
+def nested(name: str, levels: int) -> str:
+    """The name that a layer of DynUNet has in its forward pass, where each level holds the next.
+
+    >>> nested("downsamples.0.conv1.conv.weight", 2)
+    'next_layer.downsample.conv1.conv.weight'
+
+    Args:
+        name: without holders.
+        levels: how many ``downsamples`` it has.
+    """
+    stage, _, rest = name.partition(".")
+    if stage == "input_block":
+        return f"downsample.{rest}"
+    if stage == "bottleneck":
+        return "next_layer." * (levels + 1) + rest
+    if stage not in ("downsamples", "upsamples"):
+        return name
+    place, _, rest = rest.partition(".")
+    depth = int(place) + 1 if stage == "downsamples" else levels - int(place)
+    return "next_layer." * depth + f"{stage.removesuffix('s')}.{rest}"
 
 
 def holders(names: Iterable[str]) -> list[str]:

@@ -214,7 +214,9 @@ def _family(tensors: Mapping[str, Tensor]) -> str:
 
 def _fitting(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> list[str]:
     words = []
-    for kind, changed in [*_kinds(), *_transformer(tensors)]:
+    dense = NETWORKS[description["kind"]].dense if description["kind"] in NETWORKS else False
+    tried = _of_pixels(tensors) if dense else [*_kinds(), *_transformer(tensors)]
+    for kind, changed in tried:
         try:
             network = network_from({**description, "kind": kind, "options": changed})
         except InputError:  # a network that images of this size can't have
@@ -241,6 +243,18 @@ def _kinds() -> Iterator[tuple[str, dict[str, Any]]]:
             yield kind, changed
             if options is ResNetConfig:
                 yield kind, {**changed, "shortcut": "A"}
+
+
+def _of_pixels(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Networks of pixels as wide as the file's first convolution, under each normalisation."""
+    width = next((len(value) for value in tensors.values() if value.dim() > 3), 0)
+    for kind, architecture in NETWORKS.items():
+        for norm in ("instance", "group", "batch") if architecture.dense else ():
+            try:
+                MODELS[kind](width=width, norm=norm)
+            except InputError:  # a width that it cannot have
+                continue
+            yield kind, {"width": width, "norm": norm}
 
 
 #: Channels of an attention head in published transformers.

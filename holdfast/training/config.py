@@ -86,8 +86,8 @@ class TrainConfig:
     )
     weights_accuracy: float | None = option(
         None,
-        "balanced accuracy, in percent, that its owner states; validation images that contradict "
-        "it refuse the file",
+        "balanced accuracy, in percent, that its owner states, of masks mean Dice, of findings "
+        "macro AUROC; validation images that contradict it refuse the file",
     )
     calibrate: Any = option(
         "on", "the guard's numbers, from streams of validation images; quick: in half a minute"

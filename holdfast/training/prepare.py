@@ -49,11 +49,7 @@ def prepared(config: TrainConfig) -> Prepared:
         dense=task.dense,
     )
     if config.weights is not None:
-        if not task.by_image:
-            raise InputError(
-                "weights= are judged by one label an image: train here, or leave weights out"
-            )
-        _adopt(config, network, description, data)
+        _adopt(config, network, description, data, task)
     else:
         mean, std = channel_moments(data.in_order("train"))
         network.mean.copy_(mean)
@@ -103,7 +99,11 @@ def check_fit(data: SourceData, checkpoint: SourceCheckpoint) -> None:
 
 
 def _adopt(
-    config: TrainConfig, network: Network, description: dict[str, Any], data: SourceData
+    config: TrainConfig,
+    network: Network,
+    description: dict[str, Any],
+    data: SourceData,
+    task: Task,
 ) -> None:
     """Take weights and input scaling from elsewhere, and say what was taken and what images say of
     it.
@@ -113,4 +113,4 @@ def _adopt(
         *(config.weights_classes, config.weights_accuracy),
     )
     sample = data.sample("val", _JUDGED_IMAGES)
-    take(network, description, weights, data.images["train"].class_names, sample)
+    take(network, description, weights, data.images["train"].class_names, sample, task)

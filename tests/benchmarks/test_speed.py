@@ -9,7 +9,7 @@ import torch
 from holdfast.benchmarks import looks, tried
 from holdfast.benchmarks.plain import LOOPS
 from holdfast.benchmarks.speed import SpeedConfig, main
-from holdfast.benchmarks.speed_cases import CASES
+from holdfast.benchmarks.speed_cases import CASES, of_pixels
 from holdfast.benchmarks.tables import read
 from holdfast.tta.errors import InputError
 
@@ -27,6 +27,18 @@ def test_a_plain_loop_computes_what_the_method_does(name: str) -> None:
     assert (ours[-1] - still[-1]).abs().max() > 0.1
     for theirs, said in zip(plain, ours, strict=True):
         assert (theirs - said).abs().max() < 0.01
+
+
+def test_windows_of_ours_say_what_monais_inferer_says() -> None:
+    """Ours averages features where windows overlap, which is faster or slower, but no other."""
+    case = replace(CASES["basicunet"], sides=(32, 32))
+    runs, batches = of_pixels(case, CPU), case.batches(2, CPU)
+    ours, monais = runs["windows"](batches), runs["plain: windows"](batches)
+    assert ours[0].shape == (2, 4, 32, 64)
+    for one, other in zip(ours, monais, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    runs["statistics: tent"](batches)
+    assert not of_pixels(CASES["compact"], CPU)
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

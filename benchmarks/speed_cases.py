@@ -13,8 +13,6 @@ from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
 from holdfast.callbacks import CollapseGuard
-from holdfast. import nothing_seen, seen_with
-from holdfast.callbacks.settings import Tuned
 from holdfast.datamodules import ImageSet, StreamLoader
 from holdfast.tta import entry
 from holdfast.tta.adaptation import AdaptationModule
@@ -22,6 +20,7 @@ from holdfast.tta.methods import METHODS, Method, create_method
 from holdfast.tta.methods.settings import UpdateConfig
 from holdfast.tta.networks import MODELS, SplitNetwork, create_network
 from holdfast.tta.selection import norm_affine
+from holdfast.tta.separation import separation
 from holdfast.tta.tasks import create_task
 
 Run = Callable[[Sequence[Tensor]], Any]
@@ -138,7 +137,7 @@ def of_pixels(case: Case, device: torch.device) -> dict[str, Run]:
     if case.task != "segmentation":
         return {}
     network, method = case.network(device).eval(), case.created("tent", device)
-    task, memory = method.task, Tuned().memory
+    task = method.task
     said: list[Any] = []
 
     @torch.no_grad()
@@ -156,8 +155,8 @@ def of_pixels(case: Case, device: torch.device) -> dict[str, Run]:
             said[:] = said or [method.predict(batch).detach()]  # once, and not timed
             task.counts(said[0])
             rows = task.seen(said[0])
-            blank = nothing_seen(task.cells, rows.features.shape[1], device)
-            seen_with(blank, rows.logits, rows.features, memory)
+            labels = rows.logits.argmax(1).cpu().numpy()
+            separation(rows.features.float().cpu().numpy(), labels, task.cells)
 
     return {"plain: windows": monai, "windows": windows, "statistics: tent": statistics}
 

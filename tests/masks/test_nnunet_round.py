@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from holdfast.callbacks.replay import read_trace
 from holdfast.programs import adapt, train
 from tests.conftest import QUICK
 from tests.datamodules.test_nnunet import TURNED, describe, write_cases
@@ -34,3 +35,16 @@ def test_masks_of_volumes_open_with_the_affine_of_their_cases(tmp_path: Path) ->
     header = (out / "cases.csv").read_text().splitlines()[0]
     assert "volume_disc" in header
     assert "dice_disc" not in header  # nothing is known of these cases
+    # Guarded, one volume after the other: all candidates are asked, and flipped along two axes.
+    watched = [f"source={source}", f"output={tmp_path / 'guarded'}", "method=tent", "guard=on"]
+    assert adapt.main([*QUICK, *watched, "stream.batch_size=1", "stream.passes=2"]) == 0
+    trace = read_trace(tmp_path / "guarded" / "trace.csv")
+    assert {row["verdict"] for row in trace} <= {"OK", "WATCH"}
+    assert all(row["looked"] for row in trace[:2])
+    for number in range(3):
+        one, other = (
+            nibabel.load(folder / "masks" / f"case_{number}.nii.gz")
+            for folder in (out, tmp_path / "guarded")
+        )
+        same = np.asarray(one.dataobj) == np.asarray(other.dataobj)
+        assert same.mean() > 0.9

@@ -37,8 +37,8 @@ PROGRAM = Program(
         "*.part",
     ),
 )
-#: Hexadecimal digits of a seal.
-_SEAL = 16
+#: Hexadecimal digits of the hash of its settings.
+_SHORT = 16
 
 
 def facts_of(config: ServeConfig, source: SourceCheckpoint) -> dict[str, str]:
@@ -49,11 +49,6 @@ def facts_of(config: ServeConfig, source: SourceCheckpoint) -> dict[str, str]:
     asked = {name: given[name] for name in ("method", "guard", "start", "seed", "data")}
     asked |= {name: given["serve"][name] for name in ("adapt", "window", "batch_size", "metadata")}
     return {"source": source.hash, "stream": _short(asked)}
-
-
-def seal_of(facts: Mapping[str, str]) -> str:
-    """What the chains of rows begin with."""
-    return _short(facts)
 
 
 class Keeper:
@@ -196,4 +191,4 @@ def _progress_of(callback: Any) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:_SEAL]
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:_SHORT]

@@ -7,9 +7,10 @@ from time import monotonic, time
 from typing import Any
 
 from holdfast.adapting.assembly import Assembly
+from holdfast.callbacks.chained import seal_of
 from holdfast.serving.config import OWN_COLUMNS, ServeConfig
 from holdfast.serving.engine import Engine
-from holdfast.serving.keeping import Keeper, facts_of, seal_of
+from holdfast.serving.keeping import Keeper, facts_of
 from holdfast.serving.labels import NAME, LabelBox
 from holdfast.serving.lane import Lane
 from holdfast.serving.metrics import Figures

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from holdfast.callbacks.audit import Audit
 from holdfast.serving.config import configured
 from holdfast.serving.journal import Journal, read
 from holdfast.serving.lane import Item
 from holdfast.serving.service import Service
+from holdfast.tta.config import save
 from holdfast.tta.csvfile import read_rows
 from holdfast.tta.errors import InputError, WriteError
 from tests.conftest import file_limit
@@ -98,6 +100,8 @@ def test_a_killed_service_goes_on_as_if_it_had_not_been(
     versions = {answer.weights for batch in expected for answer in batch}
     assert all(versions)
     assert len(versions) > 2 or case != "unguarded"
+    save(last.config, there / "config.yaml", "serve.py")
+    assert "56 predictions, 7 batches" in Audit(there).check()
 
 
 def test_a_folder_of_another_service_is_refused(source: Path, tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""The endurance run: its figures are those of the run that it looks at, whose memory stays flat."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from holdfast.benchmarks import endurance
+from holdfast.benchmarks.endurance import EnduranceConfig, Look, main, measured, reached, table
+from holdfast.tta.errors import InputError
+
+#: How much memory may grow behind a tenth of a stream: some MB that the allocator has not returned.
+_GROWTH = 1.03
+
+
+def test_shares_are_told_by_the_first_look_behind_them() -> None:
+    looks = [
+        Look(second, 100 * second, 500 + second / 50, 40, second / 10) for second in range(101)
+    ]
+    looks.append(Look(130, 10_000, 700, 0, 9.0))
+    at = reached(looks, 10_000)
+    assert [look.images for look in at] == [100, 1000, 2500, 5000, 7500, 10_000]
+    said = table(looks, 10_000)
+    assert "| 50 % | 5,000 | 100 | 501 | 40 | 5.0 |" in said
+    assert "grew by 0.4 % from 1 % to the end" in said
+    assert "took 30 s more, 700 MB at most, and left 9.0 MB" in said
+
+
+def test_files_and_processes_are_measured_as_they_grow(tmp_path: Path) -> None:
+    file = tmp_path / "trace.csv"
+    count = endurance._lines(file)
+    assert next(count) == 0
+    file.write_text("a\nb\nhalf")
+    assert next(count) == 2
+    with file.open("a") as more:
+        more.write(" a line\n")
+    assert next(count) == 3
+    assert endurance._disk(tmp_path) == pytest.approx(file.stat().st_size / 1e6)
+    assert endurance._memory(os.getpid()) > 50
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        assert child.pid in endurance._children(os.getpid())
+    finally:
+        child.kill()
+        child.wait()
+    assert endurance._memory(child.pid) == 0
+
+
+def test_what_cannot_be_told_apart_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="100 batches of batch_size or more"):
+        EnduranceConfig(images=640)
+    assert main([]) == 2
+    assert "source is missing" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_memory_is_flat_behind_the_first_tenth(source: Path, tmp_path: Path) -> None:
+    images = 12_800
+    config = EnduranceConfig(
+        source=str(source), images=images, report=False, output=str(tmp_path / "out")
+    )
+    _, tenth, *_, half, _, end = reached(measured(config), images)
+    assert end.memory < _GROWTH * tenth.memory
+    assert end.others < _GROWTH * max(tenth.others, 1)
+    assert end.disk < 2.2 * half.disk

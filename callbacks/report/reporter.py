@@ -12,16 +12,16 @@ from lightning import Callback, Trainer
 from holdfast.callbacks.base import Guard
 from holdfast.callbacks.cases import CaseWriter
 from holdfast.callbacks.findings import FindingWriter
-from holdfast.callbacks.guard import CollapseGuard
 from holdfast.callbacks.predictions import PredictionWriter
 from holdfast.callbacks.records import TraceWriter
 from holdfast.callbacks.report.cases import CaseReporter
 from holdfast.callbacks.report.facts import RunFacts
 from holdfast.callbacks.report.findings import FindingReporter
-from holdfast.callbacks.report.observe import AdaptedObserver, SumsObserver
+from holdfast.callbacks.report.observe import AdaptedObserver
 from holdfast.callbacks.report.run import run_report
 from holdfast.callbacks.report.told import about, as_text, resamples, shareable
 from holdfast.callbacks.report.unupdated import Unupdated, unupdated_pass
+from holdfast.callbacks.report.watched import Watched
 from holdfast.datamodules import StreamLoader
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.checkpoint import SourceCheckpoint
@@ -85,7 +85,7 @@ def create_reporter(
     return RunReporter(checkpoint, guard, writer, tracer, kept)
 
 
-class RunReporter:
+class RunReporter(Watched):
     """Collects what the page tells, and writes it.
 
     Args:
@@ -104,12 +104,11 @@ class RunReporter:
         tracer: TraceWriter,
         kept: Path | None = None,
     ) -> None:
-        self.checkpoint, self.guard, self.writer, self.tracer = checkpoint, guard, writer, tracer
         said, sums = (kept and kept / name for name in KEPT)
+        super().__init__(checkpoint, guard, writer, tracer, sums)
         self.observer = AdaptedObserver(
             guard, checkpoint.feature_mean, checkpoint.feature_var, said
         )
-        self.sums = SumsObserver(guard, sums) if isinstance(guard, CollapseGuard) else None
         self.unupdated: Unupdated | None = None
         self.parts = 1
 
@@ -117,7 +116,7 @@ class RunReporter:
         """The run's callbacks between those of the report: one sees batches before the guard, one
         behind it.
         """
-        return [self.observer, *callbacks, *([self.sums] if self.sums else [])]
+        return [self.observer, *super().around(callbacks)]
 
     def look_again(
         self,
@@ -207,7 +206,7 @@ class RunReporter:
             groups=groups,
             columns=columns,
             observer=self.observer,
-            levels=self.guard.levels if isinstance(self.guard, CollapseGuard) else None,
+            levels=self.levels,
             sums=self.sums.rows if self.sums else (),
             unupdated=self.unupdated,
             parts=self.parts,

@@ -9,17 +9,16 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 import torch
-from lightning import Callback, Trainer
+from lightning import Trainer
 from torch import Tensor
 
 from holdfast.callbacks.base import Guard
-from holdfast.callbacks.guard import CollapseGuard
 from holdfast.callbacks.guard.modes import Levels
 from holdfast.callbacks.records import TraceWriter
 from holdfast.callbacks.report import guarded, page
-from holdfast.callbacks.report.observe import SumsObserver
 from holdfast.callbacks.report.told import about, as_text
 from holdfast.callbacks.report.unupdated import ask
+from holdfast.callbacks.report.watched import Watched
 from holdfast.datamodules import StreamLoader
 from holdfast.datamodules.streams.window import counted, taken
 from holdfast.tta.adaptation import AdaptationModule
@@ -51,7 +50,7 @@ class _View:
         self.facts: Any = facts
 
 
-class TaskReporter(ABC):
+class TaskReporter(Watched, ABC):
     """Collects what the page tells, and writes it; subclasses say what a task adds.
 
     Args:
@@ -75,8 +74,7 @@ class TaskReporter(ABC):
         tracer: TraceWriter,
         kept: Path | None = None,
     ) -> None:
-        self.checkpoint, self.guard, self.writer, self.tracer = checkpoint, guard, writer, tracer
-        self.sums = SumsObserver(guard, kept) if isinstance(guard, CollapseGuard) else None
+        super().__init__(checkpoint, guard, writer, tracer, kept)
         #: What source and control said, by their names; empty before ``look_again``.
         self.kept: dict[str, Any] = {}
 
@@ -119,15 +117,6 @@ class TaskReporter(ABC):
         """Those between the guard's and the settings."""
 
     # What all do alike
-
-    @property
-    def levels(self) -> Levels | None:
-        """The guard's levels, where it has any."""
-        return self.guard.levels if isinstance(self.guard, CollapseGuard) else None
-
-    def around(self, callbacks: Sequence[Callback]) -> list[Callback]:
-        """The run's callbacks, and one behind the guard that sees its sums."""
-        return [*callbacks, *([self.sums] if self.sums else [])]
 
     @torch.no_grad()
     def look_again(

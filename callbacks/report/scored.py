@@ -10,6 +10,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from holdfast.callbacks.report import figures, page
 from holdfast.callbacks.report.facts import ROWS, View, gap
+from holdfast.callbacks.report.forest import forest
 from holdfast.callbacks.trajectory import window_width
 from holdfast.tta.intervals import FEW
 from holdfast.tta.scores import worst_of
@@ -151,6 +152,8 @@ def groups(view: View) -> list[str]:
             "images."
         )
         shown.append(page.paragraph(text))
+    if plot := forest(view, split):
+        shown.append(page.grid("two", plot))
     for name, parts in split.items():
         shown += [page.heading(f"By {name}"), *by_group(view, parts)]
     return shown

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.callbacks.report import figures, page
+from holdfast.callbacks.report import figures, forest, page
 from holdfast.callbacks.report.observe import WINDOW
 from holdfast.callbacks.trajectory import running_balanced_accuracy, window_width
 from holdfast.programs import adapt
 from holdfast.results import Adapted
 from holdfast.tta.csvfile import read_rows
+from holdfast.tta.intervals import FEW
 from tests.conftest import QUICK
 from tests.datamodules.test_npz import saved
 from tests.test_own_data import clinic
@@ -114,6 +115,7 @@ def test_a_guarded_run_has_every_part(source: Path, tmp_path: Path) -> None:
         "What is watched.",
         "What alarms.",
         "Before the first alarm.",
+        "Who is served worse.",
         "Served.",
         "Control.",
         "Source.",
@@ -131,6 +133,29 @@ def test_a_guarded_run_has_every_part(source: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "without" / "report.html").exists()
     for name in ("predictions.csv", "trace.csv", "events.jsonl"):
         assert (tmp_path / "without" / name).read_text() == (tmp_path / "with" / name).read_text()
+
+
+def test_a_forest_plot_has_the_whole_stream_and_each_subgroup() -> None:
+    def part(score: float, groups: int, **more: Any) -> dict[str, Any]:
+        ends = {"balanced_accuracy": (score - 5, score + 5)}
+        return {"balanced_accuracy": score, "groups": groups, "intervals": ends, **more}
+
+    held = {"control": {"balanced_accuracy": 60.0}}
+    by_site = {"A": part(80, 50, against=held), "B": part(40, FEW - 1), "C": {"groups": 9}}
+    view: Any = SimpleNamespace(
+        models={"source": None, "control": None, "served": None},
+        score=lambda name: {"source": 50.0, "control": 70.0}[name],
+        facts=SimpleNamespace(metrics=part(66, 99)),
+        units=SimpleNamespace(groups=np.arange(99)),
+    )
+    assert forest.lines_of(view, {"site": by_site}) == [
+        forest.Line("all", 66, (61, 71), {"source": 50.0, "control": 70.0}),
+        forest.Line("by site"),
+        forest.Line("A", 80, (75, 85), {"control": 60.0}),
+        forest.Line("B", 40, None),  # of too few for an interval; and C has no figure
+    ]
+    assert "Who is served worse." in forest.forest(view, {"site": by_site})[0]
+    assert forest.forest(view, {"site": {"A": by_site["A"]}}) == []  # nothing to compare
 
 
 def test_source_and_control_are_what_runs_of_their_own_say(source: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ PARTS := tta callbacks datamodules benchmarks
 AS_INSTALLED = mkdir -p .venv/typed/holdfast && \
 	ln -sfn $(addprefix $(CURDIR)/,$(PARTS) $(wildcard holdfast/*)) .venv/typed/holdfast
 
-.PHONY: load help install demo peers test test-slow chaos lint docs package speed clean
+.PHONY: load help install demo peers axe test test-slow chaos lint docs package speed clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -48,10 +48,17 @@ demo: .venv/.installed  ## train, adapt with and without guard, and report, on e
 
 peers: .venv/.peers  ## install timm, torchvision and onnx, whose networks the tests compare
 
+# The package wraps a script that it holds; nothing else of it is used, so nothing that it needs is installed.
+.venv/.axe: .venv/.installed
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt --target .venv/axe axe-playwright-python
+	touch $@
+
+axe: .venv/.axe  ## install axe-core, which tests ask whether anybody is barred from a page
+
 test: .venv/.tested .venv/.peers  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-test-slow: .venv/.tested  ## run the tests that take minutes
+test-slow: .venv/.tested .venv/.axe  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 # On two busy cores a kind took one to sixteen minutes: KIND=tent, or KIND="masks or findings", chooses among them.

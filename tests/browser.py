@@ -1,28 +1,60 @@
-"""A page in headless Chromium: what it says on the console, and what does not fit."""
+"""A page in headless Chromium: what it says on the console, what does not fit, where its parts
+stand, and what axe-core finds that people with impairments could not use.
+"""
 
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import ROOT
+
 #: The browser's command; None where there is none.
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+_AXE = Path(os.environ.get("HOLDFAST_AXE", str(ROOT / ".venv" / "axe")))
+#: The script of axe-core (``make axe``); None where it is not installed.
+AXE = next(_AXE.rglob("axe.min.js"), None)
+#: Pixels of a printed page's text: A4 without the margins that pages ask for.
+PAPER = 703
+#: What forbids scripts in a page, and axe-core is one.
+_POLICY = re.compile(r"<meta http-equiv='Content-Security-Policy'[^>]*>")
+#: What is a region of a page, by its place among the page's parts.
+_REGIONS = "h1, .answer, .tiles, nav, section, figure, .wide"
 
 # The page lies in a frame of the width asked for, since a window can't be as narrow as a phone.
 _HARNESS = """<!doctype html><meta charset="utf-8"><body style="margin:0">
 <iframe id="page" style="border:0;width:{width}px;height:900px" srcdoc="{page}"></iframe>
 <pre id="told"></pre><script>
-document.getElementById("page").addEventListener("load", (event) => {{
-  const inside = event.target.contentDocument, root = inside.scrollingElement;
-  const wide = [...inside.querySelectorAll("body *")].filter((one) =>
-    one.getBoundingClientRect().right > root.clientWidth + 1 && !one.closest(".wide, pre, svg"));
+document.getElementById("page").addEventListener("load", async (event) => {{
+  const frame = event.target.contentWindow, inside = frame.document;
+  const root = inside.scrollingElement;
+  const all = (what) => [...inside.querySelectorAll(what)];
+  all("details").forEach((one) => {{ one.open = true; }});
+  const box = (one) => one.getBoundingClientRect();
+  const wide = all("body *").filter((one) =>
+    box(one).right > root.clientWidth + 1 && !one.closest("{scrolls}"));
+  const regions = all("{regions}").map((one) => {{
+    const heading = one.querySelector("h2, figcaption b");
+    const {{left, top, width, height}} = box(one);
+    return {{kind: one.className || one.tagName.toLowerCase(), left, top, width, height,
+      name: (heading || one).textContent.slice(0, 60)}};
+  }});
+  let barred = [];
+  if (frame.axe) {{
+    const done = await frame.axe.run(inside, {{resultTypes: ["violations"]}});
+    barred = done.violations.map((one) => [one.impact, one.id, one.nodes.length,
+      one.nodes[0].html.slice(0, 160), one.nodes[0].failureSummary]);
+  }}
   document.getElementById("told").textContent = JSON.stringify({{
-    width: root.clientWidth, needed: root.scrollWidth,
+    width: root.clientWidth, needed: root.scrollWidth, regions, barred,
+    background: frame.getComputedStyle(inside.body).backgroundColor,
     wide: wide.slice(0, 5).map((one) => one.tagName + "." + one.className),
-    unnamed: [...inside.querySelectorAll("svg, img")].filter((one) =>
+    unnamed: all("svg, img").filter((one) =>
       !(one.getAttribute("aria-label") || one.getAttribute("alt") || one.closest("[aria-hidden]")
         || one.querySelector("title") || one.closest("figure"))).length,
   }});
@@ -30,27 +62,81 @@ document.getElementById("page").addEventListener("load", (event) => {{
 </script>"""
 
 
-def looked_at(page: str, width: int, folder: Path) -> dict[str, Any]:
+def looked_at(
+    page: str,
+    width: int,
+    folder: Path,
+    *,
+    dark: bool = False,
+    printed: bool = False,
+    axe: bool = False,
+) -> dict[str, Any]:
     """What a browser makes of a page.
 
     Args:
         page: HTML.
         width: of the window, in pixels.
         folder: for files.
+        dark: whether the reader prefers dark pages.
+        printed: look at it as on paper, where nothing scrolls.
+        axe: ask axe-core too.
 
     Returns:
         ``width`` and what is ``needed``, elements that stand out (``wide``), how many pictures are
-        ``unnamed``, and lines of the ``console``.
+        ``unnamed``, lines of the ``console``, the ``regions`` with their boxes in the page's order,
+        its ``background``, and what axe-core calls ``barred``: impact, rule, places, and the first.
     """
-    assert CHROMIUM is not None
-    file = folder / f"harness-{width}.html"
-    file.write_text(_HARNESS.format(width=width, page=html.escape(page)), encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    options += [f"--user-data-dir={folder / 'browser'}", "--virtual-time-budget=5000"]
-    command = [CHROMIUM, *options, "--window-size=1600,1000", "--dump-dom", file.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+    if printed:
+        page = page.replace("@media print", "@media all")
+    if axe:
+        assert AXE is not None
+        page = _POLICY.sub("", page).replace(
+            "</head>", f"<script>{AXE.read_text()}</script></head>"
+        )
+    scrolls = "svg" if printed else ".wide, pre, svg"
+    file = folder / "harness.html"
+    text = _HARNESS.format(width=width, page=html.escape(page), regions=_REGIONS, scrolls=scrolls)
+    file.write_text(text, encoding="utf-8")
+    preferred = "0" if dark else "1"
+    options = ["--enable-logging=stderr", "--virtual-time-budget=60000", "--dump-dom"]
+    options += [f"--blink-settings=preferredColorScheme={preferred}", "--window-size=1600,1000"]
+    done = _browser(options, file, folder)
     told = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
     assert told is not None, done.stdout[-500:]
     found: dict[str, Any] = json.loads(html.unescape(told[1]))
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     return {**found, "console": console}
+
+
+def printed(page: str, folder: Path) -> list[int]:
+    """How much is drawn on each page of a page's PDF: operators that show text or paint."""
+    file, out = folder / "printed.html", folder / "printed.pdf"
+    file.write_text(page, encoding="utf-8")
+    _browser([f"--print-to-pdf={out}", "--no-pdf-header-footer"], file, folder)
+    raw = out.read_bytes()
+    objects = {
+        int(number): body
+        for number, body in re.findall(rb"(?:^|\n)(\d+) 0 obj(.*?)endobj", raw, re.DOTALL)
+    }
+    pages = [body for body in objects.values() if re.search(rb"/Type\s*/Page\b", body)]
+    return [_drawn(objects, page) for page in pages]
+
+
+def _drawn(objects: dict[int, bytes], page: bytes) -> int:
+    content = re.search(rb"/Contents\s+(\d+) 0 R", page)
+    assert content is not None
+    stream = re.search(rb"stream\r?\n(.*)endstream", objects[int(content[1])], re.DOTALL)
+    assert stream is not None
+    return len(re.findall(rb"\b(?:Tj|TJ|f|S|Do)\b", zlib.decompressobj().decompress(stream[1])))
+
+
+def _browser(options: list[str], file: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    assert CHROMIUM is not None
+    always = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={folder / 'browser'}",
+    ]
+    command = [CHROMIUM, *always, *options, file.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)

@@ -122,9 +122,9 @@ def page(
         f"<meta http-equiv='Content-Security-Policy' content=\"{_POLICY}\">"
         "<meta name='viewport' content='width=device-width, "
         f"initial-scale=1'><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{_escaped(title)}</h1><p "
+        f"<body><main><h1>{_escaped(title)}</h1><p "
         f"class='lead'>{_escaped(lead)}</p>{''.join(head)}\n<nav>{links}</nav>\n"
-        f"{body}</body></html>\n"
+        f"{body}</main></body></html>\n"
     )
 
 
@@ -193,7 +193,11 @@ def table(
     body = "".join(line("td", row, index in marked) for index, row in enumerate(rows))
     top = f"<thead>{line('th', head)}</thead>" if any(head) else ""
     kind = " class='prose'" if texts == len(head) else ""
-    return f"<div class='wide'><table{kind}>{top}<tbody>{body}</tbody></table></div>"
+    named = ", ".join(name for name in map(str, head) if name) or "facts"
+    return (
+        f"<div class='wide'{_scrolled(f'Table: {named}')}>"
+        f"<table{kind}>{top}<tbody>{body}</tbody></table></div>"
+    )
 
 
 def grid(columns: str, parts: Sequence[str]) -> str:
@@ -203,7 +207,10 @@ def grid(columns: str, parts: Sequence[str]) -> str:
 
 def details(summary: str, text: str) -> str:
     """Text that is folded away."""
-    return f"<details><summary>{_escaped(summary)}</summary><pre>{_escaped(text)}</pre></details>"
+    return (
+        f"<details><summary>{_escaped(summary)}</summary>"
+        f"<pre{_scrolled(summary)}>{_escaped(text)}</pre></details>"
+    )
 
 
 def figure(draw: Callable[[], Figure], caption: str, title: str = "", *, wide: bool = False) -> str:
@@ -243,7 +250,7 @@ def figure(draw: Callable[[], Figure], caption: str, title: str = "", *, wide: b
         )
     strong = f"<b>{_escaped(title)}</b> " if title else ""
     svg = _inline(buffer.getvalue(), f"{title} {caption}".strip(), wide)
-    svg = f"<div class='scroll'>{svg}</div>" if wide else svg
+    svg = f"<div class='scroll'{_scrolled(title or caption)}>{svg}</div>" if wide else svg
     return f"<figure>{svg}<figcaption>{strong}{_escaped(caption)}</figcaption></figure>"
 
 
@@ -332,6 +339,11 @@ def _inline(svg: str, label: str, wide: bool) -> str:
         f"<svg {view.group()} style='{size}' role='img' "
         f"aria-label='{_escaped(label)}'>{body.strip()}"
     )
+
+
+def _scrolled(label: str) -> str:
+    """Attributes of what may scroll, so that a keyboard reaches it and a reader says what it is."""
+    return f" tabindex='0' role='group' aria-label='{_escaped(label)}'"
 
 
 def _cell(value: Any) -> str:

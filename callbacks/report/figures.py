@@ -89,12 +89,12 @@ def column(rows: Rows, name: str) -> Numbers:
 
 
 def timeline(rows: Rows, events: Rows) -> Figure:
-    """Verdicts, modes, statistics in use and who served, as strips, with the corrections."""
+    """Who served, verdicts, modes and statistics in use, as strips, with the corrections."""
     strips = [
+        ("served by", "served_by", _SERVING),  # what most people ask first
         ("verdict", "verdict", _STATES),
         ("mode", "mode", _MODES),
         ("statistics", "choice", _SERVING),
-        ("served by", "served_by", _SERVING),
     ]
     strips = [strip for strip in strips if any(row.get(strip[1]) for row in rows)]
     corrections = [event for event in events if event["event"] == "correction"]
@@ -226,9 +226,10 @@ def accuracy(
     for name, predictions in curves.items():
         centers, values = running_balanced_accuracy(predictions, labels, num_classes, windows=60)
         color, line = styles[name]
-        width = 2 if name == "served" else 1.4
+        # What was served is broad and lies lowest: whom it follows is seen on top of it.
+        width, height = (3.2, 2.0) if name == "served" else (1.4, 2.5)
         places = over_batches(centers, len(labels), batches)
-        axes.plot(places, values, line, color=color, label=name, linewidth=width)
+        axes.plot(places, values, line, color=color, label=name, linewidth=width, zorder=height)
         if len(values) == 1:
             axes.plot(places, values, "o", color=color, markersize=4)
     axes.set_ylabel("running balanced accuracy (%)")

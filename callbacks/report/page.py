@@ -185,9 +185,11 @@ def table(
 
     def line(tag: str, cells: Sequence[Any], mark: bool = False) -> str:
         kinds = [" class='text'" if index < texts else "" for index in range(len(cells))]
-        shown = "".join(
-            f"<{tag}{kind}>{_cell(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
-        )
+        tags = [
+            tag if cell != "" else "td" for cell in cells
+        ]  # a heading that says nothing is none
+        parts = zip(tags, kinds, cells, strict=True)
+        shown = "".join(f"<{tag}{kind}>{_cell(cell)}</{tag}>" for tag, kind, cell in parts)
         return f"<tr class='mark'>{shown}</tr>" if mark else f"<tr>{shown}</tr>"
 
     body = "".join(line("td", row, index in marked) for index, row in enumerate(rows))

@@ -4,17 +4,20 @@ python -m holdfast.benchmarks.serving [case=compact] [clients=[1,8,64]] [seconds
 """
 
 import asyncio
+import io
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from holdfast.datamodules import load_images
 from holdfast.datamodules.phantom import PhantomConfig
@@ -37,6 +40,9 @@ SERVICES = {
     "guarded": ["method=tent", "guard.order=mixed"],
 }
 PLAIN = "plain"
+#: The frozen one as a graph, where what writes and runs graphs is installed.
+GRAPH = "frozen, ONNX"
+_FOR_GRAPHS = ("onnx", "onnxscript", "onnxruntime")
 #: Images that clients send in turn, and those each sends before the clock starts.
 _IMAGES, _WARM = 64, 2
 
@@ -82,7 +88,7 @@ def measured(config: ServingConfig, folder: Path) -> Measured:
     found: Measured = {}
     with ExitStack() as stack:
         ports = {PLAIN: stack.enter_context(started([*_PLAIN, str(source), "0"]))}
-        for name, words in SERVICES.items():
+        for name, words in {**SERVICES, **_graph(source)}.items():
             given = [f"source={source}", f"output={folder / name}", "device=cpu", *words]
             command = ["-m", "holdfast", "serve", "serve.port=0", "serve.timeout=600", *given]
             ports[name] = stack.enter_context(started(command))
@@ -93,6 +99,15 @@ def measured(config: ServingConfig, folder: Path) -> Measured:
                     before, rates = found.get((name, clients), ([], 0.0))
                     found[name, clients] = (before + times, rates + rate / 2)
     return found
+
+
+def _graph(source: Path) -> dict[str, list[str]]:
+    """How the service of a graph is started, where there can be one."""
+    if not all(find_spec(name) for name in _FOR_GRAPHS):
+        return {}
+    file = source / "exported.onnx"
+    _ran(["export", str(source), "format=onnx", f"output={file}"])
+    return {GRAPH: ["serve.adapt=false", f"start={file}"]}
 
 
 def table(found: Measured) -> str:
@@ -132,19 +147,20 @@ def prepared(case: str, folder: Path) -> tuple[Path, list[bytes]]:
         "wandb.mode=disabled",
     ]
     quiet = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "batch_size=32"]
-    done = subprocess.run(
-        [sys.executable, "-m", "holdfast", "train", *words, *quiet], capture_output=True, text=True
-    )
-    if done.returncode:
-        raise InputError(f"no source could be trained: {done.stderr.strip()}")
+    _ran(["train", *words, *quiet])
     return folder / "source", [_png(one) for one in parts["images"][-1]]
 
 
+def _ran(words: Sequence[str]) -> None:
+    """Run a command to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast", *words], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise InputError(f"holdfast {words[0]} failed: {done.stderr.strip()}")
+
+
 def _png(pixels: Any) -> bytes:
-    import io
-
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="png")
     return buffer.getvalue()

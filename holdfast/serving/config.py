@@ -131,8 +131,8 @@ class ServeConfig:
     overwrite: bool = option(False, "begin anew, and remove what is in that folder")
     start: str | None = option(
         None,
-        "adapted.ckpt of an earlier run to start from, or with serve.adapt=false its export, a .pt "
-        "or .safetensors file; null: the source itself",
+        "adapted.ckpt of an earlier run to start from, or with serve.adapt=false its export, a "
+        ".safetensors, .pt or .onnx file; null: the source itself",
     )
     name: str | None = option(None, "name of the service; null: made from method and guard")
     model: str | None = option(

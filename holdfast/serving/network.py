@@ -4,18 +4,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from holdfast.adapting.assembly import Assembly
 from holdfast.callbacks.base import Guard
 from holdfast.export import SUFFIXES, adopted, baked, check_origin, warn_of_others
 from holdfast.serving.config import ServeConfig
+from holdfast.serving.graph import graph_of
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.checkpoint import SourceCheckpoint, checksum, read_adapted
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import create_method
 
 #: Endings of exported weights.
-_EXPORTED = (SUFFIXES["torch"], SUFFIXES["safetensors"])
+_WEIGHTS = (SUFFIXES["torch"], SUFFIXES["safetensors"])
+_GRAPH, _PROGRAM = SUFFIXES["onnx"], SUFFIXES["program"]
 #: Hexadecimal digits of a version, as those of adapted tensors have.
 _DIGITS = 16
 
@@ -42,6 +45,8 @@ def model_of(config: ServeConfig, assembly: Assembly) -> Model:
             service can answer.
     """
     device = device_of(config.device)
+    if config.start is not None:
+        device = _check_start(config, Path(config.start).suffix, device)
     if config.serve.adapt:
         assembly.seed()
         module, guard = assembly.guarded()
@@ -71,17 +76,48 @@ def device_of(name: str) -> torch.device:
 
 def _frozen(checkpoint: SourceCheckpoint, start: str | None) -> tuple[AdaptationModule, str]:
     """The source, or what an adaptation made of it, and its version."""
-    if start is not None and Path(start).suffix in _EXPORTED:
-        file = Path(start).expanduser()
-        check_origin(file, checkpoint)
-        network = adopted(file, checkpoint)
-    else:
-        adapted = None if start is None else read_adapted(start, checkpoint)
-        if adapted is not None:
-            warn_of_others(adapted.statistics)
-        network = baked(checkpoint, adapted)
-    version = checkpoint.hash if start is None else checksum(dict(network.state_dict()))
+    network, version = _network(checkpoint, start)
     method = create_method(
         "source", network, num_classes=len(checkpoint.class_names), task=checkpoint.meaning
     )
     return AdaptationModule(method, 1, screen=False), version[:_DIGITS]
+
+
+def _network(checkpoint: SourceCheckpoint, start: str | None) -> tuple[nn.Module, str]:
+    """The network that is served as it is, and a hash of what it is."""
+    if start is None:
+        return checkpoint.build(), checkpoint.hash
+    file = Path(start).expanduser()
+    if file.suffix in (*_WEIGHTS, _GRAPH):
+        check_origin(file, checkpoint)
+    if file.suffix == _GRAPH:
+        return graph_of(file, checkpoint)
+    if file.suffix in _WEIGHTS:
+        network = adopted(file, checkpoint)
+    else:
+        adapted = read_adapted(start, checkpoint)
+        warn_of_others(adapted.statistics)
+        network = baked(checkpoint, adapted)
+    return network, checksum(dict(network.state_dict()))
+
+
+def _check_start(config: ServeConfig, ending: str, device: torch.device) -> torch.device:
+    """Refuse what cannot be started from; returns the device that it runs on."""
+    if ending == _PROGRAM:
+        raise InputError(
+            f"start={config.start}: torch unpickles a program to load it, which may run code, so "
+            "the service takes none: export it as .safetensors, or as .onnx, which is faster"
+        )
+    if config.serve.adapt and ending in (*_WEIGHTS, _GRAPH):
+        raise InputError(
+            f"start={config.start} is exported and cannot adapt: give the run's adapted.ckpt, or "
+            "serve it as it is, serve.adapt=false"
+        )
+    if ending != _GRAPH:
+        return device
+    if config.device == "cuda":
+        raise InputError(
+            f"start={config.start} runs on the CPU: leave device=cuda out, or serve weights, a "
+            ".safetensors file"
+        )
+    return torch.device("cpu")

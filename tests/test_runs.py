@@ -177,7 +177,7 @@ def test_a_full_disk_is_told_and_what_is_whole_stays(
         assert json.loads((tmp_path / "metrics.json").read_text())["accuracy"] > 0
     else:
         assert len(table) % 64 == 0
-        assert f"the {len(table) + 1} rows before are whole" in said
+        assert f"the {len(table) + 1} lines before are whole" in said
         assert f"incomplete: {len(table)} of 400 images were served" in said
     assert not (tmp_path / "trajectory.png").exists()
     assert not list(tmp_path.glob("*.part"))

@@ -139,7 +139,7 @@ class RowFile(GrowingFile):
         self.link = link
 
     def _add(self, lines: bytes, rows: int) -> None:
-        self.append(lines, f"; the {self.rows} rows before are whole")
+        self.append(lines, f"; the {self.rows} lines before are whole")
         self.rows += rows
 
 

@@ -54,7 +54,9 @@ class Prediction(NamedTuple):
         """Mean over the rows of each image, (N, ...) of values (M, ...)."""
         if self.image is None:
             return values
-        return values.reshape(len(self.served), -1, *values.shape[1:]).mean(1)
+        images = len(self.served)
+        rows = len(values) // max(images, 1)
+        return values.reshape(images, rows, *values.shape[1:]).mean(1)
 
     def to(self, device: torch.device | str) -> "Prediction":
         """The same on a device."""

@@ -164,6 +164,8 @@ class CollapseGuard(Guard):
         features = getattr(pl_module, "source_features", None)
         if self.experts.source is None and features is not None:
             self.experts.source = self.health.source = Reference(*features)
+        # What a checkpoint gave is held against what the module said just now.
+        self.load_state_dict(self.state_dict())
 
     def act(self, pl_module: Any, outputs: Any, batch: Any) -> None:
         """Look if due, judge, correct, and say what serves the batch; no Trainer is needed."""

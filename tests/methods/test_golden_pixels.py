@@ -68,3 +68,9 @@ def test_a_stream_of_images_equals_the_released_implementation(
     if method.adapted:  # a stream that moved nothing shows nothing
         moved = [(p - method.source_values[name]).abs().max() for name, p in method.adapted.items()]
         assert max(moved) > 0.01
+
+
+def test_vptta_outlives_images_without_any_variance() -> None:
+    method = create_method("vptta", network(), num_classes=2, task="segmentation")
+    black = torch.zeros(1, 1, 16, 16)
+    assert all(torch.isfinite(method(images)).all() for images in (black, torch.rand(2, 1, 16, 16)))

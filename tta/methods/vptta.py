@@ -23,6 +23,8 @@ from holdfast.tta.prediction import joined
 _BETAS, _EPSILON = (0.9, 0.99), 1e-8
 #: Temperature of the similarities by which remembered prompts are weighed, as released.
 _TEMPERATURE = 0.2
+#: Variance that a channel has at least: the root of none has no gradient that is finite.
+_LEAST = 1e-12
 
 
 @dataclass
@@ -80,7 +82,7 @@ class VPTTA(Method):
     def learn(self, images: Tensor, prediction: Prediction) -> Update:
         """Learn the prompt of each image in turn, and predict it."""
         layers = [layer for layer in self.layers.values() if layer.running_mean is not None]
-        if not layers or images.dim() < 3:
+        if not layers or images.dim() < 3 or not len(images):
             with torch.no_grad():
                 return Update(prediction=self.run(images))
         said, losses = zip(*(self._of_one(image) for image in torch.split(images, 1)), strict=True)
@@ -95,7 +97,7 @@ class VPTTA(Method):
         for _ in range(self.config.steps):
             prompt, loss = self._stepped(prompt, spectrum)
         with torch.no_grad(), self._mixed_statistics():
-            said = self.run(spectrum.prompted(prompt).to(image.dtype))
+            said = self.run(spectrum.prompted(prompt))
         self._remember(key, prompt)
         return said, loss
 
@@ -126,6 +128,8 @@ class VPTTA(Method):
         with torch.enable_grad(), self._mixed_statistics() as losses:
             prompt = prompt.detach().requires_grad_(True)
             self.run(spectrum.prompted(prompt))
+            if not losses:  # all layers see a single value
+                return prompt.detach(), prompt.new_zeros(())
             loss = torch.stack(losses).mean()
             (gradient,) = torch.autograd.grad(loss, prompt)
         past, steps = self.memory, self.memory["steps"] + 1
@@ -166,10 +170,12 @@ class VPTTA(Method):
             if x[:, 0].numel() < 2:
                 return None
             own_var, own_mean = torch.var_mean(x.float(), [0, *range(2, x.dim())])
-            mean = source_mean.lerp(own_mean.detach(), share)
-            var = source_var.lerp(own_var.detach(), share)
+            mean = source_mean.float().lerp(own_mean.detach(), share)
+            var = source_var.float().lerp(own_var.detach(), share)
+            deviation = own_var.clamp(min=_LEAST).sqrt()
             losses.append((mean - own_mean).abs().mean())
-            losses[-1] = losses[-1] + (var.sqrt() - own_var.sqrt()).abs().mean()
+            losses[-1] = losses[-1] + (var.sqrt() - deviation).abs().mean()
+            mean, var = mean.to(source_mean), var.to(source_var)
             said = F.batch_norm(x, mean, var, layer.weight, layer.bias, False, 0.0, layer.eps)
             for module in layer.children():
                 said = module(said)
@@ -194,7 +200,7 @@ class _Spectrum:
 
     def __init__(self, image: Tensor, share: float) -> None:
         self.axes = tuple(range(2, image.dim()))
-        self.sides = image.shape[2:]
+        self.sides, self.dtype = image.shape[2:], image.dtype
         self.values = torch.fft.fftshift(torch.fft.fftn(image.float(), dim=self.axes), self.axes)
         low = [max(int(side * share), 1) for side in self.sides]
         self.starts = [(side - part) // 2 for side, part in zip(self.sides, low, strict=True)]
@@ -214,4 +220,4 @@ class _Spectrum:
             ends += [start, self.sides[axis] - start - prompt.shape[axis + 2]]
         values = self.values * F.pad(prompt, ends, value=1.0)
         back = torch.fft.ifftn(torch.fft.ifftshift(values, self.axes), dim=self.axes)
-        return back.real
+        return back.real.to(self.dtype)

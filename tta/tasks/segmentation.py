@@ -128,6 +128,8 @@ class Segmentation(Task):
 
     def picked(self, labels: Tensor, prediction: Prediction) -> Tensor | None:
         """64 pixels an image, of each class about as many."""
+        if not len(labels):
+            return None
         each = labels.view(len(prediction.served), -1)
         rows = balanced(each, self.num_classes)
         first = torch.arange(len(each), device=labels.device)[:, None] * each.shape[1]

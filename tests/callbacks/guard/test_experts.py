@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast.callbacks import GuardConfig
+from holdfast.callbacks import CollapseGuard, GuardConfig
 from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.experts import Belief, Experts, Found, vote
 from holdfast.callbacks.guard.heard import read_back
@@ -241,3 +241,24 @@ def test_state_goes_on_exactly() -> None:
     blank = experts(tuned)
     blank.load_state_dict(experts(tuned).state_dict())
     assert look(blank, 0) == expected[0]
+
+
+def test_a_guard_that_is_taken_up_weighs_what_it_saw_against_a_source_that_the_module_brings() -> (
+    None
+):
+    class Module:
+        source_features = SOURCE.mean, SOURCE.var, None
+
+        def pause(self, paused: bool) -> None:
+            pass
+
+    def look(guard: CollapseGuard, seed: int) -> dict[str, float]:
+        hear(guard.experts, {"source": said(3.0, seed), "batch": said(0.1, seed)})
+        return guard.experts.shares
+
+    first, second = (CollapseGuard(["a", "b", "c"]) for _ in range(2))
+    first.start(Module())
+    look(first, 0)
+    second.load_state_dict(first.state_dict())
+    second.start(Module())
+    assert look(first, 1) == look(second, 1)

@@ -183,3 +183,11 @@ def test_labels_of_images_are_refused_for_masks() -> None:
     guard.labelled = object()  # type: ignore[assignment]
     with pytest.raises(InputError, match="task is segmentation: leave it out"):
         guard.watch(Segmentation(2))
+
+
+@pytest.mark.parametrize("task", [Segmentation(3), Multilabel(3)])
+def test_of_no_images_nothing_is_seen_or_found(task: Segmentation | Multilabel) -> None:
+    sides = (8, 8) if task.dense else ()
+    every = task.rows(torch.rand(2, 3, *sides), torch.rand(2, 4, *sides))
+    none = every.of_images(torch.zeros(2, dtype=torch.bool))
+    assert len(task.seen(none).logits) == len(task.found(none)) == 0

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from holdfast.tta import windows
 from holdfast.tta.methods import Method, create_method
+from holdfast.tta.methods.intent import InTEnt
 from holdfast.tta.networks import MODELS, DenseNetwork, create_network
 from holdfast.tta.windows import WINDOWS
 
@@ -73,3 +75,15 @@ def test_what_several_steps_leave_is_of_the_whole_case() -> None:
     method = adapting(32, steps=2)
     assert method(case()).shape == (1, 2, 48, 40)
     assert not method.in_windows(case()[..., :32, :32])
+
+
+def test_statistics_of_a_case_are_those_of_all_its_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are seen at once: the first layer normalises nothing before it."""
+    method = create_method("intent", network(32), num_classes=2, task="segmentation")
+    assert isinstance(method, InTEnt)
+    name = next(iter(method.layers))
+    whole = method._own_statistics(case())[name]
+    monkeypatch.setattr(windows, "_AT_ONCE", 2 * 32 * 32)
+    parts = method._own_statistics(case())[name]
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

@@ -5,7 +5,7 @@ what they say by how sure it is.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,14 +82,14 @@ class InTEnt(Method):
     def _own_statistics(self, image: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean and unbiased variance of what each BatchNorm layer sees, while all normalise by the
         image, as in training; of layers without running ones none, and none at all where a layer
-        sees a single value.
+        sees a single value. Of an image in windows, all of them count.
         """
         with statistics(self.model, "batch"), _seen(self.layers) as seen:
             try:
                 self.run(image)
             except BatchStatisticsError:  # a single value has no variance
                 return {}
-        return seen
+        return {name: (one.mean, one.scatter / (one.values - 1)) for name, one in seen.items()}
 
     def _mixed(self, own: dict[str, tuple[Tensor, Tensor]], share: float) -> dict[str, Tensor]:
         values = {}
@@ -116,16 +116,38 @@ def _weights(doubts: Tensor, *, normalized: bool) -> Tensor:
     return sure.softmax(0)
 
 
+class _Moments(NamedTuple):
+    """Of what a layer saw: values of a channel, their mean, and summed squared distance to it."""
+
+    values: int
+    mean: Tensor
+    scatter: Tensor
+
+
+def _moments(x: Tensor) -> _Moments:
+    """Moments of (N, C, ...)."""
+    count = x.numel() // x.shape[1]
+    var, mean = torch.var_mean(x.float(), [0, *range(2, x.dim())])
+    return _Moments(count, mean, var * (count - 1))
+
+
+def _together(first: _Moments, second: _Moments) -> _Moments:
+    """Moments of both (Chan et al.'s pairwise update)."""
+    values = first.values + second.values
+    share, delta = second.values / values, second.mean - first.mean
+    scatter = first.scatter + second.scatter + delta.square() * first.values * share
+    return _Moments(values, first.mean + share * delta, scatter)
+
+
 @contextmanager
-def _seen(layers: dict[str, TestTimeBatchNorm]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Within the block, layers with running statistics leave the moments of what they see."""
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+def _seen(layers: dict[str, TestTimeBatchNorm]) -> Iterator[dict[str, _Moments]]:
+    """Within the block, layers with running statistics leave the moments of all that they see."""
+    seen: dict[str, _Moments] = {}
 
     def note(name: str) -> Any:
         def hook(module: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = args[0].detach().float()
-            var, mean = torch.var_mean(x, [0, *range(2, x.dim())])
-            seen[name] = mean, var
+            own = _moments(args[0].detach())
+            seen[name] = _together(seen[name], own) if name in seen else own
 
         return hook
 

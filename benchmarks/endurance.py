@@ -113,8 +113,11 @@ def measured(config: EnduranceConfig) -> list[Look]:
 
 
 def reached(looks: Sequence[Look], images: int) -> list[Look]:
-    """The first look at or behind each share of the stream."""
-    return [next(look for look in looks if look.images >= share * images / 100) for share in SHARES]
+    """The first look at or behind each share of the stream, or the last there is."""
+    return [
+        next((look for look in looks if look.images >= share * images / 100), looks[-1])
+        for share in SHARES
+    ]
 
 
 def table(looks: Sequence[Look], images: int) -> str:

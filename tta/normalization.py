@@ -152,11 +152,12 @@ class TestTimeBatchNorm(nn.Module):
         own_mean, own_deviation = _mean_and_deviation(x.detach(), self.eps)
         deviation = (var + self.eps).sqrt()
         ratio, offset = own_deviation / deviation, (own_mean - mean) / deviation
-        if self.weight is None or self.bias is None:
-            weight, bias = ratio, offset
-        else:
-            weight = self.weight * ratio
+        weight = ratio if self.weight is None else self.weight * ratio
+        if self.weight is not None and self.bias is not None:
             bias = torch.addcmul(self.bias, self.weight, offset)
+        else:
+            bias = offset if self.weight is None else self.weight * offset
+            bias = bias if self.bias is None else self.bias + bias
         if _shares():
             return _scaled(x, *_moments(x), self.eps, weight, bias)
         return F.batch_norm(

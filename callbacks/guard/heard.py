@@ -1,5 +1,6 @@
 """What models say of a batch, brought to the host with one read-back: there all is measured that
-the guard measures, so that a device has nothing to launch for it.
+the guard measures, so that a device has nothing to launch for it. Several processes put their rows
+together before, each kind by itself.
 """
 
 from collections.abc import Mapping

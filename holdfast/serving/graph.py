@@ -48,7 +48,8 @@ class Graph(nn.Module):
         except Exception as error:  # onnxruntime has a dozen types, under no name of their own
             raise _refused(file, said(error)) from error
         classes = len(checkpoint.class_names)
-        if shape not in ((1, classes), (1, 1)):
+        one = classes == 2 and shape == (1, 1)  # one logit will do for two classes
+        if shape != (1, classes) and not one:
             raise _refused(file, f"it answers with {shape} where the source has {classes} classes")
 
     def forward(self, images: Tensor) -> Tensor:

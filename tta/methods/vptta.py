@@ -62,7 +62,8 @@ class VPTTA(Method):
     """How far the moments of what each BatchNorm layer sees lie from a mix of the source's and the
     image's own, under which it then predicts; the network is left alone.
 
-    Each image is predicted after its own update. Images of another size begin a new memory.
+    Each image is predicted after its own update. Images whose prompt has another size begin a new
+    memory.
     Networks without running statistics, and images without sides, are predicted as they are.
     """
 

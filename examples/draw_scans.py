@@ -1,8 +1,9 @@
 """Scans of another site as files, for a service or a DICOM node to be tried with.
 
-python examples/draw_scans.py [count=48] [scanner=scanner_c]
+python examples/draw_scans.py
 
 The embedded cells, as one of the scanners sees them: each as a PNG and as a DICOM file.
+``count=48`` says how many, ``scanner=scanner_c`` of which scanner.
 """
 
 import sys

@@ -14,6 +14,7 @@ from lightning import Callback, Trainer
 
 from holdfast.callbacks import CollapseGuard
 from holdfast.callbacks.guard import Reference
+from holdfast.callbacks.guard.heard import Asked
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.distributed import (
@@ -112,6 +113,10 @@ def work(folder: Path) -> None:
             "mean": [mean, values.mean(0), lonely, values.mean(0)],
             "count": count,
             "rows": [rows_of_all(values[mine]), values],
+            "asked": [
+                tuple(Asked(rows[:, :2], rows, rows[:, 0], rows[:, 1]).of_all()[:4])
+                for rows in (values[mine], values[mine] if rank == 0 else values[:0])
+            ],
             "batch": batch_of_all(
                 {"id": ["a", "c", "e"] if rank == 0 else ["b", "d"], "at": values[rank:5:2, 0]}
             ),
@@ -165,6 +170,13 @@ def test_two_processes_act_alike_when_one_collapses(tmp_path: Path) -> None:
         torch.testing.assert_close(found["mean"][2], found["mean"][3])
         assert found["count"] == 8
         torch.testing.assert_close(*found["rows"])
+        values = found["rows"][1]
+        # Of the second question one process knows nothing.
+        for rows, told in zip((values, values[:3]), found["asked"], strict=True):
+            for part, expected in zip(
+                told, (rows[:, :2], rows, rows[:, 0], rows[:, 1]), strict=True
+            ):
+                torch.testing.assert_close(part, expected)
         assert found["batch"]["id"] == ["a", "b", "c", "d", "e"]
         assert found["batch"]["at"].tolist() == [0.0, 9.0, 36.0, 81.0, 144.0]
         assert found["flags"] == [True, False, 2.0]

@@ -1,6 +1,6 @@
 """What models say of a batch, brought to the host with one read-back: there all is measured that
 the guard measures, so that a device has nothing to launch for it. Several processes put their rows
-together before, each kind by itself.
+together before.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from holdfast.tta.distributed import rows_of_all
+from holdfast.tta.distributed import place, rows_of_all
 
 #: Numbers on the host, in single precision.
 Array = NDArray[np.float32]
@@ -35,10 +35,22 @@ class Asked(NamedTuple):
     counts: Tensor | None = None
 
     def of_all(self) -> "Asked":
-        """The rows of all processes; counts are those of all already."""
-        *rows, counts = self
-        each = [None if own is None else rows_of_all(own) for own in rows]
-        return Asked._make([*each, counts])
+        """The rows of all processes, which wait for each other once for those of a kind; counts
+        are those of all already.
+        """
+        logits, features = _of_all(self.logits, self.features)
+        doubt, found = _of_all(self.doubt, self.found)
+        return Asked(logits, features, doubt, found, self.counts)
+
+
+def _of_all(first: Tensor | None, second: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Rows of two kinds, as many of each, of all processes."""
+    if first is None or second is None or place()[1] == 1:
+        return first, second
+    both = [part.float().reshape(len(part), part.shape[1:].numel()) for part in (first, second)]
+    rows, width = rows_of_all(torch.cat(both, 1)), both[0].shape[1]
+    one, other = rows[:, :width], rows[:, width:]
+    return one.reshape(len(rows), *first.shape[1:]), other.reshape(len(rows), *second.shape[1:])
 
 
 _NONE: Array = np.zeros(0, np.float32)

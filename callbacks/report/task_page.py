@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +13,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
-from holdfast.callbacks.base import Guard
 from holdfast.callbacks.guard.modes import Levels
-from holdfast.callbacks.records import TraceWriter
 from holdfast.callbacks.report import guarded, page
 from holdfast.callbacks.report.told import about, as_text
 from holdfast.callbacks.report.unupdated import ask
@@ -23,7 +22,6 @@ from holdfast.datamodules import StreamLoader
 from holdfast.datamodules.streams.window import counted, taken
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.batches import truth_of
-from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.methods import METHODS
 from holdfast.tta.results import headline
 
@@ -51,32 +49,17 @@ class _View:
 
 
 class TaskReporter(Watched, ABC):
-    """Collects what the page tells, and writes it; subclasses say what a task adds.
-
-    Args:
-        checkpoint: the source.
-        guard: of the run; None without one.
-        writer: keeps what was served.
-        tracer: keeps trace and events.
-        kept: file for the guard's sums of a run that may be gone on with; None: memory.
-    """
+    """Collects what the page tells, and writes it; subclasses say what a task adds."""
 
     #: What a prediction is of, in a word.
     noun: ClassVar[str]
     #: The figure that the page leads with, by its key in ``metrics.json`` and in words.
     leads: ClassVar[tuple[str, str]]
 
-    def __init__(
-        self,
-        checkpoint: SourceCheckpoint,
-        guard: Guard | None,
-        writer: Any,
-        tracer: TraceWriter,
-        kept: Path | None = None,
-    ) -> None:
-        super().__init__(checkpoint, guard, writer, tracer, kept)
-        #: What source and control said, by their names; empty before ``look_again``.
-        self.kept: dict[str, Any] = {}
+    @cached_property
+    def kept(self) -> dict[str, Any]:
+        """What source and control said, by their names; empty before ``look_again``."""
+        return {}
 
     # What a task adds
 

@@ -63,8 +63,8 @@ class VPTTA(Method):
     image's own, under which it then predicts; the network is left alone.
 
     Each image is predicted after its own update. Images whose prompt has another size begin a new
-    memory.
-    Networks without running statistics, and images without sides, are predicted as they are.
+    memory. Networks without running statistics, and images without sides, are predicted as they
+    are.
     """
 
     Config: ClassVar[type[MethodConfig]] = VPTTAConfig

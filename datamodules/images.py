@@ -172,7 +172,11 @@ class ImageSet(Dataset[dict[str, Any]]):
         return item
 
     def batch(
-        self, indices: Sequence[int] | npt.NDArray[np.int64], lost: dict[int, str] | None = None
+        self,
+        indices: Sequence[int] | npt.NDArray[np.int64],
+        lost: dict[int, str] | None = None,
+        *,
+        raw: bool = False,
     ) -> dict[str, Any]:
         """The items as one batch: image (B, channels, *spatial), index (B,), strings as lists, and
         by ``task`` label (B,), mask (B, *spatial) or findings (B, L).
@@ -182,12 +186,13 @@ class ImageSet(Dataset[dict[str, Any]]):
             lost: is filled with the reason for each place whose file cannot be read, where another
                 image of the batch then stands (NaN where there is none); None: such a file is an
                 error.
+            raw: images as they are held in memory, for ``scale``, and under no transform.
 
         Raises:
             InputError: a file cannot be read.
         """
         rows = np.asarray(indices, dtype=np.int64)
-        images = self._scaled(rows, lost)
+        images = self._raw(rows) if raw else self._scaled(rows, lost)
         target = self._target(rows, tuple(images.shape[2:]), lost)
         if self.transform is not None:
             names = [str(name) for name in self.ids[rows]]
@@ -349,6 +354,19 @@ class ImageSet(Dataset[dict[str, Any]]):
             return images
         if isinstance(self.images, ImageFiles):
             return self.images.scaled(rows, (self.low, self.high))
-        raw = torch.from_numpy(np.ascontiguousarray(self.images[rows])).float()
-        raw = raw.movedim(-1, 1) if raw.dim() == self.spatial_dims + 2 else raw.unsqueeze(1)
-        return (raw - self.low) / (self.high - self.low)
+        return self.scale(self._raw(rows))
+
+    def _raw(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """(B, channels, *spatial) values of images in memory, as they are."""
+        assert isinstance(self.images, np.ndarray), "files are scaled as they are read"
+        raw = torch.from_numpy(np.ascontiguousarray(self.images[rows]))
+        return raw.movedim(-1, 1) if raw.dim() == self.spatial_dims + 2 else raw.unsqueeze(1)
+
+    def scale(self, raw: Tensor) -> Tensor:
+        """Raw values so that ``low`` is 0 and ``high`` is 1, where they lie."""
+        return (raw.float() - self.low) / (self.high - self.low)
+
+    @property
+    def bytes_in_memory(self) -> bool:
+        """Whether images are held as bytes, a quarter of what they are once they are scaled."""
+        return isinstance(self.images, np.ndarray) and self.images.dtype == np.uint8

@@ -29,6 +29,7 @@ class _Batches(Dataset[dict[str, Any]]):
         batch_size: int,
         window: int | None,
         lenient: bool,
+        raw: bool,
     ) -> None:
         self.images, self.stream, self.batch_size, self.window = (
             images.transformed(None),
@@ -36,7 +37,7 @@ class _Batches(Dataset[dict[str, Any]]):
             batch_size,
             window,
         )
-        self.lenient = lenient
+        self.lenient, self.raw = lenient, raw
         self.rank, self.parts = place()
 
     def __len__(self) -> int:
@@ -47,7 +48,7 @@ class _Batches(Dataset[dict[str, Any]]):
         start = first if self.window is None else max(0, min(first, stop - self.window))
         items = self.stream.part(slice(start + self.rank, stop, self.parts))
         lost: dict[int, str] = {}
-        batch = self.images.batch(items.rows, lost if self.lenient else None)
+        batch = self.images.batch(items.rows, lost if self.lenient else None, raw=self.raw)
         shifts = items.shifts_of_items()
         if any(shift is not None for shift in shifts):
             target = {name: batch[name] for name in ("mask",) if name in batch}
@@ -96,6 +97,7 @@ class StreamLoader:
         workers: int = 0,
         window: int | None = None,
         lenient: bool = False,
+        device: torch.device | str | None = None,
     ) -> None:
         if images.ragged and (window or batch_size) > 1:
             raise InputError(
@@ -106,7 +108,7 @@ class StreamLoader:
         self.lenient, self._passed = lenient, False
         self.images, self.batch_size = images, batch_size
         self.stream = stream if isinstance(stream, Stream) else Stream(stream, (images.transform,))
-        self.workers, self.window = workers, window
+        self.workers, self.window, self.device = workers, window, device
         self.position = 0  # where the next iteration starts
         self._handed_out = 0
 
@@ -116,7 +118,9 @@ class StreamLoader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self._refuse_what_cannot_be_split()
         start, self.position = self.position, 0
-        batches = _Batches(self.images, self.stream, self.batch_size, self.window, self.lenient)
+        raw = self._travels_raw
+        how = (self.batch_size, self.window, self.lenient, raw)
+        batches = _Batches(self.images, self.stream, *how)
         # The sampler, not a shortened stream, goes on at the position: a window reaches behind it.
         order = range(start, len(batches))
         pinned = torch.cuda.is_available()  # copies to the device then go on beside its work
@@ -126,6 +130,9 @@ class StreamLoader:
         empty = True
         for index, batch in enumerate(loader, start):
             self._handed_out = index + 1
+            if raw:
+                there = batch["image"].to(self.device, non_blocking=True)
+                batch["image"] = self.images.scale(there)
             if self._counts(batch, index):
                 empty = False
                 yield batch
@@ -135,6 +142,12 @@ class StreamLoader:
                 f"no image of the stream can be read any more, the first is {name}, which {reason}"
             )
         self._passed = True
+
+    @property
+    def _travels_raw(self) -> bool:
+        """Whether images go to the device as the bytes that they are."""
+        shifted = any(shift is not None for shift in self.stream.shifts)
+        return self.device is not None and self.images.bytes_in_memory and not shifted
 
     def _counts(self, batch: dict[str, Any], index: int) -> bool:
         """Whether a batch has an image that counts; its ``lost`` become the places that do not."""

@@ -39,6 +39,8 @@ from holdfast.tta.tracking import own_name
 
 #: Options that decide which values the network sees of an image, besides its size and channels.
 _VALUES = ("window", "spacing", "around_roi")
+#: What the Trainer is told where it may take a GPU of NVIDIA's.
+_CUDA = ("auto", "gpu", "cuda")
 #: Letters of the target's name in that of a run: there may be fifty of them.
 _LONGEST = 100
 
@@ -181,7 +183,14 @@ class Assembly:
             *(self.images, self.stream, options.batch_size, self.config.workers),
             window=options.window,
             lenient=True,
+            device=self._gpu,
         )
+
+    @property
+    def _gpu(self) -> str | None:
+        """The GPU that the run takes, if there is one and it may."""
+        wanted = self.config.trainer.get("accelerator", "auto")
+        return "cuda" if torch.cuda.is_available() and wanted in _CUDA else None
 
     def method(self) -> Method:
         """The method on the source's network.
@@ -229,10 +238,8 @@ class Assembly:
         loader = StreamLoader(
             self.images, self.stream, config.stream.options.batch_size, lenient=True
         )
-        wanted = config.trainer.get("accelerator", "auto")
-        gpu = torch.cuda.is_available() and wanted in ("auto", "gpu", "cuda")
         guard = options if isinstance(options, GuardConfig) else None
-        shown, device = config.preflight.options.images, "cuda" if gpu else "cpu"
+        shown, device = config.preflight.options.images, self._gpu or "cpu"
         with torch.random.fork_rng():
             return preflight(self.checkpoint, loader, shown, device, guard)
 

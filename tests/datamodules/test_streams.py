@@ -473,6 +473,39 @@ def test_the_loader_serves_the_order_and_resumes_exactly() -> None:
     assert len(list(resumed)) == 5  # and the next time from the start
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bytes_travel_as_bytes_and_are_scaled_where_they_arrive(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, order = replace(images(), low=3.0, high=200.0), np.arange(100)
+    arrived = []
+    scale = ImageSet.scale
+
+    def seen(self: ImageSet, raw: torch.Tensor) -> torch.Tensor:
+        arrived.append(raw.dtype)
+        return scale(self, raw)
+
+    monkeypatch.setattr(ImageSet, "scale", seen)
+    there = StreamLoader(target, order, 32, workers=workers, device="cpu")
+    shown = [batch["image"] for batch in there]
+    assert arrived == [torch.uint8] * len(shown)  # in this process
+    monkeypatch.undo()
+    here = [batch["image"] for batch in StreamLoader(target, order, 32)]
+    for one, other in zip(shown, here, strict=True):
+        assert torch.equal(one, other)
+        assert one.stride() == other.stride()
+
+
+def test_what_is_shifted_is_scaled_before_it_travels() -> None:
+    target = images().transformed(Shift((("contrast", 3),), 0))
+    pairs = zip(
+        StreamLoader(target, np.arange(64), 32, device="cpu"),
+        StreamLoader(target, np.arange(64), 32),
+        strict=True,
+    )
+    assert all(torch.equal(one["image"], other["image"]) for one, other in pairs)
+
+
 def test_workers_serve_the_same_batches() -> None:
     order = stream_order(StreamConfig(), images(), 0)
     alone, helped = StreamLoader(images(), order, 64), StreamLoader(images(), order, 64, workers=2)

@@ -269,6 +269,9 @@ def test_a_loop_refuses_what_are_no_images() -> None:
     for given, ids, says in (
         (images.numpy(), None, "this ndarray"),
         (images.to(torch.uint8), None, "images are uint8"),
+        (images.double(), None, r"float64, and the network computes in float32: give images.to"),
+        (images.half(), None, "images are float16, and the network"),
+        (images[:0], None, "a batch has no image"),
         (images, ["a"], "1 ids for 4 images"),
     ):
         with pytest.raises(InputError, match=says):
@@ -282,10 +285,23 @@ def test_a_method_without_a_guard_refuses_them_as_well() -> None:
         method(images.numpy())
     with pytest.raises(InputError, match="images are uint8"):
         method(images.to(torch.uint8))
+    with pytest.raises(InputError, match="images are float64"):
+        method(images.double())
     softmax = nn.Sequential(small_network(), nn.Softmax(1))
     method = holdfast.create_method("tent", softmax, num_classes=4)
     with pytest.raises(InputError, match="leave out its softmax"):
         method(cells(8, seed=0)[0])
+
+
+def test_a_network_in_double_precision_takes_doubles() -> None:
+    serve = holdfast.guard(holdfast.create_method("tent", small_network().double(), num_classes=4))
+    assert serve(cells(8, seed=0)[0].double()).dtype == torch.float64
+
+
+def test_under_autocast_images_may_be_of_another_precision() -> None:
+    serve = holdfast.guard(holdfast.create_method("tent", small_network(), num_classes=4))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert serve(cells(8, seed=0)[0].bfloat16()).isfinite().all()
 
 
 def test_a_method_has_one_guard_at_a_time() -> None:

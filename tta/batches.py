@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from holdfast.tta.distributed import place
 from holdfast.tta.errors import InputError
@@ -41,7 +41,7 @@ def images_of(batch: Any) -> Tensor:
         batch: a dictionary with ``image``, a tuple ``(images, labels)``, or the images alone.
 
     Raises:
-        InputError: it is none of these, or the images are integers.
+        InputError: it is none of these, has no image, or the images are integers.
 
     Example:
         >>> images_of((torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))).shape
@@ -64,8 +64,25 @@ def images_of(batch: Any) -> Tensor:
             f"images are {str(found.dtype).removeprefix('torch.')}: turn them into floats in the "
             "range that the network was trained on"
         )
+    if not len(found):
+        raise InputError("a batch has no image: leave it out, or give one or more")
     # MONAI's tensors carry metadata through each operation of the network.
     return found if type(found) is Tensor else found.as_subclass(Tensor)
+
+
+def check_computable(images: Tensor, network: nn.Module) -> None:
+    """Refuse images of a kind of number that a network cannot take.
+
+    Raises:
+        InputError: theirs is another than its weights', and nothing converts between them.
+    """
+    weights = next(network.parameters()).dtype
+    if images.dtype == weights or torch.is_autocast_enabled(images.device.type):
+        return
+    given, wanted = (str(kind).removeprefix("torch.") for kind in (images.dtype, weights))
+    raise InputError(
+        f"images are {given}, and the network computes in {wanted}: give images.to(torch.{wanted})"
+    )
 
 
 def described(batch: Any, count: int, first: int = 0) -> Described:

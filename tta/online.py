@@ -11,7 +11,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from holdfast.tta.batches import images_of
+from holdfast.tta.batches import check_computable, images_of
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.distributed import any_of_all, place, skipped_by_all
 from holdfast.tta.fingerprint import fingerprint, values_now
@@ -238,6 +238,7 @@ class ServesBatches(LightningModule):
     def _arrived(self, batch: Any) -> Tensor:
         """The images as they came."""
         images = self.images_of(batch)
+        check_computable(images, self.method.model)
         # What was made in inference mode cannot be learned from.
         return images.clone() if images.is_inference() else images
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from holdfast.tta.batches import images_of
+from holdfast.tta.batches import check_computable, images_of
 from holdfast.tta.distributed import any_of_all, place
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods.control import Controlled
@@ -173,6 +173,7 @@ class Method(Controlled):
         the update that follows, where the method allows it.
         """
         images = images_of(images)
+        check_computable(images, self.model)
         images = images.clone() if images.is_inference() else images  # or nothing is learned
         self.begin_batch()
         prediction = self.predict(images) if self.predicts_first else None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from holdfast.callbacks import CollapseGuard
 from holdfast.datamodules import ImageSet, StreamLoader
+from holdfast.datamodules.targets import LabelTarget
 from holdfast.tta import entry
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.methods import METHODS, Method, create_method
@@ -214,10 +215,9 @@ def _loader(case: Case, steps: int) -> StreamLoader:
     rng = np.random.default_rng(0)
     images = ImageSet(
         images=rng.integers(0, 256, (count, *case.sides, 3), dtype=np.uint8),
-        labels=np.zeros(count, dtype=np.int64),
+        target=LabelTarget(np.zeros(count, dtype=np.int64), _CLASSES),
         ids=np.arange(count).astype(str),
         domains=np.full(count, "noise"),
         groups=np.arange(count).astype(str),
-        class_names=_CLASSES,
     )
     return StreamLoader(images, np.arange(count), case.batch)

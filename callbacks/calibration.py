@@ -171,7 +171,7 @@ def calibrate(
         InputError: so few labelled images that a batch would repeat them, or images of a single
             class.
     """
-    known, size = int((images.kinds != UNLABELLED).sum()), batch_size(checkpoint, config)
+    known, size = int((images.target.kinds != UNLABELLED).sum()), batch_size(checkpoint, config)
     if known < size:
         raise InputError(
             f"the {known} labelled validation images are fewer than a batch of calibration, so its "

@@ -5,7 +5,6 @@ more than anybody reads, and what was known of each image before.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
@@ -75,13 +74,14 @@ def audited(outputs: Mapping[str, Any]) -> list[Any]:
 def known_of(images: ImageSet, columns: Known) -> dict[str, npt.NDArray[Any]]:
     """What a data set says of its images, by the name of the column.
 
+    >>> import numpy as np
+    >>> from holdfast.datamodules.targets import LabelTarget
     >>> images = ImageSet(
     ...     images=np.zeros((2, 4, 4), np.uint8),
-    ...     labels=np.array([1, -1]),
+    ...     target=LabelTarget(np.array([1, -1]), ("well", "ill")),
     ...     ids=np.array(["a.png", "b.png"]),
     ...     domains=np.array(["north", "north"]),
     ...     groups=np.array(["p1", "p1"]),
-    ...     class_names=("well", "ill"),
     ... )
     >>> {name: values.tolist() for name, values in known_of(images, {}).items()}
     {'label': ['ill', ''], 'group': ['p1', 'p1'], 'domain': ['north', 'north']}
@@ -91,12 +91,10 @@ def known_of(images: ImageSet, columns: Known) -> dict[str, npt.NDArray[Any]]:
         columns: (N,) by which metrics are split.
 
     Returns:
-        ``label`` where any image has one, ``group`` where images are not each a group of their own,
-        ``domain``, and the columns.
+        What the target tells, as ``label`` where any image has one, ``group`` where images are not
+        each a group of their own, ``domain``, and the columns.
     """
-    known: dict[str, npt.NDArray[Any]] = {}
-    if images.labelled:
-        known["label"] = np.array([*images.class_names, ""], dtype=object)[images.labels]
+    known = images.target.columns()
     if has_groups(images):
         known["group"] = images.groups
     return {**known, "domain": images.domains, **columns}

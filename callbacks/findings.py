@@ -4,14 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from holdfast.callbacks.columns import Known, known_of
 from holdfast.callbacks.predictions import RowWriter
-from holdfast.datamodules.images import ImageSet
 from holdfast.tta.batches import Described, truth_of
 from holdfast.tta.findings.kept import KeptFindings
 from holdfast.tta.tasks import Task
@@ -80,15 +76,3 @@ class FindingWriter(RowWriter):
         kept = self._new()
         kept.add(torch.from_numpy(self._column("output")), self.findings)
         return kept.scores(self.domains, **asked)
-
-
-def known_of_findings(images: ImageSet, columns: Known) -> dict[str, npt.NDArray[Any]]:
-    """What a data set says of its images, ``true_NAME`` for each finding: 1, 0, or nothing."""
-    known = known_of(images, columns)
-    known.pop("label", None)  # several findings are no label
-    if images.findings is None:
-        return known
-    words = np.array(["0", "1", ""], dtype=object)
-    codes = np.where(np.isfinite(images.findings), images.findings > 0.5, 2).astype(int)
-    true = {f"true_{name}": words[codes[:, i]] for i, name in enumerate(images.class_names)}
-    return {**true, **known}

@@ -36,6 +36,7 @@ from holdfast.datamodules.records import Unusable
 from holdfast.datamodules.shifts import SHIFTS, Shift, create_shift
 from holdfast.datamodules.streams import STREAMS, Stream, StreamLoader, create_stream, stream_order
 from holdfast.datamodules.table import TableConfig, load_table
+from holdfast.datamodules.targets import kind_of
 from holdfast.datamodules.watch import WatchConfig, load_watch
 
 __all__ = [
@@ -55,13 +56,13 @@ __all__ = [
     "stream_order",
 ]
 
-#: The phantom's loaders by task.
-_PHANTOMS = {"single": load_phantom, "segmentation": load_fields, "multilabel": load_fields}
+#: The phantom's loaders by the key of what is known of an image.
+_PHANTOMS = {"label": load_phantom, "mask": load_fields, "findings": load_fields}
 
 _LOADERS: dict[str, tuple[type, Callable[[Any, Split], ImageSet]]] = {
     "phantom": (
         PhantomConfig,
-        lambda config, split: _PHANTOMS[config.task](config, split),
+        lambda config, split: _PHANTOMS[kind_of(config.task).key](config, split),
     ),
     "npz": (NpzConfig, load_npz),
     "nnunet": (NnunetConfig, load_nnunet),

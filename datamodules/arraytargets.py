@@ -1,6 +1,5 @@
-"""Masks and findings in arrays."""
+"""Labels, masks and findings in arrays."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.datamodules.arrays import Arrays
+from holdfast.datamodules.conventions import UNLABELLED, Strings
 from holdfast.datamodules.formats.decoded import Decoded, Unreadable
-from holdfast.datamodules.images import UNLABELLED, ImageSet
 from holdfast.datamodules.maskvalues import Values, discovered, values_of
-from holdfast.datamodules.options import TargetConfig
-from holdfast.datamodules.targets import TASK_NAMES, TaskName
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 
@@ -29,23 +26,45 @@ def counted_within(arrays: Arrays, path: Path, name: str) -> Arrays:
     return {**arrays, "masks": signed}
 
 
-def with_classes(images: ImageSet, arrays: Arrays, config: TargetConfig, path: Path) -> ImageSet:
-    """The images with their masks' values as classes; -1 does not count.
+def labels_in(arrays: Arrays, count: int, path: Path) -> Strings:
+    """Labels as text; those of a multi-label file, or of no whole file, are refused."""
+    if "labels" not in arrays:
+        return np.full(count, "")
+    labels = arrays["labels"]
+    if labels.size != count or labels.dtype.kind not in "iufUTb":
+        raise InputError(
+            f"{path}: labels have shape {labels.shape} and type {labels.dtype}: expected one "
+            "number or "
+            f"name for each of {count} images"
+        )
+    return (labels.astype(int) if labels.dtype.kind == "b" else labels).reshape(-1).astype(str)
+
+
+def with_classes(
+    masks: npt.NDArray[Any],
+    rows: npt.NDArray[np.bool_],
+    given: tuple[str, ...],
+    labels: Any,
+    path: Path,
+) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """Masks of some images with their values as classes, -1 where a pixel does not count, and the
+    names of the classes.
 
     Args:
-        images: of a split.
-        arrays: the file's, all of whose masks say which classes there are.
-        config: with ``labels``.
+        masks: the file's, all of which say which classes there are.
+        rows: (N,) which images.
+        given: names of classes 0, 1, …, where the file has them.
+        labels: what the values mean, as ``data.labels``.
         path: of the file, for messages.
     """
-    if not isinstance(images.masks, np.ndarray):
-        return images
-    values = _values(masks_in(arrays, path))
-    if config.labels is not None:
-        meant = values_of(config.labels)
+    part = masks[rows]
+    if masks.dtype.kind not in "iu":  # which an image set refuses
+        return part, given
+    values = _values(masks)
+    if labels is not None:
+        meant = values_of(labels)
     else:
         meant = discovered([_as_mask(values[values != UNLABELLED])], path)
-        given = images.class_names
         if len(given) >= len(meant.names):
             meant = Values(given, {code: code for code in range(len(given))})
     meant = Values(meant.names, {UNLABELLED: UNLABELLED, **meant.codes})
@@ -53,10 +72,9 @@ def with_classes(images: ImageSet, arrays: Arrays, config: TargetConfig, path: P
         codes = meant.numbered(_as_mask(values)).ravel()
     except Unreadable as error:
         raise InputError(f"{path} {error}") from error
-    masks = images.masks
     if not np.array_equal(codes, values):
-        masks = codes[np.searchsorted(values, masks)]
-    return replace(images, masks=masks, class_names=meant.names)
+        part = codes[np.searchsorted(values, part)]
+    return part, meant.names
 
 
 def _values(masks: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -72,18 +90,6 @@ def _values(masks: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 def _as_mask(values: npt.NDArray[np.int64]) -> Decoded:
     return Decoded(values.reshape(-1, 1, 1), None)
-
-
-def task_of(arrays: Arrays, count: int, asked: str) -> TaskName:
-    """What is asked for, or what the arrays have."""
-    if asked in TASK_NAMES:
-        return asked
-    if "masks" in arrays and "labels" not in arrays:
-        return "segmentation"
-    several = arrays.get("labels", np.zeros(0))
-    if "findings" in arrays or (several.ndim == 2 and several.shape[1] > 1):
-        return "multilabel"
-    return "single"
 
 
 def findings_in(arrays: Arrays, path: Path) -> npt.NDArray[np.float32]:

@@ -94,7 +94,7 @@ def bootstrapped(
 
     Args:
         images: labelled images; those without a label are left out. Where one has no class,
-            ``ImageSet.kinds`` stand for classes.
+            ``Target.kinds`` stand for classes.
         count: how many streams.
         length: items of a stream.
         batch_size: items of a batch, by which blocks are measured.
@@ -106,7 +106,7 @@ def bootstrapped(
     Raises:
         InputError: fewer than two classes.
     """
-    kinds = images.kinds
+    kinds = images.target.kinds
     classes = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds[kinds != UNLABELLED])]
     if len(classes) < 2:
         raise InputError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from holdfast.datamodules.images import UNLABELLED, ImageSet
 from holdfast.datamodules.labels import number_of, same
-from holdfast.datamodules.targets import TaskName, renumbered
+from holdfast.datamodules.targets import kind_of
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 
@@ -22,7 +22,7 @@ def in_classes_of(
     images: ImageSet,
     names: Sequence[str],
     classes: Mapping[str, str | None] | None = None,
-    task: TaskName = "single",
+    task: str = "single",
 ) -> ImageSet:
     """The images with their labels numbered as the source numbers its classes; likewise masks, and
     findings in the source's order.
@@ -41,8 +41,7 @@ def in_classes_of(
         InputError: a label that is none of the source's, a mapping from or to a class that does
             not exist, or images of another task.
     """
-    if images.task != task:
-        images = _of_task(images, task)
+    images = _of_task(images, task)
     ours = {same(name): place for place, name in enumerate(names)}
     given = {same(theirs): our for theirs, our in (classes or {}).items()}
     if classes and images.labelled:
@@ -57,41 +56,30 @@ def in_classes_of(
             table[number] = ours[same(our)]
         elif key not in given:
             strange[name] = number
-    counts = images.counts().tolist() if strange and images.labelled else [0] * len(table)
+    target, notes = images.target, images.notes
+    counts = target.counts().tolist() if strange and images.labelled else [0] * len(table)
     unknown = {name: counts[number] for name, number in strange.items() if counts[number]}
-    if images.task == "multilabel":
-        return _in_findings_of(images, names, table, unknown)
-    if unknown:
+    if unknown and not target.lenient:
         raise InputError(_refusal(unknown, names))
-    masks = None if images.masks is None else renumbered(images.masks, table)
-    return replace(images, labels=table[images.labels], masks=masks, class_names=tuple(names))
-
-
-def _in_findings_of(
-    images: ImageSet, names: Sequence[str], table: Any, unknown: Mapping[str, int]
-) -> ImageSet:
-    """Findings in the source's order: what it does not know is left out, and what the target does
-    not say is unknown. Sets rarely agree in their findings.
-    """
-    findings = np.full((len(images), len(names)), np.nan, np.float32)
-    if images.findings is not None:
-        kept = np.flatnonzero(table[:-1] != UNLABELLED)
-        findings[:, table[kept]] = images.findings[:, kept]
-    notes = images.notes
     if unknown:
         left = ", ".join(unknown)
-        notes = (*notes, f"findings that the source does not know are left out: {left}")
-    return replace(images, findings=findings, class_names=tuple(names), notes=notes)
+        notes = (*notes, f"{target.names_are} that the source does not know are left out: {left}")
+    return replace(images, target=target.numbered(table, tuple(names)), notes=notes)
 
 
-def _of_task(images: ImageSet, task: TaskName) -> ImageSet:
-    """Images of which nothing is known, as the source's task would have them."""
+def _of_task(images: ImageSet, task: str) -> ImageSet:
+    """The images as the source's task has them: what is known of them, if it asks for that kind,
+    or else nothing.
+    """
+    kind = kind_of(task)
+    if images.target.key == kind.key:
+        return replace(images, task=task)
     if images.labelled:
         raise InputError(
             f"the source is a model of task {task}, and the target has what {images.task} asks "
             f"for: read it with data.task={task}, or without its labels"
         )
-    return replace(images, task=task, findings=None, masks=None, class_names=())
+    return replace(images, task=task, target=kind.of_nothing(len(images)))
 
 
 def _check_mapping(

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.datamodules.images import UNLABELLED, ImageSet, Split
+from holdfast.datamodules.conventions import UNLABELLED
+from holdfast.datamodules.images import ImageSet, Split
 from holdfast.datamodules.phantom import (
     CLASSES,
     SCANNERS,
@@ -22,6 +23,7 @@ from holdfast.datamodules.phantom import (
     plasma_of,
     uniform,
 )
+from holdfast.datamodules.targets import FindingTarget, MaskTarget, Target, kind_of
 
 #: Classes of a field's pixels. Nuclei cover some two hundredths of it: a rare class.
 PARTS = ("background", "cytoplasm", "nucleus")
@@ -63,11 +65,11 @@ class _Fields(NamedTuple):
 
 def load_fields(config: PhantomConfig, split: Split) -> ImageSet:
     """Draw the fields of a split; the same config gives the same ones."""
-    multilabel = config.task == "multilabel"
+    searched = kind_of(config.task) is FindingTarget
     domains = config.domains(split)
     bounds = np.linspace(0, config.count(split), len(domains) + 1).astype(int)
     density = config.target_density if split == "target" else config.source_density
-    shares = np.array(_KINDS if multilabel else [1 / len(CLASSES)] * len(CLASSES))
+    shares = np.array(_KINDS if searched else [1 / len(CLASSES)] * len(CLASSES))
     drawn, images, names = [], [], []
     for domain, (start, stop) in zip(domains, pairwise(bounds), strict=True):
         rng = config.generator(split, domain)
@@ -77,19 +79,19 @@ def load_fields(config: PhantomConfig, split: Split) -> ImageSet:
         names += [domain] * len(fields.kinds)
     kinds = np.concatenate([fields.kinds for fields in drawn])
     patients = np.concatenate([fields.patients for fields in drawn])
-    found = np.stack([(kinds == CLASSES.index(name)).any(1) for name in FINDINGS], axis=1)
+    target: Target = MaskTarget(np.concatenate([fields.parts for fields in drawn]), PARTS)
+    if searched:
+        found = np.stack([(kinds == CLASSES.index(name)).any(1) for name in FINDINGS], axis=1)
+        target = FindingTarget(found.astype(np.float32), FINDINGS)
     return ImageSet(
         images=np.concatenate(images),
-        labels=np.full(len(kinds), UNLABELLED),
+        target=target,
         ids=np.array([f"{split}-{name}-{row}" for row, name in enumerate(names)]),
         domains=np.array(names),
         groups=np.array(
             [f"{split}-{name}-p{one}" for name, one in zip(names, patients, strict=True)]
         ),
-        class_names=FINDINGS if multilabel else PARTS,
         task=config.task,
-        findings=found.astype(np.float32) if multilabel else None,
-        masks=None if multilabel else np.concatenate([fields.parts for fields in drawn]),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.datamodules.bands import MISSING
-from holdfast.datamodules.images import Strings
+from holdfast.datamodules.conventions import Strings
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 

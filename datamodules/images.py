@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -12,21 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from holdfast.datamodules.bands import MISSING, banded
+from holdfast.datamodules.conventions import UNLABELLED, Strings
 from holdfast.datamodules.files import ImageFiles
 from holdfast.datamodules.placing import Place
-from holdfast.datamodules.shown import Transform, shown_batch
-from holdfast.datamodules.targets import (
-    TASK_NAMES,
-    UNLABELLED,
-    Masks,
-    TaskName,
-    have_masks,
-    parts_by_size,
-    rarest_findings,
-    read_masks,
-    shares_of,
-    subset_of,
-)
+from holdfast.datamodules.shown import Transform, shown_batch, shown_together
+from holdfast.datamodules.targets import Target, kind_of
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 
@@ -39,10 +28,6 @@ class NoImages(InputError):
 
 __all__ = ["MISSING", "UNLABELLED", "ImageSet", "NoImages", "Split", "Strings", "Transform"]
 
-#: A column of text: fixed-width, or numpy's StringDType, which holds a million file names in a
-#: tenth of the memory.
-Strings = npt.NDArray[Any]
-
 
 @dataclass(frozen=True)
 class ImageSet(Dataset[dict[str, Any]]):
@@ -52,9 +37,9 @@ class ImageSet(Dataset[dict[str, Any]]):
 
     - ``image``: (channels, *spatial) float32, spatial being H, W or D, H, W, scaled so that ``low``
       is 0 and ``high`` is 1;
-    - what is known of it, by ``task``: ``label``, an integer class, or None (in a batch -1) where
-      there is none; ``mask``, (*spatial) int64 classes, -1 where a pixel counts for nothing;
-      ``findings``, (L,) float32, 1 present, 0 absent, NaN unknown;
+    - what is known of it, by the kind of ``target``: ``label``, an integer class, or None (in a
+      batch -1) where there is none; ``mask``, (*spatial) int64 classes, -1 where a pixel counts for
+      nothing; ``findings``, (L,) float32, 1 present, 0 absent, NaN unknown;
     - ``id``, ``domain``, ``group``: strings; a group is a patient or a slide, and never straddles
       splits;
     - ``index``: the row in this set.
@@ -62,11 +47,10 @@ class ImageSet(Dataset[dict[str, Any]]):
     Args:
         images: (N, *spatial) or (N, *spatial, channels), any integer or floating type; or files,
             which are as the latter.
-        labels: (N,) classes, ``UNLABELLED`` where there is none, and where the task is another.
+        target: what is known of them, and the names of the classes, or findings.
         ids: (N,) strings.
         domains: (N,) strings.
         groups: (N,) strings.
-        class_names: names of the classes 0..C-1, or of the findings.
         low: raw value that becomes 0.
         high: raw value that becomes 1.
         transform: applied to a scaled image and its id, after scaling.
@@ -74,18 +58,14 @@ class ImageSet(Dataset[dict[str, Any]]):
         spatial_dims: 2 for pictures, 3 for volumes.
         skipped: images that were asked for and could not be read, with the reason, by id.
         notes: what users should know of how the images were understood, a few words each.
-        task: which kind of target the images have, or would have.
-        findings: (N, L), 1 present, 0 absent, NaN unknown; None: not known of any image.
-        masks: (N, *spatial) integer classes, ``UNLABELLED`` where a pixel counts for nothing; or
-            files, which are as that; None: no image has one.
+        task: which asks for such a target; empty: the usual one.
     """
 
     images: npt.NDArray[Any] | ImageFiles
-    labels: npt.NDArray[np.int64]
+    target: Target
     ids: Strings
     domains: Strings
     groups: Strings
-    class_names: tuple[str, ...]
     low: float = 0.0
     high: float = 255.0
     transform: Transform | None = None
@@ -93,9 +73,7 @@ class ImageSet(Dataset[dict[str, Any]]):
     spatial_dims: int = 2
     skipped: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    task: TaskName = "single"
-    findings: npt.NDArray[np.float32] | None = None
-    masks: Masks | None = None
+    task: str = ""
 
     def __post_init__(self) -> None:
         if len(self.images.shape) - self.spatial_dims not in (1, 2) or not (
@@ -107,68 +85,30 @@ class ImageSet(Dataset[dict[str, Any]]):
                 f"images have shape {self.images.shape} and type {self.images.dtype}: "
                 f"they must be numbers of shape (N, {sides}) or (N, {sides}, channels)"
             )
-        lengths = {
-            len(a)
-            for a in (
-                self.images,
-                self.labels,
-                self.ids,
-                self.domains,
-                self.groups,
-                *self.metadata.values(),
-                *(target for target in (self.findings, self.masks) if target is not None),
-            )
-        }
+        columns = (self.ids, self.domains, self.groups, *self.metadata.values())
+        lengths = {len(self.images), len(self.target), *map(len, columns)}
         if len(lengths) != 1:
             raise InputError(
                 f"images, labels, domains, splits and groups differ in length: {sorted(lengths)}"
             )
-        bad = self.labels[(self.labels >= len(self.class_names)) | (self.labels < UNLABELLED)]
-        if len(bad):
+        if not self.task:
+            object.__setattr__(self, "task", self.target.usual)
+        if kind_of(self.task).key != self.target.key:
+            meant = self.target.usual
             raise InputError(
-                f"label {bad[0]} is out of range: there are {len(self.class_names)} classes, "
-                "numbered from 0 "
-                f"({', '.join(self.class_names)})"
+                f"images of task {self.task} have what {meant} asks for: say task={meant}"
             )
-        self._check_target()
-
-    def _check_target(self) -> None:
-        if self.task not in TASK_NAMES:
-            raise InputError(f"unknown task {self.task!r}: {closest(self.task, TASK_NAMES)}")
-        of_task = {"multilabel": self.findings, "segmentation": self.masks}
-        for task, target in of_task.items():
-            if target is not None and task != self.task:
-                raise InputError(
-                    f"images of task {self.task} have what {task} asks for: say task={task}"
-                )
-        if self.task != "single" and (self.labels != UNLABELLED).any():
-            raise InputError(f"images of task {self.task} have labels: leave them out")
-        wanted = (len(self), self.num_classes)
-        if self.findings is not None and self.findings.shape != wanted:
-            raise InputError(
-                f"findings have shape {self.findings.shape}: expected one value for each of "
-                f"{wanted[0]} images and {wanted[1]} findings"
-            )
-        if isinstance(self.masks, np.ndarray) and (
-            self.masks.shape != (len(self), *self.size) or self.masks.dtype.kind not in "iu"
-        ):
-            raise InputError(
-                f"masks have shape {self.masks.shape} and type {self.masks.dtype}: expected whole "
-                f"numbers of shape {(len(self), *self.size)}, a class for each pixel"
-            )
+        self.target.check(self.size)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        batch = self.batch([int(index)])
+        batch, key = self.batch([int(index)]), self.target.key
         item: dict[str, Any] = {"index": int(index)}
-        for name in ("image", "mask", "findings", "id", "domain", "group"):
-            if name in batch:
-                item[name] = batch[name][0]
-        if "label" in batch:
-            label = int(batch["label"][0])
-            item["label"] = None if label == UNLABELLED else label
+        for name in ("image", "id", "domain", "group"):
+            item[name] = batch[name][0]
+        item[key] = self.target.item(batch[key][0])
         return item
 
     def batch(
@@ -179,7 +119,7 @@ class ImageSet(Dataset[dict[str, Any]]):
         raw: bool = False,
     ) -> dict[str, Any]:
         """The items as one batch: image (B, channels, *spatial), index (B,), strings as lists, and
-        by ``task`` label (B,), mask (B, *spatial) or findings (B, L).
+        by the kind of ``target`` label (B,), mask (B, *spatial) or findings (B, L).
 
         Args:
             indices: (B,) rows.
@@ -193,45 +133,46 @@ class ImageSet(Dataset[dict[str, Any]]):
         """
         rows = np.asarray(indices, dtype=np.int64)
         images = self._raw(rows) if raw else self._scaled(rows, lost)
-        target = self._target(rows, tuple(images.shape[2:]), lost)
+        target = self.target.batch(rows, tuple(images.shape[2:]), lost)
         if self.transform is not None:
             names = [str(name) for name in self.ids[rows]]
-            images, target = shown_batch([self.transform] * len(rows), images, names, target)
+            transforms = [self.transform] * len(rows)
+            if self.target.of_pixels:
+                images, target = shown_together(transforms, images, names, target)
+            else:
+                images = shown_batch(transforms, images, names)
         return {
             "image": images,
-            **target,
+            self.target.key: target,
             "id": self.ids[rows].tolist(),
             "domain": self.domains[rows].tolist(),
             "group": self.groups[rows].tolist(),
             "index": torch.from_numpy(rows),
         }
 
-    def _target(
-        self, rows: npt.NDArray[np.int64], sides: tuple[int, ...], lost: dict[int, str] | None
-    ) -> dict[str, Tensor]:
-        """What is known of some images of these sides, by the key that a batch has it under."""
-        if self.task == "single":
-            return {"label": torch.from_numpy(self.labels[rows])}
-        if self.task == "multilabel":
-            unknown = np.full((len(rows), self.num_classes), np.nan, np.float32)
-            found = unknown if self.findings is None else self.findings[rows]
-            return {"findings": torch.from_numpy(found.astype(np.float32))}
-        if self.masks is None:
-            return {"mask": torch.full((len(rows), *sides), UNLABELLED)}
-        return {"mask": read_masks(self.masks, rows, lost)}
-
     def place(self, row: int) -> Place:
         """Where an image lies in its file: what brings a mask of it into the file's space.
 
         Example:
             >>> ids = np.array(["one"])
-            >>> images = ImageSet(np.zeros((1, 4, 6)), np.zeros(1, int), ids, ids, ids, ("a",))
+            >>> from holdfast.datamodules.targets import LabelTarget
+            >>> images = ImageSet(np.zeros((1, 4, 6)), LabelTarget.of_nothing(1), ids, ids, ids)
             >>> images.place(0).back(torch.zeros(4, 6)).shape
             torch.Size([4, 6])
         """
         if isinstance(self.images, ImageFiles):
             return self.images.place(row)
         return Place.whole(self.size)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 0..C-1, or of the findings."""
+        return self.target.names
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(N,) the one class of each image, ``UNLABELLED`` where it has none."""
+        return self.target.labels
 
     @property
     def num_classes(self) -> int:
@@ -256,60 +197,9 @@ class ImageSet(Dataset[dict[str, Any]]):
         return tuple(int(side) for side in self.images.shape[1 : self.spatial_dims + 1])
 
     @property
-    def target(self) -> npt.NDArray[Any] | Masks | None:
-        """What is known of the images: labels (N,), findings (N, L), or masks; None: nothing."""
-        return {"single": self.labels, "multilabel": self.findings, "segmentation": self.masks}[
-            self.task
-        ]
-
-    @property
     def labelled(self) -> bool:
         """Whether anything is known of any image: a label, a finding, or a mask."""
-        return bool(self.known.any())
-
-    @property
-    def known(self) -> npt.NDArray[np.bool_]:
-        """(N,) whether an image has a label, or a finding that is known, or a mask."""
-        if self.task == "single":
-            return self.labels != UNLABELLED
-        if self.findings is not None:
-            return np.asarray(np.isfinite(self.findings).any(1))
-        if self.masks is not None:
-            return have_masks(self.masks)
-        return np.zeros(len(self), dtype=np.bool_)
-
-    @cached_property
-    def shares(self) -> npt.NDArray[np.float64]:
-        """(N, C) share of each class among the pixels of a mask; NaN where there is none.
-
-        Raises:
-            InputError: a pixel has none of the classes.
-        """
-        if self.masks is None:
-            return np.full((len(self), self.num_classes), np.nan)
-        return shares_of(self.masks, self.num_classes)
-
-    @property
-    def kinds(self) -> npt.NDArray[np.int64]:
-        """(N,) what stands for the class of an image where one is asked for, as for its place in a
-        stream; -1 where nothing is known.
-
-        The label; the rarest finding that is present, 0 for none; of masks the third that it is in
-        by the share of its foreground.
-        """
-        if self.task == "single":
-            return self.labels
-        if self.findings is not None:
-            return rarest_findings(self.findings)
-        return parts_by_size(self.shares)
-
-    def counts(self) -> npt.NDArray[np.int64]:
-        """(C,) images of each class, or that show it, or have the finding."""
-        if self.task == "single":
-            return np.bincount(self.labels[self.known], minlength=self.num_classes)
-        if self.findings is not None:
-            return np.asarray((self.findings == 1).sum(0), dtype=np.int64)
-        return np.asarray((self.shares > 0).sum(0), dtype=np.int64)
+        return bool(self.target.known.any())
 
     def transformed(self, transform: Transform | None) -> "ImageSet":
         """The same images with a transform."""
@@ -338,13 +228,11 @@ class ImageSet(Dataset[dict[str, Any]]):
             images=self.images.subset(rows)
             if isinstance(self.images, ImageFiles)
             else self.images[rows],
-            labels=self.labels[rows],
+            target=self.target.subset(rows),
             ids=self.ids[rows],
             domains=self.domains[rows],
             groups=self.groups[rows],
             metadata={name: values[rows] for name, values in self.metadata.items()},
-            findings=None if self.findings is None else self.findings[rows],
-            masks=None if self.masks is None else subset_of(self.masks, rows),
         )
 
     def _scaled(self, rows: Any, lost: dict[int, str] | None = None) -> Tensor:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from holdfast.datamodules.cache import Cache
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.decoding import Decoded, Unreadable
 from holdfast.datamodules.files import ImageFiles
 from holdfast.datamodules.formats.geometry import placed
@@ -20,7 +21,6 @@ from holdfast.datamodules.maskvalues import Values, discovered
 from holdfast.datamodules.paths import inside
 from holdfast.datamodules.placing import Place
 from holdfast.datamodules.stacked import check_together
-from holdfast.datamodules.targets import UNLABELLED
 from holdfast.tta.errors import InputError
 from holdfast.tta.saying import hushed
 

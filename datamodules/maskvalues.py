@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.decoding import Array, Decoded, Unreadable
-from holdfast.datamodules.targets import UNLABELLED
 from holdfast.tta.errors import InputError
 
 #: The class of what is none of the structures, and what stands for pixels that do not count.

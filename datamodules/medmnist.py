@@ -7,7 +7,7 @@ al., Scientific Data 2023).
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from monai.apps.utils import HashCheckError, check_hash, download_url
@@ -15,7 +15,8 @@ from monai.apps.utils import HashCheckError, check_hash, download_url
 from holdfast.datamodules.arrays import Arrays, read_arrays
 from holdfast.datamodules.images import ImageSet, Split
 from holdfast.datamodules.npz import images_from
-from holdfast.datamodules.options import DataConfig
+from holdfast.datamodules.options import AUTO, DataConfig, check_task
+from holdfast.datamodules.targets import FindingTarget, LabelTarget, kind_of
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError, said
 from holdfast.tta.options import option
@@ -41,11 +42,15 @@ class MedMNISTConfig(DataConfig):
     name: str = option("pneumoniamnist", "which set, e.g. pneumoniamnist, dermamnist, bloodmnist")
     size: int = option(28, "side of the images: 28, 64, 128 or 224; of volumes 28 or 64")
     root: str = option("data", "folder of the files; a missing one is downloaded into it")
-    task: Literal["auto", "single", "multilabel"] = option(
-        "auto",
+    task: str = option(
+        AUTO,
         "of chestmnist: multilabel, its fourteen findings, or single, the images of one of them; "
         "auto: what the set has",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_task(self.task, AUTO, asking=("label", "findings"))
 
 
 @dataclass
@@ -84,9 +89,10 @@ def load_medmnist(config: MedMNISTConfig, split: Split) -> ImageSet:
     elif split in ("train", "target") and not check_hash(path, md5, "md5"):
         _log.warning("%s differs from the published file (md5); it is used as it is", path)
     arrays, several = read_arrays(path), config.name == "chestmnist"
-    if config.task == "multilabel" and not several:
+    kind = None if config.task == AUTO else kind_of(config.task)
+    if kind is FindingTarget and not several:
         raise InputError(f"{config.name} has one label an image: data.name=chestmnist has findings")
-    if several and config.task == "single":
+    if several and kind is LabelTarget:
         arrays = _single_label(arrays)
     return images_from(
         arrays,
@@ -97,6 +103,7 @@ def load_medmnist(config: MedMNISTConfig, split: Split) -> ImageSet:
         known.classes,
         known.spatial_dims,
         raw_range=config.given_range(),
+        task=config.task,
     )
 
 
@@ -136,7 +143,7 @@ def load_organ_views(config: OrganViewsConfig, split: Split) -> ImageSet:
     return replace(
         sets[0],
         images=np.concatenate([np.asarray(images.images) for images in sets]),
-        labels=np.concatenate([images.labels for images in sets]),
+        target=LabelTarget(np.concatenate([part.labels for part in sets]), sets[0].class_names),
         ids=np.array(ids),
         domains=np.repeat(np.array(views), [len(images) for images in sets]),
         groups=np.array(ids),

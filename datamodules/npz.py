@@ -16,21 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.datamodules.arrays import Arrays, read_arrays
-from holdfast.datamodules.arraytargets import (
-    counted_within,
-    finding_names,
-    findings_in,
-    masks_in,
-    task_of,
-    with_classes,
-)
+from holdfast.datamodules.arraytargets import counted_within
+from holdfast.datamodules.conventions import Strings
 from holdfast.datamodules.facts import LOOKED_AT
 from holdfast.datamodules.formats.decoded import span_of
-from holdfast.datamodules.images import UNLABELLED, ImageSet, Split, Strings
-from holdfast.datamodules.labels import missing_noted, read_labels
+from holdfast.datamodules.images import ImageSet, Split
 from holdfast.datamodules.options import AUTO, TargetConfig, check_shares
 from holdfast.datamodules.ranges import value_range
 from holdfast.datamodules.splits import SPLITS, check_leaks, cut, groups_of, hint_at, likely_groups
+from holdfast.datamodules.targets import AskedOfArrays, kind_of, usual_task
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
@@ -76,7 +70,7 @@ def load_npz(config: NpzConfig, split: Split) -> ImageSet:
         raise InputError("data.path is missing: name the file, data.path=FILE.npz")
     path = Path(config.path)
     arrays = _prepared(read_arrays(path), path, config, split)
-    images = images_from(
+    return images_from(
         arrays,
         path,
         config.source,
@@ -87,8 +81,8 @@ def load_npz(config: NpzConfig, split: Split) -> ImageSet:
         missing=config.missing,
         raw_range=config.given_range(),
         task=config.task,
+        labels=config.labels,
     )
-    return with_classes(images, arrays, config, path)
 
 
 def _prepared(arrays: Arrays, path: Path, config: NpzConfig, split: Split) -> Arrays:
@@ -143,6 +137,7 @@ def images_from(
     missing: Sequence[str] | None = None,
     raw_range: tuple[float, float] | None = None,
     task: str = AUTO,
+    labels: Any = None,
 ) -> ImageSet:
     """The images of a split, from arrays in either layout.
 
@@ -158,6 +153,7 @@ def images_from(
         missing: labels that stand for none, as ``data.missing``.
         raw_range: raw values that stand for 0 and 1; None: as the numbers say.
         task: as ``data.task``.
+        labels: what the values of masks mean, as ``data.labels``.
     """
     if "test_images" in arrays:
         arrays = _unfold_medmnist(arrays, path.stem)
@@ -184,36 +180,26 @@ def images_from(
     groups, hints = _groups(arrays, ids, metadata, path, group)
     given = arrays.get("class_names") if class_names is None else class_names
     classes = None if given is None else tuple(str(name) for name in given)
-    kind = task_of(arrays, count, task)
-    codes, notes = np.full(count, UNLABELLED), tuple[str, ...]()
-    if kind == "single":
-        written = _written(arrays, count, path)
-        labels = read_labels(written[named], path, classes, missing)
-        codes[named], classes = labels.codes, labels.names
-        notes = missing_noted(written[rows if split == "target" else named], labels.missing)
-    elif kind == "multilabel":
-        classes = finding_names(arrays, classes, path)
+    if task == AUTO:
+        task = usual_task(lambda kind: kind.in_arrays(arrays))
+    asked = AskedOfArrays(arrays, path, rows, named, classes, missing, labels, split == "target")
+    known, notes = kind_of(task).from_arrays(asked)
     images = arrays["images"][rows]
     low, high = raw_range or span_of(images.dtype) or (0.0, 1.0)
     if split != "target":  # which is judged beside the source's range, by who knows it
         low, high = value_range(_spread(arrays["images"], inside), given=raw_range)
     return ImageSet(
         images=images,
-        labels=codes[rows],
+        target=known,
         ids=ids[rows],
         domains=domain[rows],
         groups=groups[rows],
-        class_names=classes or (),
         low=low,
         high=high,
         metadata={name: values[rows] for name, values in metadata.items()},
         spatial_dims=spatial_dims,
         notes=(*notes, *hints, *_left_out(arrays, count)),
-        task=kind,
-        findings=findings_in(arrays, path)[rows] if kind == "multilabel" and classes else None,
-        masks=masks_in(arrays, path)[rows]
-        if kind == "segmentation" and "masks" in arrays
-        else None,
+        task=task,
     )
 
 
@@ -298,20 +284,6 @@ def _groups(
         nowhere = np.zeros(len(ids), dtype=np.bool_)
         check_leaks(path, rows, known, arrays["split"].astype(str), nowhere, likely)
     return groups_of(own, named, chosen, ids, path), hint_at(likely)
-
-
-def _written(arrays: Arrays, count: int, path: Path) -> Strings:
-    """Labels as text; those of a multi-label file, or of no whole file, are refused."""
-    if "labels" not in arrays:
-        return np.full(count, "")
-    labels = arrays["labels"]
-    if labels.size != count or labels.dtype.kind not in "iufUTb":
-        raise InputError(
-            f"{path}: labels have shape {labels.shape} and type {labels.dtype}: expected one "
-            "number or "
-            f"name for each of {count} images"
-        )
-    return (labels.astype(int) if labels.dtype.kind == "b" else labels).reshape(-1).astype(str)
 
 
 def _flat(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:

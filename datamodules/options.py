@@ -1,7 +1,7 @@
 """Options that data sets share."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from holdfast.datamodules.maskvalues import values_of
 from holdfast.datamodules.reading import Reading
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
+from holdfast.tta.tasks import TASKS
 
 #: ``data.group`` where nothing is said.
 AUTO = "auto"
@@ -85,7 +86,7 @@ class ColumnsConfig(DataConfig):
 class TargetConfig(ColumnsConfig):
     """What can be asked of a data set that may have masks or findings."""
 
-    task: Literal["auto", "single", "segmentation", "multilabel"] = option(
+    task: str = option(
         AUTO,
         "what is known of an image: single, one class; segmentation, a mask; multilabel, findings; "
         "auto: what the data has",
@@ -108,6 +109,7 @@ class TargetConfig(ColumnsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_task(self.task, AUTO)
         if self.labels is None:
             return
         if not isinstance(self.labels, Mapping):
@@ -199,6 +201,24 @@ class FilesConfig(TargetConfig):
             self.around_roi,
             self.given_range(),
         )
+
+
+def check_task(task: str, *more: str, asking: Collection[str] = ()) -> None:
+    """Refuse a ``data.task`` that is none.
+
+    Args:
+        task: as given.
+        *more: other words that are taken.
+        asking: keys of the targets that the data can have; none: any.
+
+    Raises:
+        InputError: there is no such task, or the data cannot have what it asks for.
+    """
+    if task in more or (task in TASKS and (not asking or TASKS[task].target in asking)):
+        return
+    names = [name for name in TASKS if not asking or TASKS[name].target in asking]
+    *names, last = [*more, *names]
+    raise InputError(f"data.task={task}: expected one of {', '.join(names)} or {last}")
 
 
 def check_shares(shares: list[float] | None) -> None:

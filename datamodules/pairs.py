@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from holdfast.datamodules.conventions import Strings
 from holdfast.datamodules.decoding import SUFFIXES
-from holdfast.datamodules.images import Strings
 from holdfast.datamodules.maskfiles import MaskPaths
 from holdfast.datamodules.rows import text
 from holdfast.tta.errors import InputError

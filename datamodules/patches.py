@@ -8,7 +8,7 @@ from monai.transforms import Randomizable
 from torch import Tensor
 from torch.nn.functional import pad
 
-from holdfast.datamodules.targets import UNLABELLED
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.tta.errors import InputError
 
 #: Share of the patches that are sure to show foreground, as nnU-Net draws them (Isensee et al.,

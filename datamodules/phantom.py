@@ -8,13 +8,14 @@ noise hide what tells them apart.
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from holdfast.datamodules.images import ImageSet, Split
-from holdfast.datamodules.options import DataConfig
+from holdfast.datamodules.options import DataConfig, check_task
+from holdfast.datamodules.targets import FindingTarget, LabelTarget, MaskTarget, kind_of
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
@@ -52,19 +53,18 @@ SCANNERS: dict[str, Scanner] = {
 }
 
 
-#: Images of each split where nothing is said: of single cells, and of fields of several.
+#: Images of each split where nothing is said, by the target: of single cells, and of fields of
+#: several.
 _COUNTS = {
-    "single": {"train": 4000, "val": 800, "test": 1600, "target": 6400},
-    "segmentation": {"train": 480, "val": 120, "test": 240, "target": 960},
-    "multilabel": {"train": 3200, "val": 800, "test": 1600, "target": 3200},
+    LabelTarget.key: {"train": 4000, "val": 800, "test": 1600, "target": 6400},
+    MaskTarget.key: {"train": 480, "val": 120, "test": 240, "target": 960},
+    FindingTarget.key: {"train": 3200, "val": 800, "test": 1600, "target": 3200},
 }
-_COUNTED = (
-    "null: {single} of single cells, {segmentation} of fields with masks, {multilabel} of findings"
-)
+_COUNTED = "null: {label} of single cells, {mask} of fields with masks, {findings} of findings"
 
 
 def _counts(split: str) -> str:
-    return _COUNTED.format(**{task: counts[split] for task, counts in _COUNTS.items()})
+    return _COUNTED.format(**{key: counts[split] for key, counts in _COUNTS.items()})
 
 
 @dataclass
@@ -73,7 +73,7 @@ class PhantomConfig(DataConfig):
     of several cells, with masks or findings.
     """
 
-    task: Literal["single", "segmentation", "multilabel"] = option(
+    task: str = option(
         "single",
         "single: a cell of one of four classes; segmentation: fields with masks of cytoplasm and "
         "nucleus; multilabel: fields in which elongated, granular and lobulated cells are found",
@@ -98,7 +98,8 @@ class PhantomConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for split in _COUNTS["single"]:
+        check_task(self.task, asking=_COUNTS)
+        for split in _COUNTS[LabelTarget.key]:
             if self.count(split) < 1:
                 raise InputError(f"data.{split}_images must be at least 1")
         for name in ("source_density", "target_density"):
@@ -110,7 +111,7 @@ class PhantomConfig(DataConfig):
     def _check_prevalence(self, name: str, shares: list[float] | None) -> None:
         if shares is None:
             return
-        if self.task != "single":
+        if kind_of(self.task) is not LabelTarget:
             raise InputError(
                 f"data.{name} is of single cells: fields have {name.split('_')[0]}_density"
             )
@@ -123,7 +124,7 @@ class PhantomConfig(DataConfig):
     def count(self, split: str) -> int:
         """Images of a split."""
         asked: int | None = getattr(self, f"{split}_images")
-        return _COUNTS[self.task][split] if asked is None else asked
+        return _COUNTS[kind_of(self.task).key][split] if asked is None else asked
 
     def domains(self, split: str) -> list[str]:
         """Scanners of a split.
@@ -144,7 +145,7 @@ class PhantomConfig(DataConfig):
 
     def generator(self, split: str, domain: str) -> np.random.Generator:
         """Where all randomness of a scanner's images of a split comes from."""
-        place = list(_COUNTS["single"]).index(split)
+        place = list(_COUNTS[LabelTarget.key]).index(split)
         return np.random.default_rng([self.seed, place, list(SCANNERS).index(domain)])
 
 
@@ -167,11 +168,11 @@ def load_phantom(config: PhantomConfig, split: Split) -> ImageSet:
     ids = [f"{split}-{domain}-{index}" for index, domain in enumerate(names)]
     return ImageSet(
         images=np.concatenate(images),
-        labels=np.concatenate(labels),
+        target=LabelTarget(np.concatenate(labels), CLASSES),
         ids=np.array(ids),
         domains=np.array(names),
         groups=np.array(ids),
-        class_names=CLASSES,
+        task=config.task,
     )
 
 

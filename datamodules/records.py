@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 from holdfast.datamodules.files import ImageFiles
 from holdfast.datamodules.images import ImageSet, NoImages, Split, Strings
-from holdfast.datamodules.known import KNOWN, Asked, task_of
 from holdfast.datamodules.options import AUTO, FilesConfig
 from holdfast.datamodules.ranges import refuse_mixture, value_range
 from holdfast.datamodules.rows import Records, repeated, text
 from holdfast.datamodules.splits import check_leaks, cut, groups_of, hint_at, likely_groups
+from holdfast.datamodules.targets import AskedOfRecords, LabelTarget, kind_of, usual_task
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
+from holdfast.tta.tasks import TASKS
 
 __all__ = ["Records", "Unusable", "images_of", "repeated", "text"]
 
@@ -67,7 +68,7 @@ def images_of(
     if "" in records.paths:
         raise InputError(f"{records.origin} has a row without a path: remove it")
     rois = _rois(records, config)
-    task = task_of(records, config)
+    task = _task(records, config)
     groups = groups_of(
         records.groups, records.metadata, config.group, records.names, records.origin
     )
@@ -95,26 +96,24 @@ def images_of(
         config.cache,
         None if rois is None else rois[rows],
         None if records.further is None else records.further[rows],
-        dense=task == "segmentation",
+        dense=TASKS[task].dense,
     )
     reasons = files.unreadable() if config.check else {}
-    found = KNOWN[task](Asked(records, config, files, rows, named, split == "target"))
-    if found.masks is not None and config.check:
-        reasons |= found.masks.unusable(reasons)
-        found = found._replace(notes=(*found.notes, *found.masks.note()))
+    asked = AskedOfRecords(records, config, files, rows, named, split == "target")
+    known, notes = kind_of(task).from_records(asked)
+    if config.check:
+        reasons |= known.unusable(reasons)
+        notes = (*notes, *known.noted())
     images = ImageSet(
         images=files,
-        labels=found.labels,
+        target=known,
         ids=records.names[rows],
         domains=records.domains[rows],
         groups=groups[rows],
-        class_names=found.names,
         metadata={name: values[rows] for name, values in records.metadata.items()},
         spatial_dims=files.spatial_dims,
-        notes=(*records.notes, *found.notes, *hint_at(_likely(records, config))),
+        notes=(*records.notes, *notes, *hint_at(_likely(records, config))),
         task=task,
-        findings=found.findings,
-        masks=found.masks,
     )
     images = _without(dict(sorted(reasons.items())), images, config.on_error)
     refuse_mixture(files)
@@ -122,6 +121,20 @@ def images_of(
         return images
     low, high = value_range(files)
     return replace(images, low=low, high=high)
+
+
+def _task(records: Records, config: FilesConfig) -> str:
+    """What is asked for, or what the records have."""
+    if config.task != AUTO:
+        return config.task
+    task = usual_task(lambda kind: kind.in_records(records))
+    if task != LabelTarget.usual and LabelTarget.in_records(records):
+        raise InputError(
+            f"{records.origin} has labels, and masks or findings: say which are meant, "
+            f"data.task=single or data.task={task} (a mask that images are cut down to is "
+            "called roi)"
+        )
+    return task
 
 
 def _splits(

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.datamodules.conventions import Strings
 from holdfast.datamodules.findings import Findings
-from holdfast.datamodules.images import Strings
 from holdfast.datamodules.maskfiles import MaskPaths
 from holdfast.datamodules.maskvalues import Values
-from holdfast.datamodules.targets import TaskName
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,6 @@ class Records:
     def names(self) -> Strings:
         """(N,) what images are called."""
         return self.paths if self.ids is None else self.ids
-
-    @property
-    def task(self) -> TaskName:
-        """What is known of the images."""
-        if self.findings is not None:
-            return "multilabel"
-        return "single" if self.masks is None else "segmentation"
 
 
 def text(values: Iterable[str]) -> Strings:

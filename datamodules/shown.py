@@ -10,44 +10,49 @@ from torch import Tensor
 Transform = Callable[[Tensor, str], Tensor]
 
 
-def shown(
-    transform: Transform, image: Tensor, name: str, mask: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
+def shown(transform: Transform, image: Tensor, name: str, mask: Tensor) -> tuple[Tensor, Tensor]:
     """An image under a transform, and its mask moved along where that moves pixels.
 
     Args:
         transform: what is done.
         image: (channels, *spatial) scaled.
         name: its id.
-        mask: (*spatial) classes; None: there is none.
+        mask: (*spatial) classes.
     """
     move = getattr(transform, "moved", None)
     # What is broken stays as it is (see ``Shift``), and so does its mask.
-    if mask is not None and move is not None and bool(image.isfinite().all()):
+    if move is not None and bool(image.isfinite().all()):
         mask = move(mask, name)
     return transform(image, name), mask
 
 
 def shown_batch(
-    transforms: Sequence[Transform | None],
-    images: Tensor,
-    names: Sequence[str],
-    target: dict[str, Tensor],
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Images of a batch, each under its transform, and what is known of them, masks moved along.
+    transforms: Sequence[Transform | None], images: Tensor, names: Sequence[str]
+) -> Tensor:
+    """Images of a batch, each under its transform.
 
     Args:
         transforms: of each image; None: it stays as it is.
         images: (B, channels, *spatial) scaled.
         names: their ids.
-        target: with ``mask`` (B, *spatial), or without.
     """
-    masks: Sequence[Tensor | None] = [*target["mask"]] if "mask" in target else [None] * len(images)
+    return torch.stack(
+        [
+            image if transform is None else transform(image, name)
+            for transform, image, name in zip(transforms, images, names, strict=True)
+        ]
+    )
+
+
+def shown_together(
+    transforms: Sequence[Transform | None],
+    images: Tensor,
+    names: Sequence[str],
+    masks: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The same of images and of masks (B, *spatial), which are moved along."""
     pairs = [
         (image, mask) if transform is None else shown(transform, image, name, mask)
         for transform, image, name, mask in zip(transforms, images, names, masks, strict=True)
     ]
-    moved = [mask for _, mask in pairs if mask is not None]
-    if moved:
-        target = {**target, "mask": torch.stack(moved)}
-    return torch.stack([image for image, _ in pairs]), target
+    return torch.stack([image for image, _ in pairs]), torch.stack([mask for _, mask in pairs])

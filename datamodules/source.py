@@ -13,17 +13,14 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler, WeightedRandomSampler
 
 from holdfast.datamodules.augment import AUGMENTATIONS, Augmentation, plain_tensors
-from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.patches import Patches
-from holdfast.datamodules.targets import CALLED
 from holdfast.datamodules.trainable import check_training_set
 from holdfast.tta.config import closest
 from holdfast.tta.distributed import objects_of_all, place
 from holdfast.tta.errors import InputError
 from holdfast.tta.randomness import numpy_state, random_state, restore_numpy, restore_random
 
-#: What stands where nothing is known, by the key of a batch.
-_UNKNOWN = {"label": UNLABELLED, "mask": UNLABELLED, "findings": math.nan}
 #: Between the augmentations' seeds of two processes: further than seeds of two runs ever lie.
 _SEEDS_APART = 1_000_003
 _BATCH_VALUES = 2**25  # numbers in a batch that is only predicted: 128 MiB
@@ -73,7 +70,7 @@ class SourceData(LightningDataModule):
             )
         if not val.labelled:
             raise InputError(
-                f"none of the {len(val)} validation images has a {CALLED[val.task]}, and training "
+                f"none of the {len(val)} validation images has a {val.target.called}, and training "
                 "is watched on them: give some of them one"
             )
         for name in augment:
@@ -103,7 +100,7 @@ class SourceData(LightningDataModule):
             workers,
             seed,
         )
-        self.augmentation = Augmentation(augment, train.task == "segmentation", patches)
+        self.augmentation = Augmentation(augment, train.target.of_pixels, patches)
         self.augmentation.set_random_state(seed=seed)
         self._order = torch.Generator()
         self._taken_up: Mapping[str, Any] | None = None
@@ -133,12 +130,10 @@ class SourceData(LightningDataModule):
             self.augmentation.set_random_state(seed=self.seed + rank * _SEEDS_APART)
         generator = self._order.manual_seed(self.seed)
         # Where an image shows several classes, no order of images makes them equally frequent.
-        balanced = self.balanced and images.task == "single"
-        weights = np.ones(len(images))
-        if balanced:
-            weights = (1 / np.maximum(images.counts(), 1))[images.labels]
-        drawn = np.tile(weights, self.copies).tolist()
-        sampler = WeightedRandomSampler(drawn, len(drawn), balanced, generator)
+        weights = images.target.weights() if self.balanced else None
+        each = np.ones(len(images)) if weights is None else weights
+        drawn = np.tile(each, self.copies).tolist()
+        sampler = WeightedRandomSampler(drawn, len(drawn), weights is not None, generator)
         # MONAI's loader seeds random transforms anew in each worker and epoch; torch's would repeat
         # them. Workers end with the epoch, for what they have drawn cannot be saved.
         loader = monai.data.DataLoader(
@@ -236,11 +231,11 @@ def _alike(images: ImageSet, train: ImageSet) -> bool:
 
 def _labelled(images: ImageSet) -> ImageSet:
     """The images of which something is known, and a note on the others."""
-    known = images.known
+    known = images.target.known
     if known.all():
         return images
     missing = int((~known).sum())
-    note = f"{missing} training images have no {CALLED[images.task]} and are left out"
+    note = f"{missing} training images have no {images.target.called} and are left out"
     return replace(images.subset(known), notes=(*images.notes, note))
 
 
@@ -257,10 +252,10 @@ def _patches(sides: Sequence[int] | None, images: ImageSet) -> Patches | None:
                 "patch=[H,W] or [D,H,W], or bring all to one size, data.size"
             )
         return None
-    if images.task != "segmentation":
+    if not images.target.of_pixels:
         raise InputError(
             f"patch={list(sides)} cuts images and masks, and these have a "
-            f"{CALLED[images.task]}: leave it out"
+            f"{images.target.called}: leave it out"
         )
     patches = Patches(sides)
     if not images.ragged:
@@ -280,11 +275,11 @@ class _Augmented(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.images[index % len(self.images)]
         with plain_tensors():
-            if "mask" in item:
-                image, mask = self.transform(item["image"], item["mask"])
-                return {"image": image, "mask": mask}
-            target = "label" if "label" in item else "findings"
-            return {"image": self.transform(item["image"]), target: item[target]}
+            key, target = self.images.target.key, item[self.images.target.key]
+            if self.images.target.of_pixels:
+                image, mask = self.transform(item["image"], target)
+                return {"image": image, key: mask}
+            return {"image": self.transform(item["image"]), key: target}
 
 
 class _InOrder(Dataset[dict[str, Any]]):
@@ -299,9 +294,8 @@ class _InOrder(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         batch = self.images.batch(self.batches[index])
         before = index * len(self.batches[0])  # all but the last are of one size
-        for name, unknown in _UNKNOWN.items():
-            if name in batch:
-                batch[name][max(0, self.labelled - before) :] = unknown
+        target = self.images.target
+        batch[target.key][max(0, self.labelled - before) :] = target.unknown
         return batch
 
 

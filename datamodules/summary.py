@@ -8,7 +8,6 @@ from holdfast.datamodules.facts import Facts, gathered
 from holdfast.datamodules.files import ImageFiles
 from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.reading import by
-from holdfast.datamodules.targets import CALLED
 from holdfast.tta.processes import is_first
 from holdfast.tta.saying import say
 
@@ -34,7 +33,7 @@ def understood(sets: Mapping[str, ImageSet]) -> list[str]:
     facts = {name: facts_of(images) for name, images in sets.items()}
     first = next(iter(sets))
     lines = [
-        f"{'findings' if sets[first].task == 'multilabel' else 'classes'}: {_classes(sets)}",
+        f"{sets[first].target.names_are}: {_classes(sets)}",
         f"images: {', '.join(_counted(name, images) for name, images in sets.items())}",
         f"domains: {_domains(sets)}; patients: {_patients(sets)}",
         f"pixels: {_pixels(sets, facts)}",
@@ -59,13 +58,9 @@ def _classes(sets: Mapping[str, ImageSet]) -> str:
     if not images.labelled:
         more = ["…"] if images.num_classes > _LISTED else []
         shown = ", ".join([*images.class_names[:_LISTED], *more])
-        return f"{images.num_classes} ({shown}); no {CALLED[images.task]}s in {name}"
-    if images.task == "segmentation":
-        shares = np.nanmean(images.shares, axis=0).tolist()
-        of = dict(zip(images.class_names, shares, strict=True))
-        return f"{len(of)} ({_listed(of, '{:.2%}'.format)} of the pixels in {name})"
-    counts = dict(zip(images.class_names, images.counts().tolist(), strict=True))
-    return f"{len(counts)} ({_listed(counts)} images in {name})"
+        return f"{images.num_classes} ({shown}); no {images.target.called}s in {name}"
+    counts, spelled, of = images.target.counted()
+    return f"{len(counts)} ({_listed(counts, spelled.format)} {of} {name})"
 
 
 def _listed(counts: Mapping[str, float], spelled: Callable[[float], str] = str) -> str:
@@ -79,8 +74,8 @@ def _listed(counts: Mapping[str, float], spelled: Callable[[float], str] = str) 
 
 
 def _counted(name: str, images: ImageSet) -> str:
-    missing = int((~images.known).sum())
-    without = f" ({missing} without a {CALLED[images.task]})" if missing else ""
+    missing = int((~images.target.known).sum())
+    without = f" ({missing} without a {images.target.called})" if missing else ""
     return f"{name} {len(images)}{without}"
 
 
@@ -153,13 +148,13 @@ def _notes(sets: Mapping[str, ImageSet], facts: Mapping[str, Facts]) -> Iterator
 
 def _thin(sets: Mapping[str, ImageSet]) -> Iterator[str]:
     """Splits that show too little: no image of a class, or hardly any image."""
-    counts = {name: images.counts() for name, images in sets.items()}
+    counts = {name: images.target.counts() for name, images in sets.items()}
     for name, of in counts.items():
         absent = [
             c for c, count in zip(sets[name].class_names, of.tolist(), strict=True) if not count
         ]
         if absent and of.any():
             yield f"no {name} image shows {', '.join(absent[:_LISTED])}"
-        labelled = int(sets[name].known.sum())
+        labelled = int(sets[name].target.known.sum())
         if labelled < _FEW and name != "train":
             yield f"{name} has {labelled} labelled images, and scores of so few say little"

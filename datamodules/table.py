@@ -14,8 +14,9 @@ import numpy as np
 from holdfast.datamodules.findings import Findings, from_columns, from_lists
 from holdfast.datamodules.images import ImageSet, Split, Strings
 from holdfast.datamodules.maskfiles import MaskPaths
-from holdfast.datamodules.options import FilesConfig
+from holdfast.datamodules.options import AUTO, FilesConfig
 from holdfast.datamodules.records import Records, images_of, repeated, text
+from holdfast.datamodules.targets import FindingTarget, kind_of
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError, said
 from holdfast.tta.options import option
@@ -117,7 +118,9 @@ def _masks(columns: dict[str, Strings], path: Path) -> MaskPaths | None:
 def _findings(columns: dict[str, Strings], config: TableConfig, path: Path) -> Findings | None:
     """Columns of findings, or lists in the column label."""
     names = config.findings
-    if config.task not in ("auto", "multilabel") or (names is None and config.task == "auto"):
+    if config.task == AUTO and names is None:
+        return None
+    if config.task != AUTO and kind_of(config.task) is not FindingTarget:
         return None
     if names and any(name in columns for name in names):
         for name in names:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from holdfast.datamodules.files import ImageFiles
-from holdfast.datamodules.images import UNLABELLED, ImageSet, Split
+from holdfast.datamodules.images import ImageSet, Split
 from holdfast.datamodules.options import FilesConfig
 from holdfast.datamodules.patience import Patience
 from holdfast.datamodules.reading import Reading
+from holdfast.datamodules.targets import LabelTarget
 from holdfast.datamodules.walk import found_below
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
@@ -104,11 +105,10 @@ def load_watch(config: WatchConfig, split: Split) -> ImageSet:
     names = np.full(most, "", dtype=object)
     return ImageSet(
         images=ArrivingFiles(root, most, reading),
-        labels=np.full(most, UNLABELLED, dtype=np.int64),
+        target=LabelTarget.of_nothing(most),
         ids=names,
         domains=np.full(most, root.resolve().name, dtype=object),
         groups=names,
-        class_names=(),
         spatial_dims=len(sides),
         notes=("images are taken as they arrive",),
     )

@@ -11,6 +11,7 @@ from PIL import Image
 
 from holdfast.callbacks.report.contact import chosen, sheet, write_sheet
 from holdfast.datamodules.images import ImageSet
+from holdfast.datamodules.targets import LabelTarget
 from holdfast.programs import adapt, train
 from holdfast.tta.checkpoint import SourceCheckpoint
 from tests.conftest import QUICK
@@ -24,7 +25,8 @@ def labelled(count: int, classes: int, spatial: tuple[int, ...] = (6, 6)) -> Ima
     pixels = np.zeros((count, *spatial), np.uint8)
     kinds = tuple(f"c{label}" for label in range(classes))
     labels = np.arange(count) % max(classes, 1) - (classes == 0)
-    return ImageSet(pixels, labels, names, names, names, kinds, spatial_dims=len(spatial))
+    target = LabelTarget(labels, kinds)
+    return ImageSet(pixels, target, names, names, names, spatial_dims=len(spatial))
 
 
 def test_training_is_checked_and_not_done(tmp_path: Path, capsys: Capture) -> None:
@@ -117,9 +119,8 @@ def test_nothing_of_a_file_becomes_markup(tmp_path: Path) -> None:
     images = labelled(3, 1, (4, 6, 6))
     images = ImageSet(
         np.asarray(images.images),
-        images.labels,
+        LabelTarget(images.labels, (evil,)),
         *[np.array([evil] * 3)] * 3,
-        (evil,),
         spatial_dims=3,
     )
     page = write_sheet(tmp_path, evil, [evil], {evil: images}).read_text(encoding="utf-8")

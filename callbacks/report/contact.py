@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from holdfast.callbacks.report import page
 from holdfast.callbacks.report.overlays import overlay
-from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.images import ImageSet
 from holdfast.tta.folder import no_folder, writing
 from holdfast.tta.style import save, styled
 
@@ -83,7 +83,7 @@ def chosen(sets: Mapping[str, ImageSet], count: int = _IMAGES) -> list[tuple[str
     order = sorted(sets, key=lambda name: len(sets[name]))
     for place, name in enumerate(order):
         left = count - sum(map(len, picked.values()))
-        picked[name] = list(_spread(sets[name].kinds, left // (len(order) - place)))
+        picked[name] = list(_spread(sets[name].target.kinds, left // (len(order) - place)))
     return [(name, row) for name in sets for row in picked[name]]
 
 
@@ -126,24 +126,8 @@ def _shown(images: ImageSet, split: str, row: int) -> Shown:
         if len(known)
         else "no number"
     )
-    if images.masks is not None:  # outlined, which shows whether it fits
-        mask = item["mask"].clamp(min=0).numpy()
+    target = images.target
+    if target.of_pixels:  # outlined, which shows whether it fits
+        mask = item[target.key].clamp(min=0).numpy()
         pixels = overlay(item["image"], mask, None).numpy()
-    return Shown(item["id"], f"{_said(images, row)}; {split}, {item['domain']}; {values}", pixels)
-
-
-def _said(images: ImageSet, row: int) -> str:
-    """What is known of an image: its class, its findings, or the shares of its mask."""
-    names = images.class_names
-    if images.task == "single":
-        label = images.labels[row]
-        return "no label" if label == UNLABELLED else names[label]
-    if not images.known[row]:
-        return "no mask" if images.task == "segmentation" else "no finding is known"
-    if images.findings is not None:
-        present = [
-            name for name, found in zip(names, images.findings[row], strict=True) if found == 1
-        ]
-        return ", ".join(present) or "no finding"
-    shares = zip(names, images.shares[row].tolist(), strict=True)
-    return ", ".join(f"{name} {share:.0%}" for name, share in shares if share)
+    return Shown(item["id"], f"{target.said(row)}; {split}, {item['domain']}; {values}", pixels)

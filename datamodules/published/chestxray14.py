@@ -9,9 +9,11 @@ import numpy as np
 
 from holdfast.datamodules.findings import Findings, from_lists
 from holdfast.datamodules.images import ImageSet, Split
+from holdfast.datamodules.options import AUTO
 from holdfast.datamodules.published.common import PublishedConfig, columns, folder, published
 from holdfast.datamodules.records import Records, repeated, text
 from holdfast.datamodules.splits import cut
+from holdfast.datamodules.targets import LabelTarget, kind_of
 from holdfast.datamodules.walk import image_files
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
@@ -52,7 +54,7 @@ def load_chestxray14(config: ChestXray14Config, split: Split) -> ImageSet:
     table = columns(root, _TABLES, wanted)
     written = table["Finding Labels"]
     found: Findings | None = None
-    if config.task == "single":
+    if config.task != AUTO and kind_of(config.task) is LabelTarget:
         rows, classes = _single(written.tolist(), config.findings)
     else:
         rows, classes = np.arange(len(written)), None

@@ -6,17 +6,9 @@ import numpy as np
 
 from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.streams.stream import Order, Stream, joined
-from holdfast.datamodules.targets import CALLED
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
 from holdfast.tta.settings import BATCH_SIZE
-
-#: What stands for the class of an image where an order asks for one.
-_ORDERED_BY = {
-    "single": "class",
-    "segmentation": "the share of their foreground",
-    "multilabel": "their rarest finding",
-}
 
 
 @dataclass
@@ -92,7 +84,7 @@ def rows_of_kinds(
         images: the target.
         rng: where the order within a kind comes from.
         stream: what asks, for messages.
-        by: column whose values are the kinds; None: ``ImageSet.kinds``, the classes.
+        by: column whose values are the kinds; None: ``Target.kinds``, the classes.
 
     Raises:
         InputError: nothing is known of an image, or there is no such column.
@@ -100,11 +92,11 @@ def rows_of_kinds(
     if by is not None:
         kinds = images.column(by)
         return [rng.permutation(np.flatnonzero(kinds == kind)) for kind in np.unique(kinds)]
-    unknown = int((~images.known).sum())
+    unknown = int((~images.target.known).sum())
     if unknown:
         raise InputError(
-            f"stream={stream} orders images by {_ORDERED_BY[images.task]}, but {unknown} of the "
-            f"target's {len(images)} have no {CALLED[images.task]}: use stream=iid"
+            f"stream={stream} orders images by {images.target.ordered_by}, but {unknown} of the "
+            f"target's {len(images)} have no {images.target.called}: use stream=iid"
         )
-    kinds = images.kinds
+    kinds = images.target.kinds
     return [rng.permutation(np.flatnonzero(kinds == kind)) for kind in np.unique(kinds)]

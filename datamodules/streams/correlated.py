@@ -80,7 +80,7 @@ class DirichletConfig(StreamConfig):
         (NeurIPS 2022).
         """
         classes = rows_of_kinds(images, rng, "dirichlet", self.by)
-        own = images.num_classes if images.task == "single" and self.by is None else len(classes)
+        own = images.num_classes if images.target.divides and self.by is None else len(classes)
         slots = self.slots or own
         shares = rng.dirichlet(np.full(slots, self.delta), len(classes))
         pieces = [

@@ -1,14 +1,14 @@
 """The loader that serves a stream, and goes on where it was stopped."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from holdfast.datamodules.images import ImageSet
-from holdfast.datamodules.shown import shown_batch
+from holdfast.datamodules.shown import Transform, shown_batch, shown_together
 from holdfast.datamodules.streams.stream import Order, Stream
 from holdfast.tta.distributed import place
 from holdfast.tta.errors import InputError
@@ -51,15 +51,22 @@ class _Batches(Dataset[dict[str, Any]]):
         batch = self.images.batch(items.rows, lost if self.lenient else None, raw=self.raw)
         shifts = items.shifts_of_items()
         if any(shift is not None for shift in shifts):
-            target = {name: batch[name] for name in ("mask",) if name in batch}
-            batch["image"], target = shown_batch(shifts, batch["image"], batch["id"], target)
-            batch |= target
+            self._shift(batch, shifts)
         return {
             **batch,
             "domain": items.domains(self.images),
             "seen_before": first - start,
             "lost": lost,
         }
+
+    def _shift(self, batch: dict[str, Any], shifts: Sequence[Transform | None]) -> None:
+        """Put a batch under the shifts of its items, with what is known of each pixel."""
+        given, target = (batch["image"], batch["id"]), self.images.target
+        if target.of_pixels:
+            both = shown_together(shifts, *given, batch[target.key])
+            batch["image"], batch[target.key] = both
+        else:
+            batch["image"] = shown_batch(shifts, *given)
 
 
 class StreamLoader:

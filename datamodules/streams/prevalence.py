@@ -43,11 +43,6 @@ class PrevalenceConfig(StreamConfig):
 
     def all_passes(self, images: ImageSet, rng: np.random.Generator) -> Stream:
         """Items of all passes; with ``then``, the middle is that of all of them."""
-        if images.task == "segmentation":
-            raise InputError(
-                "stream=prevalence draws images of a class, and masks show several: choose among "
-                "stream=iid, blocks, dirichlet, continual, recurring, gradual, mixed and time"
-            )
         if self.then is None:
             return super().all_passes(images, rng)
         total = len(images) * self.passes
@@ -82,25 +77,12 @@ class PrevalenceConfig(StreamConfig):
     ) -> dict[str, tuple[Order, int]]:
         """Rows of the frequent class and of all others, and how many to draw of each."""
         number, count = class_index(label, images.class_names), round(self.fraction * total)
-        if images.findings is not None:
-            name, found = images.class_names[number], images.findings[:, number]
-            return {
-                name: (np.flatnonzero(found == 1), count),
-                f"no {name}": (np.flatnonzero(found == 0), total - count),
-            }
-        others = np.flatnonzero((images.labels != number) & (images.labels >= 0))
-        return {
-            images.class_names[number]: (np.flatnonzero(images.labels == number), count),
-            "other classes": (others, total - count),
-        }
+        own, others = images.target.drawn(number).items()
+        return {own[0]: (own[1], count), others[0]: (others[1], total - count)}
 
     def _shares(self, images: ImageSet, shares: list[float]) -> dict[str, tuple[Order, int]]:
         """Rows of each class, and how many to draw."""
-        if images.task == "multilabel":
-            raise InputError(
-                "stream.prevalence shares images among classes, and an image may have several "
-                "findings: name a finding and its share, stream.label and stream.fraction"
-            )
+        classes = images.target.divided()
         names = images.class_names
         if len(shares) != len(names):
             raise InputError(
@@ -110,6 +92,5 @@ class PrevalenceConfig(StreamConfig):
         edges = np.round(np.cumsum(shares) * len(images)).astype(int)
         counts = np.diff(edges, prepend=0).tolist()
         return {
-            name: (np.flatnonzero(images.labels == label), count)
-            for label, (name, count) in enumerate(zip(names, counts, strict=True))
+            name: (rows, count) for name, rows, count in zip(names, classes, counts, strict=True)
         }

@@ -35,6 +35,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.methods import METHODS, Method, UpdateConfig, create_method
 from holdfast.tta.methods.scaling import scaled
 from holdfast.tta.scores import check_groups
+from holdfast.tta.tasks import Task
 from holdfast.tta.tracking import own_name
 
 #: Options that decide which values the network sees of an image, besides its size and channels.
@@ -91,7 +92,7 @@ class Assembly:
             raise InputError(
                 "labels= tell the guard what to serve: take guard=on, or leave them out"
             )
-        _check_waiting(config, checkpoint.meaning.name)
+        _check_waiting(config, checkpoint.meaning)
         options, notes = _resolved(config, checkpoint)
         config = replace(config, method=replace(config.method, options=options))
         return cls(config, checkpoint, tuple(notes))
@@ -137,7 +138,7 @@ class Assembly:
             images,
             tuple(checkpoint.class_names),
             config.data.options.classes,
-            checkpoint.meaning.name,  # type: ignore[arg-type]
+            checkpoint.meaning.name,
         )
         shift = create_shift(config.shift.kind, config.shift.options)
         source, given = (checkpoint.low, checkpoint.high), config.data.options.given_range()
@@ -248,7 +249,7 @@ class Assembly:
         seed_everything(self.config.seed, workers=True, verbose=False)
 
 
-def _check_waiting(config: AdaptConfig, task: str) -> None:
+def _check_waiting(config: AdaptConfig, task: Task) -> None:
     """Refuse what a stream cannot do that waits for its images.
 
     Args:
@@ -265,7 +266,7 @@ def _check_waiting(config: AdaptConfig, task: str) -> None:
         return
     clashes = {
         "accept": isinstance(config, AcceptConfig),
-        f"a source of task {task}": task == "segmentation",
+        f"a source of task {task.name}": task.dense,
         f"stream={stream.kind}": stream.kind != "iid",
         f"stream.passes={stream.options.passes}": stream.options.passes != 1,
         f"stream.window={stream.options.window}": stream.options.window is not None,

@@ -7,7 +7,7 @@ from holdfast.adapting.assembly import Assembly
 from holdfast.callbacks import PredictionWriter
 from holdfast.callbacks.cases import CaseWriter
 from holdfast.callbacks.columns import known_of
-from holdfast.callbacks.findings import FindingWriter, known_of_findings
+from holdfast.callbacks.findings import FindingWriter
 from holdfast.callbacks.leaving import Writer
 from holdfast.callbacks.predictions import KEPT
 from holdfast.tta.errors import InputError
@@ -50,15 +50,13 @@ def _of_labels(assembly: Assembly, folder: Path, seal: str) -> PredictionWriter:
 
 def _of_masks(assembly: Assembly, folder: Path, seal: str) -> CaseWriter:
     images = assembly.images
-    known = known_of(images, assembly.columns)
-    known.pop("label", None)  # a case has no label
     return CaseWriter(
         folder,
         assembly.checkpoint.meaning,
         tuple(assembly.checkpoint.class_names),
         images,
         assembly.loader.lost,
-        known,
+        known_of(images, assembly.columns),
         assembly.config.predictions.masks,
         seal,
     )
@@ -73,7 +71,7 @@ def _of_findings(assembly: Assembly, folder: Path, seal: str) -> FindingWriter:
         skipped=images.skipped,
         lost=assembly.loader.lost,
         expected=len(assembly.stream),
-        known=known_of_findings(images, assembly.columns),
+        known=known_of(images, assembly.columns),
         kept=folder / KEPT,
         seal=seal,
     )

@@ -10,13 +10,13 @@ import torch
 
 from holdfast.datamodules import (
     STREAMS,
-    UNLABELLED,
     ImageSet,
     Stream,
     StreamLoader,
     create_stream,
 )
 from holdfast.datamodules.streams import ReplayConfig, StreamConfig
+from holdfast.datamodules.targets import LabelTarget
 from holdfast.tta.errors import InputError, said
 
 _COUNT, _BATCH = 60, 16
@@ -98,7 +98,7 @@ def _check_replayed(kind: type, images: ImageSet, items: Stream) -> None:
 
 
 def _check_unlabelled(kind: type, config: StreamConfig, images: ImageSet) -> None:
-    bare = replace(images, labels=np.full(_COUNT, UNLABELLED), metadata={})
+    bare = replace(images, target=LabelTarget.of_nothing(_COUNT), metadata={})
     try:
         create_stream(config, bare, 0)
     except InputError:  # which says what it needs
@@ -114,11 +114,10 @@ def _images() -> ImageSet:
     names = np.arange(_COUNT).astype(str)
     return ImageSet(
         images=np.random.default_rng(0).integers(0, 255, (_COUNT, 8, 8), np.uint8),
-        labels=np.arange(_COUNT) % 3,
+        target=LabelTarget(np.arange(_COUNT) % 3, ("x", "y", "z")),
         ids=names,
         domains=np.where(np.arange(_COUNT) < _COUNT // 2, "a", "b"),
         groups=names,
-        class_names=("x", "y", "z"),
         metadata={"time": np.arange(_COUNT)[::-1].copy()},
     )
 

@@ -9,6 +9,7 @@ from holdfast.adapting.config import GROUPS, AdaptConfig
 from holdfast.datamodules import ImageSet
 from holdfast.datamodules.streams import TimeConfig, stream_order
 from holdfast.datamodules.streams.clock import sortable
+from holdfast.datamodules.targets import LabelTarget
 from holdfast.tta.config import read_arguments, resolve
 from holdfast.tta.errors import InputError
 
@@ -63,7 +64,7 @@ def test_a_stream_in_that_order() -> None:
     column = np.array(["1.2.2024", "20.1.2024", "3.1.2024"], dtype=np.dtypes.StringDType())
     names = np.arange(3).astype(str)
     pixels = np.zeros((3, 2, 2), np.uint8)
-    images = ImageSet(pixels, np.zeros(3, int), names, names, names, ("a",))
+    images = ImageSet(pixels, LabelTarget(np.zeros(3, int), ("a",)), names, names, names)
     images = replace(images, metadata={"day": column})
     config = TimeConfig(column="day", time_format="%d.%m.%Y")
     assert stream_order(config, images, 0).tolist() == [2, 1, 0]

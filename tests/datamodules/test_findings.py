@@ -60,8 +60,8 @@ def test_a_table_of_findings(tmp_path: Path) -> None:
     lists = tmp_path / "lists.csv"
     lists.write_text("path,label\n0.png,Mass|Effusion\n1.png,No Finding\n2.png,Mass\n3.png,\n")
     images = load_table(TableConfig(path=str(lists), task="multilabel"), "target")
-    assert images.known.tolist() == [True, True, True, False]
-    assert images.counts().tolist() == [1, 2]
+    assert images.target.known.tolist() == [True, True, True, False]
+    assert images.target.counts().tolist() == [1, 2]
     plain = load_table(TableConfig(path=str(lists)), "target")  # four classes by name
     assert plain.task == "single"
     lists.write_text("path\n0.png\n")

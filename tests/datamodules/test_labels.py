@@ -16,6 +16,7 @@ from holdfast.datamodules.labels import read_labels
 from holdfast.datamodules.npz import NpzConfig, load_npz
 from holdfast.datamodules.records import text
 from holdfast.datamodules.table import TableConfig, load_table
+from holdfast.datamodules.targets import LabelTarget
 from holdfast.tta.config import read_arguments, resolve
 from holdfast.tta.errors import InputError
 from tests.datamodules.test_files import grey, write_picture
@@ -30,7 +31,7 @@ def named(*names: str, labels: list[int]) -> ImageSet:
     count = len(labels)
     column = text(map(str, range(count)))
     pixels = np.zeros((count, 4, 4), np.uint8)
-    return ImageSet(pixels, np.array(labels), column, column, column, names)
+    return ImageSet(pixels, LabelTarget(np.array(labels), names), column, column, column)
 
 
 def test_numbers_are_names_in_the_order_of_their_values() -> None:
@@ -93,7 +94,7 @@ def test_folders_called_1_to_12(tmp_path: Path) -> None:
         write_picture(tmp_path / str(number) / "0.png", grey())
     images = load_folder(FolderConfig(root=str(tmp_path)), "target")
     assert images.class_names == tuple(map(str, range(1, 13)))
-    assert images.counts().tolist() == [1] * 12
+    assert images.target.counts().tolist() == [1] * 12
 
 
 def test_an_array_without_class_names(tmp_path: Path) -> None:

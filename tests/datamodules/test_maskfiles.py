@@ -61,8 +61,8 @@ def test_a_folder_of_images_and_masks(tmp_path: Path) -> None:
     assert torch.equal(batch["mask"][0], images[4]["mask"])
     part = images.subset(np.array([4]))
     assert torch.equal(part[0]["mask"], images[4]["mask"])
-    assert images.shares.sum(1) == pytest.approx(np.ones(6))
-    assert images.shares[2, 2] == pytest.approx((discs(2) == 2).mean())
+    assert images.target.shares.sum(1) == pytest.approx(np.ones(6))
+    assert images.target.shares[2, 2] == pytest.approx((discs(2) == 2).mean())
     train = load(tmp_path, "train", shares=[0.5, 0.25, 0.25])
     assert train.labelled
     assert understood({"train": train})[0].startswith("classes: 3 (background: ")
@@ -159,7 +159,7 @@ def test_a_table_names_masks_or_a_file_for_each_class(tmp_path: Path) -> None:
         table = tmp_path / f"{name}.csv"
         table.write_text("\n".join(written))
         images = load_table(TableConfig(path=str(table)), "train")
-        assert images.known.tolist() == [True, False]
+        assert images.target.known.tolist() == [True, False]
         assert np.array_equal(masks_of(images), discs(0))
         assert (masks_of(images, 1) == UNLABELLED).all()
         assert images.class_names[-1] == ("2" if name == "one" else "cup")
@@ -252,7 +252,7 @@ def test_what_has_no_partner_is_told_of(tmp_path: Path) -> None:
         "1 images have no mask, the first images/2.png",
         "1 masks have no image, the first masks/3_mask.png",
     )
-    assert images.known.tolist() == [True, True, False, True, True]
+    assert images.target.known.tolist() == [True, True, False, True, True]
     for file in (tmp_path / "masks").iterdir():
         file.rename(tmp_path / "masks" / f"other{file.name}")
     with pytest.raises(InputError, match="no mask is called as an image is"):

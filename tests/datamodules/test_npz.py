@@ -15,6 +15,7 @@ from holdfast.datamodules.formats.memory import available_memory, refuse_beyond_
 from holdfast.datamodules.medmnist import MedMNISTConfig, load_medmnist
 from holdfast.datamodules.npz import NpzConfig, load_npz
 from holdfast.datamodules.phantom import PhantomConfig
+from holdfast.datamodules.targets import LabelTarget
 from holdfast.datamodules.trainable import check_training_set
 from holdfast.tta.errors import InputError
 
@@ -165,7 +166,7 @@ def test_training_on_one_class_or_none_is_refused(tmp_path: Path) -> None:
         check_training_set(load_npz(NpzConfig(path=path), "train"))
     images = load_npz(NpzConfig(path=path), "train")
     with pytest.raises(InputError, match=r"no training image has a label: .* each class"):
-        check_training_set(replace(images, labels=np.full(len(images), -1)))
+        check_training_set(replace(images, target=LabelTarget.of_nothing(len(images))))
     with pytest.raises(InputError, match="no training images"):
         check_training_set(load_npz(NpzConfig(path=path, source="there"), "train"))
 
@@ -200,7 +201,7 @@ def test_the_real_files(data_folder: Path) -> None:
         path=str(data_folder / "nuclei_patches.npz"), target=["fluor_360", "he_white"]
     )
     assert len(load_images("npz", nuclei, "target")) == 2160 + 2056
-    assert load_images("npz", nuclei, "train").counts().tolist() == [1864, 1848, 1864]
+    assert load_images("npz", nuclei, "train").target.counts().tolist() == [1864, 1848, 1864]
     chest = load_images("npz", NpzConfig(path=str(data_folder / "pneumoniamnist.npz")), "target")
     assert (len(chest), chest.channels, chest.size) == (624, 1, (28, 28))
 

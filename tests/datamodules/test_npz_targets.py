@@ -48,7 +48,7 @@ def test_values_of_masks_are_named_or_refused(tmp_path: Path) -> None:
         load(tmp_path, given, target="here")
     labels = {0: "cup", 128: "disc", 255: None}
     images = load(tmp_path, given, target="here", labels=labels)
-    assert np.array_equal(images.masks, np.array([1, 2, 0])[arrays()["masks"][:6]])
+    assert np.array_equal(images.target.masks, np.array([1, 2, 0])[arrays()["masks"][:6]])
     with pytest.raises(InputError, match=r"with the value\(s\) 128"):
         load(tmp_path, given, target="here", labels={0: "cup", 255: None})
     named = arrays(class_names=np.array(["field", "cell", "nucleus"]))
@@ -64,9 +64,9 @@ def test_pixels_outside_of_the_field_of_view_do_not_count(tmp_path: Path) -> Non
     field = np.ones((12, 8, 8), np.uint8)
     field[:, :2] = 0
     images = load(tmp_path, arrays(fov=field), target="here", within="fov")
-    assert (images.masks[:, :2] == UNLABELLED).all()
-    assert np.array_equal(images.masks[:, 2:], arrays()["masks"][:6, 2:])
-    assert images.shares.sum(1) == pytest.approx(np.ones(6))
+    assert (images.target.masks[:, :2] == UNLABELLED).all()
+    assert np.array_equal(images.target.masks[:, 2:], arrays()["masks"][:6, 2:])
+    assert images.target.shares.sum(1) == pytest.approx(np.ones(6))
     with pytest.raises(InputError, match="has no key 'fow'"):
         load(tmp_path, arrays(fov=field), target="here", within="fow")
 
@@ -81,15 +81,15 @@ def test_labels_of_several_columns_are_findings(tmp_path: Path) -> None:
     }
     images = load(tmp_path, given)
     assert (images.task, images.class_names) == ("multilabel", ("Effusion", "Mass", "Nodule"))
-    assert images.counts().tolist() == [5, 1, 0]
-    assert np.isnan(images.findings[4, 2])
+    assert images.target.counts().tolist() == [5, 1, 0]
+    assert np.isnan(images.target.values[4, 2])
     unfolded = {
         f"{split}_{name}": values
         for split in ("train", "val", "test")
         for name, values in (("images", given["images"]), ("labels", np.abs(labels)))
     }
     train = load(tmp_path, unfolded, "train")
-    assert train.findings.shape == (10, 3)
+    assert train.target.values.shape == (10, 3)
     with pytest.raises(InputError, match="labels hold 7"):
         load(tmp_path, {**given, "labels": labels * 7})
     with pytest.raises(InputError, match="2 names for 3 findings"):
@@ -103,4 +103,4 @@ def test_real_images_with_masks(data_folder: Path, name: str) -> None:
     more |= {"source": "fluor_256"} if name.startswith("nuclei") else {"within": "fov"}
     train = load_npz(NpzConfig(path=str(data_folder / f"{name}.npz"), **more), "train")
     assert train.class_names == ("background", "foreground")
-    assert 0.03 < train.shares[:, 1].mean() < 0.2
+    assert 0.03 < train.target.shares[:, 1].mean() < 0.2

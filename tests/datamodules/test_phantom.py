@@ -34,7 +34,7 @@ def test_images_are_coloured_and_use_the_range() -> None:
 def test_prevalence_is_exact(split: Any) -> None:
     shares = [0.85, 0.05, 0.05, 0.05]
     images = load_phantom(config(source_prevalence=shares, target_prevalence=shares), split)
-    assert images.counts().tolist() == [68, 4, 4, 4]
+    assert images.target.counts().tolist() == [68, 4, 4, 4]
 
 
 def test_several_scanners_share_the_target() -> None:
@@ -45,7 +45,7 @@ def test_several_scanners_share_the_target() -> None:
 
 def test_every_scanner_draws_every_class() -> None:
     for name in SCANNERS:
-        assert (load_phantom(config(target=name), "target").counts() == 20).all()
+        assert (load_phantom(config(target=name), "target").target.counts() == 20).all()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_fields_have_masks_of_cells_where_the_image_is_stained(split: Any) -> No
     fields = load_images("phantom", config(task="segmentation"), split)
     again = load_images("phantom", config(task="segmentation"), split)
     assert np.array_equal(fields.images, again.images)
-    assert fields.masks is not None
+    assert fields.target.masks is not None
     assert fields.class_names == PARTS
     assert fields.images.shape == (80, 64, 64, 3)
     batch = fields.batch(range(80))
@@ -76,10 +76,10 @@ def test_fields_have_masks_of_cells_where_the_image_is_stained(split: Any) -> No
     means = [float(dark[batch["mask"] == part].mean()) for part in range(3)]
     assert means[0] > means[1] + 0.05
     assert means[1] > means[2] + 0.02
-    share = fields.shares.mean(0)
+    share = fields.target.shares.mean(0)
     assert 0.05 < share[1] < 0.2
     assert 0.005 < share[2] < 0.04
-    assert (fields.shares[:, 0] == 1).any()  # a field without a cell
+    assert (fields.target.shares[:, 0] == 1).any()  # a field without a cell
     assert len(set(fields.groups.tolist())) == 10
 
 
@@ -88,7 +88,7 @@ def test_crowded_fields_have_more_cells() -> None:
         load_images("phantom", config(task="segmentation", target_density=density), "target")
         for density in (0.2, 0.9)
     )
-    assert many.shares[:, 1:].sum() > 2 * few.shares[:, 1:].sum()
+    assert many.target.shares[:, 1:].sum() > 2 * few.target.shares[:, 1:].sum()
 
 
 def test_fields_have_findings_the_last_of_them_rare() -> None:
@@ -96,14 +96,14 @@ def test_fields_have_findings_the_last_of_them_rare() -> None:
         "phantom", config(task="multilabel", target=["scanner_b", "scanner_d"]), "train"
     )
     assert fields.class_names == FINDINGS
-    assert fields.findings is not None
+    assert fields.target.values is not None
     shares = load_images(
         "phantom", PhantomConfig(task="multilabel", val_images=400), "val"
-    ).counts()
+    ).target.counts()
     assert shares[0] > shares[1] > shares[2] > 0
     assert shares[2] < 0.1 * 400
-    assert (fields.findings.sum(1) == 0).any()
-    assert (fields.findings.sum(1) > 1).any()
+    assert (fields.target.values.sum(1) == 0).any()
+    assert (fields.target.values.sum(1) > 1).any()
 
 
 def test_shares_of_classes_are_of_single_cells() -> None:

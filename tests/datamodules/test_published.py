@@ -458,7 +458,7 @@ def test_protocols(tmp_path: Path) -> None:
     organs = load("histopantum", tmp_path / "histopantum", source="uterus", target="colon")
     assert set(organs.groups.tolist()) == {f"TCGA-CO-A{case:03d}" for case in range(5)}
     left_out = load("mammobench", tmp_path / "mammobench", target="inbreast")
-    assert (len(left_out), left_out.counts().tolist()) == (12, [4, 8])
+    assert (len(left_out), left_out.target.counts().tolist()) == (12, [4, 8])
     train = load("mammobench", tmp_path / "mammobench", "train", target="inbreast")
     assert set(train.domains.tolist()) == {
         "cdd-cesm",
@@ -470,7 +470,7 @@ def test_protocols(tmp_path: Path) -> None:
         name: load("glioma", tmp_path / "glioma", target=name)
         for name in ("erasmus", "tcga", "ucsf")
     }
-    assert {name: images.counts().tolist() for name, images in cohorts.items()} == {
+    assert {name: images.target.counts().tolist() for name, images in cohorts.items()} == {
         "erasmus": [4, 2, 2],
         "tcga": [4, 2, 1],
         "ucsf": [2, 2, 1],
@@ -510,8 +510,10 @@ def test_findings_of_radiographs_are_those_that_are_written(tmp_path: Path) -> N
         TREES[kind](tmp_path / kind)
     chest = load("chestxray14", tmp_path / "chestxray14", source="PA", target="AP")
     assert (chest.task, len(chest.class_names)) == ("multilabel", 14)
-    assert chest.findings.sum(0)[list(FINDINGS).index("Effusion")] == 4
-    assert chest.findings.sum() == 4 + 4  # of four images each with Effusion|Mass: no finding is 0
+    assert chest.target.values.sum(0)[list(FINDINGS).index("Effusion")] == 4
+    assert (
+        chest.target.values.sum() == 4 + 4
+    )  # of four images each with Effusion|Mass: no finding is 0
     few = load("chestxray14", tmp_path / "chestxray14", findings=["Mass", "Effusion"])
     assert few.class_names == ("Mass", "Effusion")
     with pytest.raises(InputError, match=r"none of the fourteen, or of data\.task=single"):
@@ -528,22 +530,22 @@ def test_findings_of_radiographs_are_those_that_are_written(tmp_path: Path) -> N
         )
         assert set(images.domains.tolist()) == {"PA"}
         rows = [int(name.split("view")[1].split(".")[0]) for name in images.ids.tolist()]
-        for row, findings in zip(rows, images.findings, strict=True):
+        for row, findings in zip(rows, images.target.values, strict=True):
             said = [(1, 0, value, 0)[(row + place) % 4] for place in range(13)]
             if row % 5 == 0:  # no finding, of which devices are none
                 said[:-1] = [0] * 12
             assert np.array_equal(findings, said, equal_nan=True)
         assert any("uncertain findings" in note for note in images.notes)
     blank = load("chexpert", tmp_path / "chexpert", target="AP", unmentioned="ignore")
-    assert np.isnan(blank.findings).any()
+    assert np.isnan(blank.target.values).any()
     pad = load("padchest", tmp_path / "padchest", target="AP")
-    found = dict(zip(pad.class_names, np.nansum(pad.findings, 0).tolist(), strict=True))
+    found = dict(zip(pad.class_names, np.nansum(pad.target.values, 0).tolist(), strict=True))
     present = {name for name, count in found.items() if count}
     assert present <= {"Effusion", "Atelectasis", "Nodule"}
     every = [
         load("padchest", tmp_path / "padchest", split, target="AP") for split in ("train", "val")
     ]
-    both = np.concatenate([part.findings for part in every])
+    both = np.concatenate([part.target.values for part in every])
     assert np.isnan(both).all(1).any()  # a report without labels says nothing
     assert not (set(every[0].groups.tolist()) & set(pad.groups.tolist()))
 
@@ -605,7 +607,7 @@ def test_medmnist_is_whole(tmp_path: Path) -> None:
     findings = np.arange(20)[:, None] % (np.arange(14) + 2) == 0
     images = load_images("medmnist", DATA["medmnist"](**chest), "test")
     assert images.task == "multilabel"
-    assert np.array_equal(images.findings, findings)
+    assert np.array_equal(images.target.values, findings)
     assert set(images.class_names) == set(FINDINGS)
     images = load_images("medmnist", DATA["medmnist"](**chest, task="single"), "test")
     single = findings.sum(1) == 1

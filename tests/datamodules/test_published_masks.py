@@ -129,7 +129,7 @@ def test_every_tree_is_read_with_its_masks(kind: str, tmp_path: Path) -> None:
     for split, images in sets.items():
         assert images.class_names == ("background", *structures)
         assert set(images.domains.tolist()) == {target if split == "target" else source}
-        assert images.known.all()
+        assert images.target.known.all()
         item = images[0]
         shown = (item["image"][0] / item["image"].max() * 2).round().long()
         if len(structures) == 1 and kind == "polyps":

@@ -11,6 +11,7 @@ import torch
 from holdfast.datamodules import ImageSet
 from holdfast.datamodules.augment import AUGMENTATIONS
 from holdfast.datamodules.source import SourceData
+from holdfast.datamodules.targets import LabelTarget
 from holdfast.tta.errors import InputError
 
 
@@ -18,11 +19,10 @@ def same_images(count: int = 24, size: tuple[int, ...] = (6, 6)) -> ImageSet:
     names = np.arange(count).astype(str)
     return ImageSet(
         images=np.full((count, *size), 128, np.uint8),
-        labels=np.arange(count) % 2,
+        target=LabelTarget(np.arange(count) % 2, ("a", "b")),
         ids=names,
         domains=np.full(count, "x"),
         groups=names,
-        class_names=("a", "b"),
         spatial_dims=len(size),
     )
 

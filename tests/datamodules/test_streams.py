@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -38,6 +39,7 @@ from holdfast.datamodules.streams import (
     class_index,
 )
 from holdfast.datamodules.streams.window import NewestOnly
+from holdfast.datamodules.targets import LabelTarget
 from holdfast.tta.errors import InputError
 from tests.datamodules.test_npz import domain_arrays, saved
 
@@ -57,12 +59,15 @@ def images(count: int = 300) -> ImageSet:
     names = np.arange(count).astype(str)
     return ImageSet(
         images=rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8),
-        labels=np.arange(count) % 3,
+        target=LabelTarget(np.arange(count) % 3, ("a", "b", "c")),
         ids=names,
         domains=np.full(count, "x"),
         groups=names,
-        class_names=("a", "b", "c"),
     )
+
+
+def labelled(labels: npt.NDArray[np.int64]) -> ImageSet:
+    return replace(images(), target=LabelTarget(labels, ("a", "b", "c")))
 
 
 @pytest.fixture
@@ -261,11 +266,10 @@ def test_a_million_images_are_no_burden() -> None:
     names = np.arange(count).astype(str)
     target = ImageSet(
         images=np.broadcast_to(np.zeros((1, 1, 1), np.uint8), (count, 1, 1)),
-        labels=np.arange(count) % 10,
+        target=LabelTarget(np.arange(count) % 10, tuple("abcdefghij")),
         ids=names,
         domains=np.where(np.arange(count) < count // 2, "x", "y"),
         groups=names,
-        class_names=tuple("abcdefghij"),
         transform=Shift((("noise", 1),)),
         metadata={"time": -np.arange(count)},
     )
@@ -517,10 +521,10 @@ def test_bad_streams() -> None:
     with pytest.raises(InputError, match="no images"):
         stream_order(StreamConfig(), images(0), 0)
     with pytest.raises(InputError, match="labelled images of a"):
-        stream_order(PrevalenceConfig(), replace(images(), labels=np.full(300, -1)), 0)
+        stream_order(PrevalenceConfig(), labelled(np.full(300, -1)), 0)
     with pytest.raises(InputError, match="none of the classes: a, b, c"):
         stream_order(PrevalenceConfig(label=3), images(), 0)
-    partly = replace(images(), labels=np.where(np.arange(300) < 7, -1, 0))
+    partly = labelled(np.where(np.arange(300) < 7, -1, 0))
     for name in ("blocks", "dirichlet"):
         with pytest.raises(
             InputError,

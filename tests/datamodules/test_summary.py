@@ -12,6 +12,7 @@ from holdfast.datamodules.images import UNLABELLED, ImageSet
 from holdfast.datamodules.source import SourceData
 from holdfast.datamodules.summary import understood
 from holdfast.datamodules.table import TableConfig, load_table
+from holdfast.datamodules.targets import LabelTarget
 from tests.datamodules.test_files import write_picture
 
 
@@ -83,9 +84,8 @@ def test_volumes(tmp_path: Path) -> None:
     )
     array = ImageSet(
         np.zeros((1, 4, 5, 6), np.uint8),
-        images.labels[:1],
+        LabelTarget.of_nothing(1),
         *[np.array(["0"])] * 3,
-        (),
         spatial_dims=3,
     )
     assert "orientation and spacing are not known" in understood({"target": array})[4]
@@ -93,14 +93,16 @@ def test_volumes(tmp_path: Path) -> None:
 
 def test_a_target_that_nobody_labelled_has_classes_and_no_counts(tmp_path: Path) -> None:
     target = load_table(TableConfig(path=site(tmp_path), on_error="skip"), "target")
-    target = replace(target, labels=np.full(len(target), UNLABELLED))
+    target = replace(
+        target, target=LabelTarget(np.full(len(target), UNLABELLED), target.class_names)
+    )
     assert understood({"target": target})[0].endswith("; no labels in target")
 
 
 def test_patients_of_one_image_each() -> None:
     ids = np.arange(3).astype(str)
     groups = np.array(["p0", "p1", "p2"])
-    images = ImageSet(np.zeros((3, 4, 4), np.uint8), np.full(3, -1), ids, ids, groups, ())
+    images = ImageSet(np.zeros((3, 4, 4), np.uint8), LabelTarget.of_nothing(3), ids, ids, groups)
     lines = understood({"target": images})
     assert "patients: 3 with 1 image each" in "\n".join(lines)
 
@@ -109,7 +111,9 @@ def test_many_classes_take_one_line() -> None:
     names = np.arange(300).astype(str)
     classes = tuple(f"c{number:03d}" for number in range(100))
     labels = np.arange(300) % 100
-    images = ImageSet(np.zeros((300, 4, 4), np.uint8), labels, names, names, names, classes)
+    images = ImageSet(
+        np.zeros((300, 4, 4), np.uint8), LabelTarget(labels, classes), names, names, names
+    )
     lines = understood({"target": images, "other": replace(images, groups=labels.astype(str))})
     assert lines[0].endswith("c011: 3 and 88 more of 3 to 3 images in target)")
     assert max(map(len, lines)) < 400

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -25,6 +26,7 @@ from holdfast.datamodules.streams import (
     stream_order,
 )
 from holdfast.datamodules.summary import understood
+from holdfast.datamodules.targets import FindingTarget, LabelTarget, MaskTarget
 from holdfast.datamodules.trainable import check_training_set
 from holdfast.tta.errors import InputError
 
@@ -39,15 +41,12 @@ def with_masks(count: int = 24, size: tuple[int, ...] = (SIDE, SIDE)) -> ImageSe
     names = np.arange(count).astype(str)
     return ImageSet(
         images=masks * 100,
-        labels=np.full(count, UNLABELLED),
+        target=MaskTarget(masks, ("background", "cup", "disc")),
         ids=names,
         domains=np.full(count, "x"),
         groups=np.array([f"p{n // 4}" for n in range(count)]),
-        class_names=("background", "cup", "disc"),
         high=200,
         spatial_dims=len(size),
-        task="segmentation",
-        masks=masks,
     )
 
 
@@ -58,14 +57,38 @@ def with_findings(count: int = 40) -> ImageSet:
     findings[1, 1] = np.nan
     return ImageSet(
         images=np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE), dtype=np.uint8),
-        labels=np.full(count, UNLABELLED),
+        target=FindingTarget(findings, ("Effusion", "Mass")),
         ids=names,
         domains=np.full(count, "x"),
         groups=names,
-        class_names=("Effusion", "Mass"),
-        task="multilabel",
-        findings=findings,
     )
+
+
+def without(images: ImageSet) -> ImageSet:
+    """The same images, of which nothing is known."""
+    if isinstance(images.target, MaskTarget):
+        return replace(images, target=MaskTarget(len(images), images.class_names))
+    unknown = np.full((len(images), images.num_classes), np.nan, np.float32)
+    return replace(images, target=FindingTarget(unknown, images.class_names))
+
+
+def masks_of(images: ImageSet) -> npt.NDArray[Any]:
+    assert isinstance(images.target, MaskTarget)
+    assert isinstance(images.target.masks, np.ndarray)
+    return images.target.masks
+
+
+def findings_of(images: ImageSet) -> npt.NDArray[np.float32]:
+    assert isinstance(images.target, FindingTarget)
+    return images.target.values
+
+
+def of_masks(images: ImageSet, masks: npt.NDArray[Any]) -> ImageSet:
+    return replace(images, target=MaskTarget(masks, images.class_names))
+
+
+def of_findings(images: ImageSet, findings: npt.NDArray[np.float32]) -> ImageSet:
+    return replace(images, target=FindingTarget(findings, images.class_names))
 
 
 def expected_mask(image: torch.Tensor) -> torch.Tensor:
@@ -84,7 +107,7 @@ def test_a_batch_has_the_mask_in_place_of_a_label(size: tuple[int, ...]) -> None
     assert torch.equal(item["mask"], batch["mask"][0])
     assert torch.equal(batch["mask"], expected_mask(batch["image"]))
     part = images.subset(np.array([5]))
-    assert part.target is part.masks
+    assert np.array_equal(masks_of(part)[0], masks_of(images)[5])
     assert torch.equal(part[0]["mask"], batch["mask"][1])
 
 
@@ -96,14 +119,14 @@ def test_a_batch_has_findings_and_nan_where_one_is_unknown() -> None:
     assert batch["findings"][0].tolist() == [1, 0]
     assert batch["findings"][1, 0] == 0
     assert batch["findings"][1, 1].isnan()
-    nothing = replace(images, findings=None)
+    nothing = without(images)
     assert not nothing.labelled
     assert bool(nothing[0]["findings"].isnan().all())
-    assert images.subset(np.arange(4) < 2).findings is not None
+    assert findings_of(images.subset(np.arange(4) < 2)).shape == (2, 2)
 
 
 def test_images_whose_masks_are_unknown_have_masks_that_count_for_nothing() -> None:
-    nothing = replace(with_masks(), masks=None)
+    nothing = without(with_masks())
     assert not nothing.labelled
     assert (nothing[0]["mask"] == UNLABELLED).all()
 
@@ -111,19 +134,19 @@ def test_images_whose_masks_are_unknown_have_masks_that_count_for_nothing() -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"masks": np.zeros((24, 4, 4), np.uint8)}, "a class for each pixel"),
-        ({"masks": np.zeros((24, SIDE, SIDE), np.float32)}, "whole numbers"),
-        ({"masks": np.zeros((3, SIDE, SIDE), np.uint8)}, "differ in length"),
+        ({"target": MaskTarget(np.zeros((24, 4, 4), np.uint8))}, "a class for each pixel"),
+        ({"target": MaskTarget(np.zeros((24, SIDE, SIDE), np.float32))}, "whole numbers"),
+        ({"target": MaskTarget(np.zeros((3, SIDE, SIDE), np.uint8))}, "differ in length"),
         ({"task": "single"}, "say task=segmentation"),
         ({"task": "regression"}, "unknown task"),
-        ({"labels": np.zeros(24, np.int64)}, "leave them out"),
+        ({"target": LabelTarget(np.zeros(24, np.int64), ("a",))}, "say task=single"),
     ],
 )
 def test_targets_of_another_form_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         replace(with_masks(), **change)
     with pytest.raises(InputError, match="one value for each of 40 images and 2 findings"):
-        replace(with_findings(), findings=np.zeros((40, 3), np.float32))
+        of_findings(with_findings(), np.zeros((40, 3), np.float32))
 
 
 def test_what_is_learned_from_is_checked_by_task() -> None:
@@ -131,11 +154,11 @@ def test_what_is_learned_from_is_checked_by_task() -> None:
     check_training_set(masks)
     check_training_set(findings)
     cases = [
-        (replace(masks, masks=None), "no training image has a mask"),
-        (replace(masks, masks=np.zeros_like(masks.images)), r"show 1 class \(background\)"),
-        (replace(masks, masks=np.full_like(masks.images, 7)), "holds 7, and there are 3 classes"),
-        (replace(findings, findings=None), "finding that is known"),
-        (replace(findings, findings=np.ones((40, 2), np.float32)), "present in some"),
+        (without(masks), "no training image has a mask"),
+        (of_masks(masks, np.zeros_like(masks_of(masks))), r"show 1 class \(background\)"),
+        (of_masks(masks, np.full_like(masks_of(masks), 7)), "holds 7, and there are 3 classes"),
+        (without(findings), "finding that is known"),
+        (of_findings(findings, np.ones((40, 2), np.float32)), "present in some"),
     ]
     for images, message in cases:
         with pytest.raises(InputError, match=message):
@@ -162,14 +185,13 @@ def test_a_mask_is_turned_with_its_image_in_training(augment: tuple[str, ...]) -
 
 def test_training_leaves_out_what_nothing_is_known_of() -> None:
     masks = with_masks()
-    assert isinstance(masks.masks, np.ndarray)
-    some = masks.masks.astype(np.int16)
+    some = masks_of(masks).astype(np.int16)
     some[:4] = UNLABELLED
-    data = SourceData(replace(masks, masks=some), masks, batch_size=4)
+    data = SourceData(of_masks(masks, some), masks, batch_size=4)
     assert len(data.images["train"]) == 20
     assert "4 training images have no mask" in data.images["train"].notes[-1]
     with pytest.raises(InputError, match="24 validation images has a mask"):
-        SourceData(masks, replace(masks, masks=None))
+        SourceData(masks, without(masks))
     findings = SourceData(with_findings(), with_findings(), batch_size=10)
     batch = next(iter(findings.train_dataloader()))
     assert batch["findings"].shape == (10, 2)
@@ -212,7 +234,8 @@ def test_shifts_that_move_pixels_move_masks_and_others_leave_them(shove: str) ->
 
 def test_streams_order_by_what_stands_for_a_class() -> None:
     images = with_masks()
-    foreground = 1 - images.shares[:, 0]
+    assert isinstance(images.target, MaskTarget)
+    foreground = 1 - images.target.shares[:, 0]
     thirds = foreground[stream_order(BlocksConfig(), images, 0)].reshape(3, 8)
     spread = np.sort(thirds.mean(1))
     assert spread[0] < spread[1] - 0.1 < spread[2] - 0.2
@@ -222,18 +245,17 @@ def test_streams_order_by_what_stands_for_a_class() -> None:
     with pytest.raises(InputError, match="stream=iid, blocks, dirichlet"):
         create_stream(PrevalenceConfig(), images, 0)
     with pytest.raises(InputError, match="24 of the target's 24 have no mask"):
-        create_stream(BlocksConfig(), replace(images, masks=None), 0)
-    create_stream(BlocksConfig(by="group"), replace(images, masks=None), 0)
+        create_stream(BlocksConfig(), without(images), 0)
+    create_stream(BlocksConfig(by="group"), without(images), 0)
 
 
 def test_a_finding_can_be_frequent() -> None:
     images = with_findings()
-    assert images.findings is not None
     order = stream_order(PrevalenceConfig(label="Mass", fraction=0.5), images, 0)
-    assert images.findings[order, 1].mean() == 0.5
+    assert findings_of(images)[order, 1].mean() == 0.5
     with pytest.raises(InputError, match=r"stream\.label and stream.fraction"):
         create_stream(PrevalenceConfig(prevalence=[0.5, 0.5]), images, 0)
-    kinds = images.kinds[stream_order(BlocksConfig(), images, 0)]
+    kinds = images.target.kinds[stream_order(BlocksConfig(), images, 0)]
     assert (np.diff(kinds) != 0).sum() == 2  # none, effusion and mass, one block each
 
 
@@ -246,38 +268,34 @@ def test_every_order_of_the_bootstrap_is_drawn_without_labels(images: ImageSet) 
 
 def test_a_target_is_numbered_as_the_source_numbers_its_classes() -> None:
     images, names = with_masks(), ("background", "disc", "cup")
-    assert isinstance(images.masks, np.ndarray)
     turned = in_classes_of(images, names, task="segmentation")
-    assert isinstance(turned.masks, np.ndarray)
-    assert np.array_equal(turned.masks, np.array([0, 2, 1])[images.masks])
+    assert np.array_equal(masks_of(turned), np.array([0, 2, 1])[masks_of(images)])
     ignored = in_classes_of(images, ("background", "disc"), {"cup": None}, "segmentation")
-    assert isinstance(ignored.masks, np.ndarray)
-    assert np.array_equal(ignored.masks == UNLABELLED, images.masks == 1)
+    assert np.array_equal(masks_of(ignored) == UNLABELLED, masks_of(images) == 1)
     with pytest.raises(InputError, match=r"cup .* cannot be mapped"):
         in_classes_of(images, ("background", "disc"), task="segmentation")
     with pytest.raises(InputError, match=r"data\.task=single"):
         in_classes_of(images, names, task="single")
-    plain = replace(images, masks=None, task="single", class_names=())
+    plain = replace(images, target=LabelTarget.of_nothing(24), task="single")
     assert in_classes_of(plain, names, task="segmentation").task == "segmentation"
 
 
 def test_findings_that_a_set_does_not_share_are_unknown_or_left_out() -> None:
     images = with_findings()
-    assert images.findings is not None
+    given = findings_of(images)
     ours = in_classes_of(images, ("Nodule", "Effusion"), task="multilabel")
-    assert ours.findings is not None
-    assert np.isnan(ours.findings[:, 0]).all()
-    assert np.array_equal(ours.findings[:, 1], images.findings[:, 0])
+    assert np.isnan(findings_of(ours)[:, 0]).all()
+    assert np.array_equal(findings_of(ours)[:, 1], given[:, 0])
     assert "left out: Mass" in ours.notes[-1]
     called = in_classes_of(images, ("Lump", "Effusion"), {"Mass": "Lump"}, "multilabel")
-    assert called.findings is not None
-    assert np.array_equal(called.findings[:, 0], images.findings[:, 1], equal_nan=True)
+    assert np.array_equal(findings_of(called)[:, 0], given[:, 1], equal_nan=True)
 
 
 def test_what_was_understood_is_told_by_task(tmp_path: Path) -> None:
     masks, findings = with_masks(), with_findings()
-    shares = masks.shares.mean(0)
-    lines = understood({"train": masks, "val": replace(masks, masks=None)})
+    assert isinstance(masks.target, MaskTarget)
+    shares = masks.target.shares.mean(0)
+    lines = understood({"train": masks, "val": without(masks)})
     assert lines[0] == (
         f"classes: 3 (background: {shares[0]:.2%}, cup: {shares[1]:.2%}, disc: {shares[2]:.2%} "
         "of the pixels in train)"

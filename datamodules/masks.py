@@ -1,24 +1,14 @@
-"""What is known of an image beside its pixels: one class, several findings, or a mask."""
+"""Masks in memory or in files, and what is counted of them."""
 
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.tta.errors import InputError
-
-#: What is asked of an image: one of several classes; a class for each pixel; findings, of which
-#: each is there or not.
-TaskName = Literal["single", "segmentation", "multilabel"]
-TASK_NAMES: tuple[TaskName, ...] = ("single", "segmentation", "multilabel")
-
-#: What an image of a task has, or lacks.
-CALLED = {"single": "label", "segmentation": "mask", "multilabel": "finding that is known"}
-
-#: Labels of images that have none, and of pixels that count for nothing.
-UNLABELLED = -1
 
 #: Parts of equal size that images are put into by the share of their foreground, where a stream or
 #: a bootstrap asks for kinds of images.
@@ -118,21 +108,6 @@ def shares_of(masks: Masks, num_classes: int) -> npt.NDArray[np.float64]:
         counts = np.bincount(values[values != UNLABELLED], minlength=num_classes)
         shares[row] = counts / counts.sum()
     return shares
-
-
-def rarest_findings(findings: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
-    """(N,) for each image the rarest finding that it has, counted from 1; 0 where it has none,
-    ``UNLABELLED`` where nothing is known of it.
-
-    Args:
-        findings: (N, L) 1 present, 0 absent, NaN unknown.
-    """
-    present = findings == 1
-    order = np.argsort(-present.sum(0), kind="stable")  # the rarest last, so that it holds
-    kinds = np.where(np.isnan(findings).all(1), UNLABELLED, 0).astype(np.int64)
-    for finding in order.tolist():
-        kinds[present[:, finding]] = finding + 1
-    return kinds
 
 
 def parts_by_size(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

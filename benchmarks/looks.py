@@ -17,7 +17,9 @@ from holdfast.callbacks.guard.health import Health
 from holdfast.callbacks.guard.heard import read_back
 from holdfast.callbacks.settings import Tuned
 from holdfast.tta.methods import Prediction
+from holdfast.tta.step import Candidate
 
+_NAMES: tuple[Candidate, ...] = ("source", "batch", "corrected")
 #: Classes and features; rows of a batch, and looks at each size.
 SIZES, ROWS, LOOKS = ((4, 256), (14, 2048), (1000, 512), (1000, 2048)), 64, 20
 
@@ -34,11 +36,11 @@ def looks(classes: int, width: int) -> list[float]:
 
     times = []
     for _ in range(LOOKS):
-        three = {name: said() for name in ("source", "batch", "corrected")}
+        three = {name: said() for name in _NAMES}
         adapted, control = said(), said()
         start = perf_counter()
-        asked = {"experts": experts.asks(three), "health": health.asks(adapted, control)}
-        heard = read_back(asked)
+        experts_ask, health_asks = experts.asks(three), health.asks(adapted, control)
+        heard = read_back({"experts": experts_ask, "health": health_asks})
         experts.hear(heard["experts"])
         health.compare(heard["health"])
         times.append(1000 * (perf_counter() - start))

@@ -27,6 +27,7 @@ from lightning import LightningModule, Trainer
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
 from holdfast.tta.stages import StreamCallback
+from holdfast.tta.step import StepOutputs
 from holdfast.tta.tracking import alert
 
 _LOG = logging.getLogger(__name__)
@@ -134,7 +135,12 @@ class Alerts(StreamCallback):
         self._threads: list[Thread] = []
 
     def on_served(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutputs,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Send the batch's alarm, if there is one."""
         event = alarm_of(outputs.get("verdict", ""), outputs.get("events", ()))

@@ -13,12 +13,6 @@ from holdfast.tta.methods import Prediction
 from holdfast.tta.stages import STEPS, StreamCallback
 from holdfast.tta.tasks import Task
 
-#: What the outputs say served a batch that several models answered together, and who may have a
-#: share in it: the model (or, where that is not trusted, its un-updated twin) and un-updated
-#: networks under other statistics.
-MIXTURE = "mixture"
-SHARES = ("adapted", "control", "source", "batch", "corrected")
-
 
 class Guard(StreamCallback):
     """Base of the callbacks that judge each batch, correct the module and say what serves; place it

@@ -44,6 +44,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.methods import HYPERPARAMETERS, METHODS, Prediction, create_method
 from holdfast.tta.methods.scaling import scaled
 from holdfast.tta.options import option
+from holdfast.tta.step import Candidate
 from holdfast.tta.tasks import Scorer, Task
 
 #: Points of the task's figure that the adapted model may lie below the control in the second half
@@ -138,9 +139,9 @@ class Watched(NamedTuple):
 
     order: str
     trace: list[Values]
-    found: list[dict[str, Found]]
+    found: list[dict[Candidate, Found]]
     accuracies: Tensor
-    names: tuple[str, ...]
+    names: tuple[Candidate, ...]
     healthy: bool
 
 
@@ -340,7 +341,7 @@ def offsets(streams: Sequence[Watched], far: float) -> dict[str, float]:
     return {name: round(value, 6) for name, value in zip(names, found, strict=True)}
 
 
-def accuracies(streams: Sequence[Watched]) -> dict[str, dict[str, float]]:
+def accuracies(streams: Sequence[Watched]) -> dict[str, dict[Candidate, float]]:
     """Mean of the task's figure of each candidate in percent, by the order of arrival."""
     table = {}
     defined = [stream for stream in streams if stream.accuracies.isfinite().any()]
@@ -404,10 +405,10 @@ class _Observer(CollapseGuard):
         super().__init__(checkpoint.class_names, GuardConfig(tuned=tuned), reference)
         self.trace: list[Values] = []
         self._meaning, self._late = checkpoint.meaning, batches // 2
-        self._found: list[dict[str, Found]] = []
+        self._found: list[dict[Candidate, Found]] = []
         #: Of each candidate over the stream; of the adapted model and its control in the second
         #: half.
-        self._whole: dict[str, Scorer] = {}
+        self._whole: dict[Candidate, Scorer] = {}
         self._half = {"adapted": self._meaning.scorer(), "control": self._meaning.scorer()}
 
     def watched(self, order: str) -> Watched:

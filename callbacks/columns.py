@@ -10,6 +10,7 @@ from torch import Tensor
 
 from holdfast.datamodules.images import ImageSet
 from holdfast.tta.settings import MANY_CLASSES
+from holdfast.tta.step import StepOutputs
 
 #: Columns for those who look into a run later: number of the batch (whose row of the trace says
 #: what the guard knew), the guard's mode, the short hash of the weights with which the batch began,
@@ -59,7 +60,7 @@ class Columns:
         ]
 
 
-def audited(outputs: Mapping[str, Any]) -> list[Any]:
+def audited(outputs: StepOutputs) -> list[Any]:
     """What is told of a batch in ``AUDITED``, but for its number.
 
     Args:

@@ -3,7 +3,7 @@ evidence.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final, cast
 
 from torch import Tensor
 
@@ -11,9 +11,10 @@ from holdfast.callbacks.guard.experts import Experts
 from holdfast.callbacks.labels import SERVED, LabelBook
 from holdfast.tta.distributed import batch_of_all
 from holdfast.tta.methods import Prediction
+from holdfast.tta.step import Answering, Candidate
 
 #: The name of the model that learns, among candidates.
-_ADAPTED = "adapted"
+_ADAPTED: Final = "adapted"
 
 
 class LabelledChoice:
@@ -40,7 +41,7 @@ class LabelledChoice:
         ids: Sequence[str],
         served: Tensor,
         adapted: Tensor,
-        said: Mapping[str, Prediction],
+        said: Mapping[Candidate, Prediction],
         *,
         learning: bool,
     ) -> list[tuple[str, str]]:
@@ -56,8 +57,8 @@ class LabelledChoice:
         Returns:
             Reason and sentence of each event.
         """
-        spoke = {name: one.logits for name, one in said.items() if len(one.logits) == len(ids)}
-        rows = {SERVED: served, _ADAPTED: adapted, **spoke}
+        rows: dict[str, Tensor] = {SERVED: served, _ADAPTED: adapted}
+        rows |= {name: one.logits for name, one in said.items() if len(one.logits) == len(ids)}
         whole = batch_of_all({"id": ids, **{name: row.cpu() for name, row in rows.items()}})
         self.book.remember(whole.pop("id"), whole)
         arrived = self.book.read()
@@ -65,7 +66,8 @@ class LabelledChoice:
         told = [("warning", sentence) for sentence in arrived.warnings]
         verdict = self.book.verdict()
         if verdict.better is not None and verdict.better != self.experts.pinned:
-            self.experts.pinned, self.experts.barred = verdict.better, frozenset()
+            self.experts.pinned = cast("Answering", verdict.better)
+            self.experts.barred = frozenset()
             told.append(
                 (
                     "better",
@@ -74,7 +76,7 @@ class LabelledChoice:
                 )
             )
         elif set(verdict.worse) - self.experts.barred:
-            self.experts.barred |= frozenset(verdict.worse)
+            self.experts.barred |= frozenset(cast("tuple[Answering, ...]", verdict.worse))
             told.append(
                 (
                     "worse",

@@ -24,6 +24,7 @@ from holdfast.tta.objectives import entropy
 from holdfast.tta.options import option
 from holdfast.tta.repair import largest_pixel, repaired
 from holdfast.tta.separation import separation
+from holdfast.tta.step import Candidate
 from holdfast.tta.tasks import Task
 
 Advice = Literal["adapt", "adapt carefully", "do not adapt"]
@@ -138,8 +139,8 @@ class Preflight:
     reasons: list[str]
     images: int
     broken: int
-    statistics: str
-    views: dict[str, View]
+    statistics: Candidate
+    views: dict[Candidate, View]
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``preflight.json``."""
@@ -185,7 +186,7 @@ def preflight(
     source = Reference(checkpoint.feature_mean, checkpoint.feature_var, checkpoint.share_quantiles)
     names = checkpoint.class_names
     experts = CollapseGuard(names, guard, source, checkpoint.calibration, task=task).experts
-    said: dict[str, list[_Told]] = {}
+    said: dict[Candidate, list[_Told]] = {}
     seen = broken = 0
     for batch in batches:
         shown, bad = repaired(batch["image"].to(device), largest)
@@ -297,8 +298,8 @@ class Expected(NamedTuple):
 
 
 def advise(
-    views: Mapping[str, View],
-    chosen: str,
+    views: Mapping[Candidate, View],
+    chosen: Candidate,
     images: int,
     broken: int,
     expected: Expected,
@@ -371,7 +372,7 @@ def _separated(view: View) -> str:
 
 
 def _cautions(
-    views: Mapping[str, View],
+    views: Mapping[Candidate, View],
     best: View,
     images: int,
     broken: int,

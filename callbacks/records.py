@@ -9,14 +9,13 @@ from typing import Any, get_args
 import torch
 from lightning import LightningModule, Trainer
 
-from holdfast.callbacks.base import SHARES
 from holdfast.callbacks.grown import Rows
-from holdfast.callbacks.guard.modes import Mode
 from holdfast.callbacks.guard.signals import SIGNALS
 from holdfast.tta.csvfile import LINK, RowFile, read_rows
 from holdfast.tta.distributed import objects_of_all
 from holdfast.tta.growing import GrowingFile
 from holdfast.tta.stages import StreamCallback
+from holdfast.tta.step import Answering, Mode, StepOutputs
 from holdfast.tta.tracking import log_trace
 
 #: How the guard handled a batch: its mode, whether it looked, how many batches the look stands for,
@@ -41,7 +40,7 @@ TRACE_COLUMNS = tuple(
             *HANDLED,
             "skipped",
             "served_by",
-            *(f"share_{name}" for name in SHARES),
+            *(f"share_{name}" for name in get_args(Answering)),
         ]
     )
 )
@@ -106,7 +105,12 @@ class TraceWriter(StreamCallback):
         self._before = self._next = progress["batches"]
 
     def on_served(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutputs,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Write the batch's row and events."""
         rows = outputs.get("rows")  # pixels, or findings of images

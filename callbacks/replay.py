@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.guard import GuardConfig
-from holdfast.callbacks.guard.modes import Decision, Look, Memory, Plan, Trigger, judge
+from holdfast.callbacks.guard.modes import Decision, Look, Memory, Plan, judge
 from holdfast.callbacks.guard.signals import SIGNALS
 from holdfast.callbacks.records import HANDLED
 from holdfast.tta import entry
@@ -28,6 +28,7 @@ from holdfast.tta.csvfile import csv_lines, read_rows
 from holdfast.tta.errors import InputError, said
 from holdfast.tta.options import option
 from holdfast.tta.saying import warn
+from holdfast.tta.step import Candidate, Lead
 from holdfast.tta.tasks import Task
 
 USAGE = (
@@ -75,10 +76,10 @@ def replay(
     for row in rows:
         values = {signal.name: _number(row[signal.name]) for signal in SIGNALS}
         known = values if any(value is not None for value in values.values()) else None
-        leads = cast("Trigger | None", row["leads"] or None)
+        leads = cast("Lead | None", row["leads"] or None)
         stands_for = int(row["stands_for"] or 1)
-        choice, skipped = row["choice"] or None, bool(row["skipped"])
-        look = Look(int(row["batch"]), known, leads, choice, stands_for, skipped)
+        choice = cast("Candidate | None", row["choice"] or None)
+        look = Look(int(row["batch"]), known, leads, choice, stands_for, bool(row["skipped"]))
         decision = judge(look, memory, levels, plan)
         memory = decision.memory
         result.append(decision)

@@ -1,16 +1,17 @@
 """What a batch leaves with: one model's prediction, or the mean of several by their shares."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from holdfast.callbacks.base import MIXTURE, Guard, prediction_of
+from holdfast.callbacks.base import Guard, prediction_of
 from holdfast.tta.methods import Prediction
+from holdfast.tta.step import Candidate, ServedBy, StepOutputs
 from holdfast.tta.tasks import Task
 
 #: What the un-updated network is called under the statistics that the module works under.
-CONTROL = "control"
+CONTROL: Final = "control"
 
 
 class Said:
@@ -25,16 +26,16 @@ class Said:
     """
 
     def __init__(
-        self, guard: Guard, module: Any, batch: Any, images: int, known: dict[str, Prediction]
+        self, guard: Guard, module: Any, batch: Any, images: int, known: dict[Candidate, Prediction]
     ) -> None:
         self.guard, self.module, self.batch = guard, module, batch
         self.images, self.known = images, known
 
-    def speaks(self, name: str) -> bool:
+    def speaks(self, name: Candidate) -> bool:
         """Whether a candidate has said something of the whole batch."""
         return name in self.known and len(self.known[name].served) == self.images
 
-    def of(self, name: str) -> Prediction:
+    def of(self, name: Candidate) -> Prediction:
         """What a candidate says of the whole batch; the control where it has not been asked."""
         if not self.speaks(name):
             control = self.module.control(self.batch)
@@ -43,11 +44,11 @@ class Said:
 
 
 def serve(
-    outputs: dict[str, Any],
+    outputs: StepOutputs,
     adapted: Prediction,
     said: Said,
-    shares: Mapping[str, float],
-    working: str,
+    shares: Mapping[Candidate, float],
+    working: Candidate,
     *,
     own: bool,
 ) -> None:
@@ -68,7 +69,7 @@ def serve(
     mine = outputs.setdefault("served_by", "adapted")
     if own and set(spoke) == {working}:
         return
-    parts: dict[str, tuple[float, Prediction]] = {}
+    parts: dict[ServedBy, tuple[float, Prediction]] = {}
     total = sum(spoke.values())
     for name, share in spoke.items():
         if name == working and own:
@@ -80,7 +81,7 @@ def serve(
     outputs["logits"], outputs["features"] = leaves.served, leaves.features
     if leaves.output is not None:
         outputs["rows"] = leaves
-    outputs["served_by"] = MIXTURE if len(parts) > 1 else next(iter(parts))
+    outputs["served_by"] = "mixture" if len(parts) > 1 else next(iter(parts))
     if len(parts) > 1:
         outputs["shares"] = {who: share for who, (share, _) in parts.items()}
 

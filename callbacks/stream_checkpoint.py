@@ -20,6 +20,7 @@ from holdfast.tta.processes import own_rank
 from holdfast.tta.randomness import random_state, restore_random
 from holdfast.tta.saying import warn
 from holdfast.tta.stages import StreamCallback
+from holdfast.tta.step import StepOutputs
 from holdfast.tta.streamfile import save_stream
 
 #: Share of a run's time that checkpoints may take where nobody says how often.
@@ -127,7 +128,12 @@ class StreamCheckpoint(StreamCallback):
             self._random = None
 
     def on_served(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutputs,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Write a checkpoint where one is due, or where the run is asked to stop."""
         self._state = self.loader.state_dict()

@@ -19,6 +19,7 @@ from holdfast.tta.distributed import batch_of_all, objects_of_all
 from holdfast.tta.growing import GrowingFile
 from holdfast.tta.online import ServesBatches
 from holdfast.tta.stages import StreamCallback
+from holdfast.tta.step import StepOutputs
 
 #: The reason of an image whose broken pixels were mended.
 _REPAIRED = "broken pixels were replaced"
@@ -124,15 +125,21 @@ class StreamWriter(StreamCallback, BasePredictionWriter):
         self.seconds = self._before = progress["seconds"]
 
     def on_served(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutputs,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Take in the batch, of all processes, and write it."""
         count = len(outputs["logits"])
         given = described(batch, count, self._images)
         self._images += count
         broken = torch.zeros(count, dtype=torch.bool)
-        if outputs.get("broken") is not None:
-            broken[outputs["broken"].cpu()] = True
+        repaired = outputs.get("broken")
+        if repaired is not None:
+            broken[repaired.cpu()] = True
         served = batch_of_all(
             {
                 "id": given.ids,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from holdfast.tta.guarded import AdaptsAtTestTime
     from holdfast.tta.methods import METHODS, create_method, register_method
     from holdfast.tta.source_facts import source_facts
+    from holdfast.tta.step import StepOutputs
     from holdfast.tta.tasks import TASKS, register_task
 
     __version__: str
@@ -30,6 +31,7 @@ __all__ = [
     "CollapseGuard",
     "GuardedMethod",
     "InputError",
+    "StepOutputs",
     "adapt",
     "create_method",
     "guard",
@@ -54,6 +56,7 @@ _HOMES = {
     "CollapseGuard": "holdfast.callbacks",
     "GuardedMethod": "holdfast.loop",
     "InputError": "holdfast.tta.errors",
+    "StepOutputs": "holdfast.tta.step",
     "adapt": "holdfast.api",
     "create_method": "holdfast.tta.methods",
     "guard": "holdfast.loop",

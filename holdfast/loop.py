@@ -18,6 +18,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Method
 from holdfast.tta.source_facts import source_facts
 from holdfast.tta.stages import as_in_fit
+from holdfast.tta.step import Mode, ServedBy, StepOutputs, VerdictState
 
 #: What tells the guard of the source: a checkpoint, its file, or labelled batches of its images.
 Source = str | Path | SourceCheckpoint | Iterable[tuple[Tensor, Tensor]]
@@ -32,7 +33,7 @@ class GuardedMethod:
 
     def __init__(self, module: AdaptationModule, watch: CollapseGuard) -> None:
         self._module, self._guard = module, watch
-        self._last: dict[str, Any] = {}
+        self._last: StepOutputs | None = None
         self.events: list[dict[str, Any]] = []
         watch.start(module)
 
@@ -60,8 +61,7 @@ class GuardedMethod:
             self._guard.act(self._module, outputs, batch)
         self.events += outputs["events"]
         self._last = outputs
-        logits: Tensor = outputs["logits"]
-        return logits
+        return outputs["logits"]
 
     @property
     def method(self) -> Method:
@@ -69,19 +69,19 @@ class GuardedMethod:
         return self._module.method
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         """adapting, hedging, resting, holding or frozen (docs/explanation/guard.md)."""
         return self._guard.memory.mode
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> VerdictState:
         """Of the last batch: OK, WATCH, ALARM or FROZEN."""
         return self._guard.state
 
     @property
-    def served_by(self) -> str | None:
+    def served_by(self) -> ServedBy | None:
         """Who answered the last batch: adapted, control, source, batch, corrected or mixture."""
-        return self._last.get("served_by")
+        return None if self._last is None else self._last["served_by"]
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next batch depends on; saved by ``torch.save``, it loads with

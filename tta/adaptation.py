@@ -10,8 +10,8 @@ class AdaptationModule(AdaptsAtTestTime):
 
     Use it in ``Trainer.fit`` for one epoch, or in ``validate``, ``test`` or ``predict``, with
     batches that are dictionaries, tuples ``(images, labels)`` or tensors of images.
-    ``AdaptsAtTestTime`` says what its steps return; derive from that to adapt a LightningModule of
-    your own.
+    ``StepOutputs`` says what its steps return. To adapt a LightningModule of your own, derive from
+    ``AdaptsAtTestTime``.
 
     Args:
         method: from ``create_method``.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from holdfast.tta.correction import LabelCorrection
 from holdfast.tta.methods.base import Method, Prediction
 from holdfast.tta.normalization import BatchStatisticsError, Statistics, seen_moments, statistics
+from holdfast.tta.step import Candidate
 
 #: Batches at the start in which corrected statistics take the batch in before they predict it.
 WARM_UP = 3
@@ -43,15 +44,13 @@ class Candidates(nn.Module):
         self.correction: LabelCorrection | None = None
         if moments and layers and method.chosen_elsewhere and method.task.by_image:
             self.correction = LabelCorrection(method.model, moments)
-        own = (
-            ("batch", *(["corrected"] if self.correction else []))
-            if method.chosen_elsewhere
-            else ("control",)
-        )
+        own: tuple[Candidate, ...] = ("control",)
+        if method.chosen_elsewhere:
+            own = ("batch", "corrected") if self.correction else ("batch",)
         one = not layers or (self._own == "source" and not method.chosen_elsewhere)
-        self.names: tuple[str, ...] = ("source",) if one else ("source", *own)
+        self.names: tuple[Candidate, ...] = ("source",) if one else ("source", *own)
         self.batches = self.doubts = 0
-        self.current = "control" if "control" in self.names else "source"
+        self.current: Candidate = "control" if "control" in self.names else "source"
         if method.chosen_elsewhere and layers:
             self.use("batch")  # as published, until somebody chooses
 
@@ -62,8 +61,11 @@ class Candidates(nn.Module):
 
     @torch.no_grad()
     def predict(
-        self, images: Tensor, names: Sequence[str] | None = None, partly: Collection[str] = ()
-    ) -> dict[str, Prediction]:
+        self,
+        images: Tensor,
+        names: Sequence[Candidate] | None = None,
+        partly: Collection[Candidate] = (),
+    ) -> dict[Candidate, Prediction]:
         """What each candidate says of a batch; corrected statistics take it in.
 
         Args:
@@ -94,7 +96,7 @@ class Candidates(nn.Module):
         self.use(self.current)  # whose statistics may have moved
         return result
 
-    def use(self, name: str) -> None:
+    def use(self, name: Candidate) -> None:
         """Let the method predict and learn under the statistics of a candidate."""
         if name == "control" != self.current:
             self.method.follow_control()
@@ -111,7 +113,7 @@ class Candidates(nn.Module):
         self.current, self.batches = state["current"], state["batches"]
         self.doubts = state.get("doubts", 0)
 
-    def _uncorrected(self, name: str, images: Tensor) -> Prediction:
+    def _uncorrected(self, name: Candidate, images: Tensor) -> Prediction:
         if name == self.current and (self.method.chosen_elsewhere or name == "control"):
             return self.method.control(
                 images
@@ -123,7 +125,7 @@ class Candidates(nn.Module):
                 else self.method.run_source(images)
             )
 
-    def _doubted(self, name: str, images: Tensor, said: Prediction) -> Prediction:
+    def _doubted(self, name: Candidate, images: Tensor, said: Prediction) -> Prediction:
         """A prediction, with how little it agrees with that of the flipped images.
 
         Every other image is flipped along its last side, the rest along the one before, and of
@@ -171,7 +173,7 @@ class Candidates(nn.Module):
         moments = {layer: inputs[0] for layer, inputs in seen.items() if inputs}
         return prediction, self.correction.after(moments, prediction.logits.softmax(1))
 
-    def _kind(self, name: str) -> Statistics:
+    def _kind(self, name: Candidate) -> Statistics:
         if name == "control":
             return self._own
         return "source" if name == "source" else "batch" if name == "batch" else "moving"

@@ -16,6 +16,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.methods.base import Method
 from holdfast.tta.online import ServesBatches
 from holdfast.tta.stages import as_in_fit
+from holdfast.tta.step import StepOutputs
 from holdfast.tta.tasks import Scorer
 from holdfast.tta.trainers import check_own
 
@@ -29,14 +30,9 @@ class AdaptsAtTestTime(ServesBatches):
     Derive from it and from a LightningModule of your own, and call ``adapt_by`` at the end of
     ``__init__``. The stream may run in ``Trainer.fit`` (one epoch), ``validate``, ``test`` or
     ``predict``, with the same predictions; these steps are the mixin's, everything else stays your
-    own. Each step returns a dictionary that callbacks read and may change: ``logits`` (N, C) and
-    ``features`` (N, D) of the prediction that counts (in other tasks than single labels the
-    network's output, and with ``rows`` what statistics see of it), ``loss`` where there was an
-    update,
-    ``skipped`` (why there was none, or None), ``broken`` (indices of images that were broken and
-    repaired, or None), ``restored`` (the method took itself back to the source) and ``served_by``.
-    What leaves is settled when callbacks have run: your own metrics belong into the module's
-    ``on_test_batch_end(outputs, batch, batch_idx)``. ``predict`` returns these dictionaries, with
+    own. Each step returns a dictionary that callbacks read and may change; ``StepOutputs`` says
+    what is in it. What leaves is settled when callbacks have run: your own metrics belong into the
+    module's ``on_test_batch_end(outputs, batch, batch_idx)``. ``predict`` returns these, with
     ``id`` and ``probabilities`` (N, C), and without features.
 
     ``test`` and ``validate`` log ``accuracy`` and ``balanced_accuracy`` in percent, as
@@ -100,7 +96,7 @@ class AdaptsAtTestTime(ServesBatches):
         super().on_predict_start()
         self._begin_evaluation()
 
-    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: Any, batch_idx: int) -> StepOutputs:
         """Predict, then update unless the batch is unfit for it."""
         return self.serve(batch)
 
@@ -112,11 +108,11 @@ class AdaptsAtTestTime(ServesBatches):
         fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         return None if fitting else self.test_step
 
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> StepOutputs:
         """Predict, then update unless the batch is unfit for it."""
         return self.serve(batch)
 
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> StepOutputs:
         """Predict, then update unless the batch is unfit for it."""
         return self.serve(batch)
 

@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from holdfast.tta.distributed import place, sum_of_all
 from holdfast.tta.errors import InputError
 
+#: What the option ``normalization`` of a method chooses among.
 #: source: running statistics; batch: the batch's own; blend: (1-alpha) of the first and alpha of
 #: the second (Schneider et al., NeurIPS 2020); robust: an average that moves by alpha a batch
 #: (RoTTA, CVPR 2023); median: the batch's own about its per-channel median (MedBN, CVPR 2024).
+Normalization = Literal["batch", "source", "blend", "robust", "median"]
+#: All that a layer can do:
 #: moving and recording are the halves of ``robust``: normalise by the moving average as it stands,
 #: or by the batch while the average takes it in, as training does. ``moving`` also serves
 #: statistics that are computed elsewhere.
-Statistics = Literal["source", "batch", "blend", "robust", "median", "moving", "recording"]
+Statistics = Literal[Normalization, "moving", "recording"]
 _MOVING = ("robust", "moving", "recording")
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

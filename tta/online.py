@@ -20,6 +20,7 @@ from holdfast.tta.normalization import BatchStatisticsError
 from holdfast.tta.repair import largest_pixel, repaired, sound
 from holdfast.tta.source_facts import SourceFacts
 from holdfast.tta.stages import as_in_fit
+from holdfast.tta.step import Candidate, ServedBy, StepOutputs
 from holdfast.tta.tasks import Task
 
 #: Share of a batch's most frequent predicted class from which on the batch counts as one of a
@@ -96,8 +97,11 @@ class ServesBatches(LightningModule):
 
     @as_in_fit()
     def candidates(
-        self, batch: Any, names: Sequence[str] | None = None, partly: Collection[str] = ()
-    ) -> Mapping[str, Prediction]:
+        self,
+        batch: Any,
+        names: Sequence[Candidate] | None = None,
+        partly: Collection[Candidate] = (),
+    ) -> Mapping[Candidate, Prediction]:
         """What the un-updated network says of the batch under each choice of statistics, or some;
         none without choice.
         """
@@ -115,7 +119,7 @@ class ServesBatches(LightningModule):
         return self._trainer.precision_plugin.forward_context()
 
     @as_in_fit()
-    def use(self, name: str) -> None:
+    def use(self, name: Candidate) -> None:
         """Predict and learn under the statistics of a candidate."""
         assert self.twins is not None, "there is no choice of statistics"
         self.twins.use(name)
@@ -172,7 +176,7 @@ class ServesBatches(LightningModule):
     # How a batch is served
 
     @as_in_fit()
-    def serve(self, batch: Any) -> dict[str, Any]:
+    def serve(self, batch: Any) -> StepOutputs:
         """What all steps do: predict a batch, then update unless it is unfit for it."""
         if self.method.model.training:  # somebody called train(): statistics have their own choice
             self.method.eval()
@@ -193,7 +197,7 @@ class ServesBatches(LightningModule):
         output["broken"] = self._read(batch)[1]
         return output
 
-    def _step(self, batch: Any, images: Tensor) -> dict[str, Any]:
+    def _step(self, batch: Any, images: Tensor) -> StepOutputs:
         """Predict and learn; all that the host must know of a calm batch it hears at once."""
         method, drawn = self.method, self.method.generator.get_state()
         first = method.predicts_first or self.paused
@@ -220,7 +224,7 @@ class ServesBatches(LightningModule):
             served, loss=update.loss, skipped=update.skipped, restored=update.restored
         )
 
-    def _unlearned(self, prediction: Prediction, skipped: str | None) -> dict[str, Any]:
+    def _unlearned(self, prediction: Prediction, skipped: str | None) -> StepOutputs:
         """The output without an update; statistics that move with the stream do so all the same, as
         the control's.
         """
@@ -294,12 +298,12 @@ class ServesBatches(LightningModule):
         loss: Tensor | None = None,
         skipped: str | None = None,
         restored: bool = False,
-        served_by: str | None = None,
-    ) -> dict[str, Any]:
+        served_by: ServedBy | None = None,
+    ) -> StepOutputs:
         if served_by is None and self.method.static:
             served_by = "source" if self.method.normalization == "source" else "control"
         said = prediction.detach()
-        output: dict[str, Any] = {
+        output: StepOutputs = {
             "logits": said.served,
             "features": said.features,
             "skipped": skipped,
@@ -308,9 +312,11 @@ class ServesBatches(LightningModule):
         }
         if said.output is not None:
             output["rows"] = said
-        told = {} if self._weights is None else {"weights": self._weights}
-        learned = {} if loss is None else {"loss": loss}  # Lightning takes no loss of None
-        return {**output, **told, **learned}
+        if self._weights is not None:
+            output["weights"] = self._weights
+        if loss is not None:  # Lightning takes no loss of None
+            output["loss"] = loss
+        return output
 
 
 def _single_class(logits: Tensor) -> Tensor:

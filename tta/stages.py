@@ -10,6 +10,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from holdfast.tta.step import StepOutputs
+
 #: The step of a LightningModule that a stage calls, by the name that ``setup`` gets of the stage.
 STEPS: Mapping[str, str] = {
     "fit": "training_step",
@@ -42,7 +44,12 @@ class StreamCallback(Callback):
         """Called before the first batch, when the module is on its device."""
 
     def on_served(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutputs,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Called with what the module's step returned; what is changed in it leaves so."""
 

@@ -32,6 +32,7 @@ from scipy.special import entr
 from torch import Tensor
 
 from holdfast.callbacks.guard.heard import Array
+from holdfast.tta.step import Candidate
 
 #: Features so many times as long as the batch's median come from a broken image, and would outweigh
 #: all others for long.
@@ -196,7 +197,7 @@ class Seen:
         self._apart[classes] = each.mean(1) / 2
 
 
-def shares(votes: Mapping[str, float], looks: float) -> dict[str, float]:
+def shares(votes: Mapping[Candidate, float], looks: float) -> dict[Candidate, float]:
     """How much each model is trusted; sums to 1.
 
     Args:

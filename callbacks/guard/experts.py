@@ -13,14 +13,14 @@ from torch import Tensor
 
 from holdfast.callbacks.guard.evidence import Reference, Seen, shares
 from holdfast.callbacks.guard.heard import Asked, Heard
-from holdfast.callbacks.guard.modes import Trigger
 from holdfast.callbacks.settings import Tuned
 from holdfast.tta.distributed import place
 from holdfast.tta.methods import Prediction
+from holdfast.tta.step import Answering, Candidate, Lead
 from holdfast.tta.tasks import Task
 
 #: What methods are published with: batch statistics, or whatever a method has for itself.
-HOMES = ("batch", "control")
+HOMES: tuple[Candidate, ...] = ("batch", "control")
 #: Divergence beyond which all are equally far, without a calibration: classes ten nats a feature
 #: away are nowhere near the source's, whatever the network.
 _FAR = 10.0
@@ -37,15 +37,18 @@ class Choosable(Protocol):
     """A module that can predict and learn under several normalisation statistics."""
 
     def candidates(
-        self, batch: Any, names: Sequence[str] | None = None, partly: Collection[str] = ()
-    ) -> Mapping[str, Prediction]:
+        self,
+        batch: Any,
+        names: Sequence[Candidate] | None = None,
+        partly: Collection[Candidate] = (),
+    ) -> Mapping[Candidate, Prediction]:
         """What the un-updated network says under each choice of statistics, by name; all, or those
         named.
 
         Those in ``partly`` may speak of a part of the batch only.
         """
 
-    def use(self, name: str) -> None:
+    def use(self, name: Candidate) -> None:
         """Predict and learn under this choice from now on."""
 
 
@@ -116,17 +119,17 @@ class Experts:
     ) -> None:
         self.num_classes, self.tuned, self.source, self.task = num_classes, tuned, source, task
         self.belief, self.bounds = belief or Belief({}), bounds
-        self.found: dict[str, Found] = {}
+        self.found: dict[Candidate, Found] = {}
         self.looks = 0.0
-        self.working: str | None = None
-        self.pinned: str | None = None
-        self.barred: frozenset[str] = frozenset()
-        self._seen: dict[str, Seen] = {}
+        self.working: Candidate | None = None
+        self.pinned: Answering | None = None
+        self.barred: frozenset[Answering] = frozenset()
+        self._seen: dict[Candidate, Seen] = {}
         #: Of those that doubt themselves: images that each was heard of, its mean doubt, and the
         #: share that it finds.
-        self._doubts: dict[str, NDArray[Any]] = {}
+        self._doubts: dict[Candidate, NDArray[Any]] = {}
 
-    def asks(self, said: Mapping[str, Prediction]) -> dict[str, Asked]:
+    def asks(self, said: Mapping[Candidate, Prediction]) -> dict[Candidate, Asked]:
         """What ``hear`` has to be told of a batch; at first the module works under the statistics
         that methods are published with.
 
@@ -151,7 +154,7 @@ class Experts:
             return Asked(rows.logits, rows.features)
         return Asked(rows.logits, rows.features, one.doubt, self.task.found(one))
 
-    def hear(self, heard: Mapping[str, Heard]) -> None:
+    def hear(self, heard: Mapping[Candidate, Heard]) -> None:
         """Take in what each says of a batch.
 
         Args:
@@ -161,12 +164,12 @@ class Experts:
         unit = 1 if self.task is None else self.task.unit
         self.weigh(max(len(one.logits) for one in heard.values()) / unit, found)
 
-    def weigh(self, images: float, found: Mapping[str, Found]) -> None:
+    def weigh(self, images: float, found: Mapping[Candidate, Found]) -> None:
         """Know this of some candidates, after a look at so many images of all processes."""
         self.looks += images / (_LOOK if self.task is None else self.task.look)
         self.found |= found
 
-    def _found(self, name: str, one: Heard) -> Found:
+    def _found(self, name: Candidate, one: Heard) -> Found:
         """What is known of a candidate with what it says of a batch, if it says anything."""
         if not len(one.logits):
             return self.found.get(name, Found(0.0))
@@ -182,7 +185,7 @@ class Experts:
         tuned = self.tuned
         return Seen(self.num_classes, width, tuned.memory, tuned.prior, self.source)
 
-    def _doubted(self, name: str, one: Heard) -> float:
+    def _doubted(self, name: Candidate, one: Heard) -> float:
         """In place of its divergence the mean doubt of a candidate that doubts itself: of pixels it
         tells who is right, which divergence does not. Of trivial answers, which a flip does not
         change, the task says how far they are doubted.
@@ -204,12 +207,12 @@ class Experts:
         return float(self.task.weighed(doubted, share, known))
 
     @property
-    def votes(self) -> dict[str, float]:
+    def votes(self) -> dict[Candidate, float]:
         """What a look adds to the logarithm of each one's share."""
         return {name: vote(name, one, self.belief, self.tuned) for name, one in self.found.items()}
 
     @property
-    def shares(self) -> dict[str, float]:
+    def shares(self) -> dict[Candidate, float]:
         """How much each is trusted, before little shares are dropped; empty before the first
         look.
         """
@@ -221,7 +224,7 @@ class Experts:
         return shares(votes or self.votes, min(self.looks, self.tuned.looks))
 
     @property
-    def trusted(self) -> dict[str, float]:
+    def trusted(self) -> dict[Candidate, float]:
         """Shares of those that serve, which sum to 1: one alone where it has most of the trust, or
         half of it once trust has stopped to grow, and nobody with hardly any.
         """
@@ -229,7 +232,9 @@ class Experts:
         if not known:
             return {}
         if self.pinned is not None:
-            return {str(self.working) if self.pinned == "adapted" else self.pinned: 1.0}
+            serves = self.working if self.pinned == "adapted" else self.pinned
+            assert serves is not None, "there was a look"
+            return {serves: 1.0}
         best = max(known, key=known.__getitem__)
         enough = self.tuned.alone if self.looks < self.tuned.looks else _HALF
         if known[best] >= enough:
@@ -239,7 +244,7 @@ class Experts:
         total = sum(kept.values())
         return {name: share / total for name, share in kept.items()}
 
-    def leads(self) -> Trigger:
+    def leads(self) -> Lead:
         """Who leads: whoever has at least half of the trust, or whom labels name."""
         known = self.shares
         if self.pinned is not None or "adapted" in self.barred:
@@ -251,10 +256,13 @@ class Experts:
             return "none leads"
         return "source leads" if best == "source" else "adapted leads"
 
-    def best_to_adapt(self) -> str | None:
+    def best_to_adapt(self) -> Candidate | None:
         """Of the statistics that a model can adapt under, those with most trust."""
-        known = {name: share for name, share in self.shares.items() if name != "source"}
-        return max(known, key=known.__getitem__) if known else self.working
+        known: dict[Candidate, float] = {**self.shares}
+        known.pop("source", None)
+        if not known:
+            return self.working
+        return max(known, key=known.__getitem__)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next shares depend on, and nothing of the settings."""

@@ -16,7 +16,7 @@ from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.experts import Choosable, Experts
 from holdfast.callbacks.guard.health import Health
 from holdfast.callbacks.guard.heard import Asked, Heard, read_back
-from holdfast.callbacks.guard.modes import Decision, Look, Memory, Plan, Trigger, judge
+from holdfast.callbacks.guard.modes import Decision, Look, Memory, Plan, judge
 from holdfast.callbacks.guard.schedule import Glance, Schedule
 from holdfast.callbacks.guard.signals import Values
 from holdfast.callbacks.labelled import LabelledChoice
@@ -28,6 +28,7 @@ from holdfast.tta.distributed import any_of_all, skipped_by_all, total_of_all
 from holdfast.tta.errors import InputError
 from holdfast.tta.marginal import predicted_counts
 from holdfast.tta.methods import Prediction
+from holdfast.tta.step import Candidate, Lead, StepOutputs, VerdictState
 from holdfast.tta.tasks import Task
 
 
@@ -48,7 +49,7 @@ class _Saw(NamedTuple):
     look: bool = False
     glance: Glance = Glance()
     values: Values | None = None
-    leads: Trigger | None = None
+    leads: Lead | None = None
 
 
 class CollapseGuard(Guard):
@@ -58,9 +59,8 @@ class CollapseGuard(Guard):
     like the source's, and serves by its share of the trust; the module adapts under the statistics
     that lead. While it adapts, its own prediction stands for those; in every other mode the
     un-updated network does, and updates wait (``callbacks.guard.modes``). On ALARM the module is
-    corrected and rests. What was found is left in the step's outputs: ``verdict``, ``mode``,
-    ``served_by``, ``choice``, ``statistics`` (the signals), ``looked``, ``events``, and of a
-    mixture the ``shares`` of those in it.
+    corrected and rests. What was found is left in the step's outputs
+    (``holdfast.tta.step.StepOutputs``).
 
     Args:
         class_names: names of the classes.
@@ -99,7 +99,8 @@ class CollapseGuard(Guard):
         self.experts = Experts(classes, tuned, reference, belief, bounds)
         self.health = Health(classes, tuned, reference)
         self.labelled = LabelledChoice(labels, self.experts) if labels else None
-        self.memory, self.schedule, self.state = Memory(), Schedule(), "OK"
+        self.memory, self.schedule = Memory(), Schedule()
+        self.state: VerdictState = "OK"
         if task is not None:
             self.watch(task)
 
@@ -150,7 +151,12 @@ class CollapseGuard(Guard):
         self.start(pl_module)
 
     def on_served(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutputs,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Look if due, judge, correct, and say what serves the batch."""
         self.act(pl_module, outputs, batch)
@@ -167,7 +173,7 @@ class CollapseGuard(Guard):
         # What a checkpoint gave is held against what the module said just now.
         self.load_state_dict(self.state_dict())
 
-    def act(self, pl_module: Any, outputs: Any, batch: Any) -> None:
+    def act(self, pl_module: Any, outputs: StepOutputs, batch: Any) -> None:
         """Look if due, judge, correct, and say what serves the batch; no Trainer is needed."""
         adapted = self._adapted(outputs)
         skipped = skipped_by_all(outputs.get("skipped"), adapted.logits.device)
@@ -181,17 +187,19 @@ class CollapseGuard(Guard):
         serve(outputs, adapted, saw.said, self.experts.trusted, working or CONTROL, own=calm)
         if decision.correction is not None:
             outputs["events"].append(self._correct(pl_module, decision, saw.values or {}))
-        outputs["labels"] = self.labelled and self.labelled.known
+        outputs["labels"] = None if self.labelled is None else self.labelled.known
         heeded = self._heeded(outputs, batch, adapted, saw.said, learning=calm)
         self._settle(pl_module, saw.leads)
         outputs.update(
-            verdict=decision.verdict.state,
-            mode=self.memory.mode,
-            choice=working,
-            statistics=dict(saw.values or {}),
-            looked=saw.look,
-            leads=saw.leads,
-            stands_for=self.schedule.stands_for(self.batch),
+            {
+                "verdict": decision.verdict.state,
+                "mode": self.memory.mode,
+                "choice": working,
+                "statistics": dict(saw.values or {}),
+                "looked": saw.look,
+                "leads": saw.leads,
+                "stands_for": self.schedule.stands_for(self.batch),
+            }
         )
         happened = self.memory.mode != before.mode or decision.correction is not None
         self._plan(saw, stirred=happened or heeded)
@@ -226,7 +234,7 @@ class CollapseGuard(Guard):
         if self.labelled and state_dict["labelled"]:
             self.labelled.load_state_dict(state_dict["labelled"])
 
-    def _adapted(self, outputs: Any) -> Prediction:
+    def _adapted(self, outputs: StepOutputs) -> Prediction:
         """What the adapted model says of the batch."""
         adapted = prediction_of(self, outputs, self.step)
         names, columns = len(self.class_names), adapted.served.shape[1]
@@ -240,7 +248,7 @@ class CollapseGuard(Guard):
     def _observed(
         self,
         module: Any,
-        outputs: Mapping[str, Any],
+        outputs: StepOutputs,
         batch: Any,
         adapted: Prediction,
         skipped: str | None,
@@ -278,20 +286,21 @@ class CollapseGuard(Guard):
         self.schedule, glance = self.schedule.glanced(heard.counts, self.config.tuned)
         return glance
 
-    def _spoilt(self, outputs: Mapping[str, Any], adapted: Prediction) -> bool:
+    def _spoilt(self, outputs: StepOutputs, adapted: Prediction) -> bool:
         """Whether most images are broken in any process: they say nothing of the statistics."""
         broken = outputs.get("broken")
         most = broken is not None and 2 * len(broken) > len(adapted.served)
         return any_of_all(most, adapted.logits.device)
 
-    def _ask(self, module: Any, batch: Any, *, whole: bool) -> dict[str, Prediction]:
+    def _ask(self, module: Any, batch: Any, *, whole: bool) -> dict[Candidate, Prediction]:
         """What candidates say: all at a look, else those that serve."""
         if not isinstance(module, Choosable):
             return {}
         trusted = self.experts.trusted
         if whole:
             known = bool(trusted) and self.labelled is None
-            partly = {"source", "corrected"} - set(trusted) if known else set()
+            unasked: set[Candidate] = {"source", "corrected"}
+            partly = unasked - set(trusted) if known else set()
             return dict(module.candidates(batch, None, partly))
         own = self.experts.working if self.memory.mode == "adapting" else None
         names = [name for name in trusted if name != own]
@@ -302,7 +311,7 @@ class CollapseGuard(Guard):
         read-back to the host, of which the glance's numbers are returned as well.
         """
         said, experts, health = saw.said, self.experts, self.health
-        asked = {"glance": {"": numbers}}
+        asked: dict[str, Mapping[Any, Asked]] = {"glance": {"": numbers}}
         if said.known:
             asked["experts"] = experts.asks(said.known)
         if self.memory.mode == "adapting" and not saw.skipped:
@@ -350,7 +359,7 @@ class CollapseGuard(Guard):
 
     def _heeded(
         self,
-        outputs: dict[str, Any],
+        outputs: StepOutputs,
         batch: Any,
         adapted: Prediction,
         said: Said,
@@ -381,7 +390,7 @@ class CollapseGuard(Guard):
                 self.batch, self.config.tuned, watching=watching, startled=startled
             )
 
-    def _settle(self, module: Any, leads: Trigger | None) -> None:
+    def _settle(self, module: Any, leads: Lead | None) -> None:
         """Let the module work under the statistics that lead, and update or wait."""
         best = self.experts.best_to_adapt()
         if leads == "adapted leads" and best is not None and best != self.experts.working:
@@ -405,12 +414,13 @@ class CollapseGuard(Guard):
         self.state = verdict.state
         return events
 
-    def _skipped(self, reason: str, outputs: Mapping[str, Any], batch: Any) -> dict[str, Any]:
+    def _skipped(self, reason: str, outputs: StepOutputs, batch: Any) -> dict[str, Any]:
         """What tells that a batch taught nothing, and which images are to blame."""
         event = self.event("skipped", reason, f"No update: {reason.replace('_', ' ')}.")
-        if outputs.get("broken") is not None:
+        broken = outputs.get("broken")
+        if broken is not None:
             ids = described(batch, len(outputs["logits"]), self.images).ids
-            event["ids"] = [ids[index] for index in outputs["broken"].tolist()]
+            event["ids"] = [ids[index] for index in broken.tolist()]
         return event
 
 

@@ -4,7 +4,7 @@ together before.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class Heard(NamedTuple):
 
 
 @torch.no_grad()
-def read_back(asked: Mapping[str, Mapping[str, Asked]]) -> dict[str, dict[str, Heard]]:
+def read_back(asked: Mapping[str, Mapping[Any, Asked]]) -> dict[str, dict[Any, Heard]]:
     """Bring to the host what is asked for, all at once.
 
     Args:

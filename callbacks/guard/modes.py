@@ -15,12 +15,10 @@ from typing import Literal, NamedTuple
 
 from holdfast.callbacks.corrections import CORRECTIONS, rung_of
 from holdfast.callbacks.guard.signals import BY_NAME, SIGNALS, History, Values
+from holdfast.tta.step import Candidate, Lead, Mode, VerdictState
 
-State = Literal["OK", "WATCH", "ALARM", "FROZEN"]
-Mode = Literal["adapting", "hedging", "holding", "resting", "frozen"]
-#: What may happen: statistics that a model can adapt under lead, the source's own do, or none does;
-#: an alarm, one too many, or the end of a rest.
-Trigger = Literal["adapted leads", "source leads", "none leads", "alarm", "last alarm", "rested"]
+#: What may happen: what a look found, an alarm, one too many, or the end of a rest.
+Trigger = Literal[Lead, "alarm", "last alarm", "rested"]
 
 _ALARMS: Mapping[Trigger, Mode] = {"alarm": "resting", "last alarm": "frozen"}
 #: Where each mode leads, by what happens; what is not listed leaves the mode as it is.
@@ -83,7 +81,7 @@ class Memory:
     """
 
     mode: Mode = "adapting"
-    choice: str | None = None
+    choice: Candidate | None = None
     sums: Mapping[str, float] = field(default_factory=dict)
     peak: float = 1.0
     alarms: tuple[int, ...] = ()
@@ -95,7 +93,7 @@ class Memory:
 class Verdict(NamedTuple):
     """A state, the reason in a word, and the sentence that tells a person."""
 
-    state: State
+    state: VerdictState
     reason: str
     message: str
 
@@ -123,8 +121,8 @@ class Look(NamedTuple):
 
     batch: int
     values: Values | None = None
-    leads: Trigger | None = None
-    choice: str | None = None
+    leads: Lead | None = None
+    choice: Candidate | None = None
     stands_for: int = 1
     skipped: bool = False
 

@@ -10,6 +10,7 @@ from holdfast.callbacks.base import Guard, prediction_of
 from holdfast.callbacks.policies.base import Action, Policy, Ruling
 from holdfast.tta.distributed import rows_of_all
 from holdfast.tta.methods import Prediction
+from holdfast.tta.step import StepOutputs
 
 _SAYS = {
     "reset": "Restored the source's weights, moments and running state.",
@@ -48,7 +49,12 @@ class PolicyGuard(Guard):
         return self.policy.needs
 
     def on_served(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutputs,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Judge, and correct."""
         ruling = self._judge(pl_module, prediction_of(self, outputs, self.step), batch)

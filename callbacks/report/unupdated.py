@@ -16,6 +16,7 @@ from holdfast.datamodules.streams.window import counted, taken
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.distributed import batch_of_all, objects_of_all, place
 from holdfast.tta.repair import repaired
+from holdfast.tta.step import Candidate
 
 #: Images with the largest change of mind that are kept.
 KEPT = 8
@@ -77,7 +78,7 @@ class Unupdated:
 def unupdated_pass(
     module: AdaptationModule,
     batches: Iterable[Any],
-    choices: Sequence[str | None],
+    choices: Sequence[Candidate | None],
     served: Tensor,
     *,
     device: torch.device,
@@ -138,7 +139,9 @@ def _largest(changes: Sequence[Change]) -> list[Change]:
     return sorted(best.values(), key=lambda change: -change.size)[:KEPT]
 
 
-def ask(module: AdaptationModule, images: Tensor, choice: str | None) -> tuple[Tensor, Tensor]:
+def ask(
+    module: AdaptationModule, images: Tensor, choice: Candidate | None
+) -> tuple[Tensor, Tensor]:
     """Outputs of source and control, such as logits (N, C).
 
     Args:

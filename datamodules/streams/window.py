@@ -3,13 +3,14 @@ could be read.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from holdfast.tta.stages import StreamCallback
+from holdfast.tta.step import StepOutputs
 
 
 def counted(batch: Mapping[str, Any]) -> list[int]:
@@ -32,7 +33,12 @@ class NewestOnly(StreamCallback):
     """
 
     def on_served(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutputs,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Keep the images that count."""
         keys = set(batch) if isinstance(batch, Mapping) else set()
@@ -42,7 +48,7 @@ class NewestOnly(StreamCallback):
         if len(places) == shown:
             return
         broken = outputs.pop("broken", None)  # numbers of images, not a value of each
-        for content, kinds in ((outputs, Tensor), (batch, (list, Tensor))):
+        for content, kinds in ((cast(dict[str, Any], outputs), Tensor), (batch, (list, Tensor))):
             for key, value in content.items():
                 if (
                     isinstance(value, kinds)

@@ -3,10 +3,10 @@ with an answer.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from holdfast.tta.step import StepOutputs
 from holdfast.tta.tasks.base import Task
 
 #: What the guard's verdicts mean for whoever reads an answer.
@@ -93,7 +93,7 @@ def answers_of(
     task: Task,
     class_names: Sequence[str],
     ids: Sequence[str],
-    outputs: Mapping[str, Any],
+    outputs: StepOutputs,
     weights: str,
     batch: int,
 ) -> list[Answer]:
@@ -136,7 +136,7 @@ def answers_of(
     return result
 
 
-def advice_of(outputs: Mapping[str, Any], broken: bool) -> str | None:
+def advice_of(outputs: StepOutputs, broken: bool) -> str | None:
     """What to do about an answer; None where nothing is to be done.
 
     >>> advice_of({"verdict": "OK", "mode": "adapting"}, broken=False) is None

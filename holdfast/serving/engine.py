@@ -22,6 +22,7 @@ from holdfast.serving.lane import Item
 from holdfast.serving.metrics import Figures
 from holdfast.serving.network import Model
 from holdfast.tta.stages import StreamCallback
+from holdfast.tta.step import StepOutputs
 
 #: Events that the status page may show.
 _EVENTS = 50
@@ -167,14 +168,14 @@ class Engine:
             "lost": (),
         }
 
-    def _version(self, outputs: dict[str, Any]) -> str:
+    def _version(self, outputs: StepOutputs) -> str:
         """Of the weights that the batch met; writers are told the same."""
         told = outputs.get("weights")
         version = self.model.version or (told() if told is not None else "")
         outputs["weights"] = lambda: version
         return version
 
-    def _count(self, outputs: Mapping[str, Any], images: int, seconds: float) -> None:
+    def _count(self, outputs: StepOutputs, images: int, seconds: float) -> None:
         probabilities = self.task.probabilities(outputs["logits"].float())
         entropy = torch.special.entr(probabilities).sum(1).mean()
         row = {

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from holdfast.callbacks.guard.modes import Mode
+from holdfast.tta.step import Mode
 
 #: Batches that the status page shows.
 SHOWN = 600

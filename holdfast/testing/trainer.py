@@ -13,6 +13,7 @@ from holdfast.testing.subject import CLASSES, Subject, images
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.stages import StreamCallback
+from holdfast.tta.step import StepOutputs
 
 _BATCHES = 5
 
@@ -24,7 +25,12 @@ class _Kept(StreamCallback):
         self.logits: list[Tensor] = []
 
     def on_served(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutputs,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Keep the logits."""
         self.logits.append(outputs["logits"])

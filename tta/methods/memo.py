@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods.base import Method, Prediction, Update
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
+from holdfast.tta.normalization import Normalization
 from holdfast.tta.objectives import marginal_entropy
 from holdfast.tta.options import option
 from holdfast.tta.prediction import joined
@@ -20,7 +21,7 @@ class MEMOConfig(UpdateConfig):
     """Hyperparameters of MEMO."""
 
     views: int = option(32, "augmented views of an image")
-    normalization: Literal["batch", "source", "blend", "robust", "median", "auto"] = option(
+    normalization: Literal[Normalization, "auto"] = option(
         "source", "statistics of BatchNorm layers; batch would be those of one image's views"
     )
 

@@ -12,7 +12,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.methods.base import NormAffineMethod, Prediction, Update
 from holdfast.tta.methods.settings import MethodConfig, Published, UpdateConfig
 from holdfast.tta.methods.tensors import Tensors
-from holdfast.tta.normalization import statistics
+from holdfast.tta.normalization import Normalization, statistics
 from holdfast.tta.objectives import cross_entropy, entropy
 from holdfast.tta.options import option, within
 
@@ -23,7 +23,7 @@ class RoTTAConfig(UpdateConfig):
 
     published = Published(optimizer="adam", lr=1e-3)
 
-    normalization: Literal["batch", "source", "blend", "robust", "median", "auto"] = option(
+    normalization: Literal[Normalization, "auto"] = option(
         "robust",
         "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving "
         "average) or median",

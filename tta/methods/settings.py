@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from holdfast.tta.errors import InputError
+from holdfast.tta.normalization import Normalization
 from holdfast.tta.options import option, within
 
 #: Devices on which torch has optimisers of one kernel since 2.4.
@@ -19,7 +20,7 @@ class Published(NamedTuple):
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = 2.5e-4
-    normalization: Literal["batch", "source", "blend", "robust", "median"] = "batch"
+    normalization: Normalization = "batch"
 
 
 @dataclass
@@ -64,7 +65,7 @@ class UpdateConfig(MethodConfig):
         "layers to leave alone, by name, e.g. [features.layer4]; []: none; null: as the method was "
         "published",
     )
-    normalization: Literal["batch", "source", "blend", "robust", "median", "auto"] = option(
+    normalization: Literal[Normalization, "auto"] = option(
         "auto",
         "statistics of BatchNorm layers: batch, source, blend (of the two), robust (moving "
         "average), median, or auto: chosen "

@@ -413,5 +413,6 @@ def test_the_demo_writes_its_summary_and_a_page_that_needs_no_network(
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg ") == 8
     assert "Tent unguarded, at the end." in page
+    assert (tmp_path / "clusters.png").stat().st_size > 10_000
     assert "://" not in page
     assert len(page) < 5e6

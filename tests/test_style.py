@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from matplotlib.figure import Figure
 
-from holdfast.callbacks.report import figures
+from holdfast.callbacks.report import strips
 from holdfast.tta import style
 
 Floats = npt.NDArray[np.float64]
@@ -61,9 +61,9 @@ def linear(color: str) -> Floats:
     "colors",
     [
         style.PALETTE,
-        tuple(set(figures._STATES.values())),
-        tuple(set(figures._MODES.values())),
-        tuple(set(figures._SERVING.values())),
+        tuple(set(strips._STATES.values())),
+        tuple(set(strips._MODES.values())),
+        tuple(set(strips._SERVING.values())),
     ],
     ids=["palette", "verdicts", "modes", "models"],
 )

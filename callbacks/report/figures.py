@@ -1,20 +1,17 @@
 """The figures of a run's report; each is drawn within ``page.figure``, whose colours it uses."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from holdfast.callbacks.report.observe import Window
 from holdfast.callbacks.report.page import (
     ADAPTED,
     CARD,
@@ -32,7 +29,6 @@ from holdfast.callbacks.trajectory import (
     running_balanced_accuracy,
     running_marginals,
 )
-from holdfast.tta.style import AMBER, GREEN, RED, SKY, VIOLET
 
 Rows = Sequence[Mapping[str, Any]]
 Numbers = npt.NDArray[np.float64]
@@ -43,26 +39,8 @@ LEAST = 10
 _POINTS = 600
 _TICKS = 7  # of an axis of batches, at most
 _MARKS = 60  # events of a kind that are marked in a curve, at most
-_LETTER = 0.022  # of a strip's length that a letter takes
-_WIDTH = 4.8  # inches: about as wide as a phone shows, so that its text stays legible there
-_STATES = {"OK": GREEN, "WATCH": AMBER, "ALARM": RED, "FROZEN": VIOLET}
-#: The guard's modes: the same colour where it is the same as a verdict or a network.
-_MODES = {
-    "adapting": SERVED,
-    "hedging": VIOLET,
-    "holding": SOURCE,
-    "resting": CONTROL,
-    "frozen": RED,
-}
-#: Statistics, and who served: the same colour where it is the same network.
-_SERVING = {
-    "source": SOURCE,
-    "batch": CONTROL,
-    "control": CONTROL,
-    "corrected": SKY,
-    "mixture": VIOLET,
-    "adapted": SERVED,
-}
+#: Inches: about as wide as a phone shows, so that its text stays legible there.
+WIDTH = 4.8
 
 
 def thinned(values: Numbers, pick: np.ufunc | None) -> tuple[Numbers, Numbers]:
@@ -88,92 +66,6 @@ def column(rows: Rows, name: str) -> Numbers:
     return np.array([np.nan if row.get(name) is None else float(row[name]) for row in rows])
 
 
-def timeline(rows: Rows, events: Rows) -> Figure:
-    """Who served, verdicts, modes and statistics in use, as strips, with the corrections."""
-    strips = [
-        ("served by", "served_by", _SERVING),  # what most people ask first
-        ("verdict", "verdict", _STATES),
-        ("mode", "mode", _MODES),
-        ("statistics", "choice", _SERVING),
-    ]
-    strips = [strip for strip in strips if any(row.get(strip[1]) for row in rows)]
-    corrections = [event for event in events if event["event"] == "correction"]
-    figure = Figure(
-        figsize=(_WIDTH, 1.0 + 0.36 * (len(strips) + bool(corrections))), layout="constrained"
-    )
-    axes = figure.subplots()
-    unnamed: dict[str, str] = {}
-    for height, (_, key, colors) in enumerate(reversed(strips)):
-        unnamed |= _strip(axes, height, rows, key, colors)
-    top = len(strips)
-    if corrections:
-        axes.plot(
-            [e["batch"] for e in corrections],
-            [top] * len(corrections),
-            "v",
-            color=INK,
-            markersize=5,
-            linestyle="none",
-        )
-    axes.set_yticks(
-        range(top + bool(corrections)),
-        [name for name, _, _ in reversed(strips)] + ["correction"] * bool(corrections),
-    )
-    axes.set_ylim(-0.5, top - 0.4 + bool(corrections))
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    _over_batches(axes, len(rows))
-    if unnamed:
-        by_color: dict[str, list[str]] = {}
-        for name, color in unnamed.items():
-            by_color.setdefault(color, []).append(name)
-        handles = [Patch(color=color, label=", ".join(of)) for color, of in by_color.items()]
-        figure.legend(
-            handles=handles,
-            loc="outside upper left",
-            ncols=min(len(handles), 4),
-            handlelength=0.9,
-            columnspacing=1,
-        )
-    return figure
-
-
-def _strip(
-    axes: Axes, height: int, rows: Rows, key: str, colors: Mapping[str, str]
-) -> dict[str, str]:
-    """Draw one strip, with each name written into its longest stretch.
-
-    Returns:
-        Colours of the names that no stretch had room for.
-    """
-    # In a bin of several batches the gravest verdict counts, else the latest name.
-    names = list(colors)
-    codes = np.array([names.index(row[key]) if row.get(key) in colors else -1.0 for row in rows])
-    centers, shown = thinned(codes, np.maximum if key == "verdict" else None)
-    width, unnamed = len(rows) / len(centers), {}
-    for code in np.unique(shown[shown >= 0]).astype(int):
-        name, color = names[code], colors[names[code]]
-        spans = [
-            (first - width / 2, last - first + width)
-            for first, last in _stretches(centers, shown == code)
-        ]
-        axes.broken_barh(spans, (height - 0.36, 0.72), facecolors=color, linewidth=0)
-        start, length = max(spans, key=lambda span: span[1])
-        told = "control" if (key, name) == ("served_by", "batch") else name
-        if length / len(rows) > _LETTER * len(told):
-            middle = (start + length / 2, height)
-            axes.annotate(told, middle, ha="center", va="center", fontsize=8, color=_on(color))
-        else:
-            unnamed[told] = color
-    return unnamed
-
-
-def _on(color: str) -> str:
-    """Black or white, whichever is read better on a colour; the same in dark mode."""
-    red, green, blue = _rgb(color)
-    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "#ffffff"
-
-
 def measures(
     rows: Rows, events: Rows, panels: Sequence[tuple[str, Numbers, float | None, str]]
 ) -> Figure:
@@ -184,7 +76,7 @@ def measures(
         events: what happened; corrections and choices of statistics are marked.
         panels: name, values (N,), a level to mark or None, and which extreme matters: low or high.
     """
-    figure = Figure(figsize=(_WIDTH, 0.5 + 1.35 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.35 * len(panels)), layout="constrained")
     for axes, (name, values, level, matters) in zip(
         _stacked(figure, len(panels)), panels, strict=True
     ):
@@ -199,7 +91,7 @@ def measures(
         if matters == "high":
             axes.set_ylim(bottom=min(0.0, float(np.nanmin(shown, initial=0))))
         _mark(axes, events)
-    _over_batches(figure.axes[-1], len(rows))
+    batch_axis(figure.axes[-1], len(rows))
     return figure
 
 
@@ -215,7 +107,7 @@ def accuracy(
         batches: of the stream.
         events: to mark.
     """
-    figure = Figure(figsize=(_WIDTH, 2.9), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     axes = figure.subplots()
     styles = {
         "source": (SOURCE, "-."),
@@ -233,7 +125,7 @@ def accuracy(
         if len(values) == 1:
             axes.plot(places, values, "o", color=color, markersize=4)
     axes.set_ylabel("running balanced accuracy (%)")
-    _over_batches(axes, batches)
+    batch_axis(axes, batches)
     axes.grid(axis="y", color=LINE, linewidth=0.6)
     figure.legend(loc="outside upper left", ncols=4)
     _mark(axes, events)
@@ -251,7 +143,7 @@ def marginals(
         num_classes: C.
         batches: of the stream.
     """
-    figure = Figure(figsize=(_WIDTH, 0.5 + 1.15 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.15 * len(panels)), layout="constrained")
     for axes, (name, classes) in zip(_stacked(figure, len(panels)), panels.items(), strict=True):
         known = torch.nonzero(classes >= 0).squeeze(1)
         centers, shares = running_marginals(classes[known], num_classes)
@@ -266,102 +158,8 @@ def marginals(
         axes.set_title(name, loc="left")
         axes.set_ylim(0, 1)
         axes.set_yticks([0, 1], ["0", "1"])
-    _over_batches(figure.axes[-1], batches)
+    batch_axis(figure.axes[-1], batches)
     return figure
-
-
-def source_axes(mean: Tensor, var: Tensor, prevalence: Tensor) -> tuple[Tensor, Tensor]:
-    """The plane in which the source's features vary most, from what its checkpoint says of them.
-
-    Args:
-        mean: (C, D) class means.
-        var: (C, D) variances within classes.
-        prevalence: (C,) share of each class; those without an image are left out.
-
-    Returns:
-        Centre (D,) and two orthonormal axes (D, 2): the principal components of the between-class
-        scatter plus the diagonal of the scatter within classes.
-    """
-    known = prevalence > 0
-    share = (prevalence[known] / prevalence[known].sum()).double()
-    means = mean[known].double()
-    center = share @ means
-    spread = (means - center) * share.sqrt()[:, None]
-    covariance = spread.T @ spread + (share @ var[known].double()).diag()
-    _, vectors = torch.linalg.eigh(covariance)
-    axes = vectors[:, -2:].flip(1)
-    signs = axes.gather(
-        0, axes.abs().argmax(0, keepdim=True)
-    ).sign()  # which is else a matter of the machine
-    return center.float(), (axes * signs).float()
-
-
-def projections(
-    windows: Sequence[Window],
-    means: Tensor,
-    plane: tuple[Tensor, Tensor],
-    colors: Mapping[int, str],
-    by_label: bool,
-) -> list[Callable[[], Figure]]:
-    """A figure a window: its features in the source's plane, all on one scale, with the source's
-    class means.
-
-    Args:
-        windows: features.
-        means: (C, D) of the source's classes; NaN for those it has not got.
-        plane: from ``source_axes``.
-        colors: of each class that is shown by itself.
-        by_label: colour images by their true class, where there is one; else by the predicted one.
-    """
-    center, axes = plane
-    flat = [((window.features - center) @ axes).numpy() for window in windows]
-    fixed = ((means - center) @ axes).numpy()
-    everything = np.concatenate([*flat, fixed])
-    everything = everything[np.isfinite(everything).all(1)]
-    low, high = (
-        np.percentile(everything, [0.5, 99.5], axis=0)
-        if len(everything)
-        else (np.zeros(2), np.ones(2))
-    )
-    seen = fixed[np.isfinite(fixed).all(1)]
-    low, high = (
-        np.minimum(low, seen.min(0, initial=np.inf)),
-        np.maximum(high, seen.max(0, initial=-np.inf)),
-    )
-    margin = 0.06 * (high - low) + 1e-6
-
-    def draw(points: Numbers, classes: Tensor) -> Figure:
-        figure = Figure(figsize=(3.5, 3.3), layout="constrained")
-        axes_ = figure.subplots()
-        for label in torch.unique(classes).tolist():
-            rows = (classes == label).numpy()
-            axes_.scatter(
-                points[rows, 0],
-                points[rows, 1],
-                s=9,
-                color=colors.get(label, SOURCE),
-                alpha=0.6,
-                linewidths=0,
-            )
-        for label, color in colors.items():
-            axes_.plot(
-                *fixed[label],
-                "X",
-                color=color,
-                markeredgecolor=INK,
-                markersize=9,
-                markeredgewidth=1,
-            )
-        axes_.set_xlim(low[0] - margin[0], high[0] + margin[0])
-        axes_.set_ylim(low[1] - margin[1], high[1] + margin[1])
-        axes_.set_xticks([])
-        axes_.set_yticks([])
-        axes_.set_xlabel("first component")
-        axes_.set_ylabel("second component")
-        return figure
-
-    shown = [w.labels.where(w.labels >= 0, -1) if by_label else w.predictions for w in windows]
-    return [partial(draw, points, classes) for points, classes in zip(flat, shown, strict=True)]
 
 
 def confusion(counts: Tensor, class_names: Sequence[str]) -> Figure:
@@ -377,7 +175,7 @@ def confusion(counts: Tensor, class_names: Sequence[str]) -> Figure:
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     clear = LinearSegmentedColormap.from_list(
-        "share", [(*_rgb(SERVED), 0.0), (*_rgb(SERVED), 0.75)]
+        "share", [(*to_rgb(SERVED), 0.0), (*to_rgb(SERVED), 0.75)]
     )
     axes.imshow(shares, cmap=clear, vmin=0, vmax=100, interpolation="nearest")
     if named:
@@ -418,7 +216,7 @@ def reliability(
         unit: what N counts.
         bins: of confidence, equally wide.
     """
-    figure = Figure(figsize=(_WIDTH, 3.8), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=":")
     colors = {"source": SOURCE, "control": CONTROL, "served": SERVED}
@@ -464,18 +262,11 @@ def class_colors(counts: Tensor) -> dict[int, str]:
     return dict(zip(frequent, COLORS, strict=True))
 
 
-def _stretches(centers: Numbers, member: npt.NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """First and last centre of each stretch of members."""
-    padded = np.diff(np.concatenate([[0], member.astype(int), [0]]))
-    firsts, lasts = np.flatnonzero(padded == 1), np.flatnonzero(padded == -1) - 1
-    return list(zip(centers[firsts].tolist(), centers[lasts].tolist(), strict=True))
-
-
 def _stacked(figure: Figure, count: int) -> list[Axes]:
     return list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
 
 
-def _over_batches(axes: Axes, count: int) -> None:
+def batch_axis(axes: Axes, count: int) -> None:
     """The axis that all figures of the stream share, so that they can be held against each
     other.
     """
@@ -501,7 +292,3 @@ def _mark(axes: Axes, events: Rows) -> None:
                 linestyle=style,
             )
     axes.set_facecolor(CARD)
-
-
-def _rgb(color: str) -> tuple[float, float, float]:
-    return tuple(int(color[at : at + 2], 16) / 255 for at in (1, 3, 5))  # type: ignore[return-value]

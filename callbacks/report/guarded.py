@@ -7,6 +7,7 @@ from holdfast.callbacks.records import HANDLED
 from holdfast.callbacks.report import figures, page
 from holdfast.callbacks.report.facts import View
 from holdfast.callbacks.report.observe import SUMS
+from holdfast.callbacks.report.strips import timeline
 
 #: Columns of a trace that are no evidence of a published guard.
 _OURS = ("batch", "entropy", "loss", *HANDLED, *(signal.name for signal in SIGNALS))
@@ -51,7 +52,7 @@ def guard(view: View) -> list[str]:
         return [page.paragraph(text), page.grid("two", losses(view))]
     parts = [
         page.figure(
-            lambda: figures.timeline(rows, events),
+            lambda: timeline(rows, events),
             "What the guard thought of each batch, in which mode it was, under which normalisation "
             "statistics the model worked, and which model's prediction left (of a mixture, "
             "trace.csv has the shares). Of batches too many to draw, the gravest verdict counts.",

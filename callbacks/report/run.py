@@ -4,6 +4,7 @@ about it, on one page.
 
 import platform
 from datetime import datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from holdfast.callbacks.report import figures, guarded, page, scored
 from holdfast.callbacks.report.facts import ROWS, RunFacts, View, gap
 from holdfast.callbacks.report.observe import moments_shown
+from holdfast.callbacks.report.plane import alone, clusters, discriminant_plane
 from holdfast.callbacks.report.unupdated import Change
 from holdfast.callbacks.report.worth import answer
 from holdfast.callbacks.trajectory import window_width
@@ -95,14 +97,12 @@ def predicted(view: View) -> list[str]:
 def features(view: View) -> list[str]:
     """What the adapted model's features looked like at three moments."""
     source, shown = view.facts.checkpoint, moments_shown(view.facts.observer)
-    plane = figures.source_axes(source.feature_mean, source.feature_var, source.prevalence)
-    means = source.feature_mean.where(source.prevalence[:, None] > 0, torch.nan)
-    drawn = figures.projections(
-        [window for _, window in shown], means, plane, view.colors, view.labelled
-    )
+    known = source.feature_mean, source.feature_var, source.prevalence
+    plane = discriminant_plane(*known, view.colors)
+    drawn = clusters([window for _, window in shown], plane, view.colors, view.labelled)
     parts = [
         page.figure(
-            draw,
+            partial(alone, draw),
             f"{len(window.labels)} images up to batch {window.batch}.",
             f"{name.capitalize()}.",
         )
@@ -110,10 +110,10 @@ def features(view: View) -> list[str]:
     ]
     by = "true" if view.labelled else "predicted"
     text = (
-        "The adapted model's features in the plane in which the source's vary most (principal "
-        "components of its class "
-        f"means and variances, as the checkpoint holds them), coloured by {by} class; crosses are "
-        "the source's class means."
+        "The adapted model's features in the plane that tells the source's classes apart best (two "
+        f"discriminant axes, {plane.told:.0%} of what does), coloured by {by} class. Crosses are "
+        "their means, lines the borders between them; both stay. What lies beyond is on the rim. "
+        "Classes that meet on one side of a border get one answer."
     )
     return [page.paragraph(text), view.legend(), page.grid("three", parts)]
 

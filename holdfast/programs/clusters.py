@@ -2,16 +2,23 @@
 demo's picture of why entropy collapses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor
 
-from holdfast.callbacks.report import figures, page
+from holdfast.callbacks.report import page
 from holdfast.callbacks.report.observe import Part, Window
+from holdfast.callbacks.report.plane import alone, clusters, discriminant_plane
 from holdfast.datamodules import ImageSet
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.methods import create_method
+from holdfast.tta.style import styled
 
 #: Images of a panel: enough to see clusters, few enough to see points.
 _IMAGES = 400
@@ -42,26 +49,47 @@ def seen(
     return Window(0, (Part(said.features, said.logits.argmax(1), labels, 0.0, 0),))
 
 
-def panels(
-    checkpoint: SourceCheckpoint, windows: Mapping[str, Window], colors: Mapping[int, str]
-) -> list[str]:
-    """Each window in the plane of the source's classes, coloured by true class, all on one scale.
+class Shown(NamedTuple):
+    """Windows in the plane of the source's classes, coloured by true class, all on one scale.
 
-    Args:
-        checkpoint: of the source, whose class means are marked.
+    Attributes:
         windows: by caption.
-        colors: of the classes.
+        draws: what draws each.
     """
-    plane = figures.source_axes(
-        checkpoint.feature_mean, checkpoint.feature_var, checkpoint.prevalence
-    )
-    drawn = figures.projections(
-        list(windows.values()), checkpoint.feature_mean, plane, colors, by_label=True
-    )
-    return [
-        page.figure(draw, f"{_right(window):.0f} % right.", f"{name}.")
-        for draw, (name, window) in zip(drawn, windows.items(), strict=True)
-    ]
+
+    windows: Mapping[str, Window]
+    draws: Sequence[Callable[[Axes], None]]
+
+    @classmethod
+    def of(
+        cls, checkpoint: SourceCheckpoint, windows: Mapping[str, Window], colors: Mapping[int, str]
+    ) -> "Shown":
+        """Windows of a source, with the colours of its classes."""
+        source = checkpoint.feature_mean, checkpoint.feature_var, checkpoint.prevalence
+        plane = discriminant_plane(*source, colors)
+        return cls(windows, clusters([*windows.values()], plane, colors, by_label=True))
+
+    def panels(self) -> list[str]:
+        """Each window for a page."""
+        return [
+            page.figure(partial(alone, draw), f"{_right(window):.0f} % right.", f"{name}.")
+            for draw, (name, window) in zip(self.draws, self.windows.items(), strict=True)
+        ]
+
+    @styled
+    def picture(self, classes: Mapping[str, str]) -> Figure:
+        """All windows side by side, with the classes' colours by name."""
+        figure = Figure(figsize=(3.1 * len(self.windows), 3.6), layout="constrained")
+        panels = figure.subplots(1, len(self.windows))
+        for axes, draw, (name, window) in zip(
+            panels, self.draws, self.windows.items(), strict=True
+        ):
+            draw(axes)
+            axes.set_title(f"{name}\n{_right(window):.0f} % right", fontsize="medium")
+            axes.label_outer()
+        dots = [Patch(color=color, label=name) for name, color in classes.items()]
+        figure.legend(handles=dots, loc="outside lower center", ncols=len(dots), handlelength=0.9)
+        return figure
 
 
 def _right(window: Window) -> float:

@@ -22,6 +22,7 @@ from holdfast.adapting.run import adapt
 from holdfast.callbacks import GuardConfig
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.report import figures, page
+from holdfast.callbacks.report.strips import timeline
 from holdfast.callbacks.trajectory import running_balanced_accuracy
 from holdfast.datamodules import ImageSet, load_images
 from holdfast.programs import clusters
@@ -90,7 +91,7 @@ def adapted(parts: Assembly) -> Run:
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
-    """Train, adapt, print the table, write ``summary.json``, ``demo.png`` and ``report.html``.
+    """Train, adapt, print the table, write ``summary.json``, ``report.html`` and its pictures.
 
     Returns:
         The content of ``summary.json``.
@@ -125,25 +126,37 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     entry.write_json(folder / "summary.json", summary)
     levels = levels_of(GuardConfig(), checkpoint.calibration).shown
     save(curves(runs, levels), folder / "demo.png")
-    windows = {
-        "The source at home": clusters.seen(checkpoint, home, statistics="source"),
-        "Another scanner, batch statistics": clusters.seen(checkpoint, parts.images),
-        **{
-            f"{title.capitalize()}, at the end": clusters.seen(
-                checkpoint, parts.images, runs[title].left.state
-            )
-            for title in ("tent unguarded", "tent guarded")
-        },
-    }
-    colors = figures.class_colors(torch.ones(len(home.class_names)))
-    shown = clusters.panels(checkpoint, windows, colors)
-    (folder / "report.html").write_text(report(runs, levels, scanners, shown), encoding="utf-8")
+    colors = _colors(home)
+    shown = _clusters(checkpoint, home, parts.images, runs)
+    save(shown.picture(colors), folder / "clusters.png")
+    page_of = report(runs, levels, scanners, shown.panels())
+    (folder / "report.html").write_text(page_of, encoding="utf-8")
     print(f"\n{'run':<18}{'balanced accuracy':>18}{'last quarter':>14}{'resets':>8}")
     for title, run in runs.items():
         score, last, _, resets = (run.left.metrics[key] for key in _FIGURES)
         print(f"{title:<18}{score:>16.1f} %{last:>12.1f} %{resets:>8}")
     print(f"\nOpen {folder / 'report.html'}")
     return summary
+
+
+def _colors(images: ImageSet) -> dict[str, str]:
+    """Colours of the classes, by name."""
+    colors = figures.class_colors(torch.ones(len(images.class_names)))
+    return dict(zip(images.class_names, colors.values(), strict=True))
+
+
+def _clusters(
+    checkpoint: SourceCheckpoint, home: ImageSet, target: ImageSet, runs: Mapping[str, Run]
+) -> clusters.Shown:
+    """Where the classes lie: at home, under the shift, and where runs of Tent end."""
+    windows = {
+        "The source at home": clusters.seen(checkpoint, home, statistics="source"),
+        "Another scanner, batch statistics": clusters.seen(checkpoint, target),
+    }
+    for title in ("tent unguarded", "tent guarded"):
+        left = clusters.seen(checkpoint, target, runs[title].left.state)
+        windows[f"{title.capitalize()}, at the end"] = left
+    return clusters.Shown.of(checkpoint, windows, dict(enumerate(_colors(home).values())))
 
 
 def report(
@@ -168,7 +181,7 @@ def report(
     panels = {**said, "true labels": runs["source"].labels}
     guarded = {title: run for title, run in runs.items() if title.endswith(" guarded")}
     modes = [
-        page.figure(partial(figures.timeline, run.trace, run.left.events), "", f"{title}.")
+        page.figure(partial(timeline, run.trace, run.left.events), "", f"{title}.")
         for title, run in guarded.items()
     ]
     sections = [
@@ -188,9 +201,11 @@ def report(
             "Where the classes lie",
             [
                 page.paragraph(
-                    "Images in the plane in which the source's features vary most, coloured by "
-                    "their true class; crosses are the source's class means. Entropy pulls images "
-                    "of several classes to one side."
+                    "Each point is an image, coloured by its true class, in the plane that tells "
+                    "the source's classes apart best. Crosses are their means, lines the borders "
+                    "between them; both stay. What lies beyond is on the rim. Another scanner "
+                    "moves images across the borders. Entropy alone then pulls several classes to one side of it; guarded, they "
+                    "stay apart."
                 ),
                 page.legend({name: colors[label] for label, name in enumerate(classes)}),
                 page.grid("two", shown),

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.callbacks.report.figures import column, measures, timeline
+from holdfast.callbacks.report.figures import column, measures
 from holdfast.callbacks.report.page import figure, grid, items, page, table, tiles
+from holdfast.callbacks.report.strips import timeline
 
 #: Seconds after which a browser asks again.
 REFRESH = 5

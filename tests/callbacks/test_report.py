@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.callbacks.report import figures, forest, page
+from holdfast.callbacks.report import figures, forest, page, strips
 from holdfast.callbacks.report.observe import WINDOW
 from holdfast.callbacks.trajectory import running_balanced_accuracy, window_width
 from holdfast.programs import adapt
@@ -474,8 +474,8 @@ def test_long_streams_are_thinned_to_what_matters() -> None:
         {"verdict": "ALARM" if i == 77_777 else "OK", "served_by": "adapted"}
         for i in range(100_000)
     ]
-    drawn = page.figure(lambda: figures.timeline(rows, []), "caption")
-    assert figures._STATES["ALARM"] in drawn
+    drawn = page.figure(lambda: strips.timeline(rows, []), "caption")
+    assert strips._STATES["ALARM"] in drawn
     assert {">OK<", ">adapted<"} <= set(re.findall(">[A-Za-z]+<", drawn))
     assert len(drawn) < 2e5
     centers, shown = figures.thinned(np.array([1.0, 2.0]), None)
@@ -502,24 +502,6 @@ def test_windows_of_features_are_bounded(source: Path, tmp_path: Path) -> None:
     assert 600 <= observer.farthest.batch <= 999
     assert len(observer.end.labels) <= WINDOW
     assert len(observer.predictions) == 1000 + 3007
-
-
-def test_the_plane_holds_the_source_as_its_principal_components_do() -> None:
-    generator = torch.Generator().manual_seed(0)
-    scale = torch.tensor([3.0, 1.0, 0.5, 2.0])
-    groups = [
-        torch.randn(4000, 4, generator=generator) * scale + shift
-        for shift in (torch.zeros(4), torch.full((4,), 2.0))
-    ]
-    mean, var = torch.stack([g.mean(0) for g in groups]), torch.stack([g.var(0) for g in groups])
-    _, axes = figures.source_axes(mean, var, torch.tensor([0.5, 0.5]))
-    _, vectors = torch.linalg.eigh(torch.cat(groups).T.cov())
-    principal = vectors[:, -2:].flip(1)
-    assert torch.allclose(axes.T @ axes, torch.eye(2), atol=1e-5)
-    assert (axes.T @ principal).abs().diag().min() > 0.999
-    extra = [torch.cat([value, torch.zeros(1, 4)]) for value in (mean, var)]
-    _, again = figures.source_axes(*extra, torch.tensor([0.5, 0.5, 0.0]))  # a class without images
-    assert torch.allclose(axes, again, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ _PAGES = {
     "CHANGELOG.md": "changelog.md",
     "README.md": "about.md",
 }
+#: What the theme leaves without a name that is read out.
+_NAMELESS = re.compile(r'<div class="md-search"|<input class="md-toggle" data-md-toggle="search"')
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -29,7 +31,7 @@ def on_files(files: Files, config: Any) -> Files:
         made[_PAGES[name]] = _moved((ROOT / name).read_text(), ROOT, DOCS)
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
-    for name in ("iframe-worker.js", "site.css"):
+    for name in ("iframe-worker.js", "site.css", "site.js"):
         asset = (DOCS / "_site" / name).read_text()
         files.append(File.generated(config, f"assets/{name}", content=asset))
     for path in sorted((ROOT / "examples").glob("*.py")):
@@ -38,6 +40,16 @@ def on_files(files: Files, config: Any) -> Files:
         name = path.relative_to(ROOT).as_posix()
         files.append(File.generated(config, f"{name}.txt", content=path.read_text()))
     return files
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """A page of the theme's, whose search gets a name."""
+    return _NAMELESS.sub(r'\g<0> aria-label="Search"', output)
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """The same of the page that tells that there is none."""
+    return on_post_page(output_content)
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:

@@ -58,7 +58,8 @@ axe: .venv/.axe  ## install axe-core, which tests ask whether anybody is barred 
 test: .venv/.tested .venv/.peers  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-test-slow: .venv/.tested .venv/.axe  ## run the tests that take minutes
+test-slow: .venv/.tested .venv/.axe .venv/.documented  ## run the tests that take minutes
+	$(AS_INSTALLED)
 	$(BIN)/python -m pytest -m slow
 
 # On two busy cores a kind took one to sixteen minutes: KIND=tent, or KIND="masks or findings", chooses among them.

@@ -128,7 +128,7 @@ def test_the_status_page_fits(status: str, tmp_path: Path) -> None:
 
 
 @with_axe
-@pytest.mark.parametrize("name", ["report", "status"])
+@pytest.mark.parametrize("name", ["report", "demonstrated", "status"])
 def test_nobody_is_barred(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     assert barred(request.getfixturevalue(name), tmp_path) == []
 

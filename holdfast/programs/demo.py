@@ -204,8 +204,8 @@ def report(
                     "Each point is an image, coloured by its true class, in the plane that tells "
                     "the source's classes apart best. Crosses are their means, lines the borders "
                     "between them; both stay. What lies beyond is on the rim. Another scanner "
-                    "moves images across the borders. Entropy alone then pulls several classes to one side of it; guarded, they "
-                    "stay apart."
+                    "moves images across the borders. Entropy alone then mixes the classes; "
+                    "guarded, they stay apart."
                 ),
                 page.legend({name: colors[label] for label, name in enumerate(classes)}),
                 page.grid("two", shown),

@@ -252,9 +252,24 @@ def _choices(module: str, words: list[str]) -> Iterator[tuple[str, ...]]:
     open_groups = {word.split(".")[0] for word in words if "." in word.split("=")[0]} - {
         word.split("=")[0] for word in words
     }
-    names = sorted(open_groups & set(found.groups if found else ()))
     yield ()
-    yield from product(*([f"{name}={kind}" for kind in group_choices(name)] for name in names))
+    if found is not None:
+        names = sorted(open_groups & set(found.groups))
+        yield from product(*(_fitting(found, name, words) for name in names))
+
+
+def _fitting(found: Program, name: str, words: list[str]) -> list[str]:
+    """Choices of a group that have the options which words name; all, where none has them."""
+    keys = (word.partition("=")[0].split(".") for word in words)
+    wanted = {key[1] for key in keys if key[0] == name and len(key) > 1}
+    choices = group_choices(name)
+    options = {
+        kind: {field.name for field in fields(found.groups[name][kind])}
+        for kind in choices
+        if kind in found.groups[name]
+    }
+    fitting = [kind for kind in choices if wanted <= options.get(kind, wanted)]
+    return [f"{name}={kind}" for kind in fitting or choices]
 
 
 def _loaded(path: Path) -> ModuleType:
@@ -305,9 +320,7 @@ def _check_variant(module: str, found: Program, words: list[str]) -> None:
         if name in empty or (name not in given and defaults.get(name, "") is None)
     ]
     errors = []
-    for chosen in product(
-        *([f"{name}={kind}" for kind in group_choices(name)] for name in open_groups)
-    ):
+    for chosen in product(*(_fitting(found, name, words) for name in open_groups)):
         try:
             _check_resolved(module, found, [*chosen, *filled], empty)
         except InputError as error:

@@ -358,7 +358,8 @@ def _validated(
         refuse_references(value, f"{prefix}{key}")
     values = {key: _as_float(value, hints[key]) for key, value in values.items()}
     try:
-        result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
+        known = _structured(schema)  # type: ignore[arg-type]  # mypy: a class of T is not hashable
+        result = OmegaConf.to_object(OmegaConf.merge(known, dict(values)))
     except OmegaConfBaseException as error:
         cause = error.__cause__
         if isinstance(cause, InputError):
@@ -366,6 +367,12 @@ def _validated(
         path = str(getattr(error, "full_key", "") or "")
         raise InputError(wrong_value(schema, values, path, prefix)) from error
     return result  # type: ignore[return-value]
+
+
+@cache
+def _structured(schema: type) -> Any:
+    """The schema as OmegaConf has it, whose merge copies it; it takes longer to make."""
+    return OmegaConf.structured(schema)
 
 
 def _names_inside(schema: type, groups: Groups) -> dict[str, list[str]]:

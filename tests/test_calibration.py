@@ -429,6 +429,8 @@ def test_a_training_that_is_stopped_while_it_calibrates_is_gone_on_with(
     assert SourceCheckpoint.load(tmp_path).class_names
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_an_old_checkpoint_is_calibrated_anew(
     source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

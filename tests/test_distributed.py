@@ -140,6 +140,8 @@ def work(folder: Path) -> None:
         sys.exit(_TOLD)
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_two_processes_act_alike_when_one_collapses(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.test_distributed", str(tmp_path)]
     done = subprocess.run(
@@ -276,6 +278,8 @@ def choose(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_two_processes_trust_alike_and_go_on_where_one_has_no_numbers(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.test_distributed", str(tmp_path), "choose"]
     done = subprocess.run(

@@ -47,6 +47,8 @@ def run(program: str, *words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_two_processes_train_one_model_and_adapt_it_as_one(tmp_path: Path) -> None:
     few = [word for word in TINY_TRAINING if "val_images" not in word]
     odd = ["data.val_images=161", "epochs=1", f"output={tmp_path / 'source'}"]

@@ -196,6 +196,8 @@ def test_methods_that_learn_nothing(source: Path, tmp_path: Path, method: str) -
     assert served <= ({"source"} if method == "source" else {"control", "source", "mixture"})
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_a_run_that_is_terminated_does_not_claim_to_be_done(tmp_path: Path) -> None:
     words = [*QUICK, *TINY_TRAINING, "epochs=1000", "patience=1000", f"output={tmp_path}"]
     process = subprocess.Popen(
@@ -390,6 +392,7 @@ def test_batch_statistics_of_one_value_are_refused_early(
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.gate
 @pytest.mark.slow
 def test_the_demo_writes_its_summary_and_a_page_that_needs_no_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -55,6 +55,8 @@ def assert_same(ours: Path, theirs: Path) -> None:
     assert {path.name for path in ours.iterdir()} == {path.name for path in theirs.iterdir()}
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, capsys: Capture) -> None:
     words = [*WORDS, "epochs=3", "augment=[flip,rotate,noise]"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"

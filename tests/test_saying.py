@@ -63,6 +63,8 @@ def test_what_the_user_set_of_the_logger_is_left_as_it_was() -> None:
     assert (logger.level, logger.handlers) == before
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_output_that_nobody_reads_ends_without_a_traceback() -> None:
     command = f"{sys.executable} adapt.py --help=all | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(

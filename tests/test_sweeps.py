@@ -82,6 +82,8 @@ TINY = {
 QUIET = {"trainer.accelerator": ACCELERATOR, "trainer.enable_progress_bar": "false"}
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_training_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {
         **TINY,

@@ -111,6 +111,8 @@ def nothing_secret(folder: Path, *printed: str) -> None:
         assert TOKEN.encode() not in content
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_a_source_is_followed_into_its_adaptation_and_no_secret_with_it(
     home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

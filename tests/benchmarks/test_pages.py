@@ -48,6 +48,8 @@ def test_a_figure_is_what_adapt_says_unguarded(source: Path, tmp_path: Path, met
     assert 100 * float(found.mean()) == pytest.approx(expected["accuracy"], abs=0.006)
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_a_study_goes_on_and_keeps_what_a_person_wrote(source: Path, tmp_path: Path) -> None:
     (tmp_path / "phantom0").symlink_to(source, target_is_directory=True)
     page, out = tmp_path / "docs" / "evidence" / "results.md", tmp_path / "out"

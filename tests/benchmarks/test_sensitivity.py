@@ -52,6 +52,8 @@ def test_a_change_is_held_against_the_same_cells() -> None:
     assert text.count("beyond") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_only_guarded_runs_are_run_for_a_change(
     source: Path,
     tmp_path: Path,

@@ -130,6 +130,8 @@ def test_what_does_not_go_together(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_a_source_of_masks_is_calibrated_on_streams_of_its_own_cases(
     mask_source: Path, tmp_path: Path
 ) -> None:

@@ -32,6 +32,8 @@ def figures(server: Server) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_a_service_answers_refuses_and_goes_on(source: Path, tmp_path: Path) -> None:
     images, folder = pictures(source, 20), tmp_path / "served"
     words = (f"source={source}", f"output={folder}", *WORDS)

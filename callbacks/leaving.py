@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -18,13 +19,31 @@ from holdfast.callbacks.trajectory import (
     course_of_labels,
 )
 from holdfast.datamodules.images import ImageSet
+from holdfast.datamodules.targets import FindingTarget
 from holdfast.tta.csvfile import read_rows
 from holdfast.tta.results import prediction_sample
-from holdfast.tta.scores import scores
+from holdfast.tta.tasks import Task
 
 Writer = PredictionWriter | CaseWriter | FindingWriter
 #: An image (channels, *spatial) in 0..1, and what is written below it.
 Picture = tuple[Tensor, str]
+
+
+def row_writer(
+    task: Task, path: Path, class_names: tuple[str, ...], columns: str = "all", **more: Any
+) -> PredictionWriter | FindingWriter:
+    """Who writes a row an image: of findings, or of one class an image.
+
+    Args:
+        task: what the network's answer means.
+        path: the file.
+        class_names: of the classes, or findings.
+        columns: which probabilities of classes; of findings all.
+        **more: see ``RowWriter``.
+    """
+    if task.target == FindingTarget.key:
+        return FindingWriter(path, task, class_names, **more)
+    return PredictionWriter(path, class_names, columns=columns, task=task, **more)
 
 
 @singledispatch
@@ -61,7 +80,7 @@ def pictured(writer: Any, images: ImageSet, count: int) -> list[Picture]:
 @scored.register
 def _(writer: PredictionWriter, groups: Any, columns: Mapping[str, Any], **more: Any) -> Any:
     known = (writer.probabilities, writer.labels, writer.class_names, writer.domains)
-    return scores(*known, groups=groups, columns=columns, **more)
+    return writer.task.scored(*known, groups=groups, columns=columns, **more)
 
 
 @scored.register
@@ -76,7 +95,7 @@ def _(writer: CaseWriter, groups: Any, columns: Mapping[str, Any], **more: Any) 
 
 @course.register
 def _(writer: PredictionWriter) -> Course:
-    return course_of_labels(writer.probabilities, writer.labels, writer.class_names)
+    return course_of_labels(writer.task, writer.probabilities, writer.labels, writer.class_names)
 
 
 @course.register

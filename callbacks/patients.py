@@ -1,6 +1,6 @@
 """``patients.csv``: what was served, a patient or slide a row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ def write_patients(
     known: Known,
     class_names: Sequence[str],
     columns: str = "all",
+    decide: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
     """Write the mean prediction of each group, as ``data.aggregate=group`` scores it: once in each
     domain.
@@ -37,11 +38,14 @@ def write_patients(
         known: (N,) further columns by name.
         class_names: names of the C classes.
         columns: which probabilities, as ``PredictionsConfig.columns``.
+        decide: from probabilities to classes (N,); None: the likeliest.
     """
     unlabelled = torch.full((len(groups),), -1)
     first, member, means, _ = pooled(probabilities, unlabelled, groups, domains)
     counts = torch.bincount(member, minlength=len(first))
-    shown, confidences = Columns(columns, class_names), means.amax(1).tolist()
+    shown = Columns(columns, class_names)
+    said = means.argmax(1) if decide is None else decide(means)
+    confidences = means.gather(1, said[:, None])[:, 0].tolist()
     names = ["group", "images", "prediction", "confidence", *shown.names]
     told = {
         name: _agreed(values, member.numpy(), len(first))
@@ -51,7 +55,7 @@ def write_patients(
     rows = zip(
         groups[first].tolist(),
         counts.tolist(),
-        [class_names[label] for label in means.argmax(1).tolist()],
+        [class_names[label] for label in said.tolist()],
         [f"{confidence:.6f}" for confidence in confidences],
         shown.cells(means),
         zip(*told.values(), strict=True),

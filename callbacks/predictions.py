@@ -15,6 +15,7 @@ from holdfast.callbacks.grown import Grown, GrownFile, Names
 from holdfast.callbacks.writing import StreamWriter
 from holdfast.tta.batches import Described
 from holdfast.tta.growing import GrowingFile
+from holdfast.tta.tasks import Single, Task
 
 #: File of what a run keeps for the metrics until it is done.
 KEPT = "stream.served"
@@ -130,6 +131,7 @@ class PredictionWriter(RowWriter):
         known: of each image.
         kept: file for what the metrics need.
         seal: of the chain.
+        task: what the network's answer means; None: one of C classes.
     """
 
     def __init__(
@@ -143,7 +145,9 @@ class PredictionWriter(RowWriter):
         known: Known | None = None,
         kept: Path | None = None,
         seal: str = "",
+        task: Task | None = None,
     ) -> None:
+        self.task = task or Single(len(class_names))
         self._columns = Columns(columns, class_names)
         told = ["prediction", "confidence", *self._columns.names]
         super().__init__(path, class_names, told, skipped, lost, expected, known, kept, seal)
@@ -155,11 +159,12 @@ class PredictionWriter(RowWriter):
 
     def taken(self, output: Tensor, batch: Any, given: Described) -> dict[str, Tensor]:
         """Label and probabilities."""
-        return {"label": given.labels.cpu(), "probability": output.softmax(1).cpu()}
+        return {"label": given.labels.cpu(), "probability": self.task.probabilities(output).cpu()}
 
     def cells(self, served: Mapping[str, Any]) -> list[list[Any]]:
         """The class, and how probable it and others are."""
-        confidences, said = served["probability"].max(1)
+        said = self.task.decide(served["probability"])
+        confidences = served["probability"].gather(1, said[:, None])[:, 0]
         told = self._columns.cells(served["probability"])
         rows = zip(said.tolist(), confidences.tolist(), told, strict=True)
         return [[self.class_names[c], f"{confidence:.6f}", *cells] for c, confidence, cells in rows]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from holdfast.tta.metrics import balanced_accuracy
 from holdfast.tta.style import AMBER, BLUE, GREY, RED, save, styled
+from holdfast.tta.tasks import Task
 from holdfast.tta.tasks.ranks import RankScorer
 
 Numbers = npt.NDArray[np.float64]
@@ -50,19 +51,27 @@ class Course(NamedTuple):
     most: float = 1.0
 
 
-def course_of_labels(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -> Course:
+def course_of_labels(
+    task: Task, probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
+) -> Course:
     """Of answers of one class an image.
 
     Args:
+        task: what they mean.
         probabilities: (N, C) as served, in stream order.
         labels: (N,) true classes, -1 where unknown.
         class_names: names of the C classes.
     """
-    said = probabilities.argmax(1)
+    said = task.decide(probabilities)
+    centers, values = np.empty(0), np.empty(0)
+    if (labels >= 0).any():
+        centers, values = _windowed(
+            len(labels), 40, lambda rows: task.figure(probabilities[rows], labels[rows])
+        )
     return Course(
         len(labels),
-        "running balanced\naccuracy (%)",
-        *running_balanced_accuracy(said, labels, len(class_names)),
+        f"running {task.watch.replace('_', chr(10))} (%)",
+        *(centers, values),
         "share of predictions",
         *running_marginals(said, len(class_names)),
         class_names,

@@ -84,30 +84,55 @@ class SourceModule(LightningModule):
 
 
 class Evaluation(NamedTuple):
-    """A network's prediction of a whole set: logits (N, C), features (N, D), labels (N,)."""
+    """A network's prediction of a whole set.
+
+    Attributes:
+        logits: (N, C) of its rows, which are images.
+        features: (N, D).
+        labels: (N,).
+        output: (N, ...) as its task has it; None: the logits.
+    """
 
     logits: Tensor
     features: Tensor
     labels: Tensor
+    output: Tensor | None = None
+
+    @property
+    def served(self) -> Tensor:
+        """(N, ...) the output."""
+        return self.logits if self.output is None else self.output
 
 
 def evaluate(
-    network: Network, batches: Iterable[Mapping[str, Any]], num_classes: int
+    network: Network,
+    batches: Iterable[Mapping[str, Any]],
+    num_classes: int,
+    task: str | Task = "single",
 ) -> Evaluation:
     """Predict all batches with the source's weights and statistics, on the device of the
     network.
+
+    Args:
+        network: the source model.
+        batches: of labelled images.
+        num_classes: C.
+        task: whose rows are images.
     """
-    method = create_method("source", network, num_classes=num_classes)
+    method = create_method("source", network, num_classes=num_classes, task=task)
     device = network.mean.device
-    predictions, labels = [], []
+    predictions, labels, outputs = [], [], []
     for batch in batches:
         said = method.predict(batch["image"].to(device))
         predictions.append(Prediction(said.logits.cpu(), said.features.cpu()))
         labels.append(batch["label"].cpu())
+        if said.output is not None:
+            outputs.append(said.output.cpu())
     return Evaluation(
         torch.cat([p.logits for p in predictions]).float(),
         torch.cat([p.features for p in predictions]).float(),
         torch.cat(labels),
+        torch.cat(outputs).float() if outputs else None,
     )
 
 

@@ -37,7 +37,7 @@ class CaseReporter(TaskReporter):
     """The page of a run that predicted masks."""
 
     noun: ClassVar[str] = "case"
-    leads: ClassVar[tuple[str, str]] = ("dice", "Dice")
+    leads: tuple[str, str] = ("dice", "Dice")
     writer: CaseWriter
     kept: dict[str, KeptMasks]
 

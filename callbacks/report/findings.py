@@ -1,7 +1,7 @@
 """The page about a run that predicted findings, held against source and control."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy.typing as npt
 from torch import Tensor
@@ -23,8 +23,7 @@ _FIGURES = ("auroc", "average_precision", "f1", "sensitivity", "specificity", "e
 class FindingReporter(TaskReporter):
     """The page of a run that predicted findings."""
 
-    noun: ClassVar[str] = "image"
-    leads: ClassVar[tuple[str, str]] = ("auroc", "AUROC")
+    leads: tuple[str, str] = ("auroc", "AUROC")
     writer: FindingWriter
     kept: dict[str, Kept]
 

@@ -2,7 +2,7 @@
 page.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,15 +10,15 @@ import numpy.typing as npt
 from lightning import Callback, Trainer
 
 from holdfast.callbacks.base import Guard
-from holdfast.callbacks.cases import CaseWriter
-from holdfast.callbacks.findings import FindingWriter
 from holdfast.callbacks.predictions import PredictionWriter
 from holdfast.callbacks.records import TraceWriter
 from holdfast.callbacks.report.cases import CaseReporter
 from holdfast.callbacks.report.facts import RunFacts
+from holdfast.callbacks.report.figure import FigureReporter
 from holdfast.callbacks.report.findings import FindingReporter
 from holdfast.callbacks.report.observe import AdaptedObserver
 from holdfast.callbacks.report.run import run_report
+from holdfast.callbacks.report.task_page import TaskReporter
 from holdfast.callbacks.report.told import about, as_text, resamples, shareable
 from holdfast.callbacks.report.unupdated import Unupdated, unupdated_pass
 from holdfast.callbacks.report.watched import Watched
@@ -27,9 +27,18 @@ from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.distributed import from_first
 from holdfast.tta.methods import METHODS
+from holdfast.tta.registry import Registry
 from holdfast.tta.worth import Units, held_against
 
-__all__ = ["Reporter", "RunReporter", "create_reporter", "resamples", "shareable"]
+__all__ = [
+    "VIEWS",
+    "Reporter",
+    "RunReporter",
+    "create_reporter",
+    "register_view",
+    "resamples",
+    "shareable",
+]
 
 #: Files of what a run keeps for the page until it is done.
 KEPT = ("stream.adapted", "stream.sums")
@@ -68,21 +77,6 @@ class Reporter(Protocol):
         settings: Mapping[str, Any],
     ) -> None:
         """Write the page."""
-
-
-def create_reporter(
-    checkpoint: SourceCheckpoint,
-    guard: Guard | None,
-    writer: PredictionWriter | CaseWriter | FindingWriter,
-    tracer: TraceWriter,
-    kept: Path | None = None,
-) -> Reporter:
-    """The reporter of what a writer keeps; arguments as of ``RunReporter``."""
-    if isinstance(writer, CaseWriter):
-        return CaseReporter(checkpoint, guard, writer, tracer, kept and kept / KEPT[1])
-    if isinstance(writer, FindingWriter):
-        return FindingReporter(checkpoint, guard, writer, tracer, kept and kept / KEPT[1])
-    return RunReporter(checkpoint, guard, writer, tracer, kept)
 
 
 class RunReporter(Watched):
@@ -212,3 +206,56 @@ class RunReporter(Watched):
             parts=self.parts,
         )
         path.write_text(run_report(facts), encoding="utf-8")
+
+
+#: Makes the reporter of a run: of its source, guard, writers, and the folder for what it keeps of a
+#: run that may be gone on with, None for memory; arguments as of ``RunReporter``.
+View = Callable[
+    [SourceCheckpoint, Guard | None, Any, TraceWriter, Path | None],
+    Reporter,
+]
+
+
+def _page_of(kind: type[TaskReporter]) -> View:
+    """A view that keeps the guard's sums alone."""
+
+    def view(
+        checkpoint: SourceCheckpoint,
+        guard: Guard | None,
+        writer: Any,
+        tracer: TraceWriter,
+        kept: Path | None,
+    ) -> Reporter:
+        return kind(checkpoint, guard, writer, tracer, kept and kept / KEPT[1])
+
+    return view
+
+
+_OURS: dict[str, View] = {
+    "classes": RunReporter,
+    "cases": _page_of(CaseReporter),
+    "findings": _page_of(FindingReporter),
+    "figure": _page_of(FigureReporter),
+}
+
+#: Pages about runs by the name that a task gives as its ``view``: ours, registered ones, and entry
+#: points of the group ``holdfast.views``.
+VIEWS: Registry[View] = Registry("view", "holdfast.views", _OURS)
+register_view = VIEWS.register
+
+
+def create_reporter(
+    checkpoint: SourceCheckpoint,
+    guard: Guard | None,
+    writer: Any,
+    tracer: TraceWriter,
+    kept: Path | None = None,
+) -> Reporter:
+    """The reporter that the source's task asks for; arguments as of ``RunReporter``.
+
+    Raises:
+        InputError: nobody has registered the view.
+    """
+    view = checkpoint.meaning.view
+    VIEWS.refuse_unknown(view)
+    return VIEWS[view](checkpoint, guard, writer, tracer, kept)

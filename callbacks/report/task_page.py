@@ -52,9 +52,9 @@ class TaskReporter(Watched, ABC):
     """Collects what the page tells, and writes it; subclasses say what a task adds."""
 
     #: What a prediction is of, in a word.
-    noun: ClassVar[str]
+    noun: ClassVar[str] = "image"
     #: The figure that the page leads with, by its key in ``metrics.json`` and in words.
-    leads: ClassVar[tuple[str, str]]
+    leads: tuple[str, str]
 
     @cached_property
     def kept(self) -> dict[str, Any]:

@@ -200,6 +200,7 @@ def _write_patients(path: Path, served: Served) -> None:
         {name: values[rows] for name, values in known.items()},
         writer.class_names,
         served.assembly.config.predictions.columns,
+        writer.task.decide,
     )
 
 

@@ -4,11 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from holdfast.adapting.assembly import Assembly
-from holdfast.callbacks import PredictionWriter
 from holdfast.callbacks.cases import CaseWriter
 from holdfast.callbacks.columns import known_of
-from holdfast.callbacks.findings import FindingWriter
-from holdfast.callbacks.leaving import Writer
+from holdfast.callbacks.leaving import Writer, row_writer
 from holdfast.callbacks.predictions import KEPT
 from holdfast.tta.errors import InputError
 
@@ -33,18 +31,19 @@ def create_writer(assembly: Assembly, folder: Path, seal: str) -> Writer:
     return _WRITERS[task.target](assembly, folder, seal)
 
 
-def _of_labels(assembly: Assembly, folder: Path, seal: str) -> PredictionWriter:
+def _of_rows(assembly: Assembly, folder: Path, seal: str) -> Writer:
     images = assembly.images
-    return PredictionWriter(
+    return row_writer(
+        assembly.checkpoint.meaning,
         folder / "predictions.csv",
         tuple(assembly.checkpoint.class_names),
-        images.skipped,
-        assembly.loader.lost,
         assembly.config.predictions.columns,
-        len(assembly.stream),
-        known_of(images, assembly.columns),
-        folder / KEPT,
-        seal,
+        skipped=images.skipped,
+        lost=assembly.loader.lost,
+        expected=len(assembly.stream),
+        known=known_of(images, assembly.columns),
+        kept=folder / KEPT,
+        seal=seal,
     )
 
 
@@ -62,24 +61,9 @@ def _of_masks(assembly: Assembly, folder: Path, seal: str) -> CaseWriter:
     )
 
 
-def _of_findings(assembly: Assembly, folder: Path, seal: str) -> FindingWriter:
-    images = assembly.images
-    return FindingWriter(
-        folder / "predictions.csv",
-        assembly.checkpoint.meaning,
-        tuple(assembly.checkpoint.class_names),
-        skipped=images.skipped,
-        lost=assembly.loader.lost,
-        expected=len(assembly.stream),
-        known=known_of(images, assembly.columns),
-        kept=folder / KEPT,
-        seal=seal,
-    )
-
-
 #: By the key of a batch under which the truth stands.
 _WRITERS: dict[str, Callable[[Assembly, Path, str], Writer]] = {
-    "label": _of_labels,
+    "label": _of_rows,
     "mask": _of_masks,
-    "findings": _of_findings,
+    "findings": _of_rows,
 }

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from holdfast.adapting.assembly import Assembly
-from holdfast.callbacks import Alerts, CollapseGuard, PredictionWriter, TraceWriter
+from holdfast.callbacks import Alerts, CollapseGuard, TraceWriter
+from holdfast.callbacks.leaving import row_writer
 from holdfast.datamodules.images import UNLABELLED
 from holdfast.datamodules.streams.window import NewestOnly
 from holdfast.serving.answers import Answer, answers_of
@@ -89,10 +90,11 @@ class Engine:
         self.recent_ids: list[str] = []
         self.events: deque[dict[str, Any]] = deque(maxlen=_EVENTS)
         self._told = {name: _Told() for name in (*OWN_COLUMNS, *config.serve.metadata)}
-        self.writer = PredictionWriter(
+        self.writer = row_writer(
+            self.task,
             folder / "predictions.csv",
             self.class_names,
-            columns=config.predictions.columns,
+            config.predictions.columns,
             known=cast(Any, self._told),
             kept=folder / "stream.served",
             seal=seal,

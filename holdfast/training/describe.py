@@ -1,5 +1,6 @@
 """What a source checkpoint tells of its network: scores, statistics, and the guard's numbers."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.calibration import (
     calibrate,
 )
+from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.source import SourceData
 from holdfast.training.config import TrainConfig
 from holdfast.training.prepare import subgroups
@@ -18,12 +20,10 @@ from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import to_dict
 from holdfast.tta.doubts import doubt_quantiles
 from holdfast.tta.methods import Method, create_method
-from holdfast.tta.metrics import balanced_accuracy
 from holdfast.tta.networks import Network, sealed
 from holdfast.tta.results import headline
 from holdfast.tta.row_facts import row_facts
 from holdfast.tta.saying import say
-from holdfast.tta.scores import scores
 from holdfast.tta.source import (
     Evaluation,
     evaluate,
@@ -72,10 +72,12 @@ def _of_images(
 ) -> dict[str, Any]:
     """What is known of a source whose images have one label each."""
     classes = task.num_classes
-    results = {split: evaluate(network, data.in_order(split), classes) for split in data.images}
-    metrics = _metrics(config, data, results["test"]) if "test" in results else {}
-    predicted, known = results["val"].logits.argmax(1), results["val"].labels
-    metrics["val_balanced_accuracy"] = round(balanced_accuracy(predicted, known, classes), 4)
+    results = {
+        split: evaluate(network, data.in_order(split), classes, task) for split in data.images
+    }
+    metrics = _metrics(config, data, task, results) if "test" in results else {}
+    watched = _scored_images(data.images["val"], task, results["val"], {})
+    metrics[f"val_{task.watch}"] = headline(watched, task.watch)
     moments = layer_moments(network, data.sample("train", _MOMENT_IMAGES), classes)
     facts = source_statistics(results["train"], results["val"], classes)
     return {"metrics": metrics, "layer_moments": moments, **facts}
@@ -138,14 +140,31 @@ def with_missing(
     return checkpoint
 
 
-def _metrics(config: TrainConfig, data: SourceData, predicted: Evaluation) -> dict[str, Any]:
+def _metrics(
+    config: TrainConfig, data: SourceData, task: Task, results: Mapping[str, Evaluation]
+) -> dict[str, Any]:
     """Scores of the test images; none where they have no labels."""
-    test = data.images["test"]
-    return scores(
-        *(predicted.logits.softmax(1), predicted.labels, test.class_names, test.domains.tolist()),
-        groups=test.groups,
-        columns=subgroups(config, data),
-        aggregate=config.data.options.aggregate == "group",
+    aggregate = config.data.options.aggregate == "group"
+    columns = subgroups(config, data)
+    return _scored_images(data.images["test"], task, results["test"], columns, aggregate)
+
+
+def _scored_images(
+    images: ImageSet,
+    task: Task,
+    predicted: Evaluation,
+    columns: Mapping[str, Any],
+    aggregate: bool = False,
+) -> dict[str, Any]:
+    """What a network's answers are worth."""
+    return task.scored(
+        task.probabilities(predicted.served),
+        predicted.labels,
+        images.class_names,
+        images.domains.tolist(),
+        groups=images.groups,
+        columns=columns,
+        aggregate=aggregate,
     )
 
 

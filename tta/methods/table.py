@@ -6,7 +6,7 @@ python -m holdfast.tta.methods.table > docs/reference/methods.md
 from typing import NamedTuple
 
 from holdfast.tta.methods import METHODS, Method, UpdateConfig
-from holdfast.tta.tasks import create_task
+from holdfast.tta.tasks import OURS, create_task
 
 _HEADER = """\
 # Methods
@@ -80,7 +80,6 @@ class _Released(NamedTuple):
     differs: str = "–"
 
 
-_TASKS = ("single", "segmentation", "multilabel")
 _TTA = "mariodoebler/test-time-adaptation"
 _LAST = (
     "the last stage is found by position, in any network, not by the names `layer4` and `blocks.9`"
@@ -196,8 +195,8 @@ def _row(name: str, method: type[Method]) -> str:
 
 def _tasks(method: type[Method]) -> str:
     """The tasks that it does, of ours."""
-    done = [task for task in _TASKS if method.refuses(create_task(task, 2)) is None]
-    return "all" if len(done) == len(_TASKS) else ", ".join(done)
+    done = [task for task in OURS if method.refuses(create_task(task, 2)) is None]
+    return "all" if len(done) == len(OURS) else ", ".join(done)
 
 
 def _released(name: str) -> str:

@@ -12,6 +12,7 @@ from holdfast.tta.tasks.segmentation import Segmentation
 from holdfast.tta.tasks.single import Single
 
 __all__ = [
+    "OURS",
     "TASKS",
     "Kept",
     "Multilabel",
@@ -24,14 +25,15 @@ __all__ = [
     "task_of",
 ]
 
-_OURS: dict[str, type[Task]] = {
+#: The tasks that we bring.
+OURS: dict[str, type[Task]] = {
     "single": Single,
     "segmentation": Segmentation,
     "multilabel": Multilabel,
 }
 
 #: Tasks by name: ours, registered ones, and entry points of the group ``holdfast.tasks``.
-TASKS: Registry[type[Task]] = Registry("task", "holdfast.tasks", _OURS, subclasses_of(Task))  # type: ignore[type-abstract]
+TASKS: Registry[type[Task]] = Registry("task", "holdfast.tasks", OURS, subclasses_of(Task))  # type: ignore[type-abstract]
 register_task = TASKS.register
 
 

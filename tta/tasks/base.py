@@ -1,5 +1,6 @@
 """What every task says: what a network's answer means, and which rows of it count."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from holdfast.tta.errors import InputError
 from holdfast.tta.marginal import marginal_drift, predicted_counts
 from holdfast.tta.prediction import Prediction
-from holdfast.tta.tasks.kept import Kept, KeptFigure, Scorer
+from holdfast.tta.tasks.kept import Column, Kept, KeptFigure, Scorer
+from holdfast.tta.tasks.worth import figures_of
 
 #: Logit of a cell that a row cannot be: its probability is 0 in any precision.
 _FAR_BELOW = -1e4
@@ -35,6 +37,8 @@ class Task(ABC):
     target: ClassVar[str] = "label"
     #: The figure of ``scorer`` that training watches; larger is better.
     watch: ClassVar[str]
+    #: The page about a run, a key of ``holdfast.callbacks.report.reporter.VIEWS``.
+    view: ClassVar[str] = "figure"
     #: What a row is, in a word, for sentences.
     row: ClassVar[str] = "image"
     #: Whether a batch in which hardly any row is of another class teaches the wrong thing.
@@ -135,6 +139,43 @@ class Task(ABC):
             class_names: of the classes, or findings.
         """
         return KeptFigure(self.scorer())
+
+    def scored(
+        self,
+        probabilities: Tensor,
+        truth: Tensor,
+        class_names: Sequence[str],
+        domains: Sequence[str],
+        *,
+        groups: Column,
+        columns: Mapping[str, Column],
+        aggregate: bool = False,
+        bootstrap: int = 0,
+    ) -> dict[str, Any]:
+        """What answers of one class an image are worth, as ``metrics.json`` tells; by default the
+        figures of ``scorer``, without intervals.
+
+        Args:
+            probabilities: (N, C) in stream order.
+            truth: (N,) labels, -1 where unknown.
+            class_names: of the classes.
+            domains: (N,) domain of each image.
+            groups: (N,) patient or slide of each image.
+            columns: (N,) subgroup of each image, by the column's name.
+            aggregate: each group counts once.
+            bootstrap: resamples of groups for 95 % intervals; 0: none.
+        """
+        known = (probabilities, truth, domains)
+        parts: dict[str, Any] = {"groups": groups, "columns": columns, "aggregate": aggregate}
+        return figures_of(self.scorer, self.inverse, *known, **parts)
+
+    def figure(self, probabilities: Tensor, truth: Tensor) -> float:
+        """The figure ``watch`` of answers of one class an image, in percent; NaN where nothing is
+        known. Arguments as of ``scored``.
+        """
+        counted = self.scorer()
+        counted.add(self.inverse(probabilities), truth)
+        return counted.scores().get(self.watch, math.nan)
 
     def settle(self, kept: Any, class_names: Sequence[str]) -> None:
         """Choose what is to be chosen on validation images, and is not given; nothing by default.

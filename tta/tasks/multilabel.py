@@ -34,6 +34,7 @@ class Multilabel(Task):
     name: ClassVar[str] = "multilabel"
     target: ClassVar[str] = "findings"
     watch: ClassVar[str] = "auroc"
+    view: ClassVar[str] = "findings"
     row: ClassVar[str] = "finding"
     options: ClassVar[tuple[str, ...]] = ("thresholds",)
     fewest: ClassVar[int] = 1

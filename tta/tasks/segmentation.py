@@ -51,6 +51,7 @@ class Segmentation(Task):
     name: ClassVar[str] = "segmentation"
     target: ClassVar[str] = "mask"
     watch: ClassVar[str] = "dice"
+    view: ClassVar[str] = "cases"
     row: ClassVar[str] = "pixel"
     dense: ClassVar[bool] = True
     options: ClassVar[tuple[str, ...]] = ("tolerance",)

@@ -1,17 +1,19 @@
 """One label an image."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from holdfast.tta.metrics import Tally
+from holdfast.tta.metrics import Tally, balanced_accuracy
 from holdfast.tta.outputs import as_logits, check_width
 from holdfast.tta.prediction import Prediction
+from holdfast.tta.scores import scores
 from holdfast.tta.selection import find_head, name_of
 from holdfast.tta.tasks.base import Task
-from holdfast.tta.tasks.kept import Scorer
+from holdfast.tta.tasks.kept import Column, Scorer
 
 
 class Single(Task):
@@ -19,6 +21,7 @@ class Single(Task):
 
     name: ClassVar[str] = "single"
     watch: ClassVar[str] = "balanced_accuracy"
+    view: ClassVar[str] = "classes"
     screens_mix: ClassVar[bool] = True
 
     def head(self, model: nn.Module, name: str | None) -> nn.Module:
@@ -50,6 +53,27 @@ class Single(Task):
     def scorer(self) -> Scorer:
         """Accuracy and balanced accuracy."""
         return Tally(self.num_classes)
+
+    def scored(
+        self,
+        probabilities: Tensor,
+        truth: Tensor,
+        class_names: Sequence[str],
+        domains: Sequence[str],
+        *,
+        groups: Column,
+        columns: Mapping[str, Column],
+        aggregate: bool = False,
+        bootstrap: int = 0,
+    ) -> dict[str, Any]:
+        """All figures of classes, with intervals; see ``tta.scores.scores``."""
+        known = (probabilities, truth, class_names, domains)
+        more: dict[str, Any] = {"groups": groups, "columns": columns}
+        return scores(*known, **more, aggregate=aggregate, bootstrap=bootstrap)
+
+    def figure(self, probabilities: Tensor, truth: Tensor) -> float:
+        """Balanced accuracy."""
+        return balanced_accuracy(probabilities.argmax(1), truth, self.num_classes)
 
     def rows(self, output: Tensor, features: Tensor) -> Prediction:
         """The images."""

@@ -57,7 +57,9 @@ def test_help_fits(command: str, capsys: Capture) -> None:
     assert "--print_config" in " ".join(lines[-2:])
 
 
-@pytest.mark.parametrize("words", ["adapt", "adapt accept", "train", "benchmark", "compare"])
+@pytest.mark.parametrize(
+    "words", ["adapt", "adapt accept", "train", "benchmark", "compare", "serve"]
+)
 def test_help_waits_for_no_library(words: str) -> None:
     """torch and Lightning take ten seconds of a processor; the page needs none of it."""
     program = (

@@ -4,22 +4,20 @@ import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from holdfast.adapting.config import AdaptConfig
-from holdfast.callbacks.registry import GUARDS
-from holdfast.datamodules import DATA, STREAMS
-from holdfast.datamodules.options import FilesConfig
-from holdfast.datamodules.reading import Reading
-from holdfast.tta import entry
-from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta import entry, groups
 from holdfast.tta.config import Choice, read_arguments, resolve
 from holdfast.tta.errors import InputError
-from holdfast.tta.methods import HYPERPARAMETERS
 from holdfast.tta.options import option, within
 from holdfast.tta.settings import PredictionsConfig
 
-GROUPS = {"method": HYPERPARAMETERS, "guard": GUARDS}
+if TYPE_CHECKING:  # torch takes seconds, and --help needs none of it
+    from holdfast.datamodules.reading import Reading
+    from holdfast.tta.checkpoint import SourceCheckpoint
+
+GROUPS = {"method": groups.METHODS, "guard": groups.GUARDS}
 #: Environment variable with the token that requests must bear.
 TOKEN = "HOLDFAST_TOKEN"
 #: Letters of a token that nobody guesses: 16 are 80 bits or more, in any alphabet that is used.
@@ -104,14 +102,17 @@ class IncomingConfig:
     )
 
     def __post_init__(self) -> None:
-        self.reading()
+        if any(getattr(self, field.name) is not None for field in fields(self)):
+            self.reading()
 
-    def reading(self) -> Reading:
+    def reading(self) -> "Reading":
         """The options of decoding.
 
         Raises:
             InputError: they are none.
         """
+        from holdfast.datamodules.options import FilesConfig
+
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return FilesConfig(**{**given, "fit": self.fit or "stretch"}).reading()
 
@@ -159,14 +160,14 @@ class ServeConfig:
             labels: file of the labels that come later; None: nobody heeds them.
         """
         serve = self.serve
-        stream = STREAMS["iid"](batch_size=serve.batch_size, window=serve.window)
+        stream = groups.STREAMS["iid"](batch_size=serve.batch_size, window=serve.window)
         method, guard = self.method, self.guard
         if not serve.adapt:
-            method = Choice("source", HYPERPARAMETERS["source"]())
-            guard = Choice("off", GUARDS["off"]())
+            method = Choice("source", groups.METHODS["source"]())
+            guard = Choice("off", groups.GUARDS["off"]())
         return AdaptConfig(
             source=self.source,
-            data=Choice("folder", DATA["folder"]()),  # none: images come in by themselves
+            data=Choice("folder", groups.DATA["folder"]()),  # none: images come in by themselves
             method=method,
             guard=guard,
             stream=Choice("iid", stream),
@@ -178,7 +179,7 @@ class ServeConfig:
         )
 
 
-def configured(argv: Sequence[str]) -> tuple[ServeConfig, SourceCheckpoint]:
+def configured(argv: Sequence[str]) -> "tuple[ServeConfig, SourceCheckpoint]":
     """The configuration of command-line words, and the source checkpoint that they name.
 
     Raises:
@@ -187,12 +188,14 @@ def configured(argv: Sequence[str]) -> tuple[ServeConfig, SourceCheckpoint]:
     values = read_arguments(argv, GROUPS)
     if values.get("source") is None:
         raise InputError("source is missing: name the checkpoint of train.py, source=DIR_OR_CKPT")
+    from holdfast.tta.checkpoint import SourceCheckpoint
+
     checkpoint = SourceCheckpoint.load(values["source"], values.get("model"))
     config = resolve(ServeConfig, GROUPS, values)
     return replace(config, data=_as_trained(config.data, checkpoint)), checkpoint
 
 
-def _as_trained(data: IncomingConfig, checkpoint: SourceCheckpoint) -> IncomingConfig:
+def _as_trained(data: IncomingConfig, checkpoint: "SourceCheckpoint") -> IncomingConfig:
     """What is left open of the images as the source's were."""
     known: Mapping[str, Any] = checkpoint.data
     trained = {name: known[name] for name in _TRAINED if known.get(name) is not None}

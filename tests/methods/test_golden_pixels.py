@@ -6,14 +6,16 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from holdfast.tta.methods import Method, create_method
 from holdfast.tta.methods.grata import GraTa
+from holdfast.tta.networks import MODELS, create_network
 from tests.conftest import golden
 
 #: Methods that were published for segmentation, each with vectors from its repository.
-OF_PIXELS = {"intent", "grata", "adami", "vptta"}
+OF_PIXELS = {"intent", "grata", "adami", "vptta", "sictta"}
 FILES = tuple(f"{name}_pixels" for name in sorted(OF_PIXELS))
 
 
@@ -23,6 +25,34 @@ def network(channels: int = 1) -> nn.Module:
         *(nn.Conv2d(channels, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()),
         *(nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()),
         nn.Conv2d(6, 1, 1),
+    )
+
+
+class Halves(nn.Module):
+    """A small U-Net: a fine map, a coarse one of half the sides, and both decoded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = _block(1, 6), _block(6, 8)
+        self.third, self.head = _block(14, 6), nn.Conv2d(6, 2, 1)
+
+    def fine(self, images: Tensor) -> Tensor:
+        return self.first(images)
+
+    def coarse(self, fine: Tensor) -> Tensor:
+        return self.second(F.max_pool2d(fine, 2))
+
+    def decoded(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        return self.head(self.third(torch.cat([fine, F.interpolate(coarse, scale_factor=2)], 1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        fine = self.fine(images)
+        return self.decoded(fine, self.coarse(fine))
+
+
+def _block(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )
 
 
@@ -38,7 +68,7 @@ def created(file: str) -> tuple[Method, Tensor, Tensor]:
     """The method, its images, and the foreground's probabilities that its code returned."""
     expected = golden(file)
     made = json.loads(str(expected["meta"]))
-    model = network(made.get("channels", 1))
+    model = Halves() if made.get("network") == "halves" else network(made.get("channels", 1))
     model.load_state_dict(
         {name[6:]: torch.from_numpy(v) for name, v in expected.items() if name[:6] == "model/"}
     )
@@ -65,6 +95,9 @@ def test_a_stream_of_images_equals_the_released_implementation(
     if "memory/prompts" in expected:
         remembered = torch.from_numpy(expected["memory/prompts"])
         torch.testing.assert_close(method.memory["prompts"], remembered, atol=1e-4, rtol=0)
+    if "memory/maps" in expected:
+        remembered = torch.from_numpy(expected["memory/maps"])
+        torch.testing.assert_close(method.memory["maps"], remembered, atol=1e-4, rtol=0)
     if method.adapted:  # a stream that moved nothing shows nothing
         moved = [(p - method.source_values[name]).abs().max() for name, p in method.adapted.items()]
         assert max(moved) > 0.01
@@ -74,3 +107,27 @@ def test_vptta_outlives_images_without_any_variance() -> None:
     method = create_method("vptta", network(), num_classes=2, task="segmentation")
     black = torch.zeros(1, 1, 16, 16)
     assert all(torch.isfinite(method(images)).all() for images in (black, torch.rand(2, 1, 16, 16)))
+
+
+@pytest.mark.parametrize("kind", ["basicunet", "dynunet", "segresnet"])
+def test_sictta_finds_the_bottleneck_of_monais_networks(kind: str) -> None:
+    torch.manual_seed(0)
+    options = MODELS[kind](width=8, norm="batch")
+    model, _ = create_network(kind, options, num_classes=2, channels=1, size=(32, 32))
+    method = create_method("sictta", model.eval(), num_classes=2, task="segmentation")
+    images = torch.rand(6, 1, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    source = [method.source(one).served for one in images]
+    assert torch.equal(method(images[0]), source[0])  # nothing is remembered yet
+    assert len(method.memory["maps"]) == 1
+    left = [method(one) for one in images[1:]]
+    assert all(not torch.equal(one, plain) for one, plain in zip(left, source[1:], strict=True))
+    large = torch.rand(1, 1, 48, 40)  # seen in windows
+    assert torch.equal(method(large), method.source(large).served)
+    assert method.memory["images"].shape[1:] == images.shape[2:]
+
+
+def test_sictta_begins_anew_with_images_of_other_sides() -> None:
+    method = create_method("sictta", Halves().eval(), num_classes=2, task="segmentation")
+    for side in (16, 16, 20):
+        method(torch.rand(1, 1, side, side))
+    assert method.memory["images"].shape == (1, 1, 20, 20)

@@ -147,6 +147,7 @@ PASSES = {
     "memo": (2 * 16, 16),
     "intent": (7 * 16, 0),
     "grata": (9, 2),
+    "sictta": (2 * 16 + 1 + 4, 0),  # one to find the bottleneck, and one of each that it remembers
     "vptta": (2 * 16, 0),  # its gradients are of a prompt, which no optimiser of programs steps
 }
 

@@ -34,6 +34,7 @@ from holdfast.tta.methods.rotta import RoTTA
 from holdfast.tta.methods.sar import SAR
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig, check_words
 from holdfast.tta.methods.shot_im import SHOTIM
+from holdfast.tta.methods.sictta import SicTTA
 from holdfast.tta.methods.source import Source
 from holdfast.tta.methods.t3a import T3A
 from holdfast.tta.methods.tent import Tent
@@ -84,6 +85,7 @@ _OURS: dict[str, type[Method]] = {
     "grata": GraTa,
     "adami": AdaMI,
     "vptta": VPTTA,
+    "sictta": SicTTA,
 }
 
 

@@ -43,7 +43,7 @@ one case. These differ there from what was published for one label an image:
 _MIDDLE = """
 A batch leaves with the prediction made *before* its update. Exceptions are `memo` (adapts to each image first), `norm_ema` (moves the
 statistics first), `t3a` (takes the supports first) and `grata` (steps first). `vptta` learns the prompt of an image before it predicts
-it. `intent` mixes several predictions; the teachers of `cotta`, `rotta` and `petta` predict. With `steps` above 1 a batch leaves with the
+it. `intent` mixes several predictions, and `sictta` several images; the teachers of `cotta`, `rotta` and `petta` predict. With `steps` above 1 a batch leaves with the
 forward pass before the last step.
 
 ## Beside the released code
@@ -170,6 +170,11 @@ RELEASED: dict[str, _Released] = {
         "Chen-Ziyang/VPTTA",
         "volumes and oblong images too, whose prompt has the share of each side; layers that see a "
         "single value are left out",
+    ),
+    "sictta": _Released(
+        "HiLab-git/SicTTA",
+        "the bottleneck of any network is found by its coarsest map; in a batch all images are "
+        "predicted before one is remembered",
     ),
 }
 

@@ -20,7 +20,7 @@ USAGE = (
     "Adapt to many images of the phantom, and tell memory, speed and disk along the way."
 )
 #: Percent of the stream at which the run is looked at; memory is to be flat behind the first.
-SHARES = (1, 10, 25, 50, 75, 100)
+SHARES = (1, *range(10, 101, 10))
 #: Seconds between looks.
 _LOOK = 0.2
 #: Bytes of a MB, and kB of a MB as /proc counts them.
@@ -135,15 +135,23 @@ def table(looks: Sequence[Look], images: int) -> str:
             f"{look.others:.0f} | {look.disk:.1f} |"
         )
         before = look
-    last, grown = looks[-1], at[-1].memory / at[0].memory - 1
-    most = max(look.memory for look in looks if look.seconds >= at[-1].seconds)
+    first, end, last = at[0], at[-1], looks[-1]
+    grown, within = (100 * (memory / first.memory - 1) for memory in (end.memory, _most(looks, at)))
+    most = max(look.memory for look in looks if look.seconds >= end.seconds)
     lines += [
         "",
-        f"Memory grew by {100 * grown:.1f} % from {SHARES[0]} % to the end of the stream. Scores, "
-        f"tables and report took {last.seconds - at[-1].seconds:.0f} s more, {most:.0f} MB at "
-        f"most, and left {last.disk:.1f} MB.",
+        f"Memory grew by {grown:.1f} % from {SHARES[0]} % to the end of the stream, and by "
+        f"{within:.1f} % at most on the way. Scores, tables and report took "
+        f"{last.seconds - end.seconds:.0f} s more, {most:.0f} MB at most, and left "
+        f"{last.disk:.1f} MB.",
     ]
     return "\n".join(lines)
+
+
+def _most(looks: Sequence[Look], at: Sequence[Look]) -> float:
+    """The most memory between the first share and the end of the stream."""
+    start, end = at[0].seconds, at[-1].seconds
+    return max(look.memory for look in looks if start <= look.seconds <= end)
 
 
 def _lines(path: Path) -> Iterator[int]:

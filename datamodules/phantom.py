@@ -22,6 +22,8 @@ from holdfast.tta.options import option
 
 CLASSES = ("round", "elongated", "granular", "lobulated")
 SIZE = 32
+#: Single cells that are drawn at once: floating point needs some 55 kB for each meanwhile.
+_AT_ONCE = 32768
 
 Array = npt.NDArray[np.float32]
 
@@ -162,7 +164,8 @@ def load_phantom(config: PhantomConfig, split: Split) -> ImageSet:
     for domain, (start, stop) in zip(domains, pairwise(bounds), strict=True):
         rng = config.generator(split, domain)
         drawn = rng.permutation(_labels(int(stop - start), prevalence))
-        images.append(acquire(draw_cells(drawn, rng), SCANNERS[domain], rng))
+        for some in np.split(drawn, range(_AT_ONCE, len(drawn), _AT_ONCE)):
+            images.append(acquire(draw_cells(some, rng), SCANNERS[domain], rng))
         labels.append(drawn)
         names += [domain] * len(drawn)
     ids = [f"{split}-{domain}-{index}" for index, domain in enumerate(names)]

@@ -62,7 +62,7 @@ class ArrivingFiles(ImageFiles):
         self.root, self.reading = os.path.realpath(root), reading
         self.rois, self.further = None, None
         self.paths = np.full(most, "", dtype=object)
-        self.dense, self._checked = False, True  # a file that cannot be read is tried again
+        self.dense, self._checked = False, False  # what has settled is read once
         self._located, self._patience, self._cache = {}, Patience(), None
         self._places = np.arange(most)
         self._shape, self.dtype = (*reading.size, reading.channels), np.dtype(np.uint8)

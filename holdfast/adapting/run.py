@@ -28,6 +28,7 @@ from holdfast.adapting.stopped import facts_of, run_name, stopped_at, stopped_ru
 from holdfast.adapting.writers import create_writer
 from holdfast.callbacks import Alerts, CollapseGuard, TraceWriter
 from holdfast.callbacks.chained import seal_of
+from holdfast.callbacks.counting import Counting
 from holdfast.callbacks.leaving import scored
 from holdfast.callbacks.records import PICTURED
 from holdfast.callbacks.report.contact import write_sheet
@@ -244,6 +245,8 @@ class _Run:
         if self.reporter is not None:
             callbacks = self.reporter.around(callbacks)
         callbacks.append(self.keeper)
+        if self.assembly.waits and self.parts.arguments.get("enable_progress_bar", True):
+            callbacks.append(Counting())
         trainer = entry.create_trainer(
             {"logger": loggers, "callbacks": callbacks, **self.parts.arguments}
         )

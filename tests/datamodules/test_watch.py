@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 from pydicom.uid import generate_uid
 
-from holdfast.datamodules.watch import Arrivals
+from holdfast.datamodules import files
+from holdfast.datamodules.streams.waiting import WaitingLoader
+from holdfast.datamodules.watch import Arrivals, WatchConfig, load_watch
 from holdfast.programs import adapt
 from holdfast.tta.csvfile import read_rows
 from tests.conftest import QUICK
@@ -69,7 +71,7 @@ def door(tmp_path: Path) -> Path:
 
 
 def test_images_are_served_as_they_arrive(
-    source: Path, tmp_path: Path, door: Path, caplog: pytest.LogCaptureFixture
+    source: Path, tmp_path: Path, door: Path, caplog: pytest.LogCaptureFixture, capsys: Capture
 ) -> None:
     for number in range(10):
         aged(drawn(door, number), 100.0 - number)
@@ -88,17 +90,48 @@ def test_images_are_served_as_they_arrive(
     thread = Thread(target=later, daemon=True)
     thread.start()
     words = [*WATCH, f"source={source}", f"data.root={door}", f"output={tmp_path / 'out'}"]
-    assert adapt.main(words) == 0
+    assert adapt.main([*words, "trainer.enable_progress_bar=true"]) == 0
     thread.join()
+    said = capsys.readouterr().out
+    assert "2 batches [" in said
+    assert "125000" not in said, "how many there is room for"
     rows = served(tmp_path / "out")
     good = [row["id"] for row in rows if row["prediction"]]
     assert good == [f"scan{number:03}.png" for number in range(13) if number != 4]
     assert [(row["id"], bool(row["reason"])) for row in rows[12:]] == [("scan004.png", True)]
-    assert "scan004.png" in caplog.text
+    assert caplog.text.count("scan004.png") == 1
     trace = list(read_rows(tmp_path / "out" / "trace.csv"))
     assert [row["skipped"] for row in trace][-1] == "short_batch"  # served, not learned from
     order = [row["id"] for row in read_rows(tmp_path / "out" / "stream.csv")]
     assert order == [f"scan{number:03}.png" for number in range(13)]
+
+
+def test_a_refused_file_is_read_once_and_told_once(
+    tmp_path: Path, door: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn(door, 0)
+    (door / "text.png").write_bytes(b"no picture")
+    (door / "empty.png").write_bytes(b"")
+    (door / "cut.png").write_bytes((door / "scan000.png").read_bytes()[:300])
+    (door / "volume.nii").write_bytes(b"no volume")
+    read: list[str] = []
+    decode = files.decode_named
+    monkeypatch.setattr(
+        files, "decode_named", lambda root, name: (read.append(name), decode(root, name))[1]
+    )
+    names = sorted(path.name for path in door.iterdir())
+    for name in names:
+        aged(door / name, 60.0)
+    (door / "STOP").touch()
+    config = WatchConfig(root=str(door), size=28, channels=3)
+    loader = WaitingLoader(load_watch(config, "target"), Arrivals(door, 0.2), 2, 0.0, None)
+    loader.path = tmp_path / "stream.csv"
+    assert sum(len(batch["id"]) for batch in loader) == 2
+    assert sorted(read) == names
+    bad = [name for name in names if name != "scan000.png"]
+    assert sorted(name for name, _ in loader.lost.values()) == bad
+    assert [caplog.text.count(name) for name in bad] == [1] * len(bad)
+    assert loader.arrivals.take(9) == []
 
 
 def test_a_short_batch_is_sent_off_and_nothing_is_predicted_twice_after_a_kill(

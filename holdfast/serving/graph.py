@@ -18,6 +18,8 @@ from holdfast.tta.errors import InputError, said
 
 #: The names by which ``export`` calls what goes in and what comes out.
 _IN, _OUT = "images", "logits"
+#: What ``export`` says of statistics: the batch's own, or none that depend on it.
+_NORMALIZATIONS = ("batch", "fixed")
 #: Of onnxruntime's log: errors, and no remarks on the machine.
 _ERRORS = 3
 
@@ -66,7 +68,13 @@ def graph_of(file: Path, checkpoint: SourceCheckpoint) -> tuple[Graph, str]:
         InputError: it cannot serve images one by one.
     """
     told = json.loads(facts_of(file).read_text(encoding="utf-8"))
-    if told.get("normalization") == "batch":
+    normalization = told.get("normalization")
+    if normalization not in _NORMALIZATIONS:
+        raise InputError(
+            f"{facts_of(file)} does not tell whether the graph normalises each batch by its own "
+            "statistics (normalization): export it again"
+        )
+    if normalization == "batch":
         raise InputError(
             f"{file} normalises each batch by its own statistics, so an answer would depend on "
             "who else asks: export a run with method.normalization=source, or serve its "

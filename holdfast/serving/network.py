@@ -19,6 +19,7 @@ from holdfast.tta.methods import create_method
 #: Endings of exported weights.
 _WEIGHTS = (SUFFIXES["torch"], SUFFIXES["safetensors"])
 _GRAPH, _PROGRAM = SUFFIXES["onnx"], SUFFIXES["program"]
+_DEVICES = ("auto", "cpu", "cuda")
 #: Hexadecimal digits of a version, as those of adapted tensors have.
 _DIGITS = 16
 
@@ -66,9 +67,11 @@ def device_of(name: str) -> torch.device:
     """The device of this name.
 
     Raises:
-        InputError: this machine has no GPU.
+        InputError: this machine has no GPU, or it is a device of another kind.
     """
     there = torch.cuda.is_available()
+    if name not in _DEVICES:
+        raise InputError(f"device={name}: the service runs on {', '.join(_DEVICES)} alone")
     if name == "cuda" and not there:
         raise InputError("device=cuda: there is no GPU here that torch can use; take device=cpu")
     return torch.device("cuda" if there and name != "cpu" else "cpu")

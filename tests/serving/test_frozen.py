@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from holdfast.export import baked, export
+from holdfast.serving.network import device_of
 from holdfast.tta.checkpoint import SourceCheckpoint, read_adapted, save_adapted
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import create_method
@@ -109,6 +110,17 @@ def test_what_cannot_be_served_is_refused_with_a_way_out(
     other = {**facts["provenance"], "source": "0" * 64}
     assert "was exported from another source" in refused(told(provenance=other))
     assert "would depend on who else asks" in refused(told(normalization="batch"))
+    for unknown in ("layer", None, ["batch"]):
+        assert "does not tell whether the graph" in refused(told(normalization=unknown))
+    del facts["normalization"]
+    assert "theirs.onnx.json does not tell whether the graph" in refused(told())
+
+
+def test_devices_of_other_kinds_are_refused() -> None:
+    for name in ("mps", "gpu", "cuda:1"):
+        with pytest.raises(InputError, match=f"device={name}: the service runs on auto, cpu, cuda"):
+            device_of(name)
+    assert device_of("cpu") == torch.device("cpu")
 
 
 def test_onnxruntime_is_named_where_it_is_absent(

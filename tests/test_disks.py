@@ -1,4 +1,6 @@
-"""Real disks that fail a run: one that becomes read-only under it, as a disk with errors does."""
+"""Real disks that fail a run, or its tracker: one that becomes read-only, as a disk with errors
+does, or one that is full.
+"""
 
 import os
 import re
@@ -16,6 +18,8 @@ from tests.conftest import QUICK, ROOT
 
 #: Exit status of a run whose disk takes no more.
 _DISK = 74
+#: Images of a run; W&B's record of them takes more than its small disk has.
+_IMAGES = 6400
 #: Seconds that a run may take to get so far on a busy machine.
 _PATIENCE = 240
 
@@ -56,14 +60,18 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     done("umount", str(folder))
 
 
-@pytest.mark.slow
-def test_a_disk_that_becomes_read_only_ends_a_run_in_a_sentence(source: Path, disk: Disk) -> None:
+def failing(disk: Disk, source: Path, out: Path, *words: str) -> tuple[int, str]:
+    """Status and errors of a run in whose midst a disk has errors."""
     if not disk.fault.exists():
         pytest.skip("this kernel has no way to ask for an error of ext4")
-    out = disk.folder / "out"
-    words = [*QUICK, f"source={source}", "method=tent", "data.target_images=6400", f"output={out}"]
+    words = (*QUICK, f"source={source}", "method=tent", f"data.target_images={_IMAGES}", *words)
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
     run = subprocess.Popen(
-        [sys.executable, "adapt.py", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "adapt.py", *words, f"output={out}"],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     table, deadline = out / "predictions.csv", time.monotonic() + _PATIENCE
     while not (table.is_file() and table.stat().st_size > 40_000):
@@ -72,15 +80,72 @@ def test_a_disk_that_becomes_read_only_ends_a_run_in_a_sentence(source: Path, di
         time.sleep(0.02)
     disk.fault.write_text("a test asks for it\n")
     _, said = run.communicate(timeout=_PATIENCE)
-    assert run.returncode == _DISK
-    last = said.strip().splitlines()[-1]
+    assert "Traceback" not in said
+    return run.returncode, said.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["disabled", "offline"])
+def test_a_disk_that_becomes_read_only_ends_a_run_in_a_sentence(
+    source: Path, disk: Disk, mode: str
+) -> None:
+    out = disk.folder / "out"
+    status, said = failing(disk, source, out, f"wandb.mode={mode}")
+    assert status == _DISK
+    table, last = out / "predictions.csv", said.splitlines()[-1]
     assert re.search(
         r"cannot be written, the disk is read-only; the \d+ lines before are whole: ", last
     )
     rows = list(read_rows(table))
-    assert f"incomplete: {len(rows)} of 6400 images were served" in last
+    assert f"incomplete: {len(rows)} of {_IMAGES} images were served" in last
     assert len(rows) % 64 == 0
     assert all(row["served_by"] for row in rows)
+
+
+def whole(out: Path, said: str) -> None:
+    """A run whose tracker's disk failed has all its results, and one sentence says what is lost."""
+    assert said.count("W&B takes no more") == 1
+    assert said.count("the run goes on without it") == 1
+    assert len(list(read_rows(out / "predictions.csv"))) == _IMAGES
+    assert (out / "metrics.json").is_file()
+    assert (out / "adapted.ckpt").is_file()
+
+
+@pytest.mark.slow
+def test_a_disk_of_the_tracker_that_becomes_read_only_costs_its_record_alone(
+    source: Path, tmp_path: Path, disk: Disk
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "wandb").symlink_to(disk.folder)
+    status, said = failing(disk, source, out, "wandb.mode=offline")
+    assert status == 0
+    whole(out, said)
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_the_tracker_costs_its_record_alone(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "wandb").mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=60k", "none", str(out / "wandb")]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a disk")
+    try:
+        words = [*QUICK, f"source={source}", f"data.target_images={_IMAGES}", f"output={out}"]
+        environment = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
+        run = subprocess.run(
+            [sys.executable, "adapt.py", *words, "wandb.mode=offline"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        done("umount", str(out / "wandb"))
+    assert run.returncode == 0
+    assert "Traceback" not in run.stderr
+    whole(out, run.stderr)
 
 
 @pytest.mark.slow

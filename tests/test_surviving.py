@@ -1,5 +1,9 @@
 """A tracker that dies does not take the run with it."""
 
+import errno
+import io
+import logging
+
 import pytest
 
 from holdfast.tta.surviving import Surviving
@@ -43,3 +47,23 @@ def test_one_warning_and_nothing_more(caplog: pytest.LogCaptureFixture) -> None:
 def test_other_errors_are_nobodys_to_swallow() -> None:
     with pytest.raises(TypeError):
         Surviving(Run()).log()
+
+
+def test_a_log_that_cannot_be_written_is_a_sign_and_no_noise(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = logging.getLogger("a tracker's own")
+    log.addHandler(logging.StreamHandler(Full()))
+    log.propagate = False
+    run = Surviving(Run())
+    run.heed(log)
+    log.warning("one")
+    log.warning("two")
+    assert run.lost
+    assert run.log({"R": 1.0}) is None
+    assert caplog.text.count("W&B takes no more (No space left on device)") == 1
+    assert "Logging error" not in capsys.readouterr().err

@@ -2,6 +2,7 @@
 other loggers.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -188,7 +189,9 @@ def _wandb(
     for metrics, axis in _AXES[job_type].items():
         run.define_metric(axis)
         run.define_metric(metrics, step_metric=axis)
-    return [WandbLogger(experiment=cast(Any, Surviving(run)))]
+    surviving = Surviving(run, folder=Path(run.dir))
+    surviving.heed(logging.getLogger("wandb"))
+    return [WandbLogger(experiment=cast(Any, surviving))]
 
 
 def _started(asked: Mapping[str, Any], mode: Any, config: WandbConfig) -> Any:

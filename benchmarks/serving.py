@@ -255,6 +255,7 @@ def predict(images: UploadFile):
     best = max(range(len(chances)), key=chances.__getitem__)
     return {"prediction": source.class_names[best], "probabilities": chances}
 door = socket.create_server(("127.0.0.1", int(sys.argv[2])))
+door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as where uvicorn opens it itself
 print(f"serving at http://127.0.0.1:{door.getsockname()[1]}", flush=True)
 uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([door])
 """,

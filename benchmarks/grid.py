@@ -1,6 +1,4 @@
-"""The grid of cells: what is crossed with what, a balanced part of it, and its division among
-machines. All deterministic.
-"""
+"""The grid of cells: what is crossed with what, and a balanced part of it. All deterministic."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -9,10 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from holdfast.tta.errors import InputError
-
 T = TypeVar("T", bound=tuple[Hashable, ...])
-Part = TypeVar("Part")
 
 
 #: Candidates, drawn at random, that a balanced choice is made among: of more it takes minutes.
@@ -139,21 +134,6 @@ def balanced(
         open_.remove(best)
         chosen.append(best)
     return chosen
-
-
-def shard_of(grid: list[Part], shard: str | None) -> list[Part]:
-    """The k-th of n parts, written k/n from 1/n to n/n; a stream is never divided, so that its
-    references stay with it.
-
-    Raises:
-        InputError: the word has another form.
-    """
-    if shard is None:
-        return grid
-    part, _, parts = shard.partition("/")
-    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
-        raise InputError(f"shard={shard} must be written k/n, from 1/n to n/n")
-    return grid[int(part) - 1 :: int(parts)]
 
 
 def _named(target: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Options of ``benchmark.py``."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,8 +32,6 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     # It saw classes in the shares in which they came, and nothing but the images as they are.
     "imbalanced": ("balanced=false", "augment=[]"),
 }
-#: Options that say nothing of how rows were measured.
-_ONE_RUN = ("output", "merge", "shard", "processes", "wandb", "logger", "page")
 #: Axes of which each lists values.
 _AXES = ("methods", "networks", "shifts", "severities", "streams", "rates", "batch_sizes", "seeds")
 _OPTIMIZERS = ("adam", "sgd")
@@ -121,8 +119,11 @@ class BenchmarkConfig:
         {}, "further words for train.py, by data set: {mednist: [epochs=2]}"
     )
     processes: int = option(2, "processes, of one thread each")
-    shard: str | None = option(None, "run the k-th of n parts, written k/n")
-    merge: list[str] = option([], "outputs of shards, to be put together; nothing is run then")
+    cluster: str | None = option(
+        None,
+        "address of a dask scheduler whose workers run the cells, tcp://HOST:PORT; null: processes "
+        "of this machine run them",
+    )
     output: str = option("runs/benchmark", "folder of the results")
     page: str | None = option(
         None,
@@ -256,42 +257,29 @@ def rate_of(rate: Any) -> tuple[str | None, float]:
 
 
 def output_folder(config: BenchmarkConfig) -> Path:
-    """The folder of the results; what lies there or is merged must have been measured under the
-    same settings.
+    """The folder of the results; what lies there must have been measured under the same settings.
 
     Raises:
         InputError: it was not.
     """
-    new = to_dict(config)
-    for folder, old in _recorded(config):
-        for name in config.settings:
-            if name in old and old[name] != new[name]:
-                raise InputError(
-                    f"{folder} holds results under {name}={old[name]}, and they would be mixed "
-                    f"with those under {name}={new[name]}: choose another folder, output=DIR"
-                )
+    old, new = _recorded(Path(config.output).expanduser()), to_dict(config)
+    for name in config.settings:
+        if name in old and old[name] != new[name]:
+            raise InputError(
+                f"{config.output} holds results under {name}={old[name]}, and they would be mixed "
+                f"with those under {name}={new[name]}: choose another folder, output=DIR"
+            )
     return entry.output_folder(config.output, config, "holdfast benchmark")
 
 
-def recorded_settings(config: BenchmarkConfig) -> dict[str, Any]:
-    """What the first of the shards that are merged was run with, but for where it was and who was
-    told.
-    """
-    for _, options in _recorded(config):
-        return {name: value for name, value in options.items() if name not in _ONE_RUN}
-    return {}
-
-
-def _recorded(config: BenchmarkConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The folders of the output and of the merged shards that hold results, with their
-    configurations.
-    """
-    for part in (config.output, *config.merge):
-        folder = Path(part).expanduser()
-        if (folder / "results.csv").is_file() and (folder / "config.yaml").is_file():
-            options = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-            if isinstance(options, dict):
-                yield folder, {str(name): value for name, value in options.items()}
+def _recorded(folder: Path) -> dict[str, Any]:
+    """The configuration of a folder that holds results."""
+    if not all((folder / name).is_file() for name in ("results.csv", "config.yaml")):
+        return {}
+    options = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    return (
+        {str(name): value for name, value in options.items()} if isinstance(options, dict) else {}
+    )
 
 
 def check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from holdfast.benchmarks.cell import StreamCells, Variant, create_cell
-from holdfast.benchmarks.grid import SUBSET, Case, Grid, Setting, create_grid, settings, shard_of
+from holdfast.benchmarks.grid import SUBSET, Case, Grid, Setting, create_grid, settings
 from holdfast.benchmarks.options import OFF, BenchmarkConfig
 from holdfast.benchmarks.sources import Model, data_words, present_targets
 from holdfast.benchmarks.tables import STREAM_KEYS, Row, Table, key_of
@@ -24,7 +24,7 @@ Plan = list[tuple[PlannedStream, list[Case]]]
 
 
 def create_plan(config: BenchmarkConfig) -> Plan:
-    """The streams of this shard with their cases; what two parts have in common is there once.
+    """The streams with their cases; what two parts have in common is there once.
 
     Data that is not there is left out, and so is half of two classes: it is one class for good.
 
@@ -39,7 +39,7 @@ def create_plan(config: BenchmarkConfig) -> Plan:
             known += [case for case in cases if case not in known]
     if not plan:
         raise InputError(f"streams=[{SUBSET}] needs data of three classes or more")
-    return shard_of(list(plan.items()), config.shard)
+    return list(plan.items())
 
 
 def _grid(config: BenchmarkConfig, present: Mapping[str, int]) -> Grid:

@@ -2,7 +2,7 @@
 and never two of one name in a table.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -188,31 +188,14 @@ def record_models(folder: Path, models: Iterable[Model]) -> None:
     known = recorded_models(folder)
     places = {model.name: model.folder for model in models}
     new = {name: load_checkpoint(str(place)).hash for name, place in places.items()}
-    for name in _other(known, new):
-        raise InputError(
-            f"{folder} holds results of another source model than {places[name]}, and they would "
-            "be mixed: choose another folder, output=DIR, or name those of the results, sources=DIR"
-        )
-    entry.write_json(folder / _FILE, {**known, **new})
-
-
-def merge_models(folder: Path, parts: Sequence[Path]) -> None:
-    """Put together what shards were measured with.
-
-    Raises:
-        InputError: two of them had different source models for the same streams.
-    """
-    known = recorded_models(folder)
-    owner = dict.fromkeys(known, folder)
-    for part in parts:
-        new = recorded_models(part)
-        for name in _other(known, new):
+    for name, digest in new.items():
+        if known.get(name, digest) != digest:
             raise InputError(
-                f"{part} and {owner[name]} were measured with different source models ({name}), "
-                "and cannot be merged: run one of them again with the other's, sources=DIR"
+                f"{folder} holds results of another source model than {places[name]}, and they "
+                "would be mixed: choose another folder, output=DIR, or name those of the results, "
+                "sources=DIR"
             )
-        known, owner = {**known, **new}, {**dict.fromkeys(new, part), **owner}
-    entry.write_json(folder / _FILE, known)
+    entry.write_json(folder / _FILE, {**known, **new})
 
 
 def recorded_models(folder: Path) -> dict[str, str]:
@@ -221,7 +204,3 @@ def recorded_models(folder: Path) -> dict[str, str]:
     if not (path.is_file() and (folder / "results.csv").is_file()):
         return {}
     return {str(name): str(digest) for name, digest in entry.read_json(path).items()}
-
-
-def _other(known: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    return [name for name, digest in new.items() if known.get(name, digest) != digest]

@@ -123,9 +123,7 @@ def read(path: Path, columns: Sequence[str] = ()) -> list[Row]:
 
 
 def latest(rows: Iterable[Row], names: Sequence[str]) -> list[Row]:
-    """The last row of each name: tables of several shards, or of a repeated run, put one after the
-    other.
-    """
+    """The last row of each name, where runs were repeated."""
     return list({key_of(row, names): row for row in rows}.values())
 
 

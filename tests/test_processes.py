@@ -24,7 +24,7 @@ from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError
 from holdfast.tta.metrics import balanced_accuracy
-from tests.benchmarks.test_spreading import running
+from tests.benchmarks.test_cluster import running
 from tests.callbacks.test_report import checked
 from tests.conftest import QUICK, ROOT, TINY, TINY_TRAINING
 from tests.datamodules.test_streams import images

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.programs import benchmark
+from tests.benchmarks.test_benchmark import results
 from tests.commands import fenced
 from tests.conftest import ROOT
 from tests.test_resume import assert_same
@@ -37,6 +39,18 @@ signal.signal(signal.SIGTERM, lambda *_: [task.send_signal(signal.SIGTERM) for t
 pathlib.Path("srun.pid").write_text(str(os.getpid()))
 ended = [task.wait() for task in started]
 sys.exit(max(status if status >= 0 else 128 - status for status in ended))
+"""
+#: Starts a job at once, in a session of its own, and tells its number.
+SBATCH = """#!{python}
+import subprocess, sys
+log = open("jobs.log", "a")
+job = subprocess.Popen(["bash", sys.argv[-1]], stdout=log, stderr=log, start_new_session=True)
+print(f"Submitted batch job {{job.pid}}")
+"""
+SCANCEL = """#!{python}
+import os, signal, sys
+for job in sys.argv[1:]:
+    os.killpg(int(job), signal.SIGKILL)
 """
 SCONTROL = '#!/bin/sh\necho "$@" >> scontrol.log\n'
 HOLDFAST = '#!/bin/sh\nexec {python} -m holdfast "$@"\n'
@@ -137,3 +151,40 @@ def test_a_preempted_job_is_queued_again_and_ends_as_if_it_had_not_been(
     assert scheduler.sbatch(script).wait(_PATIENCE) == 0
     assert len(scheduler.queued_again) == 3
     assert_same(out, whole)
+
+
+@pytest.mark.slow
+def test_a_benchmark_runs_on_the_workers_of_the_page(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("dask_jobqueue")
+    [content] = [text for _, text in fenced(PAGE.read_text()) if "SLURMCluster" in text]
+    (tmp_path / "workers.py").write_text(content.replace("jobs=16", "jobs=2"))
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "phantom0").symlink_to(source)
+    (tmp_path / "bin").mkdir()
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        path = tmp_path / "bin" / name
+        path.write_text(text.format(python=sys.executable))
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    path_ = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path_, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    workers = subprocess.Popen(
+        [sys.executable, "workers.py"],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert workers.stdin is not None
+    assert workers.stdout is not None
+    few = ["streams=[iid,blocks]", "shifts=[none]", "methods=[norm]", "policies=[on]", "images=128"]
+    words = [*few, f"sources={tmp_path / 'sources'}", "wandb.mode=disabled"]
+    try:
+        address = workers.stdout.readline().strip()
+        assert address.startswith("tcp://")
+        assert benchmark.main([*words, f"cluster={address}", f"output={tmp_path / 'many'}"]) == 0
+    finally:
+        workers.communicate("\n", timeout=_PATIENCE)
+    assert "Start worker at" in (tmp_path / "jobs.log").read_text()
+    assert benchmark.main([*words, "processes=1", f"output={tmp_path / 'one'}"]) == 0
+    assert results(tmp_path / "many") == results(tmp_path / "one")

@@ -2,7 +2,6 @@
 an account.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -108,32 +107,3 @@ def test_adaptation_is_swept(source: Path, tmp_path: Path, monkeypatch: pytest.M
     assert run["config"]["method"]["kind"] == run["chosen"]["method.kind"]
     assert run["config"]["guard"]["kind"] == run["chosen"]["guard.kind"]
     assert "balanced_accuracy" in run["summary"]
-
-
-@pytest.mark.slow
-def test_a_benchmark_is_swept_by_shards(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "sources").mkdir()
-    (tmp_path / "sources" / "phantom0").symlink_to(source)
-    small = {
-        **{
-            "data.targets": ["phantom/scanner_b"],
-            "streams": ["iid"],
-            "shifts": ["none", "noise"],
-            "severities": [3],
-        },
-        **{
-            "methods": ["norm", "tent"],
-            "rates": [1],
-            "seeds": [0, 1],
-            "policies": ["on"],
-            "images": 128,
-            "cells": 4,
-        },
-        **{"per_stream": 1, "models": 1, "processes": 1},
-        **{"sources": str(tmp_path / "sources"), "output": str(tmp_path / "out")},
-    }
-    run = run_agent(ROOT / "configs" / "sweep" / "benchmark.yaml", tmp_path, monkeypatch, **small)
-    assert (run["job_type"], run["chosen"]["shard"]) == ("benchmark", "1/4")
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["ours"]["cells"] == 1

@@ -243,12 +243,11 @@ def test_a_benchmark_is_logged(source: Path, home: Path, tmp_path: Path) -> None
     words += [
         "processes=1",
         f"sources={tmp_path / 'sources'}",
-        "shard=1/1",
         f"output={tmp_path / 'out'}",
     ]
     assert benchmark.main(words) == 0
     content, file = offline(tmp_path / "out")
-    assert (content["job_type"], content["display_name"]) == ("benchmark", "out-shard1of1")
+    assert (content["job_type"], content["display_name"]) == ("benchmark", "out")
     assert content["axes"] == {"benchmark/*": "benchmark/cells"}
     assert content["history"][-2]["benchmark/done"] == 100
     assert content["summary"]["summary/ours/cells"] == 1
@@ -258,9 +257,7 @@ def test_a_benchmark_is_logged(source: Path, home: Path, tmp_path: Path) -> None
         "regret/path",
         "cells/path",
     }
-    assert {"results.csv", "summary.json"} < set(
-        content["artifacts"]["benchmark-out-shard1of1"]["files"]
-    )
+    assert {"results.csv", "summary.json"} < set(content["artifacts"]["benchmark-out"]["files"])
 
 
 def test_secrets_are_refused_wherever_they_are_given(tmp_path: Path, capsys: Capture) -> None:

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.benchmarks.options import BenchmarkConfig, output_folder, recorded_settings
+from holdfast.benchmarks.options import BenchmarkConfig, output_folder
 from holdfast.tta import entry
 from holdfast.tta.config import to_dict
 from holdfast.tta.folder import held
@@ -27,35 +27,28 @@ _KEPT = ("results.csv", "references.csv", "summary.json", "config.yaml")
 
 
 def benchmark(config: BenchmarkConfig) -> str:
-    """Run the cells that are not there yet, or put shards together; then write summary and
-    pictures.
+    """Run the cells that are not there yet; then write summary and pictures.
 
     Returns:
         The figures, as text.
     """
-    from holdfast.benchmarks.runner import merge, run_cells, tables_of
+    from holdfast.benchmarks.runner import run_cells
     from holdfast.tta.tracking import create_loggers, finish, log_progress
 
     with held(Path(config.output).expanduser()):
         folder = output_folder(config)
-        shard = [f"shard{config.shard.replace('/', 'of')}"] if config.shard else []
-        name = "-".join([folder.name, *shard])
         loggers = create_loggers(
             config.wandb,
             folder,
-            name=name,
+            name=folder.name,
             job_type="benchmark",
             settings=to_dict(config),
             others=config.logger,
         )
         try:
-            if config.merge:
-                parts = [Path(part).expanduser() for part in config.merge]
-                merge(folder, parts, tables_of(config))
-            else:
-                run_cells(config, folder, partial(log_progress, loggers))
+            run_cells(config, folder, partial(log_progress, loggers))
             summary, text = _conclude(config, folder)
-            _log(loggers, config, folder, name, summary)
+            _log(loggers, config, folder, summary)
         finally:
             finish(loggers)
     return text
@@ -74,7 +67,6 @@ def _log(
     loggers: "Sequence[Logger]",
     config: BenchmarkConfig,
     folder: Path,
-    name: str,
     summary: dict[str, Any],
 ) -> None:
     """Give the loggers figures, tables, pictures and the results."""
@@ -92,7 +84,7 @@ def _log(
     log_result(loggers, {"summary": figures}, tables=logged, pictures=pictures)
     if config.wandb.artifacts:
         files = [folder / file for file in _KEPT if (folder / file).is_file()]
-        log_artifact(loggers, f"benchmark-{name}", "benchmark", files)
+        log_artifact(loggers, f"benchmark-{folder.name}", "benchmark", files)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -104,18 +96,16 @@ def main(argv: Sequence[str]) -> int:
         from holdfast.benchmarks import sensitivity, tables
 
         config = entry.configured(BenchmarkConfig, {}, argv)
-        if config.merge:  # the settings are those of the shards, which need not be given again
-            config = entry.configured(BenchmarkConfig, {}, argv, recorded_settings(config))
-        elif config.study == "sensitivity":
+        if config.study == "sensitivity":
             config = sensitivity.prepare(config)
         print(benchmark(config))
         errors = tables.read(Path(config.output).expanduser() / "errors.csv")
         if errors:
-            again = "the shards' commands try" if config.merge else "the same command tries"
             print(
-                f"{len(errors)} failures, see {config.output}/errors.csv; {again} those cells again"
+                f"{len(errors)} failures, see {config.output}/errors.csv; the same command tries "
+                "those cells again"
             )
-            status = 1  # for whoever started a shard and does not read
+            status = 1  # for whoever started it and does not read
 
     stopped = "stopped; the same command goes on with the cells that are left"
     return entry.run(run, BenchmarkConfig, {}, USAGE, argv, stopped) or status

@@ -1,16 +1,17 @@
-"""benchmark.py from end to end on a tiny phantom: stopped and gone on with, divided and put
-together, and what it refuses.
-"""
+"""benchmark.py from end to end on a tiny phantom: stopped and gone on with, and what it refuses."""
 
 import json
+import os
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
-from holdfast.benchmarks import cell, runner, spreading, tables
-from holdfast.benchmarks.grid import Setting
+from holdfast.benchmarks import cell, runner, tables
 from holdfast.benchmarks.options import BenchmarkConfig
 from holdfast.benchmarks.plan import create_plan
 from holdfast.benchmarks.sources import missing_models, plan_models
@@ -54,7 +55,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_and_shards_make_a_whole(
+def test_a_stopped_run_goes_on_and_two_processes_find_the_same(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     append, run = tables.append, cell.run
@@ -98,16 +99,11 @@ def test_a_stopped_run_goes_on_and_shards_make_a_whole(
         "config.yaml",
     }
 
-    shards = [tmp_path / "shard1", tmp_path / "shard2"]
-    for number, (shard, processes) in enumerate(zip(shards, (1, 2), strict=True), start=1):
-        run_cells(shard, *words, f"shard={number}/2", f"processes={processes}")
-    merged = tmp_path / "merged"
-    assert benchmark.main([f"merge=[{shards[0]},{shards[1]}]", f"output={merged}"]) == 0
-    assert results(merged) == rows
-    summary, merged_summary = (
-        json.loads((folder / "summary.json").read_text()) for folder in (whole, merged)
-    )
-    assert merged_summary["ours"] == pytest.approx(summary["ours"])
+    others = tmp_path / "others"
+    run_cells(others, *words, "processes=2")
+    assert results(others) == rows
+    assert (others / "references.csv").read_bytes() == (whole / "references.csv").read_bytes()
+    summary = json.loads((whole / "summary.json").read_text())
     assert summary["ours"]["cells"] == 4
     assert summary["policies"] == {}
 
@@ -126,6 +122,35 @@ def test_a_stopped_run_goes_on_and_shards_make_a_whole(
     }
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are looked up in /proc")
+def test_cells_of_a_killed_worker_are_those_of_one_process(
+    words: list[str], tmp_path: Path
+) -> None:
+    one, two, killed = tmp_path / "one", tmp_path / "two", []
+    run_cells(one, *words)
+
+    def kill() -> None:
+        """Kill a worker as soon as a row is there."""
+        table = two / "references.csv"
+        while not (table.is_file() and table.read_text().count("\n") > 1):
+            time.sleep(0.05)
+        children = Path("/proc/self/task").glob("*/children")
+        workers = [int(word) for path in children for word in path.read_text().split()]
+        memory = {worker: Path(f"/proc/{worker}/statm").read_text() for worker in workers}
+        largest = max(workers, key=lambda worker: int(memory[worker].split()[1]))
+        os.kill(largest, signal.SIGKILL)
+        killed.append(largest)
+
+    thread = Thread(target=kill, daemon=True)
+    thread.start()
+    run_cells(two, *words, "processes=2")
+    assert len(killed) == 1
+    assert results(two) == results(one)
+    assert (two / "references.csv").read_bytes() == (one / "references.csv").read_bytes()
+    assert not (two / "errors.csv").exists()
+
+
 def test_a_cell_that_fails_is_recorded_and_the_others_go_on(
     words: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
@@ -136,27 +161,15 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(
         "streams=[iid]",
     ]
     assert benchmark.main([*words, *variants, f"output={tmp_path / 'out'}"]) == 1
-    assert "1 failures" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 failures" in said
     errors = tables.read(tmp_path / "out" / "errors.csv")
     assert [(row["method"], row["stream"]) for row in errors] == [("broken", "iid")]
     assert "target_prior" in errors[0]["error"]
     assert [row["method"] for row in results(tmp_path / "out")] == ["norm"]
-
-    merged = tmp_path / "merged"
-    assert benchmark.main([f"merge=[{tmp_path / 'out'}]", f"output={merged}"]) == 1, (
-        "a shard's failure is not forgotten"
-    )
-    assert [row["method"] for row in tables.read(merged / "errors.csv")] == ["broken"]
-    assert "the shards' commands try those cells again" in capsys.readouterr().out
-    assert benchmark.main([f"merge=[{merged}]", f"output={tmp_path / 'out'}"]) == 1, "into a shard"
-    assert [row["method"] for row in tables.read(tmp_path / "out" / "errors.csv")] == ["broken"]
-    # What was merged says how its rows were measured, and the shard's own command goes on.
-    for folder in (merged, tmp_path / "out"):
-        assert "images: 128" in (folder / "config.yaml").read_text()
-    assert benchmark.main([f"merge=[{merged}]", f"output={tmp_path / 'out'}", "images=64"]) == 2, (
-        "not under other settings"
-    )
+    assert "the same command tries those cells again" in said
     assert benchmark.main([*words, *variants, f"output={tmp_path / 'out'}"]) == 1
+    assert len(tables.read(tmp_path / "out" / "errors.csv")) == 1
 
 
 def test_a_method_without_a_learning_rate_is_planned_once(tmp_path: Path) -> None:
@@ -176,47 +189,6 @@ def test_a_method_without_a_learning_rate_is_planned_once(tmp_path: Path) -> Non
         ("tent_slow", 1),
         ("tent_slow", 10),
     ]
-
-
-def test_a_shard_without_a_cell_is_finished_as_well(
-    words: list[str], tmp_path: Path, capsys: Capture
-) -> None:
-    for number in (1, 2):
-        shard = [f"shard={number}/2", f"output={tmp_path / f'shard{number}'}"]
-        assert benchmark.main([*words, "streams=[iid]", "policies=[periodic]", *shard]) == 0
-    assert "no cell falls to shard=2/2" in capsys.readouterr().err
-    assert (
-        benchmark.main(
-            [f"merge=[{tmp_path / 'shard1'},{tmp_path / 'shard2'}]", f"output={tmp_path / 'all'}"]
-        )
-        == 0
-    )
-    assert len(results(tmp_path / "all")) == 1
-
-
-def test_failures_are_made_good_by_what_they_name(tmp_path: Path) -> None:
-    stream = Setting("phantom", "scanner_b", "compact", "none", 0, "iid", 64, 0)._asdict()
-    failures = [
-        {**stream, "seed": 1},
-        {**stream, "seed": 2, "method": "tent", "lr": 0.01},
-        {**stream, "seed": 3, "method": "tent", "lr": 0.01, "policy": "on"},
-        {**stream, "seed": 4, "method": "tent", "lr": 0.01, "policy": "on"},
-    ]
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    tables.write(tmp_path / "one" / "results.csv", tables.RESULTS, [])
-    tables.write(
-        tmp_path / "one" / "errors.csv",
-        (*KEYS, "error"),
-        [{**row, "error": "MemoryError"} for row in failures],
-    )
-    done = [
-        {**stream, "seed": seed, "method": "tent", "lr": 0.01, "policy": "on", "guarded": 80.0}
-        for seed in (1, 2, 3)
-    ]
-    tables.write(tmp_path / "two" / "results.csv", tables.RESULTS, done)
-    runner.merge(tmp_path / "two", [tmp_path / "one"])
-    assert [row["seed"] for row in tables.read(tmp_path / "two" / "errors.csv")] == [4]
 
 
 @pytest.mark.parametrize("other", ["images=64", "train=[epochs=1]"])
@@ -308,12 +280,6 @@ def test_results_of_another_source_model_are_not_mixed(
     assert f"results of another source model than {other}" in capsys.readouterr().err
     assert (folder / "results.csv").read_bytes() == before
     assert benchmark.main([*words, f"output={folder}"]) == 0
-    # Nor are shards of two models merged.
-    assert benchmark.main([*another, f"output={tmp_path / 'two'}"]) == 0
-    parts = f"merge=[{folder},{tmp_path / 'two'}]"
-    assert benchmark.main([parts, f"output={tmp_path / 'all'}"]) == 2
-    assert "different source models (phantom0)" in capsys.readouterr().err
-    assert not (tmp_path / "all" / "results.csv").exists()
 
 
 def test_a_folder_has_one_writer(words: list[str], tmp_path: Path, capsys: Capture) -> None:
@@ -322,23 +288,6 @@ def test_a_folder_has_one_writer(words: list[str], tmp_path: Path, capsys: Captu
         assert benchmark.main([*words, f"output={folder}"]) == 2
     assert f"{folder} is in use by process" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == []
-
-
-class Odd(Exception):
-    """An error that no queue can carry."""
-
-    def __init__(self) -> None:
-        super().__init__("odd")
-        self.reason = lambda: 0
-
-
-def fail(task: int, tell: Any) -> None:
-    raise Odd
-
-
-def test_an_error_that_cannot_be_carried_stops_all_the_same() -> None:
-    with pytest.raises(RuntimeError, match="Odd: odd"):
-        spreading.spread(fail, [1, 2], 2, print)
 
 
 def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
@@ -350,7 +299,6 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
         ("did you mean nuclei", "data.targets=[nucleii/fluor_360]"),
         ("none of the data is there", "data.targets=[nuclei/fluor_360]"),
         ("scanner_z", "data.targets=[phantom/scanner_b,phantom/scanner_z]"),
-        ("k/n", "shard=3"),
         ("names something twice", "seeds=[1,1]"),
         ("unknown data set of train_of 'nucli'", "train_of.nucli=[epochs=2]"),
         ("unknown network 'compact/x'", "networks=[compact/x]"),
@@ -358,7 +306,6 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
         ("policies is empty", "policies=[]"),
         ("severities is empty", "severities=[]"),
         ("unknown policy 'off'", "policies=[off]"),
-        ("no results.csv", f"merge=[{tmp_path}]"),
         ("needs a kind", "variants.mine.lr=1"),
         ("from 1 on, or each", "models=some"),
     ]

@@ -1,12 +1,9 @@
-"""The grid: its product, a balanced part of it, and its division into shards."""
+"""The grid: its product, and a balanced part of it."""
 
 from collections import Counter
 from itertools import combinations
 
-import pytest
-
-from holdfast.benchmarks.grid import Case, Setting, balanced, create_grid, settings, shard_of
-from holdfast.tta.errors import InputError
+from holdfast.benchmarks.grid import Case, Setting, balanced, create_grid, settings
 
 STREAMS = settings(
     ["phantom/scanner_b", "phantom/scanner_c", "chest"],
@@ -69,14 +66,3 @@ def test_a_part_of_a_huge_product_is_balanced_in_a_moment() -> None:
 
 def test_balanced_takes_all_where_there_are_no_more() -> None:
     assert balanced(CASES, 99) == CASES
-
-
-def test_shards_divide_the_streams() -> None:
-    grid = create_grid(STREAMS, CASES, cells=50, per_stream=4)
-    parts = [shard_of(grid, f"{k}/4") for k in range(1, 5)]
-    assert sorted(item for part in parts for item in part) == sorted(grid)
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    assert shard_of(grid, None) == grid
-    for word in ("0/4", "5/4", "2", "a/b"):
-        with pytest.raises(InputError, match="k/n"):
-            shard_of(grid, word)

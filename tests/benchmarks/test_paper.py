@@ -133,13 +133,6 @@ def test_one_axis_at_a_time() -> None:
     assert all(len(set(cases)) == len(cases) for _, cases in plan_of(*words)), "norm is there once"
 
 
-def test_shards_share_the_streams() -> None:
-    words = ("seeds=[1,0]", "methods=[tent,norm]", "rates=[1]")
-    parts = [plan_of(*words, f"shard={k}/3") for k in (1, 2, 3)]
-    whole = plan_of(*words)
-    assert sorted(map(str, whole)) == sorted(str(point) for part in parts for point in part)
-
-
 def test_a_part_may_have_targets_of_its_own() -> None:
     words = (
         "data.targets=[phantom/scanner_b,phantom/scanner_c]",
@@ -342,17 +335,9 @@ def test_a_tiny_study(
     assert benchmark.main([str(whole / "config.yaml")]) == 0
     assert count[0] == before, "nothing was left to run"
 
-    shards = [tmp_path / "shard1", tmp_path / "shard2"]
-    for number, (shard, processes) in enumerate(zip(shards, (1, 2), strict=True), start=1):
-        assert (
-            benchmark.main(
-                [*words, f"output={shard}", f"shard={number}/2", f"processes={processes}"]
-            )
-            == 0
-        )
-    merged = tmp_path / "merged"
-    assert benchmark.main([*words, f"merge=[{shards[0]},{shards[1]}]", f"output={merged}"]) == 0
-    assert results(merged) == rows
+    others = tmp_path / "others"
+    assert benchmark.main([*words, f"output={others}", "processes=2"]) == 0
+    assert results(others) == rows
 
 
 def test_balanced_streams_are_balanced(

@@ -4,6 +4,7 @@ and a target of its own kind.
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.methods import METHODS
 from holdfast.tta.tasks import TASKS, create_task, register_task
 from tests.callbacks.test_report import checked
-from tests.conftest import QUICK
+from tests.conftest import QUICK, ROOT
 from tests.tasks.plugin.grading import Grading
 
 HERE = Path(__file__).parent / "plugin"
@@ -130,6 +131,18 @@ def test_it_is_adapted_guarded_written_and_shown(grader: Path, scans: Path, tmp_
     _, page = checked(output / "report.html")
     assert {"Over the stream", "Domains and subgroups", "Settings"} <= set(page.titles)
     assert (output / "trajectory.png").is_file()
+
+
+@pytest.mark.parametrize("folder", ["datamodules", "callbacks", "holdfast"])
+def test_nothing_asks_for_the_name_of_a_task(folder: str) -> None:
+    asks = re.compile(r"""task(\.name)?\s*(==|!=|in|not in)\s*[("'\[]""")
+    found = [
+        f"{path}: {line}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line in path.read_text().splitlines()
+        if asks.search(line)
+    ]
+    assert not found
 
 
 def test_labels_serve_each_task_that_asks_for_them(grader: Path, scans: Path) -> None:

@@ -1,5 +1,6 @@
 """The examples run, and show what they say they show."""
 
+import csv
 import importlib
 import json
 import os
@@ -8,8 +9,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from holdfast.adapting.assembly import Assembly
 from holdfast.serving.config import configured
@@ -65,6 +68,26 @@ def test_a_folder_and_a_table_of_ones_own(
     assert "age/20  20-39" in capsys.readouterr().out
     assert example.main([f"here={tmp_path / 'here'}"]) == 2
     assert "name both folders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("example", ["draw_fields"], indirect=True)
+def test_two_sites_are_drawn_with_masks_and_with_a_table(
+    example: ModuleType, tmp_path: Path
+) -> None:
+    masks, findings = tmp_path / "masks", tmp_path / "findings"
+    words = ["here=12", "there=5"]
+    assert example.main([*words, f"output={masks}"]) == 0
+    assert example.main([*words, "findings=true", f"output={findings}"]) == 0
+    for site, count in (("here", 12), ("there", 5)):
+        images, drawn = (sorted((masks / site / kind).iterdir()) for kind in ("images", "masks"))
+        assert [path.name for path in images] == [path.name for path in drawn]
+        assert len(images) == count
+        values = {value for path in drawn for value in np.unique(np.asarray(Image.open(path)))}
+        assert values == {0, 1, 2}
+        with (findings / f"{site}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [(findings / row["path"]).is_file() for row in rows] == [True] * count
+        assert set(rows[0]) == {"path", "elongated", "granular", "lobulated"}
 
 
 @pytest.mark.slow

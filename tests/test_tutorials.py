@@ -161,7 +161,7 @@ def fresh(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["folder", "module"])
+@pytest.mark.parametrize("name", ["folder", "masks", "findings", "module"])
 def test_a_tutorial_shows_what_happens(name: str, fresh: Path) -> None:
     page = (TUTORIALS / f"{name}.md").read_text()
     for command, shown in steps(page):

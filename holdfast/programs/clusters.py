@@ -49,7 +49,7 @@ def seen(
     return Window(0, (Part(said.features, said.logits.argmax(1), labels, 0.0, 0),))
 
 
-class Shown(NamedTuple):
+class Panels(NamedTuple):
     """Windows in the plane of the source's classes, coloured by true class, all on one scale.
 
     Attributes:
@@ -63,7 +63,7 @@ class Shown(NamedTuple):
     @classmethod
     def of(
         cls, checkpoint: SourceCheckpoint, windows: Mapping[str, Window], colors: Mapping[int, str]
-    ) -> "Shown":
+    ) -> "Panels":
         """Windows of a source, with the colours of its classes."""
         source = checkpoint.feature_mean, checkpoint.feature_var, checkpoint.prevalence
         plane = discriminant_plane(*source, colors)

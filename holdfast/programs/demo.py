@@ -147,7 +147,7 @@ def _colors(images: ImageSet) -> dict[str, str]:
 
 def _clusters(
     checkpoint: SourceCheckpoint, home: ImageSet, target: ImageSet, runs: Mapping[str, Run]
-) -> clusters.Shown:
+) -> clusters.Panels:
     """Where the classes lie: at home, under the shift, and where runs of Tent end."""
     windows = {
         "The source at home": clusters.seen(checkpoint, home, statistics="source"),
@@ -156,7 +156,7 @@ def _clusters(
     for title in ("tent unguarded", "tent guarded"):
         left = clusters.seen(checkpoint, target, runs[title].left.state)
         windows[f"{title.capitalize()}, at the end"] = left
-    return clusters.Shown.of(checkpoint, windows, dict(enumerate(_colors(home).values())))
+    return clusters.Panels.of(checkpoint, windows, dict(enumerate(_colors(home).values())))
 
 
 def report(

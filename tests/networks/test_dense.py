@@ -13,8 +13,10 @@ from holdfast.tta.networks import (
     DenseNetwork,
     create_network,
     network_from,
+    sealed,
 )
 from holdfast.tta.normalization import is_norm
+from holdfast.tta.soundness import _described
 from holdfast.tta.windows import drawn, slide
 
 DENSE = [kind for kind, architecture in NETWORKS.items() if architecture.dense]
@@ -125,3 +127,13 @@ def test_windows_are_drawn_by_seed_inside_the_image() -> None:
 def test_options_that_do_not_fit(kind: str, options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         MODELS[kind](**options)
+
+
+@pytest.mark.parametrize("kind", DENSE)
+def test_what_a_checkpoint_says_of_a_network_can_be_built_without_memory(kind: str) -> None:
+    width = 24 if kind == "swinunetr" else 8
+    network, description = built(kind, (64, 64), width=width)
+    empty = _described(sealed(network, description), 3, len(network.state_dict()))
+    shapes = {name: value.shape for name, value in empty.state_dict().items()}
+    assert shapes == {name: value.shape for name, value in network.state_dict().items()}
+    assert all(value.is_meta for value in empty.parameters())

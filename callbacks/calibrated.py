@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from holdfast.callbacks.guard.evidence import EVIDENCE
 from holdfast.callbacks.guard.experts import HOMES, Belief
 from holdfast.callbacks.guard.modes import Levels
 from holdfast.callbacks.guard.signals import SIGNALS, Signal
@@ -78,11 +79,17 @@ def belief_of(calibration: Mapping[str, Any] | None, order: str) -> Belief:
     """How far candidates are to be believed on streams of this order.
 
     Args:
-        calibration: of the source checkpoint; None: all alike.
+        calibration: of the source checkpoint; None, or one for another evidence: all alike.
         order: unknown, mixed or correlated.
     """
     known = calibration or {}
-    offsets = dict(known.get("offsets", {}).get(order, {}))
+    offsets = {} if outdated(known) else dict(known.get("offsets", {}).get(order, {}))
     for home in HOMES if order in _SAID else ():
         offsets[home] = offsets.get(home, 0.0) + _SAID[order]
     return Belief(offsets, float(known["far"])) if "far" in known else Belief(offsets)
+
+
+def outdated(calibration: Mapping[str, Any]) -> bool:
+    """Whether its offsets were fitted for another evidence than the guard's."""
+    offsets = calibration.get("offsets", {})
+    return any(offsets.values()) and calibration.get("evidence") != EVIDENCE

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.guard import CollapseGuard, GuardConfig, Reference, Tuned
+from holdfast.callbacks.guard.evidence import EVIDENCE
 from holdfast.callbacks.guard.experts import HOMES, Belief, Found, vote
 from holdfast.callbacks.guard.heard import Asked, Heard
 from holdfast.callbacks.guard.modes import (
@@ -194,6 +195,7 @@ def calibrate(
             "unknown": offsets(streams, far),
             **{kind: offsets(_of_kind(streams, kind), far) for kind in ("mixed", "correlated")},
         },
+        "evidence": EVIDENCE,
         "far": far,
         "accuracies": accuracies(streams),
     }

@@ -26,13 +26,13 @@ class Tuned:
     ``benchmark.py study=sensitivity`` tells what a fifth more or less of each changes.
     """
 
-    sharpness: float = option(2.0, "power of a ratio of divergences that trust grows by at a look")
+    sharpness: float = option(2.0, "power of a ratio of evidence that trust grows by at a look")
     looks: int = option(8, "looks of 64 images that trust grows with at most")
     memory: float = option(128.0, "images of a class that its past counts for at most")
     prior: float = option(8.0, "images by which a class is drawn to the source's")
-    floor: float = option(0.02, "divergence below which differences are noise, nats per feature")
-    information: float = option(
-        0.25, "what mutual information of image and prediction adds to a look's evidence"
+    floor: float = option(
+        0.02,
+        "below which differences are noise, of divergence, nats per feature, and of information",
     )
     alone: float = option(0.8, "share of trust from which on a model serves alone")
     impossible: float = option(
@@ -50,6 +50,8 @@ class Tuned:
         for field in fields(self):
             if getattr(self, field.name) < 0:
                 raise InputError(f"guard.tuned.{field.name} must not be negative")
+        if self.floor == 0:
+            raise InputError("guard.tuned.floor must be above 0: ratios need it")
         for name in ("looks", "memory", "patience", "longest"):
             if getattr(self, name) < 1:
                 raise InputError(f"guard.tuned.{name} must be at least 1")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from holdfast.callbacks import CollapseGuard, GuardConfig
-from holdfast.callbacks.calibrated import belief_of, calibrated, levels_of
+from holdfast.callbacks.calibrated import belief_of, calibrated, levels_of, outdated
 from holdfast.callbacks.calibration import (
     CalibrationConfig,
     QuickCalibrationConfig,
@@ -19,7 +19,7 @@ from holdfast.callbacks.calibration import (
     offsets,
     tails,
 )
-from holdfast.callbacks.guard.evidence import shares
+from holdfast.callbacks.guard.evidence import EVIDENCE, shares
 from holdfast.callbacks.guard.experts import Belief, Found, vote
 from holdfast.callbacks.guard.modes import Memory, summed
 from holdfast.callbacks.guard.signals import BY_NAME, SIGNALS, Values
@@ -254,7 +254,8 @@ def test_the_farthest_is_what_one_in_twenty_divergences_exceeded() -> None:
 
 
 def test_belief_goes_by_what_is_known_of_the_order() -> None:
-    known = {"offsets": {"unknown": {"source": 0.5}, "mixed": {"source": -1.0}}, "far": 3.0}
+    offsets = {"unknown": {"source": 0.5}, "mixed": {"source": -1.0}}
+    known = {"offsets": offsets, "evidence": EVIDENCE, "far": 3.0}
     assert belief_of(known, "unknown") == Belief({"source": 0.5}, 3.0)
     # What a site says of the order weighs beside what was calibrated.
     mixed = Belief({"source": -1.0, "batch": 1.4, "control": 1.4}, 3.0)
@@ -262,6 +263,11 @@ def test_belief_goes_by_what_is_known_of_the_order() -> None:
     assert belief_of(known, "correlated") == Belief({"batch": -0.7, "control": -0.7}, 3.0)
     assert belief_of(None, "unknown") == Belief({}) == Belief({}, 10.0)
     assert belief_of({"tails": {}}, "unknown") == Belief({}), "a checkpoint of before"
+    of_before = {"offsets": offsets, "far": 3.0}
+    assert outdated(of_before), "its offsets were for another evidence"
+    assert belief_of(of_before, "unknown") == Belief({}, 3.0)
+    assert not outdated(known)
+    assert not outdated({}), "nothing is missed where there are none"
     guard = CollapseGuard("ab", GuardConfig(order="mixed"), calibration={**calibration(), **known})
     assert guard.experts.belief == mixed
 

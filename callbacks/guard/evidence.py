@@ -8,14 +8,15 @@ features:
     divergence = Σ_c KL(N(m_c, v_c) ‖ N(m⁰_c, v⁰_c)) / Σ_c n_c / (n_c + prior)
 
 Classes count alike, so none needs its share of the source. A class is drawn to the source's by as
-many images as ``prior`` says, so one that was hardly seen says hardly anything. Shares of trust
-compare divergences by their ratio, so they need no level that depends on a network or on data;
-beyond the farthest that the checkpoint's own streams went, all are equally far. A little is added
-for what predictions tell about images, so that of several that are lost one is not believed for
-giving all images one answer:
+many images as ``prior`` says, so one that was hardly seen says hardly anything. A model that gives
+nearly all images one answer comes near to that class whatever the images are. So what counts is how
+much its answers tell about images for how far its classes lie, by ratios that need no level:
 
-    share ∝ exp(sharpness · looks · (information · I / ln C − ln(min(divergence, far) + floor)))
+    share ∝ (exp(offset) · ((I / ln C + floor) / (min(divergence, far) + floor))^sharpness)^looks
     I = H(mean p) − mean H(p)
+
+Beyond the farthest that the checkpoint's own streams went, all are equally far; and how far each
+candidate is to be believed, its offset, comes from these streams as well.
 
 A batch changes the classes that are in it and no others, so it costs what its images do, however
 many classes there are.
@@ -34,6 +35,8 @@ from torch import Tensor
 from holdfast.callbacks.guard.heard import Array
 from holdfast.tta.step import Candidate
 
+#: Names the evidence above, for which offsets are fitted: those for another mislead.
+EVIDENCE = "information over divergence"
 #: Features so many times as long as the batch's median come from a broken image, and would outweigh
 #: all others for long.
 _OUTLYING = 100.0

@@ -81,8 +81,7 @@ class Belief(NamedTuple):
 def vote(name: str, found: Found, belief: Belief, tuned: Tuned) -> float:
     """What a look adds to the logarithm of a candidate's share (``callbacks.guard.evidence``)."""
     far = found.divergence if found.divergence < belief.far else belief.far  # also where it is NaN
-    near = -math.log(max(far, 0.0) + tuned.floor)
-    evidence = near + tuned.information * found.information
+    evidence = math.log((found.information + tuned.floor) / (max(far, 0.0) + tuned.floor))
     offset = belief.offsets.get(name, 0.0)
     return offset + tuned.sharpness * evidence - tuned.impossible * found.impossible
 

@@ -17,7 +17,7 @@ from holdfast.tta.methods import Prediction
 
 NAMES = ["source", "batch", "corrected"]
 SOURCE = Reference(3 * torch.eye(3), torch.full((3, 3), 0.25))
-TUNED = Tuned(floor=0.0, looks=1)
+TUNED = Tuned(floor=1e-9, looks=1)
 
 
 def experts(tuned: Tuned = TUNED, **more: Any) -> Experts:
@@ -56,7 +56,7 @@ def test_nothing_is_known_before_the_first_look() -> None:
 
 def test_trust_goes_by_the_ratio_of_divergences_and_grows_with_looks() -> None:
     assert weighed(0.1, 0.2).shares == pytest.approx({"source": 0.8, "batch": 0.2})
-    thrice = weighed(0.1, 0.2, tuned=Tuned(floor=0.0, looks=2), looks=3)
+    thrice = weighed(0.1, 0.2, tuned=Tuned(floor=1e-9, looks=2), looks=3)
     assert thrice.shares == pytest.approx({"source": 16 / 17, "batch": 1 / 17}), "of two at most"
     floored = weighed(0.0, 0.02, tuned=Tuned(looks=1)).shares
     assert floored == pytest.approx({"source": 0.8, "batch": 0.2}), "below the floor is noise"
@@ -66,7 +66,7 @@ def test_trust_goes_by_the_ratio_of_divergences_and_grows_with_looks() -> None:
     ("divergences", "trusted"),
     [
         ((0.1, 0.3), {"source": 1.0}),  # 90 %
-        ((0.1, 0.2), {"source": 1.0}),  # 80 %, from which on it serves alone
+        ((0.1, 0.201), {"source": 1.0}),  # 80 %, from which on it serves alone
         ((0.1, 0.15), {"source": 9 / 13, "batch": 4 / 13}),
         ((0.1, 0.12, 1.0), {"source": 0.5902, "batch": 0.4098}),  # the third has hardly any
     ],
@@ -124,7 +124,7 @@ def test_without_a_source_the_published_statistics_have_all_the_trust() -> None:
 
 
 def test_offsets_count_at_every_look() -> None:
-    tuned = Tuned(floor=0.0, looks=4)
+    tuned = Tuned(floor=1e-9, looks=4)
     found = weighed(0.1, 0.1, tuned=tuned, looks=3, belief=Belief({"source": math.log(2)})).shares
     assert found == pytest.approx({"source": 8 / 9, "batch": 1 / 9})
 
@@ -145,17 +145,29 @@ def test_bounds_push_out_what_is_impossible() -> None:
 
 
 def test_a_vote_by_hand() -> None:
-    tuned = Tuned(floor=0.02, sharpness=2.0, information=0.25, impossible=10.0)
+    tuned = Tuned(floor=0.02, sharpness=2.0, impossible=10.0)
     belief = Belief({"batch": 0.3}, far=1.0)
-    found = Found(divergence=0.08, information=0.4, impossible=0.05)
-    expected = 2 * (-math.log(0.1) + 0.25 * 0.4) - 10 * 0.05
+    found = Found(divergence=0.08, information=0.48, impossible=0.05)
+    expected = 2 * math.log(0.5 / 0.1) - 10 * 0.05
     assert vote("source", found, belief, tuned) == pytest.approx(expected)
     assert vote("batch", found, belief, tuned) == pytest.approx(expected + 0.3)
-    assert vote("source", Found(-1e-9), belief, tuned) == pytest.approx(-2 * math.log(0.02))
+    assert vote("source", Found(-1e-9, 0.18), belief, tuned) == pytest.approx(2 * math.log(10))
+
+
+def test_who_gives_all_images_one_answer_is_not_trusted_however_near_it_is() -> None:
+    # As recorded: a source under low contrast, and batch statistics, which were right.
+    found = experts(Tuned(looks=1))
+    found.weigh(64, {"source": Found(0.41, 0.04), "batch": Found(0.77, 0.79)})
+    assert found.leads() == "adapted leads"
+    assert found.trusted == {"batch": 1.0}
+    # One class alone, of which both tell little: the nearer one counts.
+    found = experts(Tuned(looks=1))
+    found.weigh(64, {"source": Found(0.31, 0.11), "batch": Found(1.24, 0.22)})
+    assert found.trusted == {"source": 1.0}
 
 
 def test_trust_grows_by_images_and_not_by_batches() -> None:
-    tuned = Tuned(floor=0.0, looks=8)
+    tuned = Tuned(floor=1e-9, looks=8)
     whole, quarters = experts(tuned), experts(tuned)
     both = {"source": Found(0.1), "batch": Found(0.15)}
     whole.weigh(64, both)
@@ -167,13 +179,14 @@ def test_trust_grows_by_images_and_not_by_batches() -> None:
 
 def test_candidates_that_are_all_far_are_told_apart_by_what_their_predictions_tell() -> None:
     def shares(far: float) -> dict[str, float]:
-        found = experts(belief=Belief({}, far))
-        found.weigh(64, {"source": Found(4.0), "batch": Found(8.0, 0.8)})
+        found = experts(Tuned(looks=1), belief=Belief({}, far))
+        found.weigh(64, {"source": Found(4.0, 0.1), "batch": Found(8.0, 0.8)})
         return found.shares
 
-    odds = math.exp(2 * 0.25 * 0.8)
+    odds = (0.82 / 0.12) ** 2
     assert shares(3.0)["batch"] == pytest.approx(odds / (1 + odds)), "beyond it all are equally far"
-    assert shares(10.0)["source"] == pytest.approx(4 / (4 + odds)), "and within it they are not"
+    within = odds * (4.02 / 8.02) ** 2
+    assert shares(10.0)["batch"] == pytest.approx(within / (1 + within)), "and within it are not"
     near = weighed(0.1, 8.0, belief=Belief({}, 3.0))
     assert near.shares["source"] == pytest.approx(900 / 901)
 

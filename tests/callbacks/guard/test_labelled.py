@@ -12,6 +12,7 @@ import torch
 from lightning import Callback, Trainer
 
 from holdfast.callbacks import CollapseGuard, GuardConfig
+from holdfast.callbacks.guard.evidence import EVIDENCE
 from holdfast.callbacks.labels import LabelBook
 from tests.callbacks.guard.easy import CLASSES, PALE, Batch, guarded, quadrants, right
 
@@ -72,7 +73,7 @@ def labelled(
     """A guarded run on a stream whose labels come late, and its outputs."""
     late = Late(path, stream, named)
     book = LabelBook(path, CLASSES, LEVEL)
-    known = {"batches": 1, "tails": {}, "offsets": {"unknown": offsets}}
+    known = {"batches": 1, "tails": {}, "offsets": {"unknown": offsets}, "evidence": EVIDENCE}
     _, guard, outputs = guarded(
         stream, *callbacks, late, labels=book, calibration=known, batch_size=SIZE, **more
     )
@@ -175,7 +176,7 @@ def test_missing_labels_and_a_second_half_without_any_do_no_harm(
 def test_a_file_without_labels_leaves_everything_as_it_is_without_a_file(tmp_path: Path) -> None:
     stream = quadrants(24, SIZE, scanner=PALE)
     _, outputs = labelled(stream, tmp_path / "labels.csv", MISLED, named=none)
-    known = {"batches": 1, "tails": {}, "offsets": {"unknown": MISLED}}
+    known = {"batches": 1, "tails": {}, "offsets": {"unknown": MISLED}, "evidence": EVIDENCE}
     _, _, plain = guarded(stream, batch_size=SIZE, calibration=known)
     for found, same in zip(outputs, plain, strict=True):
         assert torch.equal(found["logits"], same["logits"])
@@ -208,7 +209,7 @@ def test_a_guard_that_is_taken_up_goes_on_exactly(tmp_path: Path, after: int) ->
 
     def fresh() -> CollapseGuard:
         source = guard.experts.source
-        known = {"batches": 1, "tails": {}, "offsets": {"unknown": MISLED}}
+        known = {"batches": 1, "tails": {}, "offsets": {"unknown": MISLED}, "evidence": EVIDENCE}
         return CollapseGuard(CLASSES, None, source, known, LabelBook(path, CLASSES, LEVEL))
 
     again = Again(fresh, after)

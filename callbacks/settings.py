@@ -26,7 +26,7 @@ class Tuned:
     ``benchmark.py study=sensitivity`` tells what a fifth more or less of each changes.
     """
 
-    sharpness: float = option(2.0, "power of a ratio of evidence that trust grows by at a look")
+    sharpness: float = option(1.0, "power of a ratio of evidence that trust grows by at a look")
     looks: int = option(8, "looks of 64 images that trust grows with at most")
     memory: float = option(128.0, "images of a class that its past counts for at most")
     prior: float = option(8.0, "images by which a class is drawn to the source's")
@@ -36,7 +36,7 @@ class Tuned:
     )
     alone: float = option(0.8, "share of trust from which on a model serves alone")
     impossible: float = option(
-        10.0, "log of trust lost at a look per share of answers that guard.prevalence rules out"
+        20.0, "log of trust lost at a look per share of answers that guard.prevalence rules out"
     )
     decay: float = option(0.7, "memory of the comparison with the control, per look")
     min_count: float = option(8.0, "images that a class needs before its separation counts")

@@ -258,9 +258,9 @@ def test_belief_goes_by_what_is_known_of_the_order() -> None:
     known = {"offsets": offsets, "evidence": EVIDENCE, "far": 3.0}
     assert belief_of(known, "unknown") == Belief({"source": 0.5}, 3.0)
     # What a site says of the order weighs beside what was calibrated.
-    mixed = Belief({"source": -1.0, "batch": 1.4, "control": 1.4}, 3.0)
+    mixed = Belief({"source": -1.0, "batch": 0.7, "control": 0.7}, 3.0)
     assert belief_of(known, "mixed") == mixed
-    assert belief_of(known, "correlated") == Belief({"batch": -0.7, "control": -0.7}, 3.0)
+    assert belief_of(known, "correlated") == Belief({"batch": -0.35, "control": -0.35}, 3.0)
     assert belief_of(None, "unknown") == Belief({}) == Belief({}, 10.0)
     assert belief_of({"tails": {}}, "unknown") == Belief({}), "a checkpoint of before"
     of_before = {"offsets": offsets, "far": 3.0}

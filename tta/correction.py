@@ -61,11 +61,15 @@ class LabelCorrection(nn.Module):
         known = torch.cat([moments[name].float() for name in sources], 2)
         source = torch.cat([*sources.values()], 1)
         self.register_buffer("weight", torch.tensor(_PRIOR))
-        self.register_buffer("mix", torch.full((known.shape[1],), 1 / known.shape[1]))
+        own = _with_moments(known)
+        self.all_known = bool(own.all())
+        self.register_buffer("equal", own / own.sum(), persistent=False)
+        self.register_buffer("mix", (own / own.sum()).clone())
         self.register_buffer("seen", known.mean(1))
         self.register_buffer("known", known, persistent=False)
         self.register_buffer("source", source, persistent=False)
         self.weight: Tensor
+        self.equal: Tensor
         self.mix: Tensor
         self.seen: Tensor
         self.known: Tensor
@@ -80,6 +84,9 @@ class LabelCorrection(nn.Module):
             seen: by layer, mean and mean square (2, channels) of the batch there.
             probabilities: (N, C) predicted for the batch.
         """
+        if not self.all_known:  # of the others nobody knows what they look like
+            told = probabilities * (self.equal > 0)
+            probabilities = told / told.sum(1, keepdim=True).clamp(min=1e-12)
         means = [probabilities.float().mean(0), torch.cat([seen[name] for name in self.widths], 1)]
         (predicted, moments), count = mean_of_all(means, len(probabilities))
         kept = self.weight.clamp(max=_MEMORY)
@@ -90,7 +97,7 @@ class LabelCorrection(nn.Module):
         )
         images = count * finite
         share = images / (kept + images)
-        mix = torch.lerp(predicted, torch.full_like(self.mix, 1 / len(self.mix)), _SHRINKAGE)
+        mix = torch.lerp(predicted, self.equal, _SHRINKAGE)
         return {
             "weight": kept + images,
             "mix": torch.lerp(self.mix, mix, share),
@@ -129,6 +136,19 @@ class LabelCorrection(nn.Module):
                 for name, value in zip(self.widths, variances, strict=True)
             },
         }
+
+
+def _with_moments(known: Tensor) -> Tensor:
+    """(C,) 1 for classes with moments of their own, 0 for those that were given the mean of all,
+    since the source has no images of them.
+
+    Args:
+        known: (2, C, channels) moments of each class.
+    """
+    classes = known.shape[1]
+    others = (known.sum(1, keepdim=True) - known) / max(classes - 1, 1)
+    own = ((known - others).abs() > _SMALLEST * known.abs().clamp(min=1)).any(2).any(0)
+    return own.float() if own.any() else torch.ones(classes, device=known.device)
 
 
 def _variance(moments: Tensor, source: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class Reference:
     Attributes:
         floor: (D,) what is added to all variances.
         expected: (C, D) the source's variances with it.
+        known: (C,) of which classes the source has images, of those that exclude each other.
     """
 
     def __init__(self, mean: ArrayLike, var: ArrayLike, shares: Tensor | None = None) -> None:
@@ -66,6 +67,7 @@ class Reference:
         self.shares = None if shares is None else shares.detach().cpu()
         self.floor: Array = _LEAST_VARIANCE * self.var.mean(0) + np.float32(1e-6)
         self.expected: Array = self.var + self.floor
+        self.known = self.var.any(1) | (shares is not None)
 
 
 class Seen:
@@ -114,7 +116,7 @@ class Seen:
             features: (N, D).
         """
         rows = _usable(logits, features)
-        logits, features = logits[rows], features[rows]
+        logits, features = self._of_known(logits[rows]), features[rows]
         if not len(logits):
             return
         p = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
@@ -134,6 +136,14 @@ class Seen:
         changed[present] = True
         self._compare(np.flatnonzero(changed))
 
+    def _of_known(self, logits: Array) -> Array:
+        """Answers as if there were no classes of which the source has no images: nobody knows what
+        these look like, so they speak neither for nor against a model.
+        """
+        if self.source is None or self.source.known.all() or not self.source.known.any():
+            return logits
+        return np.where(self.source.known, logits, -np.inf)
+
     @property
     def divergence(self) -> float:
         """How far the classes that the model finds lie from the source's, in nats per feature: at
@@ -149,7 +159,8 @@ class Seen:
         """
         total = max(self.marginal.sum(), 1e-12)
         bits = entr(self.marginal / total).sum() - self.entropy / total
-        return float(max(bits, 0.0) / math.log(max(len(self.marginal), 2)))
+        classes = len(self.marginal) if self.source is None else int(self.source.known.sum())
+        return float(max(bits, 0.0) / math.log(max(classes, 2)))
 
     def outside(self, low: NDArray[Any], high: NDArray[Any]) -> float:
         """Share of the model's answers that must be wrong if the true shares of the classes lie

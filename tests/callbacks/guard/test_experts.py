@@ -17,7 +17,7 @@ from holdfast.tta.methods import Prediction
 
 NAMES = ["source", "batch", "corrected"]
 SOURCE = Reference(3 * torch.eye(3), torch.full((3, 3), 0.25))
-TUNED = Tuned(floor=1e-9, looks=1)
+TUNED = Tuned(floor=1e-9, looks=1, sharpness=2.0)
 
 
 def experts(tuned: Tuned = TUNED, **more: Any) -> Experts:
@@ -56,9 +56,9 @@ def test_nothing_is_known_before_the_first_look() -> None:
 
 def test_trust_goes_by_the_ratio_of_divergences_and_grows_with_looks() -> None:
     assert weighed(0.1, 0.2).shares == pytest.approx({"source": 0.8, "batch": 0.2})
-    thrice = weighed(0.1, 0.2, tuned=Tuned(floor=1e-9, looks=2), looks=3)
+    thrice = weighed(0.1, 0.2, tuned=Tuned(floor=1e-9, looks=2, sharpness=2.0), looks=3)
     assert thrice.shares == pytest.approx({"source": 16 / 17, "batch": 1 / 17}), "of two at most"
-    floored = weighed(0.0, 0.02, tuned=Tuned(looks=1)).shares
+    floored = weighed(0.0, 0.02, tuned=Tuned(looks=1, sharpness=2.0)).shares
     assert floored == pytest.approx({"source": 0.8, "batch": 0.2}), "below the floor is noise"
 
 
@@ -124,7 +124,7 @@ def test_without_a_source_the_published_statistics_have_all_the_trust() -> None:
 
 
 def test_offsets_count_at_every_look() -> None:
-    tuned = Tuned(floor=1e-9, looks=4)
+    tuned = Tuned(floor=1e-9, looks=4, sharpness=2.0)
     found = weighed(0.1, 0.1, tuned=tuned, looks=3, belief=Belief({"source": math.log(2)})).shares
     assert found == pytest.approx({"source": 8 / 9, "batch": 1 / 9})
 
@@ -140,7 +140,7 @@ def test_bounds_push_out_what_is_impossible() -> None:
     assert bound.found["batch"].impossible == pytest.approx(0.0)
     assert free.found["source"].impossible == 0
     odds = [found.shares["source"] / found.shares["batch"] for found in (free, bound)]
-    lost = 10 * (first - 0.5) * 60 / 64  # at a look of 64 images
+    lost = 20 * (first - 0.5) * 60 / 64  # at a look of 64 images
     assert odds[1] / odds[0] == pytest.approx(math.exp(-lost), rel=1e-3)
 
 
@@ -156,18 +156,18 @@ def test_a_vote_by_hand() -> None:
 
 def test_who_gives_all_images_one_answer_is_not_trusted_however_near_it_is() -> None:
     # As recorded: a source under low contrast, and batch statistics, which were right.
-    found = experts(Tuned(looks=1))
+    found = experts(Tuned(looks=1, sharpness=2.0))
     found.weigh(64, {"source": Found(0.41, 0.04), "batch": Found(0.77, 0.79)})
     assert found.leads() == "adapted leads"
     assert found.trusted == {"batch": 1.0}
     # One class alone, of which both tell little: the nearer one counts.
-    found = experts(Tuned(looks=1))
+    found = experts(Tuned(looks=1, sharpness=2.0))
     found.weigh(64, {"source": Found(0.31, 0.11), "batch": Found(1.24, 0.22)})
     assert found.trusted == {"source": 1.0}
 
 
 def test_trust_grows_by_images_and_not_by_batches() -> None:
-    tuned = Tuned(floor=1e-9, looks=8)
+    tuned = Tuned(floor=1e-9, looks=8, sharpness=2.0)
     whole, quarters = experts(tuned), experts(tuned)
     both = {"source": Found(0.1), "batch": Found(0.15)}
     whole.weigh(64, both)
@@ -179,7 +179,7 @@ def test_trust_grows_by_images_and_not_by_batches() -> None:
 
 def test_candidates_that_are_all_far_are_told_apart_by_what_their_predictions_tell() -> None:
     def shares(far: float) -> dict[str, float]:
-        found = experts(Tuned(looks=1), belief=Belief({}, far))
+        found = experts(Tuned(looks=1, sharpness=2.0), belief=Belief({}, far))
         found.weigh(64, {"source": Found(4.0, 0.1), "batch": Found(8.0, 0.8)})
         return found.shares
 

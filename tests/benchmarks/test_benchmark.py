@@ -122,6 +122,7 @@ def test_a_stopped_run_goes_on_and_two_processes_find_the_same(
     }
 
 
+@pytest.mark.gate
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are looked up in /proc")
 def test_cells_of_a_killed_worker_are_those_of_one_process(
@@ -214,6 +215,8 @@ def test_a_table_of_another_version_is_refused(
     assert "results.csv has no column network" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_networks_and_batch_sizes_are_columns_of_their_own(
     words: list[str], source: Path, tmp_path: Path
 ) -> None:
@@ -263,6 +266,8 @@ def test_missing_sources_are_trained_by_network(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_results_of_another_source_model_are_not_mixed(
     words: list[str], tmp_path: Path, capsys: Capture
 ) -> None:

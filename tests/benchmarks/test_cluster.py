@@ -62,6 +62,7 @@ def staying(folder: Path, **more: Any) -> tuple[subprocess.Popen[str], list[int]
     return parent, workers
 
 
+@pytest.mark.gate
 @in_proc
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
@@ -88,6 +89,8 @@ def lose(task: tuple[str, int], tell: Tell) -> None:
     tell(("ended", number))
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_a_task_whose_process_is_killed_is_run_again_and_told_once(tmp_path: Path) -> None:
     told: list[Any] = []
     spread(lose, [(str(tmp_path / "file"), number) for number in range(4)], told.append, 2)

@@ -158,6 +158,8 @@ def test_a_forest_plot_has_the_whole_stream_and_each_subgroup() -> None:
     assert forest.forest(view, {"site": {"A": by_site["A"]}}) == []  # nothing to compare
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_source_and_control_are_what_runs_of_their_own_say(source: Path, tmp_path: Path) -> None:
     domains = ["data.target=[scanner_b,scanner_c]", "data.target_images=256"]
     _, reader = report(source, tmp_path / "two", "method=dsbr", "guard=off", *domains)
@@ -177,6 +179,8 @@ def test_source_and_control_are_what_runs_of_their_own_say(source: Path, tmp_pat
     assert next(line for line in reader.rows if line[0] == "scanner_b")[5] == row[5]
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_what_a_run_lacks_is_left_out(source: Path, tmp_path: Path) -> None:
     few = "data.target_images=200"
     text, reader = report(source, tmp_path / "off", "method=tent", "guard=off", few)

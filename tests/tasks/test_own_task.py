@@ -105,6 +105,8 @@ def test_it_is_trained_and_watched_by_its_own_figure(grader: Path) -> None:
     assert "balanced_accuracy" not in metrics
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_it_is_adapted_guarded_written_and_shown(grader: Path, scans: Path, tmp_path: Path) -> None:
     words = [f"source={grader}", "data=npz", f"data.path={scans}", "data.target=there"]
     words += ["data.subgroups=[age/20]", "method=tent", "guard=on", "stream=blocks"]

@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -300,11 +301,12 @@ def test_the_environment_decides_where_to_but_not_against_disabled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(
-        tracking.wandb,
-        "init",
-        lambda **words: asked.append((words["mode"], words["id"], words["resume"])),
-    )
+
+    def started(**words: Any) -> SimpleNamespace:
+        asked.append((words["mode"], words["id"], words["resume"]))
+        return SimpleNamespace(dir=str(tmp_path))
+
+    monkeypatch.setattr(tracking.wandb, "init", started)
     monkeypatch.setattr(tracking, "_AXES", {"train": {}})
     monkeypatch.setattr(tracking, "WandbLogger", lambda experiment: experiment)
     for variable, options in (

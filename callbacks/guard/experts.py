@@ -26,6 +26,9 @@ HOMES: tuple[Candidate, ...] = ("batch", "control")
 _FAR = 10.0
 #: Who has less than this part of what is left beside one that may serve alone does not serve.
 _HARDLY = 0.25
+#: Where a model doubts itself: power of a ratio of doubts that trust grows by at a look, and what
+#: information adds. See docs/evidence/segmentation.md, "Whom the guard trusts".
+_OF_DOUBTS, _TOLD = 2.0, 0.5
 #: Share of trust from which on somebody leads.
 _HALF = 0.5
 #: Images of a look: trust grows by what was seen, so that batches of any size tell alike.
@@ -59,11 +62,13 @@ class Found(NamedTuple):
         divergence: from the source's classes, nats per feature.
         information: of its predictions, from 0 to 1.
         impossible: share of its answers that must be wrong by the bounds.
+        doubted: whether the divergence is a doubt, which knows constant answers by itself.
     """
 
     divergence: float
     information: float = 0.0
     impossible: float = 0.0
+    doubted: bool = False
 
 
 class Belief(NamedTuple):
@@ -81,7 +86,11 @@ class Belief(NamedTuple):
 def vote(name: str, found: Found, belief: Belief, tuned: Tuned) -> float:
     """What a look adds to the logarithm of a candidate's share (``callbacks.guard.evidence``)."""
     far = found.divergence if found.divergence < belief.far else belief.far  # also where it is NaN
-    evidence = math.log((found.information + tuned.floor) / (max(far, 0.0) + tuned.floor))
+    near = -math.log(max(far, 0.0) + tuned.floor)
+    if found.doubted:
+        evidence = _OF_DOUBTS * near + _TOLD * found.information
+    else:
+        evidence = math.log(found.information + tuned.floor) + near
     offset = belief.offsets.get(name, 0.0)
     return offset + tuned.sharpness * evidence - tuned.impossible * found.impossible
 
@@ -176,9 +185,10 @@ class Experts:
             self._seen[name] = self._nothing(one.features.shape[1])
         seen = self._seen[name]
         seen.take(one.logits, one.features)
-        far = self._doubted(name, one) if self.task and len(one.doubt) else seen.divergence
+        doubted = self.task is not None and len(one.doubt) > 0
+        far = self._doubted(name, one) if doubted else seen.divergence
         wrong = 0.0 if self.bounds is None else seen.outside(*self.bounds.numpy())
-        return Found(far, seen.information, wrong)
+        return Found(far, seen.information, wrong, doubted)
 
     def _nothing(self, width: int) -> Seen:
         tuned = self.tuned

@@ -152,6 +152,8 @@ def test_a_vote_by_hand() -> None:
     assert vote("source", found, belief, tuned) == pytest.approx(expected)
     assert vote("batch", found, belief, tuned) == pytest.approx(expected + 0.3)
     assert vote("source", Found(-1e-9, 0.18), belief, tuned) == pytest.approx(2 * math.log(10))
+    doubted = vote("source", Found(0.08, 0.4, doubted=True), belief, Tuned())
+    assert doubted == pytest.approx(-2 * math.log(0.1) + 0.5 * 0.4), "of masks"
 
 
 def test_who_gives_all_images_one_answer_is_not_trusted_however_near_it_is() -> None:

@@ -62,13 +62,17 @@ def staying(folder: Path, **more: Any) -> tuple[subprocess.Popen[str], list[int]
     return parent, workers
 
 
+def heed() -> None:
+    """Heed Ctrl-C, also where these tests run in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.slow
 @pytest.mark.gate
 @in_proc
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_a_parent_that_is_stopped(tmp_path: Path, number: int) -> None:
-    parent, workers = staying(tmp_path, start_new_session=True)
+    parent, workers = staying(tmp_path, start_new_session=True, preexec_fn=heed)
     if number == signal.SIGINT:  # the terminal sends it to all
         os.killpg(parent.pid, number)
     else:

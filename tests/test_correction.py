@@ -115,6 +115,20 @@ def test_a_mix_alone_moves_the_statistics_by_no_more_than_the_doubt_about_it() -
     assert (moved < 0.4 * whole).all()  # a third of the mix is not believed
 
 
+def test_a_class_without_images_has_no_part_in_the_mix() -> None:
+    model, moments = trained()
+    absent = {name: torch.cat([m, m.mean(1, keepdim=True)], 1) for name, m in moments.items()}
+    three, four = LabelCorrection(model, moments), LabelCorrection(model, absent)
+    seen = {name: 1.3 * m[:, 0] for name, m in moments.items()}
+    said = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]])
+    more = torch.cat([0.8 * said, torch.full((2, 1), 0.2)], 1)
+    expected, found = three.after(seen, said), four.after(seen, more)
+    assert found["mix"][3] == 0
+    assert torch.allclose(found["mix"][:3], expected["mix"])
+    for name, value in three.statistics(expected).items():
+        assert torch.allclose(four.statistics(found)[name], value, rtol=1e-4)
+
+
 def test_one_image_at_a_time_comes_to_the_same() -> None:
     model, moments = trained()
     known = labels(64)

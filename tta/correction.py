@@ -35,6 +35,9 @@ _PRIOR, _MEMORY = 64.0, 4864.0
 _SHRINKAGE = 1 / 3
 #: Variances below this share of the source's are no variance but a constant input.
 _SMALLEST = 1e-6
+#: Moments that differ by less than this share of themselves are the same: rounding leaves 2e-7,
+#: and no class is so like the mean of all others in every channel.
+_SAME = 1e-4
 
 
 class LabelCorrection(nn.Module):
@@ -147,7 +150,7 @@ def _with_moments(known: Tensor) -> Tensor:
     """
     classes = known.shape[1]
     others = (known.sum(1, keepdim=True) - known) / max(classes - 1, 1)
-    own = ((known - others).abs() > _SMALLEST * known.abs().clamp(min=1)).any(2).any(0)
+    own = ((known - others).abs() > _SAME * known.abs().clamp(min=1)).any(2).any(0)
     return own.float() if own.any() else torch.ones(classes, device=known.device)
 
 

@@ -1,18 +1,14 @@
 """The page about a run of a task that has one figure and no page of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy.typing as npt
-from torch import Tensor
 
-from holdfast.callbacks.leaving import course
 from holdfast.callbacks.predictions import PredictionWriter
 from holdfast.callbacks.report import page
 from holdfast.callbacks.report.facts import ROWS
 from holdfast.callbacks.report.task_page import Section, TaskReporter
-from holdfast.callbacks.trajectory import trajectory
-from holdfast.tta.distributed import batch_of_all
 from holdfast.tta.tasks import Kept
 
 
@@ -27,12 +23,6 @@ class FigureReporter(TaskReporter):
         watch = self.writer.task.watch
         self.leads = (watch, watch.replace("_", " "))
 
-    def take(self, name: str, output: Tensor, truth: Tensor | None, index: Sequence[int]) -> None:
-        """Count what the output is worth."""
-        known = {} if truth is None else {"truth": truth}
-        own = batch_of_all({"output": output.cpu(), **known})
-        self.kept[name].add(own["output"], own.get("truth"))
-
     def held_against(
         self,
         metrics: Mapping[str, Any],
@@ -40,9 +30,11 @@ class FigureReporter(TaskReporter):
         columns: Mapping[str, npt.NDArray[Any]],
         asked: int,
     ) -> dict[str, Any]:
-        """By the figure, and how much better what was served is, in points."""
+        """By the figure, and how much better what was served is, in points; not where groups count
+        once, for of source and control images are counted as they come.
+        """
         found, watch = dict(metrics), self.leads[0]
-        if not self.kept or watch not in metrics:
+        if not self.kept or watch not in metrics or metrics["level"] == "group":
             return found
         found["against"] = {}
         for name, kept in self.kept.items():
@@ -65,14 +57,9 @@ class FigureReporter(TaskReporter):
 
     def sections(self, metrics: Mapping[str, Any]) -> list[Section]:
         """The stream, and its parts."""
-        levels = {} if self.levels is None else self.levels.shown
-        rows, events = self.tracer.rows, self.tracer.events
         caption = "Shares are of images that are called a class, one above the other."
-        picture = page.figure(
-            lambda: trajectory(rows, events, course(self.writer), levels, ""), caption
-        )
         parts = _parts(metrics, self.leads)
-        return [("Over the stream", [picture]), ("Domains and subgroups", parts)]
+        return [self.over_the_stream(caption), ("Domains and subgroups", parts)]
 
 
 def _parts(metrics: Mapping[str, Any], leads: tuple[str, str]) -> list[str]:

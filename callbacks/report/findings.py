@@ -1,18 +1,14 @@
 """The page about a run that predicted findings, held against source and control."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy.typing as npt
-from torch import Tensor
 
 from holdfast.callbacks.findings import FindingWriter
-from holdfast.callbacks.leaving import course
 from holdfast.callbacks.report import page
 from holdfast.callbacks.report.facts import ROWS
 from holdfast.callbacks.report.task_page import Section, TaskReporter
-from holdfast.callbacks.trajectory import trajectory
-from holdfast.tta.distributed import batch_of_all
 from holdfast.tta.results import headline
 from holdfast.tta.tasks import Kept
 
@@ -27,12 +23,6 @@ class FindingReporter(TaskReporter):
     writer: FindingWriter
     kept: dict[str, Kept]
 
-    def take(self, name: str, output: Tensor, truth: Tensor | None, index: Sequence[int]) -> None:
-        """Keep the output and what is true."""
-        known = {} if truth is None else {"truth": truth}
-        own = batch_of_all({"output": output.cpu(), **known})
-        self.kept[name].add(own["output"], own.get("truth"))
-
     def held_against(
         self,
         metrics: Mapping[str, Any],
@@ -45,8 +35,9 @@ class FindingReporter(TaskReporter):
         if not self.kept or ours is None:
             return found
         found["against"] = {}
+        once = metrics["level"] == "group"
         for name, kept in self.kept.items():
-            other = kept.scores(self.writer.domains, groups=groups, columns={})
+            other = kept.scores(self.writer.domains, groups=groups, columns={}, aggregate=once)
             theirs = headline(other, "auroc")
             assert theirs is not None  # of the same images
             gap = {"auroc": theirs, "difference": round(ours - theirs, 4)}
@@ -59,14 +50,9 @@ class FindingReporter(TaskReporter):
 
     def sections(self, metrics: Mapping[str, Any]) -> list[Section]:
         """The stream, findings and parts."""
-        shown = {} if self.levels is None else self.levels.shown
         caption = "Shares are of images that are called to have a finding, one above the other."
-        rows, events = self.tracer.rows, self.tracer.events
-        picture = page.figure(
-            lambda: trajectory(rows, events, course(self.writer), shown, ""), caption
-        )
         return [
-            ("Over the stream", [picture]),
+            self.over_the_stream(caption),
             ("Findings", _findings(metrics, self.writer)),
             ("Domains and subgroups", _parts(metrics)),
         ]

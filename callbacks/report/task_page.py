@@ -14,14 +14,17 @@ from lightning import Trainer
 from torch import Tensor
 
 from holdfast.callbacks.guard.modes import Levels
+from holdfast.callbacks.leaving import course
 from holdfast.callbacks.report import guarded, page
 from holdfast.callbacks.report.told import about, as_text
 from holdfast.callbacks.report.unupdated import ask
 from holdfast.callbacks.report.watched import Watched
+from holdfast.callbacks.trajectory import trajectory
 from holdfast.datamodules import StreamLoader
 from holdfast.datamodules.streams.window import counted, taken
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.batches import truth_of
+from holdfast.tta.distributed import batch_of_all
 from holdfast.tta.methods import METHODS
 from holdfast.tta.results import headline
 
@@ -63,7 +66,6 @@ class TaskReporter(Watched, ABC):
 
     # What a task adds
 
-    @abstractmethod
     def take(self, name: str, output: Tensor, truth: Tensor | None, index: Sequence[int]) -> None:
         """Take in, of all processes, what source or control said of this process's images.
 
@@ -73,6 +75,9 @@ class TaskReporter(Watched, ABC):
             truth: (N, ...) what is true of them, or None.
             index: (N,) their rows in the image set.
         """
+        known = {} if truth is None else {"truth": truth}
+        own = batch_of_all({"output": output.cpu(), **known})
+        self.kept[name].add(own["output"], own.get("truth"))
 
     @abstractmethod
     def held_against(
@@ -100,6 +105,19 @@ class TaskReporter(Watched, ABC):
         """Those between the guard's and the settings."""
 
     # What all do alike
+
+    def over_the_stream(self, caption: str) -> Section:
+        """The figure and the shares of predictions over the course of the stream.
+
+        Args:
+            caption: what the shares are of.
+        """
+        shown = {} if self.levels is None else self.levels.shown
+        rows, events = self.tracer.rows, self.tracer.events
+        picture = page.figure(
+            lambda: trajectory(rows, events, course(self.writer), shown, ""), caption
+        )
+        return "Over the stream", [picture]
 
     @torch.no_grad()
     def look_again(

@@ -2,6 +2,7 @@
 other.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torchmetrics.functional.classification import (
     binary_f1_score,
 )
 
+from holdfast.callbacks.report.findings import FindingReporter
 from holdfast.tta.findings import curves
 from holdfast.tta.findings.kept import KeptFindings
 from holdfast.tta.findings.scores import finding_scores
@@ -156,3 +158,18 @@ def test_a_task_keeps_the_thresholds_that_it_settles_on() -> None:
     given = create_task("multilabel", 3, thresholds=[0.1, 0.2, 0.3])
     given.settle(kept, NAMES)
     assert given.described["options"]["thresholds"] == [0.1, 0.2, 0.3]
+
+
+def test_on_a_page_groups_count_once_for_source_and_control_as_for_what_was_served() -> None:
+    rng = torch.Generator().manual_seed(0)
+    kept = KeptFindings(("mass", "effusion"), (0.5, 0.5))
+    patients = np.repeat(np.arange(30), 3).astype(str)
+    truth = (torch.rand(30, 2, generator=rng) < 0.4).float().repeat_interleave(3, 0)
+    kept.add(truth + torch.randn(90, 2, generator=rng), truth)
+    known: dict[str, Any] = {"groups": patients, "columns": {}}
+    served = {once: kept.scores(["a"] * 90, **known, aggregate=once) for once in (False, True)}
+    assert served[True]["auroc"]["macro"] != served[False]["auroc"]["macro"]
+    page = SimpleNamespace(kept={"source": kept}, writer=SimpleNamespace(domains=["a"] * 90))
+    for metrics in served.values():  # held against itself
+        found = FindingReporter.held_against(page, metrics, patients, {}, 0)  # type: ignore[arg-type]
+        assert found["against"]["source"]["difference"] == 0

@@ -1,6 +1,6 @@
 """One label an image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from holdfast.tta.prediction import Prediction
 from holdfast.tta.scores import scores
 from holdfast.tta.selection import find_head, name_of
 from holdfast.tta.tasks.base import Task
-from holdfast.tta.tasks.kept import Column, Scorer
+from holdfast.tta.tasks.kept import Scorer
 
 
 class Single(Task):
@@ -60,16 +60,10 @@ class Single(Task):
         truth: Tensor,
         class_names: Sequence[str],
         domains: Sequence[str],
-        *,
-        groups: Column,
-        columns: Mapping[str, Column],
-        aggregate: bool = False,
-        bootstrap: int = 0,
+        **more: Any,
     ) -> dict[str, Any]:
         """All figures of classes, with intervals; see ``tta.scores.scores``."""
-        known = (probabilities, truth, class_names, domains)
-        more: dict[str, Any] = {"groups": groups, "columns": columns}
-        return scores(*known, **more, aggregate=aggregate, bootstrap=bootstrap)
+        return scores(probabilities, truth, class_names, domains, **more)
 
     def figure(self, probabilities: Tensor, truth: Tensor) -> float:
         """Balanced accuracy."""

@@ -153,15 +153,16 @@ def run_task(task: StreamCells, tell: Callable[[Report], None]) -> None:
 def _attempt(
     tell: Callable[[Report], None], keys: Row, table: str, work: Callable[[], Row]
 ) -> bool:
-    """Tell what the work found, if anything, or what went wrong; returns whether nothing did."""
+    """Tell once what the work found or what went wrong, so that a task that is run again tells as
+    often; returns whether nothing went wrong.
+    """
     try:
         found = work()
     except Exception as error:  # of whatever kind: it must not end the other cells
         sentence = f"{type(error).__name__}: {' '.join(str(error).split())}"
         tell(Report("errors", [{**keys, "error": sentence}]))
         return False
-    if found:
-        tell(Report(table, [{**keys, **found}]))
+    tell(Report(table, [{**keys, **found}]) if found else Report("results", []))
     return True
 
 

@@ -36,10 +36,10 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 _LAST = sys.maxsize
 #: What ends a benchmark; what it has told is kept.
 _LOST = (
-    "a cell lost one process after the other, perhaps for lack of memory: give it fewer, "
-    "processes=1, and go on with the same command"
+    "a task lost one process after the other, perhaps for lack of memory: give it fewer processes, "
+    "processes=1 or fewer workers, and go on with the same command"
 )
-_NO_SCHEDULER = "the scheduler was lost: start it again, and go on with the same command"
+_NO_SCHEDULER = "the scheduler was lost: go on with the same command, cluster= when it runs again"
 #: A process does one task at a time, whatever threads it has: chance is a process's own.
 _ALONE = threading.Lock()
 
@@ -99,8 +99,11 @@ def _client(processes: int, cluster: str | None) -> "Iterator[Client]":
                 "and name the address that it tells"
             ) from None
         with client:
-            if not client.scheduler_info()["workers"]:
+            workers = client.scheduler_info()["workers"].values()
+            if not workers:
                 warn(f"{cluster} has no workers yet: cells wait for them")
+            if any(worker["nthreads"] > 1 for worker in workers):
+                warn(f"workers of {cluster} do one task at a time: start them with --nthreads 1")
             yield client
         return
     # Of what goes wrong there, what is raised here tells. Nobody else of the machine may connect;

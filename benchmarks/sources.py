@@ -139,7 +139,7 @@ def plan_models(config: BenchmarkConfig, streams: Iterable[Setting]) -> dict[Set
     for setting in streams:
         trained = config.seeds[config.seeds.index(setting.seed) % count]
         places = [
-            Model(setting.data, setting.network, trained, Path(root).expanduser())
+            Model(setting.data, setting.network, trained, Path(root).expanduser().resolve())
             for root in roots
             if root is not None
         ]

@@ -134,7 +134,7 @@ class ImageSet(Dataset[dict[str, Any]]):
         rows = np.asarray(indices, dtype=np.int64)
         images = self._raw(rows) if raw else self._scaled(rows, lost)
         target = self.target.batch(rows, tuple(images.shape[2:]), lost)
-        if self.transform is not None:
+        if self.transform is not None and not raw:
             names = [str(name) for name in self.ids[rows]]
             transforms = [self.transform] * len(rows)
             if self.target.of_pixels:
@@ -252,7 +252,9 @@ class ImageSet(Dataset[dict[str, Any]]):
 
     def scale(self, raw: Tensor) -> Tensor:
         """Raw values so that ``low`` is 0 and ``high`` is 1, where they lie."""
-        return (raw.float() - self.low) / (self.high - self.low)
+        # By a tensor: a device multiplies by one over a plain number, which rounds otherwise.
+        span = torch.full((), self.high - self.low, device=raw.device)
+        return (raw.float() - self.low) / span
 
     @property
     def bytes_in_memory(self) -> bool:

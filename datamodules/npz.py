@@ -214,6 +214,9 @@ def _checked(arrays: Arrays, path: Path) -> int:
             raise InputError(
                 f"{path}: {name} ({shape}) has not one value for each of {count} images"
             )
+    for name in ("masks", "findings"):
+        if name in arrays and len(np.atleast_1d(arrays[name])) != count:
+            raise InputError(f"{path}: {name} are not of as many images as the {count} in images")
     if arrays.get("class_names", np.zeros(1)).ndim != 1:
         raise InputError(f"{path}: class_names is no list of names")
     return count

@@ -1,5 +1,6 @@
 """A stream in which classes are not equally frequent, but arrive independently."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,9 @@ from holdfast.datamodules.streams.base import StreamConfig, as_they_are, class_i
 from holdfast.datamodules.streams.stream import Order, Stream
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
+
+#: What a part of the images is called, its rows, and how many are drawn of it.
+_Part = tuple[str, Order, int]
 
 
 @dataclass
@@ -61,26 +65,24 @@ class PrevalenceConfig(StreamConfig):
             parts = self._shares(images, self.prevalence)
         return as_they_are(images, self._drawn(parts, rng))
 
-    def _drawn(self, parts: dict[str, tuple[Order, int]], rng: np.random.Generator) -> Order:
+    def _drawn(self, parts: Sequence[_Part], rng: np.random.Generator) -> Order:
         """Rows drawn with replacement, so many of each part, shuffled."""
-        for name, (rows, count) in parts.items():
+        for name, rows, count in parts:
             if count and not len(rows):
                 raise InputError(
                     f"stream=prevalence needs labelled images of {name} in the target: use "
                     "stream=iid"
                 )
-        drawn = [rng.choice(rows, count) for rows, count in parts.values() if count]
+        drawn = [rng.choice(rows, count) for _, rows, count in parts if count]
         return rng.permutation(np.concatenate(drawn))
 
-    def _majority(
-        self, images: ImageSet, label: str | int, total: int
-    ) -> dict[str, tuple[Order, int]]:
+    def _majority(self, images: ImageSet, label: str | int, total: int) -> list[_Part]:
         """Rows of the frequent class and of all others, and how many to draw of each."""
         number, count = class_index(label, images.class_names), round(self.fraction * total)
-        own, others = images.target.drawn(number).items()
-        return {own[0]: (own[1], count), others[0]: (others[1], total - count)}
+        own, others = images.target.drawn(number)
+        return [(*own, count), (*others, total - count)]
 
-    def _shares(self, images: ImageSet, shares: list[float]) -> dict[str, tuple[Order, int]]:
+    def _shares(self, images: ImageSet, shares: list[float]) -> list[_Part]:
         """Rows of each class, and how many to draw."""
         classes = images.target.divided()
         names = images.class_names
@@ -91,6 +93,4 @@ class PrevalenceConfig(StreamConfig):
             )
         edges = np.round(np.cumsum(shares) * len(images)).astype(int)
         counts = np.diff(edges, prepend=0).tolist()
-        return {
-            name: (rows, count) for name, rows, count in zip(names, classes, counts, strict=True)
-        }
+        return list(zip(names, classes, counts, strict=True))

@@ -1,6 +1,7 @@
 """Targets: what is known of an image beside its pixels; one kind a file, one entry each."""
 
 from collections.abc import Callable
+from typing import Any
 
 from holdfast.datamodules.targets.base import (
     AskedOfArrays,
@@ -11,6 +12,7 @@ from holdfast.datamodules.targets.base import (
 from holdfast.datamodules.targets.findings import FindingTarget
 from holdfast.datamodules.targets.labels import LabelTarget
 from holdfast.datamodules.targets.masks import MaskTarget
+from holdfast.tta.errors import InputError
 from holdfast.tta.registry import Registry, subclasses_of
 from holdfast.tta.tasks import TASKS
 
@@ -32,13 +34,24 @@ _OURS: dict[str, type[Target]] = {
     kind.key: kind for kind in (LabelTarget, MaskTarget, FindingTarget)
 }
 
+
+def _check_target(name: str, entry: Any) -> None:
+    """Let in subclasses of ``Target`` under their own key."""
+    subclasses_of(Target)(name, entry)  # type: ignore[type-abstract]
+    if entry.key != name:
+        raise InputError(
+            f"{entry.__name__} stands in a batch under {entry.key!r}: register it as that, or give "
+            f"it key={name!r}"
+        )
+
+
 #: Kinds of target by the key of a batch under which they stand, as ``Task.target`` names it: ours,
 #: registered ones, and entry points of the group ``holdfast.targets``.
 TARGETS: Registry[type[Target]] = Registry(
     "target",
     "holdfast.targets",
     _OURS,
-    subclasses_of(Target),  # type: ignore[type-abstract]
+    _check_target,
 )
 register_target = TARGETS.register
 

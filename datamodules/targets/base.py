@@ -124,12 +124,12 @@ class Target(ABC):
 
     @classmethod
     def in_records(cls, records: Records) -> bool:
-        """Whether records that say no task have it."""
+        """Whether records that say no task have it; asked of our kinds alone."""
         return False
 
     @classmethod
     def in_arrays(cls, arrays: Arrays) -> bool:
-        """Whether arrays that say no task have it."""
+        """Whether arrays that say no task have it; asked of our kinds alone."""
         return False
 
     @classmethod
@@ -246,8 +246,8 @@ class Target(ABC):
         """
         return None
 
-    def drawn(self, number: int) -> dict[str, Rows]:
-        """Rows of a class, and of what is not of it, by what these are called.
+    def drawn(self, number: int) -> tuple[tuple[str, Rows], tuple[str, Rows]]:
+        """A class, and what is not of it: what these are called, and their rows.
 
         Raises:
             InputError: images are not of a class.
@@ -298,6 +298,6 @@ def present_names(target: Target) -> list[str]:
 
 def _unread(kind: type[Target]) -> str:
     return (
-        f"nothing reads a {kind.called} here: give {kind.__name__} from_records for files, and "
-        "from_arrays for npz"
+        f"nothing reads targets of {kind.key} here: give {kind.__name__} from_records for files, "
+        "and from_arrays for npz"
     )

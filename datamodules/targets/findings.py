@@ -35,7 +35,7 @@ class FindingTarget(Target):
 
     key: ClassVar[str] = "findings"
     usual: ClassVar[str] = "multilabel"
-    called: ClassVar[str] = "finding that is known"
+    called: ClassVar[str] = "known finding"
     names_are: ClassVar[str] = "findings"
     ordered_by: ClassVar[str] = "their rarest finding"
     unknown: ClassVar[float] = float("nan")
@@ -140,10 +140,10 @@ class FindingTarget(Target):
                 "needs at least one"
             )
 
-    def drawn(self, number: int) -> dict[str, Rows]:
+    def drawn(self, number: int) -> tuple[tuple[str, Rows], tuple[str, Rows]]:
         """Images with a finding, and those without."""
         name, found = self.names[number], self.values[:, number]
-        return {name: np.flatnonzero(found == 1), f"no {name}": np.flatnonzero(found == 0)}
+        return (name, np.flatnonzero(found == 1)), (f"no {name}", np.flatnonzero(found == 0))
 
     def divided(self) -> list[Rows]:
         """Refused, for an image may have several findings."""

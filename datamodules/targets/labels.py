@@ -8,7 +8,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from holdfast.datamodules.arrays import Arrays
 from holdfast.datamodules.arraytargets import labels_in
 from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.labels import missing_noted, read_labels
@@ -55,11 +54,6 @@ class LabelTarget(Target):
     def in_records(cls, records: Records) -> bool:
         """Whether there is a label."""
         return bool((records.labels != "").any())
-
-    @classmethod
-    def in_arrays(cls, arrays: Arrays) -> bool:
-        """Whether there are labels."""
-        return "labels" in arrays
 
     @classmethod
     def from_records(cls, asked: AskedOfRecords) -> Read:
@@ -152,10 +146,11 @@ class LabelTarget(Target):
         """(N,) one over the size of the class."""
         return np.asarray((1 / np.maximum(self.counts(), 1))[self.codes])
 
-    def drawn(self, number: int) -> dict[str, Rows]:
+    def drawn(self, number: int) -> tuple[tuple[str, Rows], tuple[str, Rows]]:
         """Images of a class, and of other ones."""
         others = np.flatnonzero((self.codes != number) & (self.codes >= 0))
-        return {self.names[number]: np.flatnonzero(self.codes == number), "other classes": others}
+        own = np.flatnonzero(self.codes == number)
+        return (self.names[number], own), ("other classes", others)
 
     def divided(self) -> list[Rows]:
         """Images of each class."""

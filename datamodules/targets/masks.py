@@ -11,6 +11,7 @@ from torch import Tensor
 
 from holdfast.datamodules.arrays import Arrays
 from holdfast.datamodules.arraytargets import masks_in, with_classes
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.files import ImageFiles
 from holdfast.datamodules.maskfiles import LabelFiles, values_in
 from holdfast.datamodules.masks import (
@@ -151,6 +152,8 @@ class MaskTarget(Target):
     @property
     def kinds(self) -> Rows:
         """(N,) the third that an image is in by the share of its foreground."""
+        if isinstance(self.masks, int):
+            return np.full(self.masks, UNLABELLED)
         return parts_by_size(self.shares)
 
     def counts(self) -> Rows:

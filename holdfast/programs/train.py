@@ -62,7 +62,8 @@ def _told(checkpoint: "SourceCheckpoint") -> str:
     test = headline(metrics, figure)
     if test is not None:
         return f"test {called} {test:.1f} %"
-    score = metrics.get(f"val_{figure}") or float("nan")
+    val = metrics.get(f"val_{figure}")
+    score = float("nan") if val is None else val
     return f"validation {called} {score:.1f} % (there are no labelled test images)"
 
 

@@ -1,5 +1,6 @@
 """What a source checkpoint tells of its network: scores, statistics, and the guard's numbers."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,6 @@ from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.calibration import (
     calibrate,
 )
-from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.source import SourceData
 from holdfast.training.config import TrainConfig
 from holdfast.training.prepare import subgroups
@@ -76,8 +76,9 @@ def _of_images(
         split: evaluate(network, data.in_order(split), classes, task) for split in data.images
     }
     metrics = _metrics(config, data, task, results) if "test" in results else {}
-    watched = _scored_images(data.images["val"], task, results["val"], {})
-    metrics[f"val_{task.watch}"] = headline(watched, task.watch)
+    val = results["val"]
+    watched = task.figure(task.probabilities(val.served), val.labels)
+    metrics[f"val_{task.watch}"] = round(watched, 4) if math.isfinite(watched) else None
     moments = layer_moments(network, data.sample("train", _MOMENT_IMAGES), classes)
     facts = source_statistics(results["train"], results["val"], classes)
     return {"metrics": metrics, "layer_moments": moments, **facts}
@@ -144,27 +145,15 @@ def _metrics(
     config: TrainConfig, data: SourceData, task: Task, results: Mapping[str, Evaluation]
 ) -> dict[str, Any]:
     """Scores of the test images; none where they have no labels."""
-    aggregate = config.data.options.aggregate == "group"
-    columns = subgroups(config, data)
-    return _scored_images(data.images["test"], task, results["test"], columns, aggregate)
-
-
-def _scored_images(
-    images: ImageSet,
-    task: Task,
-    predicted: Evaluation,
-    columns: Mapping[str, Any],
-    aggregate: bool = False,
-) -> dict[str, Any]:
-    """What a network's answers are worth."""
+    images, predicted = data.images["test"], results["test"]
     return task.scored(
         task.probabilities(predicted.served),
         predicted.labels,
         images.class_names,
         images.domains.tolist(),
         groups=images.groups,
-        columns=columns,
-        aggregate=aggregate,
+        columns=subgroups(config, data),
+        aggregate=config.data.options.aggregate == "group",
     )
 
 

@@ -40,6 +40,12 @@ def prepared(config: TrainConfig) -> Prepared:
     subgroups(config, data)  # a column that is not there is refused before training
     images = data.images["train"]
     task = create_task(images.task, images.num_classes)
+    if task.by_image and not images.target.divides:
+        raise InputError(
+            f"data.task={task.name} is of images, and a source is described by images of each "
+            f"class, which {images.target.key} does not give: train the network in a loop of your "
+            "own"
+        )
     network, description = create_network(
         config.model.kind,
         config.model.options,

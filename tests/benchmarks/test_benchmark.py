@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast.benchmarks import cell, runner, tables
+from holdfast.benchmarks.cell import _attempt
 from holdfast.benchmarks.options import BenchmarkConfig
 from holdfast.benchmarks.plan import create_plan
 from holdfast.benchmarks.sources import missing_models, plan_models
@@ -190,6 +191,16 @@ def test_a_method_without_a_learning_rate_is_planned_once(tmp_path: Path) -> Non
         ("tent_slow", 1),
         ("tent_slow", 10),
     ]
+
+
+def test_each_step_tells_once_whatever_comes_of_it() -> None:
+    def fails() -> dict[str, Any]:
+        raise MemoryError
+
+    for work in (dict, lambda: {"score": 1.0}, fails):
+        told: list[Any] = []
+        assert _attempt(told.append, {}, "results", work) is (work is not fails)
+        assert len(told) == 1, "places of reports are those of a task that is run again"
 
 
 @pytest.mark.parametrize("other", ["images=64", "train=[epochs=1]"])

@@ -104,3 +104,12 @@ def test_real_images_with_masks(data_folder: Path, name: str) -> None:
     train = load_npz(NpzConfig(path=str(data_folder / f"{name}.npz"), **more), "train")
     assert train.class_names == ("background", "foreground")
     assert 0.03 < train.target.shares[:, 1].mean() < 0.2
+
+
+@pytest.mark.parametrize("name", ["masks", "findings"])
+def test_targets_of_another_number_of_images_are_refused(name: str, tmp_path: Path) -> None:
+    split = np.array(["train"] * 4 + ["val"] * 2)
+    arrays: dict[str, Any] = {"images": np.zeros((6, 8, 8), np.uint8), "split": split}
+    arrays[name] = np.zeros((5, 8, 8) if name == "masks" else (5, 2), np.uint8)
+    with pytest.raises(InputError, match=f"{name} are not of as many images as the 6 in images"):
+        load_npz(NpzConfig(path=str(saved(tmp_path, arrays))), "train")

@@ -579,3 +579,17 @@ def test_bad_streams() -> None:
         ContinualConfig(shifts=[])
     with pytest.raises(InputError, match="outside"):
         PrevalenceConfig(fraction=1.5)
+
+
+def test_a_class_may_be_called_as_the_others_are() -> None:
+    target = images()
+    named = replace(target, target=replace(target.target, names=("a", "other classes", "c")))
+    rows = create_stream(PrevalenceConfig(label="other classes"), named, 0).rows
+    assert (named.target.labels[rows] == 1).mean() == pytest.approx(0.85, abs=0.01)
+
+
+def test_what_is_held_is_given_raw_under_no_transform() -> None:
+    target = images().transformed(Shift((("contrast", 3),), 0))
+    raw = target.batch([0, 1], raw=True)["image"]
+    assert raw.dtype == torch.uint8
+    assert torch.equal(target.scale(raw), target.transformed(None).batch([0, 1])["image"])

@@ -32,6 +32,7 @@ from holdfast.tta.methods import METHODS
 from holdfast.tta.tasks import TASKS, create_task, register_task
 from tests.callbacks.test_report import checked
 from tests.conftest import QUICK, ROOT
+from tests.datamodules.test_files import write_picture
 from tests.tasks.plugin.grading import Grading
 
 HERE = Path(__file__).parent / "plugin"
@@ -135,7 +136,7 @@ def test_it_is_adapted_guarded_written_and_shown(grader: Path, scans: Path, tmp_
     assert (output / "trajectory.png").is_file()
 
 
-@pytest.mark.parametrize("folder", ["datamodules", "callbacks", "holdfast"])
+@pytest.mark.parametrize("folder", ["tta", "datamodules", "callbacks", "holdfast"])
 def test_nothing_asks_for_the_name_of_a_task(folder: str) -> None:
     asks = re.compile(r"""task(\.name)?\s*(==|!=|in|not in)\s*[("'\[]""")
     found = [
@@ -214,6 +215,7 @@ class Ageing(Grading):
 
     name: ClassVar[str] = "ageing"
     target: ClassVar[str] = "age"
+    fewest: ClassVar[int] = 1
 
 
 @pytest.fixture
@@ -247,8 +249,24 @@ def test_a_target_of_another_kind_is_read_batched_ordered_and_told(
     assert "years; target" in write_sheet(tmp_path, "ages", lines, {"target": images}).read_text()
 
 
-def test_what_nobody_reads_is_said(ageing: None, grader: Path, tmp_path: Path) -> None:
+def test_a_target_is_registered_under_its_own_key() -> None:
+    with pytest.raises(InputError, match="under 'age': register it as that"):
+        register_target("ages", Ages)
+
+
+def test_a_number_without_classes_is_refused_before_training(
+    ageing: None, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data=npz", f"data.path={scans}", "data.source=here", "data.task=ageing"]
+    assert train.main([*QUICK, *words, "model=compact", f"output={tmp_path / 'none'}"]) == 2
+    assert "is described by images of each class, which age does not" in capsys.readouterr().err
+
+
+def test_what_nobody_reads_is_said(
+    ageing: None, grader: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for number in range(2):
-        (tmp_path / f"{number}.png").write_bytes(b"")
+        write_picture(tmp_path / f"{number}.png", np.full((16, 16), number, np.uint8))
     words = [f"source={grader}", "data=folder", f"data.root={tmp_path}", "data.task=ageing"]
     assert adapt.main([*QUICK, *words, "data.check=false"]) == 2
+    assert "nothing reads targets of age here" in capsys.readouterr().err

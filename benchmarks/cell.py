@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+from holdfast.benchmarks.config import OFF, rate_of
 from holdfast.benchmarks.grid import Setting
 from holdfast.benchmarks.measures import loss_before, measures, running_loss, scores
-from holdfast.benchmarks.options import OFF, rate_of
 from holdfast.benchmarks.orders import load_stream
 from holdfast.benchmarks.passes import Outcome, assembled, load_checkpoint, run
 from holdfast.benchmarks.summary import OURS

@@ -50,7 +50,7 @@ class EnduranceConfig:
 
 
 @dataclass(frozen=True)
-class Look:
+class Footprint:
     """How a run stands.
 
     Attributes:
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     return entry.run(run, EnduranceConfig, {}, USAGE, argv)
 
 
-def measured(config: EnduranceConfig) -> list[Look]:
+def measured(config: EnduranceConfig) -> list[Footprint]:
     """A run from its start to its end, looked at again and again.
 
     Raises:
@@ -112,7 +112,7 @@ def measured(config: EnduranceConfig) -> list[Look]:
     return [*looks, replace(looks[-1], disk=_disk(out))]
 
 
-def reached(looks: Sequence[Look], images: int) -> list[Look]:
+def reached(looks: Sequence[Footprint], images: int) -> list[Footprint]:
     """The first look at or behind each share of the stream, or the last there is."""
     return [
         next((look for look in looks if look.images >= share * images / 100), looks[-1])
@@ -120,7 +120,7 @@ def reached(looks: Sequence[Look], images: int) -> list[Look]:
     ]
 
 
-def table(looks: Sequence[Look], images: int) -> str:
+def table(looks: Sequence[Footprint], images: int) -> str:
     """The figures as a table of a page, and what the end of the run took."""
     lines = [
         "| of the stream | images | images/s since | memory, MB | of W&B, MB | folder, MB |",
@@ -148,7 +148,7 @@ def table(looks: Sequence[Look], images: int) -> str:
     return "\n".join(lines)
 
 
-def _most(looks: Sequence[Look], at: Sequence[Look]) -> float:
+def _most(looks: Sequence[Footprint], at: Sequence[Footprint]) -> float:
     """The most memory between the first share and the end of the stream."""
     start, end = at[0].seconds, at[-1].seconds
     return max(look.memory for look in looks if start <= look.seconds <= end)
@@ -166,9 +166,9 @@ def _lines(path: Path) -> Iterator[int]:
         yield count
 
 
-def _look(process: int, seconds: float, images: int, folder: Path) -> Look:
+def _look(process: int, seconds: float, images: int, folder: Path) -> Footprint:
     others = sum(_memory(child) for child in _children(process))
-    return Look(seconds, images, _memory(process), others, _disk(folder))
+    return Footprint(seconds, images, _memory(process), others, _disk(folder))
 
 
 def _memory(process: int) -> float:

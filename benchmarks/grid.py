@@ -12,7 +12,7 @@ T = TypeVar("T", bound=tuple[Hashable, ...])
 
 #: Candidates, drawn at random, that a balanced choice is made among: of more it takes minutes.
 _POOL = 2000
-#: The network of a source model where nothing else is said; see ``benchmarks.options.NETWORKS``.
+#: The network of a source model where nothing else is said; see ``benchmarks.config.NETWORKS``.
 NETWORK = "compact"
 #: Orders that adapt.py has as options of its ``prevalence``: all classes equally often; half of
 #: them, or two, equally often; 85 % of one class, and of the next from the middle on; one class for
@@ -36,7 +36,7 @@ class Setting(NamedTuple):
     seed: int
 
 
-class Case(NamedTuple):
+class MethodAtRate(NamedTuple):
     """What runs on a stream: a method, by its label, and a multiple of its default learning rate,
     or an optimiser and a rate.
     """
@@ -46,7 +46,7 @@ class Case(NamedTuple):
 
 
 #: Streams with the cases that run on each, in the order in which they run.
-Grid = list[tuple[Setting, list[Case]]]
+Grid = list[tuple[Setting, list[MethodAtRate]]]
 
 
 def settings(
@@ -73,7 +73,7 @@ def settings(
 
 def create_grid(
     streams: Sequence[Setting],
-    cases: Sequence[Case],
+    cases: Sequence[MethodAtRate],
     cells: int | None = None,
     per_stream: int | None = None,
 ) -> Grid:

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.goals import grouped, judged, markdown
-from holdfast.benchmarks.options import BenchmarkConfig
 from holdfast.benchmarks.pages import leave, target_title
 from holdfast.benchmarks.runner import read_rows
 from holdfast.benchmarks.summary import (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.benchmarks import pages
-from holdfast.benchmarks.options import OFF, BenchmarkConfig
+from holdfast.benchmarks.config import OFF, BenchmarkConfig
 from holdfast.benchmarks.tables import RUN_STREAM, Row
 
 _SCORES = ("balanced_accuracy", "balanced_accuracy_last", "largest_last")

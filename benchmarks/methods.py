@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import Any
 
 from holdfast.benchmarks import pages
-from holdfast.benchmarks.options import BenchmarkConfig
+from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.tables import Row
 from holdfast.tta.methods import METHODS
 

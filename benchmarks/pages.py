@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
+from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.grid import BALANCED
-from holdfast.benchmarks.options import BenchmarkConfig
 from holdfast.benchmarks.runner import read_rows
 from holdfast.benchmarks.summary import target_of
 from holdfast.benchmarks.tables import LAST, MEASURES, RUN_KEYS, RUNS, Row, key_of

@@ -12,8 +12,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from holdfast.benchmarks import pages, paper_figures
+from holdfast.benchmarks.config import BenchmarkConfig, rate_of
 from holdfast.benchmarks.grid import BALANCED
-from holdfast.benchmarks.options import BenchmarkConfig, rate_of
 from holdfast.benchmarks.pages import REFERENCES, pivot, shown, spread, target_title, title_of
 from holdfast.benchmarks.tables import LAST, MEASURES, RUN_STREAM, Row, key_of
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from holdfast.benchmarks.cell import StreamCells, Variant, create_cell
-from holdfast.benchmarks.grid import SUBSET, Case, Grid, Setting, create_grid, settings
-from holdfast.benchmarks.options import OFF, BenchmarkConfig
-from holdfast.benchmarks.sources import Model, data_words, present_targets
+from holdfast.benchmarks.config import OFF, BenchmarkConfig
+from holdfast.benchmarks.grid import SUBSET, Grid, MethodAtRate, Setting, create_grid, settings
+from holdfast.benchmarks.sources import SourceModel, data_words, present_targets
 from holdfast.benchmarks.tables import STREAM_KEYS, Row, Table, key_of
 from holdfast.tta.errors import InputError
 
@@ -20,7 +20,7 @@ class PlannedStream(NamedTuple):
 
 
 #: Streams with the cases that run on each.
-Plan = list[tuple[PlannedStream, list[Case]]]
+Plan = list[tuple[PlannedStream, list[MethodAtRate]]]
 
 
 def create_plan(config: BenchmarkConfig) -> Plan:
@@ -32,7 +32,7 @@ def create_plan(config: BenchmarkConfig) -> Plan:
         InputError: no stream is left.
     """
     present = present_targets(config)
-    plan: dict[PlannedStream, list[Case]] = {}
+    plan: dict[PlannedStream, list[MethodAtRate]] = {}
     for part in [config.of_part(part) for part in config.parts or [{}]]:
         for setting, cases in _grid(part, present):
             known = plan.setdefault(PlannedStream(setting, part.images), [])
@@ -53,7 +53,7 @@ def _grid(config: BenchmarkConfig, present: Mapping[str, int]) -> Grid:
         if setting.stream != SUBSET or classes[setting.data] > 2
     ]
     cases = [
-        Case(method, rate)
+        MethodAtRate(method, rate)
         for method in config.methods
         # A method without a learning rate runs once, whatever the rates of a part.
         for rate in (config.rates if variant_of(config, method).learns else [1.0])
@@ -64,7 +64,7 @@ def _grid(config: BenchmarkConfig, present: Mapping[str, int]) -> Grid:
 def plan_tasks(
     config: BenchmarkConfig,
     plan: Plan,
-    models: Mapping[Setting, Model],
+    models: Mapping[Setting, SourceModel],
     results: tuple[Table, Iterable[Row]],
     references: Iterable[Row],
 ) -> list[StreamCells]:

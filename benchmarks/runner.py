@@ -10,7 +10,7 @@ from tqdm import tqdm
 from holdfast.benchmarks import tables
 from holdfast.benchmarks.cell import Report, run_task
 from holdfast.benchmarks.cluster import spread
-from holdfast.benchmarks.options import BenchmarkConfig
+from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.plan import create_plan, plan_tasks
 from holdfast.benchmarks.sources import (
     missing_models,

@@ -137,7 +137,7 @@ def _few(domain: npt.NDArray[Any], split: npt.NDArray[Any]) -> npt.NDArray[np.in
 
 
 @dataclass
-class Cell:
+class MaskRun:
     """A run's figures."""
 
     set: str
@@ -148,7 +148,7 @@ class Cell:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
-def compared(config: SegmentationConfig) -> list[Cell]:
+def compared(config: SegmentationConfig) -> list[MaskRun]:
     """Train what is missing, adapt, and collect the figures."""
     if config.data is None:
         raise InputError("data is missing: name the folder of the .npz files, data=DIR")
@@ -163,7 +163,7 @@ def compared(config: SegmentationConfig) -> list[Cell]:
             for target in _TARGETS[name]:
                 for batch in config.batches:
                     for run in config.runs:
-                        cells.append(_cell(config, Cell(name, target, batch, run, seed), source))
+                        cells.append(_cell(config, MaskRun(name, target, batch, run, seed), source))
     return cells
 
 
@@ -180,7 +180,7 @@ def _training(file: Path, name: str, seed: int, source: Path) -> list[str]:
     ]
 
 
-def _cell(config: SegmentationConfig, cell: Cell, source: Path) -> Cell:
+def _cell(config: SegmentationConfig, cell: MaskRun, source: Path) -> MaskRun:
     folder = Path(config.output) / f"{cell.set}-{cell.target}-b{cell.batch}-seed{cell.seed}"
     folder = folder / cell.run.replace(" ", "-")
     done = folder / "metrics.json"
@@ -196,7 +196,7 @@ def _cell(config: SegmentationConfig, cell: Cell, source: Path) -> Cell:
     return cell
 
 
-def table(cells: Sequence[Cell]) -> str:
+def table(cells: Sequence[MaskRun]) -> str:
     """Dice by target and run, mean over seeds with the lowest and highest, as Markdown."""
     runs = list(dict.fromkeys(cell.run for cell in cells))
     places = list(dict.fromkeys((cell.set, cell.target, cell.batch) for cell in cells))

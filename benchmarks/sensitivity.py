@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from holdfast.benchmarks.options import BenchmarkConfig
+from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.pages import leave, table
 from holdfast.benchmarks.runner import read_rows
 from holdfast.benchmarks.summary import OURS, figures, with_references

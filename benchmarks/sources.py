@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from holdfast.benchmarks.config import BenchmarkConfig, check_known
 from holdfast.benchmarks.grid import NETWORK, Setting
-from holdfast.benchmarks.options import BenchmarkConfig, check_known
 from holdfast.benchmarks.passes import load_checkpoint
 from holdfast.datamodules import DATA, load_images
 from holdfast.datamodules.phantom import SCANNERS
@@ -28,7 +28,7 @@ _FILE = "sources.json"
 
 
 @dataclass(frozen=True)
-class Model:
+class SourceModel:
     """A source model.
 
     Args:
@@ -131,7 +131,7 @@ def _kind(data: str) -> str:
     return "data=phantom" if data == PHANTOM else "data=npz"
 
 
-def plan_models(config: BenchmarkConfig, streams: Iterable[Setting]) -> dict[Setting, Model]:
+def plan_models(config: BenchmarkConfig, streams: Iterable[Setting]) -> dict[Setting, SourceModel]:
     """The source model of each stream."""
     count = len(config.seeds) if config.models == "each" else min(config.models, len(config.seeds))
     roots = [config.sources, f"{config.output}/sources"]
@@ -139,7 +139,7 @@ def plan_models(config: BenchmarkConfig, streams: Iterable[Setting]) -> dict[Set
     for setting in streams:
         trained = config.seeds[config.seeds.index(setting.seed) % count]
         places = [
-            Model(setting.data, setting.network, trained, Path(root).expanduser().resolve())
+            SourceModel(setting.data, setting.network, trained, Path(root).expanduser().resolve())
             for root in roots
             if root is not None
         ]
@@ -147,7 +147,7 @@ def plan_models(config: BenchmarkConfig, streams: Iterable[Setting]) -> dict[Set
     return models
 
 
-def missing_models(config: BenchmarkConfig, models: Iterable[Model]) -> list[list[str]]:
+def missing_models(config: BenchmarkConfig, models: Iterable[SourceModel]) -> list[list[str]]:
     """How train.py is asked for each source model that is still to be trained."""
     return [
         [
@@ -175,7 +175,7 @@ def train_model(words: Sequence[str], tell: Callable[[Any], None] = lambda told:
     tell(words)
 
 
-def record_models(folder: Path, models: Iterable[Model]) -> None:
+def record_models(folder: Path, models: Iterable[SourceModel]) -> None:
     """Write down which source models the rows to come are measured with.
 
     Args:

@@ -39,7 +39,7 @@ Rows = npt.NDArray[np.int64]
 Maker = Callable[[], tuple[AdaptationModule, Guard | None]]
 
 
-class Kept(Callback):
+class ServedKeeper(Callback):
     """Keeps what left of a stream in memory; place it behind all others."""
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ def acceptance(
         say(f"{name}: the method adapts to the stream")
         seed_everything(seed, verbose=False)
         module, guard = makers[name]()
-        kept = Kept()
+        kept = ServedKeeper()
         callbacks = [*([guard] if guard else []), NewestOnly(), kept]
         trainer = entry.create_trainer({"logger": False, "callbacks": callbacks, **arguments})
         if trainer.world_size > 1:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.callbacks.cases import MASKS
-from holdfast.callbacks.chained import Line, Misfit, lines_of, seal_of
+from holdfast.callbacks.chained import ChainedLine, Misfit, lines_of, seal_of
 from holdfast.callbacks.maskfiles import hash_of
 from holdfast.callbacks.replay import configure as recorded
 from holdfast.callbacks.replay import replay
@@ -103,7 +103,7 @@ class Audit:
             )
         return stopped
 
-    def _lines(self, name: str) -> Iterator[Line]:
+    def _lines(self, name: str) -> Iterator[ChainedLine]:
         """The lines of a file, whose end is kept."""
         path = self.folder / name
         if not path.is_file():
@@ -114,7 +114,7 @@ class Audit:
             yield line
         self._ends[name] = count, link
 
-    def _check_predictions(self, trace: Sequence[Line]) -> int:
+    def _check_predictions(self, trace: Sequence[ChainedLine]) -> int:
         """Hold each prediction against its batch; returns how many there are."""
         batches, count = {line.cells["batch"]: line for line in trace}, 0
         known = _in_batches(self._lines(self.table))
@@ -129,7 +129,7 @@ class Audit:
             count += len(lines)
         return count
 
-    def _check_batch(self, lines: Sequence[Line], row: Line) -> None:
+    def _check_batch(self, lines: Sequence[ChainedLine], row: ChainedLine) -> None:
         """All predictions of a batch say the same of it, and what its row of the trace says."""
         due = {name: row.cells[name] for name in _SHARED}
         due["weights"] = lines[0].cells["weights"]
@@ -141,7 +141,7 @@ class Audit:
                         f"its batch {value!r}"
                     )
 
-    def _check_masks(self, lines: Sequence[Line]) -> None:
+    def _check_masks(self, lines: Sequence[ChainedLine]) -> None:
         """Each mask is the one that was written, of a case that came twice the later one."""
         latest = {line.cells["mask"]: line for line in lines if line.cells.get("mask")}
         for name, line in latest.items():
@@ -176,7 +176,7 @@ class Audit:
         if batches != self._ends[TRACE][0]:
             raise Misfit(f"metrics.json tells of {batches} batches, which {TRACE} has not got")
 
-    def _check_source(self, trace: Sequence[Line]) -> None:
+    def _check_source(self, trace: Sequence[ChainedLine]) -> None:
         """The source is the one that was adapted, its calibration leads to the verdicts, and
         ``adapted.ckpt`` holds the last weights.
         """
@@ -195,7 +195,7 @@ class Audit:
             if fingerprint(values_now(adapted.state.values())) != self.facts["weights"]:
                 raise Misfit("adapted.ckpt does not hold the weights that the run ended with")
 
-    def _check_verdicts(self, trace: Sequence[Line], source: SourceCheckpoint) -> None:
+    def _check_verdicts(self, trace: Sequence[ChainedLine], source: SourceCheckpoint) -> None:
         """Judge the trace again: verdicts and modes are what its numbers lead to."""
         _, config = recorded([str(self.folder)])
         rows = [line.cells for line in trace]
@@ -210,7 +210,7 @@ class Audit:
                 )
 
 
-def _in_batches(lines: Iterator[Line]) -> Iterator[tuple[str, list[Line]]]:
+def _in_batches(lines: Iterator[ChainedLine]) -> Iterator[tuple[str, list[ChainedLine]]]:
     """Predictions by batch, without the images that could not be read."""
     for batch, own in groupby(lines, lambda line: str(line.cells["batch"])):
         found = list(own)

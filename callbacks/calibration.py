@@ -125,7 +125,7 @@ CALIBRATIONS: dict[str, type] = {
 }
 
 
-class Watched(NamedTuple):
+class WatchedStream(NamedTuple):
     """What a stream showed.
 
     Attributes:
@@ -208,7 +208,7 @@ def watched_streams(
     *,
     seed: int = 0,
     trainer: Mapping[str, Any] | None = None,
-) -> Iterator[Watched]:
+) -> Iterator[WatchedStream]:
     """What each stream shows; methods take turns, a stream of each order at a time.
 
     Arguments are those of ``calibrate``.
@@ -288,13 +288,13 @@ def _largest(trace: Sequence[Values], name: str, levels: Levels) -> float:
     return max((value for value in known if value is not None), default=0.0)
 
 
-def farthest(streams: Sequence[Watched]) -> float:
+def farthest(streams: Sequence[WatchedStream]) -> float:
     """The divergence that one in twenty exceeded, over all streams, looks and candidates."""
     every = [one.divergence for s in streams for look in s.found for one in look.values()]
     return float(torch.tensor(every).quantile(_FARTHEST)) if every else _NOWHERE
 
 
-def offsets(streams: Sequence[Watched], far: float) -> dict[str, float]:
+def offsets(streams: Sequence[WatchedStream], far: float) -> dict[str, float]:
     """What a look adds to the logarithm of each candidate's share so that streams lose least.
 
     The loss is what of the task's figure shares of trust leave lying, and once more what lies below
@@ -343,7 +343,7 @@ def offsets(streams: Sequence[Watched], far: float) -> dict[str, float]:
     return {name: round(value, 6) for name, value in zip(names, found, strict=True)}
 
 
-def accuracies(streams: Sequence[Watched]) -> dict[str, dict[Candidate, float]]:
+def accuracies(streams: Sequence[WatchedStream]) -> dict[str, dict[Candidate, float]]:
     """Mean of the task's figure of each candidate in percent, by the order of arrival."""
     table = {}
     defined = [stream for stream in streams if stream.accuracies.isfinite().any()]
@@ -356,7 +356,7 @@ def accuracies(streams: Sequence[Watched]) -> dict[str, dict[Candidate, float]]:
     return table
 
 
-def _of_kind(streams: Sequence[Watched], kind: str) -> list[Watched]:
+def _of_kind(streams: Sequence[WatchedStream], kind: str) -> list[WatchedStream]:
     return [stream for stream in streams if ORDERS[stream.order].kind == kind]
 
 
@@ -413,12 +413,12 @@ class _Observer(CollapseGuard):
         self._whole: dict[Candidate, Scorer] = {}
         self._half = {"adapted": self._meaning.scorer(), "control": self._meaning.scorer()}
 
-    def watched(self, order: str) -> Watched:
+    def watched(self, order: str) -> WatchedStream:
         """What the stream showed."""
         right = torch.tensor([self._score(scorer) for scorer in self._whole.values()])
         adapted, control = (self._score(self._half[name]) for name in ("adapted", "control"))
         healthy = adapted >= control - _TOLERANCE / 100  # which an undefined figure never is
-        return Watched(order, self.trace, self._found, right, tuple(self._whole), healthy)
+        return WatchedStream(order, self.trace, self._found, right, tuple(self._whole), healthy)
 
     def _score(self, scorer: Scorer) -> float:
         return scorer.scores().get(self._meaning.watch, math.nan) / 100

@@ -17,7 +17,7 @@ class Misfit(Exception):
     """Something that does not fit; the message is a half-sentence, which names file and line."""
 
 
-class Line(NamedTuple):
+class ChainedLine(NamedTuple):
     """A line of a chained file.
 
     Attributes:
@@ -40,7 +40,7 @@ def seal_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(f"{facts['source']}{facts['stream']}".encode()).hexdigest()[:_DIGITS]
 
 
-def lines_of(path: Path, seal: str) -> Iterator[Line]:
+def lines_of(path: Path, seal: str) -> Iterator[ChainedLine]:
     """The lines of a file, each of which is held against the one before.
 
     Args:
@@ -66,7 +66,7 @@ def lines_of(path: Path, seal: str) -> Iterator[Line]:
                 "was changed, or one between them was dropped or put in"
             )
         link = link_of(link, raw)
-        yield Line(number, cells, link)
+        yield ChainedLine(number, cells, link)
 
 
 def _records(path: Path) -> Iterator[tuple[int, bytes]]:

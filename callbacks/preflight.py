@@ -88,7 +88,7 @@ PREFLIGHTS: dict[str, type] = {
 
 
 @dataclass(frozen=True)
-class View:
+class PreflightView:
     """What the source model says of the images under one choice of statistics.
 
     Attributes:
@@ -140,7 +140,7 @@ class Preflight:
     images: int
     broken: int
     statistics: Candidate
-    views: dict[Candidate, View]
+    views: dict[Candidate, PreflightView]
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``preflight.json``."""
@@ -186,7 +186,7 @@ def preflight(
     source = Reference(checkpoint.feature_mean, checkpoint.feature_var, checkpoint.share_quantiles)
     names = checkpoint.class_names
     experts = CollapseGuard(names, guard, source, checkpoint.calibration, task=task).experts
-    said: dict[Candidate, list[_Told]] = {}
+    said: dict[Candidate, list[_BatchFacts]] = {}
     seen = broken = 0
     for batch in batches:
         shown, bad = repaired(batch["image"].to(device), largest)
@@ -199,7 +199,7 @@ def preflight(
         }
         experts.hear(read_back({"experts": experts.asks(answers)})["experts"])
         for name, answer in answers.items():
-            said.setdefault(name, []).append(_Told.of(answer, task))
+            said.setdefault(name, []).append(_BatchFacts.of(answer, task))
         if seen >= images:
             break
     if not seen:
@@ -212,7 +212,7 @@ def preflight(
     return Preflight(advice, reasons, seen, broken, chosen, views)
 
 
-class _Told(NamedTuple):
+class _BatchFacts(NamedTuple):
     """What is kept of an answer to a batch.
 
     Attributes:
@@ -226,7 +226,7 @@ class _Told(NamedTuple):
     entropy: Tensor
 
     @classmethod
-    def of(cls, answer: Prediction, task: Task) -> "_Told":
+    def of(cls, answer: Prediction, task: Task) -> "_BatchFacts":
         """Of a prediction; rows that are not finite are left out."""
         kept = task.seen(answer) if len(answer.logits) else answer
         logits, features = kept.logits.float(), kept.features.float()
@@ -237,7 +237,7 @@ class _Told(NamedTuple):
         return cls(rows, task.counts(answer), entropy(own))
 
 
-def view_of(parts: Sequence[_Told], source: SourceCheckpoint, share: float) -> View:
+def view_of(parts: Sequence[_BatchFacts], source: SourceCheckpoint, share: float) -> PreflightView:
     """Measure what was said of some batches."""
     task = source.meaning
     logits = torch.cat([part.rows.logits for part in parts])
@@ -253,7 +253,7 @@ def view_of(parts: Sequence[_Told], source: SourceCheckpoint, share: float) -> V
     each = counts.view(task.groups, -1)
     shares = each / each.sum(1, keepdim=True).clamp(min=1e-12)
     expected = source.prevalence.float().view(task.groups, -1)
-    return View(
+    return PreflightView(
         separation=ratio,
         unsure=float(unsure.float().mean()) if len(unsure) else 1.0,
         marginal=shares.flatten().tolist(),
@@ -298,7 +298,7 @@ class Expected(NamedTuple):
 
 
 def advise(
-    views: Mapping[Candidate, View],
+    views: Mapping[Candidate, PreflightView],
     chosen: Candidate,
     images: int,
     broken: int,
@@ -364,7 +364,7 @@ def advise(
     return ("adapt carefully" if cautions else "adapt"), [reason, *cautions]
 
 
-def _separated(view: View) -> str:
+def _separated(view: PreflightView) -> str:
     """What is known of J, in words."""
     if view.separation is None:
         return "J is undefined (hardly more than one class is predicted)"
@@ -372,8 +372,8 @@ def _separated(view: View) -> str:
 
 
 def _cautions(
-    views: Mapping[Candidate, View],
-    best: View,
+    views: Mapping[Candidate, PreflightView],
+    best: PreflightView,
     images: int,
     broken: int,
     expected: Expected,

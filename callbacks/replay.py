@@ -42,7 +42,7 @@ _STATES = ("OK", "WATCH", "ALARM", "FROZEN")
 
 
 @dataclass
-class ReplayConfig:
+class TraceReplayConfig:
     """Options of ``callbacks.replay``."""
 
     guard: GuardConfig = option(GuardConfig(), "settings of the guard")
@@ -182,7 +182,7 @@ def write_replayed(
         ) from error
 
 
-def configure(argv: Sequence[str]) -> tuple[Path, ReplayConfig]:
+def configure(argv: Sequence[str]) -> tuple[Path, TraceReplayConfig]:
     """The trace and the settings of command-line words, which start from the recorded run's.
 
     Raises:
@@ -200,9 +200,9 @@ def configure(argv: Sequence[str]) -> tuple[Path, ReplayConfig]:
             "a trace is judged again by the guard that judged it: name its settings, "
             "guard.limits.drift=.3 say"
         )
-    base = resolve(ReplayConfig, {}, recorded)
+    base = resolve(TraceReplayConfig, {}, recorded)
     words = [word for word in argv if word not in traces]
-    config = resolve(ReplayConfig, {}, read_arguments(words, {}, recorded))
+    config = resolve(TraceReplayConfig, {}, read_arguments(words, {}, recorded))
     for field in fields(GuardConfig):
         if field.name not in REPLAYED and getattr(config.guard, field.name) != getattr(
             base.guard, field.name
@@ -267,7 +267,7 @@ def main(argv: Sequence[str]) -> int:
             write_replayed(Path(config.output).expanduser(), rows, judged)
 
     return entry.run(
-        run, ReplayConfig, {}, USAGE, argv, configure=lambda words: configure(words)[1]
+        run, TraceReplayConfig, {}, USAGE, argv, configure=lambda words: configure(words)[1]
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.datamodules.decoding import Array
-from holdfast.datamodules.glance import Form, Glance, Limits, glance_at
+from holdfast.datamodules.glance import Form, ImageGlance, Limits, glance_at
 
 #: Images that an array's facts are taken from, spread evenly over it.
 LOOKED_AT = 1024
@@ -86,7 +86,7 @@ class Gathered:
         self._spacing: dict[int, Limits] = {}
         self._turned = 0
 
-    def add(self, row: int, glance: Glance) -> None:
+    def add(self, row: int, glance: ImageGlance) -> None:
         """Take in what was seen of an image."""
         self.codes[row] = self.forms.setdefault(glance.form, len(self.forms))
         self.quantiles[row], self.extremes[row] = glance.quantiles, glance.extremes

@@ -19,7 +19,7 @@ from holdfast.datamodules.cache import Cache
 from holdfast.datamodules.decoding import Array, Decoded, Unreadable
 from holdfast.datamodules.facts import Facts, Gathered
 from holdfast.datamodules.frames import decode_named, named_file
-from holdfast.datamodules.glance import Glance, Limits, form_of, glance_of
+from holdfast.datamodules.glance import ImageGlance, Limits, form_of, glance_of
 from holdfast.datamodules.paths import inside
 from holdfast.datamodules.patience import Patience
 from holdfast.datamodules.placing import Place
@@ -248,9 +248,9 @@ class ImageFiles:
         """Without the cache: a worker that is not forked cannot share it."""
         return {**self.__dict__, "_cache": None}
 
-    def _check(self, rows: Sequence[int]) -> list[Glance | str]:
+    def _check(self, rows: Sequence[int]) -> list[ImageGlance | str]:
         """What is seen of some files, or why they cannot be read."""
-        seen: list[Glance | str] = []
+        seen: list[ImageGlance | str] = []
         for row in rows:
             place = int(self._places[row])
             try:
@@ -304,7 +304,7 @@ class ImageFiles:
                 found.add(place, glance)
         return found
 
-    def _first_readable(self) -> tuple[int, Glance]:
+    def _first_readable(self) -> tuple[int, ImageGlance]:
         """The place of the first file that can be read, and what is seen of it."""
         reason = "there is none"
         for place in range(len(self.paths)):

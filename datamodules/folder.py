@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from holdfast.datamodules.images import ImageSet, Split, Strings
-from holdfast.datamodules.options import FilesConfig
 from holdfast.datamodules.pairs import are_pairs, paired
 from holdfast.datamodules.records import Records, images_of, repeated, text
+from holdfast.datamodules.settings import FilesConfig
 from holdfast.datamodules.splits import FOLDER
 from holdfast.datamodules.walk import searched
 from holdfast.tta.errors import InputError

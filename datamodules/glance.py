@@ -49,7 +49,7 @@ class Form(NamedTuple):
         return UNSAID if self.span is None else SPANNED
 
 
-class Glance(NamedTuple):
+class ImageGlance(NamedTuple):
     """What is remembered of one image.
 
     Attributes:
@@ -71,7 +71,7 @@ class Glance(NamedTuple):
     finite: bool = True
 
 
-def glance_of(decoded: Decoded, pixels: Array, limits: Limits | None) -> Glance:
+def glance_of(decoded: Decoded, pixels: Array, limits: Limits | None) -> ImageGlance:
     """What is remembered of an image.
 
     Args:
@@ -81,7 +81,7 @@ def glance_of(decoded: Decoded, pixels: Array, limits: Limits | None) -> Glance:
     """
     form = form_of(decoded, pixels)
     quantiles, extremes, finite = _values(pixels)
-    return Glance(form, quantiles, extremes, limits, decoded.spacing, decoded.turned, finite)
+    return ImageGlance(form, quantiles, extremes, limits, decoded.spacing, decoded.turned, finite)
 
 
 def form_of(decoded: Decoded, pixels: Array) -> Form:
@@ -96,11 +96,11 @@ def form_of(decoded: Decoded, pixels: Array) -> Form:
     )
 
 
-def glance_at(image: Array, limits: Limits | None) -> Glance:
+def glance_at(image: Array, limits: Limits | None) -> ImageGlance:
     """What is remembered of an image of an array, any shape."""
     form = Form("array", image.dtype.name, image.shape, limits)
     quantiles, extremes, finite = _values(image)
-    return Glance(form, quantiles, extremes, limits, finite=finite)
+    return ImageGlance(form, quantiles, extremes, limits, finite=finite)
 
 
 def _values(pixels: Array) -> tuple[Limits, Limits, bool]:

@@ -16,7 +16,7 @@ from holdfast.tta.errors import InputError
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 
 
-class Labels(NamedTuple):
+class LabelColumn(NamedTuple):
     """What a column of labels comes to.
 
     Attributes:
@@ -35,7 +35,7 @@ def read_labels(
     origin: object,
     class_names: Sequence[str] | None = None,
     missing: Sequence[str] | None = None,
-) -> Labels:
+) -> LabelColumn:
     """Name the classes of a column of labels, and number the images by them.
 
     Numbers are names like any other, in the order of their values: 1 to 12 are twelve classes, and
@@ -70,7 +70,7 @@ def read_labels(
         codes = {word: _code(word, names, numbers, origin) for word in known}
     table = np.array([codes.get(word, UNLABELLED) for word in plain], dtype=np.int64)
     left = tuple(word for word in written.tolist() if word.strip() and same(word.strip()) in gone)
-    return Labels(names, table[of_row] if len(table) else of_row.astype(np.int64), left)
+    return LabelColumn(names, table[of_row] if len(table) else of_row.astype(np.int64), left)
 
 
 def missing_noted(values: Strings, words: Sequence[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from monai.apps.utils import HashCheckError, check_hash, download_url
 from holdfast.datamodules.arrays import Arrays, read_arrays
 from holdfast.datamodules.images import ImageSet, Split
 from holdfast.datamodules.npz import images_from
-from holdfast.datamodules.options import AUTO, DataConfig, check_task
+from holdfast.datamodules.settings import AUTO, DataConfig, check_task
 from holdfast.datamodules.targets import FindingTarget, LabelTarget, kind_of
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError, said

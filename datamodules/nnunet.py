@@ -13,8 +13,8 @@ from holdfast.datamodules.decoding import Unreadable, decode
 from holdfast.datamodules.images import ImageSet, Split
 from holdfast.datamodules.maskfiles import MaskPaths, decode_mask
 from holdfast.datamodules.maskvalues import BACKGROUND, IGNORE, Values, values_of
-from holdfast.datamodules.options import FilesConfig
 from holdfast.datamodules.records import Records, images_of, repeated, text
+from holdfast.datamodules.settings import FilesConfig
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError, said
 from holdfast.tta.options import option

@@ -21,8 +21,8 @@ from holdfast.datamodules.conventions import Strings
 from holdfast.datamodules.facts import LOOKED_AT
 from holdfast.datamodules.formats.decoded import span_of
 from holdfast.datamodules.images import ImageSet, Split
-from holdfast.datamodules.options import AUTO, TargetConfig, check_shares
 from holdfast.datamodules.ranges import value_range
+from holdfast.datamodules.settings import AUTO, TargetConfig, check_shares
 from holdfast.datamodules.splits import SPLITS, check_leaks, cut, groups_of, hint_at, likely_groups
 from holdfast.datamodules.targets import AskedOfArrays, kind_of, usual_task
 from holdfast.tta.config import closest

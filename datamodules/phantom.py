@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.datamodules.images import ImageSet, Split
-from holdfast.datamodules.options import DataConfig, check_task
+from holdfast.datamodules.settings import DataConfig, check_task
 from holdfast.datamodules.targets import FindingTarget, LabelTarget, MaskTarget, kind_of
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from holdfast.datamodules.files import ImageFiles
 from holdfast.datamodules.images import ImageSet, NoImages, Split, Strings
-from holdfast.datamodules.options import AUTO, FilesConfig
 from holdfast.datamodules.ranges import refuse_mixture, value_range
 from holdfast.datamodules.rows import Records, repeated, text
+from holdfast.datamodules.settings import AUTO, FilesConfig
 from holdfast.datamodules.splits import check_leaks, cut, groups_of, hint_at, likely_groups
 from holdfast.datamodules.targets import AskedOfRecords, LabelTarget, kind_of, usual_task
 from holdfast.tta.config import closest

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from holdfast.datamodules.bands import MISSING
 from holdfast.datamodules.conventions import Strings
-from holdfast.datamodules.options import AUTO
+from holdfast.datamodules.settings import AUTO
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 

@@ -14,8 +14,8 @@ import numpy as np
 from holdfast.datamodules.findings import Findings, from_columns, from_lists
 from holdfast.datamodules.images import ImageSet, Split, Strings
 from holdfast.datamodules.maskfiles import MaskPaths
-from holdfast.datamodules.options import AUTO, FilesConfig
 from holdfast.datamodules.records import Records, images_of, repeated, text
+from holdfast.datamodules.settings import AUTO, FilesConfig
 from holdfast.datamodules.targets import FindingTarget, kind_of
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError, said

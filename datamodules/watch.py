@@ -14,9 +14,9 @@ import numpy as np
 
 from holdfast.datamodules.files import ImageFiles
 from holdfast.datamodules.images import ImageSet, Split
-from holdfast.datamodules.options import FilesConfig
 from holdfast.datamodules.patience import Patience
 from holdfast.datamodules.reading import Reading
+from holdfast.datamodules.settings import FilesConfig
 from holdfast.datamodules.targets import LabelTarget
 from holdfast.datamodules.walk import found_below
 from holdfast.tta.errors import InputError

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from holdfast.tta import entry
-from holdfast.tta.checkpoint import Adapted, SourceCheckpoint, read_adapted, source_file
+from holdfast.tta.checkpoint import AdaptedTensors, SourceCheckpoint, read_adapted, source_file
 from holdfast.tta.errors import InputError, said
 from holdfast.tta.fingerprint import fingerprint, values_now
 from holdfast.tta.folder import writing
@@ -152,7 +152,7 @@ class _What(NamedTuple):
     provenance: Mapping[str, str]
 
 
-def _provenance(checkpoint: SourceCheckpoint, adapted: Adapted | None) -> dict[str, str]:
+def _provenance(checkpoint: SourceCheckpoint, adapted: AdaptedTensors | None) -> dict[str, str]:
     """Where the weights come from; ``weights`` is as in ``predictions.csv`` and ``audit.json``."""
     told = {"holdfast": version(), "source": checkpoint.hash}
     if adapted is None:
@@ -183,7 +183,7 @@ def _overlaid(network: Network, values: Mapping[str, Tensor]) -> Network:
     return network
 
 
-def baked(checkpoint: SourceCheckpoint, adapted: Adapted | None) -> Network:
+def baked(checkpoint: SourceCheckpoint, adapted: AdaptedTensors | None) -> Network:
     """The network with all that was adapted in its own tensors."""
     network = checkpoint.build()
     if adapted is None:
@@ -203,7 +203,7 @@ def warn_of_others(statistics: str | None) -> None:
     )
 
 
-def _adapted(checkpoint: SourceCheckpoint, adapted: Adapted | None, own: bool) -> Network:
+def _adapted(checkpoint: SourceCheckpoint, adapted: AdaptedTensors | None, own: bool) -> Network:
     """The network as adaptation runs it: layers with a choice of statistics."""
     network = checkpoint.build()
     if adapted is None:

@@ -13,7 +13,7 @@ from holdfast.callbacks.calibrated import belief_of, calibrated, levels_of, outd
 from holdfast.callbacks.calibration import (
     CalibrationConfig,
     QuickCalibrationConfig,
-    Watched,
+    WatchedStream,
     accuracies,
     farthest,
     offsets,
@@ -175,17 +175,17 @@ NAMES = ("source", "batch", "corrected")
 
 def stream(
     order: str, divergences: list[float], right: list[float], looks: int = 4, informed: float = 0.0
-) -> Watched:
+) -> WatchedStream:
     """On which each candidate was as far as this at every look, and as often right."""
     names = NAMES[: len(right)]
     look = {
         name: Found(far, informed * (name == "source"))
         for name, far in zip(names, divergences, strict=True)
     }
-    return Watched(order, [], [look] * looks, torch.tensor(right), names, True)
+    return WatchedStream(order, [], [look] * looks, torch.tensor(right), names, True)
 
 
-def lost(streams: list[Watched], offset: dict[str, float], far: float = 10.0) -> float:
+def lost(streams: list[WatchedStream], offset: dict[str, float], far: float = 10.0) -> float:
     """The accuracy that shares of trust leave lying."""
     left = []
     for each in streams:
@@ -249,7 +249,7 @@ def test_the_farthest_is_what_one_in_twenty_divergences_exceeded() -> None:
     assert farthest(streams) == pytest.approx(95.05)
     every = [stream("one", [1.0, 2.0, 3.0], [0.9, 0.8, 0.7], looks=5)] * 3
     assert 2 < farthest(every) <= 3
-    silent = Watched("one", [], [{}, {}], torch.tensor([0.9]), ("control",), True)
+    silent = WatchedStream("one", [], [{}, {}], torch.tensor([0.9]), ("control",), True)
     assert farthest([silent]) == farthest([]) == 10, "where nothing was ever weighed"
 
 

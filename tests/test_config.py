@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from holdfast.benchmarks.options import BenchmarkConfig
+from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.programs import adapt, train
 from holdfast.tta.config import (
     CONFIGS,

@@ -155,7 +155,7 @@ import sys
 import holdfast
 assert "torch" not in sys.modules and "calm_plugin" not in sys.modules
 from holdfast.adapting.config import GROUPS
-from holdfast.benchmarks.options import BenchmarkConfig
+from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.plan import create_plan
 from holdfast.datamodules import STREAMS
 from holdfast.datamodules.shifts import CORRUPTIONS, SHIFTS

@@ -178,7 +178,7 @@ def source_file(path: str | Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Adapted:
+class AdaptedTensors:
     """What an adaptation left.
 
     Attributes:
@@ -229,7 +229,7 @@ def load_adapted(path: str | Path, source: SourceCheckpoint) -> dict[str, Tensor
     return read_adapted(path, source).state
 
 
-def read_adapted(path: str | Path, source: SourceCheckpoint) -> Adapted:
+def read_adapted(path: str | Path, source: SourceCheckpoint) -> AdaptedTensors:
     """Read what an adaptation left.
 
     Raises:
@@ -252,7 +252,7 @@ def read_adapted(path: str | Path, source: SourceCheckpoint) -> Adapted:
             f"{path} is damaged or was tampered with, {problem}: start from the source, or from "
             "another adapted.ckpt"
         ) from problem
-    return Adapted(str(content.get("method")), state, served.get("choice"), moments)
+    return AdaptedTensors(str(content.get("method")), state, served.get("choice"), moments)
 
 
 def save_file(path: Path, kind: str, content: Mapping[str, Any], before: Path) -> None:

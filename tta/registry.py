@@ -130,7 +130,7 @@ class Registry(Mapping[str, T], Generic[T]):
         """What ``convert`` makes of each entry, now and of those that come later, behind some fixed
         ones.
         """
-        return _View(self, convert, fixed)
+        return _Converted(self, convert, fixed)
 
     def _same(self, name: str, entry: object) -> bool:
         """Whether the entry equals that of this name, or is defined where that was, or is to be."""
@@ -205,7 +205,7 @@ def subclasses_of(kind: type[T]) -> Callable[[str, object], None]:
     return check
 
 
-class _View(Mapping[str, Out]):
+class _Converted(Mapping[str, Out]):
     """A registry's entries, converted; see ``Registry.view``."""
 
     def __init__(

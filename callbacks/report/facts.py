@@ -12,7 +12,7 @@ from holdfast.callbacks.guard.modes import Levels
 from holdfast.callbacks.report import page
 from holdfast.callbacks.report.figures import class_colors
 from holdfast.callbacks.report.observe import AdaptedObserver
-from holdfast.callbacks.report.unupdated import Answers, Unupdated
+from holdfast.callbacks.report.unupdated import StreamAnswers, Unupdated
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.intervals import FEW
 from holdfast.tta.metrics import balanced_accuracy
@@ -65,7 +65,7 @@ class RunFacts:
     parts: int = 1
 
 
-class View:
+class RunView:
     """The facts as the sections look at them.
 
     Attributes:
@@ -85,16 +85,16 @@ class View:
         self.names = tuple(facts.checkpoint.class_names)
         self.labels = facts.labels
         self.labelled = bool((self.labels >= 0).any())
-        self.models: dict[str, Answers] = {}
+        self.models: dict[str, StreamAnswers] = {}
         if facts.unupdated is not None:
             self.models |= {"source": facts.unupdated.source, "control": facts.unupdated.control}
-        self.models["served"] = self.served = Answers(facts.probabilities)
+        self.models["served"] = self.served = StreamAnswers(facts.probabilities)
         self.units = Units.of(
             facts.metrics.get("level", "image"),
             *(facts.labels, facts.groups, facts.domains, facts.columns),
             {name: answers.probabilities for name, answers in self.models.items()},
         )
-        self.scored = {name: Answers(said) for name, said in self.units.said.items()}
+        self.scored = {name: StreamAnswers(said) for name, said in self.units.said.items()}
         shown = torch.cat([self.served.predictions, self.labels[self.labels >= 0]])
         self.colors = class_colors(torch.bincount(shown, minlength=len(self.names)))
 

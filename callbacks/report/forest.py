@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from holdfast.callbacks.report import page
-from holdfast.callbacks.report.facts import ROWS, View
+from holdfast.callbacks.report.facts import ROWS, RunView
 from holdfast.callbacks.report.page import CARD, CONTROL, INK, LINE, SERVED, SOFT, SOURCE, shortened
 from holdfast.tta.intervals import FEW
 
@@ -24,7 +24,7 @@ _LONGEST = 18
 _OTHERS = {"source": (SOURCE, "D"), "control": (CONTROL, "s")}
 
 
-class Line(NamedTuple):
+class ForestLine(NamedTuple):
     """A line of the plot.
 
     Attributes:
@@ -40,7 +40,7 @@ class Line(NamedTuple):
     others: Mapping[str, float] = {}
 
 
-def lines_of(view: View, split: Mapping[str, Mapping[str, Any]]) -> list[Line]:
+def lines_of(view: RunView, split: Mapping[str, Mapping[str, Any]]) -> list[ForestLine]:
     """The whole stream, then each subgroup under a heading, in the order of its tables.
 
     Args:
@@ -54,15 +54,15 @@ def lines_of(view: View, split: Mapping[str, Mapping[str, Any]]) -> list[Line]:
         scored = list(_scored(parts))
         worst = sorted(scored, key=lambda line: line.served or 0.0)[:ROWS]
         kept = [line for line in scored if line in worst]
-        found += [Line(f"by {name}"), *kept] if kept else []
+        found += [ForestLine(f"by {name}"), *kept] if kept else []
     return found
 
 
-def _groups(view: View) -> int:
+def _groups(view: RunView) -> int:
     return len(np.unique(view.units.groups))
 
 
-def _scored(parts: Mapping[str, Any]) -> Iterator[Line]:
+def _scored(parts: Mapping[str, Any]) -> Iterator[ForestLine]:
     for value, part in parts.items():
         held = part.get("against", {})
         others = {name: held[name]["balanced_accuracy"] for name in _OTHERS if name in held}
@@ -71,15 +71,15 @@ def _scored(parts: Mapping[str, Any]) -> Iterator[Line]:
             yield line
 
 
-def _line(name: str, part: Mapping[str, Any], others: Mapping[str, float]) -> Line | None:
+def _line(name: str, part: Mapping[str, Any], others: Mapping[str, float]) -> ForestLine | None:
     served = part.get("balanced_accuracy")
     if served is None or not np.isfinite(served):
         return None
     ends = part.get("intervals", {}).get("balanced_accuracy")
-    return Line(name, served, None if part["groups"] < FEW else ends, others)
+    return ForestLine(name, served, None if part["groups"] < FEW else ends, others)
 
 
-def forest(view: View, split: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def forest(view: RunView, split: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The plot, where there are two subgroups to compare."""
     lines = lines_of(view, split)
     if len([line for line in lines if line.served is not None]) < 3:
@@ -91,7 +91,7 @@ def forest(view: View, split: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [page.figure(partial(drawn, lines), text, "Who is served worse.")]
 
 
-def drawn(lines: Sequence[Line]) -> Figure:
+def drawn(lines: Sequence[ForestLine]) -> Figure:
     """The figure.
 
     Args:
@@ -121,7 +121,7 @@ def drawn(lines: Sequence[Line]) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, place: int, served: float, line: Line) -> None:
+def _draw(axes: Axes, place: int, served: float, line: ForestLine) -> None:
     for name, score in line.others.items():
         color, mark = _OTHERS[name]
         axes.plot(score, place + _BESIDE, mark, color=color, markersize=4, markeredgewidth=0)
@@ -131,7 +131,7 @@ def _draw(axes: Axes, place: int, served: float, line: Line) -> None:
     axes.plot(served, place, "o", color=inside, markeredgecolor=SERVED, markersize=7)
 
 
-def _name(figure: Figure, axes: Axes, lines: Sequence[Line]) -> None:
+def _name(figure: Figure, axes: Axes, lines: Sequence[ForestLine]) -> None:
     """Say which mark is whose."""
     axes.plot([], [], "o", color=SERVED, markersize=7, label="served")
     for name in dict.fromkeys(name for line in lines for name in line.others):

@@ -5,7 +5,7 @@ import numpy as np
 from holdfast.callbacks.guard.signals import SIGNALS
 from holdfast.callbacks.records import HANDLED
 from holdfast.callbacks.report import figures, page
-from holdfast.callbacks.report.facts import View
+from holdfast.callbacks.report.facts import RunView
 from holdfast.callbacks.report.observe import SUMS
 from holdfast.callbacks.report.strips import timeline
 
@@ -18,7 +18,7 @@ _SUMS = {
 }
 
 
-def what_happened(view: View) -> list[str]:
+def what_happened(view: RunView) -> list[str]:
     """Alarms, corrections and changes of mode, in sentences."""
     kinds = ("mode", "correction")
     told = [
@@ -40,7 +40,7 @@ def what_happened(view: View) -> list[str]:
     )
 
 
-def guard(view: View) -> list[str]:
+def guard(view: RunView) -> list[str]:
     """Verdicts, and the statistics behind them with their thresholds; of an unguarded run only what
     it has.
     """
@@ -105,7 +105,7 @@ def guard(view: View) -> list[str]:
     return [page.grid("two", [*parts, *losses(view)])]
 
 
-def evidence(view: View) -> list[str]:
+def evidence(view: RunView) -> list[str]:
     """What a published guard measured: its numbers, at most four."""
     rows, known = view.facts.rows, {}
     for name in dict.fromkeys(name for row in rows for name in row if name not in _OURS):
@@ -128,7 +128,7 @@ def evidence(view: View) -> list[str]:
     ]
 
 
-def losses(view: View) -> list[str]:
+def losses(view: RunView) -> list[str]:
     """Entropy and loss, which every method has."""
     rows = view.facts.rows
     columns = [(name, figures.column(rows, name)) for name in ("entropy", "loss")]

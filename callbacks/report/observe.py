@@ -39,7 +39,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Window:
+class FeatureWindow:
     """The last images before a moment in the stream.
 
     Attributes:
@@ -93,10 +93,10 @@ class AdaptedObserver(Callback):
     ) -> None:
         self.guard = guard
         self.mean, self.var = mean, var.mean(0) + 1e-6
-        self.start: Window | None = None
-        self.alarm: Window | None = None
-        self.farthest: Window | None = None
-        self.end: Window | None = None
+        self.start: FeatureWindow | None = None
+        self.alarm: FeatureWindow | None = None
+        self.farthest: FeatureWindow | None = None
+        self.end: FeatureWindow | None = None
         self._kept = kept
         self._predictions: Grown | GrownFile | None = None
         self._taken_up: Mapping[str, Any] | None = None
@@ -168,7 +168,7 @@ class AdaptedObserver(Callback):
         self._parts.append(Part(kept[0], kept[1], kept[2], float(distance), number))
         while len(self._parts) > 1 and sum(len(part.labels) for part in self._parts) > self._window:
             self._parts.popleft()
-        self.end = Window(number, tuple(self._parts))
+        self.end = FeatureWindow(number, tuple(self._parts))
         if self.start is None or self.start.parts[0].batch == self._parts[0].batch:
             self.start = self.end
         elif number - len(self._parts) >= self.start.batch:
@@ -195,12 +195,12 @@ class AdaptedObserver(Callback):
 _WINDOWS = ("start", "alarm", "farthest", "end")
 
 
-def _plain(window: Window) -> dict[str, Any]:
+def _plain(window: FeatureWindow) -> dict[str, Any]:
     return {"batch": window.batch, "parts": [list(part) for part in window.parts]}
 
 
-def _window(state: Mapping[str, Any]) -> Window:
-    return Window(state["batch"], tuple(Part(*part) for part in state["parts"]))
+def _window(state: Mapping[str, Any]) -> FeatureWindow:
+    return FeatureWindow(state["batch"], tuple(Part(*part) for part in state["parts"]))
 
 
 #: Signals whose sums are drawn: those that grow by degrees.
@@ -268,7 +268,7 @@ class SumsObserver(Callback):
         self._before = self.guard.memory
 
 
-def moments_shown(observer: AdaptedObserver) -> Sequence[tuple[str, Window]]:
+def moments_shown(observer: AdaptedObserver) -> Sequence[tuple[str, FeatureWindow]]:
     """The windows worth a look, with what they are."""
     alarm, farthest, end = observer.alarm, observer.farthest, observer.end
     if observer.start is not None and end is not None and observer.start.batch == end.batch:

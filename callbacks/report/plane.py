@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from holdfast.callbacks.report.figures import Numbers
-from holdfast.callbacks.report.observe import Window
+from holdfast.callbacks.report.observe import FeatureWindow
 from holdfast.callbacks.report.page import INK, SOFT, SOURCE
 
 #: Part of the mean variance within classes that each feature has at least: one that hardly varies
@@ -118,7 +118,7 @@ def _apart(places: Tensor) -> Tensor:
 
 
 def clusters(
-    windows: Sequence[Window], plane: Plane, colors: Mapping[int, str], by_label: bool
+    windows: Sequence[FeatureWindow], plane: Plane, colors: Mapping[int, str], by_label: bool
 ) -> list[Callable[[Axes], None]]:
     """What draws each window: its features in the source's plane, all on one scale, with means and
     borders of the source's classes.

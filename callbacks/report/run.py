@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from holdfast.callbacks.report import figures, guarded, page, scored
-from holdfast.callbacks.report.facts import ROWS, RunFacts, View, gap
+from holdfast.callbacks.report.facts import ROWS, RunFacts, RunView, gap
 from holdfast.callbacks.report.observe import moments_shown
 from holdfast.callbacks.report.plane import alone, clusters, discriminant_plane
-from holdfast.callbacks.report.unupdated import Change
+from holdfast.callbacks.report.unupdated import Disagreement
 from holdfast.callbacks.report.worth import answer
 from holdfast.callbacks.trajectory import window_width
 
@@ -22,7 +22,7 @@ _PACKAGES = ("holdfast", "torch", "lightning", "monai", "torchmetrics", "numpy")
 
 def run_report(facts: RunFacts) -> str:
     """The page, as HTML."""
-    view = View(facts)
+    view = RunView(facts)
     numbers = {"image": len(view.labels), "batch": len(facts.rows)}
     numbers |= {"alarm": facts.metrics["alarms"], "reset": facts.metrics["resets"]}
     lead = ", ".join(page.counted(number, thing) for thing, number in numbers.items()) + "."
@@ -44,7 +44,7 @@ def run_report(facts: RunFacts) -> str:
     return page.page(facts.name, lead, sections, head=[worth, tiles(view)])
 
 
-def tiles(view: View) -> str:
+def tiles(view: RunView) -> str:
     """The numbers to read first."""
     metrics = view.facts.metrics
     shown: dict[str, str] = {}
@@ -67,7 +67,7 @@ def tiles(view: View) -> str:
     return page.tiles({**shown, "images a second": f"{metrics['images_per_second']:,}"})
 
 
-def predicted(view: View) -> list[str]:
+def predicted(view: RunView) -> list[str]:
     """Predicted marginals over the stream, and on the whole."""
     panels = {"served": view.served.predictions}
     if "control" in view.models:
@@ -94,7 +94,7 @@ def predicted(view: View) -> list[str]:
     ]
 
 
-def features(view: View) -> list[str]:
+def features(view: RunView) -> list[str]:
     """What the adapted model's features looked like at three moments."""
     source, shown = view.facts.checkpoint, moments_shown(view.facts.observer)
     known = source.feature_mean, source.feature_var, source.prevalence
@@ -118,7 +118,7 @@ def features(view: View) -> list[str]:
     return [page.paragraph(text), view.legend(), page.grid("three", parts)]
 
 
-def changes(view: View) -> list[str]:
+def changes(view: RunView) -> list[str]:
     """Images on which adaptation made the largest difference."""
     if view.facts.unupdated is None:
         return []
@@ -135,7 +135,7 @@ def changes(view: View) -> list[str]:
     return [page.paragraph(text), page.grid("pictures", [_shown(view, change) for change in found])]
 
 
-def _shown(view: View, change: Change) -> str:
+def _shown(view: RunView, change: Disagreement) -> str:
     (before, weak), (after, strong) = change.control, change.served
     text = f"{view.names[before]} ({weak:.0%}) became {view.names[after]} ({strong:.0%})"
     text += f"; it is {view.names[change.label]}" if change.label >= 0 else ""
@@ -146,7 +146,7 @@ def _shown(view: View, change: Change) -> str:
     )
 
 
-def settings(view: View) -> list[str]:
+def settings(view: RunView) -> list[str]:
     """What it takes to have every number again."""
     source, versions = view.facts.checkpoint, []
     for package in _PACKAGES:

@@ -9,14 +9,14 @@ import torch
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from holdfast.callbacks.report import figures, page
-from holdfast.callbacks.report.facts import ROWS, View, gap
+from holdfast.callbacks.report.facts import ROWS, RunView, gap
 from holdfast.callbacks.report.forest import forest
 from holdfast.callbacks.trajectory import window_width
 from holdfast.tta.intervals import FEW
 from holdfast.tta.scores import worst_of
 
 
-def accuracy(view: View) -> list[str]:
+def accuracy(view: RunView) -> list[str]:
     """Running balanced accuracy of all models, and the served one's figures by class."""
     if not view.labelled:
         return [
@@ -44,7 +44,7 @@ def accuracy(view: View) -> list[str]:
     return [page.grid("two", [drawn, per_class(view)])]
 
 
-def per_class(view: View) -> str:
+def per_class(view: RunView) -> str:
     """What was served, by class, the least sensitive first."""
     metrics, units = view.facts.metrics, view.units
     area = metrics.get("auroc", {}).get("per_class", {})
@@ -90,7 +90,7 @@ def few_note(rows: Sequence[Sequence[Any]], *columns: int) -> list[str]:
     return [page.paragraph(text)]
 
 
-def confusion(view: View) -> list[str]:
+def confusion(view: RunView) -> list[str]:
     """A confusion matrix a model."""
     if not view.labelled:
         return []
@@ -110,7 +110,7 @@ def confusion(view: View) -> list[str]:
     return [page.paragraph(text), page.grid("three", parts)]
 
 
-def calibration(view: View) -> list[str]:
+def calibration(view: RunView) -> list[str]:
     """Reliability diagrams."""
     if not view.labelled:
         return []
@@ -129,7 +129,7 @@ def calibration(view: View) -> list[str]:
     return [page.grid("two", [page.figure(lambda: figures.reliability(drawn, unit), text)])]
 
 
-def groups(view: View) -> list[str]:
+def groups(view: RunView) -> list[str]:
     """A table for the domains, and one for each column that metrics are split by."""
     metrics = view.facts.metrics
     if not view.labelled:
@@ -159,7 +159,7 @@ def groups(view: View) -> list[str]:
     return shown
 
 
-def by_group(view: View, parts: Mapping[str, Any]) -> list[str]:
+def by_group(view: RunView, parts: Mapping[str, Any]) -> list[str]:
     """A table, values in their own order.
 
     Args:
@@ -196,13 +196,13 @@ def by_group(view: View, parts: Mapping[str, Any]) -> list[str]:
     return [page.table(head, rows, marked=marked), *notes, *few_note(rows, 1, len(counts))]
 
 
-def _both(view: View) -> bool:
+def _both(view: RunView) -> bool:
     """Whether images and groups are different numbers."""
     metrics = view.facts.metrics
     return bool(metrics["level"] == "group" or metrics["groups"] != metrics["images"])
 
 
-def _counts(view: View, part: Mapping[str, Any]) -> list[str]:
+def _counts(view: RunView, part: Mapping[str, Any]) -> list[str]:
     if not _both(view):
         return [marked_few(part["images"], part["groups"])]
     return [str(part["images"]), marked_few(part["groups"], part["groups"])]

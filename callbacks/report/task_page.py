@@ -44,7 +44,7 @@ class GuardFacts:
     sums: Sequence[Mapping[str, float]]
 
 
-class _View:
+class _HoldsFacts:
     """The facts in the place where those sections look for them."""
 
     def __init__(self, facts: GuardFacts) -> None:
@@ -159,7 +159,7 @@ class TaskReporter(Watched, ABC):
     ) -> None:
         """Write the page; arguments as of ``RunReporter.write``."""
         sums = self.sums.rows if self.sums else ()
-        view: Any = _View(GuardFacts(self.tracer.rows, self.tracer.events, self.levels, sums))
+        view: Any = _HoldsFacts(GuardFacts(self.tracer.rows, self.tracer.events, self.levels, sums))
         numbers = {self.noun: self.writer.served, "batch": len(self.tracer.rows)}
         numbers |= {"alarm": metrics["alarms"], "reset": metrics["resets"]}
         lead = ", ".join(page.counted(number, thing) for thing, number in numbers.items()) + "."

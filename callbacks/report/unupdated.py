@@ -22,7 +22,7 @@ from holdfast.tta.step import Candidate
 KEPT = 8
 
 
-class Change(NamedTuple):
+class Disagreement(NamedTuple):
     """An image of which source and served model say different things.
 
     Attributes:
@@ -47,7 +47,7 @@ class Change(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answers:
+class StreamAnswers:
     """What a model says of a stream: probabilities (N, C)."""
 
     probabilities: Tensor
@@ -69,9 +69,9 @@ class Unupdated:
     control to what was served.
     """
 
-    source: Answers
-    control: Answers
-    changes: list[Change]
+    source: StreamAnswers
+    control: StreamAnswers
+    changes: list[Disagreement]
 
 
 @torch.no_grad()
@@ -102,7 +102,7 @@ def unupdated_pass(
     """
     module.to(device)
     answers: dict[str, list[Tensor]] = {"source": [], "control": []}
-    changes: list[Change] = []
+    changes: list[Disagreement] = []
     rank, parts = place()
     at = 0
     hidden = None if progress else True
@@ -126,13 +126,13 @@ def unupdated_pass(
                 changes = _largest([*changes, *_changes(index, shown, control, left)])
             bar.update()
     changes = _largest([change for own in objects_of_all(changes) for change in own])
-    source_said, control_said = (Answers(torch.cat(kept)) for kept in answers.values())
+    source_said, control_said = (StreamAnswers(torch.cat(kept)) for kept in answers.values())
     return Unupdated(source_said, control_said, changes)
 
 
-def _largest(changes: Sequence[Change]) -> list[Change]:
+def _largest(changes: Sequence[Disagreement]) -> list[Disagreement]:
     """The largest changes of mind, of an image that comes again its largest."""
-    best: dict[str, Change] = {}
+    best: dict[str, Disagreement] = {}
     for change in changes:
         if change.id not in best or best[change.id].size < change.size:
             best[change.id] = change
@@ -162,7 +162,9 @@ def ask(
     return source, said[choice].served if choice in said else source
 
 
-def _changes(index: int, batch: dict[str, Any], control: Tensor, served: Tensor) -> list[Change]:
+def _changes(
+    index: int, batch: dict[str, Any], control: Tensor, served: Tensor
+) -> list[Disagreement]:
     """The largest changes of mind in a batch."""
     size = (control - served).abs().sum(1) / 2
     size = size.where(control.argmax(1) != served.argmax(1), 0.0).nan_to_num()
@@ -171,7 +173,7 @@ def _changes(index: int, batch: dict[str, Any], control: Tensor, served: Tensor)
         if size[row] > 0:
             before, after = (int(p[row].argmax()) for p in (control, served))
             found.append(
-                Change(
+                Disagreement(
                     *(
                         float(size[row]),
                         index,

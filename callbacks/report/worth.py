@@ -14,7 +14,7 @@ _FIGURES = {"balanced_accuracy": "balanced accuracy", "dice": "mean Dice"}
 _SOME = 100
 
 
-class Answer(NamedTuple):
+class Worth(NamedTuple):
     """To the question whether adapting was worth it.
 
     Attributes:
@@ -51,7 +51,7 @@ class _Gain(NamedTuple):
         return self.high < 0 and self.points <= -MARGIN
 
 
-def answer(metrics: Mapping[str, Any], method: str) -> Answer:
+def answer(metrics: Mapping[str, Any], method: str) -> Worth:
     """What the labels of a stream say of adapting to it.
 
     What was served is worth it where it is surely better than the source, by a point or more, and
@@ -63,13 +63,13 @@ def answer(metrics: Mapping[str, Any], method: str) -> Answer:
         method: its name.
     """
     if method == "source":
-        return Answer(
+        return Worth(
             "Nothing was adapted",
             "The source answered as it is.",
             f"Whether adapting would pay here, {_SOME} labels or more tell: {_ACCEPT}.",
         )
     if "against" not in metrics:
-        return Answer(
+        return Worth(
             "Not known",
             "No image of this stream has a label.",
             f"Label {_SOME} to {ENOUGH} images, taken at random, and ask: {_ACCEPT}.",
@@ -78,10 +78,10 @@ def answer(metrics: Mapping[str, Any], method: str) -> Answer:
     if metrics["groups"] < FEW:
         few = f"{_units(metrics, metrics['groups'])} with a label are too few to tell."
         advice = f"Label {_SOME} images or more, taken at random, and ask: {_ACCEPT}."
-        return Answer("Not settled", f"{told} But {few}", advice)
+        return Worth("Not settled", f"{told} But {few}", advice)
     source, control = (_Gain.over(metrics, name) for name in ("source", "control"))
     verdict, advice = _judged(metrics, source, control, learns=method != "norm")
-    return Answer(verdict, told, advice)
+    return Worth(verdict, told, advice)
 
 
 def _judged(

@@ -11,7 +11,7 @@ import torch
 from holdfast.datamodules.formats.dataset import Frame
 from holdfast.datamodules.formats.decoded import Array, Unreadable
 from holdfast.datamodules.formats.headers import Header
-from holdfast.datamodules.formats.tables import Table, table_of
+from holdfast.datamodules.formats.tables import LookupTable, table_of
 
 #: Projections, whose rescaled values are in no unit that others share: they span what they store.
 _PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RF", "RG", "XA")
@@ -45,7 +45,7 @@ class Modality(NamedTuple):
     slope: float
     intercept: float
     stored: Ends | None
-    table: Table | None
+    table: LookupTable | None
     spans: bool
 
     @property
@@ -158,12 +158,12 @@ def _type(modalities: Sequence[Modality], planes: Sequence[Frame]) -> np.dtype[n
     return np.dtype(np.int16)
 
 
-class Window(NamedTuple):
+class DisplayWindow(NamedTuple):
     """A display window: the straight line between two raw values, a sigmoid, or a table."""
 
     ends: Ends
     sigmoid: bool = False
-    table: Table | None = None
+    table: LookupTable | None = None
 
     @property
     def linear(self) -> bool:
@@ -181,7 +181,7 @@ class Window(NamedTuple):
         return np.clip(share, 0, 1)
 
 
-def window_of(header: Header) -> Window | None:
+def window_of(header: Header) -> DisplayWindow | None:
     """The first display window, as ``pydicom.pixels.apply_voi_lut`` chooses and applies it.
 
     Raises:
@@ -189,7 +189,7 @@ def window_of(header: Header) -> Window | None:
     """
     table = table_of(header.dataset, "VOILUTSequence")
     if table is not None:
-        return Window(table.ends, table=table)
+        return DisplayWindow(table.ends, table=table)
     centers, widths = header.numbers("WindowCenter"), header.numbers("WindowWidth")
     if not centers or not widths:
         return None
@@ -202,7 +202,7 @@ def window_of(header: Header) -> Window | None:
     if width < 0 or (width == 0 and function != "LINEAR"):
         raise Unreadable(f"has a display window of width {widths[0]:g}: set data.window=[LOW,HIGH]")
     low = center - width / 2
-    return Window((low, low + max(width, _STEP)), function == "SIGMOID")
+    return DisplayWindow((low, low + max(width, _STEP)), function == "SIGMOID")
 
 
 def displayed(

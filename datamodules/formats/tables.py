@@ -10,7 +10,7 @@ from holdfast.datamodules.formats.decoded import Array, Unreadable
 _DEPTHS = range(1, 17)  # bits of an entry
 
 
-class Table(NamedTuple):
+class LookupTable(NamedTuple):
     """A lookup table.
 
     Attributes:
@@ -38,7 +38,7 @@ class Table(NamedTuple):
         return self.entries[np.clip(places, 0, len(self.entries) - 1)]
 
 
-def table_of(dataset: Dataset, name: str) -> Table | None:
+def table_of(dataset: Dataset, name: str) -> LookupTable | None:
     """The first table of a sequence, None where there is none.
 
     Args:
@@ -61,7 +61,7 @@ def table_of(dataset: Dataset, name: str) -> Table | None:
         raise Unreadable(
             f"has a {name} of {len(entries)} entries of {depth} bits where it says {count}"
         )
-    return Table(first, entries[:count].astype(np.uint8 if depth <= 8 else np.uint16), depth)
+    return LookupTable(first, entries[:count].astype(np.uint8 if depth <= 8 else np.uint16), depth)
 
 
 def _entries(dataset: Dataset, data: bytes | list[int], packed: int) -> Array:

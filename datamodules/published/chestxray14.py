@@ -9,9 +9,9 @@ import numpy as np
 
 from holdfast.datamodules.findings import Findings, from_lists
 from holdfast.datamodules.images import ImageSet, Split
-from holdfast.datamodules.options import AUTO
 from holdfast.datamodules.published.common import PublishedConfig, columns, folder, published
 from holdfast.datamodules.records import Records, repeated, text
+from holdfast.datamodules.settings import AUTO
 from holdfast.datamodules.splits import cut
 from holdfast.datamodules.targets import LabelTarget, kind_of
 from holdfast.datamodules.walk import image_files

@@ -9,9 +9,9 @@ import numpy as np
 from holdfast.datamodules.images import ImageSet, Split, Strings
 from holdfast.datamodules.maskfiles import MaskPaths
 from holdfast.datamodules.maskvalues import Values
-from holdfast.datamodules.options import FilesConfig
 from holdfast.datamodules.pairs import paired
 from holdfast.datamodules.records import Records, images_of, repeated, text
+from holdfast.datamodules.settings import FilesConfig
 from holdfast.datamodules.table import read_table
 from holdfast.datamodules.walk import image_files
 from holdfast.tta.config import closest

@@ -13,8 +13,8 @@ from torch import Tensor
 from holdfast.datamodules.arrays import Arrays
 from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.files import ImageFiles
-from holdfast.datamodules.options import FilesConfig
 from holdfast.datamodules.rows import Records
+from holdfast.datamodules.settings import FilesConfig
 from holdfast.tta.errors import InputError
 
 #: (N,) something that is known of each image; rows of images.

@@ -24,8 +24,8 @@ from holdfast.datamodules.masks import (
     subset_of,
 )
 from holdfast.datamodules.maskvalues import values_of
-from holdfast.datamodules.options import FilesConfig
 from holdfast.datamodules.rows import Records
+from holdfast.datamodules.settings import FilesConfig
 from holdfast.datamodules.targets.base import (
     AskedOfArrays,
     AskedOfRecords,

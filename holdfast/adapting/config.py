@@ -188,7 +188,7 @@ def _formed(values: dict[str, Any], trained: Mapping[str, Any]) -> dict[str, Any
     """Values in which files of another data set are brought to the form of the source's, where
     training said how and nobody says otherwise.
     """
-    from holdfast.datamodules.options import FilesConfig
+    from holdfast.datamodules.settings import FilesConfig
 
     data = values.get("data") or {}
     kind = groups.DATA.get(data.get("kind", ""))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from holdfast.comparing import paired
-from holdfast.comparing.found import Cell, Comparison, Condition, Entry, counted
+from holdfast.comparing.found import Comparison, Condition, Entry, SeedScores, counted
 from holdfast.comparing.paired import FEWEST, LEVEL, Numbers
 from holdfast.tta.errors import InputError
 from holdfast.tta.intervals import median_interval
@@ -245,13 +245,13 @@ def _deviation(scores: Scores, common: Sequence[Key]) -> float | None:
 
 def _cells(
     scores: Mapping[str, Scores], common: Sequence[Key]
-) -> dict[tuple[Condition, str], Cell]:
+) -> dict[tuple[Condition, str], SeedScores]:
     values: dict[tuple[Condition, str], list[float]] = {}
     for key in common:
         for name, of_one in scores.items():
             values.setdefault((key[0], name), []).append(of_one[key])
     return {
-        key: Cell(len(found), fmean(found), stdev(found) if len(found) > 1 else None)
+        key: SeedScores(len(found), fmean(found), stdev(found) if len(found) > 1 else None)
         for key, found in values.items()
     }
 

@@ -45,7 +45,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Cell:
+class SeedScores:
     """One of what is compared under one condition: runs, mean and deviation over seeds."""
 
     runs: int
@@ -79,7 +79,7 @@ class Comparison:
     baseline: str
     entries: tuple[Entry, ...]
     columns: tuple[str, ...]
-    cells: Mapping[tuple[Condition, str], Cell]
+    cells: Mapping[tuple[Condition, str], SeedScores]
     conditions: int
     seeds: int
     pairs: int
@@ -132,7 +132,7 @@ def _line(entry: Entry, pairs: int) -> list[str]:
     ]
 
 
-def spread(cell: Cell | Entry, sign: str = "±") -> str:
+def spread(cell: SeedScores | Entry, sign: str = "±") -> str:
     """Mean and deviation; a single run has none."""
     return f"{cell.mean:.2f}" if cell.sd is None else f"{cell.mean:.2f} {sign} {cell.sd:.2f}"
 

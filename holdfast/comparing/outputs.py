@@ -5,9 +5,9 @@ from pathlib import Path
 
 from holdfast.comparing.diagram import critical_difference_diagram
 from holdfast.comparing.found import (
-    Cell,
     Comparison,
     Entry,
+    SeedScores,
     conditions,
     p_text,
     shown,
@@ -92,7 +92,7 @@ def _latex_by_condition(found: Comparison) -> str:
     return f"% by condition\n{_tabular(head, lines, len(found.columns))}"
 
 
-def _best(found: Comparison, cells: Mapping[str, Cell | Entry]) -> set[str]:
+def _best(found: Comparison, cells: Mapping[str, SeedScores | Entry]) -> set[str]:
     """Names of the best mean, as it is shown: several where they look alike."""
     shown = {name: round(cell.mean, 2) for name, cell in cells.items()}
     best = min(shown.values()) if found.lower else max(shown.values())

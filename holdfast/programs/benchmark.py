@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.benchmarks.options import BenchmarkConfig, output_folder
+from holdfast.benchmarks.config import BenchmarkConfig, output_folder
 from holdfast.tta import entry
 from holdfast.tta.config import to_dict
 from holdfast.tta.folder import held

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from holdfast.callbacks.report import page
-from holdfast.callbacks.report.observe import Part, Window
+from holdfast.callbacks.report.observe import FeatureWindow, Part
 from holdfast.callbacks.report.plane import alone, clusters, discriminant_plane
 from holdfast.datamodules import ImageSet
 from holdfast.tta.checkpoint import SourceCheckpoint
@@ -29,7 +29,7 @@ def seen(
     images: ImageSet,
     state: Mapping[str, Tensor] | None = None,
     statistics: str = "norm",
-) -> Window:
+) -> FeatureWindow:
     """What a network makes of some images, evenly drawn from a set.
 
     Args:
@@ -46,7 +46,7 @@ def seen(
     with torch.no_grad():
         said = method.predict(pixels)
     labels = torch.as_tensor([int(images.labels[row]) for row in rows])
-    return Window(0, (Part(said.features, said.logits.argmax(1), labels, 0.0, 0),))
+    return FeatureWindow(0, (Part(said.features, said.logits.argmax(1), labels, 0.0, 0),))
 
 
 class Panels(NamedTuple):
@@ -57,12 +57,15 @@ class Panels(NamedTuple):
         draws: what draws each.
     """
 
-    windows: Mapping[str, Window]
+    windows: Mapping[str, FeatureWindow]
     draws: Sequence[Callable[[Axes], None]]
 
     @classmethod
     def of(
-        cls, checkpoint: SourceCheckpoint, windows: Mapping[str, Window], colors: Mapping[int, str]
+        cls,
+        checkpoint: SourceCheckpoint,
+        windows: Mapping[str, FeatureWindow],
+        colors: Mapping[int, str],
     ) -> "Panels":
         """Windows of a source, with the colours of its classes."""
         source = checkpoint.feature_mean, checkpoint.feature_var, checkpoint.prevalence
@@ -92,5 +95,5 @@ class Panels(NamedTuple):
         return figure
 
 
-def _right(window: Window) -> float:
+def _right(window: FeatureWindow) -> float:
     return 100 * float((window.predictions == window.labels).float().mean())

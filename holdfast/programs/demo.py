@@ -65,7 +65,7 @@ class DemoConfig:
     images: int = option(4800, "images of the target")
 
 
-class Run(NamedTuple):
+class DemoRun(NamedTuple):
     """A finished run, in stream order: what it left, its trace a dictionary a batch, and classes
     (N,) as predicted and as they are.
     """
@@ -76,13 +76,13 @@ class Run(NamedTuple):
     labels: Tensor
 
 
-def adapted(parts: Assembly) -> Run:
+def adapted(parts: Assembly) -> DemoRun:
     """Carry out a run, and read what it left."""
     left, images = Adapted(*adapt(parts)), parts.images
     labels = dict(zip(images.ids.tolist(), images.labels.tolist(), strict=True))
     batches = zip(*left.trace.values(), strict=True)
     said = [images.class_names.index(name) for name in left.predictions["prediction"]]
-    return Run(
+    return DemoRun(
         left=left,
         trace=[dict(zip(left.trace, row, strict=True)) for row in batches],
         predictions=torch.tensor(said),
@@ -146,7 +146,7 @@ def _colors(images: ImageSet) -> dict[str, str]:
 
 
 def _clusters(
-    checkpoint: SourceCheckpoint, home: ImageSet, target: ImageSet, runs: Mapping[str, Run]
+    checkpoint: SourceCheckpoint, home: ImageSet, target: ImageSet, runs: Mapping[str, DemoRun]
 ) -> clusters.Panels:
     """Where the classes lie: at home, under the shift, and where runs of Tent end."""
     windows = {
@@ -160,7 +160,7 @@ def _clusters(
 
 
 def report(
-    runs: Mapping[str, Run],
+    runs: Mapping[str, DemoRun],
     levels: Mapping[str, float],
     scanners: Mapping[str, ImageSet],
     shown: Sequence[str],
@@ -243,7 +243,7 @@ def _samples(scanners: Mapping[str, ImageSet]) -> list[str]:
 
 
 @styled
-def curves(runs: Mapping[str, Run], levels: Mapping[str, float]) -> Figure:
+def curves(runs: Mapping[str, DemoRun], levels: Mapping[str, float]) -> Figure:
     """Running accuracy, separation ratio and marginal drift of the runs over the stream, with the
     corrections marked.
     """

@@ -111,7 +111,7 @@ class IncomingConfig:
         Raises:
             InputError: they are none.
         """
-        from holdfast.datamodules.options import FilesConfig
+        from holdfast.datamodules.settings import FilesConfig
 
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return FilesConfig(**{**given, "fit": self.fit or "stretch"}).reading()

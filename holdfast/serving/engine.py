@@ -21,7 +21,7 @@ from holdfast.serving.answers import Answer, answers_of
 from holdfast.serving.config import OWN_COLUMNS, ServeConfig
 from holdfast.serving.lane import Item
 from holdfast.serving.metrics import Figures
-from holdfast.serving.network import Model
+from holdfast.serving.network import ServedModel
 from holdfast.tta.stages import StreamCallback
 from holdfast.tta.step import StepOutputs
 
@@ -36,7 +36,7 @@ class _Alone:
     loggers: tuple[()] = ()
 
 
-class _Told:
+class _RequestColumn:
     """A column of what requests say of images, by their numbers in the stream: of the batch at
     hand alone.
     """
@@ -75,7 +75,7 @@ class Engine:
         self,
         config: ServeConfig,
         assembly: Assembly,
-        model: Model,
+        model: ServedModel,
         folder: Path,
         figures: Figures,
         seal: str,
@@ -89,7 +89,7 @@ class Engine:
         self.recent: Tensor | None = None
         self.recent_ids: list[str] = []
         self.events: deque[dict[str, Any]] = deque(maxlen=_EVENTS)
-        self._told = {name: _Told() for name in (*OWN_COLUMNS, *config.serve.metadata)}
+        self._told = {name: _RequestColumn() for name in (*OWN_COLUMNS, *config.serve.metadata)}
         self.writer = row_writer(
             self.task,
             folder / "predictions.csv",

@@ -24,7 +24,7 @@ _DEVICES = ("auto", "cpu", "cuda")
 _DIGITS = 16
 
 
-class Model(NamedTuple):
+class ServedModel(NamedTuple):
     """What serves.
 
     Attributes:
@@ -38,7 +38,7 @@ class Model(NamedTuple):
     version: str | None
 
 
-def model_of(config: ServeConfig, assembly: Assembly) -> Model:
+def model_of(config: ServeConfig, assembly: Assembly) -> ServedModel:
     """The model that was asked for, on its device.
 
     Raises:
@@ -60,7 +60,7 @@ def model_of(config: ServeConfig, assembly: Assembly) -> Model:
             "the service answers with classes or findings, and not with masks: adapt a folder of "
             "images, python adapt.py data=folder"
         )
-    return Model(module.to(device), guard, version)
+    return ServedModel(module.to(device), guard, version)
 
 
 def device_of(name: str) -> torch.device:

@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.benchmarks import cell, runner, tables
 from holdfast.benchmarks.cell import _attempt
-from holdfast.benchmarks.options import BenchmarkConfig
+from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.plan import create_plan
 from holdfast.benchmarks.sources import missing_models, plan_models
 from holdfast.benchmarks.summary import as_lines, policies_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.benchmarks import endurance
-from holdfast.benchmarks.endurance import EnduranceConfig, Look, main, measured, reached, table
+from holdfast.benchmarks.endurance import EnduranceConfig, Footprint, main, measured, reached, table
 from holdfast.tta.errors import InputError
 
 #: How much memory may grow behind a tenth of a stream: some MB that the allocator has not returned.
@@ -17,10 +17,10 @@ _GROWTH = 1.03
 
 def test_shares_are_told_by_the_first_look_behind_them() -> None:
     looks = [
-        Look(second, 100 * second, 500 + second / 50, 40, second / 10) for second in range(101)
+        Footprint(second, 100 * second, 500 + second / 50, 40, second / 10) for second in range(101)
     ]
     looks[60] = replace(looks[60], memory=503.0)
-    looks.append(Look(130, 10_000, 700, 0, 9.0))
+    looks.append(Footprint(130, 10_000, 700, 0, 9.0))
     at = reached(looks, 10_000)
     assert [look.images for look in at] == [100, *range(1000, 10_001, 1000)]
     said = table(looks, 10_000)

@@ -3,7 +3,7 @@
 from collections import Counter
 from itertools import combinations
 
-from holdfast.benchmarks.grid import Case, Setting, balanced, create_grid, settings
+from holdfast.benchmarks.grid import MethodAtRate, Setting, balanced, create_grid, settings
 
 STREAMS = settings(
     ["phantom/scanner_b", "phantom/scanner_c", "chest"],
@@ -14,7 +14,9 @@ STREAMS = settings(
     ["compact", "group"],
     [64, 16],
 )
-CASES = [Case(method, rate) for method in ("tent", "dsbr", "sar", "eata") for rate in (1.0, 10.0)]
+CASES = [
+    MethodAtRate(method, rate) for method in ("tent", "dsbr", "sar", "eata") for rate in (1.0, 10.0)
+]
 
 
 def test_the_product_of_the_axes() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from holdfast.benchmarks import orders
+from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.grid import Setting
-from holdfast.benchmarks.options import BenchmarkConfig
 from holdfast.benchmarks.plan import create_plan
 from holdfast.tta import entry
 from holdfast.tta.errors import InputError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast.benchmarks import measured, methods, tables
-from holdfast.benchmarks.options import BenchmarkConfig
+from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.pages import write_page
 from holdfast.benchmarks.passes import Batches, assembled, run
 from holdfast.benchmarks.plan import create_plan

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from holdfast.benchmarks import cell, passes, tables
+from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.grid import BALANCED, settings
 from holdfast.benchmarks.measures import measures
-from holdfast.benchmarks.options import BenchmarkConfig
 from holdfast.benchmarks.pages import Spread
 from holdfast.benchmarks.pages import points as points_of
 from holdfast.benchmarks.paper import against_control, at, banded, markdown, over_targets

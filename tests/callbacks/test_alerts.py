@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from holdfast.adapting.config import configure
 from holdfast.callbacks.alerts import AlertConfig, Alerts, alarm_of, post
-from holdfast.callbacks.replay import ReplayConfig
+from holdfast.callbacks.replay import TraceReplayConfig
 from holdfast.programs import adapt
 from holdfast.tta import entry
 from holdfast.tta.errors import InputError
@@ -258,7 +258,7 @@ def test_options_of_alerts_merge_and_are_described(source: Path) -> None:
     with pytest.raises(InputError, match=r"unknown option .*timeot"):
         configure([f"source={source}", "guard.alert.timeot=9"])
     assert "guard.alert.url=null" in explain(adapt.AdaptConfig, adapt.GROUPS, "", "guard")
-    assert entry.configured(ReplayConfig, {}, ["guard.alert.timeout=3"]).guard.alert.timeout == 3
+    assert entry.configured(TraceReplayConfig, {}, ["guard.alert.timeout=3"]).guard.alert.timeout == 3
 
 
 def test_wandb_is_told_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

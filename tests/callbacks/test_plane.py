@@ -10,7 +10,7 @@ from torch import Tensor
 
 from holdfast.callbacks.report import page
 from holdfast.callbacks.report.figures import class_colors
-from holdfast.callbacks.report.observe import Part, Window
+from holdfast.callbacks.report.observe import FeatureWindow, Part
 from holdfast.callbacks.report.plane import Plane, alone, clusters, discriminant_plane
 
 SCALE = torch.tensor([3.0, 1.0, 0.5, 2.0, 1.0])
@@ -30,8 +30,8 @@ def known(means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return means, (SCALE[: means.shape[1]] ** 2).expand_as(means), share
 
 
-def window(features: Tensor, labels: Tensor) -> Window:
-    return Window(0, (Part(features, labels, labels, 0.0, 0),))
+def window(features: Tensor, labels: Tensor) -> FeatureWindow:
+    return FeatureWindow(0, (Part(features, labels, labels, 0.0, 0),))
 
 
 def nearest(plane: Plane, features: Tensor) -> Tensor:

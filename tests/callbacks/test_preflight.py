@@ -13,7 +13,7 @@ import torch
 from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import configure
 from holdfast.callbacks import GuardConfig
-from holdfast.callbacks.preflight import EXIT, Expected, Preflight, View, advise, preflight
+from holdfast.callbacks.preflight import EXIT, Expected, Preflight, PreflightView, advise, preflight
 from holdfast.datamodules import StreamLoader, create_stream
 from holdfast.programs import adapt
 from holdfast.tta.checkpoint import SourceCheckpoint
@@ -49,11 +49,13 @@ def look(
     return preflight(checkpoint, batches(), images, guard=guard)
 
 
-def view(**changes: Any) -> View:
-    return dataclasses.replace(View(1.0, 0.05, [0.5, 0.5], 0.0, 1.0), **changes)
+def view(**changes: Any) -> PreflightView:
+    return dataclasses.replace(PreflightView(1.0, 0.05, [0.5, 0.5], 0.0, 1.0), **changes)
 
 
-def told(source: View, images: int = 256, broken: int = 0, **others: View) -> tuple[str, str]:
+def told(
+    source: PreflightView, images: int = 256, broken: int = 0, **others: PreflightView
+) -> tuple[str, str]:
     views = {"source": source, **others}
     chosen = max(views, key=lambda name: views[name].share)
     chance = float(chance_drift(EVEN, max(images - broken, 1)))

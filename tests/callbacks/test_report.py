@@ -149,10 +149,10 @@ def test_a_forest_plot_has_the_whole_stream_and_each_subgroup() -> None:
         units=SimpleNamespace(groups=np.arange(99)),
     )
     assert forest.lines_of(view, {"site": by_site}) == [
-        forest.Line("all", 66, (61, 71), {"source": 50.0, "control": 70.0}),
-        forest.Line("by site"),
-        forest.Line("A", 80, (75, 85), {"control": 60.0}),
-        forest.Line("B", 40, None),  # of too few for an interval; and C has no figure
+        forest.ForestLine("all", 66, (61, 71), {"source": 50.0, "control": 70.0}),
+        forest.ForestLine("by site"),
+        forest.ForestLine("A", 80, (75, 85), {"control": 60.0}),
+        forest.ForestLine("B", 40, None),  # of too few for an interval; and C has no figure
     ]
     assert "Who is served worse." in forest.forest(view, {"site": by_site})[0]
     assert forest.forest(view, {"site": {"A": by_site["A"]}}) == []  # nothing to compare

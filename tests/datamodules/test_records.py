@@ -12,8 +12,8 @@ from holdfast.datamodules import load_images
 from holdfast.datamodules.classes import in_classes_of
 from holdfast.datamodules.folder import FolderConfig, load_folder
 from holdfast.datamodules.images import UNLABELLED
-from holdfast.datamodules.options import FilesConfig
 from holdfast.datamodules.records import text
+from holdfast.datamodules.settings import FilesConfig
 from holdfast.datamodules.splits import cut
 from holdfast.datamodules.table import TableConfig, load_table
 from holdfast.tta.errors import InputError

@@ -65,7 +65,7 @@ def finding_scores(
           each part;
         - where asked for ``intervals`` of AUROC and average precision, macro.
     """
-    scored = _Scored(
+    scored = _ScoredFindings(
         level="group" if aggregate else "image",
         probabilities=np.asarray(probabilities, np.float64),
         findings=np.asarray(findings, np.float64),
@@ -110,7 +110,7 @@ def worst_part(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True)
-class _Scored:
+class _ScoredFindings:
     """What is scored: images, or groups of them.
 
     Args:
@@ -138,7 +138,7 @@ class _Scored:
         """(M,) whether any finding is known."""
         return np.asarray(np.isfinite(self.findings).any(1))
 
-    def part(self, rows: npt.NDArray[Any]) -> "_Scored":
+    def part(self, rows: npt.NDArray[Any]) -> "_ScoredFindings":
         """Some of it, by a mask (M,)."""
         return replace(
             self,
@@ -148,7 +148,7 @@ class _Scored:
             images=self.images[rows],
         )
 
-    def pooled(self, first: Column, code: Column) -> "_Scored":
+    def pooled(self, first: Column, code: Column) -> "_ScoredFindings":
         """Groups in the place of their images."""
         count = len(first)
         each = np.bincount(code, minlength=count).astype(np.float64)
@@ -277,7 +277,7 @@ def _mean(values: Numbers) -> Numbers:
     return np.divide(total, some, out=np.full(len(some), np.nan), where=some > 0)
 
 
-def _by_value(scored: _Scored, values: Column) -> dict[str, Any]:
+def _by_value(scored: _ScoredFindings, values: Column) -> dict[str, Any]:
     named = named_values(values)
     return {
         value: scored.part(named == value).described() for value in in_order(set(named.tolist()))

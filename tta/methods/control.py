@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from holdfast.tta.methods.prediction import Prediction
-from holdfast.tta.methods.state import State, moved
+from holdfast.tta.methods.state import MethodState, moved
 from holdfast.tta.normalization import Statistics, statistics
 
 
-class Controlled(State):
+class Controlled(MethodState):
     """What the network would say had it never learned: no second model, but the source's values in
     every adapted tensor of the same one.
 
@@ -94,13 +94,13 @@ class Controlled(State):
         self._forget_control()
 
     def reset(self) -> None:
-        """Back to the start; see ``State``."""
+        """Back to the start; see ``MethodState``."""
         super().reset()
         self._control_moving = None
         self._forget_control()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """See ``State``; the control's moving statistics."""
+        """See ``MethodState``; the control's moving statistics."""
         return {**super().get_extra_state(), "control_moving": self._control_moving}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:

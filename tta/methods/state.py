@@ -14,7 +14,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.methods.passes import Passes
 
 
-class State(Passes):
+class MethodState(Passes):
     """Adapted tensors with the source's values of each, an optimiser, and running state.
 
     All of it is in the state dict, and ``reset`` takes all of it back to its start, bit for bit.

@@ -14,9 +14,9 @@ from holdfast.tta.networks.create import (
 from holdfast.tta.networks.dense import DenseNetwork
 from holdfast.tta.networks.lookalikes import lookalikes
 from holdfast.tta.networks.modules import Network, SplitNetwork, WholeNetwork
-from holdfast.tta.networks.options import ModelConfig
 from holdfast.tta.networks.seal import check_seal, sealed
 from holdfast.tta.networks.segmenters import DenseConfig
+from holdfast.tta.networks.settings import ModelConfig
 
 __all__ = [
     "MODELS",

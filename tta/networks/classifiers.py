@@ -9,7 +9,7 @@ from monai.networks.nets import DenseNet121, EfficientNetBN, ResNet, ViT
 from torch import Tensor, nn
 
 from holdfast.tta.errors import InputError
-from holdfast.tta.networks.options import NORMS, ModelConfig
+from holdfast.tta.networks.settings import NORMS, ModelConfig
 from holdfast.tta.options import option
 
 

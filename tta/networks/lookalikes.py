@@ -5,7 +5,7 @@ from typing import Any
 
 from holdfast.tta.networks.classifiers import ResNetConfig, ViTConfig, stem
 from holdfast.tta.networks.create import MODELS
-from holdfast.tta.networks.options import ModelConfig
+from holdfast.tta.networks.settings import ModelConfig
 
 
 def lookalikes(description: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from holdfast.tta.errors import InputError
 from holdfast.tta.networks.dense import Padded
-from holdfast.tta.networks.options import NORMS, ModelConfig
+from holdfast.tta.networks.settings import NORMS, ModelConfig
 from holdfast.tta.options import option
 
 

@@ -258,7 +258,9 @@ def test_options_of_alerts_merge_and_are_described(source: Path) -> None:
     with pytest.raises(InputError, match=r"unknown option .*timeot"):
         configure([f"source={source}", "guard.alert.timeot=9"])
     assert "guard.alert.url=null" in explain(adapt.AdaptConfig, adapt.GROUPS, "", "guard")
-    assert entry.configured(TraceReplayConfig, {}, ["guard.alert.timeout=3"]).guard.alert.timeout == 3
+    assert (
+        entry.configured(TraceReplayConfig, {}, ["guard.alert.timeout=3"]).guard.alert.timeout == 3
+    )
 
 
 def test_wandb_is_told_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 import torch
 
 from holdfast.callbacks.base import Guard, prediction_of
+from holdfast.tta.distributed import counts_of_all
 from holdfast.tta.methods import Prediction
 from holdfast.tta.step import Candidate, ServedBy, StepOutputs
 from holdfast.tta.tasks import Task
@@ -30,16 +31,34 @@ class Said:
     ) -> None:
         self.guard, self.module, self.batch = guard, module, batch
         self.images, self.known = images, known
+        self._partly = self._of_a_part()
 
     def speaks(self, name: Candidate) -> bool:
         """Whether a candidate has said something of the whole batch."""
-        return name in self.known and len(self.known[name].served) == self.images
+        return name in self.known and name not in self._partly
+
+    def hear(self, answers: Mapping[Candidate, Prediction]) -> None:
+        """Take in what candidates say of the whole batch."""
+        self.known.update(answers)
+        self._partly -= set(answers)
+
+    def _of_a_part(self) -> set[Candidate]:
+        """Candidates that have spoken of a part of the batch of all processes; of one process's
+        share alone all may have.
+        """
+        said = {name: self.known[name].served for name in sorted(self.known)}
+        if not said:
+            return set()
+        device = next(iter(said.values())).device
+        own = [self.images, *(len(answers) for answers in said.values())]
+        images, *counts = counts_of_all(own, device)
+        return {name for name, count in zip(said, counts, strict=True) if count != images}
 
     def of(self, name: Candidate) -> Prediction:
         """What a candidate says of the whole batch; the control where it has not been asked."""
         if not self.speaks(name):
             control = self.module.control(self.batch)
-            self.known[name] = prediction_of(self.guard, control, "control")
+            self.hear({name: prediction_of(self.guard, control, "control")})
         return self.known[name]
 
 

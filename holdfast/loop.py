@@ -14,6 +14,7 @@ from holdfast.tta.batches import images_of
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import validated
+from holdfast.tta.distributed import count_of_all
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Method
 from holdfast.tta.source_facts import source_facts
@@ -54,7 +55,8 @@ class GuardedMethod:
         if ids is not None and len(ids) != len(images):
             raise InputError(f"there are {len(ids)} ids for {len(images)} images: name each image")
         # The first batches say how many images one has; shorter ones at the end teach nothing.
-        self._module.batch_size = max(self._module.batch_size, len(images))
+        whole = count_of_all(len(images), images.device)
+        self._module.batch_size = max(self._module.batch_size, whole)
         batch = {"image": images, **({} if ids is None else {"id": list(ids)})}
         with as_in_fit():
             outputs = self._module.training_step(batch, self._guard.batch)

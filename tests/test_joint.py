@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from holdfast.loop import guard
 from holdfast.tta.distributed import joint_mean, place, total_of_all
 from holdfast.tta.methods import Method, create_method
 from holdfast.tta.normalization import own_share
@@ -40,7 +41,12 @@ def method_of(name: str, normalization: str) -> Method:
         affine = create_method("tent", golden_network(), num_classes=4).adapted
         settings["fisher"] = {key: torch.ones_like(value) for key, value in affine.items()}
     method = create_method(name, golden_network(), num_classes=4, **settings)
-    # As DDP does: the mean of all processes' gradients.
+    average_gradients(method)
+    return method
+
+
+def average_gradients(method: Method) -> None:
+    """As DDP does: the mean of all processes' gradients."""
     parameters = list(method.adapted.values())
 
     def backward(loss: Tensor) -> None:
@@ -50,7 +56,6 @@ def method_of(name: str, normalization: str) -> Method:
             parameter.grad.copy_(total_of_all(parameter.grad) / place()[1])
 
     method.backward = backward
-    return method
 
 
 def served(name: str, normalization: str) -> dict[str, Any]:
@@ -96,6 +101,54 @@ def test_they_learn_what_one_learns_of_the_joint_batch(tmp_path: Path) -> None:
         if case[0] != "shot_im":  # which adapts other tensors as well
             moved = [(whole["weights"][name] - value).abs().max() for name, value in start.items()]
             assert max(moved) > 1e-3, case
+
+
+def arriving(batch: int) -> Tensor:
+    """Images of classes that differ in brightness, in blocks; some are broken, and the scanner
+    changes.
+    """
+    draw = torch.Generator().manual_seed(batch)
+    kinds = torch.full((LAST if batch == ROUNDS - 1 else 64,), batch // 4 % 4)
+    kinds[::3] = torch.randint(4, kinds[::3].shape, generator=draw)
+    images = torch.randn(len(kinds), 1, 12, 12, generator=draw, dtype=torch.float64)
+    images += kinds[:, None, None, None]
+    if batch in BROKEN:
+        images[5, 0, 3] = float("nan")  # which one process alone sees
+    return images * (0.3 if batch > 11 else 1.0)
+
+
+ROUNDS, BROKEN, LAST = 20, (2, 9), 41
+
+
+def watched(name: str) -> list[dict[str, Any]]:
+    """What a guard lets out of this process's share, in double precision, and why."""
+    torch.manual_seed(0)
+    network = golden_network().double()
+    known = [(arriving(batch), torch.arange(64) % 4) for batch in range(100, 104)]
+    method = create_method(name, network, num_classes=4, lr=0.01, normalization="auto")
+    average_gradients(method)
+    guarded, (rank, size) = guard(method, known), place()
+    found = []
+    for batch in range(ROUNDS):
+        logits = guarded(arriving(batch)[rank::size])
+        said = (guarded.verdict, guarded.mode, guarded.served_by, len(guarded.events))
+        found.append({"probabilities": logits.softmax(1), "said": said})
+    return found
+
+
+def test_under_the_guard_they_say_what_one_says(tmp_path: Path) -> None:
+    names = ("tent", "dsbr")
+    found = in_two(lambda: [watched(name) for name in names], tmp_path)
+    for number, name in enumerate(names):
+        whole = watched(name)
+        assert len({one["said"] for one in whole}) > 3, "the guard had nothing to do"
+        for rank in (0, 1):
+            for batch, (mine, joint) in enumerate(zip(found[rank][number], whole, strict=True)):
+                assert mine["said"] == joint["said"], (name, batch)
+                # Evidence is weighed in single precision.
+                torch.testing.assert_close(
+                    mine["probabilities"], joint["probabilities"][rank::2], atol=1e-6, rtol=0
+                )
 
 
 def test_sums_and_shares(tmp_path: Path) -> None:

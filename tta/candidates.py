@@ -2,15 +2,23 @@
 of the adapted one.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from holdfast.tta.correction import LabelCorrection
+from holdfast.tta.distributed import count_of_all, every
 from holdfast.tta.methods.base import Method, Prediction
-from holdfast.tta.normalization import BatchStatisticsError, Statistics, seen_moments, statistics
+from holdfast.tta.normalization import (
+    BatchStatisticsError,
+    Statistics,
+    seen_moments,
+    statistics,
+    uncounted,
+)
 from holdfast.tta.step import Candidate
 
 #: Batches at the start in which corrected statistics take the batch in before they predict it.
@@ -71,26 +79,28 @@ class Candidates(nn.Module):
         Args:
             images: (N, channels, ...).
             names: candidates to ask; all by default.
-            partly: those that are asked about 16 images or some more, spread over the batch, which
-                is evidence enough at a fraction of the cost. The one in use, and batch statistics,
-                which depend on the batch, are asked about all.
+            partly: those that are asked about 16 images or some more, spread over the batch of all
+                processes, which is evidence enough at a fraction of the cost. The one in use, and
+                batch statistics, which depend on the batch, are asked about all.
 
         Returns:
             Predictions by name, without candidates that cannot predict the batch: one value per
             channel has no statistics.
         """
-        result = {}
+        result: dict[Candidate, Prediction] = {}
+        count = count_of_all(len(images), images.device)
+        doubts = names is None and self.method.task.dense
         for name in self.names if names is None else names:
             in_part = name in partly and name != self.current and name in ("source", "corrected")
-            part = images[:: max(1, len(images) // _SAMPLE)] if in_part else images
+            stride = max(1, count // _SAMPLE) if in_part else 1
             try:
-                result[name] = (
-                    self._corrected(part) if name == "corrected" else self._uncorrected(name, part)
-                )
+                if name == "corrected":
+                    result[name] = self._corrected(images, stride, count)
+                else:
+                    asked = partial(self._uncorrected, name, doubts=doubts)
+                    result[name] = _said(images, stride, asked)
             except BatchStatisticsError:
                 continue
-            if names is None and self.method.task.dense:
-                result[name] = self._doubted(name, images, result[name])
         self.batches += 1
         self.doubts += names is None
         self.use(self.current)  # whose statistics may have moved
@@ -113,7 +123,13 @@ class Candidates(nn.Module):
         self.current, self.batches = state["current"], state["batches"]
         self.doubts = state.get("doubts", 0)
 
-    def _uncorrected(self, name: Candidate, images: Tensor) -> Prediction:
+    def _uncorrected(
+        self, name: Candidate, images: Tensor, numbers: Tensor, *, doubts: bool
+    ) -> Prediction:
+        said = self._answer(name, images)
+        return self._doubted(name, images, numbers, said) if doubts else said
+
+    def _answer(self, name: Candidate, images: Tensor) -> Prediction:
         if name == self.current and (self.method.chosen_elsewhere or name == "control"):
             return self.method.control(
                 images
@@ -125,7 +141,9 @@ class Candidates(nn.Module):
                 else self.method.run_source(images)
             )
 
-    def _doubted(self, name: Candidate, images: Tensor, said: Prediction) -> Prediction:
+    def _doubted(
+        self, name: Candidate, images: Tensor, numbers: Tensor, said: Prediction
+    ) -> Prediction:
         """A prediction, with how little it agrees with that of the flipped images.
 
         Every other image is flipped along its last side, the rest along the one before, and of
@@ -134,42 +152,50 @@ class Candidates(nn.Module):
         task, kind = self.method.task, self._kind(name)
         # Statistics that move have taken the images in already.
         with statistics(self.method.model, "moving" if kind == "robust" else kind):
-            flipped = self._flipped(self.method.run_source(self._flipped(images)).served)
+            turned = self.method.run_source(self._flipped(images, numbers)).served
+        flipped = self._flipped(turned, numbers)
         p, q = (task.probabilities(output.float()) for output in (said.served, flipped))
         return said._replace(doubt=task.doubt(p, q))
 
-    def _flipped(self, maps: Tensor) -> Tensor:
+    def _flipped(self, maps: Tensor, numbers: Tensor) -> Tensor:
         """Images or answers (N, channels, *spatial), flipped for this look; twice changes
         nothing.
         """
-        turned = maps.clone()
-        for first, side in ((self.doubts % 2, -1), (1 - self.doubts % 2, -2)):
-            turned[first::2] = maps[first::2].flip(side)
-        return turned
+        last = (numbers % 2 == self.doubts % 2).view(-1, *(1,) * (maps.dim() - 1))
+        return torch.where(last, maps.flip(-1), maps.flip(-2))
 
-    def _corrected(self, images: Tensor) -> Prediction:
+    def _corrected(self, images: Tensor, stride: int, count: int) -> Prediction:
         """Predict under the statistics as they stand, then let them take the batch in; the other
         way round at the start, unless the adapting model works under them: it predicted the batch
         with those that stood, and is held against this prediction.
+
+        Args:
+            images: (N, channels, ...).
+            stride: every so many-th of the batch's is looked at.
+            count: of the batch's, in all processes.
         """
         assert self.correction is not None
-        kind: Statistics = "batch" if self.batches == 0 and len(images) > 1 else "moving"
+        looked_at = -(-count // stride)
+        kind: Statistics = "batch" if self.batches == 0 and looked_at > 1 else "moving"
         values = self.correction.statistics()
         if self.batches < WARM_UP and self.current != "corrected":
             # Every other image tells a layer's moments about as well as all do.
-            _, state = self._seen(images[::2] if len(images) >= _SAMPLE else images, kind, values)
+            fewer = 2 * stride if looked_at >= _SAMPLE else stride
+            _, state = self._seen(images, fewer, kind, values)
             kind, values = "moving", self.correction.statistics(state)
-        prediction, state = self._seen(images, kind, values)
+        prediction, state = self._seen(images, stride, kind, values)
         self.correction.keep(state)
         return prediction
 
     def _seen(
-        self, images: Tensor, kind: Statistics, values: Mapping[str, Tensor]
+        self, images: Tensor, stride: int, kind: Statistics, values: Mapping[str, Tensor]
     ) -> tuple[Prediction, dict[str, Tensor]]:
         """A prediction, and what the correction becomes with what its layers saw."""
         assert self.correction is not None
         with statistics(self.method.model, kind), seen_moments(self.method.model) as seen:
-            prediction = self.method.run_source(images, values)
+            prediction = _said(
+                *(images, stride), lambda part, _: self.method.run_source(part, values)
+            )
         moments = {layer: inputs[0] for layer, inputs in seen.items() if inputs}
         return prediction, self.correction.after(moments, prediction.logits.softmax(1))
 
@@ -177,3 +203,20 @@ class Candidates(nn.Module):
         if name == "control":
             return self._own
         return "source" if name == "source" else "batch" if name == "batch" else "moving"
+
+
+def _said(images: Tensor, stride: int, ask: Callable[[Tensor, Tensor], Prediction]) -> Prediction:
+    """What is said of every so many-th image of the batch. A process that has none of these asks
+    about another, since no network need take a batch of none, and says nothing.
+
+    Args:
+        images: (N, channels, ...) of this process.
+        stride: 1: all.
+        ask: a model about images, and their numbers among those of all processes.
+    """
+    part, numbers = every(images, stride)
+    if len(part):
+        return ask(part, numbers)
+    nothing = torch.zeros(1, dtype=torch.long, device=images.device)
+    with uncounted():
+        return ask(images[:1], nothing).of_images(nothing > 0)

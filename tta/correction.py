@@ -92,6 +92,7 @@ class LabelCorrection(nn.Module):
             probabilities = told / told.sum(1, keepdim=True).clamp(min=1e-12)
         means = [probabilities.float().mean(0), torch.cat([seen[name] for name in self.widths], 1)]
         (predicted, moments), count = mean_of_all(means, len(probabilities))
+        predicted, moments = predicted.to(self.mix), moments.to(self.seen)
         kept = self.weight.clamp(max=_MEMORY)
         finite = moments.isfinite().all() & predicted.isfinite().all()
         predicted, moments = (

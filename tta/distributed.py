@@ -6,7 +6,7 @@ update) is put together first, from all parts in the order of ranks, so that eve
 the same numbers to the last bit. Where there is one process, everything passes through as it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -95,6 +95,40 @@ def any_of_all(flag: bool, device: torch.device) -> bool:
     return bool(total_of_all(torch.tensor(float(flag), device=device)) > 0)
 
 
+def counts_of_all(counts: Sequence[int], device: torch.device) -> list[int]:
+    """How many of each all processes have."""
+    if place()[1] == 1:
+        return list(counts)
+    return [int(count) for count in total_of_all(torch.tensor(counts, device=device)).tolist()]
+
+
+def count_of_all(count: int, device: torch.device) -> int:
+    """How many all processes have."""
+    return counts_of_all([count], device)[0]
+
+
+def every(images: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Every so many-th image of a batch that was dealt out to the processes in turn.
+
+    Args:
+        images: (N, ...) of this process.
+        stride: 1: all.
+
+    Returns:
+        Those that this process has (n, ...), which may be none, and the number of each among those
+        of all processes (n,).
+    """
+    rank, size = place()
+    places = torch.arange(rank, rank + size * len(images), size, device=images.device)
+    if stride == 1:
+        return images, places
+    if size == 1:
+        part = images[::stride]
+        return part, places[: len(part)]
+    chosen = places % stride == 0
+    return images[chosen], places[chosen] // stride
+
+
 def total_of_all(value: Tensor) -> Tensor:
     """Sum over processes."""
     parts = from_all(value)
@@ -152,7 +186,7 @@ def mean_of_all(values: list[Tensor], count: int) -> tuple[list[Tensor], int]:
     """
     if place()[1] == 1:
         return values, count
-    flat = torch.cat([value.float().flatten() for value in values])
+    flat = torch.cat([value.double().flatten() for value in values])
     flat = flat if count else torch.zeros_like(flat)
     sums = total_of_all(torch.cat([flat * count, flat.new_tensor([count])]))
     pieces = torch.split(sums[:-1] / sums[-1].clamp(min=1), [value.numel() for value in values])

@@ -83,8 +83,8 @@ class TestTimeBatchNorm(nn.Module):
     def normalised(self, x: Tensor) -> Tensor:
         """The same without what the layer holds besides."""
         if self.seen is not None:
-            rows = (
-                x.detach().movedim(1, -1).flatten(0, -2).float()
+            rows = _precise(
+                x.detach().movedim(1, -1).flatten(0, -2)
             )  # a view where images lie channels-last
             self.seen.append(torch.stack([rows.mean(0), rows.square().mean(0)]))
         anchor = self._anchor()
@@ -98,7 +98,7 @@ class TestTimeBatchNorm(nn.Module):
         if anchor is not None and self.statistics in ("source", "moving"):
             return F.batch_norm(x, *anchor, self.weight, self.bias, False, 0.0, self.eps)
         mixed = anchor is not None and self.statistics in ("blend", "robust")
-        if x.numel() == x.shape[1] and not mixed:
+        if x.numel() == x.shape[1] and not mixed and not _shares():
             raise BatchStatisticsError(
                 "batch statistics need more than one value per channel, and a layer sees exactly "
                 "one: give batches of 2 or more images (stream.batch_size of adapt.py), take the "
@@ -192,9 +192,31 @@ def own_share() -> Iterator[None]:
         _own_share = before
 
 
+#: Whether what passes look at is part of the batch.
+_counted = True
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Within the block, what this process looks at is no part of the batch of all processes, to
+    whose statistics it adds nothing: for one that has none of the images which others look at.
+    """
+    global _counted
+    before, _counted = _counted, False
+    try:
+        yield
+    finally:
+        _counted = before
+
+
 def _shares() -> bool:
     """Whether statistics are those of several processes."""
     return not _own_share and place()[1] > 1
+
+
+def _precise(x: Tensor) -> Tensor:
+    """The same numbers in single precision, or double if they are."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _scaled(
@@ -211,43 +233,45 @@ def _scaled(
 
 def _moments_of_all(x: Tensor, correction: int) -> tuple[Tensor, Tensor]:
     """Mean and variance (C,) of the values of all processes, with gradients."""
-    x, dims = x.float(), [0, *range(2, x.dim())]
+    x, dims, part = _precise(x), [0, *range(2, x.dim())], float(_counted)
     shape = (1, -1) + (1,) * (x.dim() - 2)
-    count = x.new_tensor([x.numel() / x.shape[1]])
-    sums = sum_of_all(torch.cat([x.sum(dims), count]))
+    count = x.new_tensor([part * x.numel() / x.shape[1]])
+    sums = sum_of_all(torch.cat([part * x.sum(dims), count]))
     mean, count = sums[:-1] / sums[-1], sums[-1].detach()
-    squares = sum_of_all((x - mean.view(shape)).square().sum(dims))
+    squares = sum_of_all(part * (x - mean.view(shape)).square().sum(dims))
     return mean, squares / (count - correction).clamp(min=1)
 
 
 def _moments(x: Tensor, correction: int = 0) -> tuple[Tensor, Tensor]:
-    """Mean and variance (C,) of (N, C, ...), in single precision."""
+    """Mean and variance (C,) of (N, C, ...), in single precision or better."""
     if _shares():
         return _moments_of_all(x, correction)
     if correction or x.dim() != 4 or x.requires_grad:
-        var, mean = torch.var_mean(x.float(), [0, *range(2, x.dim())], correction=correction)
+        var, mean = torch.var_mean(_precise(x), [0, *range(2, x.dim())], correction=correction)
         return mean, var
     # The fused kernel takes a quarter of var_mean's time on channels-last images; what it
     # normalises is not needed.
-    _, mean, inverse = torch.native_batch_norm(x.float(), None, None, None, None, True, 0.0, 0.0)
+    x = _precise(x)
+    _, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, 0.0)
     return mean, torch.where(
         inverse > 0, inverse.square().reciprocal(), 0.0
     )  # 0 stands for no variance at all
 
 
 def _mean_and_deviation(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and √(variance + eps), both (C,), of (N, C, ...), in single precision."""
+    """Mean and √(variance + eps), both (C,), of (N, C, ...), in single precision or better."""
     if _shares() or x.dim() != 4:
         mean, var = _moments(x)
         return mean, (var + eps).sqrt()
     # The kernel as in ``_moments``, whose third answer is 1/√(variance + eps).
-    _, mean, inverse = torch.native_batch_norm(x.float(), None, None, None, None, True, 0.0, eps)
+    x = _precise(x)
+    _, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, eps)
     return mean, inverse.reciprocal()
 
 
 def _median_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Median (C,), and mean squared deviation from it, of (N, C, ...)."""
-    values = x.float().transpose(0, 1).flatten(1)
+    values = _precise(x).transpose(0, 1).flatten(1)
     center = values.median(1).values
     return center, (values - center[:, None]).square().mean(1)
 
@@ -255,7 +279,8 @@ def _median_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 def _mixed(
     anchor: tuple[Tensor, Tensor], moments: tuple[Tensor, Tensor], alpha: float
 ) -> tuple[Tensor, Tensor]:
-    mean, var = ((1 - alpha) * a.float() + alpha * b for a, b in zip(anchor, moments, strict=True))
+    both = zip(anchor, moments, strict=True)
+    mean, var = ((1 - alpha) * _precise(a) + alpha * b for a, b in both)
     return mean, var
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from holdfast.tta.batches import check_computable, images_of
 from holdfast.tta.candidates import Candidates
-from holdfast.tta.distributed import any_of_all, place, skipped_by_all
+from holdfast.tta.distributed import count_of_all, skipped_by_all, total_of_all
 from holdfast.tta.fingerprint import fingerprint, values_now
+from holdfast.tta.marginal import predicted_counts
 from holdfast.tta.methods.base import Method, Prediction
 from holdfast.tta.normalization import BatchStatisticsError
 from holdfast.tta.repair import largest_pixel, repaired, sound
@@ -186,7 +187,7 @@ class ServesBatches(LightningModule):
             self._weights = partial(fingerprint, values_now(self.method.adapted.values()))
         images = self._arrived(batch)
         if self._grows:
-            self.batch_size = max(self.batch_size, len(images) * place()[1])
+            self.batch_size = max(self.batch_size, count_of_all(len(images), images.device))
         try:
             output = self._step(batch, images)
         except BatchStatisticsError:
@@ -205,16 +206,16 @@ class ServesBatches(LightningModule):
         well, finite, single = self._heard(images, prediction)
         if well:
             self._seen = (batch, images, None)
-        else:  # rarely: once more, without the broken pixels
+        else:  # rarely, and in all processes: once more, without the broken pixels
             images = self._read(batch)[0]
             method.generator.set_state(drawn)  # as if the first had not been
             prediction = method.predict(images)
             _, finite, single = self._heard(images, prediction)
         if self.paused:
             return self._unlearned(
-                prediction or method.predict(images), None if well else "broken_image"
+                prediction or method.predict(images), None if well else self._broken(batch)
             )
-        reason = self._unfit(images, broken=not well, single=single)
+        reason = self._unfit(images, None if well else self._broken(batch), single=single)
         if reason is not None:
             return self._unlearned(prediction or method.predict(images), reason)
         method.finite = finite
@@ -246,17 +247,22 @@ class ServesBatches(LightningModule):
         # What was made in inference mode cannot be learned from.
         return images.clone() if images.is_inference() else images
 
+    def _broken(self, batch: Any) -> str:
+        """Why a batch with a broken image teaches nothing, which another process may have."""
+        return "elsewhere" if self._read(batch)[1] is None else "broken_image"
+
     def _heard(self, images: Tensor, prediction: Prediction | None) -> tuple[bool, bool, bool]:
-        """Whether all pixels are sound, whether all that is served is finite, and whether hardly
-        any row is of another class than most: one read-back to the host, the only one of a calm
-        batch.
+        """Of the batch of all processes, whether all pixels are sound, whether all that is served
+        is finite, and whether hardly any row is of another class than most: one read-back to the
+        host, the only one of a calm batch.
         """
         served = images if prediction is None else prediction.served.detach()
-        facts = [sound(images, self.largest), torch.isfinite(served).all()]
+        faults = [sound(images, self.largest), torch.isfinite(served).all()]
+        facts = [torch.stack(faults).logical_not().float()]
         if prediction is not None and self.screens_mix:
-            facts.append(_single_class(prediction.logits.detach()))
-        well, finite, *single = torch.stack(facts).tolist()
-        return well, finite, any(single)
+            facts.append(predicted_counts(prediction.logits.detach(), self.method.num_classes))
+        broken, infinite, *counts = total_of_all(torch.cat(facts)).tolist()
+        return not broken, not infinite, _single_class(counts)
 
     def _control(self, images: Tensor) -> Prediction:
         try:
@@ -274,22 +280,19 @@ class ServesBatches(LightningModule):
         mixed = method.task.screens_mix and method.needs_mixed_batch
         return self.screen and learns and mixed
 
-    def _unfit(self, images: Tensor, *, broken: bool, single: bool) -> str | None:
+    def _unfit(self, images: Tensor, reason: str | None, *, single: bool) -> str | None:
         """Why a batch, of all processes, is no ground to learn from, or None."""
-        reason = "broken_image" if broken else None
-        if self.screens_mix:
-            if reason is None and len(images) < self.batch_size // place()[1]:
+        if reason is None and self.screens_mix:
+            if count_of_all(len(images), images.device) < self.batch_size:
                 reason = "short_batch"
-            single = reason is None and single
             # Only where the un-updated twin agrees: otherwise it is no such batch but a collapse.
-            # All ask it, or none.
-            if (
-                any_of_all(single, images.device)
-                and bool(_single_class(self._control(images).logits))
-                and single
-            ):
+            elif single and self._is_single(self._control(images)):
                 reason = "single_class"
         return skipped_by_all(reason, images.device)
+
+    def _is_single(self, prediction: Prediction) -> bool:
+        counts = predicted_counts(prediction.logits, self.method.num_classes)
+        return _single_class(total_of_all(counts).tolist())
 
     def _output(
         self,
@@ -319,9 +322,10 @@ class ServesBatches(LightningModule):
         return output
 
 
-def _single_class(logits: Tensor) -> Tensor:
-    """Whether hardly any row is predicted as another than the most frequent class, on the
-    device.
+def _single_class(counts: Sequence[float]) -> bool:
+    """Whether hardly any row is predicted as another than the most frequent class.
+
+    Args:
+        counts: (C,) rows by class; empty: nobody asks.
     """
-    labels = logits.argmax(1)
-    return (labels == labels.mode().values).float().mean() >= _SINGLE
+    return bool(counts) and max(counts) >= _SINGLE * sum(counts) > 0

@@ -5,6 +5,7 @@ outweigh all others.
 import torch
 from torch import Tensor, nn
 
+from holdfast.tta.distributed import any_of_all, total_of_all
 from holdfast.tta.networks import Network
 
 #: A pixel is broken beyond so many times the magnitude of the source's pixels; and, where that is
@@ -39,6 +40,8 @@ def repaired(images: Tensor, largest: float = _AT_ALL) -> tuple[Tensor, Tensor |
         images: (N, channels, ...).
         largest: magnitude up to which a pixel is sound, from ``largest_pixel``.
 
+    Several processes that share a batch must all ask.
+
     Returns:
         The images, each broken pixel replaced by its channel's mean over the sound pixels of the
         batch (0 where there are none); and the indices of the images that had such pixels, or None
@@ -47,9 +50,11 @@ def repaired(images: Tensor, largest: float = _AT_ALL) -> tuple[Tensor, Tensor |
     kept = torch.isfinite(images) & (
         images.abs() <= largest
     )  # in half precision the bound itself is infinite
-    if kept.all():
+    if not any_of_all(not kept.all(), images.device):
         return images, None
     dims = [0, *range(2, images.dim())]
     known = torch.where(kept, images, 0.0)
-    mean = known.sum(dims, keepdim=True) / kept.sum(dims, keepdim=True).clamp(min=1)
-    return torch.where(kept, images, mean), (~kept.flatten(1).all(1)).nonzero().squeeze(1)
+    sums = total_of_all(known.sum(dims, keepdim=True))
+    mean = sums / total_of_all(kept.sum(dims, keepdim=True)).clamp(min=1)
+    broken = (~kept.flatten(1).all(1)).nonzero().squeeze(1)
+    return torch.where(kept, images, mean), broken if len(broken) else None

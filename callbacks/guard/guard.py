@@ -24,7 +24,7 @@ from holdfast.callbacks.labels import LabelBook
 from holdfast.callbacks.serving import CONTROL, Said, serve
 from holdfast.callbacks.settings import GuardConfig
 from holdfast.tta.batches import described
-from holdfast.tta.distributed import any_of_all, skipped_by_all, total_of_all
+from holdfast.tta.distributed import counts_of_all, skipped_by_all, total_of_all
 from holdfast.tta.errors import InputError
 from holdfast.tta.marginal import predicted_counts
 from holdfast.tta.methods import Prediction
@@ -287,10 +287,11 @@ class CollapseGuard(Guard):
         return glance
 
     def _spoilt(self, outputs: StepOutputs, adapted: Prediction) -> bool:
-        """Whether most images are broken in any process: they say nothing of the statistics."""
-        broken = outputs.get("broken")
-        most = broken is not None and 2 * len(broken) > len(adapted.served)
-        return any_of_all(most, adapted.logits.device)
+        """Whether most images are broken: they say nothing of the statistics."""
+        broken, device = outputs.get("broken"), adapted.logits.device
+        own = [0 if broken is None else len(broken), len(adapted.served)]
+        lost, images = counts_of_all(own, device)
+        return 2 * lost > images
 
     def _ask(self, module: Any, batch: Any, *, whole: bool) -> dict[Candidate, Prediction]:
         """What candidates say: all at a look, else those that serve."""
@@ -331,7 +332,7 @@ class CollapseGuard(Guard):
         asked about a part of them.
         """
         if "source" in self.experts.trusted and not said.speaks("source"):
-            said.known.update(said.module.candidates(said.batch, ["source"]))
+            said.hear(said.module.candidates(said.batch, ["source"]))
 
     def _judge(self, saw: _Saw) -> Decision:
         """The decision on a batch, which is kept."""

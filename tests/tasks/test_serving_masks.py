@@ -71,11 +71,11 @@ def test_candidates_are_source_and_batch_and_each_doubts_itself_at_a_look() -> N
 
 def test_images_are_flipped_along_both_sides_in_turn() -> None:
     candidates = Candidates(method())
-    maps = torch.arange(24.0).reshape(2, 1, 3, 4)
+    maps, numbers = torch.arange(24.0).reshape(2, 1, 3, 4), torch.arange(2)
     for first, second in ((-1, -2), (-2, -1)):
-        turned = candidates._flipped(maps)
+        turned = candidates._flipped(maps, numbers)
         assert torch.equal(turned[0], maps[0].flip(first))
         assert torch.equal(turned[1], maps[1].flip(second))
-        assert torch.equal(candidates._flipped(turned), maps)
+        assert torch.equal(candidates._flipped(turned, numbers), maps)
         candidates.predict(images(2))
     assert candidates.get_extra_state()["doubts"] == 2

@@ -53,6 +53,17 @@ def trained() -> nn.Module:
     return model.eval()
 
 
+def test_a_look_at_a_part_of_a_batch_doubts_that_part(trained: nn.Module) -> None:
+    watched = guarded(trained, normalization="auto")
+    images, _ = blobs(32)
+    twins = watched._module.twins
+    assert twins is not None
+    whole, part = twins.predict(images), twins.predict(images, None, {"source"})["source"]
+    assert part.doubt is not None
+    assert len(part.served) == len(part.doubt) == 16
+    torch.testing.assert_close(part.served, whole["source"].served[::2])
+
+
 def guarded(trained: nn.Module, name: Any = "tent", **more: Any) -> GuardedMethod:
     model = _copy(trained)
     options = {"optimizer": "adam", "lr": 1e-3, **more}

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from holdfast.callbacks.base import Guard
 from holdfast.datamodules import ImageSet, StreamLoader
-from holdfast.datamodules.images import UNLABELLED
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.labelfile import LabelFile
 from holdfast.datamodules.streams.window import NewestOnly, counted
 from holdfast.tta import entry

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast.datamodules.channels import with_channels
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.fields import load_fields
 from holdfast.datamodules.folder import FolderConfig, load_folder
-from holdfast.datamodules.images import UNLABELLED, ImageSet, NoImages, Split
+from holdfast.datamodules.images import ImageSet, NoImages, Split
 from holdfast.datamodules.medmnist import (
     MedMNISTConfig,
     OrganViewsConfig,

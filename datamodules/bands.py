@@ -6,14 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.datamodules.conventions import MISSING
 from holdfast.tta.errors import InputError
-
-#: What pandas, R and spreadsheets write where a value is missing, and -1, which many data sets do.
-#: "none" in small letters is a grade (none, mild, severe), and no such word.
-MISSING = (
-    *("-1", "-1.0", "nan", "NaN", "-nan", "-NaN", "NA", "<NA>", "#NA", "#N/A"),
-    *("N/A", "n/a", "null", "NULL", "None", "NaT"),
-)
 
 #: How many of DICOM's units of age make a year.
 _IN_A_YEAR = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}

@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.conventions import UNLABELLED
+from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.shifts import CORRUPTIONS, Shift
 from holdfast.datamodules.streams import Order, Stream
 from holdfast.tta.errors import InputError

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.conventions import UNLABELLED
+from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.labels import number_of, same
 from holdfast.datamodules.targets import kind_of
 from holdfast.tta.config import closest

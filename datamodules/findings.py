@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.datamodules.bands import MISSING
-from holdfast.datamodules.conventions import Strings
+from holdfast.datamodules.conventions import MISSING, Strings
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from holdfast.datamodules.images import ImageSet, Split, Strings
+from holdfast.datamodules.conventions import Strings
+from holdfast.datamodules.images import ImageSet, Split
 from holdfast.datamodules.pairs import are_pairs, paired
 from holdfast.datamodules.records import Records, images_of, repeated, text
 from holdfast.datamodules.settings import FilesConfig

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from holdfast.datamodules.bands import MISSING, banded
-from holdfast.datamodules.conventions import UNLABELLED, Strings
+from holdfast.datamodules.bands import banded
+from holdfast.datamodules.conventions import Strings
 from holdfast.datamodules.files import ImageFiles
 from holdfast.datamodules.placing import Place
 from holdfast.datamodules.shown import Transform, shown_batch, shown_together
@@ -26,7 +26,7 @@ class NoImages(InputError):
     """A split has no images, which is no fault where the run can do without."""
 
 
-__all__ = ["MISSING", "UNLABELLED", "ImageSet", "NoImages", "Split", "Strings", "Transform"]
+__all__ = ["ImageSet", "NoImages", "Split", "Transform"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import time
 from typing import Any, NamedTuple
 
-from holdfast.datamodules.images import MISSING, UNLABELLED, Strings
+from holdfast.datamodules.conventions import MISSING, UNLABELLED, Strings
 from holdfast.datamodules.labels import number_of, same
 from holdfast.datamodules.table import columns_of, encoding_of
 from holdfast.tta.config import closest

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.datamodules.bands import MISSING
-from holdfast.datamodules.conventions import UNLABELLED, Strings
+from holdfast.datamodules.conventions import MISSING, UNLABELLED, Strings
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 

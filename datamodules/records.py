@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.datamodules.conventions import Strings
 from holdfast.datamodules.files import ImageFiles
-from holdfast.datamodules.images import ImageSet, NoImages, Split, Strings
+from holdfast.datamodules.images import ImageSet, NoImages, Split
 from holdfast.datamodules.ranges import refuse_mixture, value_range
 from holdfast.datamodules.rows import Records, repeated, text
 from holdfast.datamodules.settings import AUTO, FilesConfig

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from holdfast.datamodules.maskvalues import values_of
 from holdfast.datamodules.reading import Reading
 from holdfast.tta.errors import InputError
+from holdfast.tta.expected import likeliest
 from holdfast.tta.options import option
 from holdfast.tta.tasks import TASKS
 
@@ -218,7 +219,9 @@ def check_task(task: str, *more: str, asking: Collection[str] = ()) -> None:
         return
     names = [name for name in TASKS if not asking or TASKS[name].target in asking]
     *names, last = [*more, *names]
-    raise InputError(f"data.task={task}: expected one of {', '.join(names)} or {last}")
+    likely = likeliest(task, [*names, last])
+    meant = "" if likely is None else f" (did you mean {likely}?)"
+    raise InputError(f"data.task={task}: expected one of {', '.join(names)} or {last}{meant}")
 
 
 def check_shares(shares: list[float] | None) -> None:

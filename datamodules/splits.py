@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.datamodules.bands import MISSING
-from holdfast.datamodules.conventions import Strings
+from holdfast.datamodules.conventions import MISSING, Strings
 from holdfast.datamodules.settings import AUTO
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError

@@ -11,8 +11,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from holdfast.datamodules.conventions import Strings
 from holdfast.datamodules.findings import Findings, from_columns, from_lists
-from holdfast.datamodules.images import ImageSet, Split, Strings
+from holdfast.datamodules.images import ImageSet, Split
 from holdfast.datamodules.maskfiles import MaskPaths
 from holdfast.datamodules.records import Records, images_of, repeated, text
 from holdfast.datamodules.settings import AUTO, FilesConfig

@@ -96,6 +96,8 @@ def test_a_saved_configuration_is_itself_an_argument(tmp_path: Path) -> None:
     [
         ("metod=tent", "did you mean method"),
         ("method=tnet", "did you mean tent"),
+        ("data.task=segmentatoin", r"or multilabel \(did you mean segmentation\?\)$"),
+        ("data.task=ct", r"or multilabel$"),
         ("method.lrr=1", "unknown option method.lrr: did you mean lr"),
         ("stream.fraction=1", "unknown option stream.fraction"),
         ("wandb.mod=offline", "wandb"),

@@ -27,9 +27,14 @@ _WORDS = {
 def closest(word: str, names: Iterable[str]) -> str:
     """A half-sentence that lists the names, the likeliest first when there is one."""
     names = sorted(names)
-    match = difflib.get_close_matches(word, names, n=1)
+    match = likeliest(word, names)
     known = f"there are: {', '.join(names)}" if names else "there are none"
-    return f"did you mean {match[0]}? ({known})" if match else known
+    return known if match is None else f"did you mean {match}? ({known})"
+
+
+def likeliest(word: str, names: Iterable[str]) -> str | None:
+    """Which of the names was meant by a misspelt one; None where none is like it."""
+    return next(iter(difflib.get_close_matches(word, list(names), n=1)), None)
 
 
 def check_names(

@@ -7,8 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from holdfast.datamodules.conventions import Strings
 from holdfast.datamodules.findings import from_columns
-from holdfast.datamodules.images import ImageSet, Split, Strings
+from holdfast.datamodules.images import ImageSet, Split
 from holdfast.datamodules.published.common import PublishedConfig, columns, folder, published
 from holdfast.datamodules.records import Records, text
 from holdfast.datamodules.splits import cut

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from holdfast.datamodules.images import ImageSet, Split, Strings
+from holdfast.datamodules.conventions import Strings
+from holdfast.datamodules.images import ImageSet, Split
 from holdfast.datamodules.maskfiles import MaskPaths
 from holdfast.datamodules.maskvalues import Values
 from holdfast.datamodules.pairs import paired

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from holdfast.datamodules.images import MISSING, ImageSet
+from holdfast.datamodules.conventions import MISSING
+from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.shifts import Shift
 from holdfast.datamodules.streams.base import StreamConfig, as_they_are
 from holdfast.datamodules.streams.clock import sortable

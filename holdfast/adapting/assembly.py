@@ -25,6 +25,7 @@ from holdfast.datamodules import (
 )
 from holdfast.datamodules.classes import in_classes_of
 from holdfast.datamodules.ranges import value_range
+from holdfast.datamodules.settings import AUTO
 from holdfast.datamodules.streams.stream import Stream
 from holdfast.datamodules.streams.waiting import WaitingLoader
 from holdfast.datamodules.watch import Arrivals, WatchConfig
@@ -277,6 +278,12 @@ def _check_waiting(config: AdaptConfig, task: Task) -> None:
         f"preflight={config.preflight.kind}": config.preflight.kind != "off",
         f"trainer.devices={config.trainer.get('devices')}": config.trainer.get("devices", 1) != 1,
     }
+    asked = config.data.options.task
+    if asked not in (AUTO, task.name):
+        raise InputError(
+            f"data.task={asked}, and the source is of task {task.name}, by which an image that "
+            "arrives is answered: leave data.task out"
+        )
     for word, clash in clashes.items():
         if clash:
             raise InputError(

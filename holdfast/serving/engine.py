@@ -15,7 +15,7 @@ from torch import Tensor
 from holdfast.adapting.assembly import Assembly
 from holdfast.callbacks import Alerts, CollapseGuard, TraceWriter
 from holdfast.callbacks.leaving import row_writer
-from holdfast.datamodules.images import UNLABELLED
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.streams.window import NewestOnly
 from holdfast.serving.answers import Answer, answers_of
 from holdfast.serving.config import OWN_COLUMNS, ServeConfig

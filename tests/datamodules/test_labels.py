@@ -10,8 +10,9 @@ import pytest
 
 from holdfast.adapting.config import GROUPS, AdaptConfig
 from holdfast.datamodules.classes import in_classes_of
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.folder import FolderConfig, load_folder
-from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.labels import read_labels
 from holdfast.datamodules.npz import NpzConfig, load_npz
 from holdfast.datamodules.records import text

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from holdfast.datamodules import load_images
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.folder import FolderConfig, load_folder
-from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.maskvalues import values_of
 from holdfast.datamodules.summary import understood
 from holdfast.datamodules.table import TableConfig, load_table

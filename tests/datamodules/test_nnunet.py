@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from holdfast.callbacks.maskfiles import in_file_space, save_mask
-from holdfast.datamodules.images import UNLABELLED
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.nnunet import NnunetConfig, load_nnunet
 from holdfast.datamodules.source import SourceData
 from holdfast.datamodules.streams import StreamLoader

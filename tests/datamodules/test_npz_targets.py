@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdfast.datamodules.images import UNLABELLED
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.npz import NpzConfig, load_npz
 from holdfast.tta.errors import InputError
 from tests.datamodules.test_npz import saved

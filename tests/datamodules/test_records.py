@@ -10,8 +10,8 @@ import pytest
 
 from holdfast.datamodules import load_images
 from holdfast.datamodules.classes import in_classes_of
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.folder import FolderConfig, load_folder
-from holdfast.datamodules.images import UNLABELLED
 from holdfast.datamodules.records import text
 from holdfast.datamodules.settings import FilesConfig
 from holdfast.datamodules.splits import cut

@@ -7,8 +7,9 @@ import nibabel
 import numpy as np
 
 from holdfast.datamodules import load_splits
+from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.folder import FolderConfig, load_folder
-from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.source import SourceData
 from holdfast.datamodules.summary import understood
 from holdfast.datamodules.table import TableConfig, load_table

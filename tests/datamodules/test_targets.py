@@ -13,7 +13,8 @@ import torch
 from holdfast.callbacks.report.contact import write_sheet
 from holdfast.datamodules.bootstrap import ORDERS, bootstrapped
 from holdfast.datamodules.classes import in_classes_of
-from holdfast.datamodules.images import UNLABELLED, ImageSet
+from holdfast.datamodules.conventions import UNLABELLED
+from holdfast.datamodules.images import ImageSet
 from holdfast.datamodules.shifts import CORRUPTIONS, Corruption, Shift
 from holdfast.datamodules.source import SourceData
 from holdfast.datamodules.streams import (

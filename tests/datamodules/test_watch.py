@@ -169,6 +169,7 @@ def test_what_does_not_go_with_waiting_is_refused(
         ([*begun, "report=true"], "report=true cannot be done with that"),
         ([*begun, "stream=blocks"], "stream=blocks cannot be done"),
         ([*begun, f"data.root={door / 'none'}"], "create it, or check data.root"),
+        ([*begun, "data.task=multilabel"], "the source is of task single, by which"),
         ([*QUICK, f"source={source}", "stream.max_wait=3"], "take data=watch with it"),
     ):
         assert adapt.main(words) == 2

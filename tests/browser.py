@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from tests.conftest import ROOT
 
@@ -142,6 +143,22 @@ def site_looked_at(
     return {places[place]: one for place, one in found.items()}, console
 
 
+def searched(site: Path, words: str, folder: Path) -> list[str]:
+    """What a reader without a network finds on a site, opened as files: places below its folder,
+    the best first.
+
+    Args:
+        site: its folder.
+        words: that are searched for.
+        folder: for files.
+    """
+    options = ["--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=30000"]
+    address = f"{(site / 'index.html').as_uri()}?{urlencode({'q': words})}"
+    done = _browser([*options, "--allow-file-access-from-files", "--dump-dom"], address, folder)
+    links = re.findall(r'href="([^"]*)" class="md-search-result__link', done.stdout)
+    return [html.unescape(link).removeprefix(f"{site.as_uri()}/") for link in links]
+
+
 def _told(
     page: str, then: str, width: int, folder: Path, dark: bool
 ) -> tuple[dict[str, Any], list[str]]:
@@ -153,7 +170,7 @@ def _told(
     options = ["--enable-logging=stderr", "--virtual-time-budget=600000", "--dump-dom"]
     options += [f"--blink-settings=preferredColorScheme={preferred}", "--window-size=1600,1000"]
     options += ["--allow-file-access-from-files"]  # what a frame of a file holds may be asked
-    done = _browser(options, file, folder)
+    done = _browser(options, file.as_uri(), folder)
     told = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
     assert told is not None, done.stdout[-500:]
     assert told[1], "the page told nothing"
@@ -165,7 +182,7 @@ def printed(page: str, folder: Path) -> list[int]:
     """How much is drawn on each page of a page's PDF: operators that show text or paint."""
     file, out = folder / "printed.html", folder / "printed.pdf"
     file.write_text(page, encoding="utf-8")
-    _browser([f"--print-to-pdf={out}", "--no-pdf-header-footer"], file, folder)
+    _browser([f"--print-to-pdf={out}", "--no-pdf-header-footer"], file.as_uri(), folder)
     raw = out.read_bytes()
     objects = {
         int(number): body
@@ -183,7 +200,7 @@ def _drawn(objects: dict[int, bytes], page: bytes) -> int:
     return len(re.findall(rb"\b(?:Tj|TJ|f|S|Do)\b", zlib.decompressobj().decompress(stream[1])))
 
 
-def _browser(options: list[str], file: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+def _browser(options: list[str], address: str, folder: Path) -> subprocess.CompletedProcess[str]:
     assert CHROMIUM is not None
     always = [
         "--headless",
@@ -192,5 +209,5 @@ def _browser(options: list[str], file: Path, folder: Path) -> subprocess.Complet
         "--incognito",  # a site remembers which colours were chosen
         f"--user-data-dir={folder / 'browser'}",
     ]
-    command = [CHROMIUM, *always, *options, file.as_uri()]
+    command = [CHROMIUM, *always, *options, address]
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)

@@ -84,13 +84,13 @@ pre { overflow-x: auto; background: var(--card); border: 1px solid var(--line); 
 @media print {
   :root { font-size: 12px; color-scheme: only light; --ink: #000; --soft: #444; --page: #fff; --card: #fff; --line: #bbb; --bad: #b3261e; --mark: #fff3d6; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  body { max-width: none; padding: 0; font-size: 10pt; }
+  body { max-width: none; padding: 0 1px; font-size: 10pt; }
   h1, h2, h3, h2 + p, .legend { break-after: avoid; } h2 { margin-top: 1.4rem; } p, li { orphans: 3; widows: 3; }
   figure, .answer, .tile, .legend, tr { break-inside: avoid; } thead { display: table-header-group; }
   .grid { gap: .6rem; } .two { grid-template-columns: 1fr 1fr; } .three { grid-template-columns: 1fr 1fr 1fr; }
   .pictures { grid-template-columns: repeat(4, 1fr); } .grid > * { min-width: 0; }
   .wide, .scroll, pre { overflow: visible; } figure svg { max-width: 100% !important; min-width: 0 !important; }
-  th, td { padding: .2rem .3rem; font-size: 8pt; } td.text { min-width: 3.6rem; } pre { white-space: pre-wrap; }
+  th, td { padding: .2rem .3rem; font-size: 8pt; } td.text { min-width: 3.6rem; } pre { white-space: pre-wrap; } details pre { columns: 3 10rem; }
   .grid th, .grid td { padding: .15rem .2rem; font-size: 7pt; } .grid td.text { min-width: 2.4rem; overflow-wrap: anywhere; }
   details::details-content { content-visibility: visible; block-size: auto; } summary { list-style: none; }
 }

@@ -37,7 +37,8 @@ def banded(values: npt.NDArray[Any], name: str, width: str) -> npt.NDArray[Any]:
         except (ValueError, OverflowError) as error:
             raise InputError(
                 f"the column {name!r} holds {value!r}, which is no number to cut into bands of "
-                f"{width}"
+                f"{width}: write one, leave the cell empty, or take values as they are, "
+                f"data.subgroups=[{name}]"
             ) from error
         bands.append("" if start is None else f"{start}-{start + step - 1}")
     return np.array(bands)

@@ -68,7 +68,8 @@ def _refuse_no_file(path: Path) -> None:
     try:
         about = os.stat(path)
     except FileNotFoundError as error:
-        raise Unreadable("does not exist") from error
+        windows = ", and paths have slashes, not backslashes" if "\\" in path.name else ""
+        raise Unreadable(f"does not exist{windows}") from error
     if stat.S_ISDIR(about.st_mode):
         if not any(entry.is_file() for entry in os.scandir(path)):
             raise Unreadable("is a folder without files, where one of a DICOM series is read")

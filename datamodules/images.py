@@ -150,6 +150,18 @@ class ImageSet(Dataset[dict[str, Any]]):
             "index": torch.from_numpy(rows),
         }
 
+    def check_grouped(self) -> None:
+        """Refuse to score patients where nothing says which images are of one.
+
+        Raises:
+            InputError: each image is a group of its own, since none is named.
+        """
+        if len(self) > 1 and bool((self.groups == self.ids).all()):
+            raise InputError(
+                "data.aggregate=group scores patients, and nothing says which images are of one: "
+                "name the column that does, data.group=COLUMN, or leave it out"
+            )
+
     def place(self, row: int) -> Place:
         """Where an image lies in its file: what brings a mask of it into the file's space.
 

@@ -14,7 +14,14 @@ from holdfast.datamodules.images import ImageSet, NoImages, Split
 from holdfast.datamodules.ranges import refuse_mixture, value_range
 from holdfast.datamodules.rows import Records, repeated, text
 from holdfast.datamodules.settings import AUTO, FilesConfig
-from holdfast.datamodules.splits import check_leaks, cut, groups_of, hint_at, likely_groups
+from holdfast.datamodules.splits import (
+    check_leaks,
+    check_repeated,
+    cut,
+    groups_of,
+    hint_at,
+    likely_groups,
+)
 from holdfast.datamodules.targets import AskedOfRecords, LabelTarget, kind_of, usual_task
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
@@ -90,6 +97,7 @@ def images_of(
     rows = np.flatnonzero(inside)
     if not len(rows):
         raise NoImages(_nothing(records, splits, split))
+    again = check_repeated(records.origin, records.names[rows], records.labels[rows])
     files = ImageFiles(
         records.root,
         records.paths[rows],
@@ -113,7 +121,7 @@ def images_of(
         groups=groups[rows],
         metadata={name: values[rows] for name, values in records.metadata.items()},
         spatial_dims=files.spatial_dims,
-        notes=(*records.notes, *notes, *hint_at(_likely(records, config))),
+        notes=(*records.notes, *again, *notes, *hint_at(_likely(records, config))),
         task=task,
     )
     images = _without(dict(sorted(reasons.items())), images, config.on_error)

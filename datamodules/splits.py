@@ -1,5 +1,6 @@
 """Which images belong together, and that nothing is in two splits."""
 
+import posixpath
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -112,7 +113,7 @@ def check_leaks(
         value = str(splits[strange][0])
         raise InputError(f"{origin} has the split {value!r}: {closest(value, SPLITS)}, or empty")
     codes[(splits == "") & target] = 1 << SPLITS.index("test")
-    for kind, values in {"group": groups, "file": ids}.items():
+    for kind, values in {"group": groups, "file": plain(ids)}.items():
         if found := _straddling(values, codes):
             count, _, first, places = found
             raise InputError(
@@ -186,6 +187,45 @@ def _straddling(values: Strings, codes: npt.NDArray[np.uint8]) -> tuple[int, int
     first = straddling[rows[straddling].argmin()]
     places = " and ".join(name for bit, name in enumerate(SPLITS) if seen[first] >> bit & 1)
     return len(straddling), int((seen > 0).sum()), str(values[rows[first]]), places
+
+
+def plain(paths: Strings) -> Strings:
+    """Paths by which files are told apart, however they are written: ``a/b`` for ``./a//b``."""
+    odd = np.strings.find(paths, "./") >= 0
+    odd |= np.strings.find(paths, "//") >= 0
+    if not odd.any():
+        return paths
+    same = paths.copy()
+    same[odd] = [posixpath.normpath(path) for path in paths[odd].tolist()]
+    return same
+
+
+def check_repeated(origin: object, ids: Strings, labels: Strings) -> tuple[str, ...]:
+    """Refuse an image that is listed again with another label; those with the same count again,
+    which a note tells.
+
+    Args:
+        origin: where the images come from, for messages.
+        ids: (N,) of the images.
+        labels: (N,) of the images, as they are written.
+
+    Raises:
+        InputError: there is such an image.
+    """
+    _, rows, of_row = np.unique(_hashes(plain(ids)), return_index=True, return_inverse=True)
+    again = len(ids) - len(rows)
+    if not again:
+        return ()
+    other = np.flatnonzero(labels != labels[rows][of_row])
+    if len(other):
+        row = other[0]
+        first = labels[rows[of_row[row]]]
+        raise InputError(
+            f"{origin} lists {ids[row]} as {first or 'unlabelled'} and as "
+            f"{labels[row] or 'unlabelled'}: keep one row an image, or read several findings of an "
+            "image, data.task=multilabel"
+        )
+    return (f"{again} row(s) list an image again, which then counts as often",)
 
 
 def _hashes(values: Strings) -> npt.NDArray[np.int64]:

@@ -25,6 +25,8 @@ from holdfast.tta.settings import TARGET
 
 _CHUNK = 65536  # rows that are Python objects at a time
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+#: How a file begins that is a ZIP archive, as workbooks are.
+_ZIPPED = b"PK\x03\x04"
 #: What spreadsheets write and read as a CSV file's first line: sep=;
 _SEPARATOR = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _KNOWN = ("path", "label", "split", "domain", "group", "mask", "roi")
@@ -207,6 +209,8 @@ def encoding_of(path: Path) -> str:
         return "utf-32"
     if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return "utf-16"
+    if start == _ZIPPED:
+        raise InputError(f"{path} is an Excel workbook by its content: save it as CSV UTF-8")
     if b"\0" in start:
         raise InputError(f"{path} is UTF-16 without a mark that says so: save it as UTF-8")
     return "utf-8-sig"

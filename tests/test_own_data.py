@@ -2,6 +2,7 @@
 
 import csv
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import nibabel
 import numpy as np
 import pytest
 
+from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import AdaptConfig, completed, configure
 from holdfast.datamodules.folder import FolderConfig, load_folder
 from holdfast.datamodules.npz import NpzConfig, load_npz
 from holdfast.datamodules.table import TableConfig, load_table
 from holdfast.programs import adapt, train
 from holdfast.tta.checkpoint import SourceCheckpoint
+from holdfast.tta.errors import InputError
 from tests.conftest import QUICK
 from tests.datamodules.dicoms import write_dicom
 from tests.datamodules.test_files import write_picture
@@ -148,6 +151,50 @@ def test_a_source_without_test_images_and_with_images_nobody_labelled(
     assert train.main([*QUICK, *words, "data.on_error=skip"]) == 2
     assert "no images for val" in (told := capsys.readouterr().err)
     assert "data.shares=" in told
+
+
+def test_how_the_source_was_cut_into_splits_holds_for_no_other_table(
+    source: Path, tmp_path: Path
+) -> None:
+    lines = ["path", *(f"{number}.png" for number in range(20))]
+    for line in lines[1:]:
+        write_picture(tmp_path / line, np.full((32, 32, 3), 7, np.uint8))
+    (tmp_path / "there.csv").write_text("\n".join(lines))
+    data = {"kind": "table", "path": str(tmp_path / "here.csv"), "shares": [0.5, 0.25, 0.25]}
+    trained = replace(SourceCheckpoint.load(source), data=data)
+    trained.save(tmp_path / "source.ckpt")
+    words = [f"source={tmp_path}", f"data.path={tmp_path / 'there.csv'}"]
+    there = configure(words)
+    assert there.data.options.shares is None
+    assert len(Assembly.of(there, trained).images) == 20
+    given = {"source": str(tmp_path), "data.path": tmp_path / "there.csv"}
+    assert completed(AdaptConfig, given)[0].data.options.shares is None
+    assert configure([*words, "data.shares=[.5,.2,.3]"]).data.options.shares == [0.5, 0.2, 0.3]
+    same = configure([words[0], f"data.path={tmp_path}/./here.csv"])
+    assert same.data.options.shares == [0.5, 0.25, 0.25]
+
+
+def test_patients_are_scored_where_something_says_who_they_are(
+    source: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    for number in range(4):
+        write_picture(tmp_path / f"{number}.png", np.full((32, 32, 3), 7, np.uint8))
+    path = tmp_path / "site.csv"
+    path.write_text("path\n" + "".join(f"{number}.png\n" for number in range(4)))
+    words = [*QUICK, f"source={source}", "data=table", f"data.path={path}", "data.aggregate=group"]
+    assert adapt.main([*words, "check=only"]) == 2
+    assert "nothing says which images are of one" in capsys.readouterr().err
+
+
+def test_files_that_are_something_else_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "site.csv"
+    path.write_text("path\na\\0.png\n")
+    with pytest.raises(InputError, match="paths have slashes, not backslashes"):
+        load_table(TableConfig(path=str(path)), "target")
+    with zipfile.ZipFile(path, "w") as book:
+        book.writestr("xl/workbook.xml", "")
+    with pytest.raises(InputError, match="an Excel workbook by its content"):
+        load_table(TableConfig(path=str(path)), "target")
 
 
 def test_the_real_order(source: Path, tmp_path: Path) -> None:

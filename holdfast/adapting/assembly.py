@@ -158,6 +158,7 @@ class Assembly:
         scoring, images = self.config.data.options, self.images
         columns = {name: images.column(name) for name in scoring.subgroups}
         if scoring.aggregate == "group":
+            images.check_grouped()
             check_groups(images.labels, images.groups, columns)
         return columns
 

@@ -155,8 +155,9 @@ def configured(schema: type[Options], argv: Sequence[str]) -> "tuple[Options, So
     from holdfast.datamodules.shifts import expanded
 
     argv = expanded(argv)
-    checkpoint = _source(read_arguments(argv, GROUPS))
-    values = read_arguments(argv, GROUPS, {"data": checkpoint.data})
+    given = read_arguments(argv, GROUPS)
+    checkpoint = _source(given)
+    values = read_arguments(argv, GROUPS, {"data": _known(checkpoint.data, given)})
     return resolve(schema, GROUPS, _formed(values, checkpoint.data)), checkpoint
 
 
@@ -176,10 +177,25 @@ def completed(
         ``completed(AdaptConfig, {"source": "runs/train/ours", "method.lr": 1e-3})``
     """
     checkpoint = _source(given)
-    values = read_values(given, GROUPS, {"data": checkpoint.data})
+    known = _known(checkpoint.data, read_values(given, GROUPS))
+    values = read_values(given, GROUPS, {"data": known})
     return resolve(schema, GROUPS, _formed(values, checkpoint.data)), checkpoint
 
 
+def _known(trained: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of the source's images, which hold for the target's unless somebody says
+    otherwise; how a folder or table was cut into splits holds for no other.
+    """
+    data = given.get("data") or {}
+    for name in _PLACES:
+        here, there = trained.get(name), data.get(name)
+        if here and there and Path(here).resolve() != Path(there).resolve():
+            return {key: value for key, value in trained.items() if key != "shares"}
+    return trained
+
+
+#: Options that say where images lie.
+_PLACES = ("root", "path")
 #: Options that bring images to the source's form, said once, in training.
 _FORM = ("size", "fit", "channels")
 

@@ -68,6 +68,7 @@ def source_data(config: TrainConfig) -> SourceData:
     images = load_splits(config.data.kind, options, ("train", "val", "test"), optional=("test",))
     if "test" in images and options.aggregate == "group":
         test = images["test"]
+        test.check_grouped()
         columns = {name: test.column(name) for name in options.subgroups}
         check_groups(test.labels, test.groups, columns)
     return SourceData(

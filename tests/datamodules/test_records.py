@@ -100,6 +100,9 @@ def test_only_a_path_is_needed(tmp_path: Path) -> None:
         ([*ROWS, "/etc/c.png,ill,test,north,p9,F"], HEADER, "lies outside"),
         ([*ROWS, ",ill,test,north,p9,F"], HEADER, "a row without a path"),
         ([*ROWS, "a/6.png,ill"], HEADER, "row 8: has 2 values"),
+        ([*ROWS, "a/0.png,well,train,north,p0,F"], HEADER, r"a/0\.png as ill and as well"),
+        ([*ROWS, "./a//0.png,well,train,north,p0,F"], HEADER, r"0\.png as ill and as well"),
+        ([*ROWS, "./a/0.png,ill,test,north,p9,F"], HEADER, r"1 file.*in train and test"),
         (ROWS, HEADER.replace("path", "file"), "no column path"),
         (ROWS, HEADER.replace("sex", "path"), "names a column twice"),
         ([], HEADER, "no rows"),
@@ -331,7 +334,7 @@ def test_columns_in_bands(tmp_path: Path) -> None:
     for name, message in (
         ("aeg", "did you mean age"),
         ("age/x", "whole number"),
-        ("domain/2", "no number"),
+        ("domain/2", r"no number.*data\.subgroups=\[domain\]"),
     ):
         with pytest.raises(InputError, match=message):
             images.column(name)

@@ -3,7 +3,7 @@ is served.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,6 +109,11 @@ class LabelBook:
         self._tests: dict[str, PairedTest] = {}
         self._images = self._since = self._matched = 0
         self._serving: str | None = None
+
+    def strange(self, ids: Iterable[str]) -> int:
+        """How many images the file names so far, where none of them is one of these; else 0."""
+        given = self._open().checked()
+        return 0 if any(name in given for name in ids) else len(given)
 
     def remember(self, ids: Sequence[str], predictions: Mapping[str, Tensor]) -> None:
         """Keep what was said of a batch, of all processes together.

@@ -15,6 +15,10 @@ _log = logging.getLogger(__name__)
 
 #: What macOS, Windows and PACS exports leave beside images; also all that begins with ``._``.
 _LEFTOVERS = {".ds_store", "__macosx", "thumbs.db", "desktop.ini", "dicomdir"}
+#: Files by which the folder of a run is known: the first, and one of the others.
+_LEFT_BY_A_RUN = ("config.yaml", "trace.csv", "source.ckpt")
+#: A run's picture, where its folder is that of the images.
+_PICTURE = "trajectory.png"
 _SHOWN = 5  # kinds of files that a warning lists
 
 
@@ -42,22 +46,24 @@ def searched(root: Path) -> tuple[list[str], tuple[str, ...]]:
     if not root.is_dir():
         raise InputError(f"the folder {root} does not exist: check data.root and data.target")
     found: list[str] = []
-    others, leftovers, example = Counter[str](), 0, ""
+    kinds, others, example = Counter[str](), Counter[str](), ""
     for name, entry in _walk(root):
-        if _is_leftover(entry.name):
-            leftovers += 1
-        elif _is_image(entry):
+        kind = _kind_of(entry)
+        kinds[kind] += 1
+        if kind == "image":
             found.append(name)
-        elif not entry.name.startswith("."):
+        elif kind == "other":
             others[os.path.splitext(entry.name)[1] or "no suffix"] += 1
             if not example and entry.is_file():
                 example = f" ({name} {what_it_is(Path(entry.path))})"
     notes = []
     if others:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(_SHOWN))
-        notes.append(f"files that are no images are left out ({kinds})")
-    if leftovers:
-        notes.append(f"{leftovers} leftover(s) of macOS, Windows or an export left out")
+        shown = ", ".join(f"{count} {kind}" for kind, count in others.most_common(_SHOWN))
+        notes.append(f"files that are no images are left out ({shown})")
+    if kinds["leftover"]:
+        notes.append(f"{kinds['leftover']} leftover(s) of macOS, Windows or an export left out")
+    if kinds["run"]:
+        notes.append(f"{kinds['run']} folder(s) with the results of a run left out")
     if not found:
         raise InputError(
             f"{root} has no image files: expected {', '.join(SUFFIXES)}, or DICOM files without a "
@@ -94,8 +100,10 @@ def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
             continue
         seen.add(real)
         for entry in _entries(real):
+            if entry.name == _PICTURE and _is_run(real):
+                continue
             name = f"{below}/{entry.name}" if below else entry.name
-            if not entry.is_dir() or _is_leftover(entry.name):
+            if not entry.is_dir() or _is_leftover(entry.name) or _is_run(entry.path):
                 yield name, entry
             elif not entry.name.startswith("."):
                 (links if entry.is_symlink() else folders).append(name)
@@ -106,6 +114,23 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         return sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read ({said(error)})") from error
+
+
+def _kind_of(entry: os.DirEntry[str]) -> str:
+    """What a walk found: an image, a leftover, a run's folder, what is hidden, or another file."""
+    if _is_leftover(entry.name):
+        return "leftover"
+    if entry.is_dir():
+        return "run"
+    if _is_image(entry):
+        return "image"
+    return "hidden" if entry.name.startswith(".") else "other"
+
+
+def _is_run(folder: str) -> bool:
+    """Whether a folder is what a run of ours left, whose pictures are no images."""
+    holds = [os.path.isfile(os.path.join(folder, name)) for name in _LEFT_BY_A_RUN]
+    return holds[0] and any(holds[1:])
 
 
 def _is_leftover(name: str) -> bool:

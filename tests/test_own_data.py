@@ -186,6 +186,18 @@ def test_patients_are_scored_where_something_says_who_they_are(
     assert "nothing says which images are of one" in capsys.readouterr().err
 
 
+def test_labels_of_other_images_are_told(source: Path, tmp_path: Path, capsys: Capture) -> None:
+    for number in range(4):
+        write_picture(tmp_path / "site" / f"{number}.png", np.full((32, 32, 3), 7, np.uint8))
+    labels = tmp_path / "labels.csv"
+    words = [*QUICK, f"source={source}", "data=folder", f"data.root={tmp_path / 'site'}"]
+    for name, told in (("site/0.png", True), ("0.png", False)):
+        labels.write_text(f"id,label\n{name},{SourceCheckpoint.load(source).class_names[0]}\n")
+        assert adapt.main([*words, f"labels={labels}", "check=only"]) == 0
+        said = "none of the 1 ids in labels=" in capsys.readouterr().err
+        assert said == told
+
+
 def test_files_that_are_something_else_are_told(tmp_path: Path) -> None:
     path = tmp_path / "site.csv"
     path.write_text("path\na\\0.png\n")

@@ -27,6 +27,7 @@ from holdfast.adapting.outputs import (
 from holdfast.adapting.stopped import facts_of, run_name, stopped_at, stopped_run
 from holdfast.adapting.writers import create_writer
 from holdfast.callbacks import Alerts, CollapseGuard, TraceWriter
+from holdfast.callbacks.base import Guard
 from holdfast.callbacks.chained import seal_of
 from holdfast.callbacks.counting import Counting
 from holdfast.callbacks.leaving import scored
@@ -137,6 +138,7 @@ def checked(assembly: Assembly) -> Parts:
         for note in assembly.notes:
             say(note)
         _beware(config, module, len(assembly.stream))
+        _beware_of_strangers(assembly, guard)
     return Parts(module, guard, arguments)
 
 
@@ -152,6 +154,20 @@ def _beware(config: AdaptConfig, module: AdaptationModule, images: int) -> None:
         warn(
             "one image a batch: its own statistics tell little, so predictions suffer; take more, "
             "stream.batch_size=64"
+        )
+
+
+def _beware_of_strangers(assembly: Assembly, guard: Guard | None) -> None:
+    """Warn of labels that are all of other images than the target's, and so count for nothing."""
+    labelled = guard.labelled if isinstance(guard, CollapseGuard) else None
+    if labelled is None or assembly.waits:
+        return
+    ids = assembly.images.ids
+    if strangers := labelled.book.strange(ids.tolist()):
+        warn(
+            f"none of the {strangers} ids in labels={assembly.config.labels} is one of the "
+            f"target's images, which are called as {ids[0]}: write their ids as predictions.csv "
+            "has them"
         )
 
 

@@ -36,6 +36,19 @@ def test_leftovers_are_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptu
     assert target(tmp_path).class_names == ("a", "b")
 
 
+def test_what_a_run_left_is_no_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_picture(tmp_path / "x.png", grey())
+    for folder in (tmp_path / "runs" / "one", tmp_path):
+        write_picture(folder / "trajectory.png", grey())
+        (folder / "config.yaml").write_text("seed: 0")
+        (folder / "trace.csv").write_text("batch")
+    write_picture(tmp_path / "runs" / "one" / "masks" / "x.png", grey())
+    assert image_files(tmp_path) == ["x.png"]
+    assert "1 folder(s) with the results of a run" in caplog.text
+    (tmp_path / "trace.csv").unlink()  # of a picture of that name nothing else is known
+    assert image_files(tmp_path) == ["trajectory.png", "x.png"]
+
+
 def test_dicom_is_known_by_its_mark(tmp_path: Path) -> None:
     for name in ("IM0001", "1.2.840.113619.2", "DICOMDIR"):
         write_dicom(tmp_path / name, grey(12), bits=12)

@@ -1,5 +1,5 @@
-"""Source, control, Tent and DSBR, alone and guarded, on real masks: nuclei and retinal vessels,
-over seeds.
+"""Source, control, Tent, DSBR and SicTTA, alone and guarded, on real masks: nuclei and retinal
+vessels, over seeds.
 
 python -m holdfast.benchmarks.segmentation data=DIR [output=runs/segmentation] [seeds=[0,1,2]]
 
@@ -46,6 +46,7 @@ RUNS = {
     "control": "method=norm guard=off",
     "tent": "method=tent guard=off",
     "dsbr": "method=dsbr guard=off",
+    "sictta": "method=sictta guard=off",
     "tent at 1e-2": "method=tent method.optimizer=adam method.lr=1e-2 guard=off",
     "dsbr at 1e-2": "method=dsbr method.optimizer=adam method.lr=1e-2 guard=off",
     "tent guarded": "method=tent method.optimizer=adam method.lr=1e-2 guard=on",

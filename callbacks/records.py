@@ -190,19 +190,37 @@ def _put_together(parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     first = parts[0]
     if len(parts) == 1:
         return first
-    images = sum(part["images"] for part in parts)
-    means: dict[str, float | None] = {}
-    for name in ("entropy", "loss"):
-        known = [part for part in parts if part[name] is not None]
-        total = sum(part[name] * part["images"] for part in known)
-        means[name] = total / max(1, images) if len(known) == len(parts) else None
     own = [part for part in parts if part["skipped"] not in (None, "elsewhere")]
-    skips = [event for part in own for event in part["events"] if event["event"] == "skipped"]
-    blamed = [name for event in skips for name in event.get("ids", ())]
+    return {
+        **{name: _mean(parts, name) for name in ("entropy", "loss")},
+        "skipped": own[0]["skipped"] if own else first["skipped"],
+        "events": _events(first, own),
+    }
+
+
+def _mean(parts: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Mean over the images of all processes; None where one of them knows nothing."""
+    if any(part[name] is None for part in parts):
+        return None
+    total: float = sum(part[name] * part["images"] for part in parts)
+    return total / max(1, sum(part["images"] for part in parts))
+
+
+def _events(
+    first: Mapping[str, Any], blamed: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """The first process's events, and once why nothing was learned, with the images to blame.
+
+    Args:
+        first: what the first process says.
+        blamed: what those say that had a reason of their own.
+    """
+    skips = [event for part in blamed for event in part["events"] if event["event"] == "skipped"]
     events = [event for event in first["events"] if event["event"] != "skipped"]
     if skips:
-        events.append({**skips[0], "ids": blamed} if blamed else skips[0])
-    return {**means, "skipped": own[0]["skipped"] if own else first["skipped"], "events": events}
+        ids = [name for event in skips for name in event.get("ids", ())]
+        events.append({**skips[0], "ids": ids} if ids else skips[0])
+    return events
 
 
 def measured_in(row: Mapping[str, str]) -> dict[str, Any]:

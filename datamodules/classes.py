@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.images import ImageSet
@@ -43,20 +44,9 @@ def in_classes_of(
             not exist, or images of another task.
     """
     images = _of_task(images, task)
-    ours = {same(name): place for place, name in enumerate(names)}
-    given = {same(theirs): our for theirs, our in (classes or {}).items()}
     if classes and images.labelled:
         _check_mapping(classes, images.class_names, names)
-    # The last entry stands for -1.
-    table = np.full(len(images.class_names) + 1, UNLABELLED)
-    strange: dict[str, int] = {}  # names that nothing is said of, with their numbers
-    for number, name in enumerate(images.class_names):
-        key: Any = same(name)
-        our = given.get(key, name)
-        if our is not None and same(our) in ours:
-            table[number] = ours[same(our)]
-        elif key not in given:
-            strange[name] = number
+    table, strange = _numbers(images.class_names, names, classes or {})
     target, notes = images.target, images.notes
     counts = target.counts().tolist() if strange and images.labelled else [0] * len(table)
     unknown = {name: counts[number] for name, number in strange.items() if counts[number]}
@@ -66,6 +56,33 @@ def in_classes_of(
         left = ", ".join(unknown)
         notes = (*notes, f"{target.names_are} that the source does not know are left out: {left}")
     return replace(images, target=target.numbered(table, tuple(names)), notes=notes)
+
+
+def _numbers(
+    theirs: Sequence[str], ours: Sequence[str], classes: Mapping[str, str | None]
+) -> tuple[npt.NDArray[np.int64], dict[str, int]]:
+    """The source's number of each class of the target, and the classes of which nothing is said.
+
+    Args:
+        theirs: names of the target's classes.
+        ours: of the source's.
+        classes: see ``in_classes_of``.
+
+    Returns:
+        (C+1,) numbers, -1 where there is none, as in the last, which stands for -1; and by name
+        the target's numbers of classes that are neither the source's nor mapped.
+    """
+    places = {same(name): place for place, name in enumerate(ours)}
+    given = {same(name): our for name, our in classes.items()}
+    table, strange = np.full(len(theirs) + 1, UNLABELLED), {}
+    for number, name in enumerate(theirs):
+        key: Any = same(name)
+        our = given.get(key, name)
+        if our is not None and same(our) in places:
+            table[number] = places[same(our)]
+        elif key not in given:
+            strange[name] = number
+    return table, strange
 
 
 def _of_task(images: ImageSet, task: str) -> ImageSet:

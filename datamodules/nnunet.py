@@ -161,7 +161,24 @@ def _cases(root: Path, folder: str, about: _About) -> list[tuple[list[str], str]
     """Files of the channels, and of the map where there is one, of each case."""
     if not (root / folder).is_dir():
         return []
-    names = sorted(path.name for path in (root / folder).iterdir())
+    found = _channels_found(root / folder, about)
+    _check_channels(root / folder, found, about)
+    labels = "labels" + folder.removeprefix("images")
+    result = []
+    for case, channels in found.items():
+        files = [f"{folder}/{case}_{channel:04d}{about.ending}" for channel in sorted(channels)]
+        mask = f"{labels}/{case}{about.ending}"
+        result.append((files, mask if (root / mask).is_file() else ""))
+    return result
+
+
+def _channels_found(folder: Path, about: _About) -> dict[str, set[int]]:
+    """Numbers of the channels that there are files of, by case.
+
+    Raises:
+        InputError: no file is called as one.
+    """
+    names = sorted(path.name for path in folder.iterdir())
     pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(about.ending)}")
     cases: dict[str, set[int]] = {}
     for name in names:
@@ -170,29 +187,29 @@ def _cases(root: Path, folder: str, about: _About) -> list[tuple[list[str], str]
             cases.setdefault(match[1], set()).add(int(match[2]))
     if not cases:
         raise InputError(
-            f"{root / folder} has no file called CASE_0000{about.ending}, as {_FILE} says: "
+            f"{folder} has no file called CASE_0000{about.ending}, as {_FILE} says: "
             f"there are {', '.join(names[:3]) or 'none'}"
         )
+    return cases
+
+
+def _check_channels(folder: Path, cases: Mapping[str, set[int]], about: _About) -> None:
+    """Refuse a case that lacks a channel, or has one too many.
+
+    Raises:
+        InputError: there is one.
+    """
     wanted = set(range(len(about.channels)))
-    if (
-        about.ending in _PICTURES
-        and len(wanted) == _COLOURS
-        and set().union(*cases.values()) == {0}
-    ):
+    colours = about.ending in _PICTURES and len(wanted) == _COLOURS
+    if colours and set().union(*cases.values()) == {0}:
         wanted = {0}  # colours of one picture
-    labels = "labels" + folder.removeprefix("images")
-    result = []
     for case, channels in cases.items():
         if channels != wanted:
             missing = sorted(wanted - channels) or sorted(channels - wanted)
             raise InputError(
-                f"{root / folder}: the case {case} has {len(channels)} of {len(wanted)} channels, "
+                f"{folder}: the case {case} has {len(channels)} of {len(wanted)} channels, "
                 f"{case}_{missing[0]:04d}{about.ending} is missing or too many: complete it"
             )
-        files = [f"{folder}/{case}_{channel:04d}{about.ending}" for channel in sorted(channels)]
-        mask = f"{labels}/{case}{about.ending}"
-        result.append((files, mask if (root / mask).is_file() else ""))
-    return result
 
 
 def _case(path: str, about: _About) -> str:

@@ -125,6 +125,25 @@ def _cut(arrays: Arrays, path: Path, config: NpzConfig) -> Strings:
     return splits
 
 
+def _rows_of(
+    arrays: Arrays, inside: npt.NDArray[np.bool_], split: Split
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Images whose labels say which classes there are, and those of the split.
+
+    Args:
+        arrays: the file's.
+        inside: (N,) whether an image is of a wanted domain.
+        split: which.
+    """
+    if "split" not in arrays:
+        return np.ones_like(inside), inside
+    rows = inside & (arrays["split"] == ("test" if split == "target" else split))
+    if split == "target":
+        return np.ones_like(inside), rows
+    # A class of another domain is none of the model's.
+    return inside & np.isin(arrays["split"], SPLITS), rows
+
+
 def images_from(
     arrays: Arrays,
     path: Path,
@@ -166,11 +185,7 @@ def images_from(
     count = _checked(arrays, path)
     domain = arrays.get("domain", np.full(count, path.stem)).astype(str)
     inside = np.isin(domain, _wanted(arrays, domain, path, source, target, split))
-    named, rows = np.ones(count, dtype=np.bool_), inside
-    if "split" in arrays:
-        rows = inside & (arrays["split"] == ("test" if split == "target" else split))
-        if split != "target":  # a class of another domain is none of the model's
-            named = inside & np.isin(arrays["split"], SPLITS)
+    named, rows = _rows_of(arrays, inside, split)
     ids = arrays.get("id", np.arange(count)).astype(str)
     metadata = {
         name: values

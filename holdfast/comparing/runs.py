@@ -246,21 +246,14 @@ def table_of(
     Raises:
         InputError: no run has such an option or metric, or two runs cannot be told apart.
     """
-    known = sorted({name for run in runs for name in run.options})
-    for name in by:
-        if name not in known:
-            raise InputError(f"no run has the option {name}: by= takes {', '.join(known)}")
-    named = [("/".join(str(run.options.get(name)) for name in by), run) for run in runs]
-    _check_named([*only, *without], {name for name, _ in named})
-    named = [pair for pair in named if pair[0] not in without and (not only or pair[0] in only)]
-    if not any(metric in run.metrics for _, run in named):
-        have = sorted({name for _, run in named for name in run.metrics})
-        raise InputError(
-            f"no run has the figure {metric}: metric= takes {', '.join(have) or 'none'}"
-            f"{'' if have else ', since the streams were not labelled'}"
-        )
-    seeds = _seeds([run for _, run in named])
-    columns = _columns([run for _, run in named], by)
+    named = [
+        (name, run)
+        for name, run in _named(runs, by, [*only, *without])
+        if name not in without and (not only or name in only)
+    ]
+    chosen = [run for _, run in named]
+    _check_metric(chosen, metric)
+    seeds, columns = _seeds(chosen), _columns(chosen, by)
     table = [
         {
             "/".join(by): name,
@@ -271,8 +264,32 @@ def table_of(
         }
         for name, run in named
     ]
-    _refuse_twins(table, [run for _, run in named], metric)
+    _refuse_twins(table, chosen, metric)
     return table
+
+
+def _named(runs: Sequence[Run], by: Sequence[str], chosen: Iterable[str]) -> list[tuple[str, Run]]:
+    """Runs with the names of what is compared.
+
+    Raises:
+        InputError: no run has such an option, or a chosen name.
+    """
+    known = sorted({name for run in runs for name in run.options})
+    for name in by:
+        if name not in known:
+            raise InputError(f"no run has the option {name}: by= takes {', '.join(known)}")
+    named = [("/".join(str(run.options.get(name)) for name in by), run) for run in runs]
+    _check_named(chosen, {name for name, _ in named})
+    return named
+
+
+def _check_metric(runs: Sequence[Run], metric: str) -> None:
+    if not any(metric in run.metrics for run in runs):
+        have = sorted({name for run in runs for name in run.metrics})
+        raise InputError(
+            f"no run has the figure {metric}: metric= takes {', '.join(have) or 'none'}"
+            f"{'' if have else ', since the streams were not labelled'}"
+        )
 
 
 def _check_named(chosen: Iterable[str], names: Iterable[str]) -> None:

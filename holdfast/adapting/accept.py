@@ -30,6 +30,13 @@ def accept(assembly: Assembly) -> tuple[Path, Acceptance]:
             "accept asks whether a guarded method pays: name a method, method=dsbr, and a guard, "
             "guard=on"
         )
+    task = assembly.checkpoint.meaning
+    if not task.by_image:
+        raise InputError(
+            f"accept compares models by one label an image, and the source is of task {task.name}: "
+            "adapt to images whose truth is known, and hold served against source and control, "
+            "report=true"
+        )
     check_folder(acceptances.PROGRAM, config)
     arguments = checked(assembly).arguments
     together = config.data.options.aggregate == "group"

@@ -25,7 +25,7 @@ from holdfast.datamodules import (
 )
 from holdfast.datamodules.classes import in_classes_of
 from holdfast.datamodules.ranges import value_range
-from holdfast.datamodules.settings import AUTO
+from holdfast.datamodules.settings import AUTO, FilesConfig
 from holdfast.datamodules.streams.stream import Stream
 from holdfast.datamodules.streams.waiting import WaitingLoader
 from holdfast.datamodules.watch import Arrivals, WatchConfig
@@ -130,7 +130,8 @@ class Assembly:
         Raises:
             InputError: they do not fit the checkpoint, or there are none.
         """
-        config, checkpoint, options = self.config, self.checkpoint, self.config.data.options
+        config, checkpoint = self.config, self.checkpoint
+        options = _asked(config.data.options, checkpoint.meaning)
         if self.waits:  # until the first image comes, only the source knows their form
             size = options.size or list(checkpoint.size)
             options = replace(options, size=size, channels=options.channels or checkpoint.channels)
@@ -250,6 +251,15 @@ class Assembly:
     def seed(self) -> None:
         """Let what follows draw as every run of this configuration does."""
         seed_everything(self.config.seed, workers=True, verbose=False)
+
+
+def _asked(options: Any, task: Task) -> Any:
+    """Options of the target's images, read as the source's task needs them: an answer at each pixel
+    is brought back to where the pixel lay in its file, whether or not masks say that it is asked.
+    """
+    if task.dense and isinstance(options, FilesConfig) and options.task == AUTO:
+        return replace(options, task=task.name)
+    return options
 
 
 def _check_waiting(config: AdaptConfig, task: Task) -> None:

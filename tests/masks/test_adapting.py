@@ -55,6 +55,31 @@ def test_a_run_leaves_masks_cases_metrics_and_a_page(mask_source: Path, tmp_path
     assert not (out / "report.html").is_file()
 
 
+def test_images_without_masks_are_segmented_each_in_its_own_sides(
+    mask_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng, site = np.random.default_rng(0), tmp_path / "site"
+    site.mkdir()
+    sides = {"a.png": (64, 64), "b.png": (48, 80), "c.png": (64, 64)}
+    for name, side in sides.items():
+        Image.fromarray(rng.integers(0, 256, (*side, 3), dtype=np.uint8)).save(site / name)
+    (tmp_path / "site.csv").write_text("path\n" + "".join(f"site/{name}\n" for name in sides))
+    words = [*QUICK, f"source={mask_source}", "method=norm", "guard=off", "stream.batch_size=1"]
+    for number, where in enumerate(
+        (["data=folder", f"data.root={site}"], ["data=table", f"data.path={tmp_path / 'site.csv'}"])
+    ):
+        out = tmp_path / str(number)
+        assert adapt.main([*words, *where, f"output={out}"]) == 0
+        found = {}
+        for path in (out / "masks").iterdir():
+            with Image.open(path) as mask:
+                found[path.name] = mask.size[::-1]
+        assert sorted(found.values()) == sorted(sides.values())
+    capsys.readouterr()
+    assert adapt.main(["accept", *words[:-3], "method=tent", *where, "labels=none.csv"]) == 2
+    assert "by one label an image, and the source is of task" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_demo_trains_adapts_and_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

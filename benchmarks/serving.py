@@ -8,9 +8,10 @@ import io
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
@@ -196,21 +197,31 @@ async def load(
     gate = asyncio.Barrier(clients)
 
     async def client(number: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for turn in range(_WARM):
-            await _ask(reader, writer, pictures[(number + turn) % len(pictures)])
-        await gate.wait()
+        async with _connected(port) as ask:
+            for turn in range(_WARM):
+                await ask(pictures[(number + turn) % len(pictures)])
+        await gate.wait()  # without a connection: servers close those that idle
         began[0] = began[0] or perf_counter()
         turn = number
-        while perf_counter() < began[0] + seconds:
-            asked = perf_counter()
-            await _ask(reader, writer, pictures[turn % len(pictures)])
-            times.append(perf_counter() - asked)
-            turn += clients
-        writer.close()
+        async with _connected(port) as ask:
+            while perf_counter() < began[0] + seconds:
+                asked = perf_counter()
+                await ask(pictures[turn % len(pictures)])
+                times.append(perf_counter() - asked)
+                turn += clients
 
     await asyncio.gather(*map(client, range(clients)))
     return times, len(times) / (perf_counter() - began[0])
+
+
+@asynccontextmanager
+async def _connected(port: int) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+    """What sends a picture and takes the answer, over one connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield partial(_ask, reader, writer)
+    finally:
+        writer.close()
 
 
 _MARK = b"x-holdfast-load"

@@ -11,10 +11,10 @@ from holdfast.datamodules.formats.decoded import Array, Decoded, Unreadable
 from holdfast.datamodules.formats.dicom import is_dicom, read_dicom
 from holdfast.datamodules.formats.foreign import what_it_is
 from holdfast.datamodules.formats.nifti import read_nifti
-from holdfast.datamodules.formats.pictures import read_picture
+from holdfast.datamodules.formats.pictures import picture_of, read_picture
 from holdfast.tta.errors import said
 
-__all__ = ["SUFFIXES", "Array", "Decoded", "Unreadable", "decode", "is_dicom"]
+__all__ = ["SUFFIXES", "Array", "Decoded", "Unreadable", "decode", "decode_picture", "is_dicom"]
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _DICOM = (".dcm", ".dicom")
@@ -38,9 +38,27 @@ def decode(path: Path, frame: int | None = None) -> Decoded:
     Raises:
         Unreadable: it does not exist, is damaged, or is of a kind that would be read wrongly.
     """
-    try:
+
+    def read() -> Decoded:
         _refuse_no_file(path)
-        decoded = _reader_of(path)(path) if frame is None else _frame(path, frame)
+        return _reader_of(path)(path) if frame is None else _frame(path, frame)
+
+    return _checked(read, path)
+
+
+def decode_picture(content: bytes) -> Decoded:
+    """What ``decode`` makes of a PNG, JPEG or BMP file of these bytes.
+
+    Raises:
+        Unreadable: it is damaged, or of a kind that would be read wrongly.
+    """
+    return _checked(lambda: picture_of(content))
+
+
+def _checked(read: Callable[[], Decoded], path: Path | None = None) -> Decoded:
+    """What is read, where it is numbers; whatever a reader raises as ``Unreadable``."""
+    try:
+        decoded = read()
     except Unreadable:
         raise
     # The readers' errors have no common base: OSError, SyntaxError, struct.error, KeyError, …

@@ -52,7 +52,11 @@ def what_it_is(path: Path) -> str:
     if is_dicom(path):
         return "is DICOM under another suffix: name it .dcm"
     with path.open("rb") as file:
-        start = file.read(32)
+        return what_begins(file.read(32))
+
+
+def what_begins(start: bytes) -> str:
+    """The same by the first 32 bytes alone."""
     for letters, kind in _BY_START:
         if start.startswith(letters):
             return f"is {kind}"

@@ -1,15 +1,16 @@
 """PNG, JPEG, TIFF and BMP files, through Pillow: grey or RGB, upright, with all their bits."""
 
+import io
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from holdfast.datamodules.formats.decoded import Array, Decoded, Unreadable, native, span_of
-from holdfast.datamodules.formats.foreign import what_it_is
+from holdfast.datamodules.formats.foreign import what_begins, what_it_is
 from holdfast.datamodules.formats.memory import refuse_beyond_memory
 
 #: No other of Pillow's many readers is needed, and some read what their names do not promise.
@@ -30,13 +31,31 @@ def read_picture(path: Path) -> Decoded:
     """
     try:
         # A file that is handed over open is not mapped into memory, which scrambles turned TIFFs.
-        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+        with path.open("rb") as file:
+            return _picture(file)
+    except UnidentifiedImageError as error:
+        raise Unreadable(what_it_is(path)) from error
+
+
+def picture_of(content: bytes) -> Decoded:
+    """What ``read_picture`` makes of a file of these bytes.
+
+    Raises:
+        Unreadable: likewise.
+    """
+    try:
+        return _picture(io.BytesIO(content))
+    except UnidentifiedImageError as error:
+        raise Unreadable(what_begins(content[:32])) from error
+
+
+def _picture(file: IO[bytes]) -> Decoded:
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
             refuse_beyond_memory(math.prod(image.size) * len(image.getbands()))
             pixels = _turned_over(image, _signed(image, _upright(image)))
             bits = _bits(image)
             kind = "JPEG" if image.format == "MPO" else str(image.format)
-    except UnidentifiedImageError as error:
-        raise Unreadable(what_it_is(path)) from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise Unreadable(

@@ -10,7 +10,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from torch import Tensor
 
-from holdfast.datamodules.decoding import Array, Decoded, Unreadable, decode
+from holdfast.datamodules.decoding import Array, Decoded, Unreadable, decode, decode_picture
 from holdfast.datamodules.formats.memory import at_most
 from holdfast.datamodules.glance import form_of
 from holdfast.datamodules.ranges import value_range
@@ -30,6 +30,8 @@ _BEGINNINGS = (
     (344, b"n+1\0", ".nii"),
     (4, b"n+2\0", ".nii"),
 )
+#: Kinds that need no file to be decoded.
+_IN_MEMORY = (".png", ".jpg", ".bmp")
 _GZIP = b"\x1f\x8b"
 #: Bytes that a pixel takes while it is decoded: four channels of 8 bits, or one of 32.
 _BYTES_A_PIXEL = 4
@@ -72,13 +74,10 @@ class Reader:
         suffix = suffix_of(content)
         if suffix == ".nii.gz":
             content, suffix = self._unpacked(content), ".nii"
-        # The readers take paths. A file without a name is nobody's to find, and gone when closed.
-        with tempfile.NamedTemporaryFile(dir=self._folder.name, suffix=suffix, buffering=0) as file:
-            file.write(content)
-            if suffix == ".dcm":
-                _refuse_deflated(Path(file.name))
-            with at_most(self._bytes):
-                decoded = decode(Path(file.name))
+        with at_most(self._bytes):
+            decoded = (
+                decode_picture(content) if suffix in _IN_MEMORY else self._filed(content, suffix)
+            )
         pixels, own = self.reading.apply(decoded)
         self._check(decoded, pixels)
         low, high = own or self._judged(decoded, pixels)
@@ -90,6 +89,15 @@ class Reader:
     def close(self) -> None:
         """Remove what is left of files."""
         self._folder.cleanup()
+
+    def _filed(self, content: bytes, suffix: str) -> Decoded:
+        """What is decoded of a file: the readers of volumes, and of TIFF in C, take one."""
+        # A file without a name is nobody's to find, and gone when closed.
+        with tempfile.NamedTemporaryFile(dir=self._folder.name, suffix=suffix, buffering=0) as file:
+            file.write(content)
+            if suffix == ".dcm":
+                _refuse_deflated(Path(file.name))
+            return decode(Path(file.name))
 
     def _check(self, decoded: Decoded, pixels: Array) -> None:
         """Refuse an image of another form than the source's, or of other values than those

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -16,7 +16,8 @@ from starlette.datastructures import UploadFile
 import holdfast
 from holdfast.datamodules.decoding import Unreadable
 from holdfast.serving.answers import Answer, Answers, Labels, Refusal, State, Taken
-from holdfast.serving.lane import Closed, Full, Item
+from holdfast.serving.coming import Coming
+from holdfast.serving.lane import Closed, Full
 from holdfast.serving.service import Service
 from holdfast.serving.status import REFRESH
 from holdfast.tta.errors import InputError, WriteError
@@ -103,13 +104,13 @@ def _add_requests(app: FastAPI, service: Service, decoders: ThreadPoolExecutor) 
             if extra:
                 service.lane.enter(extra)
                 held += extra
-            items = await _items(contents, ids, told, service, decoders)
-            service.lane.put(items)
-            held = 0
+            coming = Coming(service.lane, service.reader.read, ids, told)
+            held = 0  # from here on it has the places
         finally:
             if held:
                 service.lane.leave(held)
-        return Answers(images=await _answers(items, service.config.serve.timeout))
+        coming.start(decoders, contents)
+        return Answers(images=await _answers(coming.answers, service.config.serve.timeout))
 
     @app.post("/labels", responses=_REFUSALS | {409: _REFUSALS[422]}, status_code=202)
     def labels(given: Labels) -> Taken:
@@ -226,37 +227,17 @@ def _value(name: str, value: Any, service: Service) -> str:
     return "" if value in (None, "") else _text(name, value)
 
 
-async def _items(
-    contents: Sequence[bytes],
-    ids: Sequence[str],
-    told: Sequence[Mapping[str, str]],
-    service: Service,
-    decoders: ThreadPoolExecutor,
-) -> list[Item]:
-    """The images, decoded; all or none."""
-    loop = asyncio.get_running_loop()
-    read = service.reader.read
-    coming = [loop.run_in_executor(decoders, read, content) for content in contents]
-    await asyncio.wait(coming)
-    errors = [image.exception() for image in coming]  # all, or those unasked for are logged
-    for name, error in zip(ids, errors, strict=True):
-        if isinstance(error, Unreadable):
-            raise HTTPException(422, f"{name} {error}")
-    return [
-        Item(image.result(), name, dict(said))
-        for image, name, said in zip(coming, ids, told, strict=True)
-    ]
-
-
-async def _answers(items: Sequence[Item], timeout: float) -> list[Answer]:
+async def _answers(coming: Sequence[Future[Answer]], timeout: float) -> list[Answer]:
     """The answers, once they are there."""
-    waiting = [asyncio.wrap_future(item.answer) for item in items]
+    waiting = [asyncio.wrap_future(answer) for answer in coming]
     try:
         async with asyncio.timeout(timeout):
             return list(await asyncio.gather(*waiting))
+    except Unreadable as error:
+        raise HTTPException(422, str(error)) from error
     except TimeoutError:
-        for item in items:  # what is not being served yet is served to nobody
-            item.answer.cancel()
+        for answer in coming:  # what is not being served yet is served to nobody
+            answer.cancel()
         raise HTTPException(
             503,
             f"no answer within {timeout:g} s: the service is too slow for its load",

@@ -107,7 +107,8 @@ class Door:
             if whole:  # what follows is the end of the connection, for which an answer may wait
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), max(0.01, deadline - monotonic()))
+                async with asyncio.timeout(max(0.01, deadline - monotonic())):
+                    message = await receive()
             except TimeoutError:
                 raise HTTPException(408, "the request took too long to come in") from None
             seen += len(message.get("body", b""))

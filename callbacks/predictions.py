@@ -1,6 +1,7 @@
 """The predictions that leave a stream, an image a row, written as they are made."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class RowWriter(StreamWriter):
         """
         raise NotImplementedError
 
-    @property
+    @cached_property
     def _kind(self) -> np.dtype[Any]:
         return np.dtype([("row", "<i8"), ("domain", "<i4"), *self.kept_columns])
 
@@ -163,11 +164,10 @@ class PredictionWriter(RowWriter):
 
     def cells(self, served: Mapping[str, Any]) -> list[list[Any]]:
         """The class, and how probable it and others are."""
-        said = self.task.decide(served["probability"])
-        confidences = served["probability"].gather(1, said[:, None])[:, 0]
-        told = self._columns.cells(served["probability"])
-        rows = zip(said.tolist(), confidences.tolist(), told, strict=True)
-        return [[self.class_names[c], f"{confidence:.6f}", *cells] for c, confidence, cells in rows]
+        chances = served["probability"]
+        said = self.task.decide(chances).tolist()
+        rows = zip(said, chances.tolist(), self._columns.cells(chances), strict=True)
+        return [[self.class_names[c], f"{row[c]:.6f}", *cells] for c, row, cells in rows]
 
     @property
     def probabilities(self) -> Tensor:

@@ -97,15 +97,18 @@ def described(batch: Any, count: int, first: int = 0) -> Described:
         >>> described((torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])), count=2, first=64).ids
         ['64', '65']
     """
-    rank, processes = place()
-    positions = torch.arange(first, first + count) * processes + rank
     given = batch if isinstance(batch, Mapping) else {}
     ids, index, domains = given.get("id"), given.get("index"), given.get("domain")
+    if ids is None or index is None:
+        rank, processes = place()
+        positions = torch.arange(first, first + count) * processes + rank
+        ids = positions if ids is None else ids
+        index = positions if index is None else index
     if isinstance(ids, Tensor):
         ids = ids.tolist()
     return Described(
-        [str(name) for name in (positions.tolist() if ids is None else ids)],
-        positions if index is None else index,
+        [str(name) for name in ids],
+        index,
         _labels(batch, count),
         [""] * count if domains is None else list(domains),
     )

@@ -154,7 +154,8 @@ class Passes(nn.Module):
     def forget_moving(self) -> None:
         """Let them take in nothing: later passes of an update are not part of the stream."""
         for layer in self.layers.values():
-            layer.latest = None
+            if layer.latest is not None:  # to ask is cheaper than a module's assignment
+                layer.latest = None
 
     @torch.no_grad()
     def use_statistics(self, choice: Statistics, values: Mapping[str, Tensor]) -> None:

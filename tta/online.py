@@ -71,6 +71,9 @@ class ServesBatches(LightningModule):
         #: Whether outputs tell by which weights they came, as ``weights()``; writers ask for it.
         self.tells_weights = False
         self._weights: Callable[[], str] | None = None
+        #: Told what a batch leaves with before anything is learned from it, where learning changes
+        #: nothing of that; None: nobody asks.
+        self.leaves: Callable[[StepOutputs], None] | None = None
         self.largest = largest_pixel(method.model)
         self._grows = batch_size is None
         self._seen: tuple[Any, Tensor, Tensor | None] | None = None
@@ -218,6 +221,8 @@ class ServesBatches(LightningModule):
         reason = self._unfit(images, None if well else self._broken(batch), single=single)
         if reason is not None:
             return self._unlearned(prediction or method.predict(images), reason)
+        if self.leaves is not None and prediction is not None and method.keeps_prediction:
+            self.leaves(self._output(prediction))
         method.finite = finite
         update = method.update(images, prediction)
         served = update.prediction or prediction or self.method.predict(images)

@@ -103,7 +103,9 @@ class Engine:
         watch: list[StreamCallback] = [] if model.guard is None else [model.guard]
         if isinstance(model.guard, CollapseGuard):
             watch.append(Alerts(model.guard.config.alert, folder.name))
-        self.callbacks = [*watch, NewestOnly(), self.writer, self.tracer]
+        self._newest = NewestOnly()
+        self._before = [*watch, self._newest, self.writer]  # what an answer waits for
+        self.callbacks = [*self._before, self.tracer]
         self._alone = cast(Any, _Alone())
 
     def start(self) -> None:
@@ -115,21 +117,40 @@ class Engine:
     def serve(self, items: Sequence[Item]) -> list[Answer]:
         """Answer a batch of images, and learn from them as far as the guard lets it.
 
+        Without a guard an answer leaves when its row is written, before the batch is learned from,
+        where that changes nothing of it. A service that is killed then learns when it serves the
+        batch again.
+
         Raises:
             WriteError: rows cannot be written.
         """
-        began, module = perf_counter(), self.model.module
+        began, module, number = perf_counter(), self.model.module, self.batch - self._first
         for name, column in self._told.items():
             column.take(self.images, [_told_of(item, name) for item in items])
         batch = self._shown(torch.stack([item.image for item in items]), items)
+        answers: list[Answer] = []
+
+        def leave(outputs: StepOutputs) -> None:
+            shown = dict(batch)
+            version = self._version(outputs)
+            for callback in self._before:
+                callback.on_served(self._alone, module, outputs, shown, number)
+            answers.extend(self._answers(items, outputs, version))
+            self.batch, self.images = self.batch + 1, self.images + len(items)
+
+        def leave_early(outputs: StepOutputs) -> None:
+            leave(outputs)
+            for item, answer in zip(items, answers, strict=True):
+                item.answer.set_result(answer)
+
+        module.leaves = leave_early if self.model.guard is None else None
         outputs = module.serve(batch)
-        version = self._version(outputs)
-        for callback in self.callbacks:
-            callback.on_served(self._alone, module, outputs, batch, self.batch - self._first)
-        ids = [item.id for item in items]
-        answers = answers_of(self.task, self.class_names, ids, outputs, version, self.batch)
-        self._count(outputs, len(items), perf_counter() - began)
-        self.batch, self.images = self.batch + 1, self.images + len(items)
+        if answers:
+            self._newest.on_served(self._alone, module, outputs, batch, number)
+        else:
+            leave(outputs)
+        self.tracer.on_served(self._alone, module, outputs, batch, number)
+        self._count(outputs, answers[0].batch, len(items), perf_counter() - began)
         return answers
 
     def close(self) -> None:
@@ -177,11 +198,15 @@ class Engine:
         outputs["weights"] = lambda: version
         return version
 
-    def _count(self, outputs: StepOutputs, images: int, seconds: float) -> None:
+    def _answers(self, items: Sequence[Item], outputs: StepOutputs, version: str) -> list[Answer]:
+        ids = [item.id for item in items]
+        return answers_of(self.task, self.class_names, ids, outputs, version, self.batch)
+
+    def _count(self, outputs: StepOutputs, batch: int, images: int, seconds: float) -> None:
         probabilities = self.task.probabilities(outputs["logits"].float())
         entropy = torch.special.entr(probabilities).sum(1).mean()
         row = {
-            "batch": self.batch,
+            "batch": batch,
             "entropy": float(entropy),
             **outputs.get("statistics", {}),
             **{name: outputs.get(name) for name in ("verdict", "mode", "choice", "served_by")},

@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any
@@ -196,10 +195,11 @@ class Lane:
         except Exception as error:  # of this batch; the next may do better
             _LOG.exception("a batch of %d images was not served", len(batch))
             for item in batch:
-                item.answer.set_exception(error)
+                if not item.answer.done():  # it may have left before something else went wrong
+                    item.answer.set_exception(error)
             return
         took = (monotonic() - started) / len(batch)
         self.pace = took if not self.pace else self.pace + _FOLLOWS * (took - self.pace)
         for item, answer in zip(batch, answers, strict=True):
-            with suppress(Exception):  # whoever waited has gone
+            if not item.answer.done():
                 item.answer.set_result(answer)

@@ -104,6 +104,34 @@ def test_a_killed_service_goes_on_as_if_it_had_not_been(
     assert "56 predictions, 7 batches" in Audit(there).check()
 
 
+def test_an_unguarded_answer_leaves_with_its_row_before_the_batch_is_learned_from(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = begun(source, tmp_path / "a", "guard=off")
+    method, first, second = one.engine.model.module.method, items(0), items(1)
+
+    def failing(loss: torch.Tensor) -> None:
+        rows = list(read_rows(tmp_path / "a" / "predictions.csv"))
+        assert [row["id"] for row in rows] == [item.id for item in first]
+        assert [row["prediction"] for row in rows] == [i.answer.result(0).prediction for i in first]
+        raise RuntimeError("learning failed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(method, "descend", failing)
+        with pytest.raises(RuntimeError, match="learning failed"):
+            one.keeper.serve(first)
+    assert one.keeper.serve(second)[0].batch == first[0].answer.result(0).batch + 1
+    end(one)
+
+
+def test_a_guarded_answer_waits_for_the_guard(source: Path, tmp_path: Path) -> None:
+    one = begun(source, tmp_path / "a", *GUARDED)
+    given = items(0)
+    one.keeper.serve(given)
+    assert not any(item.answer.done() for item in given)  # the lane gives them out
+    end(one)
+
+
 def test_a_folder_of_another_service_is_refused(source: Path, tmp_path: Path) -> None:
     end(begun(source, tmp_path / "a"))
     with pytest.raises(InputError, match=r"of a service with other settings.*overwrite=true"):

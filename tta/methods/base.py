@@ -203,6 +203,14 @@ class Method(Controlled):
         return prediction
 
     @property
+    def keeps_prediction(self) -> bool:
+        """Whether a batch leaves with what was predicted before the update, whatever that comes
+        to.
+        """
+        one = isinstance(self.config, UpdateConfig) and self.config.steps == 1
+        return one and self.predicts_first and type(self).learn is Method.learn
+
+    @property
     def masks(self) -> bool:
         """Whether weights and moments are all that an update changes, so that a step may be taken
         and come to nothing where values are not finite, which then nobody waits to hear of.

@@ -46,7 +46,8 @@ class Coming:
             decoders.submit(self._decode, place, content)
 
     def _decode(self, place: int, content: bytes) -> None:
-        image, error = None, None
+        image: Tensor | None = None
+        error: BaseException | None = None
         try:
             image = self._read(content)
         except Unreadable as why:

@@ -1,6 +1,7 @@
 """Options that data sets share."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -111,6 +112,9 @@ class TargetConfig(ColumnsConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_task(self.task, AUTO)
+        again = [name for name, count in Counter(self.findings or ()).items() if count > 1]
+        if again:
+            raise InputError(f"data.findings names {again[0]} twice: once will do")
         if self.labels is None:
             return
         if not isinstance(self.labels, Mapping):

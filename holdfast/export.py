@@ -68,6 +68,13 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         _check_format(self.format)
+        ending = Path(self.output or "").suffix
+        meant = [name for name, suffix in SUFFIXES.items() if suffix == ending]
+        if meant and self.format not in meant:
+            raise InputError(
+                f"output={self.output} ends as format={meant[0]} does, and format={self.format} "
+                f"would be written: add format={meant[0]}, or name it {SUFFIXES[self.format]}"
+            )
 
 
 def export(

@@ -213,6 +213,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ([], "source is missing"),
         ([*words, "format=caffe"], "format=caffe is not known: choose torch, safetensors"),
         ([*words, f"output={tmp_path / 'no' / 'out.pt'}"], "does not exist: make it"),
+        ([*words, f"output={tmp_path / 'out.onnx'}"], "would be written: add format=onnx, or"),
     ):
         capsys.readouterr()
         assert main(wrong) == 2

@@ -55,6 +55,8 @@ def test_a_table_of_findings(tmp_path: Path) -> None:
     assert target[0]["findings"].isnan().tolist() == [False, True]
     with pytest.raises(InputError, match=r"has no column 'Edema' \(data\.findings\)"):
         load_table(TableConfig(path=str(columns), findings=["Mass", "Edema"]), "target")
+    with pytest.raises(InputError, match=r"data\.findings names Mass twice"):
+        TableConfig(path=str(columns), findings=["Mass", "Mass"])
     with pytest.raises(InputError, match="and no column label with lists"):
         load_table(TableConfig(path=str(columns), findings=["Edema"]), "target")
     lists = tmp_path / "lists.csv"

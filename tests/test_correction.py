@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from holdfast.tta.candidates import WARM_UP, Candidates
 from holdfast.tta.correction import LabelCorrection, class_conditional_moments
 from holdfast.tta.methods import create_method
-from holdfast.tta.normalization import TestTimeBatchNorm, choose_statistics
+from holdfast.tta.normalization import TestTimeBatchNorm, _Renormalised, choose_statistics
 
 CLASSES = 3
 
@@ -305,6 +305,56 @@ def test_given_statistics_pass_on_the_gradient_of_the_batchs_own() -> None:
     torch.testing.assert_close(
         (x.grad * centered).sum([0, 2, 3]), torch.zeros(3), atol=5e-2, rtol=0
     )
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 4, 2), (6, 3), (4, 3, 2, 2, 3)])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_renormalised_gradient_is_batch_norms_own_with_ratio_and_offset_held_fixed(
+    shape: tuple[int, ...], affine: bool, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.tta.normalization._shares", lambda: shared)
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=rng).double().requires_grad_()
+    layer = nn.BatchNorm2d(3, affine=affine).double()
+    model = nn.Sequential(layer).eval()
+    choose_statistics(model, "moving")
+    found = model[0]
+    assert isinstance(found, TestTimeBatchNorm)
+    found.moving_mean = torch.rand(3, generator=rng).double()
+    found.moving_var = 1 + torch.rand(3, generator=rng).double()
+    weight = 1 + torch.rand(3, generator=rng).double()
+    if affine:
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+    toward = torch.randn(shape, generator=rng).double()
+    along = [x, *found.parameters()]
+    ours = torch.autograd.grad((found(x) * toward).sum(), along)
+    # The formula of the paper: x̂ r + d, with r and d constants.
+    dims, over = [0, *range(2, x.dim())], (1, -1) + (1,) * (x.dim() - 2)
+    var, mean = torch.var_mean(x.detach(), dims, correction=0)
+    deviation = (found.moving_var + found.eps).sqrt()
+    ratio = (var + found.eps).sqrt() / deviation
+    offset = (mean - found.moving_mean) / deviation
+    y = F.batch_norm(x, None, None, training=True, eps=found.eps)
+    y = y * ratio.view(over) + offset.view(over)
+    if affine:
+        y = y * layer.weight.view(over) + layer.bias.view(over)
+    torch.testing.assert_close(ours, torch.autograd.grad((y * toward).sum(), along))
+
+
+def test_where_the_given_statistics_are_the_batchs_own_a_gradient_is_the_derivative() -> None:
+    x = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    weight, bias = (
+        torch.tensor(v, dtype=torch.double, requires_grad=True) for v in ([0.5, 2.0], [0.0, 1.0])
+    )
+
+    def normalised(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        var, mean = torch.var_mean(x.detach(), [0, 2], correction=0)
+        y: Tensor = _Renormalised.apply(x, mean, var, weight, bias, 1e-5)  # type: ignore[no-untyped-call]
+        return y
+
+    assert torch.autograd.gradcheck(normalised, (x, weight, bias))
 
 
 def test_others_than_the_one_in_use_can_be_asked_about_some_images_of_a_batch() -> None:

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from holdfast.tta.distributed import place, sum_of_all
+from holdfast.tta.distributed import place, sum_of_all, total_of_all
 from holdfast.tta.errors import InputError
 
 #: What the option ``normalization`` of a method chooses among.
@@ -88,15 +90,8 @@ class TestTimeBatchNorm(nn.Module):
             )  # a view where images lie channels-last
             self.seen.append(torch.stack([rows.mean(0), rows.square().mean(0)]))
         anchor = self._anchor()
-        if (
-            anchor is not None
-            and self.statistics == "moving"
-            and x.requires_grad
-            and x.numel() > x.shape[1]
-        ):
-            return self._renormalise(x, *anchor)
         if anchor is not None and self.statistics in ("source", "moving"):
-            return F.batch_norm(x, *anchor, self.weight, self.bias, False, 0.0, self.eps)
+            return self._given(x, *anchor)
         mixed = anchor is not None and self.statistics in ("blend", "robust")
         if x.numel() == x.shape[1] and not mixed and not _shares():
             raise BatchStatisticsError(
@@ -144,28 +139,13 @@ class TestTimeBatchNorm(nn.Module):
         )
         return None if mean is None or var is None else (mean, var)
 
-    def _renormalise(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        """Normalise by the given statistics, with the gradient of the batch's own (batch
-        renormalisation, Ioffe 2017).
-
-        With fixed statistics a lower layer can shift and scale a whole channel, and entropy falls
-        that way without any image being told from another; the batch's own take that direction out
-        of the gradient.
-        """
-        own_mean, own_deviation = _mean_and_deviation(x.detach(), self.eps)
-        deviation = (var + self.eps).sqrt()
-        ratio, offset = own_deviation / deviation, (own_mean - mean) / deviation
-        weight = ratio if self.weight is None else self.weight * ratio
-        if self.weight is not None and self.bias is not None:
-            bias = torch.addcmul(self.bias, self.weight, offset)
-        else:
-            bias = offset if self.weight is None else self.weight * offset
-            bias = bias if self.bias is None else self.bias + bias
-        if _shares():
-            return _scaled(x, *_moments(x), self.eps, weight, bias)
-        return F.batch_norm(
-            x, None, None, weight.to(x.dtype), bias.to(x.dtype), True, 0.0, self.eps
-        )
+    def _given(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        """Normalise by statistics that are not the batch's."""
+        if self.statistics == "moving" and x.requires_grad and x.numel() > x.shape[1]:
+            given = (mean, var, self.weight, self.bias, self.eps)
+            y: Tensor = _Renormalised.apply(x, *given)  # type: ignore[no-untyped-call]
+            return y
+        return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
 
     def _normalise(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         if (
@@ -258,15 +238,74 @@ def _moments(x: Tensor, correction: int = 0) -> tuple[Tensor, Tensor]:
     )  # 0 stands for no variance at all
 
 
-def _mean_and_deviation(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and √(variance + eps), both (C,), of (N, C, ...), in single precision or better."""
-    if _shares() or x.dim() != 4:
-        mean, var = _moments(x)
-        return mean, (var + eps).sqrt()
-    # The kernel as in ``_moments``, whose third answer is 1/√(variance + eps).
-    x = _precise(x)
-    _, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, eps)
-    return mean, inverse.reciprocal()
+_BACKWARD = torch.ops.aten.native_batch_norm_backward
+
+
+class _Renormalised(torch.autograd.Function):
+    """Normalise (N, C, ...) by given statistics (C,), with the gradient of the batch's own (batch
+    renormalisation, Ioffe 2017).
+
+    With fixed statistics a lower layer can shift and scale a whole channel, and entropy falls that
+    way without any image being told from another; the batch's own take that direction out of the
+    gradient. It takes two operations more than an ordinary layer's.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(x, mean, var, weight)
+        ctx.eps, ctx.shares = eps, _shares()
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, var, weight = ctx.saved_tensors
+        wanted = [ctx.needs_input_grad[place] for place in (0, 3, 4)]
+        given = (mean, var, None, None, False, ctx.eps, wanted)
+        through, by_weight, by_bias = _BACKWARD(gradient, x, weight, *given)
+        unmoved = _unmoved_by_all if ctx.shares else _unmoved
+        by_x = unmoved(_precise(through), _precise(x), ctx.eps).to(x.dtype)
+        return by_x, None, None, by_weight, by_bias, None
+
+
+def _unmoved(gradient: Tensor, x: Tensor, eps: float) -> Tensor:
+    """What of a gradient at ``x`` (N, C, ...) neither shifts nor scales a whole channel."""
+    # Batch norm's own gradient at values that are normalised already.
+    normal = torch.native_batch_norm(x, None, None, None, None, True, 0.0, eps)[0]
+    moments = _standard(x.shape[1], x.dtype, x.device)
+    only = (True, False, False)
+    result: Tensor = _BACKWARD(gradient, normal, None, None, None, *moments, True, eps, only)[0]
+    return result
+
+
+def _unmoved_by_all(gradient: Tensor, x: Tensor, eps: float) -> Tensor:
+    """The same where several processes share the batch."""
+    dims, shape = [0, *range(2, x.dim())], (1, -1) + (1,) * (x.dim() - 2)
+    mean, var = _moments_of_all(x, 0)
+    normal = (x - mean.view(shape)) * (var + eps).rsqrt().view(shape)
+    count = mean.new_tensor([x.numel() / x.shape[1]])
+    sums = [gradient.sum(dims), (gradient * normal).sum(dims), count]
+    total = total_of_all(torch.cat(sums))
+    shift, scale = (total[:-1] / total[-1]).view(2, *shape)
+    return gradient - shift - normal * scale
+
+
+@lru_cache(maxsize=256)
+def _standard(channels: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (C,) of values that are normalised."""
+    with torch.inference_mode(False):
+        return (
+            torch.zeros(channels, dtype=dtype, device=device),
+            torch.ones(channels, dtype=dtype, device=device),
+        )
 
 
 def _median_moments(x: Tensor) -> tuple[Tensor, Tensor]:

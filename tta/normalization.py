@@ -388,6 +388,21 @@ def named_adjustable_layers(model: nn.Module) -> dict[str, TestTimeBatchNorm]:
     }
 
 
+def depends_on_batch(model: nn.Module) -> bool:
+    """Whether what a model says of an image depends on those beside it, or whether somebody hears
+    what its layers see of all of them: a layer takes moments of the batch.
+    """
+    for module in model.modules():
+        if isinstance(module, TestTimeBatchNorm):
+            given = module.statistics in ("source", "moving") and module.running_mean is not None
+            hooks = (module._forward_hooks, module._forward_pre_hooks)
+            if not given or module.seen is not None or any(hooks):
+                return True
+        elif isinstance(module, _BATCH_NORMS) and (module.training or module.running_mean is None):
+            return True
+    return False
+
+
 def statistics_in_use(model: nn.Module) -> dict[str, Any]:
     """By which statistics the adjustable layers normalise, and the moving ones where these do.
 

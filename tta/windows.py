@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 #: Numbers in the images of one pass, at most: windows beyond them follow in another. 2²² are 64
-#: windows of 256² pixels, or 16 of 64³ voxels.
-_AT_ONCE = 2**22
+#: windows of 256² pixels, or 16 of 64³ voxels. On a CPU, whose cache holds less, 2¹⁸ take two
+#: thirds of the time (docs/evidence/speed.md).
+_AT_ONCE, _AT_ONCE_ON_CPU = 2**22, 2**18
 
 
 #: Windows of an image that an update learns from: more of one say little more.
@@ -21,7 +21,12 @@ def larger(images: Tensor, window: Sequence[int]) -> bool:
 
 
 def slide(
-    network: Callable[[Tensor], Tensor], images: Tensor, window: Sequence[int], overlap: float
+    network: Callable[[Tensor], Tensor],
+    images: Tensor,
+    window: Sequence[int],
+    overlap: float,
+    *,
+    together: bool = True,
 ) -> Tensor:
     """Maps of images, window by window where they are larger than one; by MONAI.
 
@@ -33,6 +38,8 @@ def slide(
         images: (N, channels, *spatial).
         window: its sides.
         overlap: share of a side that a window has in common with the next, in [0, 1).
+        together: whether what the network says of a window depends on those that it sees beside
+            it, so that it sees as many as there is room for.
 
     Returns:
         (N, width, *spatial).
@@ -42,12 +49,16 @@ def slide(
     sides = images.shape[2:]
     # An axis that is shorter than the window is taken whole, rather than filled up.
     roi = [min(side, ours) for side, ours in zip(sides, window, strict=True)]
-    count = max(1, _AT_ONCE // (images.shape[1] * torch.Size(roi).numel()))
+    room = _AT_ONCE if together or images.device.type != "cpu" else _AT_ONCE_ON_CPU
+    count = max(1, room // (images.shape[1] * torch.Size(roi).numel()))
 
     def seen(parts: Tensor) -> Tensor:
         # MONAI weighs maps in place, which the last layer may need as they are for its gradient.
         maps = network(parts)
         return maps.clone() if maps.requires_grad else maps
+
+    # Here, for MONAI takes a second to import, and methods need it where there are windows.
+    from monai.inferers import sliding_window_inference
 
     maps = sliding_window_inference(images, roi, count, seen, overlap, mode="gaussian")
     assert isinstance(maps, Tensor)

@@ -8,6 +8,12 @@ from holdfast.tta import windows
 from holdfast.tta.methods import Method, create_method
 from holdfast.tta.methods.intent import InTEnt
 from holdfast.tta.networks import MODELS, DenseNetwork, create_network
+from holdfast.tta.normalization import (
+    choose_statistics,
+    depends_on_batch,
+    named_adjustable_layers,
+    seen_moments,
+)
 from holdfast.tta.windows import WINDOWS
 
 
@@ -58,6 +64,38 @@ def test_windows_are_the_same_by_seed_and_after_a_reset() -> None:
     one(case())
     for name, value in one.adapted_state().items():
         assert torch.equal(first[name], value)
+
+
+@pytest.mark.parametrize(
+    ("normalization", "passes"), [("source", [1, 1, 1, 1]), ("batch", [4]), ("blend", [4])]
+)
+def test_a_cpu_sees_one_window_after_another_unless_statistics_are_of_all(
+    normalization: str, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, seen = adapting(32, normalization=normalization), list[int]()
+    monkeypatch.setattr(windows, "_AT_ONCE_ON_CPU", 32 * 32)
+    assert isinstance(method.model, DenseNetwork)
+    method.model.features.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    said = method.predict(case()).logits
+    assert seen == passes
+    monkeypatch.setattr(windows, "_AT_ONCE_ON_CPU", windows._AT_ONCE)
+    torch.testing.assert_close(method.predict(case()).logits, said)
+
+
+def test_windows_stay_together_for_who_hears_what_layers_see() -> None:
+    model = network(32)
+    choose_statistics(model, "source")
+    assert not depends_on_batch(model)
+    with seen_moments(model):
+        assert depends_on_batch(model)
+    layer = next(iter(named_adjustable_layers(model).values()))
+    hook = layer.register_forward_hook(lambda *_: None)
+    assert depends_on_batch(model)
+    hook.remove()
+    assert not depends_on_batch(model)
+    norm = torch.nn.BatchNorm2d(3)
+    assert depends_on_batch(norm.train())
+    assert not depends_on_batch(norm.eval())
 
 
 def test_moving_statistics_take_in_a_case_once() -> None:

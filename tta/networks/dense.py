@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from holdfast.tta.networks.modules import Network
+from holdfast.tta.normalization import depends_on_batch
 from holdfast.tta.windows import slide
 
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -43,7 +44,9 @@ class DenseNetwork(Network):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C, *spatial) of images (N, channels, *spatial) scaled to [0, 1]."""
-        return self.head(slide(self.features, self.standardised(images), self.window, self.overlap))
+        together = depends_on_batch(self.features)
+        given = (self.standardised(images), self.window, self.overlap)
+        return self.head(slide(self.features, *given, together=together))
 
 
 class Padded(nn.Module):

@@ -6,26 +6,24 @@ import base64
 import json
 import logging
 import os
-import shlex
 import shutil
 import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from lightning import LightningModule, Trainer
 
+from holdfast.callbacks.settings import AlertConfig as AlertConfig
 from holdfast.tta.errors import InputError
-from holdfast.tta.options import option
 from holdfast.tta.stages import StreamCallback
 from holdfast.tta.step import StepOutputs
 from holdfast.tta.tracking import alert
@@ -35,72 +33,6 @@ _LOG = logging.getLogger(__name__)
 _MOST = 8
 #: Seconds between looks at what a command left in the background.
 _PAUSE = 0.05
-
-
-@dataclass
-class AlertConfig:
-    """Who is told of an alarm. Secrets belong into the environment: ``url=env:NAME``."""
-
-    wandb: bool = option(True, "send a W&B alert, where a W&B run is active")
-    command: Any = option(
-        None,
-        "command to call, a list or one string, without a shell; it gets the event as JSON on its "
-        "standard input",
-    )
-    url: str | None = option(
-        None, "http(s) address to post the event to as JSON; env:NAME takes it from the environment"
-    )
-    timeout: float = option(5.0, "seconds that a command or an address may take")
-
-    def __post_init__(self) -> None:
-        if not 0 < self.timeout <= 60:
-            raise InputError(f"guard.alert.timeout={self.timeout} is outside (0, 60]")
-        _ = self.words  # refuses what is no command
-        if self.url is not None and not self.url.startswith("env:"):
-            parts = _parts(self.url, self.url)
-            if parts.username or parts.password or parts.query:
-                raise InputError(
-                    "guard.alert.url holds credentials or a query, which would end up in "
-                    "config.yaml: put the address into "
-                    "the environment and give guard.alert.url=env:NAME"
-                )
-
-    @property
-    def words(self) -> list[str]:
-        """The command, a word an item; empty where there is none."""
-        try:
-            words: list[Any] = (
-                shlex.split(self.command)
-                if isinstance(self.command, str)
-                else list(self.command or ())
-            )
-        except (ValueError, TypeError):
-            words = [None]
-        if not all(isinstance(word, str) for word in words) or (
-            self.command is not None and not words
-        ):
-            raise InputError(
-                "guard.alert.command must be a command line, or a list of its words; put quotes "
-                "around words that YAML takes "
-                "for numbers or truth values, 'guard.alert.command=[notify,\"60\"]'"
-            )
-        return words
-
-    def address(self) -> str | None:
-        """The address, fetched from the environment where it is kept there.
-
-        Raises:
-            InputError: the environment does not have it, or it is none.
-        """
-        if self.url is None or not self.url.startswith("env:"):
-            return self.url
-        name = self.url.removeprefix("env:")
-        if name not in os.environ:
-            raise InputError(
-                f"guard.alert.url={self.url}: the environment has no variable {name}: export it"
-            )
-        _parts(os.environ[name], self.url)
-        return os.environ[name]
 
 
 class Alerts(StreamCallback):
@@ -297,15 +229,3 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
-
-
-def _parts(address: str, shown: str) -> SplitResult:
-    """The parts of an http(s) address."""
-    try:
-        parts = urlsplit(address)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound:
-        raise InputError(f"guard.alert.url={shown} must be an http or https address, or env:NAME")
-    return parts

@@ -12,21 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from holdfast.callbacks.cases import MASKS
 from holdfast.callbacks.chained import ChainedLine, Misfit, lines_of, seal_of
-from holdfast.callbacks.maskfiles import hash_of
 from holdfast.callbacks.replay import configure as recorded
 from holdfast.callbacks.replay import replay
 from holdfast.tta import entry
-from holdfast.tta.checkpoint import SourceCheckpoint, read_adapted
 from holdfast.tta.config import read_arguments
 from holdfast.tta.csvfile import read_rows
 from holdfast.tta.errors import InputError
-from holdfast.tta.fingerprint import fingerprint, values_now
 from holdfast.tta.saying import warn
-from holdfast.tta.streamfile import NAME, load_stream
+
+if TYPE_CHECKING:  # imported where work begins: torch takes seconds, and --help needs none of it
+    from holdfast.tta.checkpoint import SourceCheckpoint
 
 USAGE = (
     "usage: holdfast audit RUN_FOLDER\n\n"
@@ -95,6 +93,8 @@ class Audit:
     def _facts(self) -> Mapping[str, Any]:
         if self.finished:
             return entry.read_json(self.folder / AUDIT)
+        from holdfast.tta.streamfile import NAME, load_stream
+
         stopped = load_stream(self.folder / NAME)
         if stopped is None:
             raise InputError(
@@ -143,6 +143,9 @@ class Audit:
 
     def _check_masks(self, lines: Sequence[ChainedLine]) -> None:
         """Each mask is the one that was written, of a case that came twice the later one."""
+        from holdfast.callbacks.cases import MASKS
+        from holdfast.callbacks.maskfiles import hash_of
+
         latest = {line.cells["mask"]: line for line in lines if line.cells.get("mask")}
         for name, line in latest.items():
             file = self.folder / MASKS / Path(name).name
@@ -180,6 +183,9 @@ class Audit:
         """The source is the one that was adapted, its calibration leads to the verdicts, and
         ``adapted.ckpt`` holds the last weights.
         """
+        from holdfast.tta.checkpoint import SourceCheckpoint, read_adapted
+        from holdfast.tta.fingerprint import fingerprint, values_now
+
         given = read_arguments([str(self.folder / "config.yaml")], {})
         try:
             source = SourceCheckpoint.load(given["source"], given.get("model"))
@@ -196,7 +202,7 @@ class Audit:
             if fingerprint(values_now(adapted.state.values())) != self.facts["weights"]:
                 raise Misfit("adapted.ckpt does not hold the weights that the run ended with")
 
-    def _check_verdicts(self, trace: Sequence[ChainedLine], source: SourceCheckpoint) -> None:
+    def _check_verdicts(self, trace: Sequence[ChainedLine], source: "SourceCheckpoint") -> None:
         """Judge the trace again: verdicts and modes are what its numbers lead to."""
         _, config = recorded([str(self.folder)])
         rows = [line.cells for line in trace]

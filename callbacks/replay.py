@@ -14,22 +14,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from holdfast.callbacks.calibrated import levels_of
-from holdfast.callbacks.guard import GuardConfig
-from holdfast.callbacks.guard.modes import Decision, Look, Memory, Plan, judge
-from holdfast.callbacks.guard.signals import SIGNALS
-from holdfast.callbacks.records import HANDLED
+from holdfast.callbacks.settings import GuardConfig
 from holdfast.tta import entry
-from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import read_arguments, resolve
 from holdfast.tta.csvfile import csv_lines, read_rows
 from holdfast.tta.errors import InputError, said
 from holdfast.tta.options import option
 from holdfast.tta.saying import warn
-from holdfast.tta.step import Candidate, Lead
-from holdfast.tta.tasks import Task
+
+if TYPE_CHECKING:  # imported where work begins: torch takes seconds, and --help needs none of it
+    from holdfast.callbacks.guard.modes import Decision
+    from holdfast.tta.tasks import Task
 
 USAGE = (
     "usage: holdfast replay TRACE_CSV_OR_RUN_FOLDER [config.yaml ...] "
@@ -56,8 +53,8 @@ def replay(
     rows: Sequence[Mapping[str, str]],
     config: GuardConfig,
     calibration: Mapping[str, Any] | None = None,
-    task: Task | None = None,
-) -> list[Decision]:
+    task: "Task | None" = None,
+) -> "list[Decision]":
     """The decision on each row of a trace, by the rule of the live guard.
 
     Args:
@@ -70,15 +67,19 @@ def replay(
         KeyError: a row lacks a column.
         ValueError: a cell holds what no trace does.
     """
+    from holdfast.callbacks.calibrated import levels_of
+    from holdfast.callbacks.guard.modes import Look, Memory, Plan, judge
+    from holdfast.callbacks.guard.signals import SIGNALS
+
     memory, levels = Memory(), levels_of(config, calibration, task)
     plan = Plan(config.ladder, config.window, config.tuned.rest)
     result = []
     for row in rows:
         values = {signal.name: _number(row[signal.name]) for signal in SIGNALS}
         known = values if any(value is not None for value in values.values()) else None
-        leads = cast("Lead | None", row["leads"] or None)
+        leads = cast("Any", row["leads"] or None)
         stands_for = int(row["stands_for"] or 1)
-        choice = cast("Candidate | None", row["choice"] or None)
+        choice = cast("Any", row["choice"] or None)
         look = Look(int(row["batch"]), known, leads, choice, stands_for, bool(row["skipped"]))
         decision = judge(look, memory, levels, plan)
         memory = decision.memory
@@ -96,6 +97,9 @@ def read_trace(path: Path) -> list[dict[str, str]]:
     Raises:
         InputError: it cannot be read, is not from a guarded run, or lacks columns.
     """
+    from holdfast.callbacks.guard.signals import SIGNALS
+    from holdfast.callbacks.records import HANDLED
+
     try:
         rows = list(read_rows(path))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -128,7 +132,7 @@ def read_trace(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def report(rows: Sequence[Mapping[str, str]], judged: Sequence[Decision]) -> str:
+def report(rows: Sequence[Mapping[str, str]], judged: "Sequence[Decision]") -> str:
     """Recorded against replayed: batches in each state, alarms, and where the verdicts differ."""
     batches = [row["batch"] for row in rows]
     old, new = [row["verdict"] for row in rows], [decision.verdict.state for decision in judged]
@@ -156,7 +160,7 @@ def report(rows: Sequence[Mapping[str, str]], judged: Sequence[Decision]) -> str
 
 
 def write_replayed(
-    path: Path, rows: Sequence[Mapping[str, str]], judged: Sequence[Decision]
+    path: Path, rows: Sequence[Mapping[str, str]], judged: "Sequence[Decision]"
 ) -> None:
     """Write the trace with the replayed verdicts, their reasons and corrections; ``recorded`` holds
     the old verdicts.
@@ -254,6 +258,8 @@ def main(argv: Sequence[str]) -> int:
             )
         known: tuple[Any, ...] = ()
         if config.source is not None:
+            from holdfast.tta.checkpoint import SourceCheckpoint
+
             source = SourceCheckpoint.load(config.source)
             known = (source.calibration, source.meaning)
         try:

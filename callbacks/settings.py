@@ -1,17 +1,22 @@
 """Settings of the guard."""
 
 import math
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import SplitResult, urlsplit
 
-import torch
-from torch import Tensor
-
-from holdfast.callbacks.alerts import AlertConfig
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
+
+if TYPE_CHECKING:  # torch takes seconds, and --help needs none of it
+    from torch import Tensor
+
+#: Mildest first: a false alarm costs little, and a true one comes again.
+_LADDER = ("slow", "slow", "slow", "restore", "reset", "freeze")
 
 
 @dataclass
@@ -63,6 +68,72 @@ class Tuned:
 
 
 @dataclass
+class AlertConfig:
+    """Who is told of an alarm. Secrets belong into the environment: ``url=env:NAME``."""
+
+    wandb: bool = option(True, "send a W&B alert, where a W&B run is active")
+    command: Any = option(
+        None,
+        "command to call, a list or one string, without a shell; it gets the event as JSON on its "
+        "standard input",
+    )
+    url: str | None = option(
+        None, "http(s) address to post the event to as JSON; env:NAME takes it from the environment"
+    )
+    timeout: float = option(5.0, "seconds that a command or an address may take")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout <= 60:
+            raise InputError(f"guard.alert.timeout={self.timeout} is outside (0, 60]")
+        _ = self.words  # refuses what is no command
+        if self.url is not None and not self.url.startswith("env:"):
+            parts = _parts(self.url, self.url)
+            if parts.username or parts.password or parts.query:
+                raise InputError(
+                    "guard.alert.url holds credentials or a query, which would end up in "
+                    "config.yaml: put the address into "
+                    "the environment and give guard.alert.url=env:NAME"
+                )
+
+    @property
+    def words(self) -> list[str]:
+        """The command, a word an item; empty where there is none."""
+        try:
+            words: list[Any] = (
+                shlex.split(self.command)
+                if isinstance(self.command, str)
+                else list(self.command or ())
+            )
+        except (ValueError, TypeError):
+            words = [None]
+        if not all(isinstance(word, str) for word in words) or (
+            self.command is not None and not words
+        ):
+            raise InputError(
+                "guard.alert.command must be a command line, or a list of its words; put quotes "
+                "around words that YAML takes "
+                "for numbers or truth values, 'guard.alert.command=[notify,\"60\"]'"
+            )
+        return words
+
+    def address(self) -> str | None:
+        """The address, fetched from the environment where it is kept there.
+
+        Raises:
+            InputError: the environment does not have it, or it is none.
+        """
+        if self.url is None or not self.url.startswith("env:"):
+            return self.url
+        name = self.url.removeprefix("env:")
+        if name not in os.environ:
+            raise InputError(
+                f"guard.alert.url={self.url}: the environment has no variable {name}: export it"
+            )
+        _parts(os.environ[name], self.url)
+        return os.environ[name]
+
+
+@dataclass
 class GuardConfig:
     """Watch the adapted model, choose what serves, and correct before a collapse."""
 
@@ -85,9 +156,8 @@ class GuardConfig:
     limits: dict[str, float] = option(
         {}, "by signal, the sum above its level that raises an alarm, in place of the calibrated"
     )
-    # Mildest first: a false alarm costs little, and a true one comes again.
     ladder: list[str] = option(
-        ["slow", "slow", "slow", "restore", "reset", "freeze"],
+        [*_LADDER],
         "correction of the first, second, ... alarm within the window; the last repeats",
     )
     window: int = option(1000, "batches over which alarms are counted")
@@ -95,10 +165,6 @@ class GuardConfig:
     tuned: Tuned = option(Tuned(), "numbers chosen by measurement; there is no need to set them")
 
     def __post_init__(self) -> None:
-        # Here, for signals and corrections need settings themselves.
-        from holdfast.callbacks.corrections import CORRECTIONS
-        from holdfast.callbacks.guard.signals import BY_NAME
-
         if self.window < 1:
             raise InputError("guard.window must be at least 1")
         if not 0 < self.false_alarm <= 0.5:
@@ -107,16 +173,26 @@ class GuardConfig:
             raise InputError(
                 "guard.ladder is empty: name at least one correction, guard.ladder=[reset]"
             )
+        if tuple(self.ladder) != _LADDER:
+            self._check_ladder()
+        if self.levels or self.limits:
+            self._check_signals()
+
+    def _check_ladder(self) -> None:
+        # Here, for corrections need settings themselves, and torch, which takes seconds.
+        from holdfast.callbacks.corrections import CORRECTIONS
+
         for rung in self.ladder:
             if rung not in CORRECTIONS:
                 raise InputError(
                     f"guard.ladder has an unknown correction {rung!r}: {closest(rung, CORRECTIONS)}"
                 )
-        known = {
-            "levels": [name for name, signal in BY_NAME.items() if math.isfinite(signal.level)],
-            "limits": [name for name, signal in BY_NAME.items() if math.isfinite(signal.level)],
-        }
-        for option_name, names in known.items():
+
+    def _check_signals(self) -> None:
+        from holdfast.callbacks.guard.signals import BY_NAME
+
+        names = [name for name, signal in BY_NAME.items() if math.isfinite(signal.level)]
+        for option_name in ("levels", "limits"):
             for name, value in getattr(self, option_name).items():
                 if name not in names:
                     raise InputError(
@@ -126,7 +202,7 @@ class GuardConfig:
                 if value < 0:
                     raise InputError(f"guard.{option_name}.{name} must not be negative")
 
-    def bounds(self, class_names: Sequence[str]) -> Tensor | None:
+    def bounds(self, class_names: Sequence[str]) -> "Tensor | None":
         """Least and largest true share (2, C) of each class; None where nothing is known.
 
         Raises:
@@ -134,6 +210,8 @@ class GuardConfig:
         """
         if self.prevalence is None:
             return None
+        import torch
+
         table = self.prevalence
         if not isinstance(table, Mapping):
             if len(class_names) != 2:
@@ -163,3 +241,15 @@ def _bounds(name: str, pair: Any) -> tuple[float, float]:
     if not 0 <= low <= high <= 1:
         raise InputError(f"guard.prevalence of {name} must be [LOW,HIGH], two shares from 0 to 1")
     return low, high
+
+
+def _parts(address: str, shown: str) -> SplitResult:
+    """The parts of an http(s) address."""
+    try:
+        parts = urlsplit(address)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise InputError(f"guard.alert.url={shown} must be an http or https address, or env:NAME")
+    return parts

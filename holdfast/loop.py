@@ -16,9 +16,9 @@ from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.config import validated
 from holdfast.tta.distributed import count_of_all
 from holdfast.tta.errors import InputError
+from holdfast.tta.learning import as_in_fit
 from holdfast.tta.methods import Method
 from holdfast.tta.source_facts import source_facts
-from holdfast.tta.stages import as_in_fit
 from holdfast.tta.step import Mode, ServedBy, StepOutputs, VerdictState
 
 #: What tells the guard of the source: a checkpoint, its file, or labelled batches of its images.

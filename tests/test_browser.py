@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from holdfast.programs import adapt
-from holdfast.programs.demo import DemoConfig, demo
+from holdfast.programs.demo import DemoConfig
+from holdfast.programs.shown import demo
 from holdfast.serving.status import status_page
 from tests.browser import AXE, CHROMIUM, PAPER, looked_at, printed
 from tests.conftest import QUICK

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from holdfast.programs import adapt, train
-from holdfast.programs.demo import DemoConfig, demo
+from holdfast.programs.demo import DemoConfig
+from holdfast.programs.shown import demo
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
 from tests.conftest import QUICK, ROOT, TINY, TINY_TRAINING

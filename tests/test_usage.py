@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -57,21 +57,43 @@ def test_help_fits(command: str, capsys: Capture) -> None:
     assert "--print_config" in " ".join(lines[-2:])
 
 
-@pytest.mark.parametrize(
-    "words", ["adapt", "adapt accept", "train", "benchmark", "compare", "serve"]
-)
-def test_help_waits_for_no_library(words: str) -> None:
-    """torch and Lightning take ten seconds of a processor; the page needs none of it."""
+#: What takes seconds to import, beside torch.
+LIBRARIES = {"lightning", "monai", "torchmetrics", "wandb", "scipy", "matplotlib"}
+
+
+def told_and_loaded(words: Sequence[str]) -> tuple[str, set[str]]:
+    """What a command prints, and the modules that it imports for it."""
     program = (
         "import sys; from holdfast.__main__ import main; main(sys.argv[1:]); "
         "print(*sys.modules, file=sys.stderr)"
     )
-    command = [sys.executable, "-c", program, *words.split(), "--help"]
+    command = [sys.executable, "-c", program, *words]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "--print_config" in ended.stdout
     loaded = set(ended.stderr.split())
     assert "holdfast.tta.usage" in loaded
-    assert not loaded & {"torch", "lightning", "monai", "wandb", "scipy", "matplotlib"}
+    return ended.stdout, loaded
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("adapt", "adapt accept", "train", "benchmark", "compare", "serve"),
+        *("replay", "audit", "demo"),
+    ],
+)
+def test_help_waits_for_no_library(words: str) -> None:
+    """torch and Lightning take ten seconds of a processor; the page needs none of it."""
+    told, loaded = told_and_loaded([*words.split(), "--help"])
+    assert "--print_config" in told
+    assert not loaded & {"torch", *LIBRARIES}
+
+
+@pytest.mark.parametrize("program", ["adapt", "serve"])
+def test_help_on_methods_waits_for_torch_alone(program: str) -> None:
+    """What they are adapted by are classes of torch's; there is no more to it."""
+    told, loaded = told_and_loaded([program, "--help=method.tent"])
+    assert "method.lr" in told
+    assert not loaded & LIBRARIES
 
 
 def test_what_people_need_first_comes_first() -> None:

@@ -13,9 +13,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from holdfast.tta.batches import described, truth_of
 from holdfast.tta.distributed import place
 from holdfast.tta.errors import InputError
+from holdfast.tta.learning import as_in_fit
 from holdfast.tta.methods.base import Method
 from holdfast.tta.online import ServesBatches
-from holdfast.tta.stages import as_in_fit
 from holdfast.tta.step import StepOutputs
 from holdfast.tta.tasks import Scorer
 from holdfast.tta.trainers import check_own

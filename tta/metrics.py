@@ -6,11 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    multiclass_auroc,
-    multiclass_calibration_error,
-    multiclass_confusion_matrix,
-)
 
 #: Labelled images that a quarter of the stream needs: of fewer, one more or less right moves the
 #: figure by over 5 points.
@@ -29,6 +24,9 @@ def balanced_accuracy(predictions: Tensor, labels: Tensor, num_classes: int) -> 
         labels: (N,) true classes; -1, for unlabelled images, is left out.
         num_classes: C.
     """
+    # Here, for torchmetrics takes seconds to import, and what a stream is worth is told last.
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     known = labels >= 0
     confusion = multiclass_confusion_matrix(predictions[known], labels[known], num_classes).double()
     support = confusion.sum(1)
@@ -101,6 +99,8 @@ def stream_metrics(
 
 
 def _metrics(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
+    from torchmetrics.functional import classification as figures
+
     classes = len(class_names)
     quarter = slice(len(labels) * 3 // 4, None)
     last_probabilities, last_labels = probabilities[quarter], labels[quarter]
@@ -109,11 +109,11 @@ def _metrics(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) 
         return {}
     probabilities, labels = probabilities[known], labels[known]
     predictions = probabilities.argmax(1)
-    confusion = multiclass_confusion_matrix(predictions, labels, classes).double()
+    confusion = figures.multiclass_confusion_matrix(predictions, labels, classes).double()
     support = confusion.sum(1)
     others = support.sum() - support
     correct_rejections = others - (confusion.sum(0) - confusion.diag())
-    per_class = multiclass_auroc(probabilities, labels, classes, average=None)
+    per_class = figures.multiclass_auroc(probabilities, labels, classes, average=None)
 
     def percent(values: Tensor, defined: Tensor) -> dict[str, float]:
         rows = zip(class_names, values.tolist(), defined.tolist(), strict=True)
@@ -125,7 +125,11 @@ def _metrics(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) 
         "sensitivity": percent(confusion.diag() / support, support > 0),
         "specificity": percent(correct_rejections / others, others > 0),
         "ece": round(
-            float(100 * multiclass_calibration_error(probabilities, labels, classes, n_bins=15)), 4
+            float(
+                100
+                * figures.multiclass_calibration_error(probabilities, labels, classes, n_bins=15)
+            ),
+            4,
         ),
     }
     auroc = percent(per_class, (support > 0) & (others > 0))

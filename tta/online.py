@@ -15,12 +15,12 @@ from holdfast.tta.batches import check_computable, images_of
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.distributed import count_of_all, skipped_by_all, total_of_all
 from holdfast.tta.fingerprint import fingerprint, values_now
+from holdfast.tta.learning import as_in_fit
 from holdfast.tta.marginal import predicted_counts
 from holdfast.tta.methods.base import Method, Prediction
 from holdfast.tta.normalization import BatchStatisticsError
 from holdfast.tta.repair import largest_pixel, repaired, sound
 from holdfast.tta.source_facts import SourceFacts
-from holdfast.tta.stages import as_in_fit
 from holdfast.tta.step import Candidate, ServedBy, StepOutputs
 from holdfast.tta.tasks import Task
 

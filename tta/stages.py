@@ -2,14 +2,13 @@
 learns in it as in ``fit``, and callbacks that act in all of them.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from holdfast.tta.learning import as_in_fit
 from holdfast.tta.step import StepOutputs
 
 #: The step of a LightningModule that a stage calls, by the name that ``setup`` gets of the stage.
@@ -19,17 +18,6 @@ STEPS: Mapping[str, str] = {
     "test": "test_step",
     "predict": "predict_step",
 }
-
-
-@contextmanager
-def as_in_fit() -> Iterator[None]:
-    """Within it tensors have gradients, and live on, whatever loop of the Trainer runs.
-
-    ``validate``, ``test`` and ``predict`` run in inference mode, or without gradients. What is made
-    in inference mode can neither be learned from nor be changed in a later ``fit``.
-    """
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
 
 
 class StreamCallback(Callback):

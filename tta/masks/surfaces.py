@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from monai.metrics.utils import get_mask_edges, get_surface_distance
 from torch import Tensor
 
 #: Share of the distances that the Hausdorff distance leaves below it, as is common: the largest
@@ -56,6 +55,9 @@ def surfaces(
         return Surfaces(
             _diagonal(predicted.shape, spacing), _diagonal(predicted.shape, spacing), 0.0
         )
+    # Here, for MONAI takes a second to import, and figures come last.
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
+
     ours, theirs = get_mask_edges(predicted.numpy(), target.numpy())
     steps = list(spacing)
     both = [

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from holdfast.tta.batches import check_computable, images_of
 from holdfast.tta.distributed import any_of_all, place
 from holdfast.tta.errors import InputError
+from holdfast.tta.learning import as_in_fit
 from holdfast.tta.methods.control import Controlled
 from holdfast.tta.methods.prediction import Prediction, Update
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
@@ -22,7 +23,6 @@ from holdfast.tta.methods.state import moved
 from holdfast.tta.normalization import Statistics
 from holdfast.tta.objectives import entropy
 from holdfast.tta.selection import last_stage, norm_affine
-from holdfast.tta.stages import as_in_fit
 from holdfast.tta.tasks import Task
 from holdfast.tta.views import moved_back, view_with_move
 from holdfast.tta.windows import WINDOWS, drawn, larger

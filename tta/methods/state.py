@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from holdfast.tta.errors import InputError
@@ -199,7 +198,8 @@ class MethodState(Passes):
         """Copies of saved tensors, since the method goes on writing into them, on its device, since
         a file's are on the CPU.
         """
-        return move_data_to_device(copy.deepcopy(values), next(self.model.parameters()).device)
+        device = next(self.model.parameters()).device
+        return moved(copy.deepcopy(values), lambda value: value.to(device))
 
     def _is_state(self, name: str) -> bool:
         """Whether a buffer is the method's, rather than the source's or somebody else's choice."""

@@ -276,11 +276,11 @@ class CollapseGuard(Guard):
         """
         if self.task is None:
             counts = predicted_counts(adapted.logits, len(self.class_names))
-            broken = len(adapted.logits) - counts.sum()
+            broken = len(adapted.logits) - counts.sum(0, keepdim=True)
         else:
             counts = self.task.counts(adapted)
-            broken = (~torch.isfinite(adapted.logits).all()).to(counts)
-        return Asked(counts=total_of_all(torch.cat([broken[None], counts])))
+            broken = (~torch.isfinite(adapted.logits).all()).to(counts)[None]
+        return Asked(counts=total_of_all(torch.cat([broken, counts])))
 
     def _glance(self, heard: Heard) -> Glance:
         self.schedule, glance = self.schedule.glanced(heard.counts, self.config.tuned)

@@ -80,7 +80,8 @@ def read_back(asked: Mapping[str, Mapping[Any, Asked]]) -> dict[str, dict[Any, H
         for value in one
         if value is not None
     ]
-    together = torch.cat([value.float().flatten() for value in wanted]).cpu().numpy()
+    rows = [value.float().flatten() for value in wanted]
+    together = (torch.cat(rows) if len(rows) > 1 else rows[0]).cpu().numpy()
     ends = iter(np.cumsum([value.numel() for value in wanted]))
 
     def heard(one: Asked) -> Heard:

@@ -167,8 +167,9 @@ class Passes(nn.Module):
         """
         for layer in self.layers.values():
             layer.statistics = choice
-        for name, value in values.items():
-            self.model.get_buffer(name).copy_(value)
+        if values:
+            buffers = [self.model.get_buffer(name) for name in values]
+            torch._foreach_copy_(buffers, [*values.values()])
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode whatever a training loop asks: dropout is off, and statistics have a

@@ -83,13 +83,13 @@ def calm(source: Path, *words: str, leads: str = "batch") -> tuple[Cost, Collaps
 
 
 # Bounds of what is reached, so that it gets no worse, in the first half and in the second. They are
-# numbers of operations, not shares of an unguarded batch, which takes 200: the goal is 1.25 times
-# that, 250.
+# numbers of operations, not shares of an unguarded batch, which takes 203: the goal is 1.25 times
+# that, 254.
 
 
 @pytest.mark.parametrize(
     ("leads", "first", "second"),
-    [("source", 235, 180), ("batch", 290, 235), ("corrected", 315, 260)],
+    [("source", 235, 180), ("batch", 290, 235), ("corrected", 310, 256)],
 )
 def test_a_calm_stream_reads_back_once_a_batch_and_has_so_many_operations(
     source: Path, leads: str, first: int, second: int

@@ -1,6 +1,6 @@
 """The cells of one stream: each method alone and under each guard, as rows of tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -98,6 +98,10 @@ class StreamCells:
     normalizations: bool = False
 
 
+#: The table of what went wrong.
+_ERRORS = "errors"
+
+
 class Report(NamedTuple):
     """Rows for one of the tables; ``done`` counts the cells that are dealt with."""
 
@@ -128,42 +132,35 @@ def create_cell(
     return Cell(variant, chosen.optimizer, float(f"{chosen.lr * number:.6g}"))
 
 
-def run_task(task: StreamCells, tell: Callable[[Report], None]) -> None:
-    """Run a stream's cells; what fails is reported, and the rest goes on.
-
-    Args:
-        task: the stream and its cells.
-        tell: takes each report as soon as it is there.
+def run_task(task: StreamCells) -> Iterator[Report]:
+    """Run a stream's cells, and report each as soon as it is there; what fails is reported, and the
+    rest goes on.
     """
     names = {**task.setting._asdict(), "images": task.images, "model": task.model}
     stream = _Compared(task) if task.compared else _Stream(task)
-    nobody = {**names, "method": None, "lr": None}
-    if not _attempt(tell, nobody, "references", stream.begin):
-        tell(Report("results", [], done=len(task.cells)))
+    begun = _attempt({**names, "method": None, "lr": None}, "references", stream.begin)
+    yield begun
+    if begun.table == _ERRORS:
+        yield Report("results", [], done=len(task.cells))
         return
     for cell in task.cells:
         keys = {**names, **cell.names}
-        if _attempt(tell, keys, "results", partial(stream.alone, cell)):
-            for policy in cell.policies:
-                row = {**keys, "policy": policy}
-                _attempt(tell, row, "results", partial(stream.under, policy, cell))
-        tell(Report("results", [], done=1))
+        alone = _attempt(keys, "results", partial(stream.alone, cell))
+        yield alone
+        for policy in () if alone.table == _ERRORS else cell.policies:
+            work = partial(stream.under, policy, cell)
+            yield _attempt({**keys, "policy": policy}, "results", work)
+        yield Report("results", [], done=1)
 
 
-def _attempt(
-    tell: Callable[[Report], None], keys: Row, table: str, work: Callable[[], Row]
-) -> bool:
-    """Tell once what the work found or what went wrong, so that a task that is run again tells as
-    often; returns whether nothing went wrong.
-    """
+def _attempt(keys: Row, table: str, work: Callable[[], Row]) -> Report:
+    """What the work found, or what went wrong."""
     try:
         found = work()
     except Exception as error:  # of whatever kind: it must not end the other cells
         sentence = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        tell(Report("errors", [{**keys, "error": sentence}]))
-        return False
-    tell(Report(table, [{**keys, **found}]) if found else Report("results", []))
-    return True
+        return Report(_ERRORS, [{**keys, "error": sentence}])
+    return Report(table, [{**keys, **found}]) if found else Report("results", [])
 
 
 class _Stream:
@@ -187,7 +184,10 @@ class _Stream:
     def under(self, policy: str, cell: Cell) -> Row:
         """Run a cell under a guard."""
         outcome = self.run(cell.words(policy))
-        measured = measures(outcome.probabilities, self.truth, self.class_names)
+        if self.truth.dim() > 1:  # masks and findings: what their task watches takes its place
+            measured = scores("balanced_accuracy", outcome.logits, self.truth, self.task_of)
+        else:
+            measured = measures(outcome.probabilities, self.truth, self.class_names)
         return {**measured, "resets": outcome.resets, "seconds": round(outcome.seconds, 3)}
 
     def run(self, words: Sequence[str]) -> Outcome:

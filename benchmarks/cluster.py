@@ -4,13 +4,10 @@ A task whose process is lost is run again.
 """
 
 import logging
-import pickle
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from functools import partial
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -20,20 +17,16 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.saying import warn
 
 if TYPE_CHECKING:  # imported where processes are asked for: it takes a second
-    from distributed import Client, Future
+    from distributed import Client
 
 T = TypeVar("T")
-Work = Callable[[T, Callable[[Any], None]], None]
+Work = Callable[[T], Iterable[Any]]
 
-#: What a task says when it is done.
-_FINISHED = None
 #: Seconds in which a scheduler must answer.
 _PATIENCE = 10
 #: Of new processes. By itself dask adds that freed memory goes back to the system at once, and a
 #: network that asks for the same again with each batch takes a third longer.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
-#: A place behind all reports.
-_LAST = sys.maxsize
 #: What ends a benchmark; what it has told is kept.
 _LOST = (
     "a task lost one process after the other, perhaps for lack of memory: give it fewer processes, "
@@ -54,10 +47,10 @@ def spread(
     """Do the tasks; what they report is told once each, also of a task that is run again.
 
     Args:
-        work: takes a task, and what to tell its reports to; of a module's top level. It reports
-            the same, in the same order, whenever it is run on a task.
+        work: takes a task, and gives its reports; of a module's top level.
         tasks: picklable, and begun in this order.
-        tell: takes the reports, in this process, one after the other.
+        tell: takes the reports, in this process, one after the other; those of another process once
+            its task is done.
         processes: of this machine, how many at most; 1: this one. They end with this call, however
             it ends.
         cluster: address of a scheduler, whose workers do the tasks instead.
@@ -67,19 +60,24 @@ def spread(
     """
     processes = min(processes, len(tasks))
     if not tasks or (cluster is None and processes == 1):
-        _here(work, tasks, tell)
+        with _one_thread():
+            for task in tasks:
+                for report in work(task):
+                    tell(report)
         return
     with _client(processes, cluster) as client:
         _there(client, work, tasks, tell)
 
 
-def _here(work: Work[T], tasks: Sequence[T], tell: Callable[[Any], None]) -> None:
-    """Do the tasks in this process."""
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Within the block torch has one thread: sums, and so results, are then the same in all
+    processes.
+    """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums, and so results, are then the same as in other processes
+    torch.set_num_threads(1)
     try:
-        for task in tasks:
-            work(task, tell)
+        yield
     finally:
         torch.set_num_threads(threads)
 
@@ -123,51 +121,22 @@ def _there(
     client: "Client", work: Work[T], tasks: Sequence[T], tell: Callable[[Any], None]
 ) -> None:
     """Do the tasks where a client sends them."""
+    from distributed import KilledWorker, as_completed
 
-    inbox: SimpleQueue[Any] = SimpleQueue()
-    topic = f"reports of {client.id}"
-    client.subscribe_topic(topic, lambda event: inbox.put(pickle.loads(event[1])))
-    futures = {}
-    for number, task in enumerate(tasks):
-        future = client.submit(_serve, work, task, number, topic, pure=False)
-        future.add_done_callback(partial(_complain, inbox, number))
-        futures[number] = future
-    told = dict.fromkeys(futures, 0)
-    while futures:
-        number, place, report = inbox.get()
-        if number not in futures or place < told[number]:
-            continue  # a task that is run again tells again what it had told
-        if isinstance(report, BaseException):
-            raise report
-        told[number] += 1
-        if report is _FINISHED:
-            del futures[number]  # or the task would be run again where its process is lost now
-        else:
-            tell(report)
+    # Nothing else holds the futures: what is done is not run again where its process is lost now.
+    done = as_completed([client.submit(_serve, work, task, pure=False) for task in tasks])
+    try:
+        for future in done:
+            for report in future.result():
+                tell(report)
+    except KilledWorker:
+        raise InputError(_LOST) from None
+    except CancelledError:
+        raise InputError(_NO_SCHEDULER) from None
 
 
-def _serve(work: Work[T], task: T, number: int, topic: str) -> None:
-    """Do a task in a worker, which tells its reports by number of the task and of the report."""
-    from distributed import get_worker
-
-    worker, told = get_worker(), 0
-
-    def tell(report: Any) -> None:
-        nonlocal told
-        worker.log_event(topic, pickle.dumps((number, told, report)))
-        told += 1
-
-    with _ALONE:
+def _serve(work: Work[T], task: T) -> list[Any]:
+    """Do a task in a worker."""
+    with _ALONE, _one_thread():
         entry.quieten()
-        _here(work, [task], tell)
-        tell(_FINISHED)
-
-
-def _complain(inbox: SimpleQueue[Any], number: int, future: "Future[Any]") -> None:
-    """Pass on what ended a task before it was finished."""
-    from distributed import KilledWorker
-
-    if future.status == "finished":
-        return
-    error = future.exception() if future.status == "error" else InputError(_NO_SCHEDULER)
-    inbox.put((number, _LAST, InputError(_LOST) if isinstance(error, KilledWorker) else error))
+        return list(work(task))

@@ -139,8 +139,10 @@ class BenchmarkConfig:
         for name in ("processes", "images", "cells", "per_stream", "batch_sizes", "severities"):
             value = getattr(self, name)
             if (
-                value is not None
-                and min([value] if isinstance(value, int) else value, default=1) < 1
+                min(
+                    value if isinstance(value, list) else [1 if value is None else value], default=1
+                )
+                < 1
             ):
                 raise InputError(f"{name}={value} must be at least 1")
         if max(self.severities, default=1) > 5:
@@ -262,24 +264,17 @@ def output_folder(config: BenchmarkConfig) -> Path:
     Raises:
         InputError: it was not.
     """
-    old, new = _recorded(Path(config.output).expanduser()), to_dict(config)
-    for name in config.settings:
+    folder, new = Path(config.output).expanduser(), to_dict(config)
+    old: Any = {}
+    if all((folder / name).is_file() for name in ("results.csv", "config.yaml")):
+        old = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    for name in config.settings if isinstance(old, dict) else ():
         if name in old and old[name] != new[name]:
             raise InputError(
                 f"{config.output} holds results under {name}={old[name]}, and they would be mixed "
                 f"with those under {name}={new[name]}: choose another folder, output=DIR"
             )
     return entry.output_folder(config.output, config, "holdfast benchmark")
-
-
-def _recorded(folder: Path) -> dict[str, Any]:
-    """The configuration of a folder that holds results."""
-    if not all((folder / name).is_file() for name in ("results.csv", "config.yaml")):
-        return {}
-    options = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    return (
-        {str(name): value for name, value in options.items()} if isinstance(options, dict) else {}
-    )
 
 
 def check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:

@@ -120,7 +120,7 @@ def judged(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return lines
 
 
-def grouped(
+def by_axis(
     rows: Sequence[Row], alone: Sequence[Row]
 ) -> dict[str, dict[str, dict[str, Mapping[str, Any]]]]:
     """The figures by each axis and value: ``ours``, and ``unguarded``.

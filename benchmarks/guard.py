@@ -3,25 +3,22 @@
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from holdfast.benchmarks.config import BenchmarkConfig
-from holdfast.benchmarks.goals import grouped, judged, markdown
-from holdfast.benchmarks.pages import leave, target_title
+from holdfast.benchmarks.goals import by_axis, judged, markdown
+from holdfast.benchmarks.pages import leave
 from holdfast.benchmarks.runner import read_rows
 from holdfast.benchmarks.summary import (
     OURS,
     alone,
     better,
     figures,
-    regret,
+    policy_title,
     summarize,
-    title_of,
     with_references,
 )
 from holdfast.benchmarks.tables import Row
@@ -42,10 +39,9 @@ def conclude(config: BenchmarkConfig, folder: Path) -> tuple[dict[str, Any], str
     summary = {
         **summarize(results, references),
         "goals": judged(ours),
-        "groups": grouped(ours, alone(ours)),
+        "groups": by_axis(ours, alone(ours)),
     }
     pictures = {"regret": regret_against_gain(rows)} if rows else {}
-    pictures |= {"cells": heat_map(rows)} if ours else {}
     return leave(config, folder, summary, markdown(summary), pictures)
 
 
@@ -77,39 +73,8 @@ def regret_against_gain(rows: Sequence[Row]) -> Figure:
         axes.scatter(bare, guarded, s=12, alpha=0.6, linewidths=0, c=colors)
         measured = figures(own)
         told = f"{measured['below_rate']:.0%} below, worst {measured['worst_regret']:.1f}"
-        axes.set_title(f"{title_of(name)}: {told}", fontsize=9)
+        axes.set_title(f"{policy_title(name)}: {told}", fontsize=9)
         axes.set_aspect("equal")
     figure.supxlabel("unguarded minus the better of source and control (points)", fontsize=10)
     figure.supylabel("guarded minus the better (points)", fontsize=10)
-    return figure
-
-
-@styled
-def heat_map(rows: Sequence[Row], policy: str = OURS) -> Figure:
-    """Guarded score minus the better of source and control: a line an image set and shift, a column
-    a stream and method.
-
-    Args:
-        rows: with their references.
-        policy: whose.
-    """
-    cells: dict[tuple[str, str], list[float]] = {}
-    for row in rows:
-        if row["policy"] == policy:
-            place = (target_title(row), f"{row['stream']} {row['method']}")
-            cells.setdefault(place, []).append(-regret(row))
-    lines, columns = (sorted({key[axis] for key in cells}) for axis in (0, 1))
-    values = np.full((len(lines), len(columns)), np.nan)
-    for (line, column), differences in cells.items():
-        values[lines.index(line), columns.index(column)] = fmean(differences)
-    figure = Figure(figsize=(4 + 0.24 * len(columns), 2.4 + 0.2 * len(lines)), layout="constrained")
-    axes = figure.subplots()
-    axes.set_facecolor("#eef0f2")
-    image = axes.imshow(values, cmap="RdBu", norm=TwoSlopeNorm(0, -10, 10), aspect="auto")
-    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(lines)), lines, fontsize=7)
-    bar = figure.colorbar(image, extend="both", shrink=0.6, pad=0.01)
-    bar.set_label("guarded minus the better (points)", fontsize=8)
-    title = "mean over networks, batch sizes, rates and seeds; grey: not run"
-    axes.set_title(f"{title_of(policy)}: {title}", fontsize=9)
     return figure

@@ -6,11 +6,11 @@ For each size 20 looks at three candidates and the adapted model beside its cont
 64 random rows: median milliseconds, with the least and the most.
 """
 
-from statistics import median
 from time import perf_counter
 
 import torch
 
+from holdfast.benchmarks.rounds import ranged
 from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.experts import Experts
 from holdfast.callbacks.guard.health import Health
@@ -50,9 +50,7 @@ def looks(classes: int, width: int) -> list[float]:
 def main() -> None:
     """Measure every size, and say so."""
     for classes, width in SIZES:
-        times = looks(classes, width)
-        spread = f"{min(times):.1f} to {max(times):.1f}"
-        print(f"{classes:>5} classes x {width:>4} features: {median(times):6.1f} ms ({spread})")
+        print(f"{classes:>5} classes x {width:>4} features: {ranged(looks(classes, width))} ms")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,18 @@
-"""The plan behind evidence/measured.md: methods alone and under our guard, where they help and
-where they harm. Which cells, configs/benchmark/measured.yaml says.
+"""The plan behind evidence/measured.md and segmentation.md: methods alone and under our guard,
+where they help and where they harm. Which cells, the YAML of the page's name says.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from holdfast.benchmarks import pages
-from holdfast.benchmarks.config import OFF, BenchmarkConfig
+from holdfast.benchmarks.config import OFF
+from holdfast.benchmarks.rounds import ranged
 from holdfast.benchmarks.tables import RUN_STREAM, Row
 
 _SCORES = ("balanced_accuracy", "balanced_accuracy_last", "largest_last")
 _HEAD = ("stream", "run", "balanced accuracy", "last quarter", "largest class in it", "resets")
-
-
-def conclude(config: BenchmarkConfig, folder: Path) -> tuple[dict[str, Any], str]:
-    """See ``pages.conclude``."""
-    return pages.conclude(config, folder, markdown)
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -24,7 +20,9 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = []
     for here in pages.grouped(rows, _point).values():
         for run, own in pages.grouped(here, _run).items():
-            scores = [_ranged([row[name] for row in own]) for name in _SCORES]
+            scores = [
+                _ranged([row[name] for row in own if row[name] is not None]) for name in _SCORES
+            ]
             resets = ", ".join(str(row["resets"]) for row in own)
             lines.append([_stream(own[0]), run, *scores, resets])
     return pages.table(_HEAD, lines, texts=len(_HEAD))
@@ -41,10 +39,14 @@ def _stream(row: Row) -> str:
 
 def _run(row: Row) -> str:
     if row["lr"] is None:
-        return pages.title_of(row["method"])
+        return pages.method_title(row["method"])
     guard = "off" if row["policy"] == OFF else "on"
     return f"{row['method']}, {row['optimizer']} {row['lr']:g}, {guard}"
 
 
 def _ranged(values: Sequence[float]) -> str:
-    return f"{sum(values) / len(values):.1f} ({min(values):.1f}–{max(values):.1f})"
+    return ranged(values, "{:.1f}", mean=True) if values else "–"
+
+
+#: See ``pages.conclude``.
+conclude = partial(pages.conclude, markdown=markdown)

@@ -3,12 +3,10 @@ Which cells, configs/benchmark/methods.yaml says.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from statistics import fmean, median
-from typing import Any
 
 from holdfast.benchmarks import pages
-from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.tables import Row
 from holdfast.tta.methods import METHODS
 
@@ -16,11 +14,6 @@ _HEADINGS = {
     "iid": "Classes as in the target (`stream=iid`)",
     "prevalence": "85 % of one class (`stream=prevalence`)",
 }
-
-
-def conclude(config: BenchmarkConfig, folder: Path) -> tuple[dict[str, Any], str]:
-    """See ``pages.conclude``."""
-    return pages.conclude(config, folder, markdown)
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -40,7 +33,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def _line(name: str, rows: Sequence[Row], titles: Sequence[str], length: int) -> list[str]:
     of_target = pages.grouped(rows, pages.target_title)
-    found = [pages.spread(of_target.get(title, []), "balanced_accuracy") for title in titles]
+    found = [pages.over_seeds(of_target.get(title, []), "balanced_accuracy") for title in titles]
     means = [each.mean for each in found if each is not None]
     mean = f"{fmean(means):.1f}" if len(means) == len(titles) else "–"
     speed = median(row["images"] / row["seconds"] for row in rows)
@@ -49,3 +42,7 @@ def _line(name: str, rows: Sequence[Row], titles: Sequence[str], length: int) ->
     note = f" (of {most})" if 2 * most < length else ""
     scores = ["–" if each is None else each.shown("{:.1f}") for each in found]
     return [f"`{name}`{note}", *scores, mean, f"{speed:.0f}"]
+
+
+#: See ``pages.conclude``.
+conclude = partial(pages.conclude, markdown=markdown)

@@ -12,7 +12,7 @@ from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.grid import BALANCED
 from holdfast.benchmarks.runner import read_rows
 from holdfast.benchmarks.summary import target_of
-from holdfast.benchmarks.tables import LAST, MEASURES, RUN_KEYS, RUNS, Row, key_of
+from holdfast.benchmarks.tables import RUNS, Row
 from holdfast.tta import entry
 from holdfast.tta.errors import InputError
 from holdfast.tta.style import save
@@ -46,14 +46,14 @@ class Spread(NamedTuple):
         return mean if self.deviation is None else f"{mean} ± {form.format(self.deviation)}"
 
 
-def spread(rows: Iterable[Row], measure: str) -> Spread | None:
+def over_seeds(rows: Iterable[Row], measure: str) -> Spread | None:
     """A measure over the seeds of a point."""
     return Spread.of(row[measure] for row in rows)
 
 
 def shown(rows: Iterable[Row], measure: str, form: str) -> str:
     """The same, as a table has it."""
-    found = spread(rows, measure)
+    found = over_seeds(rows, measure)
     return "–" if found is None else found.shown(form)
 
 
@@ -95,7 +95,7 @@ def pivot(
     return table([*head, *columns], lines) if lines else ""
 
 
-def title_of(method: str) -> str:
+def method_title(method: str) -> str:
     """How tables and pictures call a method: the un-updated network under the methods' statistics
     is the control.
     """
@@ -128,8 +128,7 @@ def conclude(
         draw: makes its pictures, by name.
     """
     rows = read_rows(folder, "results", RUNS)
-    summary = {"runs": len(rows), "points": points(rows)}
-    return leave(config, folder, summary, markdown(rows), draw(rows))
+    return leave(config, folder, {"runs": len(rows)}, markdown(rows), draw(rows))
 
 
 def leave(
@@ -151,22 +150,6 @@ def leave(
         for file in ("results.csv", *(f"{name}.png" for name in pictures)):
             (beside / file).write_bytes((folder / file).read_bytes())
     return summary, text
-
-
-def points(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Each point with mean and deviation of its measures over seeds; what is undefined or infinite
-    is None.
-    """
-    keys = tuple(key for key in RUN_KEYS if key != "seed")
-    found = []
-    for own in grouped(rows, lambda row: key_of(row, keys)).values():
-        values = {name: spread(own, name) for name in (*MEASURES, *LAST)}
-        finite = {
-            name: value._asdict() if value and math.isfinite(value.mean) else None
-            for name, value in values.items()
-        }
-        found.append({**{key: own[0][key] for key in keys}, "seeds": len(own), **finite})
-    return found
 
 
 def write_page(path: Path, text: str, writer: str) -> None:

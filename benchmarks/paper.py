@@ -14,7 +14,14 @@ from matplotlib.figure import Figure
 from holdfast.benchmarks import pages, paper_figures
 from holdfast.benchmarks.config import BenchmarkConfig, rate_of
 from holdfast.benchmarks.grid import BALANCED
-from holdfast.benchmarks.pages import REFERENCES, pivot, shown, spread, target_title, title_of
+from holdfast.benchmarks.pages import (
+    REFERENCES,
+    method_title,
+    over_seeds,
+    pivot,
+    shown,
+    target_title,
+)
 from holdfast.benchmarks.tables import LAST, MEASURES, RUN_STREAM, Row, key_of
 
 _MEASURES = {
@@ -118,7 +125,7 @@ def along(rows: Sequence[Row], config: BenchmarkConfig, axis: str) -> list[Row]:
 def over_targets(rows: Iterable[Row], measure: str) -> float | None:
     """Mean over targets of the mean over seeds; None where a target has no value."""
     targets = pages.grouped(rows, lambda row: (row["data"], row["target"]))
-    means = [spread(own, measure) for own in targets.values()]
+    means = [over_seeds(own, measure) for own in targets.values()]
     known = [found.mean for found in means if found is not None]
     return fmean(known) if known and len(known) == len(means) else None
 
@@ -214,7 +221,7 @@ def _bands(rows: Sequence[Row], config: BenchmarkConfig) -> _Tables:
 
     shifted = at_all_shifts(rows, config)
     return {
-        f", by the {title_of(reference)}'s β": pivot(
+        f", by the {method_title(reference)}'s β": pivot(
             [row for row in banded(shifted, reference) if _learns(row, config)],
             *(["method"], _method, lambda row: BANDS[row["band"]], cell),
         )
@@ -228,7 +235,7 @@ def _learns(row: Row, config: BenchmarkConfig) -> bool:
 
 
 def _method(row: Row) -> tuple[str]:
-    return (f"`{title_of(row['method'])}`",)
+    return (f"`{method_title(row['method'])}`",)
 
 
 def _first_upper(text: str) -> str:

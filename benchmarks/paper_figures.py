@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from holdfast.benchmarks.pages import grouped, spread, stream_title, target_title, title_of
+from holdfast.benchmarks.pages import grouped, method_title, over_seeds, stream_title, target_title
 from holdfast.benchmarks.tables import Row
 from holdfast.tta.style import GREY, PALETTE, styled
 
@@ -132,12 +132,12 @@ def _method(row: Row) -> str:
 
 
 def _mean(rows: Sequence[Row], measure: str) -> float:
-    found = spread(rows, measure)
+    found = over_seeds(rows, measure)
     return float("nan") if found is None or not isfinite(found.mean) else found.mean
 
 
 def _label(method: str) -> str:
-    return title_of(method).replace("_", " ")
+    return method_title(method).replace("_", " ")
 
 
 def _colour(method: str, number: int) -> str:

@@ -6,7 +6,7 @@ python -m holdfast.benchmarks.peers peers=DIR [networks=[compact]] [rounds=11]
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,16 +21,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from holdfast.benchmarks.speed_cases import CASES, Case, seconds_now
+from holdfast.benchmarks.plain import Step
+from holdfast.benchmarks.rounds import CPU, in_turns, ranged, ratios
+from holdfast.benchmarks.script import script
+from holdfast.benchmarks.speed_cases import CASES, Case
 from holdfast.benchmarks.summary import aligned
-from holdfast.tta import entry
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import create_method
 from holdfast.tta.options import option
 from holdfast.tta.selection import norm_affine
 
-USAGE = "usage: python -m holdfast.benchmarks.peers peers=DIR [key=value ...]"
-CPU = torch.device("cpu")
 #: Folder of each checkout, what is on the path within it, and its package of methods.
 _PLACES = {
     "test-time-adaptation": ("classification", "methods"),
@@ -54,7 +54,6 @@ _HEAD = (
 )
 #: What draws a random view of ours.
 _VIEW = "holdfast.tta.methods.base.view_with_move"
-Step = Callable[[Tensor], Tensor]
 Made = Callable[[nn.Module], Step]
 
 
@@ -208,29 +207,26 @@ def _row(project: str, name: str, theirs: Made, case: Case, config: PeersConfig)
     told, own, unmoved = (_logits(made, case) for made in (theirs, ours, still))
     makers: dict[str, Made] = {"ours": ours, "theirs": theirs, "laid": partial(_laid_out, theirs)}
     steps = {key: made(_network(case)) for key, made in makers.items()}
-    batches, taken = case.batches(config.steps, CPU), {key: list[float]() for key in steps}
-    for turn in range(config.rounds + 1):
-        for key, step in steps.items():
-            start = seconds_now(CPU)
-            for images in batches:
-                step(images)
-            if turn:  # the first round sets things up
-                taken[key].append(1e3 * (seconds_now(CPU) - start) / config.steps)
+    batches = case.batches(config.steps, CPU)
+
+    def run(step: Step) -> None:
+        for images in batches:
+            step(images)
+
+    taken = in_turns({key: partial(run, step) for key, step in steps.items()}, config.rounds)
     cells = [project, case.name, name.lower()]
-    cells += [f"{median(taken[key]):.0f}" for key in ("ours", "theirs")]
-    for key in ("theirs", "laid"):
-        ratios = [a / b for a, b in zip(taken["ours"], taken[key], strict=True)]
-        cells.append(f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
+    cells += [f"{1e3 * median(taken[key]) / config.steps:.0f}" for key in ("ours", "theirs")]
+    cells += [ranged(ratios(taken["ours"], taken[key])) for key in ("theirs", "laid")]
     return [*cells, f"{(told - unmoved).abs().max():.2g}", f"{(told - own).abs().max():.0e}"]
 
 
-def compare(config: PeersConfig) -> list[list[str]]:
-    """A line for each method of each project that is there."""
+def compare(config: PeersConfig) -> str:
+    """A table with a line for each method of each project that is there."""
     work: list[tuple[str, Callable[[str, nn.Module], Step], str]]
     work = [("test-time-adaptation", _tta, name) for name in ("Tent", "EATA", "SAR", "CoTTA")]
     work += [("ttab", _ttab, "TENT"), ("ttab", _ttab, "EATA")]
     work += [("torch-ttt", _torch_ttt, "Tent"), ("torch-ttt", _torch_ttt, "EATA")]
-    root, rows = Path(config.peers).expanduser().resolve(), []
+    root, rows = Path(config.peers).expanduser().resolve(), [list(_HEAD)]
     found = [one for one in work if (root / one[0]).is_dir()]
     if not config.peers or not found:
         raise InputError(f"peers={config.peers} has no checkout of {', '.join(_PLACES)}: clone one")
@@ -239,19 +235,10 @@ def compare(config: PeersConfig) -> list[list[str]]:
         with importable(root / project / inside, package):
             for case in map(CASES.__getitem__, config.networks):
                 rows.append(_row(project, name, partial(made, name), case, config))
-    return rows
+    return f"{torch.get_num_threads()} threads, {config.rounds} rounds\n{aligned(rows)}"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run from command-line words; returns the exit status."""
-
-    def run() -> None:
-        config = entry.configured(PeersConfig, {}, argv)
-        rows = [_HEAD, *compare(config)]
-        print(f"{torch.get_num_threads()} threads, {config.rounds} rounds\n{aligned(rows)}")
-
-    return entry.run(run, PeersConfig, {}, USAGE, argv)
-
+main = script(PeersConfig, compare)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

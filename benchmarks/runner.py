@@ -1,5 +1,5 @@
 """The runner of all studies: it trains the source models that are missing, and runs the cells that
-are left, each row written as soon as it is there.
+are left; rows are written as they come.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from holdfast.benchmarks.sources import (
     record_models,
     train_model,
 )
-from holdfast.benchmarks.tables import GUARD, RUNS, Row, Table
+from holdfast.benchmarks.tables import GUARD, RUNS, Row, Table, key_of
 
 
 def tables_of(config: BenchmarkConfig) -> Mapping[str, Table]:
@@ -71,8 +71,10 @@ def run_cells(
             tell(total - left, total)
 
         spread(run_task, tasks, keep, config.processes, config.cluster)
-    for name, table in known.items():
-        _sort(folder / f"{name}.csv", table)
+    for name, (keys, columns) in known.items():  # in an order that says not which process was first
+        if (folder / f"{name}.csv").is_file():
+            rows = sorted(read_rows(folder, name, known), key=lambda row: key_of(row, keys))
+            tables.write(folder / f"{name}.csv", columns, rows)
 
 
 def _train(jobs: Sequence[list[str]], config: BenchmarkConfig) -> None:
@@ -82,11 +84,3 @@ def _train(jobs: Sequence[list[str]], config: BenchmarkConfig) -> None:
             spread(
                 train_model, jobs, lambda told: progress.update(), config.processes, config.cluster
             )
-
-
-def _sort(path: Path, table: Table) -> None:
-    """Bring a table into an order that says nothing of which process was first."""
-    if path.is_file():
-        rows = tables.latest(tables.read(path, table.keys), table.keys)
-        rows.sort(key=lambda row: tables.key_of(row, table.keys))
-        tables.write(path, table.columns, rows)

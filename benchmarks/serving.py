@@ -1,4 +1,5 @@
-"""Latency and throughput of the service, beside a plain FastAPI application with the same network.
+"""Latency and throughput of the service, beside a plain FastAPI application with the same network,
+asked by 1 to 64 clients at once.
 
 python -m holdfast.benchmarks.serving [case=compact] [clients=[1,8,64]] [seconds=8]
 """
@@ -20,17 +21,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from holdfast.benchmarks import pages
+from holdfast.benchmarks.script import script
+from holdfast.benchmarks.sources import train_model, training_words
 from holdfast.datamodules import load_images
 from holdfast.datamodules.phantom import PhantomConfig
 from holdfast.datamodules.reading import fitted
-from holdfast.tta import entry
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
 
-USAGE = (
-    "usage: python -m holdfast.benchmarks.serving [key=value ...]\n\n"
-    "Ask the service, and a plain application with the same network, by 1 to 64 clients at once."
-)
 #: Network, side of its images, epochs of its training and images to train on; enough for classes
 #: to be told apart, or nothing would be learned from them.
 CASES = {"compact": ("compact", 28, 4, 600), "resnet50": ("resnet50", 224, 1, 64)}
@@ -63,17 +62,6 @@ class ServingConfig:
             raise InputError(f"case={self.case} is none of {', '.join(CASES)}")
         if not self.clients or min(self.clients) < 1 or self.seconds <= 0:
             raise InputError("clients must be 1 or more, and seconds above 0")
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run from command-line words; returns the exit status."""
-
-    def run() -> None:
-        config = entry.configured(ServingConfig, {}, argv)
-        with tempfile.TemporaryDirectory() as name:
-            print(table(measured(config, Path(name))))
-
-    return entry.run(run, ServingConfig, {}, USAGE, argv)
 
 
 Measured = dict[tuple[str, int], tuple[list[float], float]]
@@ -113,15 +101,19 @@ def _graph(source: Path) -> dict[str, list[str]]:
 
 def table(found: Measured) -> str:
     """The figures as a table of a page."""
-    lines = [
-        "| clients | service | p50 ms | p95 ms | p99 ms | images/s | of plain |",
-        "|--:|---|--:|--:|--:|--:|--:|",
-    ]
+    head = ("clients", "service", "p50 ms", "p95 ms", "p99 ms", "images/s", "of plain")
+    lines = []
     for (name, clients), (times, rate) in sorted(found.items(), key=lambda row: row[0][1]):
         quantiles = [f"{1e3 * value:.1f}" for value in np.quantile(times, [0.5, 0.95, 0.99])]
         ratio = rate / found[PLAIN, clients][1]
-        lines.append(f"| {clients} | {name} | {' | '.join(quantiles)} | {rate:.1f} | {ratio:.2f} |")
-    return "\n".join(lines)
+        lines.append([f"{clients}", name, *quantiles, f"{rate:.1f}", f"{ratio:.2f}"])
+    return pages.table(head, lines, texts=2)
+
+
+def serving(config: ServingConfig) -> str:
+    """Measure all services, in a folder that goes with them; returns the table."""
+    with tempfile.TemporaryDirectory() as name:
+        return table(measured(config, Path(name)))
 
 
 def prepared(case: str, folder: Path) -> tuple[Path, list[bytes]]:
@@ -141,14 +133,8 @@ def prepared(case: str, folder: Path) -> tuple[Path, list[bytes]]:
     whole = {name: np.concatenate(values) for name, values in parts.items()}
     np.savez(folder / "images.npz", **whole)  # type: ignore[arg-type]
     words = ["data=npz", f"data.path={folder / 'images.npz'}", "data.source=here", f"model={model}"]
-    words += [
-        f"epochs={epochs}",
-        "calibrate=off",
-        f"output={folder / 'source'}",
-        "wandb.mode=disabled",
-    ]
-    quiet = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "batch_size=32"]
-    _ran(["train", *words, *quiet])
+    words += [f"epochs={epochs}", "calibrate=off", "batch_size=32"]
+    train_model([*words, *training_words(0, folder / "source")])
     return folder / "source", [_png(one) for one in parts["images"][-1]]
 
 
@@ -271,6 +257,8 @@ print(f"serving at http://127.0.0.1:{door.getsockname()[1]}", flush=True)
 uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([door])
 """,
 )
+
+main = script(ServingConfig, serving)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

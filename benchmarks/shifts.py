@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from holdfast.benchmarks.pages import table
+from holdfast.benchmarks.script import script
 from holdfast.benchmarks.sources import train_model, training_words
 from holdfast.datamodules import DATA, ImageSet, Shift, Stream, StreamLoader, load_images
 from holdfast.datamodules.shifts import CORRUPTIONS, members
@@ -33,10 +34,6 @@ from holdfast.tta.style import BLUE, GREY, save, styled
 GROUPS = {"data": DATA}
 #: Images by which the time of a shift is taken.
 _TIMED = 16
-USAGE = (
-    "usage: python -m holdfast.benchmarks.shifts [key=value ...]\n\n"
-    "Score a source model on its test images under every shift."
-)
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
@@ -69,8 +66,8 @@ def configure(argv: Sequence[str]) -> ShiftsConfig:
     return resolve(ShiftsConfig, GROUPS, read_arguments(argv, GROUPS, base))
 
 
-def shifts(config: ShiftsConfig) -> None:
-    """Measure, write ``shifts.csv`` and ``severity.png``, and print the table."""
+def shifts(config: ShiftsConfig) -> str:
+    """Measure, write ``shifts.csv`` and ``severity.png``, and return the table."""
     folder = Path(config.output).expanduser()
     source = config.source or str(folder / "source")
     if config.source is None and not (folder / "source" / "source.ckpt").is_file():
@@ -102,9 +99,10 @@ def shifts(config: ShiftsConfig) -> None:
     columns = ["shift", *(f"severity {s}" for s in (0, *SEVERITIES)), "milliseconds"]
     (folder / "shifts.csv").write_text(csv_lines([columns, *lines]), newline="")
     save(curves(scores, 100 / classes), folder / "severity.png")
-    print(f"balanced accuracy (%) of {source} on {len(rows)} test images; severity 0 is clean\n")
     shown = [[f"`{name}`", *values] for name, *values in lines]
-    print(table(["shift", "0", *map(str, SEVERITIES), "ms an image"], shown))
+    text = table(["shift", "0", *map(str, SEVERITIES), "ms an image"], shown)
+    told = f"balanced accuracy (%) of {source} on {len(rows)} test images; severity 0 is clean"
+    return f"{told}\n\n{text}"
 
 
 def cost(shift: Shift, images: Sequence[tuple[str, Tensor]]) -> str:
@@ -158,12 +156,7 @@ def curves(scores: Mapping[str, Sequence[float]], chance: float) -> Figure:
     return figure
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run from command-line words; returns the exit status."""
-    return entry.run(
-        lambda: shifts(configure(argv)), ShiftsConfig, GROUPS, USAGE, argv, configure=configure
-    )
-
+main = script(ShiftsConfig, shifts, GROUPS, configure)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -2,7 +2,7 @@
 and never two of one name in a table.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class SourceModel:
 
 
 @dataclass
-class _Source:
+class _DataAlone:
     """The one option of a data set by itself."""
 
     data: Any = option(PHANTOM, "data set")
@@ -80,12 +80,9 @@ def data_words(config: BenchmarkConfig, data: str, target: str | None = None) ->
     domains.
     """
     file = data_file(config, data)
-    words = [] if file is None else [f"data.path={file}"]
-    return (
-        *words,
-        *config.data.words,
-        *([] if target in (None, data) else [f"data.target={target}"]),
-    )
+    path = [] if file is None else [f"data.path={file}"]
+    domain = [] if target in (None, data) else [f"data.target={target}"]
+    return (*path, *config.data.words, *domain)
 
 
 def present_targets(config: BenchmarkConfig) -> dict[str, int]:
@@ -95,19 +92,18 @@ def present_targets(config: BenchmarkConfig) -> dict[str, int]:
     Raises:
         InputError: no data at all, or an unknown data set or domain.
     """
-    if config.data.root is not None and not Path(config.data.root).expanduser().is_dir():
+    root = config.data.root
+    if root is not None and not Path(root).expanduser().is_dir():
         raise InputError(
-            f"data.root={config.data.root} is not a folder: name that of the files, or leave it out"
+            f"data.root={root} is not a folder: name that of the files, or leave it out"
         )
     names = {target: target.partition("/")[0] for target in config.data.targets}
     check_known("data set", names.values(), {PHANTOM, *config.data.files})
-    present = []
-    for target, name in names.items():
-        file = data_file(config, name)
-        if file is None or file.is_file():
-            present.append(target)
-        else:
-            warn(f"{target} is skipped: {file} is not there (data.root=DIR says where)")
+    files = {target: data_file(config, name) for target, name in names.items()}
+    present = [target for target, file in files.items() if file is None or file.is_file()]
+    for target in config.data.targets:
+        if target not in present:
+            warn(f"{target} is skipped: {files[target]} is not there (data.root=DIR says where)")
     if not present:
         raise InputError(
             "none of the data is there: set data.root to its folder, or "
@@ -121,7 +117,7 @@ def _class_count(config: BenchmarkConfig, data: str, domain: str | None = None) 
     trained.
     """
     words = [_kind(data), *data_words(config, data, domain)]
-    chosen = entry.configured(_Source, {"data": DATA}, words).data
+    chosen = entry.configured(_DataAlone, {"data": DATA}, words).data
     few = {"target_images": len(SCANNERS)} if data == PHANTOM else {}
     return load_images(chosen.kind, replace(chosen.options, **few), "target").num_classes
 
@@ -169,10 +165,10 @@ def training_words(seed: int, folder: Path) -> list[str]:
     return [*_QUIET, f"seed={seed}", f"output={folder}", "overwrite=true"]
 
 
-def train_model(words: Sequence[str], tell: Callable[[Any], None] = lambda told: None) -> None:
-    """Train a source model, and tell its words."""
+def train_model(words: Sequence[str]) -> list[Sequence[str]]:
+    """Train a source model; returns its words, the one report of the task."""
     train(entry.configured(TrainConfig, GROUPS, words))
-    tell(words)
+    return [words]
 
 
 def record_models(folder: Path, models: Iterable[SourceModel]) -> None:

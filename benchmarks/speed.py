@@ -4,35 +4,32 @@ the same method, and to what its arithmetic would take at the speed of a matrix 
 python -m holdfast.benchmarks.speed [quick=true] [gpu=true] [networks=[compact]] [methods=[tent]]
 """
 
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from holdfast.benchmarks import tables
 from holdfast.benchmarks.plain import LOOPS
-from holdfast.benchmarks.speed_cases import CASES, Case, Run, of_pixels, passes, seconds_now
+from holdfast.benchmarks.rounds import in_turns, ratios
+from holdfast.benchmarks.script import script
+from holdfast.benchmarks.speed_cases import CASES, Case, Run, of_pixels, passes
 from holdfast.benchmarks.summary import aligned
-from holdfast.tta import entry
+from holdfast.benchmarks.tried import tried
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import METHODS
 from holdfast.tta.options import option
 from holdfast.tta.style import BLUE, GREY, save, styled
 
-USAGE = (
-    "usage: python -m holdfast.benchmarks.speed [key=value ...]\n\n"
-    "Time a step of each method beside a forward pass, a plain loop, and its arithmetic."
-)
 FORWARD = "forward"
 COLUMNS = (
     *("network", "sides", "batch", "precision", "variant", "ms", "ms_min", "ms_max", "images_s"),
@@ -60,6 +57,7 @@ class SpeedConfig:
     limit: float = option(3600.0, "seconds after which no further network is begun")
     quick: bool = option(False, "small networks and three methods, in three minutes")
     gpu: bool = option(False, "on a CUDA device, with batches for one, in six minutes")
+    tried: bool = option(False, "beside them what was tried and left out, on networks of labels")
     output: str = option("runs/speed", "folder of speed.csv and speed.png")
 
     def __post_init__(self) -> None:
@@ -95,6 +93,7 @@ def peak_memory(device: torch.device, work: Callable[[], Any]) -> float:
     allocator tells nobody.
     """
     if device.type != "cuda":
+        work()
         return float("nan")
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
@@ -106,12 +105,8 @@ def product_speed(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a matrix product, the best of some."""
     side = _PRODUCT[device.type]
     left = torch.rand(side, side, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(_TIMES):
-        start = seconds_now(device)
-        left @ left
-        best = min(best, seconds_now(device) - start)
-    return float(2 * side**3 / best)
+    [times] = in_turns({"product": lambda: left @ left}, _TIMES, device).values()
+    return float(2 * side**3 / min(times))
 
 
 def operations(work: Callable[[], Any]) -> float:
@@ -123,36 +118,27 @@ def operations(work: Callable[[], Any]) -> float:
 
 def measure(case: Case, precision: str, config: SpeedConfig, told: Any) -> Iterator[dict[str, Any]]:
     """Rows of the variants on one case, which take turns."""
-    device = config.device
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    device, dtype = config.device, torch.bfloat16 if precision == "bf16" else torch.float32
     batches, variants = case.batches(config.steps, device), _variants(case, config)
-    work, memory, seconds = {}, {}, {name: list[float]() for name in variants}
+    work, memory = {}, {}
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for name, run in variants.items():  # the first steps set things up, and are not timed
             run(batches[:1])
             memory[name] = peak_memory(device, partial(run, batches[:1]))
             # A pass takes its own batches, and has the arithmetic of its method.
-            if "pass" not in name:
+            if name.removeprefix("plain: ") in (FORWARD, *METHODS):
                 work[name] = operations(partial(run, batches[:1]))
         bound = product_speed(device, dtype)
-        for _ in range(config.rounds):
-            for name, run in variants.items():
-                seconds[name].append(_taken(run, batches, device) / config.steps)
-                told.update()
+        runs = {name: partial(run, batches) for name, run in variants.items()}
+        taken = in_turns(runs, config.rounds, device, untimed=0, tell=told.update)
+    seconds = {name: [one / config.steps for one in times] for name, times in taken.items()}
     for name, times in seconds.items():
         row = _row(name, seconds, case.batch)
         row |= {"network": case.name, "sides": "x".join(map(str, case.sides))}
         row |= {"batch": case.batch, "precision": precision, "memory_mb": memory[name]}
         if work.get(name):
-            row["of_bound"] = statistics.median(times) * bound / work[name]
+            row["of_bound"] = median(times) * bound / work[name]
         yield row
-
-
-def _taken(run: Run, batches: Sequence[Tensor], device: torch.device) -> float:
-    """Seconds of a run; a pass tells them without its Trainer's start."""
-    start = seconds_now(device)
-    told = run(batches)
-    return told if isinstance(told, float) else seconds_now(device) - start
 
 
 def _row(name: str, seconds: Mapping[str, Sequence[float]], batch: int) -> dict[str, Any]:
@@ -160,19 +146,14 @@ def _row(name: str, seconds: Mapping[str, Sequence[float]], batch: int) -> dict[
     times, kind = seconds[name], name.partition(": ")[2] or name
     against = {"of_forward": FORWARD, "of_plain": f"plain: {kind}", "of_method": kind}
     return {
-        **{"variant": name, "ms": 1e3 * statistics.median(times)},
+        **{"variant": name, "ms": 1e3 * median(times)},
         **{"ms_min": 1e3 * min(times), "ms_max": 1e3 * max(times), "images_s": batch / min(times)},
         **{
-            column: _ratio(times, seconds[other])
+            column: median(ratios(times, seconds[other]))
             for column, other in against.items()
             if other in seconds and other != name
         },
     }
-
-
-def _ratio(times: Sequence[float], others: Sequence[float]) -> float:
-    """Median of the ratios within rounds, which a machine's moods do not touch."""
-    return statistics.median(a / b for a, b in zip(times, others, strict=True))
 
 
 def _variants(case: Case, config: SpeedConfig) -> dict[str, Run]:
@@ -185,35 +166,32 @@ def _variants(case: Case, config: SpeedConfig) -> dict[str, Run]:
     if "tent" in variants:
         variants |= passes(case, config.steps, config.device)
         variants |= of_pixels(case, config.device)
+        if config.tried and case.task == "single":
+            variants |= tried(case, config.device)
     return variants
 
 
-def speed(config: SpeedConfig) -> list[dict[str, Any]]:
-    """Measure all cases, print a table, and leave it with a picture."""
-    cases = [CASES[name].on(config.device) for name in config.networks]
-    pairs = [(case, precision) for case in cases for precision in config.precisions]
+def speed(config: SpeedConfig) -> str:
+    """Measure all cases, and leave a table and a picture; returns the table."""
     rows: list[dict[str, Any]] = []
     start = perf_counter()
     with tqdm(desc="speed", unit="run", disable=None) as told:
-        for case, precision in pairs:
-            if perf_counter() - start > config.limit:
-                print(f"left out, for time: {case.name} in {precision}")
-                continue
-            rows += measure(case, precision, config, told)
+        for case in [CASES[name].on(config.device) for name in config.networks]:
+            for precision in config.precisions:
+                if perf_counter() - start > config.limit:
+                    print(f"left out, for time: {case.name} in {precision}")
+                    continue
+                rows += measure(case, precision, config, told)
     folder = Path(config.output).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     tables.write(folder / "speed.csv", COLUMNS, rows)
     save(picture(rows), folder / "speed.png")
-    return rows
-
-
-def shown(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as text."""
     lines = [list(COLUMNS)]
     for row in rows:
         values = [row.get(name, "") for name in COLUMNS]
         lines.append([f"{v:.3g}" if isinstance(v, float) else str(v) for v in values])
-    return aligned(lines)
+    machine = torch.cuda.get_device_name() if config.gpu else f"{torch.get_num_threads()} threads"
+    return f"{machine}, median of {config.rounds} rounds\n{aligned(lines)}"
 
 
 @styled
@@ -234,20 +212,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run from command-line words; returns the exit status."""
-    words = ["quick=true" if word == "--quick" else word for word in argv]
-
-    def run() -> None:
-        config = entry.configured(SpeedConfig, {}, words)
-        rows = speed(config)
-        machine = (
-            torch.cuda.get_device_name() if config.gpu else f"{torch.get_num_threads()} threads"
-        )
-        print(f"{machine}, median of {config.rounds} rounds\n{shown(rows)}")
-
-    return entry.run(run, SpeedConfig, {}, USAGE, words)
-
+main = script(SpeedConfig, speed)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -113,7 +113,7 @@ def with_references(results: Iterable[Row], references: Iterable[Row]) -> list[R
     ]
 
 
-def title_of(policy: str) -> str:
+def policy_title(policy: str) -> str:
     """How a table calls a guard."""
     return {OURS: "ours"}.get(policy, policy.replace("_", " "))
 

@@ -228,7 +228,7 @@ def program(name: str, *words: str) -> Program | None:
     path = _place(name)
     if not path.is_file():
         raise InputError(f"there is no {'file' if name.endswith('.py') else 'module'} {name}")
-    if "entry.run(" not in path.read_text():
+    if not _takes_words(path):
         return None
     module = _loaded(path)
     seen: list[Program] = []
@@ -291,8 +291,14 @@ def _with_main(package: str) -> list[str]:
     return [
         f"holdfast.{package}.{path.stem}"
         for path in sorted((ROOT / package).glob("*.py"))
-        if "entry.run(" in path.read_text()
+        if _takes_words(path)
     ]
+
+
+def _takes_words(path: Path) -> bool:
+    """Whether a program hands options to ``entry.run``, by itself or as a script of benchmarks."""
+    text = path.read_text()
+    return "main = script(" in text or ("entry.run(" in text and "\ndef main(" in text)
 
 
 def _variants(words: list[str]) -> Iterator[tuple[str, ...]]:

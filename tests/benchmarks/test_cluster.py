@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from holdfast.benchmarks.cluster import spread
 from holdfast.tta.errors import InputError
 from tests.conftest import ROOT
 
-Tell = Callable[[Any], None]
 in_proc = pytest.mark.skipif(
     not Path("/proc/self/task").is_dir(), reason="processes are looked up in /proc"
 )
@@ -39,7 +38,7 @@ def gone(processes: list[int], seconds: float = 30) -> None:
         time.sleep(0.1)
 
 
-def stay(file: str, tell: Tell) -> None:
+def stay(file: str) -> list[Any]:
     """A task without an end, which leaves the number of its process."""
     Path(file).write_text(str(os.getpid()))
     while True:
@@ -82,15 +81,14 @@ def test_workers_end_with_a_parent_that_is_stopped(tmp_path: Path, number: int) 
     assert said.count("Traceback") <= 1, "workers have nothing to say"
 
 
-def lose(task: tuple[str, int], tell: Tell) -> None:
+def lose(task: tuple[str, int]) -> Iterator[Any]:
     """A task that is killed in its midst where it was not before."""
     file, number = task
-    tell(("begun", number))
+    yield "begun", number
     if number == 1 and not Path(file).exists():
-        time.sleep(1)  # so that what was told is on its way
         Path(file).write_text("killed")
         os.kill(os.getpid(), signal.SIGKILL)
-    tell(("ended", number))
+    yield "ended", number
 
 
 @pytest.mark.slow
@@ -104,7 +102,7 @@ def test_a_task_whose_process_is_killed_is_run_again_and_told_once(tmp_path: Pat
         assert told.index(("begun", number)) < told.index(("ended", number))
 
 
-def die(task: int, tell: Tell) -> None:
+def die(task: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -122,7 +120,7 @@ class Odd(Exception):
         self.reason = lambda: sys._getframe()
 
 
-def fail(task: int, tell: Tell) -> None:
+def fail(task: int) -> list[Any]:
     raise InputError("so it goes") if task == 1 else Odd
 
 

@@ -1,10 +1,9 @@
 """The endurance run: its figures are those of the run that it looks at, whose memory stays flat."""
 
-import os
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from holdfast.benchmarks import endurance
@@ -31,22 +30,24 @@ def test_shares_are_told_by_the_first_look_behind_them() -> None:
 
 def test_files_and_processes_are_measured_as_they_grow(tmp_path: Path) -> None:
     file = tmp_path / "trace.csv"
-    count = endurance._lines(file)
-    assert next(count) == 0
+    assert endurance._lines(file) == 0
     file.write_text("a\nb\nhalf")
-    assert next(count) == 2
+    assert endurance._lines(file) == 2
     with file.open("a") as more:
         more.write(" a line\n")
-    assert next(count) == 3
-    assert endurance._disk(tmp_path) == pytest.approx(file.stat().st_size / 1e6)
-    assert endurance._memory(os.getpid()) > 50
-    child = subprocess.Popen(["sleep", "60"])
+    assert endurance._lines(file) == 3
+    assert endurance.disk(tmp_path) == pytest.approx(file.stat().st_size / 1e6)
+    own, before = endurance.memory(psutil.Process())
+    assert own > 50
+    child = psutil.Popen(["sleep", "60"])
     try:
-        assert child.pid in endurance._children(os.getpid())
+        assert endurance.memory(psutil.Process())[1] > before
     finally:
         child.kill()
         child.wait()
-    assert endurance._memory(child.pid) == 0
+    assert endurance.memory(psutil.Process())[1] == before
+    with pytest.raises(psutil.NoSuchProcess):
+        endurance.memory(child)
 
 
 def test_what_cannot_be_told_apart_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from holdfast.benchmarks.goals import grouped, judged, markdown, name_of
+from holdfast.benchmarks.goals import by_axis, judged, markdown, name_of
 from holdfast.benchmarks.summary import alone, figures
 from tests.benchmarks.test_summary import CAUGHT, FALSE_RESET, GAIN, MISSED, row
 
@@ -43,7 +43,7 @@ def test_few_classes_have_a_goal_of_their_own() -> None:
 def test_figures_by_axis() -> None:
     other = row(data="nuclei", target="fluor_360", network="group", guarded=90.0)
     rows = [GAIN, MISSED, other]
-    groups = grouped(rows, alone(rows))
+    groups = by_axis(rows, alone(rows))
     assert groups["data"]["nuclei"]["ours"] == figures([other])
     assert groups["network"]["compact"]["ours"] == figures([GAIN, MISSED])
     assert groups["data"]["phantom"]["unguarded"]["cells"] == 1, "one cell under two names"

@@ -97,6 +97,8 @@ def test_measured_lines_have_ranges_and_resets() -> None:
     assert lines[2] == f"| {place} | tent, adam 0.001, off | {scores} | 0, 0 |"
     assert f"| {place} | tent, adam 0.001, on | {scores} | 0, 1 |" in lines
     assert lines[3].startswith(f"| {place} | control | 75.0 (75.0–75.0) |")
+    masks = measured.markdown([row("other", "tent", 80.0, largest_last=None)])
+    assert masks.endswith("| 80.0 (80.0–80.0) | 80.0 (80.0–80.0) | – | 0 |"), "Dice, and no classes"
 
 
 def test_where_methods_also_run_alone_those_that_learn_nothing_run_so_only(

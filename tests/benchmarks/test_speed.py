@@ -8,6 +8,7 @@ import torch
 
 from holdfast.benchmarks import looks, tried
 from holdfast.benchmarks.plain import LOOPS
+from holdfast.benchmarks.rounds import in_turns, ranged, ratios
 from holdfast.benchmarks.speed import SpeedConfig, main
 from holdfast.benchmarks.speed_cases import CASES, of_pixels
 from holdfast.benchmarks.tables import read
@@ -66,9 +67,18 @@ def test_looks_of_the_guard_are_timed_one_by_one() -> None:
 
 def test_rates_at_once_end_where_rates_in_turn_do() -> None:
     case = CASES["compact"]
-    runs = tried.swept(case, case.batches(2, CPU), [1e-4, 1e-3])
-    turn, once = (run() for run in runs.values())
+    turn, once = (run(case.batches(2, CPU)) for run in tried.swept(case, CPU, [1e-4, 1e-3]))
     for name, values in turn.items():
         torch.testing.assert_close(values, once[name], rtol=1e-4, atol=1e-5)
         assert not torch.equal(values[0], values[1])
-    assert tried.ratios({"first": [2.0, 4.0], "second": [1.0, 6.0]})["second"] == [0.5, 1.5]
+
+
+def test_work_takes_turns_and_the_first_round_is_not_timed() -> None:
+    order: list[str] = []
+    work = {"own": lambda: 2.5, "slow": lambda: order.append("slow"), "last": lambda: 5.0}
+    times = in_turns({**work, "end": lambda: order.append("end")}, 2)
+    assert order == ["slow", "end"] * 3
+    assert times["own"] == [2.5, 2.5]
+    assert {len(taken) for taken in times.values()} == {2}
+    assert ratios(times["last"], times["own"]) == [2, 2]
+    assert ranged([1.0, 2.0, 6.0], mean=True) == "3.00 (1.00–6.00)"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from holdfast.benchmarks.grid import Setting
-from holdfast.benchmarks.guard import heat_map, regret_against_gain
+from holdfast.benchmarks.guard import regret_against_gain
 from holdfast.benchmarks.measures import loss_before, running_loss
 from holdfast.benchmarks.summary import (
     as_lines,
@@ -118,7 +118,6 @@ def test_the_summary_has_ours_and_the_published_apart() -> None:
     assert lines[1][head.index("normalisation regret")] == "–"
     rows = with_references(results, references)
     assert len(regret_against_gain(rows).axes) == 2
-    assert len(heat_map(rows).axes) == 2
 
 
 def test_normalization_regret_is_the_mean_over_streams_that_have_a_choice() -> None:

@@ -80,7 +80,7 @@ def measured(config: EnduranceConfig) -> list[Footprint]:
     words += [f"method={config.method}", f"guard={config.guard}", f"wandb.mode={config.wandb}"]
     words += ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", f"output={out}"]
     started = perf_counter()
-    process = psutil.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "holdfast", "adapt", *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -91,7 +91,8 @@ def measured(config: EnduranceConfig) -> list[Footprint]:
         while process.poll() is None:
             images = min(config.images, max(0, _lines(out / "trace.csv") - 1) * config.batch_size)
             with suppress(psutil.Error):  # it ended meanwhile
-                look = Footprint(perf_counter() - started, images, *memory(process), disk(out))
+                sizes = memory(psutil.Process(process.pid))
+                look = Footprint(perf_counter() - started, images, *sizes, disk(out))
                 looks += [look] if look.memory else []
             sleep(_LOOK)
     finally:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from lightning import Callback
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
+from holdfast.benchmarks.rounds import seconds_now
 from holdfast.callbacks import CollapseGuard
 from holdfast.datamodules import ImageSet, StreamLoader
 from holdfast.datamodules.targets import LabelTarget
@@ -160,13 +160,6 @@ def of_pixels(case: Case, device: torch.device) -> dict[str, Run]:
             separation(rows.features.float().cpu().numpy(), labels, task.cells)
 
     return {"plain: windows": monai, "windows": windows, "statistics: tent": statistics}
-
-
-def seconds_now(device: torch.device) -> float:
-    """The clock, once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return perf_counter()
 
 
 def passes(case: Case, steps: int, device: torch.device) -> dict[str, Run]:

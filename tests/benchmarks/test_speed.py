@@ -1,6 +1,7 @@
 """The speed benchmark: its loops are the methods that they stand for, and its rows add up."""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,11 @@ def test_work_takes_turns_and_the_first_round_is_not_timed() -> None:
     assert {len(taken) for taken in times.values()} == {2}
     assert ratios(times["last"], times["own"]) == [2, 2]
     assert ranged([1.0, 2.0, 6.0], mean=True) == "3.00 (1.00–6.00)"
+
+
+@pytest.mark.parametrize(
+    "name", ["endurance", "peers", "segmentation", "serving", "shifts", "speed"]
+)
+def test_help_says_how_a_script_is_called(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert import_module(f"holdfast.benchmarks.{name}").main(["--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m holdfast.benchmarks.{name} ")

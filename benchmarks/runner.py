@@ -12,12 +12,7 @@ from holdfast.benchmarks.cell import Report, run_task
 from holdfast.benchmarks.cluster import spread
 from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.plan import create_plan, plan_tasks
-from holdfast.benchmarks.sources import (
-    missing_models,
-    plan_models,
-    record_models,
-    train_model,
-)
+from holdfast.benchmarks.sources import missing_models, plan_models, record_models, train_model
 from holdfast.benchmarks.tables import GUARD, RUNS, Row, Table, key_of
 
 

@@ -37,8 +37,8 @@ COLUMNS = (
 )
 #: Sides of the product whose speed is the bound, and how often it is taken.
 _PRODUCT, _TIMES = {"cpu": 1024, "cuda": 8192}, 10
-#: Variants whose operations are not counted: a pass takes its own batches, and has the arithmetic of
-#: its method; of what was tried the counter knows nothing.
+#: Variants whose operations are not counted: a pass takes its own batches, and has the arithmetic
+#: of its method; of what was tried the counter knows nothing.
 _UNCOUNTED = ("pass", "guarded pass", "compiled", "plain: rates", "rates")
 #: Methods on networks other than the small ones, unless others are named.
 _SOME = (*LOOPS, "dsbr")

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holdfast.callbacks.alerts import Alerts
-    from holdfast.callbacks.guard import CollapseGuard, GuardConfig
+    from holdfast.callbacks.guard.guard import CollapseGuard
     from holdfast.callbacks.policies import POLICIES, PolicyGuard
     from holdfast.callbacks.predictions import PredictionWriter
     from holdfast.callbacks.records import TraceWriter
     from holdfast.callbacks.registry import GUARDS, create_guard
+    from holdfast.callbacks.settings import GuardConfig
 
 __all__ = [
     "GUARDS",
@@ -28,7 +29,7 @@ _HOMES = {
     "GUARDS": "holdfast.callbacks.registry",
     "POLICIES": "holdfast.callbacks.policies",
     "Alerts": "holdfast.callbacks.alerts",
-    "CollapseGuard": "holdfast.callbacks.guard",
+    "CollapseGuard": "holdfast.callbacks.guard.guard",
     "GuardConfig": "holdfast.callbacks.settings",
     "PolicyGuard": "holdfast.callbacks.policies",
     "PredictionWriter": "holdfast.callbacks.predictions",

@@ -19,9 +19,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from holdfast.callbacks.calibrated import levels_of
-from holdfast.callbacks.guard import CollapseGuard, GuardConfig, Reference, Tuned
-from holdfast.callbacks.guard.evidence import EVIDENCE
+from holdfast.callbacks.guard.evidence import EVIDENCE, Reference
 from holdfast.callbacks.guard.experts import HOMES, Belief, Found, vote
+from holdfast.callbacks.guard.guard import CollapseGuard
 from holdfast.callbacks.guard.heard import Asked, Heard
 from holdfast.callbacks.guard.modes import (
     Decision,
@@ -33,6 +33,7 @@ from holdfast.callbacks.guard.modes import (
 )
 from holdfast.callbacks.guard.signals import SIGNALS, Values
 from holdfast.callbacks.serving import CONTROL
+from holdfast.callbacks.settings import GuardConfig, Tuned
 from holdfast.datamodules import UNLABELLED, ImageSet, StreamLoader
 from holdfast.datamodules.bootstrap import ORDERS, bootstrapped
 from holdfast.tta import entry

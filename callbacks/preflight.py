@@ -13,8 +13,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from holdfast.callbacks.guard import CollapseGuard, GuardConfig, Reference
+from holdfast.callbacks.guard.evidence import Reference
+from holdfast.callbacks.guard.guard import CollapseGuard
 from holdfast.callbacks.guard.heard import read_back
+from holdfast.callbacks.settings import GuardConfig
 from holdfast.tta.candidates import Candidates
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.callbacks.base import Guard
-from holdfast.callbacks.guard import CollapseGuard, GuardConfig, NoGuardConfig, Reference
+from holdfast.callbacks.guard.evidence import Reference
+from holdfast.callbacks.guard.guard import CollapseGuard
 from holdfast.callbacks.labels import LabelBook
 from holdfast.callbacks.policies import POLICIES, PolicyGuard
+from holdfast.callbacks.settings import GuardConfig, NoGuardConfig
 from holdfast.tta.checkpoint import SourceCheckpoint
 
 #: Settings of each guard by name: ours, none, and the published ones.

@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 from torch import Tensor
 
 from holdfast.callbacks import CollapseGuard, GuardConfig
-from holdfast.callbacks.guard import Reference
+from holdfast.callbacks.guard.evidence import Reference
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.batches import images_of
 from holdfast.tta.candidates import Candidates

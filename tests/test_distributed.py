@@ -13,7 +13,7 @@ import torch
 from lightning import Callback, Trainer
 
 from holdfast.callbacks import CollapseGuard
-from holdfast.callbacks.guard import Reference
+from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.heard import Asked
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.candidates import Candidates

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from holdfast.callbacks.base import Guard
 from holdfast.callbacks.grown import Grown, GrownFile
-from holdfast.callbacks.guard import CollapseGuard
+from holdfast.callbacks.guard.guard import CollapseGuard
 from holdfast.callbacks.guard.modes import Memory, summed
 from holdfast.callbacks.guard.signals import SIGNALS
 from holdfast.datamodules.streams.window import counted

@@ -7,7 +7,7 @@ from typing import Any
 from lightning import Callback
 
 from holdfast.callbacks.base import Guard
-from holdfast.callbacks.guard import CollapseGuard
+from holdfast.callbacks.guard.guard import CollapseGuard
 from holdfast.callbacks.guard.modes import Levels
 from holdfast.callbacks.records import TraceWriter
 from holdfast.callbacks.report.observe import SumsObserver

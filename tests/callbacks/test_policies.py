@@ -13,8 +13,8 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from holdfast.callbacks import GUARDS, POLICIES, CollapseGuard, PolicyGuard, create_guard
-from holdfast.callbacks.guard import NoGuardConfig
 from holdfast.callbacks.policies.base import RESET, Action, Policy, Ruling
+from holdfast.callbacks.settings import NoGuardConfig
 from holdfast.programs import adapt
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.checkpoint import SourceCheckpoint

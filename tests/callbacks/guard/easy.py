@@ -11,7 +11,7 @@ from lightning import Callback, Trainer
 from torch import Tensor
 
 from holdfast.callbacks import CollapseGuard, GuardConfig
-from holdfast.callbacks.guard import Reference
+from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.labels import LabelBook
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.candidates import Candidates

@@ -15,8 +15,8 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from holdfast.callbacks import CollapseGuard, GuardConfig
-from holdfast.callbacks.guard import Tuned
 from holdfast.callbacks.guard.heard import read_back
+from holdfast.callbacks.settings import Tuned
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Prediction, create_method

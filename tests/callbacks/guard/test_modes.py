@@ -8,7 +8,6 @@ import pytest
 
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.corrections import CORRECTIONS, rung_of
-from holdfast.callbacks.guard import GuardConfig
 from holdfast.callbacks.guard.modes import (
     TRANSITIONS,
     Decision,
@@ -23,6 +22,7 @@ from holdfast.callbacks.guard.modes import (
     summed,
 )
 from holdfast.callbacks.guard.signals import SIGNALS, Values
+from holdfast.callbacks.settings import GuardConfig
 
 PLAN = Plan(("slow", "restore", "reset", "freeze"), 100, rest=3)
 DECIDING = [signal.name for signal in SIGNALS if signal.limit is not None]

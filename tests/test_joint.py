@@ -13,7 +13,7 @@ from torch import Tensor
 from holdfast.loop import guard
 from holdfast.tta.distributed import joint_mean, place, total_of_all
 from holdfast.tta.methods import Method, create_method
-from holdfast.tta.normalization import own_share
+from holdfast.tta.normalization import choose_statistics, own_share
 from tests.conftest import golden_network
 from tests.test_resume import ended, forked
 
@@ -149,6 +149,23 @@ def test_under_the_guard_they_say_what_one_says(tmp_path: Path) -> None:
                 torch.testing.assert_close(
                     mine["probabilities"], joint["probabilities"][rank::2], atol=1e-6, rtol=0
                 )
+
+
+def test_a_process_with_one_value_per_channel_takes_part(tmp_path: Path) -> None:
+    rows = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def slopes() -> Tensor:
+        model = torch.nn.Sequential(torch.nn.BatchNorm1d(4)).double()
+        choose_statistics(model, "moving")
+        rank, size = place()
+        own = rows[rank::size].clone().requires_grad_()
+        model(own).pow(3).sum().backward()
+        assert own.grad is not None
+        return own.grad
+
+    found, whole = in_two(slopes, tmp_path), slopes()
+    for rank in (0, 1):
+        torch.testing.assert_close(found[rank], whole[rank::2])
 
 
 def test_sums_and_shares(tmp_path: Path) -> None:

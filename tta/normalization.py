@@ -141,7 +141,8 @@ class TestTimeBatchNorm(nn.Module):
 
     def _given(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         """Normalise by statistics that are not the batch's."""
-        if self.statistics == "moving" and x.requires_grad and x.numel() > x.shape[1]:
+        several = x.numel() > x.shape[1] or _shares()  # others may have more values than these
+        if self.statistics == "moving" and x.requires_grad and several:
             given = (mean, var, self.weight, self.bias, self.eps)
             y: Tensor = _Renormalised.apply(x, *given)  # type: ignore[no-untyped-call]
             return y
@@ -394,7 +395,7 @@ def depends_on_batch(model: nn.Module) -> bool:
     """
     for module in model.modules():
         if isinstance(module, TestTimeBatchNorm):
-            given = module.statistics in ("source", "moving") and module.running_mean is not None
+            given = module.statistics in ("source", "moving") and module._anchor() is not None
             hooks = (module._forward_hooks, module._forward_pre_hooks)
             if not given or module.seen is not None or any(hooks):
                 return True

@@ -13,6 +13,7 @@ from holdfast.tta.normalization import (
     depends_on_batch,
     named_adjustable_layers,
     seen_moments,
+    statistics,
 )
 from holdfast.tta.windows import WINDOWS
 
@@ -93,6 +94,8 @@ def test_windows_stay_together_for_who_hears_what_layers_see() -> None:
     assert depends_on_batch(model)
     hook.remove()
     assert not depends_on_batch(model)
+    with statistics(model, "moving"):  # of which it has none: the batch's own stand in for them
+        assert depends_on_batch(model)
     norm = torch.nn.BatchNorm2d(3)
     assert depends_on_batch(norm.train())
     assert not depends_on_batch(norm.eval())

@@ -121,9 +121,11 @@ class Audit:
         for number, (batch, lines) in enumerate(known):
             first = lines[0].number
             row = batches.get(batch)
-            if row is None and not self.finished:
+            if row is None and not self.finished and number >= len(batches):
                 break  # killed before the batch was in the trace
-            if row is None or batch != str(number):
+            if row is None:
+                raise Misfit(f"{TRACE} has no row of batch {batch}, which {self.table} has")
+            if batch != str(number):
                 raise Misfit(f"{self.table}, line {first}, is of batch {batch}, not {number}")
             self._check_batch(lines, row)
             count += len(lines)

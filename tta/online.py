@@ -17,7 +17,7 @@ from holdfast.tta.distributed import count_of_all, skipped_by_all, total_of_all
 from holdfast.tta.fingerprint import fingerprint, values_now
 from holdfast.tta.learning import as_in_fit
 from holdfast.tta.marginal import predicted_counts
-from holdfast.tta.methods.base import Method, Prediction
+from holdfast.tta.methods.base import Method, Prediction, Update
 from holdfast.tta.normalization import BatchStatisticsError
 from holdfast.tta.repair import largest_pixel, repaired, sound
 from holdfast.tta.source_facts import SourceFacts
@@ -224,7 +224,12 @@ class ServesBatches(LightningModule):
         if self.leaves is not None and prediction is not None and method.keeps_prediction:
             self.leaves(self._output(prediction))
         method.finite = finite
-        update = method.update(images, prediction)
+        try:
+            update = method.update(images, prediction)
+        except BatchStatisticsError:  # of images that it picked
+            if prediction is None:
+                raise
+            update = Update(skipped="single_value")
         served = update.prediction or prediction or self.method.predict(images)
         return self._output(
             served, loss=update.loss, skipped=update.skipped, restored=update.restored

@@ -119,7 +119,7 @@ class Engine:
 
         Without a guard an answer leaves when its row is written, before the batch is learned from,
         where that changes nothing of it. A service that is killed then learns when it serves the
-        batch again.
+        batch again; where learning fails, the trace says so.
 
         Raises:
             WriteError: rows cannot be written.
@@ -129,9 +129,9 @@ class Engine:
             column.take(self.images, [_told_of(item, name) for item in items])
         batch = self._shown(torch.stack([item.image for item in items]), items)
         answers: list[Answer] = []
+        early: list[StepOutputs] = []  # what answers left with before the batch was learned from
 
-        def leave(outputs: StepOutputs) -> None:
-            shown = dict(batch)
+        def leave(outputs: StepOutputs, shown: dict[str, Any]) -> None:
             version = self._version(outputs)
             for callback in self._before:
                 callback.on_served(self._alone, module, outputs, shown, number)
@@ -139,18 +139,30 @@ class Engine:
             self.batch, self.images = self.batch + 1, self.images + len(items)
 
         def leave_early(outputs: StepOutputs) -> None:
-            leave(outputs)
+            leave(outputs, dict(batch))  # which is learned from as it is
+            early.append(outputs)
             for item, answer in zip(items, answers, strict=True):
                 item.answer.set_result(answer)
 
+        def end(outputs: StepOutputs) -> None:
+            self.tracer.on_served(self._alone, module, outputs, batch, number)
+            self._count(outputs, answers[0].batch, len(items), perf_counter() - began)
+
         module.leaves = leave_early if self.model.guard is None else None
-        outputs = module.serve(batch)
-        if answers:
+        try:
+            outputs = module.serve(batch)
+        except Exception:
+            if early:
+                early[0]["skipped"] = "failed"
+                end(early[0])
+            raise
+        finally:
+            module.leaves = None
+        if early:
             self._newest.on_served(self._alone, module, outputs, batch, number)
         else:
-            leave(outputs)
-        self.tracer.on_served(self._alone, module, outputs, batch, number)
-        self._count(outputs, answers[0].batch, len(items), perf_counter() - began)
+            leave(outputs, batch)
+        end(outputs)
         return answers
 
     def close(self) -> None:

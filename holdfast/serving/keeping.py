@@ -155,9 +155,10 @@ class Keeper:
         try:
             self.engine.serve(recorded.items)
         except Exception as error:  # that may be why it was killed: it is not to end again by it
-            warn(
-                f"batch {recorded.batch} could not be served again ({said(error)}): it is left out"
-            )
+            what = "served again ({}): it is left out"
+            if self.engine.batch > recorded.batch:
+                what = "learned from again ({}): its answers stay"
+            warn(f"batch {recorded.batch} could not be {what.format(said(error))}")
 
     def _refuse_other(self, content: Mapping[str, Any]) -> None:
         for name, told in (("source", "another source"), ("stream", "other settings")):

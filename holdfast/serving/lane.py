@@ -193,10 +193,12 @@ class Lane:
         try:
             answers = self._serve(batch)
         except Exception as error:  # of this batch; the next may do better
-            _LOG.exception("a batch of %d images was not served", len(batch))
-            for item in batch:
-                if not item.answer.done():  # it may have left before something else went wrong
-                    item.answer.set_exception(error)
+            # Answers may have left before something else went wrong.
+            waiting = [item for item in batch if not item.answer.done()]
+            missed = "served" if waiting else "learned from"
+            _LOG.exception("a batch of %d images was not %s", len(batch), missed)
+            for item in waiting:
+                item.answer.set_exception(error)
             return
         took = (monotonic() - started) / len(batch)
         self.pace = took if not self.pace else self.pace + _FOLLOWS * (took - self.pace)

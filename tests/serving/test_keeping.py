@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from holdfast.callbacks.audit import Audit
+from holdfast.callbacks.chained import Misfit, seal_of
 from holdfast.serving.config import configured
 from holdfast.serving.journal import Journal, read
 from holdfast.serving.lane import Item
 from holdfast.serving.service import Service
 from holdfast.tta.config import save
-from holdfast.tta.csvfile import read_rows
+from holdfast.tta.csvfile import RowFile, read_rows
 from holdfast.tta.errors import InputError, WriteError
+from holdfast.tta.methods import Method
+from holdfast.tta.normalization import BatchStatisticsError
 from tests.conftest import file_limit
 
 #: Files that end alike, byte for byte.
@@ -121,6 +124,80 @@ def test_an_unguarded_answer_leaves_with_its_row_before_the_batch_is_learned_fro
         with pytest.raises(RuntimeError, match="learning failed"):
             one.keeper.serve(first)
     assert one.keeper.serve(second)[0].batch == first[0].answer.result(0).batch + 1
+    assert one.engine.figures.skips == {"failed": 1}
+    end(one)
+    rows = list(read_rows(tmp_path / "a" / "trace.csv"))
+    assert [(row["batch"], row["skipped"]) for row in rows] == [("0", "failed"), ("1", "")]
+    save(one.config, tmp_path / "a" / "config.yaml", "serve.py")
+    assert "16 predictions, 2 batches" in Audit(tmp_path / "a").check()
+
+
+def test_a_killed_service_whose_learning_failed_says_the_same_again(
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def failing(method: Method, loss: torch.Tensor) -> None:
+        raise RuntimeError("learning failed")
+
+    there = tmp_path / "a"
+    one = begun(source, there, "guard=off")
+    monkeypatch.setattr(Method, "descend", failing)
+    with pytest.raises(RuntimeError, match="learning failed"):
+        one.keeper.serve(items(0))
+    before = {name: (there / name).read_bytes() for name in WRITTEN}
+    again = begun(source, there, "guard=off")  # nothing was closed
+    assert {name: (there / name).read_bytes() for name in WRITTEN} == before
+    assert "batch 0 could not be learned from again" in caplog.text
+    assert again.engine.batch == 1
+    end(again)
+
+
+def test_an_answer_that_left_stands_where_the_update_has_too_few_values(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(method: Method, loss: torch.Tensor) -> None:
+        raise BatchStatisticsError("of a filtered batch one image is left")
+
+    one = begun(source, tmp_path / "a", "guard=off")
+    monkeypatch.setattr(Method, "descend", failing)
+    assert {answer.served_by for answer in one.keeper.serve(items(0))} == {"adapted"}
+    end(one)
+    [row] = read_rows(tmp_path / "a" / "trace.csv")
+    assert (row["served_by"], row["skipped"]) == ("adapted", "single_value")
+
+
+def test_a_row_that_the_trace_of_a_service_lacks_is_found(source: Path, tmp_path: Path) -> None:
+    one = begun(source, tmp_path / "a", "guard=off")
+    for batch in range(3):
+        one.keeper.serve(items(batch))
+    end(one)
+    save(one.config, tmp_path / "a" / "config.yaml", "serve.py")
+    trace = tmp_path / "a" / "trace.csv"
+    rows = list(read_rows(trace))
+    for kept, found in ((rows[:2], ""), (rows[::2], "trace.csv has no row of batch 1")):
+        file = RowFile(trace, seal_of(one.keeper.facts))  # anew, so that each follows the last
+        file.write_header([column for column in rows[0] if column != "chain"])
+        file.write([[cell for name, cell in row.items() if name != "chain"] for row in kept])
+        file.close()
+        if not found:  # as a kill leaves it
+            assert "16 predictions, 2 batches" in Audit(tmp_path / "a").check()
+        else:
+            with pytest.raises(Misfit, match=found):
+                Audit(tmp_path / "a").check()
+
+
+def test_a_guard_reads_the_very_batch_that_was_served(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = begun(source, tmp_path / "a", *GUARDED)
+    arrived: list[int] = []
+    module = one.engine.model.module
+    read = module.images_of
+    monkeypatch.setattr(module, "images_of", lambda batch: arrived.append(1) or read(batch))
+    one.keeper.serve(items(0))
+    assert len(arrived) == 1  # candidates and control see what was looked through already
     end(one)
 
 

@@ -83,8 +83,10 @@ class Keeper:
             self._refuse_other(content)
             self._take_up(content["processes"][0])
         self.engine.start()
-        left = list(read(self.folder / "stream.journal")) if content is not None else []
-        for recorded in left:
+        journal = read(self.folder / "stream.journal") if content is not None else ()
+        # A batch that was not served left its number to the next.
+        left = {recorded.batch: recorded for recorded in journal}
+        for recorded in left.values():
             if recorded.batch == self.engine.batch:  # others are in the checkpoint already
                 self._serve_again(recorded)
         if content is not None:

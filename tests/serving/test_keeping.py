@@ -17,6 +17,7 @@ from holdfast.tta.csvfile import RowFile, read_rows
 from holdfast.tta.errors import InputError, WriteError
 from holdfast.tta.methods import Method
 from holdfast.tta.normalization import BatchStatisticsError
+from holdfast.tta.step import StepOutputs
 from tests.conftest import file_limit
 
 #: Files that end alike, byte for byte.
@@ -152,6 +153,24 @@ def test_a_killed_service_whose_learning_failed_says_the_same_again(
     assert "batch 0 could not be learned from again" in caplog.text
     assert again.engine.batch == 1
     end(again)
+
+
+def test_a_batch_that_was_not_served_is_not_served_in_the_place_of_the_next(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(batch: object) -> StepOutputs:
+        raise RuntimeError("no memory")
+
+    one = begun(source, tmp_path / "a", *GUARDED)
+    with monkeypatch.context() as patched:
+        patched.setattr(one.engine.model.module, "serve", failing)
+        with pytest.raises(RuntimeError, match="no memory"):
+            one.keeper.serve(items(0))
+    answers = one.keeper.serve(items(1))
+    again = begun(source, tmp_path / "a", *GUARDED)  # nothing was closed
+    end(again)
+    rows = list(read_rows(tmp_path / "a" / "predictions.csv"))
+    assert [row["id"] for row in rows] == [answer.id for answer in answers]
 
 
 def test_an_answer_that_left_stands_where_the_update_has_too_few_values(

@@ -53,7 +53,7 @@ _HEAD = (
     *("on channels last", "moved", "apart"),
 )
 #: What draws a random view of ours.
-_VIEW = "holdfast.tta.methods.base.view_with_move"
+_VIEW = "holdfast.tta.methods.informed.view_with_move"
 Made = Callable[[nn.Module], Step]
 
 

@@ -28,7 +28,7 @@ from holdfast.tta.methods import (
     create_method,
     register_method,
 )
-from holdfast.tta.methods.base import NormAffineMethod
+from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.options import option, within
 
 

@@ -13,7 +13,7 @@ import pytest
 from holdfast.adapting.config import GROUPS
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import HYPERPARAMETERS, METHODS, MethodConfig, create_method
-from holdfast.tta.methods.base import NormAffineMethod
+from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.methods.tent import Tent
 from holdfast.tta.registry import Registry
 from tests.conftest import QUICK, ROOT, TINY, small_network

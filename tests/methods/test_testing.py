@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from holdfast.testing import check_method
 from holdfast.tta.methods import Method, Prediction, Update, UpdateConfig
-from holdfast.tta.methods.base import NormAffineMethod
+from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.objectives import entropy
 
 

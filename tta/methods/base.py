@@ -2,12 +2,11 @@
 
 A method says what it adapts and by which loss; this module holds what it may say, and the order of
 things in a batch. Beneath it lie ``passes`` (running the network), ``state`` (what is learned, and
-the way back) and ``control`` (the un-updated twins).
+the way back), ``control`` (the un-updated twins) and ``informed`` (what is known).
 """
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,26 +15,18 @@ from holdfast.tta.batches import check_computable, images_of
 from holdfast.tta.distributed import any_of_all, place
 from holdfast.tta.errors import InputError
 from holdfast.tta.learning import as_in_fit
-from holdfast.tta.methods.control import Controlled
+from holdfast.tta.methods.informed import Informed
 from holdfast.tta.methods.prediction import Prediction, Update
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
-from holdfast.tta.methods.state import moved
 from holdfast.tta.normalization import Statistics
 from holdfast.tta.objectives import entropy
-from holdfast.tta.selection import last_stage, norm_affine
 from holdfast.tta.tasks import Task
-from holdfast.tta.views import moved_back, view_with_move
 from holdfast.tta.windows import WINDOWS, drawn, larger
 
-__all__ = ["Method", "NormAffineMethod", "Prediction", "Update"]
-
-#: After so many batches in a row without a sample to learn from, a person should know.
-_PATIENCE = 50
-#: The option of train.py that makes it write a statistic, where there is one.
-_WRITTEN_BY = {"fisher": " fisher_images=2000"}
+__all__ = ["Method", "Prediction", "Update"]
 
 
-class Method(Controlled):
+class Method(Informed):
     """Base of all methods; subclasses say what is adapted and by which loss.
 
     Calling the method predicts a batch with the weights as they are, then updates them. ``predict``
@@ -90,19 +81,17 @@ class Method(Controlled):
         known: Mapping[str, Any] | None = None,
         task: Task | None = None,
     ) -> None:
-        why = None if task is None else self.refuses(task)
-        if why is not None and task is not None:
+        if task is not None and (why := self.refuses(task)) is not None:
             raise InputError(
                 f"{type(self).__name__} does not do task={task.name}, since it {why}: use another "
                 "method, such as tent, dsbr, sar or roid"
             )
         normalization = getattr(config, "normalization", self.normalization)
         alpha = getattr(config, "alpha", 0.1)
-        super().__init__(model, num_classes, normalization, alpha, head, task)
+        super().__init__(model, num_classes, normalization, alpha, head, task, known=known)
         #: Whether what was predicted is finite, where somebody knows; for the next update.
         self.finite: bool | None = None
         self.config = config
-        self._known = dict(known or {})
         self.open_for_learning(self.adapts(model), config.create_optimizer)
         self.register_state()
         self.mark_start()
@@ -155,9 +144,8 @@ class Method(Controlled):
                 loss = 0 * prediction.logits.sum()
             self.descend(loss)
         assert loss is not None
-        return Update(
-            loss=loss.detach(), prediction=prediction.detach() if self.config.steps > 1 else None
-        )
+        again = prediction.detach() if self.config.steps > 1 else None
+        return Update(loss=loss.detach(), prediction=again)
 
     def reweight(self, prior: Tensor) -> bool:
         """Let the objective aim at these class shares (C,), until the source is reset; False where
@@ -242,95 +230,21 @@ class Method(Controlled):
             update = self.learn(images, cast(Prediction, prediction))
         self.has_learned = not self.static  # also where it was taken back to the source on the way
         self.forget_moving()
-        self._count_idle(update)
+        self.count_idle(update.skipped)
         return update
 
     def in_windows(self, images: Tensor) -> bool:
-        """Whether images are larger than what the network sees at once, so that gradient steps are
-        taken on some windows of them: the graph of all would not fit into memory.
+        """Whether gradient steps are taken on some windows of images, which are larger than what
+        the network sees at once: the graph of all would not fit into memory.
         """
         window = getattr(self.model, "window", None)
         steps = self.predicts_first and self.optimizer is not None
         return steps and window is not None and larger(images, window)
 
-    # What subclasses use, besides ``run``, ``descend`` and the rest beneath
-
-    def known(self, name: str) -> Any:
-        """What is known of the source by this name.
-
-        Raises:
-            InputError: nothing is.
-        """
-        if self._known.get(name) is None:
-            writer = f"train.py{_WRITTEN_BY.get(name, '')}"
-            raise InputError(
-                f"{type(self).__name__} needs the source's {name}, which is missing: {writer} "
-                f"writes it into source.ckpt; without a checkpoint give {name}=… to create_method"
-            )
-        return self._known[name]
-
-    def run_view(self, images: Tensor, values: Mapping[str, Tensor] | None = None) -> Prediction:
-        """One forward pass on a random view of each image, with ``values`` in place of the tensors
-        of those names; what is said of pixels is moved back to where they were.
-        """
-        view, back = self.viewed(images)
-        return self.run(view, values, back)
-
-    def viewed(self, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
-        """A random view of each image, and what ``run`` needs to move back what is said of its
-        pixels; None where nothing is.
-        """
-        view, move = view_with_move(images, self.generator)
-        return view, (lambda maps: moved_back(maps, move)) if self.task.dense else None
-
-    def uniform(self) -> Tensor:
-        """(C,), or of groups (G·C,): an equal share for each class of a row."""
-        return torch.full((self.task.cells,), 1 / self.num_classes)
-
-    def nats(self, fraction: float) -> float:
-        """A fraction of the largest entropy that C classes can have, ln C."""
-        return fraction * float(torch.tensor(float(self.num_classes)).log())
-
-    # How it works
-
     def _learn_from_windows(self, images: Tensor) -> Update:
         """Learn from a few windows of each image, drawn by seed; statistics have seen it once."""
-        window = cast(Sequence[int], self.model.window)
-        parts = drawn(images, window, WINDOWS, self.generator)
+        parts = drawn(images, cast(Sequence[int], self.model.window), WINDOWS, self.generator)
         update = self.learn(parts, self.predict(parts))
-        if update.prediction is None:
-            return update
-        return update._replace(prediction=self.predict(images))  # what leaves is of whole images
-
-    def _count_idle(self, update: Update) -> None:
-        self.idle = self.idle + 1 if update.skipped == "all_filtered" else 0
-        if self.idle == _PATIENCE:
-            warnings.warn(
-                f"{type(self).__name__} has found no sample to learn from in {_PATIENCE} batches: "
-                "its filters reject all, so it does not adapt; loosen them (entropy_margin, "
-                "redundancy_margin, plpd_threshold) or use another method",
-                stacklevel=3,
-            )
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        self._known = moved(self._known, fn)
-        return self
-
-
-class NormAffineMethod(Method):
-    """A method that adapts weight and bias of every normalisation layer."""
-
-    Config: ClassVar[type[MethodConfig]] = UpdateConfig
-    config: UpdateConfig
-    passes: ClassVar[str] = "1/1"
-    updates: ClassVar[str] = "norm affine"
-    #: Whether the published method leaves the last stage of the network alone.
-    spares_last_stage: ClassVar[bool] = False
-
-    def adapts(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """Weights and biases of the normalisation layers, but the excluded ones."""
-        exclude = self.config.exclude
-        if exclude is None:
-            exclude = last_stage(model) if self.spares_last_stage else []
-        return norm_affine(model, exclude)
+        # What leaves is of whole images.
+        again = None if update.prediction is None else self.predict(images)
+        return update._replace(prediction=again)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from holdfast.tta.errors import InputError
-from holdfast.tta.methods.base import NormAffineMethod, Prediction
+from holdfast.tta.methods.base import Prediction
+from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
 from holdfast.tta.normalization import own_share
 from holdfast.tta.options import option, within

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from holdfast.tta.distributed import joint_mean
-from holdfast.tta.methods.base import NormAffineMethod, Prediction
+from holdfast.tta.methods.base import Prediction
+from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
 from holdfast.tta.objectives import group_means
 from holdfast.tta.options import option, within

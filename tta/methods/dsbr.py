@@ -10,7 +10,8 @@ from torch import Tensor
 from holdfast.tta.distributed import joint_mean, mean_of_all, total_of_all
 from holdfast.tta.errors import InputError
 from holdfast.tta.marginal import predicted_counts
-from holdfast.tta.methods.base import NormAffineMethod, Prediction
+from holdfast.tta.methods.base import Prediction
+from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.methods.settings import MethodConfig, Published, UpdateConfig
 from holdfast.tta.objectives import balanced_weights
 from holdfast.tta.options import option, within

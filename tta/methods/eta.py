@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from holdfast.tta.distributed import any_of_all, joint_mean, total_of_all
-from holdfast.tta.methods.base import NormAffineMethod, Prediction
+from holdfast.tta.methods.base import Prediction
+from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
 from holdfast.tta.objectives import similarity
 from holdfast.tta.options import option, within

@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from holdfast.tta.methods.base import NormAffineMethod, Prediction, Update
+from holdfast.tta.methods.base import Prediction, Update
+from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.methods.settings import MethodConfig, Published, UpdateConfig
 from holdfast.tta.options import option
 from holdfast.tta.views import random_style, turns

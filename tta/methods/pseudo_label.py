@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from holdfast.tta.distributed import any_of_all, joint_mean
-from holdfast.tta.methods.base import NormAffineMethod, Prediction
+from holdfast.tta.methods.base import Prediction
+from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
 from holdfast.tta.options import option, within
 

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from holdfast.tta.methods.base import NormAffineMethod, Prediction, Update
+from holdfast.tta.methods.base import Prediction, Update
+from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
 from holdfast.tta.objectives import (
     entropy,

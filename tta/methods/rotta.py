@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from holdfast.tta.errors import InputError
-from holdfast.tta.methods.base import NormAffineMethod, Prediction, Update
+from holdfast.tta.methods.base import Prediction, Update
+from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.methods.settings import MethodConfig, Published, UpdateConfig
 from holdfast.tta.methods.tensors import Tensors
 from holdfast.tta.normalization import Normalization, statistics

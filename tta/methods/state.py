@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods.passes import Passes
+
+#: After so many batches in a row without a sample to learn from, a person should know.
+_PATIENCE = 50
 
 
 class MethodState(Passes):
@@ -175,6 +179,17 @@ class MethodState(Passes):
         for name, parameter in self.adapted.items():
             parameter.copy_(state[name])
         self.has_learned = True
+
+    def count_idle(self, skipped: str | None) -> None:
+        """Count batches in a row in which no sample was fit to learn from, and warn of many."""
+        self.idle = self.idle + 1 if skipped == "all_filtered" else 0
+        if self.idle == _PATIENCE:
+            warnings.warn(
+                f"{type(self).__name__} has found no sample to learn from in {_PATIENCE} batches: "
+                "its filters reject all, so it does not adapt; loosen them (entropy_margin, "
+                "redundancy_margin, plpd_threshold) or use another method",
+                stacklevel=3,
+            )
 
     def get_extra_state(self) -> dict[str, Any]:
         """Optimiser moments and what else is no buffer, so that the state dict is complete."""

@@ -5,7 +5,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from holdfast.tta.distributed import joint_mean
-from holdfast.tta.methods.base import NormAffineMethod, Prediction
+from holdfast.tta.methods.base import Prediction
+from holdfast.tta.methods.norm_affine import NormAffineMethod
 
 
 class Tent(NormAffineMethod):

@@ -15,7 +15,7 @@ from holdfast.callbacks.settings import Tuned
 from holdfast.loop import GuardedMethod
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Prediction
-from holdfast.tta.methods.base import NormAffineMethod
+from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.tasks import Multilabel, Segmentation
 
 

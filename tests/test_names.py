@@ -4,9 +4,9 @@ import ast
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-PARTS = ("tta", "callbacks", "datamodules", "benchmarks", "holdfast")
-MODULES = {path for part in PARTS for path in (ROOT / part).rglob("*.py")}
+from tests.test_imports import ROOT, modules
+
+MODULES = modules().values()
 
 
 def test_no_two_classes_have_one_name() -> None:

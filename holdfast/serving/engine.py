@@ -1,7 +1,7 @@
 """What the one thread does with a batch: the same as a run does, without a Trainer."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter, time
@@ -69,6 +69,10 @@ class Engine:
         recent: images that a window shows again; None: none yet.
         recent_ids: their names.
         events: the last ones.
+        callbacks: whom a batch is told to.
+        before: those of them that an answer waits for.
+        newest: the one that leaves what a window showed before out of the answers.
+        first: number of the batch that this process began with; a Trainer counts from it.
     """
 
     def __init__(
@@ -85,7 +89,7 @@ class Engine:
         self.task = model.module.method.task
         self.window = config.serve.window
         self.batch = self.images = 0
-        self._first = 0  # batch of this process, as a Trainer counts
+        self.first = 0
         self.recent: Tensor | None = None
         self.recent_ids: list[str] = []
         self.events: deque[dict[str, Any]] = deque(maxlen=_EVENTS)
@@ -103,14 +107,14 @@ class Engine:
         watch: list[StreamCallback] = [] if model.guard is None else [model.guard]
         if isinstance(model.guard, CollapseGuard):
             watch.append(Alerts(model.guard.config.alert, folder.name))
-        self._newest = NewestOnly()
-        self._before = [*watch, self._newest, self.writer]  # what an answer waits for
-        self.callbacks = [*self._before, self.tracer]
+        self.newest = NewestOnly()
+        self.before = [*watch, self.newest, self.writer]
+        self.callbacks = [*self.before, self.tracer]
         self._alone = cast(Any, _Alone())
 
     def start(self) -> None:
         """Open files, and let the guard take the module up."""
-        self._first = self.batch
+        self.first = self.batch
         for callback in self.callbacks:
             callback.on_stream_start(self._alone, self.model.module)
 
@@ -124,46 +128,21 @@ class Engine:
         Raises:
             WriteError: rows cannot be written.
         """
-        began, module, number = perf_counter(), self.model.module, self.batch - self._first
         for name, column in self._told.items():
             column.take(self.images, [_told_of(item, name) for item in items])
         batch = self._shown(torch.stack([item.image for item in items]), items)
-        answers: list[Answer] = []
-        early: list[StepOutputs] = []  # what answers left with before the batch was learned from
+        return _Turn(self, items, batch).take()
 
-        def leave(outputs: StepOutputs, shown: dict[str, Any]) -> None:
-            version = self._version(outputs)
-            for callback in self._before:
-                callback.on_served(self._alone, module, outputs, shown, number)
-            answers.extend(self._answers(items, outputs, version))
-            self.batch, self.images = self.batch + 1, self.images + len(items)
-
-        def leave_early(outputs: StepOutputs) -> None:
-            leave(outputs, dict(batch))  # which is learned from as it is
-            early.append(outputs)
-            for item, answer in zip(items, answers, strict=True):
-                item.answer.set_result(answer)
-
-        def end(outputs: StepOutputs) -> None:
-            self.tracer.on_served(self._alone, module, outputs, batch, number)
-            self._count(outputs, answers[0].batch, len(items), perf_counter() - began)
-
-        module.leaves = leave_early if self.model.guard is None else None
-        try:
-            outputs = module.serve(batch)
-        except Exception:
-            if early:
-                early[0]["skipped"] = "failed"
-                end(early[0])
-            raise
-        finally:
-            module.leaves = None
-        if early:
-            self._newest.on_served(self._alone, module, outputs, batch, number)
-        else:
-            leave(outputs, batch)
-        end(outputs)
-        return answers
+    def tell(
+        self,
+        callbacks: Iterable[StreamCallback],
+        outputs: StepOutputs,
+        batch: dict[str, Any],
+        number: int,
+    ) -> None:
+        """Tell callbacks of a batch that was served, by its number in this process."""
+        for callback in callbacks:
+            callback.on_served(self._alone, self.model.module, outputs, batch, number)
 
     def close(self) -> None:
         """Close files, and let alerts arrive."""
@@ -203,18 +182,15 @@ class Engine:
             "lost": (),
         }
 
-    def _version(self, outputs: StepOutputs) -> str:
+    def version(self, outputs: StepOutputs) -> str:
         """Of the weights that the batch met; writers are told the same."""
         told = outputs.get("weights")
         version = self.model.version or (told() if told is not None else "")
         outputs["weights"] = lambda: version
         return version
 
-    def _answers(self, items: Sequence[Item], outputs: StepOutputs, version: str) -> list[Answer]:
-        ids = [item.id for item in items]
-        return answers_of(self.task, self.class_names, ids, outputs, version, self.batch)
-
-    def _count(self, outputs: StepOutputs, batch: int, images: int, seconds: float) -> None:
+    def count(self, outputs: StepOutputs, batch: int, images: int, seconds: float) -> None:
+        """Count a batch that was served, and keep its events."""
         probabilities = self.task.probabilities(outputs["logits"].float())
         entropy = torch.special.entr(probabilities).sum(1).mean()
         row = {
@@ -226,6 +202,58 @@ class Engine:
         }
         self.figures.add(row, images, seconds)
         self.events += [{**event, "time": time()} for event in outputs.get("events", ())]
+
+
+class _Turn:
+    """A batch's way through the service: it is predicted, its rows are written, its answers leave,
+    it is learned from, and the trace is written.
+    """
+
+    def __init__(self, engine: Engine, items: Sequence[Item], batch: dict[str, Any]) -> None:
+        self.engine, self.items, self.batch = engine, items, batch
+        self.began, self.number = perf_counter(), engine.batch - engine.first
+        self.answers: list[Answer] = []
+        self.early: StepOutputs | None = None  # with what answers left before learning
+
+    def take(self) -> list[Answer]:
+        """Go all the way; returns the answers."""
+        engine, module = self.engine, self.engine.model.module
+        module.leaves = self._leave_early if engine.model.guard is None else None
+        try:
+            outputs = module.serve(self.batch)
+        except Exception:
+            if self.early is not None:
+                self.early["skipped"] = "failed"
+                self._end(self.early)
+            raise
+        finally:
+            module.leaves = None
+        if self.early is None:
+            self._leave(outputs, self.batch)
+        else:
+            engine.tell([engine.newest], outputs, self.batch, self.number)
+        self._end(outputs)
+        return self.answers
+
+    def _leave_early(self, outputs: StepOutputs) -> None:
+        self._leave(outputs, dict(self.batch))  # which is learned from as it is
+        self.early = outputs
+        for item, answer in zip(self.items, self.answers, strict=True):
+            item.answer.set_result(answer)
+
+    def _leave(self, outputs: StepOutputs, shown: dict[str, Any]) -> None:
+        engine, ids = self.engine, [item.id for item in self.items]
+        version = engine.version(outputs)
+        engine.tell(engine.before, outputs, shown, self.number)
+        self.answers = answers_of(
+            engine.task, engine.class_names, ids, outputs, version, engine.batch
+        )
+        engine.batch, engine.images = engine.batch + 1, engine.images + len(ids)
+
+    def _end(self, outputs: StepOutputs) -> None:
+        engine, seconds = self.engine, perf_counter() - self.began
+        engine.tell([engine.tracer], outputs, self.batch, self.number)
+        engine.count(outputs, self.answers[0].batch, len(self.items), seconds)
 
 
 def _told_of(item: Item, name: str) -> str:

@@ -12,6 +12,8 @@ from holdfast.tta.errors import InputError
 
 #: How much memory may grow behind a tenth of a stream: some MB that the allocator has not returned.
 _GROWTH = 1.03
+#: MB that W&B's own process may grow by: 3 in the long run of docs/evidence/reliability.md.
+_SERVICE = 4
 
 
 def test_shares_are_told_by_the_first_look_behind_them() -> None:
@@ -66,5 +68,5 @@ def test_memory_is_flat_behind_the_first_tenth(source: Path, tmp_path: Path) -> 
     at = dict(zip(endurance.SHARES, reached(measured(config), images), strict=True))
     tenth, half, end = at[10], at[50], at[100]
     assert end.memory < _GROWTH * tenth.memory
-    assert end.others < _GROWTH * max(tenth.others, 1)
+    assert end.others < tenth.others + _SERVICE
     assert end.disk < 2.2 * half.disk

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from holdfast.benchmarks.grid import NETWORK, ORDERS
+from holdfast.callbacks.settings import Tuned
 from holdfast.tta import entry, groups
 from holdfast.tta.config import closest, to_dict
 from holdfast.tta.errors import InputError
@@ -62,7 +63,8 @@ class BenchmarkConfig:
     study: Literal["guard", "sensitivity", "paper", "methods", "measured"] = option(
         "guard",
         "what is made of the rows: figures of guards; ours with each constant a fifth lower and "
-        "higher; or docs/evidence/paper.md, results.md, measured.md",
+        "higher, and chosen with each data set left out; or docs/evidence/paper.md, results.md, "
+        "measured.md",
     )
     data: DataOptions = option(DataOptions(), "images")
     methods: list[str] = option(["tent", "dsbr"], "methods, or labels of variants")
@@ -90,6 +92,9 @@ class BenchmarkConfig:
         None,
         "guards, by the names of adapt.py, alone or with options: on guard.NAME=VALUE; null: all "
         "there are; off, in studies of pages: the method alone",
+    )
+    constants: list[str] | None = option(
+        None, "constants of the guard that study=sensitivity changes; null: all of guard.tuned"
     )
     batch_sizes: list[int] = option([64], "images that arrive together")
     images: int = option(
@@ -229,6 +234,7 @@ class BenchmarkConfig:
         alone = [] if self.compared else [OFF]
         guards = [name.split(" ")[0] for name in self.policies or []]
         check_known("policy", guards, [*_guards(), *alone])
+        check_known("constant", self.constants or (), {field.name for field in fields(Tuned)})
         for label in self.networks:
             self.network_words(label)
         for rate in self.rates:

@@ -9,7 +9,14 @@ import pytest
 
 from holdfast.adapting.config import configure
 from holdfast.benchmarks import cell, sensitivity
-from holdfast.benchmarks.sensitivity import Change, changes_of, compared, markdown
+from holdfast.benchmarks.sensitivity import (
+    Change,
+    changes_of,
+    compared,
+    left_out,
+    markdown,
+    of_sets,
+)
 from holdfast.programs import benchmark
 from tests.benchmarks.test_summary import row
 
@@ -52,6 +59,31 @@ def test_a_change_is_held_against_the_same_cells() -> None:
     assert text.count("beyond") == 1
 
 
+def test_a_change_is_chosen_without_the_data_set_that_it_is_told_of() -> None:
+    less, more, partly, _ = changes_of(Toy())
+    rows = [
+        *(row(guarded=80.0), row(guarded=70.0, data="chest"), row(guarded=75.0, data="nuclei")),
+        *(
+            row(guarded=score, data=data, policy=less.policy)
+            for data, score in (("phantom", 60.0), ("chest", 79.0), ("nuclei", 78.0))
+        ),
+        *(
+            row(guarded=score, data=data, policy=more.policy)
+            for data, score in (("phantom", 81.0), ("chest", 71.0), ("nuclei", 74.0))
+        ),
+        row(guarded=99.0, policy=partly.policy),
+    ]
+    lines = left_out(rows, [less, more, partly])
+    chosen = {line["data"]: (line["chosen"], line["mean_regret"]) for line in lines}
+    regrets = {line["data"]: line["as it is"]["mean_regret"] for line in lines}
+    # Without the phantom the first change is far the best, and it is what ruins the phantom.
+    assert chosen["phantom"] == ("decay 0.56", pytest.approx(regrets["phantom"] + 20))
+    assert chosen["chest"] == ("as it is", regrets["chest"])
+    assert chosen["nuclei"] == ("decay 0.84", pytest.approx(regrets["nuclei"] + 1))
+    assert "| phantom | decay 0.56 | 1 |" in of_sets(lines)
+    assert left_out(rows[:1], [less]) == []
+
+
 @pytest.mark.slow
 @pytest.mark.gate
 def test_only_guarded_runs_are_run_for_a_change(
@@ -65,7 +97,7 @@ def test_only_guarded_runs_are_run_for_a_change(
     words = [
         *("streams=[blocks]", "shifts=[none]", "methods=[tent]", "rates=[10]", "images=128"),
         *("processes=1", f"output={tmp_path / 'out'}", f"sources={tmp_path / 'sources'}"),
-        "study=sensitivity",
+        *("study=sensitivity", "constants=[decay,patience]"),
     ]
     passes: list[Any] = []
     run = cell.run

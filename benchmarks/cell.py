@@ -11,7 +11,7 @@ from holdfast.benchmarks.measures import loss_before, measures, running_loss, sc
 from holdfast.benchmarks.orders import load_stream
 from holdfast.benchmarks.passes import Outcome, assembled, load_checkpoint, run
 from holdfast.benchmarks.summary import OURS
-from holdfast.benchmarks.tables import NORMALIZATIONS, Row
+from holdfast.benchmarks.tables import METRIC, NORMALIZATIONS, Row
 from holdfast.tta.methods import METHODS
 from holdfast.tta.methods.settings import UpdateConfig
 
@@ -188,7 +188,12 @@ class _Stream:
             measured = scores("balanced_accuracy", outcome.logits, self.truth, self.task_of)
         else:
             measured = measures(outcome.probabilities, self.truth, self.class_names)
-        return {**measured, "resets": outcome.resets, "seconds": round(outcome.seconds, 3)}
+        return {
+            **measured,
+            "resets": outcome.resets,
+            "seconds": round(outcome.seconds, 3),
+            METRIC: self.task_of.watch,
+        }
 
     def run(self, words: Sequence[str]) -> Outcome:
         """One pass."""
@@ -237,6 +242,7 @@ class _Compared(_Stream):
             "first_alarm_batch": alarm,
             "loss_before_alarm": None if alarm is None else self.loss_before(alarm, outcome),
             "seconds": round(outcome.seconds, 3),
+            METRIC: self.task_of.watch,
         }
 
     def scores(self, name: str, outcome: Outcome) -> dict[str, float]:

@@ -9,14 +9,27 @@ from typing import Any
 from holdfast.benchmarks import pages
 from holdfast.benchmarks.config import OFF
 from holdfast.benchmarks.rounds import ranged
-from holdfast.benchmarks.tables import RUN_STREAM, Row
+from holdfast.benchmarks.tables import METRIC, RUN_STREAM, Row
 
 _SCORES = ("balanced_accuracy", "balanced_accuracy_last", "largest_last")
-_HEAD = ("stream", "run", "balanced accuracy", "last quarter", "largest class in it", "resets")
+_HEAD = ("last quarter", "largest class in it", "resets")
+#: How pages call what a task watches; other figures go by their names.
+_TITLES = {"dice": "mean Dice", "auroc": "macro AUROC", None: "score"}
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A line a stream and run: mean and range over seeds, and the resets of each."""
+    """A table for each figure that tasks watch, with a line a stream and run: mean and range over
+    seeds, and the resets of each.
+    """
+    parts = pages.grouped(rows, lambda row: row.get(METRIC))
+    return "\n\n".join(_table(own, _title(metric)) for metric, own in parts.items())
+
+
+def _title(metric: str | None) -> str:
+    return _TITLES.get(metric) or str(metric).replace("_", " ")
+
+
+def _table(rows: Sequence[Row], score: str) -> str:
     lines = []
     for here in pages.grouped(rows, _point).values():
         for run, own in pages.grouped(here, _run).items():
@@ -25,7 +38,8 @@ def markdown(rows: Sequence[Row]) -> str:
             ]
             resets = ", ".join(str(row["resets"]) for row in own)
             lines.append([_stream(own[0]), run, *scores, resets])
-    return pages.table(_HEAD, lines, texts=len(_HEAD))
+    head = ("stream", "run", score, *_HEAD)
+    return pages.table(head, lines, texts=len(head))
 
 
 def _point(row: Row) -> tuple[Any, ...]:

@@ -17,8 +17,8 @@ _HEADINGS = {
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table for each kind of stream: balanced accuracy by method and target, mean ± deviation
-    over seeds, and images a second.
+    """A table for each kind of stream: the task's score by method and target, mean ± deviation over
+    seeds, and images a second.
     """
     parts = []
     for stream, here in pages.grouped(rows, lambda row: row["stream"]).items():

@@ -22,7 +22,8 @@ from holdfast.benchmarks.pages import (
     shown,
     target_title,
 )
-from holdfast.benchmarks.tables import LAST, MEASURES, RUN_STREAM, Row, key_of
+from holdfast.benchmarks.tables import LAST, MEASURES, METRIC, RUN_STREAM, Row, key_of
+from holdfast.tta.errors import InputError
 
 _MEASURES = {
     "beta_last": ("β", "{:.3f}"),
@@ -42,13 +43,23 @@ _Tables = dict[str, str]
 
 
 def conclude(config: BenchmarkConfig, folder: Path) -> tuple[dict[str, Any], str]:
-    """See ``pages.conclude``."""
+    """See ``pages.conclude``.
+
+    Raises:
+        InputError: the runs are of masks or findings, which have no bias in this study's sense.
+    """
     tables, pictures = partial(markdown, config=config), partial(draw, config=config)
     return pages.conclude(config, folder, tables, pictures)
 
 
 def markdown(rows: Sequence[Row], config: BenchmarkConfig) -> str:
     """All tables; mean ± standard deviation over seeds."""
+    other = sorted({row[METRIC] for row in rows if row.get(METRIC)} - {"balanced_accuracy"})
+    if other:
+        raise InputError(
+            f"study=paper is about one label an image, and some runs are scored by {other[0]}: "
+            "take study=measured, with another output=DIR"
+        )
     kinds: dict[str, Callable[[Sequence[Row], BenchmarkConfig], _Tables]] = {
         "Before and after, at the centre": _before_and_after,
         "Optimiser and rate: Δβ / Δ balanced accuracy against the control, mean over targets": (

@@ -53,7 +53,10 @@ def run_cells(
     left = sum(len(task.cells) for task in tasks)
     # What failed before is tried again.
     (folder / "errors.csv").unlink(missing_ok=True)
-    tables.append(folder / "results.csv", known["results"].columns, [])
+    # An earlier version's tables get the columns that they lack before rows join them.
+    tables.write(folder / "results.csv", known["results"].columns, rows)
+    if references:
+        tables.write(folder / "references.csv", known["references"].columns, references)
     shown = {"desc": "cells", "unit": "cell", "disable": None, "smoothing": 0.1}
     with tqdm(total=total, initial=total - left, **shown) as progress:
 

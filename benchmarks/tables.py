@@ -30,11 +30,15 @@ CELL_KEYS = (*STREAM_KEYS[:-1], "method", "lr", "seed")
 POLICY_KEYS = (*CELL_KEYS, "policy")
 #: Columns that hold names, which may look like numbers: sites are often numbered.
 _TEXTS = ("data", "target", "network", "shift", "stream", "method", "policy")
-#: A row a cell and policy: balanced accuracies in percent, the rest as the docs describe it.
+#: Which figure the scores of a row are, the one that its task watches: of labels balanced accuracy,
+#: of masks Dice. Tables of earlier versions have no such column.
+METRIC = "metric"
+#: A row a cell and policy: scores in percent, the rest as the docs describe it.
 RESULTS = (
     *POLICY_KEYS,
     *("source", "control", "unguarded", "unguarded_last", "guarded", "guarded_last"),
     *("alarms", "resets", "first_alarm_batch", "loss_before_alarm", "seconds"),
+    METRIC,
 )
 #: The normalisations without updates that ``auto`` chooses among, and how adapt.py is asked for
 #: each.
@@ -62,12 +66,13 @@ GUARD = {
 #: What names the stream of a run, which may have any length, and the run.
 RUN_STREAM = (*STREAM_KEYS[:-1], "images", "seed")
 RUN_KEYS = (*RUN_STREAM, "method", "optimizer", "lr", "policy")
-#: What is measured of a run, and again of its last quarter, under names that end in ``_last``.
+#: What is measured of a run, and again of its last quarter, under names that end in ``_last``; what
+#: a task watches stands in the place of balanced accuracy, as ``METRIC`` says.
 MEASURES = ("beta", "tv", "balanced_accuracy", "auroc", "largest")
 LAST = tuple(f"{name}_last" for name in MEASURES)
 #: The tables of the other studies: a row a run.
 RUNS = {
-    "results": Table(RUN_KEYS, (*RUN_KEYS, *MEASURES, *LAST, "resets", "seconds")),
+    "results": Table(RUN_KEYS, (*RUN_KEYS, *MEASURES, *LAST, "resets", "seconds", METRIC)),
     "errors": Table(RUN_KEYS, (*RUN_KEYS, "error")),
 }
 

@@ -21,7 +21,7 @@ from matplotlib.text import Text
 from scipy import stats
 
 from holdfast.__main__ import COMMANDS, main
-from holdfast.benchmarks.tables import RESULTS
+from holdfast.benchmarks.tables import RESULTS, RUNS
 from holdfast.benchmarks.tables import write as write_table
 from holdfast.comparing import compare, comparison, outputs, paired, read_runs, table_of
 from holdfast.comparing.diagram import critical_difference_diagram
@@ -481,6 +481,7 @@ def test_the_benchmarks_table_has_guards_sources_and_controls(tmp_path: Path) ->
             **{"severity": 0, "stream": "iid", "batch_size": 64, "lr": 1.0, "seed": seed},
             **{"method": method, "policy": policy, "source": 70.0 + seed, "control": 80.0 + seed},
             **{"unguarded": 60.0 + seed, "guarded": 81.0 + seed, "guarded_last": 85.0},
+            "metric": "balanced_accuracy",
         }
         for method in ("tent", "dsbr")
         for policy in ("on", "zscore")
@@ -505,6 +506,20 @@ def test_the_benchmarks_table_has_guards_sources_and_controls(tmp_path: Path) ->
     found = compare(table_of(read_runs([str(tmp_path)]), ["method"], "balanced_accuracy"), "norm")
     assert found.notes[0].startswith("source, norm: 12 of 18 runs that others have are not there")
     assert found.pairs == 6
+
+
+def test_scores_of_a_benchmarks_table_go_by_the_tasks_figure(tmp_path: Path) -> None:
+    guards = {**dict.fromkeys(RESULTS, 1), "policy": "on", "metric": "dice", "guarded": 81.5}
+    runs = {**dict.fromkeys(RUNS["results"].columns, 1), "metric": "dice"}
+    runs |= {"balanced_accuracy": 82.5, "balanced_accuracy_last": 83.5, "policy": "on"}
+    for name, row, expected in (
+        ("guards", guards, {"dice": 81.5, "last_quarter": 1}),
+        ("runs", runs, {"dice": 82.5, "dice_last": 83.5}),
+    ):
+        write_table(tmp_path / f"{name}.csv", tuple(row), [row])
+        found = read_runs([str(tmp_path / f"{name}.csv")])[0].metrics
+        assert {key: found[key] for key in expected} == expected
+        assert not any("balanced" in key for key in found)
 
 
 def test_the_projects_own_results_are_compared(tmp_path: Path, capsys: Capture) -> None:

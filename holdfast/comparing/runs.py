@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from holdfast.benchmarks.summary import OURS, with_references
-from holdfast.benchmarks.tables import CELL_KEYS, LAST, MEASURES, RESULTS, RUN_KEYS
+from holdfast.benchmarks.tables import CELL_KEYS, LAST, MEASURES, METRIC, RESULTS, RUN_KEYS
 from holdfast.comparing.comparison import RUN, SEED
 from holdfast.comparing.wandb_runs import WandbRun, read_file, read_project
 from holdfast.tta import entry
@@ -38,6 +38,8 @@ _RUN_OPTIONS = {
 }
 #: How the source's network is named among metrics.
 _NETWORK = "network/"
+#: What tables of benchmarks are of, where they do not say.
+_ACCURACY = "balanced_accuracy"
 #: Options that change where and how a run is written, and none of its figures.
 _ASIDE = (
     *("output", "name", "overwrite", "report", "check", "workers", "bootstrap", "wandb", "logger"),
@@ -169,14 +171,14 @@ def _of_table(path: Path) -> Iterator[Run]:
     csv.field_size_limit(2**30)  # of the benchmark's predictions, should somebody name them
     rows = list(read_rows(path))
     columns = set(rows[0]) if rows else set()
-    if set(RESULTS) <= columns:
+    if set(RESULTS) - {METRIC} <= columns:
         yield from _of_benchmark(path, rows)
     elif set(RUN_KEYS) <= columns:
         for line, row in enumerate(rows, start=2):
             options = {_RUN_OPTIONS.get(name, name): row[name] for name in RUN_KEYS}
             figures = {name: _number(row[name]) for name in (*MEASURES, *LAST)}
             known = {name: figure for name, figure in figures.items() if figure is not None}
-            yield Run(f"{path} line {line}", options, known)
+            yield Run(f"{path} line {line}", options, _called(known, row))
     elif {"method", SEED} <= columns:
         scores = [name for name in rows[0] if _decimals([row.get(name) for row in rows])]
         for line, row in enumerate(rows, start=2):
@@ -214,13 +216,21 @@ def _of_benchmark(path: Path, results: Sequence[Mapping[str, str]]) -> Iterator[
         ):
             chosen = {**options, "method": method, "guard": guarded}
             scores = {
-                "balanced_accuracy": _number(row[column]),
+                _ACCURACY: _number(row[column]),
                 "last_quarter": _number(row.get(f"{column}_last")),
             }
             known = {name: score for name, score in scores.items() if score is not None}
             place = f"{path} {' '.join(map(str, chosen.values()))}"
-            found[place,] = Run(place, chosen, known)
+            found[place,] = Run(place, chosen, _called(known, row))
     yield from found.values()
+
+
+def _called(figures: Mapping[str, float], row: Mapping[str, str]) -> dict[str, float]:
+    """A row's figures by their names: what stands in the place of balanced accuracy, where the task
+    watches another figure, goes by that one's.
+    """
+    metric = row.get(METRIC) or _ACCURACY
+    return {name.replace(_ACCURACY, metric): figure for name, figure in figures.items()}
 
 
 def table_of(

@@ -12,12 +12,12 @@ from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.pages import write_page
 from holdfast.benchmarks.passes import Batches, assembled, run
 from holdfast.benchmarks.plan import create_plan
-from holdfast.benchmarks.tables import RUN_KEYS, Row
+from holdfast.benchmarks.tables import RUN_KEYS, RUNS, Row
 from holdfast.programs import benchmark
 from holdfast.tta import entry
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import METHODS
-from tests.conftest import QUICK, ROOT, TINY
+from tests.conftest import MASKS, QUICK, ROOT, TINY
 from tests.methods.test_golden_pixels import OF_PIXELS
 from tests.test_programs import run_adapt
 
@@ -32,6 +32,7 @@ def row(target: str, method: str, score: float, **values: Any) -> Row:
     }
     how = {"method": method, "optimizer": "adam", "lr": 0.001, "policy": "off"}
     scores = {"balanced_accuracy": score, "balanced_accuracy_last": score, "largest_last": 40.0}
+    scores["metric"] = "balanced_accuracy"
     return {**stream, **how, **scores, "resets": 0, "seconds": 10.0, **values}
 
 
@@ -97,8 +98,50 @@ def test_measured_lines_have_ranges_and_resets() -> None:
     assert lines[2] == f"| {place} | tent, adam 0.001, off | {scores} | 0, 0 |"
     assert f"| {place} | tent, adam 0.001, on | {scores} | 0, 1 |" in lines
     assert lines[3].startswith(f"| {place} | control | 75.0 (75.0–75.0) |")
-    masks = measured.markdown([row("other", "tent", 80.0, largest_last=None)])
-    assert masks.endswith("| 80.0 (80.0–80.0) | 80.0 (80.0–80.0) | – | 0 |"), "Dice, and no classes"
+
+
+@pytest.mark.parametrize(
+    ("metric", "title"),
+    [
+        ("balanced_accuracy", "balanced accuracy"),
+        ("dice", "mean Dice"),
+        ("auroc", "macro AUROC"),
+        ("kappa", "kappa"),
+        (None, "score"),
+    ],
+)
+def test_scores_are_called_what_they_are(metric: str | None, title: str) -> None:
+    rows = [row("other", "tent", 80.0, largest_last=None, metric=metric)]
+    head, _, line = measured.markdown(rows).splitlines()
+    assert head.startswith(f"| stream | run | {title} | last quarter |")
+    assert line.endswith("| 80.0 (80.0–80.0) | 80.0 (80.0–80.0) | – | 0 |")
+    labels = row("here", "tent", 70.0)
+    tables_ = measured.markdown([*rows, labels]).count("| stream | run |")
+    assert tables_ == (1 if metric == "balanced_accuracy" else 2)
+
+
+def test_masks_are_measured_by_dice_and_tables_of_earlier_versions_get_the_column(
+    mask_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "phantom0").symlink_to(mask_source, target_is_directory=True)
+    words = [
+        *("study=measured", "methods=[source]", "policies=[off]", "rates=[1]", "streams=[iid]"),
+        *(f"data.words={MASKS}", "data.targets=[phantom/scanner_b]"),
+        *("shifts=[none]", "batch_sizes=[8]", "processes=1", f"sources={tmp_path}"),
+        f"output={tmp_path / 'out'}",
+    ]
+    assert benchmark.main([*words, "images=8"]) == 0
+    assert "| stream | run | mean Dice | last quarter |" in capsys.readouterr().out
+    results = tmp_path / "out" / "results.csv"
+    (found,) = tables.read(results)
+    assert found["metric"] == "dice"
+    assert 0 <= found["balanced_accuracy"] <= 100
+    tables.write(results, RUNS["results"].columns[:-1], [found])
+    assert benchmark.main([*words, "images=8", "methods=[source,norm]"]) == 0
+    assert {row["method"]: row["metric"] for row in tables.read(results)} == {
+        "source": None,
+        "norm": "dice",
+    }
 
 
 def test_where_methods_also_run_alone_those_that_learn_nothing_run_so_only(

@@ -205,6 +205,11 @@ def test_rows_at_the_centre_and_along_an_axis() -> None:
     assert at(rows, config, images=512) == rows[3:]
 
 
+def test_scores_of_masks_are_refused_where_pages_say_balanced_accuracy() -> None:
+    with pytest.raises(InputError, match=r"scored by dice: take study=measured"):
+        markdown([row("tent", metric="dice")], BenchmarkConfig(study="paper"))
+
+
 def test_bands_count_growth_and_loss_against_the_control() -> None:
     rows = [
         *(

@@ -12,11 +12,11 @@ from holdfast.datamodules.conventions import Strings
 from holdfast.datamodules.files import ImageFiles
 from holdfast.datamodules.images import ImageSet, NoImages, Split
 from holdfast.datamodules.ranges import refuse_mixture, value_range
+from holdfast.datamodules.repetition import check_repeated
 from holdfast.datamodules.rows import Records, repeated, text
 from holdfast.datamodules.settings import AUTO, FilesConfig
 from holdfast.datamodules.splits import (
     check_leaks,
-    check_repeated,
     cut,
     groups_of,
     hint_at,
@@ -97,7 +97,7 @@ def images_of(
     rows = np.flatnonzero(inside)
     if not len(rows):
         raise NoImages(_nothing(records, splits, split))
-    again = check_repeated(records.origin, records.names[rows], records.labels[rows])
+    again = check_repeated(records, rows)
     files = ImageFiles(
         records.root,
         records.paths[rows],

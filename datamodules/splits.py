@@ -75,8 +75,8 @@ def hint_at(likely: Mapping[str, Strings]) -> tuple[str, ...]:
     """A note on columns that may name patients, where any of them has several images."""
     repeated = []
     for name, values in likely.items():
-        hashes = _hashes(values[_named(values)])
-        if len(np.unique(hashes)) < len(hashes):
+        found = hashes(values[_named(values)])
+        if len(np.unique(found)) < len(found):
             repeated.append(name)
     return tuple(
         f"{_called(name)} look like patients: data.group={name}, if so" for name in repeated
@@ -178,7 +178,7 @@ def _straddling(values: Strings, codes: npt.NDArray[np.uint8]) -> tuple[int, int
     """How many values, of how many, are in several splits, the first of them, and where it is; None
     where all are in one.
     """
-    _, rows, of_row = np.unique(_hashes(values), return_index=True, return_inverse=True)
+    _, rows, of_row = np.unique(hashes(values), return_index=True, return_inverse=True)
     seen = np.zeros(len(rows), dtype=np.uint8)
     np.bitwise_or.at(seen, of_row, codes)
     straddling = np.flatnonzero(seen & (seen - 1))
@@ -200,34 +200,6 @@ def plain(paths: Strings) -> Strings:
     return same
 
 
-def check_repeated(origin: object, ids: Strings, labels: Strings) -> tuple[str, ...]:
-    """Refuse an image that is listed again with another label; those with the same count again,
-    which a note tells.
-
-    Args:
-        origin: where the images come from, for messages.
-        ids: (N,) of the images.
-        labels: (N,) of the images, as they are written.
-
-    Raises:
-        InputError: there is such an image.
-    """
-    _, rows, of_row = np.unique(_hashes(plain(ids)), return_index=True, return_inverse=True)
-    again = len(ids) - len(rows)
-    if not again:
-        return ()
-    other = np.flatnonzero(labels != labels[rows][of_row])
-    if len(other):
-        row = other[0]
-        first = labels[rows[of_row[row]]]
-        raise InputError(
-            f"{origin} lists {ids[row]} as {first or 'unlabelled'} and as "
-            f"{labels[row] or 'unlabelled'}: keep one row an image, or read several findings of an "
-            "image, data.task=multilabel"
-        )
-    return (f"{again} row(s) list an image again, which then counts as often",)
-
-
-def _hashes(values: Strings) -> npt.NDArray[np.int64]:
-    """Of each text, in a fraction of the memory and time that sorting a million texts takes."""
+def hashes(values: Strings) -> npt.NDArray[np.int64]:
+    """(N,) of texts, in a fraction of the memory and time that sorting a million of them takes."""
     return np.fromiter(map(hash, values), dtype=np.int64, count=len(values))

@@ -38,6 +38,30 @@ def test_lists_name_what_is_present_and_no_finding_is_no_class() -> None:
         from_lists(text(["normal"]), "t.csv")
 
 
+@pytest.mark.parametrize(
+    ("header", "rows", "names", "message"),
+    [
+        ("path,Mass", ["0.png,1", "0.png,0"], ["Mass"], "as Mass present and as Mass absent"),
+        ("path,Mass", ["0.png,1", "./0.png,"], ["Mass"], "as Mass present and as Mass unknown"),
+        ("path,label", ["0.png,Mass", "0.png,Edema"], None, "Edema absent and as Edema present"),
+    ],
+)
+def test_rows_of_an_image_that_contradict_each_other_are_refused(
+    tmp_path: Path, header: str, rows: list[str], names: list[str] | None, message: str
+) -> None:
+    for number in range(2):
+        write_picture(tmp_path / f"{number}.png", grey())
+    table = tmp_path / "t.csv"
+    config = TableConfig(path=str(table), findings=names, task="multilabel")
+    table.write_text("\n".join([header, *rows, "1.png,"]))
+    with pytest.raises(InputError, match=rf"{message}: keep one row an image, with all of its"):
+        load_table(config, "target")
+    table.write_text("\n".join([header, rows[0], rows[0], "1.png,"]))
+    images = load_table(config, "target")
+    assert len(images) == 3
+    assert "1 row(s) list an image again, which then counts as often" in images.notes
+
+
 def test_a_table_of_findings(tmp_path: Path) -> None:
     for number in range(4):
         write_picture(tmp_path / f"{number}.png", grey())

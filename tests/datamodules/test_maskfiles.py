@@ -69,6 +69,26 @@ def test_a_folder_of_images_and_masks(tmp_path: Path) -> None:
     assert understood({"train": train})[0].startswith("classes: 3 (background: ")
 
 
+@pytest.mark.parametrize(
+    ("header", "again"),
+    [
+        ("path,mask", "masks/1_mask.png"),
+        ("path,mask", ""),
+        ("path,mask:disc", "masks/1_mask.png"),
+    ],
+)
+def test_an_image_listed_with_two_masks_is_refused(tmp_path: Path, header: str, again: str) -> None:
+    write_pairs(tmp_path, 2)
+    table, first = tmp_path / "t.csv", "images/0.png,masks/0_mask.png"
+    config = TableConfig(path=str(table))
+    table.write_text(f"{header}\n{first}\nimages/0.png,{again}\n")
+    said = f"masked by {again}" if again else "without a mask"
+    with pytest.raises(InputError, match=rf"as masked by masks/0_mask\.png and as {said}: keep"):
+        load_table(config, "target")
+    table.write_text(f"{header}\n{first}\nimages/0.png,./masks/0_mask.png\n")
+    assert len(load_table(config, "target")) == 2
+
+
 @pytest.mark.parametrize("layout", ["above", "below"])
 def test_splits_are_folders_above_or_below(tmp_path: Path, layout: str) -> None:
     for split in ("train", "val"):

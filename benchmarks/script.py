@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from holdfast.tta import entry
 from holdfast.tta.config import Groups
+from holdfast.tta.saying import aside
 
 T = TypeVar("T")
 Main = Callable[[Sequence[str]], int]
@@ -34,8 +35,11 @@ def script(
 
     def main(argv: Sequence[str]) -> int:
         """Run from command-line words; returns the exit status."""
-        return entry.run(
-            lambda: print(work(make(argv))), schema, given, usage, argv, configure=make
-        )
+
+        def run() -> None:
+            aside()
+            print(work(make(argv)))
+
+        return entry.run(run, schema, given, usage, argv, configure=make)
 
     return main

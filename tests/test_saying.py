@@ -7,7 +7,10 @@ import sys
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
+from holdfast.benchmarks import segmentation
+from holdfast.benchmarks.script import script
 from holdfast.programs import adapt
+from holdfast.programs.demo import DemoConfig
 from holdfast.tta import entry
 from holdfast.tta.saying import heed, say, spoken, warn
 from tests.conftest import ROOT
@@ -41,6 +44,19 @@ def test_without_progress_only_warnings_are_shown(capsys: Capture, shown: bool, 
         say("classes: 4")
         warn("a batch is missing")
     assert capsys.readouterr() == (out, "a batch is missing\n")
+    with spoken():  # the next program starts afresh
+        say("classes: 5")
+    assert capsys.readouterr().out == "classes: 5\n"
+
+
+def test_a_script_prints_its_table_alone(capsys: Capture) -> None:
+    def work(config: DemoConfig) -> str:
+        say("classes: 4")
+        return "| a table |"
+
+    work.__module__ = segmentation.__name__  # whose docstring is the help
+    assert script(DemoConfig, work)([]) == 0
+    assert capsys.readouterr() == ("| a table |\n", "classes: 4\n")
     with spoken():  # the next program starts afresh
         say("classes: 5")
     assert capsys.readouterr().out == "classes: 5\n"

@@ -25,9 +25,13 @@ class _Console(logging.Handler):
     them gets what is said from then on.
     """
 
+    #: Whether all goes to standard error; see ``aside``.
+    aside = False
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write one sentence; errors of the stream, but for a reader that left, are ``print``'s."""
-        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        warned = record.levelno >= logging.WARNING
+        stream = sys.stderr if warned or self.aside else sys.stdout
         with suppress(BrokenPipeError):  # nobody reads on, which is no reason to end a run
             print(self.format(record), file=stream)
 
@@ -58,6 +62,12 @@ def heed(trainer: Mapping[str, Any]) -> None:
         return
     for console in _consoles():
         console.setLevel(logging.WARNING)
+
+
+def aside() -> None:
+    """Say all on standard error from here on: what the program prints is its result alone."""
+    for console in _consoles():
+        console.aside = True
 
 
 def hushed() -> bool:

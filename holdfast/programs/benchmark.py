@@ -13,6 +13,7 @@ from holdfast.benchmarks.config import BenchmarkConfig, output_folder
 from holdfast.tta import entry
 from holdfast.tta.config import to_dict
 from holdfast.tta.folder import held
+from holdfast.tta.saying import aside
 
 if TYPE_CHECKING:  # imported where work begins: torch takes seconds, and --help needs none of it
     from lightning.pytorch.loggers import Logger
@@ -95,6 +96,7 @@ def main(argv: Sequence[str]) -> int:
         nonlocal status
         from holdfast.benchmarks import sensitivity, tables
 
+        aside()
         config = entry.configured(BenchmarkConfig, {}, argv)
         if config.study == "sensitivity":
             config = sensitivity.prepare(config)

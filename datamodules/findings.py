@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.datamodules.conventions import MISSING, Strings
+from holdfast.datamodules.labels import check_alike, seen_as
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
 
@@ -102,6 +103,7 @@ def from_lists(
                 f"data.findings names {name!r}, which {origin} has nowhere: "
                 f"{closest(name, occurring)}"
             )
+    _check_written(occurring, names, origin)
     chosen = tuple(names or occurring)
     if not chosen:
         raise InputError(f"{origin} names no finding: write them as Effusion|Mass")
@@ -110,6 +112,20 @@ def from_lists(
         dtype=np.float32,
     ).reshape(len(lists), len(chosen))
     return Findings(chosen, table[of_row])
+
+
+def _check_written(occurring: Sequence[str], names: Sequence[str] | None, origin: object) -> None:
+    """Refuse findings that are one but for how they are written, and lists with commas."""
+    for name in occurring:
+        parts = [part.strip() for part in name.split(",")]
+        if len(parts) > 1 and all(part in occurring for part in parts):
+            raise InputError(
+                f"{origin} has the finding {name!r}, and its parts as well: separate the findings "
+                "of an image by | or ;"
+            )
+    chosen = {seen_as(name) for name in names or occurring}
+    meant = [name for name in occurring if seen_as(name) in chosen]
+    check_alike([*(names or ()), *meant], origin, "findings")
 
 
 def _listed(word: str) -> list[str] | None:

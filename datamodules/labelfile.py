@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from time import time
 from typing import Any, NamedTuple
@@ -122,11 +122,19 @@ class LabelFile:
                 "CSV file in UTF-8 with the columns id and label, of which the header is enough to "
                 "begin with"
             ) from error
-        columns = {name.lower(): values for name, values in columns.items()}
-        for name in ("id", "label"):
-            if name not in columns:
-                raise InputError(f"{self.path} has no column {name}: {closest(name, columns)}")
-        return columns
+        return {name: columns[self._called(name, columns)] for name in ("id", "label")}
+
+    def _called(self, name: str, columns: Collection[str]) -> str:
+        """How the file writes a column's name: so, or else in other letters."""
+        alike = [written for written in columns if written.lower() == name]
+        if name in columns or len(alike) == 1:
+            return name if name in columns else alike[0]
+        if alike:
+            raise InputError(
+                f"{self.path} has the columns {' and '.join(alike)}: call the one that counts "
+                f"{name}"
+            )
+        raise InputError(f"{self.path} has no column {name}: {closest(name, columns)}")
 
     def _refusal(self, word: str) -> str:
         """Why a label is none of the classes."""

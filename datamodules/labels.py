@@ -1,7 +1,8 @@
 """Which classes a column of labels names: words, numbers, and what stands for no label."""
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -60,7 +61,7 @@ def read_labels(
     if numbers := all(number_of(word) is not None for word in known):
         plain = [word if same(word) in gone else _whole(word) for word in plain]
         known = list(dict.fromkeys(map(_whole, known)))
-    _check_alike(known, origin)
+    check_alike(known, origin, "labels")
     if class_names is None:
         names = tuple(sorted(known, key=number_of if numbers else None))  # type: ignore[arg-type]
         codes = {name: code for code, name in enumerate(names)}
@@ -96,16 +97,42 @@ def _whole(word: str) -> str:
     return number if rest and not rest.strip("0") and number_of(word) is not None else word
 
 
-def _check_alike(names: Sequence[str], origin: object) -> None:
+def check_alike(names: Iterable[str], origin: object, called: str) -> None:
+    """Refuse names that a reader takes for one.
+
+    Args:
+        names: of classes or findings.
+        origin: where they come from, for messages.
+        called: what they are, in the plural.
+
+    Raises:
+        InputError: two differ in case, in letters that are not seen, or in how a number or an
+            accent is written.
+    """
     seen: dict[Any, str] = {}
     for name in names:
         number = number_of(name)
-        first = seen.setdefault(name.casefold() if number is None else number, name)
+        first = seen.setdefault(seen_as(name) if number is None else number, name)
         if first != name:
-            how = "differ in case only" if number is None else "are the same number"
+            how = "look alike"
+            if number is not None:
+                how = "are the same number"
+            elif first.lower() == name.lower():
+                how = "differ in case only"
             raise InputError(
-                f"{origin} has the labels {first!r} and {name!r}, which {how}: write them alike"
+                f"{origin} has the {called} {first!r} and {name!r}, which {how}: write them alike"
             )
+
+
+def seen_as(name: str) -> Any:
+    """What is seen of a name: its number, or its letters without case, width, blanks and marks that
+    no screen shows.
+    """
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    shown = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
+    word = " ".join(shown.split())
+    number = number_of(word)
+    return word if number is None else number
 
 
 def _code(word: str, names: tuple[str, ...], numbers: bool, origin: object) -> int:

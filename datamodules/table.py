@@ -30,6 +30,8 @@ _ZIPPED = b"PK\x03\x04"
 #: What spreadsheets write and read as a CSV file's first line: sep=;
 _SEPARATOR = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _KNOWN = ("path", "label", "split", "domain", "group", "mask", "roi")
+#: Those of them that name files.
+_FILES = ("path", "mask", "roi")
 #: What the columns of a mask for each class begin with.
 _MASK = "mask:"
 #: What columns are called that say where an image comes from.
@@ -67,7 +69,7 @@ def load_table(config: TableConfig, split: Split) -> ImageSet:
     if config.path is None:
         raise InputError("data.path is missing: name the table, data.path=FILE.csv")
     path = Path(config.path).expanduser()
-    columns = _named(read_table(path))
+    columns = _trimmed(_named(read_table(path)))
     if "path" not in columns:
         raise InputError(f"{path} has no column path: {closest('path', columns)}")
     count = len(columns["path"])
@@ -201,6 +203,16 @@ def _named(columns: dict[str, Strings]) -> dict[str, Strings]:
     return {meant.get(written, written): values for written, values in columns.items()}
 
 
+def _trimmed(columns: dict[str, Strings]) -> dict[str, Strings]:
+    """The columns without blanks around their values, which would make two patients, or domains, of
+    one; names of files stay as they are.
+    """
+    return {
+        name: values if name in _FILES or name.startswith(_MASK) else np.strings.strip(values)
+        for name, values in columns.items()
+    }
+
+
 def encoding_of(path: Path) -> str:
     """The encoding of a text file by the mark at its beginning; UTF-8 where there is none."""
     with path.open("rb") as file:
@@ -232,6 +244,7 @@ def columns_of(file: TextIO, path: Path) -> dict[str, Strings]:
 
     Raises:
         InputError: a column is named twice, or a row has too few values or too many.
+        csv.Error: a quote is not closed, or does not end its value.
     """
     first, line = file.readline(), 1
     named = _SEPARATOR.fullmatch(first)
@@ -239,7 +252,8 @@ def columns_of(file: TextIO, path: Path) -> dict[str, Strings]:
         line += 1
     else:
         file.seek(0)
-    rows = csv.reader(file, delimiter=named[1] if named else max(",;\t", key=first.count))
+    delimiter = named[1] if named else max(",;\t", key=first.count)
+    rows = csv.reader(file, delimiter=delimiter, strict=True)  # else an open quote swallows rows
     header = [name.strip() for name in next(rows, [])]
     if len(set(header)) < len(header):
         raise InputError(f"{path} names a column twice: {', '.join(header)}")

@@ -34,6 +34,14 @@ def test_lists_name_what_is_present_and_no_finding_is_no_class() -> None:
     assert from_lists(column, "t.csv", ["Mass"]).values[:, 0].tolist()[:2] == [1, 0]
     with pytest.raises(InputError, match=r"names 'Edema', which t\.csv has nowhere"):
         from_lists(column, "t.csv", ["Edema"])
+    with pytest.raises(InputError, match="'Mass' and 'mass', which differ in case only"):
+        from_lists(text(["Mass", "mass|Nodule"]), "t.csv")
+    with pytest.raises(InputError, match="'Mass' and 'mass', which differ in case only"):
+        from_lists(text(["Mass", "mass"]), "t.csv", ["Mass"])
+    assert from_lists(text(["Mass", "Edema", "edema"]), "t.csv", ["Mass"]).names == ("Mass",)
+    with pytest.raises(InputError, match="finding 'Mass,Edema', and its parts as well: separate"):
+        from_lists(text(["Mass,Edema", "Mass", "Edema"]), "t.csv")
+    assert len(from_lists(text(["Mass, left", "Mass"]), "t.csv").names) == 2
     with pytest.raises(InputError, match="names no finding"):
         from_lists(text(["normal"]), "t.csv")
 

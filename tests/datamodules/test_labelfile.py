@@ -60,6 +60,15 @@ def test_numbers_are_names_and_a_site_has_its_own_words(tmp_path: Path) -> None:
     assert LabelFile(path, NAMES, called=site).checked() == {"a": 1}
 
 
+def test_a_column_that_is_called_twice_is_not_chosen_by_chance(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label,Label\na,benign,malignant\n")
+    assert LabelFile(path, NAMES).checked() == {"a": 0}
+    path.write_text("id,LABEL,Label\na,benign,malignant\n")
+    with pytest.raises(InputError, match="the columns LABEL and Label: call the one that counts"):
+        LabelFile(path, NAMES).checked()
+
+
 def test_a_label_that_is_no_class(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("id,label\na,benign\nb,malignent\nc,malignant\nd,7\n")

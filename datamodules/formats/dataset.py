@@ -87,6 +87,7 @@ def frames(dataset: Dataset, name: str, colours: bool = True) -> list[Frame]:
     """
     _check_kind(dataset)
     _check_decoder(dataset)
+    _check_bits(Header(dataset))
     photometric = str(dataset.get("PhotometricInterpretation", ""))
     count = frames_of(dataset)
     try:
@@ -169,6 +170,18 @@ def _check_decoder(dataset: Dataset) -> None:
         ) from error
     if not available:
         raise Unreadable(f"is compressed as {syntax.name}: {_EXTRA} reads it")
+
+
+def _check_bits(header: Header) -> None:
+    """Refuse values that lie above the lowest bits, where the standard demands and decoders expect
+    them.
+    """
+    stored, high = header.number("BitsStored"), header.number("HighBit")
+    if stored is not None and high is not None and high >= stored:
+        raise Unreadable(
+            f"keeps values of {stored:g} bits below bit {high:g} (HighBit): write it anew with the "
+            "values at the lowest bits"
+        )
 
 
 @lru_cache(maxsize=1)

@@ -15,6 +15,9 @@ from holdfast.datamodules.formats.headers import Header
 #: Directions whose cosines differ by more are two.
 _DIRECTION = 1e-3
 
+#: Share of a pixel's size by which it may vary among the planes of a volume.
+_SIZE = 1e-3
+
 #: Share of the distance of slices by which it may vary; positions are rounded when they are
 #: written.
 _UNEVEN = 0.1
@@ -97,6 +100,18 @@ def plane_spacing(header: Header) -> tuple[float, float] | None:
     return None
 
 
+def _check_spacing(headers: Sequence[Header]) -> None:
+    """Refuse planes whose pixels are of several sizes, for a volume has one."""
+    found = [plane_spacing(header) for header in headers]
+    for one in found[1:]:
+        alike = one is not None and found[0] is not None and np.allclose(one, found[0], rtol=_SIZE)
+        if one != found[0] and not alike:
+            told = " and ".join(
+                "none" if each is None else f"{each[0]:g}" for each in (found[0], one)
+            )
+            raise Unreadable(f"has slices of several PixelSpacing, {told} mm: correct it")
+
+
 def positions_of(headers: Sequence[Header]) -> Array | None:
     """(N, 3) positions of planes in mm, LPS; None where none has one.
 
@@ -175,6 +190,7 @@ def volume_of(positions: Array, headers: Sequence[Header]) -> Volume | None:
             "missing: "
             "complete it, or write it evenly as NIfTI"
         )
+    _check_spacing(headers)
     first, last = positions[order[0]], positions[order[-1]]
     return grid(axes, first, (last - first) / len(steps), headers[0], order)
 

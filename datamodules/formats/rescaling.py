@@ -128,9 +128,10 @@ def raw(planes: Sequence[Frame]) -> tuple[list[Array], Ends | None]:
     do.
 
     Raises:
-        Unreadable: an attribute that it needs is wrong.
+        Unreadable: an attribute that it needs is wrong, or planes are in several units.
     """
     modalities = [modality_of(plane) for plane in planes]
+    _check_units(planes, modalities)
     dtype = None if all(modality.plain for modality in modalities) else _type(modalities, planes)
     values = [
         modality.apply(plane.pixels, dtype)
@@ -141,6 +142,25 @@ def raw(planes: Sequence[Frame]) -> tuple[list[Array], Ends | None]:
     if len(known) < len(planes):
         return values, None
     return values, (min(low for low, _ in known), max(high for _, high in known))
+
+
+def _check_units(planes: Sequence[Frame], modalities: Sequence[Modality]) -> None:
+    """Refuse planes whose raw values do not compare."""
+    units = dict.fromkeys(unit_of(plane.header) for plane in planes)
+    if len(units) > 1:
+        told = " and ".join(unit or "no unit" for unit in units)
+        raise Unreadable(f"has slices in several units, {told}: correct RescaleType or Units")
+    stored = [
+        modality.table is None and plane.header.number("RescaleSlope") is None
+        for plane, modality in zip(planes, modalities, strict=True)
+    ]
+    if any(stored) and not all(modality.plain for modality in modalities):
+        missing = sum(stored)
+        if missing < len(planes):
+            raise Unreadable(
+                f"has {missing} of {len(planes)} slices without RescaleSlope, whose values the "
+                "others' do not compare with: correct it"
+            )
 
 
 def _type(modalities: Sequence[Modality], planes: Sequence[Frame]) -> np.dtype[np.generic]:

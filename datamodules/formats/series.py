@@ -13,6 +13,8 @@ from holdfast.datamodules.formats.headers import Header, frames_of
 _SHARED = {
     "series": ("SeriesInstanceUID",),
     "patients": ("PatientID",),
+    "modalities": ("Modality",),
+    "frames of reference": ("FrameOfReferenceUID",),
     "kinds of image": ("PhotometricInterpretation",),
     "sizes": ("Rows", "Columns"),
 }

@@ -239,6 +239,7 @@ def test_a_film_is_a_volume_as_it_is_stored(tmp_path: Path) -> None:
         ({"PixelSpacing": ["1", "2", "3"]}, "3 values of PixelSpacing where 2"),
         ({"PixelSpacing": ["0", "0"]}, "PixelSpacing of 0 and 0 mm"),
         ({"BitsStored": None}, "Bits Stored"),
+        ({"HighBit": 15}, "values of 12 bits below bit 15"),
         ({"Rows": 2}, "holds more pixels than it says"),
         ({"PhotometricInterpretation": "CMYK", "SamplesPerPixel": 3}, "cannot be decoded|colours"),
     ],

@@ -143,6 +143,27 @@ def test_slices_are_rescaled_and_windowed_each_by_itself(tmp_path: Path) -> None
             "their order is unknown",
         ),
         ({"RescaleSlope": {0: "1", 1: "0", 2: "1", 3: "1"}}, "RescaleSlope of 0"),
+        (
+            {"RescaleSlope": {0: "2", 1: "2", 2: None, 3: "2"}, "Modality": "MR"},
+            "1 of 4 slices without RescaleSlope",
+        ),
+        ({"Modality": {0: "CT", 1: "CT", 2: "MR", 3: "CT"}}, "several modalities, CT .* MR"),
+        (
+            {"RescaleType": {0: "HU", 1: "HU", 2: "OD", 3: "HU"}, "Modality": "CT"},
+            "several units, HU and OD",
+        ),
+        (
+            {"FrameOfReferenceUID": {0: "1.2", 1: "1.3", 2: "1.2", 3: "1.2"}},
+            "several frames of reference",
+        ),
+        (
+            {"PixelSpacing": {0: [1, 1], 1: [1, 1], 2: [2, 1], 3: [1, 1]}},
+            "several PixelSpacing, 1 and 2 mm",
+        ),
+        (
+            {"PixelSpacing": {0: None, 1: [1, 1], 2: [1, 1], 3: [1, 1]}},
+            "several PixelSpacing, none and 1 mm",
+        ),
     ],
 )
 def test_a_series_that_is_none_is_refused(

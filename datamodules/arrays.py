@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from holdfast.datamodules.formats.decoded import Unreadable
+from holdfast.datamodules.formats.decoded import Unreadable, native
 from holdfast.datamodules.formats.memory import refuse_beyond_memory
 from holdfast.tta.errors import InputError, said
 
@@ -71,7 +71,18 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any
         )
     with archive.open(member) as file:
         array: npt.NDArray[Any] = npy.read_array(file, allow_pickle=False)
-    return array
+    return _plain(array)
+
+
+def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Numbers in the machine's byte order, and texts as such, without blanks around them, which
+    would make two patients of one.
+    """
+    if array.dtype.kind == "S":  # of bytes, as other programs write texts
+        array = np.char.decode(array, "utf-8")
+    if array.dtype.kind == "U":
+        return np.strings.strip(array)
+    return native(array)
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -20,7 +20,7 @@ from holdfast.datamodules.arraytargets import counted_within
 from holdfast.datamodules.conventions import Strings
 from holdfast.datamodules.facts import LOOKED_AT
 from holdfast.datamodules.formats.decoded import span_of
-from holdfast.datamodules.images import ImageSet, Split
+from holdfast.datamodules.images import ImageSet, NoImages, Split
 from holdfast.datamodules.ranges import value_range
 from holdfast.datamodules.settings import AUTO, TargetConfig, check_shares
 from holdfast.datamodules.splits import SPLITS, check_leaks, cut, groups_of, hint_at, likely_groups
@@ -186,6 +186,8 @@ def images_from(
     domain = arrays.get("domain", np.full(count, path.stem)).astype(str)
     inside = np.isin(domain, _wanted(arrays, domain, path, source, target, split))
     named, rows = _rows_of(arrays, inside, split)
+    if split == "target" and not rows.any():
+        raise NoImages(f"{path} has no images for the target: a target is what is in test")
     ids = arrays.get("id", np.arange(count)).astype(str)
     metadata = {
         name: values
@@ -213,7 +215,7 @@ def images_from(
         high=high,
         metadata={name: values[rows] for name, values in metadata.items()},
         spatial_dims=spatial_dims,
-        notes=(*notes, *hints, *_left_out(arrays, count)),
+        notes=(*notes, *hints, *_shared(ids[rows]), *_left_out(arrays, count)),
         task=task,
     )
 
@@ -223,24 +225,55 @@ def _checked(arrays: Arrays, path: Path) -> int:
     if not arrays["images"].ndim:
         raise InputError(f"{path}: images is a single number, and no array of images")
     count = len(arrays["images"])
+    if not arrays["images"].size:
+        raise InputError(f"{path} holds no images: images is {_sides(arrays['images'])}")
     for name in ("domain", "split", "group", "id"):
         if name in arrays and arrays[name].shape != (count,):
-            shape = "x".join(map(str, arrays[name].shape)) or "a single value"
             raise InputError(
-                f"{path}: {name} ({shape}) has not one value for each of {count} images"
+                f"{path}: {name} ({_sides(arrays[name])}) has not one value for each of {count} "
+                "images"
             )
     for name in ("masks", "findings"):
         if name in arrays and len(np.atleast_1d(arrays[name])) != count:
             raise InputError(f"{path}: {name} are not of as many images as the {count} in images")
-    if arrays.get("class_names", np.zeros(1)).ndim != 1:
+    names = arrays.get("class_names", np.zeros(1))
+    if names.ndim != 1:
         raise InputError(f"{path}: class_names is no list of names")
+    if len(np.unique(names)) < len(names):
+        raise InputError(
+            f"{path}: class_names gives a name to two classes: {', '.join(map(str, names))}"
+        )
+    _check_splits(arrays, path)
     return count
+
+
+def _check_splits(arrays: Arrays, path: Path) -> None:
+    strange = np.setdiff1d(arrays.get("split", np.zeros(0, "<U1")).astype(str), [*SPLITS, ""])
+    if len(strange):
+        value = str(strange[0])
+        raise InputError(f"{path} has the split {value!r}: {closest(value, SPLITS)}, or empty")
+
+
+def _sides(array: npt.NDArray[Any]) -> str:
+    return "x".join(map(str, array.shape)) or "a single value"
 
 
 def _spread(images: npt.NDArray[Any], inside: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
     """Some images of a domain, from all its splits, so that these have one range."""
     rows = np.flatnonzero(inside)
     return images[rows[:: max(1, len(rows) // LOOKED_AT)]]
+
+
+def _shared(ids: Strings) -> tuple[str, ...]:
+    """A note on ids that name several images."""
+    names, counts = np.unique(ids, return_counts=True)
+    several = counts > 1
+    if not several.any():
+        return ()
+    return (
+        f"{counts[several].sum()} images share an id with another, as {names[several][0]}: "
+        "labels by id, and rows of predictions.csv, are of all; the key of a patient is group",
+    )
 
 
 def _left_out(arrays: Arrays, count: int) -> list[str]:
@@ -322,9 +355,15 @@ def _unfold_medmnist(arrays: Arrays, name: str) -> Arrays:
                 f"{name}: {split}_labels ({given.size} values) has not one for each of the images "
                 f"{split}_images ({'x'.join(map(str, images.shape))})"
             )
-        if images.shape[1:] != arrays[f"{present[0]}_images"].shape[1:]:
+        first = arrays[f"{present[0]}_images"]
+        if images.shape[1:] != first.shape[1:]:
             raise InputError(
                 f"{name}: {split}_images has other sides or channels than {present[0]}_images"
+            )
+        if images.dtype != first.dtype:
+            raise InputError(
+                f"{name}: {split}_images are {images.dtype} and {present[0]}_images {first.dtype}, "
+                "which span other ranges: write them as one type"
             )
     labels = [_flat(arrays[f"{split}_labels"]) for split in present]
     splits = [

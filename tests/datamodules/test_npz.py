@@ -121,6 +121,15 @@ def broken(**changes: Any) -> dict[str, Any]:
         (broken(domain=np.full(3, "there")), "target", "has not one value"),
         (broken(split=None), "train", "no key split"),
         (broken(split=np.full(40, "test")), "train", "data.source is missing"),
+        (broken(split=np.zeros(40, int)), "train", "has the split '0'"),
+        (broken(split=np.full(40, "train")), "target", "no images for the target"),
+        (
+            broken(images=np.zeros((0, 8, 8), np.uint8)),
+            "target",
+            "holds no images: images is 0x8x8",
+        ),
+        (broken(class_names=np.array(["a", "a"])), "target", "a name to two classes: a, a"),
+        (broken(group=np.array(["p"] * 10 + ["p "] * 30)), "train", r"1 group.* p is in train and"),
         (broken(images=np.array([object()] * 40)), "target", "holds Python objects"),
     ],
 )
@@ -129,6 +138,28 @@ def test_wrong_files_are_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(InputError, match=message):
         load_npz(NpzConfig(path=saved(tmp_path, arrays), target="there"), split)
+
+
+def test_bytes_blanks_and_another_byte_order_change_nothing(tmp_path: Path) -> None:
+    plain = domain_arrays() | {"images": np.arange(40 * 64, dtype=np.uint16).reshape(40, 8, 8)}
+    config = NpzConfig(path=saved(tmp_path, plain), target="there")
+    expected = load_npz(config, "target")
+    other = {
+        name: np.strings.add(values, " ").astype("S") if values.dtype.kind == "U" else values
+        for name, values in plain.items()
+    }
+    other["images"] = other["images"].astype(">u2")
+    found = load_npz(NpzConfig(path=saved(tmp_path, other, "o.npz"), target="there"), "target")
+    assert (found.low, found.high) == (expected.low, expected.high) == (0, 65535)
+    assert found.batch([0, 1])["image"].equal(expected.batch([0, 1])["image"])
+    for column in ("ids", "labels", "domains", "groups", "class_names"):
+        assert list(getattr(found, column)) == list(getattr(expected, column))
+
+
+def test_ids_that_images_share_are_told(tmp_path: Path) -> None:
+    arrays = broken(id=np.arange(40) // 3)
+    (note,) = load_npz(NpzConfig(path=saved(tmp_path, arrays), target="there"), "target").notes
+    assert note.startswith("18 images share an id with another, as 10: labels by id")
 
 
 def test_no_file_no_path_no_archive_no_domain(tmp_path: Path) -> None:
@@ -253,6 +284,10 @@ def test_arrays_larger_than_the_memory_are_refused(tmp_path: Path) -> None:
         (
             {**medmnist_arrays(), "val_images": np.zeros((10, 14, 14), np.uint8)},
             "val_images has other sides or channels than train_images",
+        ),
+        (
+            {**medmnist_arrays(), "test_images": np.zeros((20, 28, 28), np.uint16)},
+            "test_images are uint16 and train_images uint8, which span other ranges",
         ),
     ],
 )

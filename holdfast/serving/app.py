@@ -166,7 +166,9 @@ async def _read(
     request: Request, service: Service, id: str | None, metadata: str | None
 ) -> tuple[list[bytes], list[str], Told]:
     """Contents, ids and what else is said of a request's images."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    for name in ("id", "metadata"):
+        _refuse_several(name, request.query_params.getlist(name))
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return (
             [await request.body()],
             _ids([] if id is None else [id], 1),
@@ -176,11 +178,24 @@ async def _read(
     async with request.form(max_files=most, max_fields=most + 1) as form:
         files = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
         names = [part for part in form.getlist("ids") if isinstance(part, str)]
+        _refuse_several("metadata", form.getlist("metadata"))
+        if id is not None:
+            raise HTTPException(422, "id is of one image in the query: a form names its own by ids")
         said = form.get("metadata", metadata)
         if not files or isinstance(said, UploadFile):
             raise HTTPException(422, "the form has no file called images: send one or several")
         contents = [await file.read() for file in files]
     return contents, _ids(names, len(contents)), _told(said, len(contents), service)
+
+
+def _refuse_several(name: str, given: Sequence[object]) -> None:
+    """Refuse a field that stands there several times, of which one would count."""
+    if len(given) > 1:
+        raise HTTPException(
+            422,
+            f"{name} is there {len(given)} times: of several images send a form with ids, and "
+            "metadata as one list",
+        )
 
 
 def _ids(given: Sequence[str], count: int) -> list[str]:

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from holdfast.tta.errors import InputError, WriteError
+
 _LOG = logging.getLogger("holdfast")
 #: Seconds that a batch waits at most for requests that are on their way.
 _PATIENCE = 0.05
@@ -196,7 +198,11 @@ class Lane:
             # Answers may have left before something else went wrong.
             waiting = [item for item in batch if not item.answer.done()]
             missed = "served" if waiting else "learned from"
-            _LOG.exception("a batch of %d images was not %s", len(batch), missed)
+            known = isinstance(error, InputError | WriteError)  # whose sentence says all
+            told = f": {error}" if known else ""
+            _LOG.error(
+                "a batch of %d images was not %s%s", len(batch), missed, told, exc_info=not known
+            )
             for item in waiting:
                 item.answer.set_exception(error)
             return

@@ -2,6 +2,7 @@
 
 import tempfile
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class Reader:
     ) -> None:
         self.reading, self.shape, self.range = reading, shape, values
         self._bytes = megapixels * 1e6 * _BYTES_A_PIXEL
-        self._scales: frozenset[str] = frozenset()
+        self._scales: Counter[str] = Counter()  # of all images that came, also refused ones
         self._folder = tempfile.TemporaryDirectory(prefix="holdfast-")
 
     def read(self, content: bytes) -> Tensor:
@@ -100,8 +101,8 @@ class Reader:
             return decode(Path(file.name))
 
     def _check(self, decoded: Decoded, pixels: Array) -> None:
-        """Refuse an image of another form than the source's, or of other values than those
-        before.
+        """Refuse an image of another form than the source's, or of other values than most before;
+        a first one that is odd does not keep out those that follow.
         """
         if pixels.shape != self.shape:
             (*sides, channels), (*ours, wanted) = pixels.shape, self.shape
@@ -109,13 +110,14 @@ class Reader:
                 f"is {by(sides)} with {channels} channel(s), where the source was trained on "
                 f"{by(ours)} with {wanted}"
             )
-        scales = self._scales | {form_of(decoded, pixels).scale}
-        if not self.reading.suits(scales):
+        scale = form_of(decoded, pixels).scale
+        self._scales[scale] += 1
+        [(usual, _)] = self._scales.most_common(1)
+        if not self.reading.suits({usual, scale}):
             raise Unreadable(
-                f"has values {form_of(decoded, pixels).scale}, unlike the images before: send one "
-                "kind, or start the service with data.window=percentile"
+                f"has values {scale}, unlike most images before: send one kind, or start the "
+                "service with data.window=percentile"
             )
-        self._scales = scales
 
     def _judged(self, decoded: Decoded, pixels: Array) -> tuple[float, float]:
         """The raw values that become 0 and 1 in a file that does not say what it spans."""

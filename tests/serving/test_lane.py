@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from holdfast.serving.lane import Closed, Full, Item, Lane
+from holdfast.tta.errors import WriteError
 
 
 def item(name: str) -> Item:
@@ -112,6 +113,24 @@ def test_a_batch_that_fails_fails_alone() -> None:
         send(one, "bad")[0].answer.result(5)
     assert send(one, "good")[0].answer.result(5) == "good"
     one.close(5)
+
+
+@pytest.mark.parametrize(
+    ("error", "traced"), [(WriteError("the disk is full: make room"), False), (ValueError(), True)]
+)
+def test_a_traceback_is_shown_of_what_nobody_expected(
+    caplog: pytest.LogCaptureFixture, error: Exception, traced: bool
+) -> None:
+    def fail(items: Sequence[Item]) -> Sequence[Any]:
+        raise error
+
+    one = lane(fail)
+    assert send(one, "a")[0].answer.exception(5) is error
+    one.close(5)
+    assert (
+        f"a batch of 1 images was not served{'' if traced else ': the disk is full'}" in caplog.text
+    )
+    assert ("Traceback" in caplog.text) == traced
 
 
 def test_what_waits_is_served_before_the_end_and_nothing_comes_after() -> None:

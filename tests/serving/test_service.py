@@ -88,6 +88,8 @@ def refused(server: Server, image: bytes) -> None:
     """What is refused, and changes nothing."""
     before = state(server)
     kind = {"Content-Type": "multipart/form-data; boundary=none"}
+    body, mark = form([image])
+    of_form = {"Content-Type": mark.replace("multipart/form-data", "Multipart/Form-Data")}
     for status, answer in (
         (422, server.ask("POST", "/predict", b"no image")),
         (422, server.ask("POST", "/predict", b"")),
@@ -99,6 +101,9 @@ def refused(server: Server, image: bytes) -> None:
         (422, server.predict([image], metadata='{"colour": "red"}')),
         (422, server.predict([image], metadata='{"scanner": ["B2"]}')),
         (422, server.predict([image], metadata="[{}, {}]")),
+        (422, server.predict([image, image], metadata=["{}", "{}"])),
+        (422, server.ask("POST", "/predict?id=a&id=b", image)),
+        (422, server.ask("POST", "/predict?id=a", body, of_form)),
         (422, server.predict([])),
         (400, server.predict([image] * 65)),
         (400, server.ask("POST", "/predict", b"no form", kind)),

@@ -82,8 +82,19 @@ def test_a_window_holds_for_what_comes_in(tmp_path: Path) -> None:
     expected = load_folder(config, "target")[0]["image"]
     windowed = reader(window=[-500, 500])
     assert torch.equal(windowed.read(content), expected)
-    with pytest.raises(Unreadable, match="of unsigned numbers, unlike the images before"):
+    with pytest.raises(Unreadable, match="of unsigned numbers, unlike most images before"):
         windowed.read(FILES["a.png"])
+
+
+def test_one_odd_image_does_not_keep_out_those_that_follow() -> None:
+    asked = reader()
+    asked.read(nifti(RNG.random((20, 24, 1), dtype=np.float32)))
+    with pytest.raises(Unreadable, match="unlike most images before"):
+        asked.read(FILES["a.png"])
+    for _ in range(3):
+        asked.read(FILES["a.png"])
+    with pytest.raises(Unreadable, match="that do not say what they span, unlike most"):
+        asked.read(nifti(RNG.random((20, 24, 1), dtype=np.float32)))
 
 
 def deflated(dataset: Any) -> bytes:

@@ -128,10 +128,20 @@ class Engine:
         Raises:
             WriteError: rows cannot be written.
         """
+        number, recent = self.batch, (self.recent, self.recent_ids)
+        generators = (self.model.module.method.generator, torch.default_generator)
+        drawn = [generator.get_state() for generator in generators]
         for name, column in self._told.items():
             column.take(self.images, [_told_of(item, name) for item in items])
         batch = self._shown(torch.stack([item.image for item in items]), items)
-        return _Turn(self, items, batch).take()
+        try:
+            return _Turn(self, items, batch).take()
+        except Exception:
+            if self.batch == number:  # nobody was answered, and a restart does not serve it again
+                self.recent, self.recent_ids = recent
+                for generator, state in zip(generators, drawn, strict=True):
+                    generator.set_state(state)
+            raise
 
     def tell(
         self,

@@ -155,6 +155,36 @@ def test_a_killed_service_whose_learning_failed_says_the_same_again(
     end(again)
 
 
+def test_a_batch_that_failed_leaves_no_draws_and_no_images_behind(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = begun(source, tmp_path / "a", *GUARDED, "serve.window=16")
+    one.keeper.serve(items(0))
+    module, generator = one.engine.model.module, one.engine.model.module.method.generator
+
+    def failing(batch: object) -> StepOutputs:
+        torch.rand(1)
+        torch.rand(1, generator=generator)
+        raise RuntimeError("no memory")
+
+    ids, drawn, own = list(one.engine.recent_ids), generator.get_state(), torch.get_rng_state()
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "serve", failing)
+        with pytest.raises(RuntimeError, match="no memory"):
+            one.keeper.serve(items(1))
+    assert one.engine.recent_ids == ids
+    assert one.engine.recent is not None
+    assert torch.equal(one.engine.recent, torch.stack([item.image for item in items(0)]))
+    assert torch.equal(generator.get_state(), drawn)
+    assert torch.equal(torch.get_rng_state(), own)
+    answers = one.keeper.serve(items(2))
+    expected = begun(source, tmp_path / "b", *GUARDED, "serve.window=16")
+    expected.keeper.serve(items(0))
+    assert answers == expected.keeper.serve(items(2))
+    end(one)
+    end(expected)
+
+
 def test_a_batch_that_was_not_served_is_not_served_in_the_place_of_the_next(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,7 +216,7 @@ def test_what_cannot_be_accepted_is_refused_before_anything_runs(
     other = tmp_path / "other.csv"
     other.write_text("id,label\nnobody,round\n")
     for given, told in (
-        ([f"labels={few}"], "15 image(s)"),
+        ([f"labels={few}"], "the stream has 15: label 100 to 500 images of the stream"),
         ([f"labels={other}"], "none of the 1 ids"),
         ([f"labels={tmp_path / 'none.csv'}"], "cannot be read"),
         (["guard=off"], "guard=on"),

@@ -49,6 +49,22 @@ def test_overwriting_removes_own_files_and_nothing_else(tmp_path: Path) -> None:
     assert not (tmp_path / ".lock").exists()
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_another_programs_folder_is_refused_and_left_as_it_is(
+    tmp_path: Path, overwrite: bool
+) -> None:
+    of_source = f"# holdfast train {tmp_path}/config.yaml\nseed: 3\n"
+    (tmp_path / "config.yaml").write_text(of_source)
+    (tmp_path / "result.csv").write_text("theirs")
+    config = Config(output=str(tmp_path), overwrite=overwrite)
+    for enter in (lambda: check_folder(PROGRAM, config), claimed(PROGRAM, config, "x").__enter__):
+        with pytest.raises(InputError, match=r"another program \(holdfast train .*choose another"):
+            enter()
+    assert (tmp_path / "config.yaml").read_text() == of_source
+    assert (tmp_path / "result.csv").read_text() == "theirs"
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "result.csv"}
+
+
 def test_a_run_without_a_name_gets_a_fresh_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -105,8 +105,9 @@ def check_sample(labels: Tensor, rows: Column, unit: str = "image") -> None:
     count = len(np.unique(rows[known]))
     if count < FEWEST:
         raise InputError(
-            f"{count} {unit}(s) of the stream have a label, and accept needs {FEWEST} or more: "
-            f"label a random sample, 100 to {ENOUGH} of them, and name their file, labels=FILE.csv"
+            f"accept needs labels of {FEWEST} {unit}s or more, and the stream has {count}: label "
+            f"100 to {ENOUGH} images of the stream, taken at random, in a file with the columns id "
+            "and label, and name it, labels=FILE.csv"
         )
     if len(torch.unique(labels[known])) < 2:
         raise InputError(

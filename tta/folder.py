@@ -69,7 +69,7 @@ def claimed(program: Program, config: Any, default: str) -> Iterator[Path]:
         default: the run's name where it has none.
 
     Raises:
-        InputError: the folder holds results, is in use, or cannot be written.
+        InputError: the folder holds results, is another program's, is in use, or cannot be written.
         WriteError: the disk is full.
     """
     default = safe_name(default)
@@ -123,7 +123,10 @@ def check_folder(program: Program, config: Any) -> None:
         InputError: a folder that was named holds results, or the name is none.
     """
     folder = _named(program, config)
-    if folder is not None and not config.overwrite and is_first():
+    if folder is None or not is_first():
+        return
+    _refuse_other(folder, program)
+    if not config.overwrite:
         _refuse_results(folder, program)
 
 
@@ -283,6 +286,7 @@ def _taken(folder: Path, program: Program, overwrite: bool) -> int | None:
     """Lock a folder, and see that no results are in it."""
     lock = _opened(folder)
     try:
+        _refuse_other(folder, program)
         if overwrite:
             clear(folder, program)
         else:
@@ -291,6 +295,22 @@ def _taken(folder: Path, program: Program, overwrite: bool) -> int | None:
         _release(folder, lock)
         raise
     return lock
+
+
+def _refuse_other(folder: Path, program: Program) -> None:
+    """Refuse a folder whose ``config.yaml`` another program left: it would be replaced, and with it
+    what says how to have those results again.
+    """
+    try:
+        with (folder / "config.yaml").open(encoding="utf-8", errors="replace") as file:
+            command = file.readline().removeprefix("# ").strip()
+    except OSError:
+        return
+    if command.startswith("holdfast ") and not command.startswith(f"{program.name} "):
+        raise _Occupied(
+            f"{folder} is the folder of another program ({command})",
+            "choose another folder, output=DIR or name=NAME",
+        )
 
 
 def _refuse_results(folder: Path, program: Program) -> None:

@@ -15,7 +15,7 @@ COMMANDS = {
     "audit": ("holdfast.callbacks.audit", "say whether a run's records fit together"),
     "compare": ("holdfast.programs.compare", "compare finished runs: means, tests, LaTeX"),
     "completion": ("holdfast.programs.completion", "print a script that completes in your shell"),
-    "export": ("holdfast.export", "write an adapted network for other programs"),
+    "export": ("holdfast.programs.export", "write an adapted network for other programs"),
     "demo": ("holdfast.programs.demo", "see collapse and guard on embedded data"),
 }
 #: Exit status of words that are not understood, as the programs have it.

@@ -4,11 +4,9 @@ its weights came with, a safetensors file, an ONNX model, or a program of torch.
 
 import json
 import logging
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,22 +15,20 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from holdfast.tta import entry
-from holdfast.tta.checkpoint import AdaptedTensors, SourceCheckpoint, read_adapted, source_file
+from holdfast.tta.checkpoint import AdaptedTensors, SourceCheckpoint, read_adapted
 from holdfast.tta.errors import InputError, said
 from holdfast.tta.fingerprint import fingerprint, values_now
 from holdfast.tta.folder import writing
 from holdfast.tta.matching import restored
 from holdfast.tta.networks import Network, WholeNetwork, network_from
 from holdfast.tta.normalization import Statistics, adjustable_layers, choose_statistics
-from holdfast.tta.options import option
 from holdfast.tta.safetensors import write_safetensors
 from holdfast.tta.saying import say, warn
+from holdfast.tta.settings import check_format
 from holdfast.tta.weights import adopt
 from holdfast.version import version
 
 Format = Literal["torch", "safetensors", "onnx", "program"]
-SUFFIXES = {"torch": ".pt", "safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2"}
 #: How far the logits of an exported network may be from the adapted one's, by their largest.
 _WITHIN = 1e-4
 #: Images by which that is checked: more than one, and not as many as a graph is traced with.
@@ -44,37 +40,6 @@ _OWN = ("batch", "recording")
 _LEAST = 2
 #: Formats that hold what is computed, and not weights alone.
 _GRAPHS = ("onnx", "program")
-
-USAGE = (
-    "usage: holdfast export SOURCE [adapted.ckpt] [format=torch|safetensors|onnx|program] ...\n\n"
-    "Write the source's network, with the adapted values where an adapted.ckpt is named, and check "
-    "it.\nFILE.json beside it tells how images are to be prepared."
-)
-
-
-@dataclass
-class ExportConfig:
-    """Options of ``holdfast export``."""
-
-    source: str | None = option(None, "source checkpoint, or the folder of one; required")
-    adapted: str | None = option(None, "adapted.ckpt of a run from it; null: the source itself")
-    format: str = option(
-        "torch",
-        "torch: a state dict; safetensors: the same; onnx: a graph; program: of torch.export",
-    )
-    output: str | None = option(None, "file to write; null: exported.* beside what is exported")
-    model: str | None = option(None, "FILE.py:function that built the network, where one did")
-    overwrite: bool = option(False, "replace a file that is there")
-
-    def __post_init__(self) -> None:
-        _check_format(self.format)
-        ending = Path(self.output or "").suffix
-        meant = [name for name, suffix in SUFFIXES.items() if suffix == ending]
-        if meant and self.format not in meant:
-            raise InputError(
-                f"output={self.output} ends as format={meant[0]} does, and format={self.format} "
-                f"would be written: add format={meant[0]}, or name it {SUFFIXES[self.format]}"
-            )
 
 
 def export(
@@ -111,7 +76,7 @@ def export(
         ``export("runs/train/ours", "runs/adapt/theirs/adapted.ckpt", format="onnx",
         path="theirs.onnx")``
     """
-    _check_format(format)
+    check_format(format)
     checkpoint = source if isinstance(source, SourceCheckpoint) else SourceCheckpoint.load(source)
     left = None if adapted is None else read_adapted(adapted, checkpoint)
     own = left is not None and left.statistics in _OWN and format in _GRAPHS
@@ -166,11 +131,6 @@ def _provenance(checkpoint: SourceCheckpoint, adapted: AdaptedTensors | None) ->
         return told
     weights = fingerprint(values_now(adapted.state.values()))
     return {**told, "method": adapted.method, "weights": weights}
-
-
-def _check_format(format: str) -> None:
-    if format not in SUFFIXES:
-        raise InputError(f"format={format} is not known: choose {', '.join(SUFFIXES)}")
 
 
 def _overlaid(network: Network, values: Mapping[str, Tensor]) -> Network:
@@ -428,41 +388,3 @@ def _outputs(checkpoint: SourceCheckpoint) -> list[str]:
     if order is None:
         return checkpoint.class_names
     return [checkpoint.class_names[order.index(place)] for place in range(len(order))]
-
-
-def _words(argv: Sequence[str]) -> list[str]:
-    """Options of words of which the first may be the source and the adapted state alone."""
-    names = iter(("source", "adapted"))
-    words = []
-    for word in argv:
-        bare = "=" not in word and not word.startswith("-") and not word.endswith((".yaml", ".yml"))
-        name = next(names, None) if bare else None
-        words.append(word if name is None else f"{name}={word}")
-    return words
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run from command-line words; returns the exit status."""
-
-    def run() -> None:
-        config = entry.configured(ExportConfig, {}, _words(argv))
-        if config.source is None:
-            raise InputError("source is missing: holdfast export DIR_OR_CKPT [adapted.ckpt]")
-        checkpoint = SourceCheckpoint.load(config.source, config.model)
-        beside = config.adapted or source_file(config.source)
-        default = Path(beside).expanduser().parent / f"exported{SUFFIXES[config.format]}"
-        file = default if config.output is None else Path(config.output).expanduser()
-        there = [path for path in (file, facts_of(file)) if path.exists()]
-        if there and not config.overwrite:
-            raise InputError(
-                f"{there[0]} is there already: name another, output=FILE, or overwrite=true"
-            )
-        if not file.parent.is_dir():
-            raise InputError(f"the folder {file.parent} does not exist: make it, or name another")
-        export(checkpoint, config.adapted, format=config.format, path=file)  # type: ignore[arg-type]
-
-    return entry.run(run, ExportConfig, {}, USAGE, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

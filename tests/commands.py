@@ -34,7 +34,7 @@ _WORD = r"[a-z_]\w*(?:\.\w+)*="
 _NAMING = (
     "holdfast.callbacks.audit",
     "holdfast.callbacks.replay",
-    "holdfast.export",
+    "holdfast.programs.export",
     "holdfast.programs.compare",
     "holdfast.programs.completion",
 )
@@ -184,7 +184,7 @@ def check_options(words: list[str]) -> None:
         "train.py",
         "serve.py",
         "benchmark.py",
-        "holdfast.export",
+        "holdfast.programs.export",
         "holdfast.programs.compare",
         *_with_main("benchmarks"),
         *_with_main("callbacks"),

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import holdfast.__main__
-from holdfast.export import export, main
+from holdfast.export import export
+from holdfast.programs.export import main
 from holdfast.tta.checkpoint import SourceCheckpoint, read_adapted, save_adapted
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Method, create_method

@@ -303,7 +303,7 @@ def test_the_environment_decides_where_to_but_not_against_disabled(
         asked.append((words["mode"], words["id"], words["resume"]))
         return SimpleNamespace(dir=str(tmp_path))
 
-    monkeypatch.setattr(tracking.wandb, "init", started)
+    monkeypatch.setattr("wandb.init", started)
     monkeypatch.setattr(tracking, "_AXES", {"train": {}})
     monkeypatch.setattr(tracking, "WandbLogger", lambda experiment: experiment)
     for variable, options in (

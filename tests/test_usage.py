@@ -1,9 +1,11 @@
 """--help: a page that fits, and every option within reach of it."""
 
+import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import make_dataclass
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -14,8 +16,12 @@ import yaml
 
 from holdfast.__main__ import COMMANDS, main
 from holdfast.programs import adapt, benchmark, serve, train
+from holdfast.tta import options
 from holdfast.tta.config import group_choices, read_arguments, resolve, to_dict
 from holdfast.tta.errors import InputError
+from holdfast.tta.groups import Group
+from holdfast.tta.methods import METHODS
+from holdfast.tta.told import FILE, GROUPS, described
 from holdfast.tta.usage import explain, topic_of
 from tests.conftest import TINY
 
@@ -57,43 +63,52 @@ def test_help_fits(command: str, capsys: Capture) -> None:
     assert "--print_config" in " ".join(lines[-2:])
 
 
-#: What takes seconds to import, beside torch.
-LIBRARIES = {"lightning", "monai", "torchmetrics", "wandb", "scipy", "matplotlib"}
+#: What takes seconds to import.
+LIBRARIES = {"torch", "lightning", "monai", "torchmetrics", "wandb", "scipy", "matplotlib"}
+#: Runs every command's help, and prints which had imported a library, and which.
+_ASKED = f"""
+import contextlib, io, sys
+from holdfast.__main__ import COMMANDS, main
+for topic in ("--help", "--help=all", "--help=method.tent"):
+    for command in [*COMMANDS, "adapt accept"]:
+        if topic == "--help=method.tent" and command not in ("adapt", "serve"):
+            continue
+        with contextlib.redirect_stdout(io.StringIO()) as told:
+            assert main([*command.split(), topic]) == 0
+        assert told.getvalue()
+        if loaded := {LIBRARIES} & {{*sys.modules}}:
+            sys.exit(f"{{command}} {{topic}}: {{sorted(loaded)}}")
+assert "holdfast.tta.usage" in sys.modules
+"""
 
 
-def told_and_loaded(words: Sequence[str]) -> tuple[str, set[str]]:
-    """What a command prints, and the modules that it imports for it."""
-    program = (
-        "import sys; from holdfast.__main__ import main; main(sys.argv[1:]); "
-        "print(*sys.modules, file=sys.stderr)"
-    )
-    command = [sys.executable, "-c", program, *words]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    loaded = set(ended.stderr.split())
-    assert "holdfast.tta.usage" in loaded
-    return ended.stdout, loaded
+def test_help_waits_for_no_library() -> None:
+    """torch and Lightning take ten seconds of a processor; no page needs any of it."""
+    command = [sys.executable, "-c", _ASKED]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        *("adapt", "adapt accept", "train", "benchmark", "compare", "serve"),
-        *("replay", "audit", "demo"),
-    ],
-)
-def test_help_waits_for_no_library(words: str) -> None:
-    """torch and Lightning take ten seconds of a processor; the page needs none of it."""
-    told, loaded = told_and_loaded([*words.split(), "--help"])
-    assert "--print_config" in told
-    assert not loaded & {"torch", *LIBRARIES}
+def test_what_is_written_down_of_options_is_what_they_are() -> None:
+    written = json.loads(FILE.read_text(encoding="utf-8"))
+    assert written == described(), "python -m holdfast.tta.told"
+    for _, groups, _ in PROGRAMS.values():
+        assert all(GROUPS[name] is kinds for name, kinds in groups.items())
 
 
-@pytest.mark.parametrize("program", ["adapt", "serve"])
-def test_help_on_methods_waits_for_torch_alone(program: str) -> None:
-    """What they are adapted by are classes of torch's; there is no more to it."""
-    told, loaded = told_and_loaded([program, "--help=method.tent"])
-    assert "method.lr" in told
-    assert not loaded & LIBRARIES
+@pytest.mark.parametrize("program", [ADAPT, TRAIN, SERVE], ids=("adapt", "train", "serve"))
+def test_help_says_the_same_before_choices_are_imported(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = explain(*program, "all")
+    monkeypatch.setattr(Group, "imported", False)
+    assert explain(*program, "all") == whole
+
+
+def test_help_knows_a_choice_that_somebody_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_dataclass("MineConfig", [("often", int, options.option(3, "how often"))])
+    monkeypatch.setitem(METHODS._entries, "mine", type("Mine", (), {"Config": config}))
+    assert "  method.often=3 " in explain(*ADAPT, "method.mine")
 
 
 def test_what_people_need_first_comes_first() -> None:

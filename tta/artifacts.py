@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import wandb
 from lightning.pytorch.loggers import Logger
 
 from holdfast.tta.checkpoint import SourceCheckpoint
@@ -100,6 +99,8 @@ def _artifact(
     metadata: Mapping[str, Any] | None,
     policy: Literal["mutable", "immutable"],
 ) -> Any:
+    import wandb  # here: it takes a second, and a run without it needs none
+
     artifact = wandb.Artifact(_allowed(name), kind, metadata=dict(metadata or {}))
     for file in files:
         artifact.add_file(str(file), policy=policy)

@@ -36,9 +36,13 @@ class Group(Mapping[str, type]):
         """Names that ``configs/`` may not have: of everything, where somebody may have added to it,
         and else none, for each of ours has its file.
         """
-        may = self._module in sys.modules
-        may = may or (self._points is not None and bool(entry_points(group=self._points)))
-        return list(self) if may else []
+        may = self._points is not None and bool(entry_points(group=self._points))
+        return list(self) if may or self.imported else []
+
+    @property
+    def imported(self) -> bool:
+        """Whether the choices are there already, and whoever may have added to them."""
+        return self._module in sys.modules
 
     @property
     def _choices(self) -> Mapping[str, type]:

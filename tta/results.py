@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from torch import Tensor
 
@@ -46,6 +45,8 @@ def log_result(
         if not isinstance(logger, WandbLogger):
             logger.log_metrics(numbers)
             continue
+        import wandb  # here: it takes a second, and a run without it needs none
+
         run = logger.experiment
         run.summary.update(flat)
         shown: dict[str, Any] = {name: table(rows) for name, rows in (tables or {}).items() if rows}
@@ -63,6 +64,8 @@ def log_images(loggers: Iterable[Logger], images: Sequence[tuple[Tensor, str]]) 
             each.
     """
     for run in wandb_runs(loggers):
+        import wandb
+
         if images:
             run.log(
                 {
@@ -75,6 +78,8 @@ def log_images(loggers: Iterable[Logger], images: Sequence[tuple[Tensor, str]]) 
 
 def table(rows: Rows) -> Any:
     """A W&B table with a column for each key that occurs."""
+    import wandb
+
     rows = rows[:_MOST_ROWS]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     # W&B takes one type a column, so that a mixed one is text.

@@ -17,6 +17,8 @@ BATCH_SIZE = (64, "images that arrive together")
 #: Classes up to which all probabilities are written, unless told otherwise: a row is then about a
 #: kilobyte.
 MANY_CLASSES = 100
+#: Endings of files for other programs, by their format, as ``holdfast.export`` writes them.
+SUFFIXES = {"torch": ".pt", "safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2"}
 #: W&B's keys: 40 hexadecimal digits behind an optional host, or the newer kind.
 _KEY = re.compile(r"(\w+-)?[0-9a-f]{40}|wandb_v\d+_\w{20,}")
 
@@ -97,3 +99,13 @@ class PredictionsConfig:
     )
     masks: bool = option(True, "where masks are predicted, leave a file of each in masks/")
     parquet: bool = option(False, "leave predictions.parquet as well, with ids as they are")
+
+
+def check_format(format: str) -> None:
+    """Refuse a format that no network is written in.
+
+    Raises:
+        InputError: it is none.
+    """
+    if format not in SUFFIXES:
+        raise InputError(f"format={format} is not known: choose {', '.join(SUFFIXES)}")

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import wandb
 from lightning.pytorch.loggers import (
     CSVLogger,
     Logger,
@@ -150,6 +149,8 @@ def finish(loggers: Iterable[Logger]) -> None:
 def _finish(run: Any, status: int) -> None:
     run.finish(exit_code=status)
     if run.lost:  # the next run of this process needs a service of its own
+        import wandb
+
         with suppress(OSError):
             wandb.teardown()
 
@@ -166,6 +167,8 @@ def _wandb(
             "on with, but "
             "wandb.group=NAME keeps its runs together"
         )
+    import wandb  # here: it takes a second, and a run without it needs none
+
     asked: dict[str, Any] = {
         "name": config.name or name,
         "dir": folder,
@@ -196,6 +199,8 @@ def _wandb(
 
 def _started(asked: Mapping[str, Any], mode: Any, config: WandbConfig) -> Any:
     """A W&B run; an offline one where the server does not answer, unless that is to be refused."""
+    import wandb
+
     try:
         return _init(asked, mode)
     except wandb.errors.AuthenticationError:
@@ -211,6 +216,8 @@ def _started(asked: Mapping[str, Any], mode: Any, config: WandbConfig) -> Any:
 
 
 def _init(asked: Mapping[str, Any], mode: Any) -> Any:
+    import wandb
+
     # The run is started here and handed over: a WandbLogger that starts it leaves WANDB_MODE
     # behind in the environment.
     settings = wandb.Settings(silent=True, console="off", init_timeout=_PATIENCE)

@@ -15,6 +15,7 @@ from holdfast.tta.errors import InputError
 from holdfast.tta.expected import closest
 from holdfast.tta.groups import Group
 from holdfast.tta.options import opening
+from holdfast.tta.told import options_of
 
 #: Columns of a terminal that everybody has room for.
 _WIDTH = 100
@@ -148,9 +149,10 @@ def _group(name: str, schema: type, kinds: Mapping[str, type]) -> str:
     field = _field(schema, name)
     default = field.metadata["default"] or "as in the source checkpoint"
     lines = [f"{name}=NAME  {field.metadata['help']} (default: {default})", ""]
-    for kind in _kinds(name, kinds):
-        told = _sentence(name, kind, _of(name, kind, kinds)[0])
-        lines += _wrapped(f"  {kind}", told, max(map(len, _kinds(name, kinds))) + 4)
+    every = _kinds(name, kinds)
+    column = max(map(len, every)) + 4
+    for kind in every:
+        lines += _wrapped(f"  {kind}", _sentence(name, kind, _of(name, kind, kinds)[0]), column)
     return "\n".join([*lines, *_shared(name, schema, kinds)])
 
 
@@ -174,7 +176,8 @@ def _shared(group: str, schema: type, kinds: Mapping[str, type], rest: str = "")
         rest: of an option's name, where others are left out.
     """
     holders: dict[tuple[str, str], dict[str, Any]] = {}
-    for kind in _kinds(group, kinds):
+    every = _kinds(group, kinds)
+    for kind in every:
         options, values = _of(group, kind, kinds)
         for option in _options(options, f"{group}.", values):
             if not rest or _below(option.name, f"{group}.{rest}"):
@@ -187,7 +190,7 @@ def _shared(group: str, schema: type, kinds: Mapping[str, type], rest: str = "")
     default = _field(schema, group).metadata["default"]
     for names in sorted(together, key=lambda names: (-len(names), default not in names)):
         yield ""
-        yield from textwrap.wrap(f"{_which(group, names, _kinds(group, kinds))}:", _WIDTH)
+        yield from textwrap.wrap(f"{_which(group, names, every)}:", _WIDTH)
         rows = together[names]
         yield from _rows(rows)
     if any(row.default == _MORE for rows in together.values() for row in rows):
@@ -214,7 +217,7 @@ def _kinds(group: str, kinds: Mapping[str, type]) -> list[str]:
 def _of(group: str, kind: str, kinds: Mapping[str, type]) -> tuple[type, dict[str, Any]]:
     """The options of a choice, and what its file sets."""
     values = read_group(group, kind, kinds)
-    return kinds[values.pop("kind")], values
+    return options_of(group, values.pop("kind"), kinds), values
 
 
 def _names(schema: type) -> list[str]:

@@ -13,6 +13,7 @@ from holdfast.tta.options import option
 from holdfast.tta.parquet import check_parquet
 from holdfast.tta.settings import (
     BATCH_SIZE,
+    SUFFIXES,
     TARGET,
     CheckpointConfig,
     PredictionsConfig,
@@ -31,9 +32,6 @@ GROUPS = {
     "guard": groups.GUARDS,
     "preflight": groups.PREFLIGHTS,
 }
-
-#: Endings of files for other programs, as ``holdfast.export`` writes them.
-_EXPORTED = (".safetensors", ".pt", ".onnx", ".pt2")
 
 Options = TypeVar("Options", bound="AdaptConfig")
 
@@ -122,8 +120,9 @@ class AdaptConfig:
         from holdfast.tta.trainers import check_serving
 
         check_serving(self.trainer)
-        if self.export is not None and Path(self.export).suffix not in _EXPORTED:
-            raise InputError(f"export={self.export} must end in one of {', '.join(_EXPORTED)}")
+        if self.export is not None and Path(self.export).suffix not in SUFFIXES.values():
+            endings = ", ".join(SUFFIXES.values())
+            raise InputError(f"export={self.export} must end in one of {endings}")
         if self.predictions.parquet:
             check_parquet()
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import AdaptConfig
-from holdfast.export import SUFFIXES, check_libraries, export, facts_of
+from holdfast.export import check_libraries, export, facts_of
 from holdfast.tta.errors import InputError
+from holdfast.tta.settings import SUFFIXES
 
 
 def check_export(config: AdaptConfig) -> None:

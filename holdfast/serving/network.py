@@ -8,13 +8,14 @@ from torch import nn
 
 from holdfast.adapting.assembly import Assembly
 from holdfast.callbacks.base import Guard
-from holdfast.export import SUFFIXES, adopted, baked, check_origin, warn_of_others
+from holdfast.export import adopted, baked, check_origin, warn_of_others
 from holdfast.serving.config import ServeConfig
 from holdfast.serving.graph import graph_of
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.checkpoint import SourceCheckpoint, checksum, read_adapted
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import create_method
+from holdfast.tta.settings import SUFFIXES
 
 #: Endings of exported weights.
 _WEIGHTS = (SUFFIXES["torch"], SUFFIXES["safetensors"])

@@ -47,6 +47,17 @@ class AuditConfig:
     """The audit has no options."""
 
 
+def _is_whole(facts: Mapping[str, Any]) -> bool:
+    """Whether ``AUDIT`` says what it must."""
+    ends = facts.get("files")
+    names = {"source", "weights"} <= facts.keys()
+    return (
+        names
+        and isinstance(ends, dict)
+        and all(isinstance(end, dict) and {"lines", "link"} <= end.keys() for end in ends.values())
+    )
+
+
 class Audit:
     """One look into the folder of a run, finished or not.
 
@@ -92,7 +103,10 @@ class Audit:
 
     def _facts(self) -> Mapping[str, Any]:
         if self.finished:
-            return entry.read_json(self.folder / AUDIT)
+            found = entry.read_json(self.folder / AUDIT)
+            if not _is_whole(found):
+                raise Misfit(f"{AUDIT} is not what a run leaves")
+            return found
         from holdfast.tta.streamfile import NAME, load_stream
 
         stopped = load_stream(self.folder / NAME)
@@ -172,12 +186,12 @@ class Audit:
     def _check_ends(self) -> None:
         """Hold last lines and counts against what the run said of them when it was done."""
         for name, end in self.facts["files"].items():
-            count, link = self._ends[name]
+            count, link = self._ends.get(name, (0, ""))
             if count != end["lines"]:
                 raise Misfit(f"{name} has {count} lines, and had {end['lines']} at the end")
             if count and link != end["link"]:
                 raise Misfit(f"the last line of {name} is not the one that was written")
-        batches = entry.read_json(self.folder / "metrics.json")["batches"]
+        batches = entry.read_json(self.folder / "metrics.json").get("batches")
         if batches != self._ends[TRACE][0]:
             raise Misfit(f"metrics.json tells of {batches} batches, which {TRACE} has not got")
 

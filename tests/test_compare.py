@@ -552,6 +552,23 @@ def test_bad_words_get_one_sentence(tmp_path: Path, capsys: Capture) -> None:
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ["[]", "null", '"text"', "[" * 100_000, "{\\x"])
+def test_metrics_that_are_no_object_get_one_sentence(
+    tmp_path: Path, capsys: Capture, content: str
+) -> None:
+    (tmp_path / "metrics.json").write_text(content)
+    (tmp_path / "config.yaml").write_text("method: tent\n")
+    assert main(["compare", str(tmp_path)]) == 2
+    assert "cannot be read: leave it out" in capsys.readouterr().err
+
+
+def test_a_figure_that_is_no_number_is_none(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"dice": NaN, "balanced_accuracy": 80.5}')
+    (tmp_path / "config.yaml").write_text("method: tent\n")
+    (run,) = read_runs([str(tmp_path)])
+    assert run.metrics == {"balanced_accuracy": 80.5}
+
+
 def test_help_has_the_command_and_its_options(capsys: Capture) -> None:
     assert "compare" in COMMANDS
     assert main(["compare", "--help"]) == 0

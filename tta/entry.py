@@ -302,8 +302,17 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a dictionary."""
-    content: dict[str, Any] = json.loads(path.read_text())
+    """Read a dictionary.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: it is no JSON") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged: it holds no JSON object")
     return content
 
 

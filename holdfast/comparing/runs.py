@@ -1,6 +1,7 @@
 """Finished runs, wherever they are: folders of ``adapt.py``, tables of the benchmark, W&B."""
 
 import csv
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -162,6 +163,7 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
         for name, value in flattened(metrics)
         if isinstance(value, int | float)
         and not isinstance(value, bool)
+        and math.isfinite(value)
         and not name.startswith(_NETWORK)
     }
 

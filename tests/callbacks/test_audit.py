@@ -95,6 +95,12 @@ def test_a_run_fits_together(done: Path, capsys: Capture) -> None:
         (dropped("events.jsonl", 1), "events.jsonl, line 1, does not follow"),
         (told_of("weights", "0" * 16), "adapted.ckpt does not hold the weights"),
         (told_of("source", "0" * 64), "line 2, does not follow"),
+        (told_of("files", None), "audit.json is not what a run leaves"),
+        (told_of("files", {"trace.csv": 5}), "audit.json is not what a run leaves"),
+        (
+            told_of("files", {"other.csv": {"lines": 3, "link": ""}}),
+            "other.csv has 0 lines, and had 3 at the end",
+        ),
     ],
 )
 def test_the_first_line_that_does_not_fit_is_named(

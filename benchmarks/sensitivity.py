@@ -112,7 +112,11 @@ def left_out(rows: Sequence[Row], changes: Sequence[Change]) -> list[Row]:
     runs = _by_policy(rows)
     base = runs.pop(OURS, {})
     named = {change.policy: f"{change.constant} {change.other:g}" for change in changes}
-    whole = {named[policy]: own for policy, own in runs.items() if own.keys() >= base.keys()}
+    whole = {
+        named[policy]: own
+        for policy, own in runs.items()
+        if policy in named and own.keys() >= base.keys()
+    }
     choices = {_AS_IT_IS: base, **whole}
     sets = dict.fromkeys(row["data"] for row in base.values())
     lines = []

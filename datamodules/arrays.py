@@ -4,6 +4,7 @@ allow.
 
 import math
 import zipfile
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -78,8 +79,9 @@ def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Numbers in the machine's byte order, and texts as such, without blanks around them, which
     would make two patients of one.
     """
-    if array.dtype.kind == "S":  # of bytes, as other programs write texts
-        array = np.char.decode(array, "utf-8")
+    if array.dtype.kind == "S":  # of bytes, as other programs write texts, and others digests
+        with suppress(UnicodeDecodeError):
+            array = np.char.decode(array, "utf-8")
     if array.dtype.kind == "U":
         return np.strings.strip(array)
     return native(array)

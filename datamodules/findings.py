@@ -116,9 +116,10 @@ def from_lists(
 
 def _check_written(occurring: Sequence[str], names: Sequence[str] | None, origin: object) -> None:
     """Refuse findings that are one but for how they are written, and lists with commas."""
+    known = set(occurring)
     for name in occurring:
         parts = [part.strip() for part in name.split(",")]
-        if len(parts) > 1 and all(part in occurring for part in parts):
+        if len(parts) > 1 and known.issuperset(parts):
             raise InputError(
                 f"{origin} has the finding {name!r}, and its parts as well: separate the findings "
                 "of an image by | or ;"

@@ -86,8 +86,9 @@ class LabelFile:
         for name, word in zip(columns["id"].tolist(), words, strict=True):
             code = codes[word]
             if code is not None and code != UNLABELLED:
-                labels.pop(unquoted(name), None)
-                labels[unquoted(name)] = code
+                key = unquoted(name).strip()  # as tables and arrays name images
+                labels.pop(key, None)
+                labels[key] = code
         return Labelled(labels, refused)
 
     def checked(self) -> dict[str, int]:

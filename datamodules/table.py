@@ -3,6 +3,7 @@
 import codecs
 import csv
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -244,7 +245,7 @@ def columns_of(file: TextIO, path: Path) -> dict[str, Strings]:
 
     Raises:
         InputError: a column is named twice, or a row has too few values or too many.
-        csv.Error: a quote is not closed, or does not end its value.
+        csv.Error: a quote is not closed.
     """
     first, line = file.readline(), 1
     named = _SEPARATOR.fullmatch(first)
@@ -253,7 +254,7 @@ def columns_of(file: TextIO, path: Path) -> dict[str, Strings]:
     else:
         file.seek(0)
     delimiter = named[1] if named else max(",;\t", key=first.count)
-    rows = csv.reader(file, delimiter=delimiter, strict=True)  # else an open quote swallows rows
+    rows = _rows(file, delimiter)
     header = [name.strip() for name in next(rows, [])]
     if len(set(header)) < len(header):
         raise InputError(f"{path} names a column twice: {', '.join(header)}")
@@ -271,6 +272,32 @@ def columns_of(file: TextIO, path: Path) -> dict[str, Strings]:
             part.append(text(values))
     none = text(())
     return {name: np.concatenate([none, *part]) for name, part in zip(header, parts, strict=True)}
+
+
+def _rows(file: TextIO, delimiter: str) -> Iterator[list[str]]:
+    """The rows of a CSV file, of which the last may have an open quote, which swallowed all lines
+    behind it; that is an error. A quote within a value is not.
+    """
+    lines: list[str] = []  # of the row at hand
+
+    def kept() -> Iterator[str]:
+        for line in file:
+            lines.append(line)
+            yield line
+
+    last: list[str] = []
+    for row in csv.reader(kept(), delimiter=delimiter):
+        last[:] = lines
+        lines.clear()
+        yield row
+    if _open(last, delimiter):
+        raise csv.Error("a quote is not closed")
+
+
+def _open(lines: Sequence[str], delimiter: str) -> bool:
+    """Whether a row ends within quotes: another line would belong to its last value."""
+    probe = [*lines, "\n"]
+    return bool(lines) and len(list(csv.reader(probe, delimiter=delimiter))) == 1
 
 
 def _read_parquet(path: Path) -> dict[str, Strings]:

@@ -5,7 +5,8 @@ full disks in a sentence.
 import os
 import signal
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,17 @@ def test_another_programs_folder_is_refused_and_left_as_it_is(
     assert (tmp_path / "config.yaml").read_text() == of_source
     assert (tmp_path / "result.csv").read_text() == "theirs"
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "result.csv"}
+
+
+@pytest.mark.parametrize(("left", "now"), [("adapt accept", "adapt"), ("adapt", "adapt accept")])
+def test_accept_is_another_program_than_adapt(tmp_path: Path, left: str, now: str) -> None:
+    (tmp_path / "config.yaml").write_text(f"# holdfast {left} {tmp_path}/config.yaml\nseed: 3\n")
+    for name, refused in ((now, True), (left, False)):
+        program = replace(PROGRAM, name=f"holdfast {name}")
+        config = Config(output=str(tmp_path), overwrite=True)
+        expected = pytest.raises(InputError, match="another program") if refused else nullcontext()
+        with expected:
+            check_folder(program, config)
 
 
 def test_a_run_without_a_name_gets_a_fresh_folder(

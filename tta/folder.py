@@ -19,6 +19,8 @@ from holdfast.tta.saying import say
 
 #: Held by the process that writes to a folder, and removed when it is done.
 _LOCK = ".lock"
+#: A program of its own that is called as a part of another: holdfast adapt accept.
+_WITHIN = "accept"
 #: Bytes of a name: file systems take 255, and a number may follow.
 _LONGEST = 200
 #: What a disk says that takes no more: full, over the quota, a file's limit, read-only, broken or
@@ -306,7 +308,10 @@ def _refuse_other(folder: Path, program: Program) -> None:
             command = file.readline().removeprefix("# ").strip()
     except OSError:
         return
-    if command.startswith("holdfast ") and not command.startswith(f"{program.name} "):
+    own = command.startswith(f"{program.name} ") and not command.startswith(
+        f"{program.name} {_WITHIN} "
+    )
+    if command.startswith("holdfast ") and not own:
         raise _Occupied(
             f"{folder} is the folder of another program ({command})",
             "choose another folder, output=DIR or name=NAME",

@@ -87,7 +87,8 @@ def frames(dataset: Dataset, name: str, colours: bool = True) -> list[Frame]:
     """
     _check_kind(dataset)
     _check_decoder(dataset)
-    _check_bits(Header(dataset))
+    if not dataset.file_meta.TransferSyntaxUID.is_compressed:  # where decoders tell
+        _check_bits(Header(dataset))
     photometric = str(dataset.get("PhotometricInterpretation", ""))
     count = frames_of(dataset)
     try:

@@ -147,6 +147,8 @@ def raw(planes: Sequence[Frame]) -> tuple[list[Array], Ends | None]:
 def _check_units(planes: Sequence[Frame], modalities: Sequence[Modality]) -> None:
     """Refuse planes whose raw values do not compare."""
     units = dict.fromkeys(unit_of(plane.header) for plane in planes)
+    if all(plane.header.text("Modality") == "CT" for plane in planes):
+        units = {unit: None for unit in units if unit} or units  # a slice of CT need not say so
     if len(units) > 1:
         told = " and ".join(unit or "no unit" for unit in units)
         raise Unreadable(f"has slices in several units, {told}: correct RescaleType or Units")

@@ -59,12 +59,12 @@ def main(argv: Sequence[str]) -> int:
     """Run from command-line words; returns the exit status."""
 
     def run() -> None:
-        from holdfast.export import export, facts_of
-        from holdfast.tta.checkpoint import SourceCheckpoint, source_file
-
         config = entry.configured(ExportConfig, {}, _words(argv))
         if config.source is None:
             raise InputError("source is missing: holdfast export DIR_OR_CKPT [adapted.ckpt]")
+        from holdfast.export import export, facts_of
+        from holdfast.tta.checkpoint import SourceCheckpoint, source_file
+
         checkpoint = SourceCheckpoint.load(config.source, config.model)
         beside = config.adapted or source_file(config.source)
         default = Path(beside).expanduser().parent / f"exported{SUFFIXES[config.format]}"

@@ -133,8 +133,8 @@ class Engine:
         drawn = [generator.get_state() for generator in generators]
         for name, column in self._told.items():
             column.take(self.images, [_told_of(item, name) for item in items])
-        batch = self._shown(torch.stack([item.image for item in items]), items)
         try:
+            batch = self._shown(torch.stack([item.image for item in items]), items)
             return _Turn(self, items, batch).take()
         except Exception:
             if self.batch == number:  # nobody was answered, and a restart does not serve it again

@@ -2,8 +2,9 @@
 
 import tempfile
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ _IN_MEMORY = (".png", ".jpg", ".bmp")
 _GZIP = b"\x1f\x8b"
 #: Bytes that a pixel takes while it is decoded: four channels of 8 bits, or one of 32.
 _BYTES_A_PIXEL = 4
+#: Images whose values tell what is usual: some hours of a scanner, so that another one may follow.
+_NEWEST = 256
 #: Bytes of a NIfTI file before its pixels, its extensions among them.
 _NIFTI_HEADER = 2**20
 _PIECE = 2**20
@@ -63,7 +66,9 @@ class Reader:
     ) -> None:
         self.reading, self.shape, self.range = reading, shape, values
         self._bytes = megapixels * 1e6 * _BYTES_A_PIXEL
-        self._scales: Counter[str] = Counter()  # of all images that came, also refused ones
+        #: Of the newest images that came, also refused ones.
+        self._scales: deque[str] = deque(maxlen=_NEWEST)
+        self._counting = Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="holdfast-")
 
     def read(self, content: bytes) -> Tensor:
@@ -111,8 +116,9 @@ class Reader:
                 f"{by(ours)} with {wanted}"
             )
         scale = form_of(decoded, pixels).scale
-        self._scales[scale] += 1
-        [(usual, _)] = self._scales.most_common(1)
+        with self._counting:
+            self._scales.append(scale)
+            [(usual, _)] = Counter(self._scales).most_common(1)
         if not self.reading.suits({usual, scale}):
             raise Unreadable(
                 f"has values {scale}, unlike most images before: send one kind, or start the "

@@ -72,6 +72,7 @@ def test_a_change_is_chosen_without_the_data_set_that_it_is_told_of() -> None:
             for data, score in (("phantom", 81.0), ("chest", 71.0), ("nuclei", 74.0))
         ),
         row(guarded=99.0, policy=partly.policy),
+        row(guarded=99.0, policy="on guard.tuned.rest=9"),  # of an earlier study
     ]
     lines = left_out(rows, [less, more, partly])
     chosen = {line["data"]: (line["chosen"], line["mean_regret"]) for line in lines}

@@ -104,7 +104,7 @@ def test_only_a_path_is_needed(tmp_path: Path) -> None:
         ([*ROWS, "./a//0.png,well,train,north,p0,F"], HEADER, r"0\.png as ill and as well"),
         ([*ROWS, "./a/0.png,ill,test,north,p9,F"], HEADER, r"1 file.*in train and test"),
         ([*ROWS, "a/6.png,ill,test,north,p0 ,F"], HEADER, "1 group.*p0 is in train and test"),
-        ([*ROWS, 'a/6.png,"ill,train,north,p9,F'], HEADER, "unexpected end of data"),
+        ([*ROWS, 'a/6.png,"ill,train,north,p9,F'], HEADER, "a quote is not closed"),
         ([*ROWS, "a/6.png,Ill,train,north,p9,F"], HEADER, "'Ill' and 'ill', which differ in case"),
         ([*ROWS, "a/6.png,ill\u200b,train,north,p9,F"], HEADER, "which look alike: write them"),
         ([*ROWS, "a/6.png,we\uff4cl,train,north,p9,F"], HEADER, "which look alike"),
@@ -118,6 +118,13 @@ def test_wrong_tables_are_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(InputError, match=message):
         load_table(TableConfig(path=table(tmp_path, rows, header), source="north"), "train")
+
+
+def test_a_quote_within_a_value_ends_no_row(tmp_path: Path) -> None:
+    rows = ['x.png,"ill" at 5",test,north,p0,"F"" or M"', "y.png,ill,test,north,p1,F"]
+    images = load_table(TableConfig(path=table(tmp_path, rows)), "target")
+    assert images.column("sex").tolist() == ['F" or M', "F"]
+    assert images.class_names == ("ill", 'ill at 5"')
 
 
 def test_blanks_around_values_make_no_other_patient_domain_or_group(tmp_path: Path) -> None:

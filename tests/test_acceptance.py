@@ -129,7 +129,7 @@ def test_a_clear_gain_is_told_and_harm_is_not_accepted() -> None:
 def test_samples_that_say_nothing_are_refused() -> None:
     labels = torch.full((40,), -1)
     labels[:15] = torch.arange(15) % 2
-    with pytest.raises(InputError, match="15 image"):
+    with pytest.raises(InputError, match="the stream has 15: label 100 to 500"):
         check_sample(labels, np.arange(40))
     with pytest.raises(InputError, match="8 image"):  # each came twice
         check_sample(torch.arange(16) % 2, np.repeat(np.arange(8), 2))

@@ -62,7 +62,8 @@ def test_the_wheel_claims_one_name_and_holds_every_file(built: Built) -> None:
     info = f"holdfast-{holdfast.__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"holdfast", info}
     ours = [ROOT / "holdfast", *(ROOT / part for part in PARTS)]
-    expected = {inside(path) for part in ours for path in sources(part)} | {"holdfast/py.typed"}
+    expected = {inside(path) for part in ours for path in sources(part)}
+    expected |= {"holdfast/py.typed", "holdfast/tta/options.json"}
     assert {name for name in names if name.startswith("holdfast/")} == expected
     assert len([name for name in expected if name.startswith("holdfast/configs/")]) > 80
 

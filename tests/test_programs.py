@@ -344,7 +344,7 @@ def test_bad_input_gets_one_sentence(source: Path, tmp_path: Path, capsys: Captu
             (ours, "data=npz", f"data.path={small}", "data.target=there"),
         ),
         (adapt, "32x32 with 1 channel", (ours, "data=npz", f"data.path={grey}")),
-        (adapt, "the target has no images", (ours, "data=npz", f"data.path={empty}")),
+        (adapt, "holds no images: images is 0x32x32x3", (ours, "data=npz", f"data.path={empty}")),
         (adapt, "does not exist", (ours, "data=npz", "data.path=absent.npz")),
         (
             adapt,

@@ -131,7 +131,7 @@ def test_samples_that_say_nothing_are_refused() -> None:
     labels[:15] = torch.arange(15) % 2
     with pytest.raises(InputError, match="the stream has 15: label 100 to 500"):
         check_sample(labels, np.arange(40))
-    with pytest.raises(InputError, match="8 image"):  # each came twice
+    with pytest.raises(InputError, match="the stream has 8: label"):  # each came twice
         check_sample(torch.arange(16) % 2, np.repeat(np.arange(8), 2))
     with pytest.raises(InputError, match="one class"):
         check_sample(torch.zeros(40, dtype=torch.long), np.arange(40))

@@ -77,7 +77,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     """
     folder = Path(config.output)
     words = [f"seed={config.seed}", "wandb.group=demo", "overwrite=true"]
-    source = folder / "source"
+    source = folder / "source_model"  # beside the run of the un-updated source
     print("Training a source model on scanner_a …")
     options = [f"data.target_images={config.images}", f"epochs={config.epochs}", "calibrate=quick"]
     train(entry.configured(TrainConfig, GROUPS, [*words, *options, f"output={source}"]))

@@ -4,6 +4,7 @@ its weights came with, a safetensors file, an ONNX model, or a program of torch.
 
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -388,3 +389,7 @@ def _outputs(checkpoint: SourceCheckpoint) -> list[str]:
     if order is None:
         return checkpoint.class_names
     return [checkpoint.class_names[order.index(place)] for place in range(len(order))]
+
+
+if __name__ == "__main__":
+    sys.exit("this module is for import: call holdfast export DIR_OR_CKPT")

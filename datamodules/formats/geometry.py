@@ -15,7 +15,8 @@ from holdfast.datamodules.formats.headers import Header
 #: Directions whose cosines differ by more are two.
 _DIRECTION = 1e-3
 
-#: Share of a pixel's size by which it may vary among the planes of a volume.
+#: Share of a pixel's size by which it may vary among the planes of a volume: headers are rounded to
+#: four decimals or more, and over 512 pixels it comes to half a pixel.
 _SIZE = 1e-3
 
 #: Share of the distance of slices by which it may vary; positions are rounded when they are
@@ -107,7 +108,7 @@ def _check_spacing(headers: Sequence[Header]) -> None:
         alike = one is not None and found[0] is not None and np.allclose(one, found[0], rtol=_SIZE)
         if one != found[0] and not alike:
             told = " and ".join(
-                "none" if each is None else f"{each[0]:g}" for each in (found[0], one)
+                "none" if each is None else f"{each[0]:g}x{each[1]:g}" for each in (found[0], one)
             )
             raise Unreadable(f"has slices of several PixelSpacing, {told} mm: correct it")
 

@@ -131,7 +131,8 @@ def raw(planes: Sequence[Frame]) -> tuple[list[Array], Ends | None]:
         Unreadable: an attribute that it needs is wrong, or planes are in several units.
     """
     modalities = [modality_of(plane) for plane in planes]
-    _check_units(planes, modalities)
+    _check_units(planes)
+    _check_slopes(planes, modalities)
     dtype = None if all(modality.plain for modality in modalities) else _type(modalities, planes)
     values = [
         modality.apply(plane.pixels, dtype)
@@ -144,25 +145,28 @@ def raw(planes: Sequence[Frame]) -> tuple[list[Array], Ends | None]:
     return values, (min(low for low, _ in known), max(high for _, high in known))
 
 
-def _check_units(planes: Sequence[Frame], modalities: Sequence[Modality]) -> None:
-    """Refuse planes whose raw values do not compare."""
+def _check_units(planes: Sequence[Frame]) -> None:
+    """Refuse planes whose raw values are in several units."""
     units = dict.fromkeys(unit_of(plane.header) for plane in planes)
     if all(plane.header.text("Modality") == "CT" for plane in planes):
         units = {unit: None for unit in units if unit} or units  # a slice of CT need not say so
     if len(units) > 1:
         told = " and ".join(unit or "no unit" for unit in units)
         raise Unreadable(f"has slices in several units, {told}: correct RescaleType or Units")
+
+
+def _check_slopes(planes: Sequence[Frame], modalities: Sequence[Modality]) -> None:
+    """Refuse planes of which some are rescaled and others say nothing of it."""
     stored = [
         modality.table is None and plane.header.number("RescaleSlope") is None
         for plane, modality in zip(planes, modalities, strict=True)
     ]
-    if any(stored) and not all(modality.plain for modality in modalities):
-        missing = sum(stored)
-        if missing < len(planes):
-            raise Unreadable(
-                f"has {missing} of {len(planes)} slices without RescaleSlope, whose values the "
-                "others' do not compare with: correct it"
-            )
+    missing = sum(stored)
+    if 0 < missing < len(planes) and not all(modality.plain for modality in modalities):
+        raise Unreadable(
+            f"has {missing} of {len(planes)} slices without RescaleSlope, whose values the "
+            "others' do not compare with: correct it"
+        )
 
 
 def _type(modalities: Sequence[Modality], planes: Sequence[Frame]) -> np.dtype[np.generic]:

@@ -158,11 +158,11 @@ def test_slices_are_rescaled_and_windowed_each_by_itself(tmp_path: Path) -> None
         ),
         (
             {"PixelSpacing": {0: [1, 1], 1: [1, 1], 2: [2, 1], 3: [1, 1]}},
-            "several PixelSpacing, 1 and 2 mm",
+            "several PixelSpacing, 1x1 and 2x1 mm",
         ),
         (
             {"PixelSpacing": {0: None, 1: [1, 1], 2: [1, 1], 3: [1, 1]}},
-            "several PixelSpacing, none and 1 mm",
+            "several PixelSpacing, none and 1x1 mm",
         ),
     ],
 )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from holdfast.tta.correction import class_conditional_moments
 from holdfast.tta.distributed import objects_of_all
-from holdfast.tta.layout import as_channels_last, prefers_channels_last
+from holdfast.tta.layout import fastest_layout
 from holdfast.tta.methods import Prediction, create_method
 from holdfast.tta.networks import Network
 from holdfast.tta.normalization import is_norm
@@ -32,16 +32,15 @@ class SourceModule(LightningModule):
 
     def __init__(self, network: Network, task: Task, *, lr: float, weight_decay: float) -> None:
         super().__init__()
-        self.channels_last = prefers_channels_last(network)
-        if self.channels_last:
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layout = fastest_layout(network)
+        self.layout.lay_out(network)
         self.network, self.task = network, task
         self.lr, self.weight_decay = lr, weight_decay
         self.scorer = task.scorer()
 
     def forward(self, images: Tensor) -> Tensor:
         """The task's output, such as logits (N, C)."""
-        answer = self.network(as_channels_last(images) if self.channels_last else images)
+        answer = self.network(self.layout.laid_out(images))
         return self.task.output(answer)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import nn
 from holdfast.testing import check_method
 from holdfast.testing.subject import made_up
 from holdfast.tta.errors import InputError
+from holdfast.tta.layout import CHANNELS_LAST, CHANNELS_LAST_3D, CONTIGUOUS, Layout
 from holdfast.tta.methods import METHODS, Method, UpdateConfig, create_method
 from holdfast.tta.methods.dsbr import DSBRConfig
 from holdfast.tta.methods.scaling import scaled
@@ -309,26 +310,29 @@ def test_steps_repeat_the_update(name: str) -> None:
     assert_same(once.adapted_state(), thrice.adapted_state())
 
 
+@pytest.mark.parametrize("layout", [CHANNELS_LAST, CHANNELS_LAST_3D], ids=["2d", "3d"])
 @pytest.mark.parametrize("name", METHODS)
-def test_channels_last_changes_nothing_but_speed(name: str) -> None:
+def test_channels_last_changes_nothing_but_speed(name: str, layout: Layout) -> None:
+    flat = layout == CHANNELS_LAST
+    convolution, norm = (nn.Conv2d, nn.BatchNorm2d) if flat else (nn.Conv3d, nn.BatchNorm3d)
+    size = (1, 12, 12) if flat else (1, 6, 6, 6)
+    width = 1600 if flat else 1024
+
     def wide() -> Method:
         torch.manual_seed(0)
-        network = nn.Sequential(
-            nn.Conv2d(1, 16, 3), *small_network()[1:2], nn.Flatten(), nn.Linear(1600, 4)
-        )
-        network[1] = nn.BatchNorm2d(16)
-        return create_method(
-            name, network, num_classes=4, **facts(name, network, 4, 1600), **OPEN.get(name, {})
-        )
+        layers = (convolution(1, 16, 3), norm(16), nn.ReLU(), nn.Flatten(), nn.Linear(width, 4))
+        network = nn.Sequential(*layers)
+        known = facts(name, network, 4, width)
+        return create_method(name, network, num_classes=4, **known, **OPEN.get(name, {}))
 
     method, plain = wide(), wide()
-    method.channels_last = True
-    method.model.to(memory_format=torch.channels_last)
-    plain.channels_last = False
+    assert method.layout == CONTIGUOUS  # one channel goes in: nothing would be gained
+    method.layout = layout
+    method.layout.lay_out(method.model)
+    assert method.model[0].weight.is_contiguous(memory_format=layout.format)
     for seed in range(2):
-        torch.testing.assert_close(
-            method(images(seed=seed)), plain(images(seed=seed)), atol=1e-4, rtol=1e-4
-        )
+        batch = torch.rand(8, *size, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(method(batch), plain(batch), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", METHODS)

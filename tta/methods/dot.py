@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from holdfast.tta.distributed import joint_mean
+from holdfast.tta.marginal import likeliest
 from holdfast.tta.methods.base import Prediction
 from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.methods.settings import MethodConfig, UpdateConfig
@@ -44,7 +45,7 @@ class DOT(NormAffineMethod):
     def objective(self, images: Tensor, prediction: Prediction) -> Tensor:
         """Weighted entropy; the marginal is read before it takes in the batch."""
         p = prediction.logits.detach().softmax(1).float()
-        cells = prediction.cells(p.argmax(1))
+        cells = prediction.cells(likeliest(p))
         weights = 1 / self.marginal.clamp(min=torch.finfo(p.dtype).tiny)[cells]
         weights = weights / joint_mean(weights)
         self.marginal.lerp_(group_means(p, self.task.groups), 1 - self.config.ema)

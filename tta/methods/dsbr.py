@@ -9,7 +9,7 @@ from torch import Tensor
 
 from holdfast.tta.distributed import joint_mean, mean_of_all, total_of_all
 from holdfast.tta.errors import InputError
-from holdfast.tta.marginal import predicted_counts
+from holdfast.tta.marginal import likeliest, predicted_counts
 from holdfast.tta.methods.base import Prediction
 from holdfast.tta.methods.norm_affine import NormAffineMethod
 from holdfast.tta.methods.settings import MethodConfig, Published, UpdateConfig
@@ -92,7 +92,7 @@ class DSBR(NormAffineMethod):
             self.since_control += 1
             if int(self.since_control) > _CONTROL_EVERY:
                 self.control(images)
-        labels = prediction.cells(prediction.logits.argmax(-1))
+        labels = prediction.cells(likeliest(prediction.logits))
         share = F.one_hot(labels, self.task.cells).to(self.marginal).mean(0) * self.task.groups
         (share,), _ = mean_of_all([share], len(labels))
         self.marginal.mul_(self.config.ema).add_(share, alpha=1 - self.config.ema)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from holdfast.tta.errors import InputError
+from holdfast.tta.marginal import likeliest
 from holdfast.tta.methods.base import Method, Prediction, Update
 from holdfast.tta.methods.settings import MethodConfig
 from holdfast.tta.normalization import (
@@ -101,7 +102,7 @@ class InTEnt(Method):
     def _doubt(self, said: Prediction) -> Tensor:
         """Mean over the predicted classes of their rows' mean entropy, in bits."""
         values = entropy(said.logits.float()) / torch.log(torch.tensor(2.0))
-        cells = said.cells(said.logits.argmax(1))
+        cells = said.cells(likeliest(said.logits))
         counts = torch.bincount(cells, minlength=self.task.cells)
         sums = values.new_zeros(self.task.cells).index_add_(0, cells, values)
         return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum()

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from holdfast.tta.errors import InputError
-from holdfast.tta.layout import as_channels_last, prefers_channels_last
+from holdfast.tta.layout import fastest_layout
 from holdfast.tta.methods.prediction import Prediction
 from holdfast.tta.normalization import Statistics, choose_statistics, named_adjustable_layers
 from holdfast.tta.outputs import refuse_probabilities
 from holdfast.tta.selection import name_of
 from holdfast.tta.tasks import Single, Task
+from holdfast.tta.volumes import halve_single_volumes
 
 
 class Passes(nn.Module):
@@ -69,7 +70,8 @@ class Passes(nn.Module):
         self._averaging = {
             f"{name}.": layer for name, layer in averaging.items() if layer.moving_mean is not None
         }
-        self.channels_last = prefers_channels_last(model)
+        self.layout = fastest_layout(model)
+        halve_single_volumes(model)
 
     def run(
         self,
@@ -90,7 +92,7 @@ class Passes(nn.Module):
         """
         # Where channels last must not be, images that happen to lie so (decoded from pixels, say)
         # must not bring it in.
-        images = as_channels_last(images) if self.channels_last else images.contiguous()
+        images = self.layout.laid_out(images)
         answer = (
             self.model(images)
             if not values

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from holdfast.tta.divergence import departure, running_class_means
+from holdfast.tta.marginal import likeliest
 from holdfast.tta.methods.base import Prediction, Update
 from holdfast.tta.methods.rotta import RoTTA, RoTTAConfig, Sample
 from holdfast.tta.methods.settings import MethodConfig
@@ -77,7 +78,7 @@ class PeTTA(RoTTA):
         the batch in.
         """
         told = self.task.sample(prediction)
-        labels = told.cells(told.logits.argmax(1))
+        labels = told.cells(likeliest(told.logits))
         present = torch.bincount(labels, minlength=self.task.cells) > 0
         known = (self.source_mean[present], self.source_var[present])
         self.gamma.copy_(departure(self.mean[present], *known))

@@ -58,8 +58,7 @@ class MethodState(Passes):
         for parameter in adapted.values():
             parameter.requires_grad_(True)
         self.source_values = {name: p.detach().clone() for name, p in adapted.items()}
-        if self.channels_last:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layout.lay_out(self.model)
         if adapted:
             self.optimizer = optimizer(list(adapted.values()))
             self.step = self.optimizer.step

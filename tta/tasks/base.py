@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.tta.errors import InputError
-from holdfast.tta.marginal import marginal_drift, predicted_counts
+from holdfast.tta.marginal import likeliest, marginal_drift, predicted_counts
 from holdfast.tta.prediction import Prediction
 from holdfast.tta.tasks.kept import Column, Kept, KeptFigure, Scorer
 from holdfast.tta.tasks.worth import figures_of
@@ -222,7 +222,7 @@ class Task(ABC):
                 are compared on the same ones; None: its own.
         """
         by = prediction if like is None else like
-        rows = self.picked(by.logits.detach().argmax(1), by)
+        rows = self.picked(likeliest(by.logits.detach()), by)
         return prediction if rows is None else prediction.at(rows)
 
     @abstractmethod

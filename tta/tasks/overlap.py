@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from holdfast.tta.marginal import likeliest
+
 #: Keeps soft Dice defined, and its gradient calm, where neither has a pixel of a class (nnU-Net).
 _SMOOTH = 1e-5
 
@@ -65,7 +67,7 @@ def disagreement(p: Tensor, q: Tensor) -> Tensor:
     Returns:
         (N,) in [0, 1].
     """
-    apart = 1 - dice(p.argmax(1), q.argmax(1), p.shape[1])
+    apart = 1 - dice(likeliest(p), likeliest(q), p.shape[1])
     return apart.nanmean(1).nan_to_num(0.0)
 
 
@@ -87,7 +89,7 @@ class DiceScorer:
         labelled = (target >= 0).flatten(1).any(1)
         if not labelled.any():
             return
-        values = dice(output[labelled].argmax(1), target[labelled], self.num_classes).cpu()
+        values = dice(likeliest(output[labelled]), target[labelled], self.num_classes).cpu()
         self.total += values.nan_to_num(0.0).sum(0)
         self.images += values.isfinite().sum(0)
 

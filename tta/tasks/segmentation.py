@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from holdfast.tta.errors import InputError
-from holdfast.tta.marginal import predicted_counts
+from holdfast.tta.marginal import likeliest, predicted_counts
 from holdfast.tta.masks.kept import KeptMasks
 from holdfast.tta.outputs import as_maps
 from holdfast.tta.prediction import Prediction
@@ -80,7 +80,7 @@ class Segmentation(Task):
 
     def decide(self, probabilities: Tensor) -> Tensor:
         """(N, *spatial) the likeliest class of each pixel."""
-        return probabilities.argmax(1)
+        return likeliest(probabilities)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Soft Dice of the foreground and cross-entropy, of a mask (N, *spatial) in which -1 is
@@ -199,7 +199,7 @@ class Segmentation(Task):
 
     def kind(self, prediction: Prediction) -> Tensor:
         """(N,) the foreground class with most pixels, 0 where there is none."""
-        labels = prediction.served.detach().argmax(1).flatten(1)
+        labels = likeliest(prediction.served.detach()).flatten(1)
         each = labels.new_zeros(len(labels), self.num_classes)
         each.scatter_add_(1, labels, torch.ones_like(labels))
         most, kind = each[:, 1:].max(1)

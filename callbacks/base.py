@@ -2,7 +2,8 @@
 it.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -72,6 +73,11 @@ class Guard(StreamCallback):
     def alarms(self) -> int:
         """How many alarms there were."""
         return len(self.alarmed)
+
+    def marked(self) -> Callable[[], None]:
+        """The way back to where the guard stands now, in memory."""
+        state = copy.deepcopy(self.state_dict())
+        return lambda: self.load_state_dict(state)
 
     def event(self, kind: str, reason: str, message: str, **more: Any) -> dict[str, Any]:
         """What happened at this batch, as it goes into ``events.jsonl``."""

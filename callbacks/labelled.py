@@ -2,7 +2,7 @@
 evidence.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from torch import Tensor
@@ -95,6 +95,16 @@ class LabelledChoice:
             self.book.restart(serving[0] if len(serving) == 1 else None)
             self.experts.barred = frozenset()
         self._serving = serving
+
+    def marked(self) -> Callable[[], None]:
+        """The way back to where the choice stands now, in memory."""
+        book_back, serving = self.book.marked(), self._serving  # which is replaced, never changed
+
+        def go_back() -> None:
+            book_back()
+            self._serving = serving
+
+        return go_back
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next choice depends on."""

@@ -2,8 +2,9 @@
 is served.
 """
 
+import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ MEMORY = 50_000
 #: Candidates beside what is served, which share the level: the source's statistics, the batch's or
 #: the method's own, the corrected ones, and the adapted model.
 _CANDIDATES = 4
+#: What a book remembers beside its tests and the file.
+_REMEMBERED = ("_names", "_said", "_counted", "_told", "_images", "_since", "_serving", "_matched")
 #: The class of a candidate that said nothing.
 _SILENT = -1
 
@@ -188,6 +191,18 @@ class LabelBook:
         self._tests, self._matched = {}, 0
         self._since, self._serving = self._images, serving
 
+    def marked(self) -> Callable[[], None]:
+        """The way back to where the book stands now, in memory; the file is then read again."""
+        kept = {name: copy.copy(getattr(self, name)) for name in _REMEMBERED}
+        tests = {name: test.state_dict() for name, test in self._tests.items()}
+
+        def go_back() -> None:
+            for name, value in kept.items():
+                setattr(self, name, value)
+            self._begin_anew(tests)
+
+        return go_back
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next verdict depends on, but for the file, which is read again."""
         rows = [self._padded(row) for row in self._said.values()]
@@ -212,12 +227,16 @@ class LabelBook:
         rows = zip(state_dict["ids"], numbers, said, strict=True)
         self._said = {name: (number, *row) for name, number, row in rows}
         self._counted, self._told = set(state_dict["counted"]), set(state_dict["told"])
-        self._tests = {}
-        for name, state in state_dict["tests"].items():
-            self._tests[name] = PairedTest(len(self.class_names))
-            self._tests[name].load_state_dict(state)
         self._images, self._since = state_dict["images"], state_dict["since"]
         self._serving, self._matched = state_dict["serving"], state_dict["matched"]
+        self._begin_anew(state_dict["tests"])
+
+    def _begin_anew(self, tests: Mapping[str, Any]) -> None:
+        """Take up tests, and read the file from its start."""
+        self._tests = {}
+        for name, state in tests.items():
+            self._tests[name] = PairedTest(len(self.class_names))
+            self._tests[name].load_state_dict(state)
         self._file = self._open()
         self._labels, self._due = {}, []
 

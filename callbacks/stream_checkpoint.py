@@ -175,7 +175,7 @@ class StreamCheckpoint(StreamCallback):
     def _write(self, trainer: Trainer, module: LightningModule) -> None:
         began = perf_counter()
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        kept = {callback.state_key: _progress_of(callback) for callback in callbacks}
+        kept = {callback.state_key: progress_of(callback) for callback in callbacks}
         own = {
             "module": changing(module),
             "callbacks": {name: state for name, state in kept.items() if state},
@@ -205,10 +205,11 @@ class StreamCheckpoint(StreamCallback):
             self._told = True
 
 
-def _progress_of(callback: Callback) -> dict[str, Any]:
+def progress_of(callback: Callback) -> dict[str, Any]:
+    """What a checkpoint keeps of a callback."""
     if isinstance(callback, Resumable):
         return dict(callback.progress())
-    return callback.state_dict()
+    return dict(callback.state_dict())
 
 
 def changing(module: LightningModule) -> dict[str, Any]:

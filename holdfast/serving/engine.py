@@ -15,6 +15,7 @@ from torch import Tensor
 from holdfast.adapting.assembly import Assembly
 from holdfast.callbacks import Alerts, CollapseGuard, TraceWriter
 from holdfast.callbacks.leaving import row_writer
+from holdfast.callbacks.stream_checkpoint import Resumable
 from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.streams.window import NewestOnly
 from holdfast.serving.answers import Answer, answers_of
@@ -22,6 +23,7 @@ from holdfast.serving.config import OWN_COLUMNS, ServeConfig
 from holdfast.serving.lane import Item
 from holdfast.serving.metrics import Figures
 from holdfast.serving.network import ServedModel
+from holdfast.serving.wayback import WayBack
 from holdfast.tta.stages import StreamCallback
 from holdfast.tta.step import StepOutputs
 
@@ -72,7 +74,8 @@ class Engine:
         callbacks: whom a batch is told to.
         before: those of them that an answer waits for.
         newest: the one that leaves what a window showed before out of the answers.
-        first: number of the batch that this process began with; a Trainer counts from it.
+        first: number of the batch from which callbacks count, as they do from a Trainer's first.
+        way_back: to where the batch at hand began.
     """
 
     def __init__(
@@ -117,30 +120,34 @@ class Engine:
         self.first = self.batch
         for callback in self.callbacks:
             callback.on_stream_start(self._alone, self.model.module)
+        self.way_back = WayBack(self.model.module, self.model.guard)
 
     def serve(self, items: Sequence[Item]) -> list[Answer]:
         """Answer a batch of images, and learn from them as far as the guard lets it.
 
         Without a guard an answer leaves when its row is written, before the batch is learned from,
         where that changes nothing of it. A service that is killed then learns when it serves the
-        batch again; where learning fails, the trace says so.
+        batch again; where learning fails, nothing is learned, and the trace says so. A batch that
+        fails before it is answered leaves nothing behind.
 
         Raises:
             WriteError: rows cannot be written.
         """
-        number, recent = self.batch, (self.recent, self.recent_ids)
-        generators = (self.model.module.method.generator, torch.default_generator)
-        drawn = [generator.get_state() for generator in generators]
+        self.way_back.mark()
+        began = (self.batch, self.images, self.recent, self.recent_ids)
+        written = self._written()
         for name, column in self._told.items():
             column.take(self.images, [_told_of(item, name) for item in items])
+        turn: _Turn | None = None
         try:
             batch = self._shown(torch.stack([item.image for item in items]), items)
-            return _Turn(self, items, batch).take()
+            turn = _Turn(self, items, batch)
+            return turn.take()
         except Exception:
-            if self.batch == number:  # nobody was answered, and a restart does not serve it again
-                self.recent, self.recent_ids = recent
-                for generator, state in zip(generators, drawn, strict=True):
-                    generator.set_state(state)
+            if turn is None or turn.early is None:  # nobody was answered: the batch has not been
+                self.batch, self.images, self.recent, self.recent_ids = began
+                self.way_back.go_back()
+                self._write_on(written)
             raise
 
     def tell(
@@ -170,6 +177,22 @@ class Engine:
         """The guard's, to mark in curves."""
         guard = self.model.guard
         return guard.levels.shown if isinstance(guard, CollapseGuard) else {}
+
+    def _written(self) -> dict[Resumable, dict[str, Any]]:
+        """How far those are who write."""
+        return {one: one.progress() for one in self.callbacks if isinstance(one, Resumable)}
+
+    def _write_on(self, written: Mapping[Resumable, dict[str, Any]]) -> None:
+        """Let those who write go on from there, where they wrote something since."""
+        if written == self._written():
+            return
+        self.first = self.batch
+        for one, progress in written.items():
+            files = list(one.files)
+            one.go_on(progress)
+            cast(StreamCallback, one).on_stream_start(self._alone, self.model.module)
+            for file in files:
+                file.close()
 
     def _shown(self, images: Tensor, items: Sequence[Item]) -> dict[str, Any]:
         """The batch that the model sees: of a window, with the newest images before these."""
@@ -233,6 +256,7 @@ class _Turn:
             outputs = module.serve(self.batch)
         except Exception:
             if self.early is not None:
+                engine.way_back.go_back()
                 self.early["skipped"] = "failed"
                 self._end(self.early)
             raise

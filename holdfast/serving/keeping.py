@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
-from holdfast.callbacks.stream_checkpoint import Resumable, changing
+from holdfast.callbacks.stream_checkpoint import Resumable, changing, progress_of
 from holdfast.serving.answers import Answer
 from holdfast.serving.config import ServeConfig
 from holdfast.serving.engine import Engine
 from holdfast.serving.journal import Journal, Recorded, read
 from holdfast.serving.lane import Item
+from holdfast.serving.wayback import bring
 from holdfast.tta.checkpoint import SourceCheckpoint, save_adapted
 from holdfast.tta.config import to_dict
 from holdfast.tta.errors import InputError, WriteError, said
@@ -69,7 +70,7 @@ class Keeper:
     ) -> None:
         self.engine, self.folder, self.facts, self.every = engine, folder, facts, every
         self._path = folder / NAME
-        self._saved, self._saved_batch = monotonic(), -1
+        self._saved, self._saved_batch, self._due = monotonic(), -1, False
         self._journal: Journal | None = None
 
     def start(self) -> None:
@@ -101,11 +102,17 @@ class Keeper:
         """
         assert self._journal is not None, "start comes first"
         self._journal.add(self.engine.batch, items)
-        return self.engine.serve(items)
+        try:
+            return self.engine.serve(items)
+        except Exception:
+            self._due = True  # or a restart would serve the batch again, with success maybe
+            raise
 
     def idle(self) -> None:
-        """Write a checkpoint where one is due."""
-        if self.engine.batch != self._saved_batch and monotonic() - self._saved >= self.every:
+        """Write a checkpoint where one is due: by time, or behind a batch that failed."""
+        timely = monotonic() - self._saved >= self.every
+        if self._due or (timely and self.engine.batch != self._saved_batch):
+            self._due = False
             try:
                 self.save()
             except WriteError as error:  # the journal goes on
@@ -124,7 +131,7 @@ class Keeper:
                 file.sync()
         own = {
             "module": changing(engine.model.module),
-            "callbacks": {c.state_key: _progress_of(c) for c in engine.callbacks},
+            "callbacks": {c.state_key: progress_of(c) for c in engine.callbacks},
             "random": random_state(),
             "batch": engine.batch,
             "images": engine.images,
@@ -172,10 +179,8 @@ class Keeper:
 
     def _take_up(self, state: Mapping[str, Any]) -> None:
         """Bring the engine to where the checkpoint was written."""
-        engine, module = self.engine, self.engine.model.module
-        module.load_state_dict({**module.state_dict(), **state["module"]})
-        if module.twins is not None and module.twins.batches:
-            module.twins.use(module.twins.current)
+        engine = self.engine
+        bring(engine.model.module, state["module"])
         for callback in engine.callbacks:
             kept = state["callbacks"].get(callback.state_key)
             if isinstance(callback, Resumable):
@@ -185,12 +190,6 @@ class Keeper:
         restore_random(state["random"])
         engine.batch, engine.images = state["batch"], state["images"]
         engine.recent, engine.recent_ids = state["recent"], list(state["recent_ids"])
-
-
-def _progress_of(callback: Any) -> dict[str, Any]:
-    if isinstance(callback, Resumable):
-        return dict(callback.progress())
-    return dict(callback.state_dict())
 
 
 def _short(value: Any) -> str:

@@ -1,6 +1,10 @@
 """A service that is stopped or killed goes on as if it had not been."""
 
+import copy
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +12,8 @@ import torch
 
 from holdfast.callbacks.audit import Audit
 from holdfast.callbacks.chained import Misfit, seal_of
+from holdfast.callbacks.stream_checkpoint import changing
+from holdfast.serving import engine
 from holdfast.serving.config import configured
 from holdfast.serving.journal import Journal, read
 from holdfast.serving.lane import Item
@@ -183,6 +189,104 @@ def test_a_batch_that_failed_leaves_no_draws_and_no_images_behind(
     assert answers == expected.keeper.serve(items(2))
     end(one)
     end(expected)
+
+
+def after(given: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, which fails when all of it is done."""
+
+    def failing(*args: Any, **more: Any) -> Any:
+        given(*args, **more)
+        raise RuntimeError("no memory")
+
+    return failing
+
+
+@pytest.mark.parametrize("where", ["update", "guard", "answers", "trace"])
+@pytest.mark.parametrize(
+    "case", ["window", pytest.param("guarded", marks=pytest.mark.slow), "policy"]
+)
+def test_a_batch_that_fails_before_it_is_answered_leaves_nothing_behind(
+    case: str, where: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = begun(source, tmp_path / "a", *CASES[case])
+    for batch in range(2):
+        one.keeper.serve(items(batch))
+    guard = one.engine.model.guard
+    assert guard is not None
+    place: tuple[Any, str] = {
+        "update": (one.engine.model.module.method, "update"),
+        "guard": (guard, "on_served"),
+        "answers": (engine, "answers_of"),
+        "trace": (one.engine.tracer, "on_served"),
+    }[where]
+    with monkeypatch.context() as patched:
+        patched.setattr(*place, after(getattr(*place)))
+        with pytest.raises(RuntimeError, match="no memory"):
+            one.keeper.serve(items(2))
+    answers = [one.keeper.serve(items(batch)) for batch in (3, 4)]
+    expected = begun(source, tmp_path / "b", *CASES[case])
+    for batch in range(2):
+        expected.keeper.serve(items(batch))
+    assert answers == [expected.keeper.serve(items(batch)) for batch in (3, 4)]
+    end(one)
+    end(expected)
+    for name in WRITTEN:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_a_first_batch_that_fails_leaves_the_statistics_of_the_start(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, expected = (begun(source, tmp_path / name, *GUARDED) for name in "ab")
+    module = one.engine.model.module
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "serve", lambda batch: after(module.use)("source"))
+        with pytest.raises(RuntimeError, match="no memory"):
+            one.keeper.serve(items(0))
+    now, start = (
+        [layer.statistics for layer in each.engine.model.module.method.layers.values()]
+        for each in (one, expected)
+    )
+    assert now == start
+    assert one.keeper.serve(items(1)) == expected.keeper.serve(items(1))
+    end(one)
+    end(expected)
+
+
+@pytest.mark.parametrize("method", ["tent", "eata", "dsbr"])
+def test_an_answered_batch_that_fails_midway_teaches_nothing_live_or_restarted(
+    method: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["guard=off", f"method={method}"]
+    one = begun(source, tmp_path / "a", *words)
+    one.keeper.serve(items(0))
+    learner, second = one.engine.model.module.method, items(1)
+    before = changing(one.engine.model.module)
+    before = {name: copy.deepcopy(value) for name, value in before.items()}
+    with monkeypatch.context() as patched:
+        patched.setattr(learner, "update", after(learner.update))
+        with pytest.raises(RuntimeError, match="no memory"):
+            one.keeper.serve(second)
+    assert all(item.answer.done() for item in second)
+    same(changing(one.engine.model.module), before)
+    one.keeper.idle()  # as the lane does between batches
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    again = begun(source, tmp_path / "b", *words)
+    assert one.keeper.serve(items(2)) == again.keeper.serve(items(2))
+    end(one)
+    end(again)
+    for name in WRITTEN:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def same(one: Any, other: Any) -> None:
+    """Values that are equal to the last bit, however deep."""
+    if isinstance(one, Mapping):
+        assert one.keys() == other.keys()
+        for key in one:
+            same(one[key], other[key])
+    else:
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
 def test_a_batch_that_was_not_served_is_not_served_in_the_place_of_the_next(

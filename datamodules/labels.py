@@ -54,8 +54,7 @@ def read_labels(
             apart.
     """
     written, of_row = np.unique(values, return_inverse=True)
-    words = (*MISSING, *(missing or ())) if missing is None or missing else ()
-    gone = {same(word) for word in words} - {same(name) for name in class_names or ()}
+    gone = _gone(class_names, missing)
     plain = [str(word).strip() for word in written.tolist()]
     known = [word for word in dict.fromkeys(plain) if word and same(word) not in gone]
     if numbers := all(number_of(word) is not None for word in known):
@@ -71,6 +70,35 @@ def read_labels(
     table = np.array([codes.get(word, UNLABELLED) for word in plain], dtype=np.int64)
     left = tuple(word for word in written.tolist() if word.strip() and same(word.strip()) in gone)
     return LabelColumn(names, table[of_row] if len(table) else of_row.astype(np.int64), left)
+
+
+def as_read(
+    values: Strings, class_names: Sequence[str] | None = None, missing: Sequence[str] | None = None
+) -> Strings:
+    """Labels, of which those that ``read_labels`` takes for one are written alike.
+
+    Args:
+        values: (N,) labels as they are written.
+        class_names: see ``read_labels``.
+        missing: see ``read_labels``.
+
+    Returns:
+        (N,) labels; ``unlabelled`` where a word stands for none.
+    """
+    gone = _gone(class_names, missing)
+    written, of_row = np.unique(np.strings.strip(values), return_inverse=True)
+    first: dict[Any, str] = {}
+    words = [
+        "unlabelled" if not word or same(word) in gone else first.setdefault(same(word), word)
+        for word in written.tolist()
+    ]
+    return np.array(words, dtype=np.dtypes.StringDType())[of_row]
+
+
+def _gone(class_names: Sequence[str] | None, missing: Sequence[str] | None) -> set[Any]:
+    """What stands for no label, as ``same`` has it."""
+    words = (*MISSING, *(missing or ())) if missing is None or missing else ()
+    return {same(word) for word in words} - {same(name) for name in class_names or ()}
 
 
 def missing_noted(values: Strings, words: Sequence[str]) -> tuple[str, ...]:

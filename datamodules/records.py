@@ -97,7 +97,7 @@ def images_of(
     rows = np.flatnonzero(inside)
     if not len(rows):
         raise NoImages(_nothing(records, splits, split))
-    again = check_repeated(records, rows)
+    again = check_repeated(records, rows, config.missing)
     files = ImageFiles(
         records.root,
         records.paths[rows],

@@ -2,12 +2,13 @@
 contradict each other are refused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.datamodules.labels import as_read
 from holdfast.datamodules.rows import Records
 from holdfast.datamodules.splits import hashes, plain
 from holdfast.tta.errors import InputError
@@ -17,13 +18,16 @@ Rows = npt.NDArray[np.intp]
 _Said = tuple[npt.NDArray[Any], npt.NDArray[Any], str]
 
 
-def check_repeated(records: Records, rows: Rows) -> tuple[str, ...]:
+def check_repeated(
+    records: Records, rows: Rows, missing: Sequence[str] | None = None
+) -> tuple[str, ...]:
     """Refuse an image that is listed again with another label, finding or mask; those with the same
     count again, which a note tells.
 
     Args:
         records: of all splits.
         rows: (N,) those that are meant.
+        missing: labels that stand for none, as ``data.missing``.
 
     Raises:
         InputError: there is such an image.
@@ -33,7 +37,7 @@ def check_repeated(records: Records, rows: Rows) -> tuple[str, ...]:
     again = np.setdiff1d(np.arange(len(ids)), first)
     if not len(again):
         return ()
-    for before, after, remedy in _said(records, rows[first[of_row[again]]], rows[again]):
+    for before, after, remedy in _said(records, rows[first[of_row[again]]], rows[again], missing):
         differing = np.flatnonzero(before != after)
         if len(differing):
             at = differing[0]
@@ -44,10 +48,11 @@ def check_repeated(records: Records, rows: Rows) -> tuple[str, ...]:
     return (f"{len(again)} row(s) list an image again, which then counts as often",)
 
 
-def _said(records: Records, one: Rows, other: Rows) -> Iterator[_Said]:
-    """What some rows say of images, and other rows of the same ones."""
-    labels = np.strings.strip(records.labels)
-    labels[labels == ""] = "unlabelled"
+def _said(
+    records: Records, one: Rows, other: Rows, missing: Sequence[str] | None
+) -> Iterator[_Said]:
+    """What some rows say of images, and other rows of the same ones, as readers take it."""
+    labels = as_read(records.labels, records.class_names, missing)
     yield (
         *(labels[one], labels[other]),
         "or read several findings of an image, data.task=multilabel",

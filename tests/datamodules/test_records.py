@@ -120,6 +120,33 @@ def test_wrong_tables_are_refused_in_a_sentence(
         load_table(TableConfig(path=table(tmp_path, rows, header), source="north"), "train")
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "labels", "missing"),
+    [
+        ("NA", "", [UNLABELLED, UNLABELLED, 0], None),
+        ("nan", "-1", [UNLABELLED, UNLABELLED, 0], None),
+        ("unsure", " ", [UNLABELLED, UNLABELLED, 0], ["unsure"]),
+        ("1", "1.0", [0, 0, 1], None),
+    ],
+)
+def test_an_image_that_is_listed_again_with_the_same_in_other_words_is_listed_alike(
+    tmp_path: Path, one: str, other: str, labels: list[int], missing: list[str] | None
+) -> None:
+    rows = [f"x.png,{one}", f"x.png,{other}", "y.png,2"]
+    path = table(tmp_path, rows, "path,label")
+    images = load_table(TableConfig(path=path, missing=missing), "target")
+    assert images.labels.tolist() == labels
+    assert "1 row(s) list an image again, which then counts as often" in images.notes
+
+
+def test_a_word_that_stands_for_none_contradicts_one_that_is_a_class(tmp_path: Path) -> None:
+    path = table(tmp_path, ["x.png,NA", "x.png,ill", "y.png,NA"], "path,label")
+    with pytest.raises(InputError, match=r"x\.png as unlabelled and as ill"):
+        load_table(TableConfig(path=path), "target")
+    with pytest.raises(InputError, match=r"x\.png as NA and as ill"):
+        load_table(TableConfig(path=path, missing=[]), "target")
+
+
 def test_a_quote_within_a_value_ends_no_row(tmp_path: Path) -> None:
     rows = ['x.png,"ill" at 5",test,north,p0,"F"" or M"', "y.png,ill,test,north,p1,F"]
     images = load_table(TableConfig(path=table(tmp_path, rows)), "target")

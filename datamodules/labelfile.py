@@ -1,5 +1,6 @@
 """Labels that come in a file of their own, with the columns id and label, and may come late."""
 
+import codecs
 import csv
 import io
 import os
@@ -40,7 +41,7 @@ class LabelFile:
             begin with.
         class_names: names of the classes. Numbers are matched by their value, and never count
             names, since nobody knows in which order a site has them.
-        growing: whether a last line without an end may be one that is being written.
+        growing: whether a last row without an end may be one that is being written.
         called: the class that a site's own word stands for, None for no label
             (``data.classes``).
     """
@@ -72,8 +73,8 @@ class LabelFile:
         return _stamp(found) != self._stamp
 
     def read(self) -> Labelled:
-        """All labels, those that are no class left out and told of; a last line that is half
-        written is left for later.
+        """All labels, those that are no class left out and told of; a last row that is half
+        written, within quotes or a letter maybe, is left for later.
 
         Raises:
             InputError: the file cannot be read, or has no such columns.
@@ -113,10 +114,11 @@ class LabelFile:
             found = self.path.stat()
             self._stamp = _stamp(found)
             whole = not self.growing or time() - found.st_mtime > _RESTED
-            with self.path.open(newline="", encoding=encoding_of(self.path)) as file:
-                content = file.read()
+            decoder = codecs.getincrementaldecoder(encoding_of(self.path))()
+            content = decoder.decode(self.path.read_bytes(), whole)  # it may end within a letter
             lines = content if whole else content[: content.rfind("\n") + 1]
-            columns = columns_of(io.StringIO(lines or content, newline=""), self.path)
+            text = io.StringIO(lines or content, newline="")
+            columns = columns_of(text, self.path, growing=not whole)
         except (OSError, UnicodeError, csv.Error) as error:
             raise InputError(
                 f"{self.path} cannot be read ({said(error, self.path)}): labels=FILE.csv names a "

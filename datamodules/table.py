@@ -236,12 +236,13 @@ def _read_csv(path: Path) -> dict[str, Strings]:
         return columns_of(file, path)
 
 
-def columns_of(file: TextIO, path: Path) -> dict[str, Strings]:
+def columns_of(file: TextIO, path: Path, growing: bool = False) -> dict[str, Strings]:
     """The columns of a CSV file, a TSV, or one with semicolons.
 
     Args:
         file: its text, from the beginning.
         path: where it comes from, for messages.
+        growing: whether a last row with an open quote is one that is being written; it is left out.
 
     Raises:
         InputError: a column is named twice, or a row has too few values or too many.
@@ -254,7 +255,7 @@ def columns_of(file: TextIO, path: Path) -> dict[str, Strings]:
     else:
         file.seek(0)
     delimiter = named[1] if named else max(",;\t", key=first.count)
-    rows = _rows(file, delimiter)
+    rows = _rows(file, delimiter, growing)
     header = [name.strip() for name in next(rows, [])]
     if len(set(header)) < len(header):
         raise InputError(f"{path} names a column twice: {', '.join(header)}")
@@ -274,9 +275,9 @@ def columns_of(file: TextIO, path: Path) -> dict[str, Strings]:
     return {name: np.concatenate([none, *part]) for name, part in zip(header, parts, strict=True)}
 
 
-def _rows(file: TextIO, delimiter: str) -> Iterator[list[str]]:
+def _rows(file: TextIO, delimiter: str, growing: bool) -> Iterator[list[str]]:
     """The rows of a CSV file, of which the last may have an open quote, which swallowed all lines
-    behind it; that is an error. A quote within a value is not.
+    behind it; that is an error, unless the file grows. A quote within a value is not.
     """
     lines: list[str] = []  # of the row at hand
 
@@ -286,11 +287,15 @@ def _rows(file: TextIO, delimiter: str) -> Iterator[list[str]]:
             yield line
 
     last: list[str] = []
+    held: list[str] | None = None  # until it is known whether it is the last
     for row in csv.reader(kept(), delimiter=delimiter):
-        last[:] = lines
+        if held is not None:
+            yield held
+        held, last[:] = row, lines
         lines.clear()
-        yield row
-    if _open(last, delimiter):
+    if not _open(last, delimiter):
+        yield from () if held is None else [held]
+    elif not growing:
         raise csv.Error("a quote is not closed")
 
 

@@ -36,6 +36,28 @@ def test_a_growing_file_is_read_anew_and_half_a_line_waits(tmp_path: Path) -> No
     assert not file.changed()
 
 
+@pytest.mark.parametrize(
+    "half", ['"scan 2\n', '"scan 2', '"scan\n2",mali', '"scan\n2","malignant\n', "é".encode()[:1]]
+)
+def test_a_file_that_is_cut_while_it_is_written_waits_for_the_rest(
+    half: str | bytes, tmp_path: Path
+) -> None:
+    path, start = tmp_path / "labels.csv", b'id,label\n"a",benign\n'
+    path.write_bytes(start + (half if isinstance(half, bytes) else half.encode()))
+    assert LabelFile(path, NAMES).checked() == {"a": 0}
+    path.write_bytes(start + 'é,benign\n"scan\n2","malignant"\n'.encode())
+    assert LabelFile(path, NAMES).checked() == {"a": 0, "é": 0, "scan\n2": 1}
+
+
+@pytest.mark.parametrize("half", [b'"scan 2\n', "é".encode()[:1]])
+def test_a_file_that_stays_cut_is_refused(half: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(b"id,label\na,benign\n" + half)
+    old(path)
+    with pytest.raises(InputError, match=r"labels\.csv cannot be read"):
+        LabelFile(path, NAMES).checked()
+
+
 def test_without_growth_the_last_line_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("id,label\na,benign\nb,malignant")

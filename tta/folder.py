@@ -197,10 +197,15 @@ def write_error(error: OSError, path: Path | None = None, told: str = "") -> Wri
             f"{path.parent} was removed while the run wrote to it, and its results with it: run "
             "again"
         )
-    reason = _DISK.get(error.errno or 0, error.strerror)
     return WriteError(
-        f"{place} cannot be written, {reason}{told}: make room, or choose another disk, output=DIR"
+        f"{place} cannot be written, {reason_of(error)}{told}: make room, or choose another disk, "
+        "output=DIR"
     )
+
+
+def reason_of(error: OSError) -> str:
+    """Why a disk takes nothing, in a few words."""
+    return _DISK.get(error.errno or 0, str(error.strerror))
 
 
 def no_folder(error: OSError, folder: Path) -> InputError | WriteError:

@@ -137,8 +137,8 @@ def _add_supervision(app: FastAPI, service: Service) -> None:
         return JSONResponse({"status": "alive" if alive else "stopping"}, 200 if alive else 503)
 
     @app.get("/ready", responses={503: {"model": State}})
-    async def ready() -> JSONResponse:
-        """Whether there is room for requests."""
+    def ready() -> JSONResponse:
+        """Whether there is room for requests, in the queue and on the disk."""
         reason = service.unready
         return JSONResponse({"status": reason or "ready"}, 503 if reason else 200)
 

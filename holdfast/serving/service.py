@@ -2,6 +2,7 @@
 
 import os
 import threading
+from math import prod
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -15,6 +16,7 @@ from holdfast.serving.labels import NAME, LabelBox
 from holdfast.serving.lane import Lane
 from holdfast.serving.metrics import Figures
 from holdfast.serving.network import model_of
+from holdfast.serving.room import Room
 from holdfast.serving.status import LISTED, REFRESH, status_page
 from holdfast.serving.upload import Reader
 from holdfast.tta.checkpoint import SourceCheckpoint
@@ -23,6 +25,8 @@ from holdfast.tta.checkpoint import SourceCheckpoint
 _DECODERS = 4
 #: Batches without learning after which a person should know.
 _IDLE_BATCHES = 50
+#: Bytes of a value of an image in the journal.
+_BYTES = 4
 #: Seconds within which a batch that is being served should end.
 _LAST = 60.0
 
@@ -63,6 +67,8 @@ class Service:
         self.lane = Lane(
             self.keeper.serve, self.keeper.idle, serve.batch_size, serve.queue, serve.max_wait
         )
+        pixels = prod(source.size) * source.channels
+        self.room = Room(folder, serve.batch_size * pixels * _BYTES)
         self.decoders = min(_DECODERS, os.cpu_count() or 1)
         self._page, self._drawn, self._drawing = "", 0.0, threading.Lock()
 
@@ -91,10 +97,12 @@ class Service:
 
     @property
     def unready(self) -> str:
-        """Why no requests should come; empty where they should."""
+        """Why no requests should come; empty where they should. To ask may take a disk's time."""
         if not self.lane.alive:
             return "stopping"
-        return "the queue is full" if self.lane.waiting >= self.lane.most else ""
+        if self.lane.waiting >= self.lane.most:
+            return "the queue is full"
+        return self.room.missing
 
     def status(self) -> dict[str, Any]:
         """How the service stands, for programs."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import os
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import httpx
 import numpy as np
 import pytest
 
+from holdfast.serving import room
 from holdfast.serving.app import create_app
 from holdfast.serving.config import configured
 from holdfast.serving.door import Door
 from holdfast.serving.service import Service
+from tests.conftest import file_limit
 from tests.serving.client import png
 
 IMAGE = png(np.zeros((32, 32, 3), np.uint8))
@@ -70,6 +74,44 @@ def test_who_comes_in(service: Service, headers: dict[str, str], status: int) ->
     assert answer.headers["cache-control"] == "no-store"
     assert TOKEN not in answer.text
     assert asked(service, lambda client: client.get("/health"), TOKEN).status_code == 503
+
+
+def test_a_service_whose_disk_takes_nothing_is_not_ready(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_HOLDS", 0.0)
+    service.start()
+
+    def ready() -> tuple[int, str]:
+        answer = asked(service, lambda client: client.get("/ready"), TOKEN)
+        return answer.status_code, answer.json()["status"]
+
+    assert ready() == (200, "ready")
+    with file_limit(1000):
+        assert ready() == (
+            503,
+            "the results cannot be written, the file would exceed the size limit that is set here: "
+            "make room, or choose another disk, output=DIR",
+        )
+    assert ready() == (200, "ready")
+    service.stop()
+    assert ready() == (503, "stopping")
+    assert not list(tmp_path.glob(".room*"))
+
+
+def test_a_disk_that_is_full_or_gone_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a disk")
+    try:
+        assert room.Room(folder, 2**15).missing == ""
+        assert "the disk is full: make room" in room.Room(folder, 2**17).missing
+        assert not list(folder.iterdir())
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    assert room.Room(tmp_path / "none", 1).missing.startswith("the folder of the results was rem")
 
 
 def test_a_body_that_grows_too_large_or_never_ends_is_refused(service: Service) -> None:

@@ -251,6 +251,7 @@ class LabelFiles:
             None,
             spacing=place.spacing,
             affine=place.affine,
+            scan=place.scan,
         )
         mask = placed(decode_mask(self.images.root, name), image)
         check_together(image, mask, f"a mask, {name},")

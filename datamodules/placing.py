@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from holdfast.datamodules.formats.decoded import Array
+from holdfast.datamodules.formats.decoded import Array, Scan
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Place:
         affine: (4, 4), from the file's voxels (x, y, z), turned to RAS, to mm, where it tells.
         path: of the file; None: the image lies in memory.
         turned: the file stores its volume in another orientation.
+        scan: of the file, where it is DICOM.
 
     Example:
         >>> place = Place.whole((4, 6)).cropped([(1, 3), (0, 6)])
@@ -50,6 +51,7 @@ class Place:
     affine: Array | None = None
     path: Path | None = None
     turned: bool = False
+    scan: Scan | None = None
 
     @classmethod
     def whole(
@@ -58,11 +60,13 @@ class Place:
         spacing: tuple[float, ...] | None = None,
         affine: Array | None = None,
         turned: bool = False,
+        scan: Scan | None = None,
     ) -> "Place":
         """An image that is its file as it is."""
         ones = (1.0,) * len(sides)
         zeros = (0.0,) * len(sides)
-        return cls(tuple(sides), tuple(sides), ones, zeros, spacing, affine, turned=turned)
+        whole = tuple(sides)
+        return cls(whole, whole, ones, zeros, spacing, affine, turned=turned, scan=scan)
 
     @property
     def shown_spacing(self) -> tuple[float, ...] | None:

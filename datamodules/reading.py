@@ -73,7 +73,11 @@ class Reading:
             decoded = decoded._replace(pixels=decoded.display(), window=(0.0, 1.0), display=None)
         pixels = self._channels(decoded.pixels)
         place = Place.whole(
-            pixels.shape[:-1], decoded.spacing, decoded.affine, turned=decoded.turned
+            pixels.shape[:-1],
+            decoded.spacing,
+            decoded.affine,
+            turned=decoded.turned,
+            scan=decoded.scan,
         )
         if self.spacing is not None:
             pixels = self._spaced(pixels, decoded, "bilinear")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from holdfast.datamodules.decoding import Array, Decoded, Unreadable
+from holdfast.datamodules.formats.scans import joined
 from holdfast.datamodules.glance import Limits
 from holdfast.datamodules.placing import Place
 from holdfast.datamodules.reading import Reading, by
@@ -30,6 +31,9 @@ def stacked(
     Raises:
         Unreadable: they are of several sides or places, or do not say what they span.
     """
+    scans = [file.scan for file in files if file.scan is not None]
+    if scans:
+        files = [file._replace(scan=joined(scans)) for file in files]
     first, parts = files[0], []
     for place, file in enumerate(files):
         check_together(first, file, f"a channel {place}")

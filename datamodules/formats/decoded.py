@@ -9,6 +9,20 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
+class Scan(NamedTuple):
+    """What a DICOM file says of its scan, as UIDs; nothing where it does not.
+
+    Attributes:
+        series: it belongs to.
+        frames: of reference, within which its positions hold.
+        instances: the files themselves; of a series in many files none, for its own UID tells it.
+    """
+
+    series: frozenset[str] = frozenset()
+    frames: frozenset[str] = frozenset()
+    instances: frozenset[str] = frozenset()
+
+
 class Unreadable(Exception):
     """A file that gives no image; the message says why, without naming the file."""
 
@@ -35,6 +49,7 @@ class Decoded(NamedTuple):
         unit: what the values are measured in, where the file says so (HU): such values share no
             range with others.
         turned: it was stored in another orientation, and turned to RAS.
+        scan: which one a DICOM image is of, and a segmentation was made of.
     """
 
     pixels: Array
@@ -48,6 +63,7 @@ class Decoded(NamedTuple):
     kind: str = ""
     unit: str = ""
     turned: bool = False
+    scan: Scan | None = None
 
 
 def native(pixels: Array) -> Array:

@@ -19,6 +19,7 @@ from holdfast.datamodules.formats.geometry import (
 )
 from holdfast.datamodules.formats.headers import Header, frames_of
 from holdfast.datamodules.formats.rescaling import displayed, raw, unit_of
+from holdfast.datamodules.formats.scans import scan_of
 from holdfast.datamodules.formats.segmentation import read_segmentation
 from holdfast.datamodules.formats.series import members, numbered, slices
 
@@ -68,6 +69,7 @@ def _decoded(planes: list[Frame]) -> Decoded:
         kind=f"DICOM {headers[0].text('Modality')}".strip(),
         unit=unit_of(headers[0]),
         turned=how.turned,
+        scan=scan_of(list({id(each.dataset): each.dataset for each in headers}.values())),
     )
 
 

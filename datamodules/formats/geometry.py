@@ -11,6 +11,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from holdfast.datamodules.formats.decoded import Array, Decoded, Unreadable
 from holdfast.datamodules.formats.headers import Header
+from holdfast.datamodules.formats.scans import check_scan
 
 #: Directions whose cosines differ by more are two.
 _DIRECTION = 1e-3
@@ -232,9 +233,11 @@ def placed(mask: Decoded, image: Decoded) -> Decoded:
     """A segmentation on its image's grid, where that tells its place; other masks as they are.
 
     Raises:
-        Unreadable: it lies beside the image, or between its voxels.
+        Unreadable: it lies beside the image, or between its voxels, or is of another scan.
     """
     sides = image.pixels.shape[:-1]
+    if mask.kind == SEGMENTATION:
+        check_scan(mask.scan, image.scan)
     if mask.kind != SEGMENTATION or mask.affine is None or image.affine is None:
         return mask
     voxels = mask.pixels.reshape(-1, *mask.pixels.shape[-3:]).transpose(2, 1, 0, 3)  # x, y, z

@@ -14,6 +14,7 @@ from holdfast.datamodules.formats.geometry import (
     spacing_of,
 )
 from holdfast.datamodules.formats.memory import refuse_beyond_memory
+from holdfast.datamodules.formats.scans import referred_to
 
 #: Share of a segment from which a voxel of a fractional segmentation belongs to it.
 _HALF = 0.5
@@ -55,6 +56,7 @@ def read_segmentation(dataset: Dataset, name: str) -> Decoded:
         kind=SEGMENTATION,
         turned=where.other,
         note=_OVERLAP if overlap else "",
+        scan=referred_to(dataset),
     )
 
 

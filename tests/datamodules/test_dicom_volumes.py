@@ -12,8 +12,12 @@ from pydicom import Dataset
 
 from holdfast.datamodules.decoding import Unreadable, decode
 from holdfast.datamodules.files import ImageFiles
+from holdfast.datamodules.formats.geometry import placed
 from holdfast.datamodules.reading import Reading
 from holdfast.datamodules.records import text
+from holdfast.datamodules.stacked import stacked
+from holdfast.datamodules.table import TableConfig, load_table
+from holdfast.tta.errors import InputError
 from tests.datamodules.dicoms import (
     AXIAL,
     Pixels,
@@ -374,6 +378,102 @@ def test_a_mask_of_another_scan_is_refused(
     write_segmentation(tmp_path / "seg.dcm")
     with pytest.raises(Unreadable, match=reason):
         Reading(around_roi=0).apply(series, decode(tmp_path / "seg.dcm"))
+
+
+def refers(series: str = "", *instances: str) -> dict[str, Any]:
+    """What a segmentation says that it was made of."""
+    images = [item(ReferencedSOPInstanceUID=uid) for uid in instances]
+    about = {"SeriesInstanceUID": series} if series else {}
+    return {"ReferencedSeriesSequence": [item(**about, ReferencedInstanceSequence=images)]}
+
+
+def derived(instance: str) -> dict[str, Any]:
+    """The same, said of its planes."""
+    image = item(SourceImageSequence=[item(ReferencedSOPInstanceUID=instance)])
+    return {"DerivationImageSequence": [image]}
+
+
+#: What an image says, what its segmentation does, and the kind in which they differ.
+_SAID: list[tuple[dict[str, str], dict[str, Any], str]] = [
+    ({"SeriesInstanceUID": "1.2"}, refers("1.2"), ""),
+    ({"SeriesInstanceUID": "1.2"}, refers("1.3"), "series"),
+    ({"SeriesInstanceUID": "1.2"}, {**refers("1.2"), "FrameOfReferenceUID": "1.9"}, ""),
+    ({"SeriesInstanceUID": "1.2"}, {}, ""),
+    ({"SeriesInstanceUID": "1.2"}, {"ReferencedSeriesSequence": []}, ""),
+    ({"FrameOfReferenceUID": "1.4"}, {"FrameOfReferenceUID": "1.4"}, ""),
+    ({"FrameOfReferenceUID": "1.4"}, {"FrameOfReferenceUID": "1.5"}, "frame of reference"),
+    ({"FrameOfReferenceUID": "1.4"}, {**refers("1.3"), "FrameOfReferenceUID": "1.4"}, ""),
+    ({"FrameOfReferenceUID": "1.4"}, refers("1.3", "1.6"), ""),
+    ({"SOPInstanceUID": "1.6"}, refers("", "1.7", "1.6"), ""),
+    ({"SOPInstanceUID": "1.6"}, refers("", "1.7"), "image"),
+    ({"SOPInstanceUID": "1.6"}, {"shared": derived("1.6")}, ""),
+    ({"SOPInstanceUID": "1.6"}, {"shared": derived("1.7")}, "image"),
+]
+
+
+def written(image: Path, mask: Path, said: dict[str, str], refers_to: dict[str, Any]) -> None:
+    """A file of several frames, and a segmentation with the same geometry."""
+    about = dict(refers_to)
+    geometry = {
+        "PlaneOrientationSequence": [item(ImageOrientationPatient=AXIAL)],
+        "PixelMeasuresSequence": measures(0.5, 0.75),
+    }
+    places = [{"PlanePositionSequence": position(0, 0, 2.0 * place)} for place in range(3)]
+    one = [item(ReferencedSegmentNumber=1)]
+    own = [{**place, "SegmentIdentificationSequence": one} for place in places]
+    shared = {**geometry, **about.pop("shared", {})}
+    about |= {"SegmentationType": "BINARY", "sop": _SEGMENTATION}
+    write_frames(image, volume(3, 6, 16), places, geometry, **said)
+    write_frames(mask, np.ones((3, 6, 16), np.uint8), own, shared, **about)
+
+
+@pytest.mark.parametrize(("said", "refers_to", "other"), _SAID)
+def test_a_mask_that_was_made_of_another_scan_is_refused(
+    tmp_path: Path, said: dict[str, str], refers_to: dict[str, Any], other: str
+) -> None:
+    written(tmp_path / "image.dcm", tmp_path / "seg.dcm", said, refers_to)
+    table = tmp_path / "t.csv"
+    table.write_text("path,mask\nimage.dcm,seg.dcm\n")
+    image, mask = decode(tmp_path / "image.dcm"), decode(tmp_path / "seg.dcm")
+    config = TableConfig(path=str(table), labels={0: "none", 1: "all"})
+    if not other:
+        assert Reading(around_roi=0).apply(image, mask)[0].shape == (3, 6, 16, 1)
+        assert (load_table(config, "target").batch([0])["mask"] == 1).all()
+        return
+    sentence = f"made of another {other} .*pair each image with its own.*write it as NIfTI"
+    with pytest.raises(Unreadable, match=sentence):
+        Reading(around_roi=0).apply(image, mask)
+    with pytest.raises(InputError, match=f"which has a mask that was made of another {other}"):
+        load_table(config, "target")
+
+
+def test_a_mask_of_a_series_in_many_files_is_held_against_it(tmp_path: Path) -> None:
+    write_segmentation(tmp_path / "seg.dcm")
+    dataset = pydicom.dcmread(tmp_path / "seg.dcm")
+    for own, series in (("1.2", "1.2"), ("1.2", "1.3")):
+        image = decode(write_series(tmp_path / "ct", volume(6, 6, 16), SeriesInstanceUID=series))
+        dataset.ReferencedSeriesSequence = refers(own)["ReferencedSeriesSequence"]
+        dataset.save_as(tmp_path / "seg.dcm")
+        mask = decode(tmp_path / "seg.dcm")
+        if own == series:
+            assert placed(mask, image).pixels.any()
+        else:
+            with pytest.raises(Unreadable, match=r"another series \(1\.2, where it is of 1\.3\)"):
+                placed(mask, image)
+
+
+def test_a_mask_of_one_channel_is_that_of_the_image(tmp_path: Path) -> None:
+    files = []
+    for series in ("1.2", "1.3"):
+        folder = tmp_path / series
+        about = {"SeriesInstanceUID": series}
+        folder.mkdir()
+        written(folder / "image.dcm", tmp_path / f"{series}.dcm", about, refers(series))
+        files.append(decode(folder / "image.dcm"))
+    reading = Reading(around_roi=0, window=(0, 4096))
+    for series in ("1.2", "1.3"):
+        image = stacked(files, reading, decode(tmp_path / f"{series}.dcm"))[1]
+        assert image.shape == (3, 6, 16, 2)
 
 
 def test_a_segmentation_without_positions_is_refused(tmp_path: Path) -> None:

@@ -22,8 +22,15 @@ from holdfast.benchmarks.pages import (
     shown,
     target_title,
 )
-from holdfast.benchmarks.tables import LAST, MEASURES, METRIC, RUN_STREAM, Row, key_of
-from holdfast.tta.errors import InputError
+from holdfast.benchmarks.tables import (
+    LAST,
+    MEASURES,
+    METRIC,
+    RUN_STREAM,
+    Row,
+    check_balanced,
+    key_of,
+)
 
 _MEASURES = {
     "beta_last": ("β", "{:.3f}"),
@@ -54,12 +61,7 @@ def conclude(config: BenchmarkConfig, folder: Path) -> tuple[dict[str, Any], str
 
 def markdown(rows: Sequence[Row], config: BenchmarkConfig) -> str:
     """All tables; mean ± standard deviation over seeds."""
-    other = sorted({row[METRIC] for row in rows if row.get(METRIC)} - {"balanced_accuracy"})
-    if other:
-        raise InputError(
-            f"study=paper is about one label an image, and some runs are scored by {other[0]}: "
-            "take study=measured, with another output=DIR"
-        )
+    check_balanced(row.get(METRIC) for row in rows)
     kinds: dict[str, Callable[[Sequence[Row], BenchmarkConfig], _Tables]] = {
         "Before and after, at the centre": _before_and_after,
         "Optimiser and rate: Δβ / Δ balanced accuracy against the control, mean over targets": (

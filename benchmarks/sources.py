@@ -10,6 +10,7 @@ from typing import Any
 from holdfast.benchmarks.config import BenchmarkConfig, check_known
 from holdfast.benchmarks.grid import NETWORK, Setting
 from holdfast.benchmarks.passes import load_checkpoint
+from holdfast.benchmarks.tables import check_balanced
 from holdfast.datamodules import DATA, load_images
 from holdfast.datamodules.phantom import SCANNERS
 from holdfast.training.config import GROUPS, TrainConfig
@@ -18,6 +19,7 @@ from holdfast.tta import entry
 from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
 from holdfast.tta.saying import warn
+from holdfast.tta.tasks import TASKS
 
 #: The data set that needs no file.
 PHANTOM = "phantom"
@@ -90,7 +92,8 @@ def present_targets(config: BenchmarkConfig) -> dict[str, int]:
     so.
 
     Raises:
-        InputError: no data at all, or an unknown data set or domain.
+        InputError: no data at all, an unknown data set or domain, or data that the study is not
+            about.
     """
     root = config.data.root
     if root is not None and not Path(root).expanduser().is_dir():
@@ -113,13 +116,16 @@ def present_targets(config: BenchmarkConfig) -> dict[str, int]:
 
 
 def _class_count(config: BenchmarkConfig, data: str, domain: str | None = None) -> int:
-    """Number of classes; a domain that the data has not got is refused, before any model is
-    trained.
+    """Number of classes; a domain that the data has not got, and a task that the study is not
+    about, are refused before any model is trained.
     """
     words = [_kind(data), *data_words(config, data, domain)]
     chosen = entry.configured(_DataAlone, {"data": DATA}, words).data
     few = {"target_images": len(SCANNERS)} if data == PHANTOM else {}
-    return load_images(chosen.kind, replace(chosen.options, **few), "target").num_classes
+    images = load_images(chosen.kind, replace(chosen.options, **few), "target")
+    if config.study == "paper":
+        check_balanced([TASKS[images.task].watch])
+    return images.num_classes
 
 
 def _kind(data: str) -> str:

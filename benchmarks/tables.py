@@ -77,6 +77,20 @@ RUNS = {
 }
 
 
+def check_balanced(metrics: Iterable[str | None]) -> None:
+    """Refuse figures for which study=paper has no words; one that is not known is no such.
+
+    Raises:
+        InputError: there is one.
+    """
+    other = sorted({metric for metric in metrics if metric} - {"balanced_accuracy"})
+    if other:
+        raise InputError(
+            f"study=paper is about one label an image, and some runs are scored by {other[0]}: "
+            "take study=measured, with another output=DIR"
+        )
+
+
 def key_of(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
     """The columns that name a row, as they are written."""
     return tuple(_text(row[name]) for name in names)

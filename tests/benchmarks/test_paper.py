@@ -210,6 +210,16 @@ def test_scores_of_masks_are_refused_where_pages_say_balanced_accuracy() -> None
         markdown([row("tent", metric="dice")], BenchmarkConfig(study="paper"))
 
 
+@pytest.mark.parametrize(("task", "figure"), [("segmentation", "dice"), ("multilabel", "auroc")])
+def test_masks_and_findings_are_refused_before_a_model_is_trained(
+    task: str, figure: str, tmp_path: Path, capsys: Capture
+) -> None:
+    words = ["study=paper", f"data.words=[data.task={task}]", "data.targets=[phantom/scanner_b]"]
+    assert benchmark.main([*words, f"output={tmp_path / 'out'}"]) == 2
+    assert f"some runs are scored by {figure}: take study=measured" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("source.ckpt"))
+
+
 def test_bands_count_growth_and_loss_against_the_control() -> None:
     rows = [
         *(

@@ -2,7 +2,7 @@
 are left; rows are written as they come.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,9 +11,16 @@ from holdfast.benchmarks import tables
 from holdfast.benchmarks.cell import Report, run_task
 from holdfast.benchmarks.cluster import spread
 from holdfast.benchmarks.config import BenchmarkConfig
+from holdfast.benchmarks.passes import load_checkpoint
 from holdfast.benchmarks.plan import create_plan, plan_tasks
-from holdfast.benchmarks.sources import missing_models, plan_models, record_models, train_model
-from holdfast.benchmarks.tables import GUARD, RUNS, Row, Table, key_of
+from holdfast.benchmarks.sources import (
+    SourceModel,
+    missing_models,
+    plan_models,
+    record_models,
+    train_model,
+)
+from holdfast.benchmarks.tables import GUARD, METRIC, RUNS, Row, Table, key_of
 
 
 def tables_of(config: BenchmarkConfig) -> Mapping[str, Table]:
@@ -48,6 +55,7 @@ def run_cells(
     _train(missing_models(config, models.values()), config)
     record_models(folder, models.values())
     rows, references = (read_rows(folder, name, known) for name in ("results", "references"))
+    rows = _with_metric(rows, models.values())
     tasks = plan_tasks(config, plan, models, (known["results"], rows), references)
     total = sum(len(cases) for _, cases in plan)
     left = sum(len(task.cells) for task in tasks)
@@ -73,6 +81,14 @@ def run_cells(
         if (folder / f"{name}.csv").is_file():
             rows = sorted(read_rows(folder, name, known), key=lambda row: key_of(row, keys))
             tables.write(folder / f"{name}.csv", columns, rows)
+
+
+def _with_metric(rows: Sequence[Row], models: Iterable[SourceModel]) -> list[Row]:
+    """Rows of which an earlier version did not say what they are scored by: it is what their source
+    model's task watches.
+    """
+    watched = {model.data: load_checkpoint(str(model.folder)).meaning.watch for model in models}
+    return [{**row, METRIC: row.get(METRIC) or watched.get(row["data"])} for row in rows]
 
 
 def _train(jobs: Sequence[list[str]], config: BenchmarkConfig) -> None:

@@ -31,7 +31,7 @@ POLICY_KEYS = (*CELL_KEYS, "policy")
 #: Columns that hold names, which may look like numbers: sites are often numbered.
 _TEXTS = ("data", "target", "network", "shift", "stream", "method", "policy")
 #: Which figure the scores of a row are, the one that its task watches: of labels balanced accuracy,
-#: of masks Dice. Tables of earlier versions have no such column.
+#: of masks Dice. Tables of earlier versions get the column when rows join them.
 METRIC = "metric"
 #: A row a cell and policy: scores in percent, the rest as the docs describe it.
 RESULTS = (

@@ -139,9 +139,10 @@ def test_masks_are_measured_by_dice_and_tables_of_earlier_versions_get_the_colum
     tables.write(results, RUNS["results"].columns[:-1], [found])
     assert benchmark.main([*words, "images=8", "methods=[source,norm]"]) == 0
     assert {row["method"]: row["metric"] for row in tables.read(results)} == {
-        "source": None,
+        "source": "dice",
         "norm": "dice",
     }
+    assert capsys.readouterr().out.count("| stream | run |") == 1
 
 
 def test_where_methods_also_run_alone_those_that_learn_nothing_run_so_only(

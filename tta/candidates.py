@@ -25,6 +25,8 @@ from holdfast.tta.step import Candidate
 WARM_UP = 3
 #: Images of a batch that are enough for evidence.
 _SAMPLE = 16
+#: Dimensions of signals (N, channels, length).
+_SIGNALS = 3
 
 
 class Candidates(nn.Module):
@@ -147,7 +149,8 @@ class Candidates(nn.Module):
         """A prediction, with how little it agrees with that of the flipped images.
 
         Every other image is flipped along its last side, the rest along the one before, and of
-        single images each in turn: anatomy may differ there, but for all candidates alike.
+        single images each in turn: anatomy may differ there, but for all candidates alike. Signals
+        have one side.
         """
         task, kind = self.method.task, self._kind(name)
         # Statistics that move have taken the images in already.
@@ -162,7 +165,8 @@ class Candidates(nn.Module):
         nothing.
         """
         last = (numbers % 2 == self.doubts % 2).view(-1, *(1,) * (maps.dim() - 1))
-        return torch.where(last, maps.flip(-1), maps.flip(-2))
+        before = -2 if maps.dim() > _SIGNALS else -1
+        return torch.where(last, maps.flip(-1), maps.flip(before))
 
     def _corrected(self, images: Tensor, stride: int, count: int) -> Prediction:
         """Predict under the statistics as they stand, then let them take the batch in; the other

@@ -79,3 +79,14 @@ def test_images_are_flipped_along_both_sides_in_turn() -> None:
         assert torch.equal(candidates._flipped(turned, numbers), maps)
         candidates.predict(images(2))
     assert candidates.get_extra_state()["doubts"] == 2
+
+
+def test_signals_are_flipped_along_their_length_alone() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(2, 8, 1), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 3, 1))
+    own = create_method("tent", model, num_classes=3, task="segmentation", normalization="auto")
+    candidates, signals = Candidates(own), torch.rand(4, 2, 40)
+    for _ in range(2):  # what is said of a place depends on it alone, wherever it lies
+        for one in candidates.predict(signals).values():
+            assert one.doubt is not None
+            torch.testing.assert_close(one.doubt, torch.zeros(4))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from holdfast.tta.errors import InputError
+
 
 def random_view(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
     """Each image flipped, turned, shifted, scaled, and changed in brightness, contrast and noise,
@@ -31,8 +33,18 @@ def random_view(images: Tensor, generator: torch.Generator, strength: float = 1.
 def view_with_move(
     images: Tensor, generator: torch.Generator, strength: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """``random_view``, and how it moved each image: (N, dims, dims + 1), for ``moved_back``."""
+    """``random_view``, and how it moved each image: (N, dims, dims + 1), for ``moved_back``.
+
+    Raises:
+        InputError: they are neither pictures nor volumes.
+    """
     count, dims = len(images), images.dim() - 2
+    if dims not in (2, 3):
+        raise InputError(
+            "the method looks at random views of pictures (N, channels, H, W) or volumes, and "
+            f"one of these has the shape {tuple(images.shape[1:])}: use another method, such as "
+            "tent, dsbr or sar"
+        )
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         drawn = torch.rand(count, *shape, generator=generator, dtype=torch.float32)

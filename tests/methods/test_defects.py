@@ -33,6 +33,17 @@ def test_an_adapted_network_exports() -> None:
     torch.testing.assert_close(loaded(images()), method.model(images()))
 
 
+@pytest.mark.parametrize("kind", ["roid", "cmf", "cotta", "memo"])
+def test_a_method_that_looks_at_views_refuses_signals_in_a_sentence(kind: str) -> None:
+    model = nn.Sequential(
+        *(nn.Conv1d(2, 8, 5, padding=2), nn.BatchNorm1d(8), nn.ReLU()),
+        *(nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3)),
+    )
+    method = create_method(kind, model, num_classes=3)
+    with pytest.raises(InputError, match=r"shape \(2, 40\): use another method, such as tent"):
+        method(torch.rand(8, 2, 40))
+
+
 def test_sar_restores_once_and_forgets_its_running_loss_and_momentum() -> None:
     method = created("sar", reset_threshold=1.0)
     start = snapshot(method)

@@ -35,6 +35,8 @@ _KEYS = (
 )
 # of a MedMNIST-like file without a val split, every tenth training image of a class validates
 _VAL_SHARE = 10
+# channels of a picture in colours, with transparency, at most
+_COLOURS = 4
 
 
 @dataclass
@@ -183,6 +185,7 @@ def images_from(
             "or train_images, train_labels, val_images, …, test_labels"
         )
     count = _checked(arrays, path)
+    axes = _axes(arrays["images"].shape, spatial_dims, path)
     domain = arrays.get("domain", np.full(count, path.stem)).astype(str)
     inside = np.isin(domain, _wanted(arrays, domain, path, source, target, split))
     named, rows = _rows_of(arrays, inside, split)
@@ -215,7 +218,7 @@ def images_from(
         high=high,
         metadata={name: values[rows] for name, values in metadata.items()},
         spatial_dims=spatial_dims,
-        notes=(*notes, *hints, *_shared(ids[rows]), *_left_out(arrays, count)),
+        notes=(*notes, *axes, *hints, *_shared(ids[rows]), *_left_out(arrays, count)),
         task=task,
     )
 
@@ -245,6 +248,22 @@ def _checked(arrays: Arrays, path: Path) -> int:
         )
     _check_splits(arrays, path)
     return count
+
+
+def _axes(shape: tuple[int, ...], spatial_dims: int, path: Path) -> tuple[str, ...]:
+    """A note on channels that may be a side of volumes; channels that come first are refused, as
+    libraries of networks have them, for each image would be of a few rows.
+    """
+    if len(shape) != spatial_dims + 2 or shape[-1] <= _COLOURS:
+        return ()
+    if shape[1] <= _COLOURS:
+        raise InputError(
+            f"{path}: images ({'x'.join(map(str, shape))}) have their channels first: put them "
+            "last, numpy.moveaxis(images, 1, -1)"
+        )
+    if spatial_dims == 3:
+        return ()
+    return (f"images have {shape[-1]} channels each; if they are volumes, say data.spatial_dims=3",)
 
 
 def _check_splits(arrays: Arrays, path: Path) -> None:

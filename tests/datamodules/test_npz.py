@@ -131,6 +131,11 @@ def broken(**changes: Any) -> dict[str, Any]:
         (broken(class_names=np.array(["a", "a"])), "target", "a name to two classes: a, a"),
         (broken(group=np.array(["p"] * 10 + ["p "] * 30)), "train", r"1 group.* p is in train and"),
         (broken(images=np.array([object()] * 40)), "target", "holds Python objects"),
+        (
+            broken(images=np.zeros((40, 3, 16, 8), np.uint8)),
+            "target",
+            r"\(40x3x16x8\) have their channels first: put them last, numpy.moveaxis",
+        ),
     ],
 )
 def test_wrong_files_are_refused_in_a_sentence(
@@ -154,6 +159,19 @@ def test_bytes_blanks_and_another_byte_order_change_nothing(tmp_path: Path) -> N
     assert found.batch([0, 1])["image"].equal(expected.batch([0, 1])["image"])
     for column in ("ids", "labels", "domains", "groups", "class_names"):
         assert list(getattr(found, column)) == list(getattr(expected, column))
+
+
+def test_many_channels_may_be_volumes_which_is_said(tmp_path: Path) -> None:
+    arrays = broken(images=np.zeros((40, 9, 8, 7), np.uint8))
+    config = NpzConfig(path=saved(tmp_path, arrays), target="there")
+    images = load_npz(config, "target")
+    assert images.channels == 7
+    assert "7 channels each; if they are volumes, say data.spatial_dims=3" in images.notes[0]
+    volumes = load_npz(replace(config, spatial_dims=3), "target")
+    assert (volumes.size, volumes.notes) == ((9, 8, 7), ())
+    arrays = broken(images=np.zeros((40, 2, 9, 8, 7), np.uint8))
+    with pytest.raises(InputError, match="have their channels first"):
+        load_npz(replace(config, path=saved(tmp_path, arrays), spatial_dims=3), "target")
 
 
 def test_ids_that_images_share_are_told(tmp_path: Path) -> None:

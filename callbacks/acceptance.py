@@ -17,7 +17,7 @@ from tqdm import tqdm
 from holdfast.callbacks.base import Guard
 from holdfast.datamodules import ImageSet, StreamLoader
 from holdfast.datamodules.conventions import UNLABELLED
-from holdfast.datamodules.labelfile import LabelFile
+from holdfast.datamodules.labelfile import LabelFile, known_as
 from holdfast.datamodules.streams.window import NewestOnly, counted
 from holdfast.tta import entry
 from holdfast.tta.acceptance import GUARDED, UNGUARDED, Acceptance, accepted, check_sample
@@ -109,7 +109,8 @@ def _given(
 ) -> Rows:
     """The labels (N,) that a file gives."""
     given = LabelFile(path, class_names, growing=False, called=called).checked()
-    labels = np.array([given.get(name, UNLABELLED) for name in images.ids.tolist()], np.int64)
+    names = map(known_as, images.ids.tolist())
+    labels = np.array([given.get(name, UNLABELLED) for name in names], np.int64)
     if given and (labels == UNLABELLED).all():
         raise InputError(
             f"none of the {len(given)} ids in {path} is one of the target's images, which are "

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from holdfast.datamodules.labelfile import LabelFile, Labelled
+from holdfast.datamodules.labelfile import LabelFile, Labelled, known_as
 from holdfast.tta.betting import PairedTest
 from holdfast.tta.distributed import objects_of_all, place
 from holdfast.tta.errors import InputError
@@ -116,7 +116,7 @@ class LabelBook:
     def strange(self, ids: Iterable[str]) -> int:
         """How many images the file names so far, where none of them is one of these; else 0."""
         given = self._open().checked()
-        return 0 if any(name in given for name in ids) else len(given)
+        return 0 if any(known_as(name) in given for name in ids) else len(given)
 
     def remember(self, ids: Sequence[str], predictions: Mapping[str, Tensor]) -> None:
         """Keep what was said of a batch, of all processes together.
@@ -129,7 +129,9 @@ class LabelBook:
         self._names += [name for name in predictions if name not in self._names]
         silent = [_SILENT] * len(ids)
         said = {name: _classes(values) for name, values in predictions.items()}
-        rows = zip(ids, *(said.get(name, silent) for name in self._names), strict=True)
+        rows = zip(
+            map(known_as, ids), *(said.get(name, silent) for name in self._names), strict=True
+        )
         for number, (name, *row) in enumerate(rows, self._images):
             if name not in self._counted:
                 self._said.pop(name, None)

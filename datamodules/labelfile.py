@@ -87,7 +87,7 @@ class LabelFile:
         for name, word in zip(columns["id"].tolist(), words, strict=True):
             code = codes[word]
             if code is not None and code != UNLABELLED:
-                key = unquoted(name).strip()  # as tables and arrays name images
+                key = known_as(unquoted(name))
                 labels.pop(key, None)
                 labels[key] = code
         return Labelled(labels, refused)
@@ -148,6 +148,13 @@ class LabelFile:
                 f"data.classes={{{word}: {self.class_names[0]}}}"
             )
         return f"{self.path} has the label {word!r}: {closest(word, self.class_names)}"
+
+
+def known_as(name: str) -> str:
+    """How an image is known by its id: without the blanks around it, which tables, and who types
+    an id, drop.
+    """
+    return name.strip()
 
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:

@@ -230,3 +230,17 @@ def test_labels_count_in_the_order_of_the_images_however_often_the_file_is_read(
     again.load_state_dict(stopped.state_dict())
     assert again.read().ids == straight.read().ids == ("scan 1", "scan 2")
     assert again.state_dict()["counted"] == straight.state_dict()["counted"]
+
+
+@pytest.mark.parametrize("name", ["scan 1 ", " scan 1", "scan 1\u00a0"])
+def test_a_label_finds_its_image_whatever_blanks_are_around_the_id(
+    name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label\n")
+    book, logits = book_of(path), torch.eye(2)[:1]
+    book.remember([name], {"served": logits, "source": logits})
+    path.write_text(f"id,label\n{name},malignant\n")
+    assert book.read().labels == 1
+    assert book.strange([name]) == 0
+    assert book.strange(["scan 2"]) == 1

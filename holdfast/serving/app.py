@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Annotated, Any
 from uuid import uuid4
@@ -24,6 +24,8 @@ from holdfast.tta.errors import InputError, WriteError
 
 #: Letters of an id, or of what else is said of an image.
 _LONGEST = 256
+#: What is read of a query, and of a form.
+_ASKED, _FIELDS = ("id", "metadata"), ("images", "ids", "metadata")
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": told}
     for status, told in {
@@ -115,6 +117,8 @@ def _add_requests(app: FastAPI, service: Service, decoders: ThreadPoolExecutor) 
     @app.post("/labels", responses=_REFUSALS | {409: _REFUSALS[422]}, status_code=202)
     def labels(given: Labels) -> Taken:
         """Labels of images that were sent before, or will be: the guard heeds them."""
+        for one in given.labels:
+            _text("id", one.id)  # as images' own: no other one would ever be met
         if service.labels is None:
             raise HTTPException(
                 409, "labels tell the guard what to serve: start with serve.labels=true"
@@ -166,7 +170,8 @@ async def _read(
     request: Request, service: Service, id: str | None, metadata: str | None
 ) -> tuple[list[bytes], list[str], Told]:
     """Contents, ids and what else is said of a request's images."""
-    for name in ("id", "metadata"):
+    _refuse_unknown("query", request.query_params, _ASKED)
+    for name in _ASKED:
         _refuse_several(name, request.query_params.getlist(name))
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return (
@@ -176,6 +181,7 @@ async def _read(
         )
     most = service.config.serve.max_images
     async with request.form(max_files=most, max_fields=most + 1) as form:
+        _refuse_unknown("form", form, _FIELDS)
         files = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
         names = [part for part in form.getlist("ids") if isinstance(part, str)]
         _refuse_several("metadata", form.getlist("metadata"))
@@ -186,6 +192,17 @@ async def _read(
             raise HTTPException(422, "the form has no file called images: send one or several")
         contents = [await file.read() for file in files]
     return contents, _ids(names, len(contents)), _told(said, len(contents), service)
+
+
+def _refuse_unknown(where: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse what nobody reads: an image would get another id than its sender thinks."""
+    for name in given:
+        if name not in known:
+            raise HTTPException(
+                422,
+                f"the {where} has {name[:_LONGEST]!r}, and what is read of it is "
+                f"{', '.join(known)}: leave it out",
+            )
 
 
 def _refuse_several(name: str, given: Sequence[object]) -> None:
@@ -210,7 +227,7 @@ def _ids(given: Sequence[str], count: int) -> list[str]:
 def _text(name: str, value: Any) -> str:
     """A value as text that any table holds."""
     text = value if isinstance(value, str) else json.dumps(value)
-    if not text or len(text) > _LONGEST or not text.isprintable():
+    if not text.strip() or len(text) > _LONGEST or not text.isprintable():
         raise HTTPException(422, f"{name} must have 1 to {_LONGEST} letters, all of them printable")
     return text
 
@@ -220,13 +237,21 @@ def _told(given: str | None, count: int, service: Service) -> Told:
     if not given:
         return [{}] * count
     try:
-        told = json.loads(given)
+        told = json.loads(given, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise HTTPException(422, "metadata is no JSON") from error
     rows = told if isinstance(told, list) else [told] * count
     if len(rows) != count or not all(isinstance(row, dict) for row in rows):
         raise HTTPException(422, f"metadata must be an object, or a list of {count}, one an image")
     return [{name: _value(name, row[name], service) for name in row} for row in rows]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which each name stands once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise HTTPException(422, "metadata names something twice, of which one would count")
+    return found
 
 
 def _value(name: str, value: Any, service: Service) -> str:

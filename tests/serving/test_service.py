@@ -88,6 +88,7 @@ def refused(server: Server, image: bytes) -> None:
     """What is refused, and changes nothing."""
     before = state(server)
     kind = {"Content-Type": "multipart/form-data; boundary=none"}
+    as_json = {"Content-Type": "application/json"}
     body, mark = form([image])
     of_form = {"Content-Type": mark.replace("multipart/form-data", "Multipart/Form-Data")}
     for status, answer in (
@@ -103,6 +104,12 @@ def refused(server: Server, image: bytes) -> None:
         (422, server.predict([image], metadata="[{}, {}]")),
         (422, server.predict([image, image], metadata=["{}", "{}"])),
         (422, server.ask("POST", "/predict?id=a&id=b", image)),
+        (422, server.ask("POST", "/predict?ids=a", image)),
+        (422, server.ask("POST", "/predict?id=%20", image)),
+        (422, server.predict([image], id="a")),
+        (422, server.predict([image], metadata='{"scanner": "B2", "scanner": "B3"}')),
+        (422, server.ask("POST", "/labels", label_of("a\nb"), as_json)),
+        (422, server.ask("POST", "/labels", label_of(" "), as_json)),
         (422, server.ask("POST", "/predict?id=a", body, of_form)),
         (422, server.predict([])),
         (400, server.predict([image] * 65)),
@@ -111,7 +118,7 @@ def refused(server: Server, image: bytes) -> None:
         (422, server.ask("POST", "/labels", b'{"labels": "\xb2"}', kind)),
         (
             422,
-            server.ask("POST", "/labels", b'{"\\ud800": 1}', {"Content-Type": "application/json"}),
+            server.ask("POST", "/labels", b'{"\\ud800": 1}', as_json),
         ),
         (422, server.ask("POST", "/predict?id=" + "x" * 300, image)),
         (413, server.ask("POST", "/predict", image, {"Content-Length": "1" + "0" * 12})),
@@ -123,6 +130,11 @@ def refused(server: Server, image: bytes) -> None:
         assert answer.status == status, (status, answer)
         assert isinstance(answer.json["detail"], str)
     assert state(server) == before
+
+
+def label_of(name: str) -> bytes:
+    """A label of an image."""
+    return json.dumps({"labels": [{"id": name, "label": "round"}]}).encode()
 
 
 def labelled(server: Server, answers: list[dict[str, Any]]) -> None:

@@ -95,17 +95,18 @@ def sar(model: nn.Module, lr: float = 1e-3) -> Step:
         kept = loss < margin
         if kept.any():
             torch.autograd.backward(loss[kept].mean())
-            grads = [p.grad for p in parameters if p.grad is not None]
-            norm = torch.stack([g.norm() for g in grads]).norm()
-            before = [p.detach().clone() for p in parameters]
+            # Layers that nothing runs through have no gradient.
+            slopes = [(p, p.grad) for p in parameters if p.grad is not None]
+            norm = torch.stack([g.norm() for _, g in slopes]).norm()
+            before = [p.detach().clone() for p, _ in slopes]
             with torch.no_grad():
-                for p, g in zip(parameters, grads, strict=True):
+                for p, g in slopes:
                     p.add_(0.05 * g / (norm + 1e-12))
             optimizer.zero_grad()
             second = _entropy(model(images))[kept]
             torch.autograd.backward(second[second < margin].mean())
             with torch.no_grad():
-                for p, value in zip(parameters, before, strict=True):
+                for (p, _), value in zip(slopes, before, strict=True):
                     p.copy_(value)
             optimizer.step()
         optimizer.zero_grad()

@@ -175,6 +175,8 @@ def _variants(case: Case, config: SpeedConfig) -> dict[str, Run]:
 def speed(config: SpeedConfig) -> str:
     """Measure all cases, and leave a table and a picture; returns the table."""
     rows: list[dict[str, Any]] = []
+    folder = Path(config.output).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
     start = perf_counter()
     with tqdm(desc="speed", unit="run", disable=None) as told:
         for case in [CASES[name].on(config.device) for name in config.networks]:
@@ -183,9 +185,7 @@ def speed(config: SpeedConfig) -> str:
                     print(f"left out, for time: {case.name} in {precision}")
                     continue
                 rows += measure(case, precision, config, told)
-    folder = Path(config.output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    tables.write(folder / "speed.csv", COLUMNS, rows)
+                tables.write(folder / "speed.csv", COLUMNS, rows)  # what is measured stays
     save(picture(rows), folder / "speed.png")
     lines = [list(COLUMNS)]
     for row in rows:

@@ -1,8 +1,8 @@
 """The networks and images of the speed benchmark, and what runs on them."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from holdfast.tta import entry
 from holdfast.tta.adaptation import AdaptationModule
 from holdfast.tta.methods import METHODS, Method, create_method
 from holdfast.tta.methods.settings import UpdateConfig
-from holdfast.tta.networks import MODELS, SplitNetwork, create_network
+from holdfast.tta.networks import MODELS, Network, SplitNetwork, create_network
 from holdfast.tta.selection import norm_affine
 from holdfast.tta.separation import separation
 from holdfast.tta.tasks import create_task
@@ -35,12 +35,14 @@ class Case:
     """A network with images of a size.
 
     Attributes:
-        name: of the network; ``-3d`` behind it, where the same has another case.
+        name: what it is called.
         sides: of the images.
         batch: images of one on CPUs.
         gpu_batch: images of one on a GPU, which is kept busy by more.
         task: what is predicted.
         rate: learning rate, at which noise teaches next to nothing.
+        kind: of the network, a name of ``MODELS``; None: the case's own.
+        options: of the network, in place of its defaults.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Case:
     gpu_batch: int
     task: str = "single"
     rate: float = 1e-6
+    kind: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def on(self, device: torch.device) -> "Case":
         """The case with batches for a device."""
@@ -71,12 +75,17 @@ class Case:
     def network(self, device: torch.device) -> nn.Module:
         """The network, its weights random, but the same each time."""
         torch.manual_seed(0)
-        kind = self.name.removesuffix("-3d")
-        geometry: dict[str, Any] = {"num_classes": len(_CLASSES), "channels": 3}
-        network = create_network(kind, MODELS[kind](), **geometry, size=self.sides)[0]
+        network = self.architecture()
         if isinstance(network, SplitNetwork):
             self._tell_apart(network)
         return network.to(device)
+
+    def architecture(self) -> Network:
+        """The network, with weights as they are drawn."""
+        kind = self.kind or self.name
+        geometry: dict[str, Any] = {"num_classes": len(_CLASSES), "channels": 3}
+        options = MODELS[kind](**self.options)
+        return create_network(kind, options, **geometry, size=self.sides)[0]
 
     @torch.no_grad()
     def _tell_apart(self, network: SplitNetwork) -> None:
@@ -117,16 +126,19 @@ class Case:
         return lambda batches: [method(batch) for batch in batches]
 
 
+#: As in configs/model/vit_b16.yaml.
+_VIT_B16 = {"patch_size": 16, "hidden_size": 768, "layers": 12, "heads": 12, "qkv_bias": True}
+
 CASES = {
     case.name: case
     for case in (
         Case("compact", (28, 28), 64, 64),
         Case("resnet18", (64, 64), 64, 64),
         Case("resnet50", (224, 224), 8, 64),
-        Case("vit_b16", (224, 224), 4, 64),
+        Case("vit_b16", (224, 224), 4, 64, kind="vit", options=_VIT_B16),
         Case("resnet10", (64, 64, 64), 2, 16),
         Case("basicunet", (256, 256), 2, 16, "segmentation"),
-        Case("basicunet-3d", (64, 64, 64), 1, 4, "segmentation"),
+        Case("basicunet-3d", (64, 64, 64), 1, 4, "segmentation", kind="basicunet"),
     )
 }
 

@@ -314,8 +314,9 @@ def test_a_folder_of_real_images_is_as_good_as_the_array(data_folder: Path, tmp_
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["balanced_accuracy"] > 85
     first = (tmp_path / "out" / "predictions.csv").read_text()
-    run(adapt, *words, "workers=2", "data.cache=0")
-    assert (tmp_path / "out" / "predictions.csv").read_text() == first
+    again = tmp_path / "again"
+    run(adapt, *words, "workers=2", "data.cache=0", f"output={again}")
+    assert (again / "predictions.csv").read_text() == first
 
 
 def test_a_column_that_may_divide_the_images_is_named(tmp_path: Path) -> None:

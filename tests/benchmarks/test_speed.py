@@ -43,6 +43,14 @@ def test_windows_of_ours_say_what_monais_inferer_says() -> None:
     assert not of_pixels(CASES["compact"], CPU)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_has_its_network(name: str) -> None:
+    case = CASES[name]
+    with torch.device("meta"):  # its shapes alone: the largest has 86 million numbers
+        network = case.architecture()
+    assert sum(p.numel() for p in network.parameters()) > 1000
+
+
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(InputError, match="unknown network 'alexnet'"):
         SpeedConfig(networks=["alexnet"])

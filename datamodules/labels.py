@@ -58,8 +58,8 @@ def read_labels(
     plain = [str(word).strip() for word in written.tolist()]
     known = [word for word in dict.fromkeys(plain) if word and same(word) not in gone]
     if numbers := all(number_of(word) is not None for word in known):
-        plain = [word if same(word) in gone else _whole(word) for word in plain]
-        known = list(dict.fromkeys(map(_whole, known)))
+        plain = [word if same(word) in gone else whole(word) for word in plain]
+        known = list(dict.fromkeys(map(whole, known)))
     check_alike(known, origin, "labels")
     if class_names is None:
         names = tuple(sorted(known, key=number_of if numbers else None))  # type: ignore[arg-type]
@@ -119,7 +119,7 @@ def same(name: str) -> Any:
     return name if number is None else number
 
 
-def _whole(word: str) -> str:
+def whole(word: str) -> str:
     """A number as it was before a gap in its column made it a float: 1.0 is 1."""
     number, _, rest = word.partition(".")
     return number if rest and not rest.strip("0") and number_of(word) is not None else word

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.datamodules.conventions import MISSING, Strings
+from holdfast.datamodules.labels import whole
 from holdfast.datamodules.settings import AUTO
 from holdfast.tta.config import closest
 from holdfast.tta.errors import InputError
@@ -35,7 +36,7 @@ def groups_of(
     """The group of each image; an image without one is a group of its own.
 
     Args:
-        known: (N,) groups as the data set has them; empty where unknown.
+        known: (N,) groups as the data set has them; empty, or a word of ``MISSING``, where unknown.
         metadata: (N,) further columns by name.
         chosen: the column that ``data.group`` names; ``AUTO``: the data set's own; None: there is
             none.
@@ -48,14 +49,14 @@ def groups_of(
     if chosen is None:
         return ids
     if chosen in (AUTO, "group"):
-        return np.where(known != "", known, ids)
+        return _grouped(known, ids)
     if chosen not in metadata:
         raise InputError(
             f"{origin} has no column {chosen!r} (data.group): {closest(chosen, metadata)}; name "
             "its own, "
             "or leave images by themselves, data.group=null"
         )
-    return np.where(_named(metadata[chosen]), metadata[chosen], ids)
+    return _grouped(metadata[chosen], ids)
 
 
 def likely_groups(metadata: Mapping[str, Strings]) -> dict[str, Strings]:
@@ -160,6 +161,17 @@ def cut(groups: Strings, shares: Sequence[float], seed: int) -> Strings:
     of_group[order] = code
     names_of = np.array(["test", "val", "train"], dtype=np.dtypes.StringDType())
     return names_of[of_group[of_row]]
+
+
+def _grouped(values: Strings, ids: Strings) -> Strings:
+    """(N,) groups by what names them, numbers without the point that a gap in their column gave
+    them, so that 1.0 and 1 are one patient.
+    """
+    dotted = np.strings.endswith(values, ".0")
+    if dotted.any():
+        values = values.copy()
+        values[dotted] = [whole(str(word)) for word in values[dotted].tolist()]
+    return np.where(_named(values), values, ids)
 
 
 def _called(column: str) -> str:

@@ -104,6 +104,7 @@ def test_only_a_path_is_needed(tmp_path: Path) -> None:
         ([*ROWS, "./a//0.png,well,train,north,p0,F"], HEADER, r"0\.png as ill and as well"),
         ([*ROWS, "./a/0.png,ill,test,north,p9,F"], HEADER, r"1 file.*in train and test"),
         ([*ROWS, "a/6.png,ill,test,north,p0 ,F"], HEADER, "1 group.*p0 is in train and test"),
+        ([*ROWS, "a/6.png,ill,train,north,7,F", "a/7.png,ill,test,north,7.0,F"], HEADER, "as 7 is"),
         ([*ROWS, 'a/6.png,"ill,train,north,p9,F'], HEADER, "a quote is not closed"),
         ([*ROWS, "a/6.png,Ill,train,north,p9,F"], HEADER, "'Ill' and 'ill', which differ in case"),
         ([*ROWS, "a/6.png,ill\u200b,train,north,p9,F"], HEADER, "which look alike: write them"),
@@ -160,6 +161,15 @@ def test_blanks_around_values_make_no_other_patient_domain_or_group(tmp_path: Pa
     assert (images.groups.tolist(), images.column("sex").tolist()) == (["p0", "p0"], ["F", "F"])
     every = load_table(TableConfig(path=table(tmp_path, rows)), "target")
     assert every.groups.tolist() == ["p0", "p0", "z.png"]
+
+
+@pytest.mark.parametrize("word", ["NA", "nan", "-1", "None"])
+@pytest.mark.parametrize("column", ["group", "patient"])
+def test_images_without_a_group_are_no_one_patient(tmp_path: Path, word: str, column: str) -> None:
+    rows = [f"{split}-{n}.png,ill,{split},{word}" for split in ("train", "test") for n in range(2)]
+    path = table(tmp_path, rows, f"path,label,split,{column}")
+    images = load_table(TableConfig(path=path, group=column), "train")
+    assert images.groups.tolist() == ["train-0.png", "train-1.png"]
 
 
 def test_absent_tables_domains_and_splits(tmp_path: Path) -> None:

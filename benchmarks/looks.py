@@ -39,10 +39,10 @@ def looks(classes: int, width: int) -> list[float]:
         three = {name: said() for name in _NAMES}
         adapted, control = said(), said()
         start = perf_counter()
-        experts_ask, health_asks = experts.asks(three), health.asks(adapted, control)
-        heard = read_back({"experts": experts_ask, "health": health_asks})
-        experts.hear(heard["experts"])
-        health.compare(heard["health"])
+        votes, pair = experts.asks(three), health.asks(adapted, control)
+        heard = read_back([*votes.values(), *pair])
+        experts.hear(dict(zip(votes, heard, strict=False)))
+        health.compare(heard[len(votes) :])
         times.append(1000 * (perf_counter() - start))
     return times
 

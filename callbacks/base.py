@@ -9,9 +9,11 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from holdfast.callbacks.guard.modes import Verdict
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Prediction
 from holdfast.tta.stages import STEPS, StreamCallback
+from holdfast.tta.step import VerdictState
 from holdfast.tta.tasks import Task
 
 
@@ -24,6 +26,7 @@ class Guard(StreamCallback):
         images: how many images this process had before it.
         alarmed: numbers of the batches that raised an alarm.
         resets: numbers of the batches after which the source was restored.
+        state: of the last verdict.
         step: name of the module's step whose outputs are judged.
         task: what predictions are of; None: images with one label.
     """
@@ -33,6 +36,7 @@ class Guard(StreamCallback):
         self.images = 0
         self.alarmed: list[int] = []
         self.resets: list[int] = []
+        self.state: VerdictState = "OK"
         self.step = STEPS["fit"]
         self.task: Task | None = None
 
@@ -74,10 +78,36 @@ class Guard(StreamCallback):
         """How many alarms there were."""
         return len(self.alarmed)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next verdict depends on, and nothing of the settings; a subclass adds
+        what else it remembers.
+        """
+        return {
+            "batch": self.batch,
+            "images": self.images,
+            "alarmed": list(self.alarmed),
+            "resets": list(self.resets),
+            "state": self.state,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.batch, self.images = state_dict["batch"], state_dict["images"]
+        self.alarmed, self.resets = list(state_dict["alarmed"]), list(state_dict["resets"])
+        self.state = state_dict["state"]
+
     def marked(self) -> Callable[[], None]:
         """The way back to where the guard stands now, in memory."""
         state = copy.deepcopy(self.state_dict())
         return lambda: self.load_state_dict(state)
+
+    def turned(self, verdict: Verdict, **more: Any) -> list[dict[str, Any]]:
+        """Keep the verdict's state; its event where that is another than the last one's."""
+        before, self.state = self.state, verdict.state
+        if verdict.state == before:
+            return []
+        reason, message = verdict.reason, verdict.message
+        return [self.event("verdict", reason, message, state=verdict.state, **more)]
 
     def event(self, kind: str, reason: str, message: str, **more: Any) -> dict[str, Any]:
         """What happened at this batch, as it goes into ``events.jsonl``."""

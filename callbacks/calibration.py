@@ -424,8 +424,9 @@ class _Observer(CollapseGuard):
     def _score(self, scorer: Scorer) -> float:
         return scorer.scores().get(self._meaning.watch, math.nan) / 100
 
-    def _looked(self, saw: Any, adapted: Prediction, numbers: Asked) -> tuple[Any, Heard]:
-        saw, read = super()._looked(saw._replace(skipped=False), adapted, numbers)
+    def _looked(self, saw: Any, adapted: Prediction, numbers: Asked) -> Heard:
+        saw.skipped = False
+        read = super()._looked(saw, adapted, numbers)
         self.trace.append(saw.values)
         home, said = self.experts.working or CONTROL, saw.said
         truth = said.batch[self._meaning.target].cpu()
@@ -436,7 +437,8 @@ class _Observer(CollapseGuard):
             scorer = self._whole.setdefault(name, self._meaning.scorer())
             scorer.add(said.of(name).served.cpu(), truth)
         self._found.append(dict(self.experts.found))
-        return saw._replace(leads=None), read
+        saw.leads = None
+        return read
 
     def _judge(self, saw: Any) -> Decision:
         return Decision(Verdict("OK", "ok", "Nothing is judged while numbers are had."), Memory())

@@ -199,7 +199,8 @@ def preflight(
             name: prediction.of_images(keep).to("cpu")
             for name, prediction in candidates.predict(shown).items()
         }
-        experts.hear(read_back({"experts": experts.asks(answers)})["experts"])
+        asked = experts.asks(answers)
+        experts.hear(dict(zip(asked, read_back(asked.values()), strict=True)))
         for name, answer in answers.items():
             said.setdefault(name, []).append(_BatchFacts.of(answer, task))
         if seen >= images:

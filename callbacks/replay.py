@@ -68,11 +68,10 @@ def replay(
         ValueError: a cell holds what no trace does.
     """
     from holdfast.callbacks.calibrated import levels_of
-    from holdfast.callbacks.guard.modes import Look, Memory, Plan, judge
+    from holdfast.callbacks.guard.modes import Look, Memory, judge
     from holdfast.callbacks.guard.signals import SIGNALS
 
     memory, levels = Memory(), levels_of(config, calibration, task)
-    plan = Plan(config.ladder, config.window, config.tuned.rest)
     result = []
     for row in rows:
         values = {signal.name: _number(row[signal.name]) for signal in SIGNALS}
@@ -81,7 +80,7 @@ def replay(
         stands_for = int(row["stands_for"] or 1)
         choice = cast("Any", row["choice"] or None)
         look = Look(int(row["batch"]), known, leads, choice, stands_for, bool(row["skipped"]))
-        decision = judge(look, memory, levels, plan)
+        decision = judge(look, memory, levels, config)
         memory = decision.memory
         result.append(decision)
     return result

@@ -267,11 +267,8 @@ class Experts:
 
     def best_to_adapt(self) -> Candidate | None:
         """Of the statistics that a model can adapt under, those with most trust."""
-        known: dict[Candidate, float] = {**self.shares}
-        known.pop("source", None)
-        if not known:
-            return self.working
-        return max(known, key=known.__getitem__)
+        known = {name: share for name, share in self.shares.items() if name != "source"}
+        return max(known, key=known.__getitem__, default=self.working)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next shares depend on, and nothing of the settings."""

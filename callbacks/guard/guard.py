@@ -4,8 +4,8 @@ takes the model back before it collapses.
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
@@ -17,7 +17,7 @@ from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.experts import Choosable, Experts
 from holdfast.callbacks.guard.health import Health
 from holdfast.callbacks.guard.heard import Asked, Heard, read_back
-from holdfast.callbacks.guard.modes import Decision, Look, Memory, Plan, judge
+from holdfast.callbacks.guard.modes import Decision, Look, Memory, judge
 from holdfast.callbacks.guard.schedule import Glance, Schedule
 from holdfast.callbacks.guard.signals import Values
 from holdfast.callbacks.labelled import LabelledChoice
@@ -29,26 +29,30 @@ from holdfast.tta.distributed import counts_of_all, skipped_by_all, total_of_all
 from holdfast.tta.errors import InputError
 from holdfast.tta.marginal import predicted_counts
 from holdfast.tta.methods import Prediction
-from holdfast.tta.step import Candidate, Lead, StepOutputs, VerdictState
+from holdfast.tta.step import Candidate, Lead, StepOutputs
 from holdfast.tta.tasks import Task
 
+#: Constants that count images.
+_OF_IMAGES = ("memory", "prior", "min_count")
 
-class _Saw(NamedTuple):
+
+@dataclass
+class _Saw:
     """What was seen of a batch.
 
     Attributes:
         said: what un-updated networks say.
         skipped: whether the module found it unfit to learn from.
-        look: whether more was looked at than every batch's predictions.
-        glance: at these.
+        glance: at the predictions.
+        look: whether more was looked at than these.
         values: of the signals; None: not known.
         leads: what a look found to lead; None: there was none, or is no choice.
     """
 
     said: Said
     skipped: bool
-    look: bool = False
     glance: Glance = Glance()
+    look: bool = False
     values: Values | None = None
     leads: Lead | None = None
 
@@ -79,6 +83,9 @@ class CollapseGuard(Guard):
         ``logits`` and ``features``.
     """
 
+    #: What is asked of every module.
+    needs = ("control", "reset", "pause")
+
     def __init__(
         self,
         class_names: Sequence[str],
@@ -94,14 +101,12 @@ class CollapseGuard(Guard):
         tuned, classes = self.config.tuned, len(self.class_names)
         self.calibration = calibration
         self.levels = levels_of(self.config, calibration)
-        self.plan = Plan(self.config.ladder, self.config.window, tuned.rest)
         belief = belief_of(calibration, self.config.order)
         bounds = self.config.bounds(self.class_names)
         self.experts = Experts(classes, tuned, reference, belief, bounds)
         self.health = Health(classes, tuned, reference)
         self.labelled = LabelledChoice(labels, self.experts) if labels else None
         self.memory, self.schedule = Memory(), Schedule()
-        self.state: VerdictState = "OK"
         if task is not None:
             self.watch(task)
 
@@ -123,19 +128,10 @@ class CollapseGuard(Guard):
         self.task = self.experts.task = self.health.task = task
         self.experts.num_classes = self.health.num_classes = task.cells
         self.experts.bounds = None
-        tuned, rows = self.config.tuned, task.worth
-        self.experts.tuned = self.health.tuned = replace(
-            tuned,
-            memory=tuned.memory * rows,
-            prior=tuned.prior * rows,
-            min_count=tuned.min_count * rows,
-        )
+        tuned = self.config.tuned
+        counts = {name: getattr(tuned, name) * task.worth for name in _OF_IMAGES}
+        self.experts.tuned = self.health.tuned = replace(tuned, **counts)
         self.levels = levels_of(self.config, self.calibration, task)
-
-    @property
-    def needs(self) -> Sequence[str]:
-        """What is asked of every module; one that offers candidates must let them be used."""
-        return ("control", "reset", "pause")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module that cannot be guarded, before any image is seen."""
@@ -159,7 +155,7 @@ class CollapseGuard(Guard):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Look if due, judge, correct, and say what serves the batch."""
+        """What ``act`` does."""
         self.act(pl_module, outputs, batch)
 
     def start(self, pl_module: Any) -> None:
@@ -226,11 +222,7 @@ class CollapseGuard(Guard):
     def _own_state(self) -> dict[str, Any]:
         """The state but for labels."""
         return {
-            "batch": self.batch,
-            "images": self.images,
-            "alarmed": list(self.alarmed),
-            "resets": list(self.resets),
-            "state": self.state,
+            **super().state_dict(),
             "memory": {**asdict(self.memory), "alarms": list(self.memory.alarms)},
             "schedule": asdict(self.schedule),
             "experts": self.experts.state_dict(),
@@ -239,9 +231,7 @@ class CollapseGuard(Guard):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        self.batch, self.state = state_dict["batch"], state_dict["state"]
-        self.images = state_dict["images"]
-        self.alarmed, self.resets = list(state_dict["alarmed"]), list(state_dict["resets"])
+        super().load_state_dict(state_dict)
         memory = state_dict["memory"]
         self.memory = Memory(**{**memory, "alarms": tuple(memory["alarms"])})
         schedule = state_dict["schedule"]
@@ -274,18 +264,17 @@ class CollapseGuard(Guard):
         numbers = self._numbers(adapted)
         # A control whose statistics move must see every batch, or it falls behind.
         due = self.schedule.due(self.batch) or getattr(module, "control_moves", False)
-        glance = None if due else self._glance(_alone(numbers))
+        glance = None if due else self._glance(*read_back([numbers]))
         due = glance is None or glance.calls
         spoilt = bool(due or skipped) and self._spoilt(outputs, adapted)
         whole = due or self.labelled is not None
         known = {} if spoilt else self._ask(module, batch, whole=whole)
         saw = _Saw(Said(self, module, batch, len(adapted.served), known), skipped is not None)
-        read = None
-        if due and not spoilt:
-            saw, read = self._looked(saw, adapted, numbers)
-        glance = glance or self._glance(read or _alone(numbers))
-        values = {**(saw.values or {}), **glance.values}
-        return saw._replace(glance=glance, values=values if saw.look else values or None)
+        read = self._looked(saw, adapted, numbers) if due and not spoilt else None
+        saw.glance = glance or self._glance(read or read_back([numbers])[0])
+        values = {**(saw.values or {}), **saw.glance.values}
+        saw.values = values if saw.look else values or None
+        return saw
 
     def _numbers(self, adapted: Prediction) -> Asked:
         """Of every batch, of all processes, on the device: whether it is broken by values that are
@@ -324,25 +313,24 @@ class CollapseGuard(Guard):
         names = [name for name in trusted if name != own]
         return dict(module.candidates(batch, names)) if names else {}
 
-    def _looked(self, saw: _Saw, adapted: Prediction, numbers: Asked) -> tuple[_Saw, Heard]:
+    def _looked(self, saw: _Saw, adapted: Prediction, numbers: Asked) -> Heard:
         """Weigh the candidates, and measure the adapted model against its control, with one
-        read-back to the host, of which the glance's numbers are returned as well.
+        read-back to the host; returns the glance's numbers, which come with it.
         """
         said, experts, health = saw.said, self.experts, self.health
-        asked: dict[str, Mapping[Any, Asked]] = {"glance": {"": numbers}}
-        if said.known:
-            asked["experts"] = experts.asks(said.known)
+        votes = experts.asks(said.known) if said.known else {}
+        pair: list[Asked] = []
         if self.memory.mode == "adapting" and not saw.skipped:
-            asked["health"] = health.asks(adapted, said.of(experts.working or CONTROL))
-        heard = read_back(asked)
-        saw = saw._replace(look=True, values={})
-        if "experts" in heard:
-            experts.hear(heard["experts"])
-            saw = saw._replace(leads=experts.leads())
+            pair = health.asks(adapted, said.of(experts.working or CONTROL))
+        read, *heard = read_back([numbers, *votes.values(), *pair])
+        saw.look, saw.values = True, {}
+        if votes:
+            experts.hear(dict(zip(votes, heard, strict=False)))
+            saw.leads = experts.leads()
             self._hear_out(said)
-        if "health" in heard:
-            saw = saw._replace(values=health.compare(heard["health"]))
-        return saw, heard["glance"][""]
+        if pair:
+            saw.values = health.compare(heard[len(votes) :])
+        return read
 
     def _hear_out(self, said: Said) -> None:
         """Ask the source about all images where it is trusted since this look, for which it was
@@ -353,15 +341,11 @@ class CollapseGuard(Guard):
 
     def _judge(self, saw: _Saw) -> Decision:
         """The decision on a batch, which is kept."""
-        look = Look(
-            *(self.batch, saw.values, saw.leads, self.experts.working),
-            stands_for=self.schedule.stands_for(self.batch),
-            skipped=saw.skipped,
-        )
-        decision = judge(look, self.memory, self.levels, self.plan)
+        working, stands_for = self.experts.working, self.schedule.stands_for(self.batch)
+        look = Look(self.batch, saw.values, saw.leads, working, stands_for, saw.skipped)
+        decision = judge(look, self.memory, self.levels, self.config)
         self.memory = decision.memory
-        if decision.correction is not None:
-            self.alarmed.append(self.batch)
+        self.alarmed = list(self.memory.alarms)
         return decision
 
     def _correct(self, module: Any, decision: Decision, values: Values) -> dict[str, Any]:
@@ -392,10 +376,9 @@ class CollapseGuard(Guard):
             *(ids, outputs["logits"], adapted.logits, said.known), learning=learning
         )
         outputs["events"] += [self.event("labels", *event) for event in told]
-        if self.labelled.arrived:
-            message = f"{len(self.labelled.arrived)} labels came in."
-            more = {"labels": self.labelled.arrived}
-            outputs["events"].append(self.event("labels", "arrived", message, **more))
+        if arrived := self.labelled.arrived:
+            message = f"{len(arrived)} labels came in."
+            outputs["events"].append(self.event("labels", "arrived", message, labels=arrived))
         return any(reason != "warning" for reason, _ in told)
 
     def _plan(self, saw: _Saw, *, stirred: bool) -> None:
@@ -422,15 +405,9 @@ class CollapseGuard(Guard):
         verdict, mode, events = decision.verdict, decision.memory.mode, []
         if mode != before.mode:
             shares = {name: round(share, 4) for name, share in self.experts.shares.items()}
-            events.append(
-                self.event("mode", verdict.reason, verdict.message, mode=mode, shares=shares)
-            )
-        if verdict.state != self.state:
-            events.append(
-                self.event("verdict", verdict.reason, verdict.message, state=verdict.state)
-            )
-        self.state = verdict.state
-        return events
+            reason, message = verdict.reason, verdict.message
+            events.append(self.event("mode", reason, message, mode=mode, shares=shares))
+        return events + self.turned(verdict)
 
     def _skipped(self, reason: str, outputs: StepOutputs, batch: Any) -> dict[str, Any]:
         """What tells that a batch taught nothing, and which images are to blame."""
@@ -440,8 +417,3 @@ class CollapseGuard(Guard):
             ids = described(batch, len(outputs["logits"]), self.images).ids
             event["ids"] = [ids[index] for index in broken.tolist()]
         return event
-
-
-def _alone(numbers: Asked) -> Heard:
-    """Numbers that are read back with no others."""
-    return read_back({"glance": {"": numbers}})["glance"][""]

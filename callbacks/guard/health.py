@@ -1,6 +1,6 @@
 """The adapted model beside its un-updated twin, on the same images: running moments of both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,23 +46,21 @@ class Health:
         self._own: list[Seen] = []
         self._counts: NDArray[Any] | None = None
 
-    def asks(self, adapted: Prediction, control: Prediction) -> dict[str, Asked]:
-        """What ``compare`` has to be told of a batch.
+    def asks(self, adapted: Prediction, control: Prediction) -> list[Asked]:
+        """What ``compare`` has to be told of a batch: of the adapted model, and of its twin.
 
         Args:
             adapted: what the adapted model says of this process's part of it.
             control: what its twin says of the same images.
         """
-        both = {"adapted": adapted, "control": control}
-        return {name: self._asked(said, control) for name, said in both.items()}
+        return [self._asked(said, control) for said in (adapted, control)]
 
-    def compare(self, heard: Mapping[str, Heard]) -> dict[str, float | None]:
+    def compare(self, both: Sequence[Heard]) -> dict[str, float | None]:
         """Take a batch in: every signal, by name.
 
         Args:
-            heard: what ``asks`` asked for.
+            both: what ``asks`` asked for.
         """
-        both = [heard["adapted"], heard["control"]]
         if not self._grouped:
             self._begin(both[0].features.shape[1])
         counts = np.stack([self._answers(said) for said in both])

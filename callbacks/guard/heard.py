@@ -3,8 +3,8 @@ the guard measures, so that a device has nothing to launch for it. Several proce
 together before.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -67,32 +67,13 @@ class Heard(NamedTuple):
 
 
 @torch.no_grad()
-def read_back(asked: Mapping[str, Mapping[Any, Asked]]) -> dict[str, dict[Any, Heard]]:
-    """Bring to the host what is asked for, all at once.
-
-    Args:
-        asked: by who asks, and the model that is to answer.
-    """
-    wanted = [
-        value
-        for models in asked.values()
-        for one in models.values()
-        for value in one
-        if value is not None
-    ]
+def read_back(asked: Collection[Asked]) -> list[Heard]:
+    """Bring to the host what is asked for, all at once, in its order."""
+    wanted = [value for one in asked for value in one if value is not None]
     rows = [value.float().flatten() for value in wanted]
     together = (torch.cat(rows) if len(rows) > 1 else rows[0]).cpu().numpy()
-    ends = iter(np.cumsum([value.numel() for value in wanted]))
-
-    def heard(one: Asked) -> Heard:
-        return Heard(
-            *(_NONE if like is None else _part(together, next(ends), like) for like in one)
-        )
-
-    return {
-        who: {name: heard(one) for name, one in models.items()} for who, models in asked.items()
-    }
-
-
-def _part(together: Array, end: int, like: Tensor) -> Array:
-    return together[end - like.numel() : end].reshape(like.shape)
+    parts = iter(np.split(together, np.cumsum([value.numel() for value in wanted])))
+    return [
+        Heard(*(_NONE if like is None else next(parts).reshape(like.shape) for like in one))
+        for one in asked
+    ]

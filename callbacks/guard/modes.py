@@ -9,12 +9,13 @@
 ``judge`` is a pure function of what was measured and remembered; live guard and replay share it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from holdfast.callbacks.corrections import CORRECTIONS, rung_of
 from holdfast.callbacks.guard.signals import BY_NAME, SIGNALS, History, Values
+from holdfast.callbacks.settings import GuardConfig
 from holdfast.tta.step import Candidate, Lead, Mode, VerdictState
 
 #: What may happen: what a look found, an alarm, one too many, or the end of a rest.
@@ -48,21 +49,6 @@ class Levels:
     def shown(self) -> dict[str, float]:
         """Levels to mark in curves of R and drift, by column of the trace."""
         return {"R": 1 - self.levels["R"], "drift": self.levels["drift"]}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What follows an alarm.
-
-    Attributes:
-        ladder: names of corrections, for the first, second, ... alarm within the window.
-        window: batches over which alarms are counted.
-        rest: batches without updates after an alarm.
-    """
-
-    ladder: Sequence[str]
-    window: int
-    rest: int
 
 
 @dataclass(frozen=True)
@@ -127,14 +113,14 @@ class Look(NamedTuple):
     skipped: bool = False
 
 
-def judge(look: Look, memory: Memory, levels: Levels, plan: Plan) -> Decision:
+def judge(look: Look, memory: Memory, levels: Levels, config: GuardConfig) -> Decision:
     """The verdict on a batch.
 
     Args:
         look: at it.
         memory: of the decision before.
         levels: where trust ends.
-        plan: what follows an alarm.
+        config: what follows an alarm: the ladder, its window, and the rest.
     """
     memory = replace(memory, idle=memory.idle + 1 if look.skipped else 0)
     if memory.choice != look.choice:  # what was measured under others says nothing of these
@@ -147,7 +133,7 @@ def judge(look: Look, memory: Memory, levels: Levels, plan: Plan) -> Decision:
         memory = summed(look.values, levels, memory, look.stands_for)
     alarm = None if memory.mode == "frozen" else _alarm(levels, memory)
     if alarm is not None:
-        return _alarmed(look.batch, alarm, look.values or {}, memory, plan)
+        return _alarmed(look.batch, alarm, look.values or {}, memory, config)
     if look.leads is not None:
         memory = moved(memory, look.leads)
     return Decision(_calm(memory), memory)
@@ -160,13 +146,9 @@ def moved(memory: Memory, trigger: Trigger) -> Memory:
 
 def against(values: Values, levels: Levels, peak: float) -> dict[str, float | None]:
     """How much each signal that has a level speaks against the adapted model."""
-    drift = values.get("drift")
-    moved_ = None
-    if drift is not None and drift > levels.levels["drift"]:
-        moved_ = True
-    elif drift is not None and drift <= levels.levels["drift"] / 2:
-        moved_ = False
-    history = History(values, peak, moved_)
+    drift, level = values.get("drift"), levels.levels["drift"]
+    drifted = None if drift is None or level / 2 < drift <= level else drift > level
+    history = History(values, peak, drifted)
     known = [signal for signal in SIGNALS if signal.name in levels.levels]
     return {signal.name: signal.against(history) for signal in known}
 
@@ -195,12 +177,14 @@ def _alarm(levels: Levels, memory: Memory) -> str | None:
     return next(over, None)
 
 
-def _alarmed(batch: int, name: str, values: Values, memory: Memory, plan: Plan) -> Decision:
+def _alarmed(
+    batch: int, name: str, values: Values, memory: Memory, config: GuardConfig
+) -> Decision:
     """The decision where a signal raises the alarm."""
-    rung = rung_of(memory.alarms, batch, plan.ladder, plan.window, name)
+    rung = rung_of(memory.alarms, batch, config.ladder, config.window, name)
     final = CORRECTIONS[rung].final
     after = replace(memory, sums={}, peak=1.0, watched=False, alarms=(*memory.alarms, batch))
-    after = replace(moved(after, "last alarm" if final else "alarm"), resting=plan.rest)
+    after = replace(moved(after, "last alarm" if final else "alarm"), resting=config.tuned.rest)
     known = {key: value or 0.0 for key, value in values.items()}
     verdict = Verdict("ALARM", name, BY_NAME[name].message.format(**known))
     return Decision(verdict, after, rung)

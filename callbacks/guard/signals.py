@@ -65,17 +65,21 @@ class Signal(NamedTuple):
             number is shown only.
         limit: of the sum, above which an alarm is raised; None: none is.
         message: of the alarm, with the signals' values by name.
-        against: how much speaks against the model, larger where it is worse; None: not known.
+        judged: how much speaks against the model, where that is not the number itself.
         calibrated: whether level and limit come from the checkpoint's own streams.
     """
 
     name: str
     measure: Callable[[Compared], float | None]
-    level: float
-    limit: float | None
-    message: str
-    against: Callable[[History], float | None]
+    level: float = math.inf
+    limit: float | None = None
+    message: str = ""
+    judged: Callable[[History], float | None] | None = None
     calibrated: bool = False
+
+    def against(self, history: History) -> float | None:
+        """How much speaks against the model, larger where it is worse; None: not known."""
+        return self.judged(history) if self.judged else history.values.get(self.name)
 
 
 def _ratio(both: Compared) -> float | None:
@@ -121,51 +125,50 @@ def _unearned(history: History) -> float | None:
     return -drift if ratio > 1 or gain > 0 else drift
 
 
-def _value(name: str) -> Callable[[History], float | None]:
-    return lambda history: history.values.get(name)
-
-
 #: The signals, gravest first: the one place where one is added. Levels and limits are those without
 #: a calibration.
 SIGNALS: tuple[Signal, ...] = (
     Signal(
         "non_finite",
         lambda both: 0.0,  # unless a glance at the batch found otherwise
-        *(0.5, 0.0, "The adapted model returned values that are not finite."),
-        _value("non_finite"),
+        level=0.5,
+        limit=0.0,
+        message="The adapted model returned values that are not finite.",
     ),
     Signal(
         "vanished",
         lambda both: float(vanished_classes(both.answers, both.expected).sum()),
-        *(
-            0.5,
-            0.0,
-            "The adapted model no longer predicts {vanished:.0f} of the classes; the control does.",
-        ),
-        _value("vanished"),
+        level=0.5,
+        limit=0.0,
+        message="The adapted model no longer predicts {vanished:.0f} of the classes; the control "
+        "does.",
     ),
     Signal(
         "R",
         _ratio,
-        *(0.03, 0.1, "Class separation is {R:.2f} of the control's, too little for too long."),
-        _fallen,
+        level=0.03,
+        limit=0.1,
+        message="Class separation is {R:.2f} of the control's, too little for too long.",
+        judged=_fallen,
         calibrated=True,
     ),
     Signal(
         "drift",
         _drift,
-        *(0.04, None, "The share of a class moved by {drift:.0%} of what the control finds."),
-        _value("drift"),
+        level=0.04,
+        message="The share of a class moved by {drift:.0%} of what the control finds.",
         calibrated=True,
     ),
     Signal(
         "gain",
         _gain,
-        *(0.04, 0.06, "Predictions moved by {drift:.0%}, and nothing speaks for what was learned."),
-        _unearned,
+        level=0.04,
+        limit=0.06,
+        message="Predictions moved by {drift:.0%}, and nothing speaks for what was learned.",
+        judged=_unearned,
         calibrated=True,
     ),
-    Signal("J", lambda both: both.separation[0] or None, math.inf, None, "", lambda history: None),
+    Signal("J", lambda both: both.separation[0] or None),
 )
 #: By name.
 BY_NAME: Mapping[str, Signal] = {signal.name: signal for signal in SIGNALS}

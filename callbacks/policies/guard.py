@@ -36,7 +36,6 @@ class PolicyGuard(Guard):
     def __init__(self, policy: Policy) -> None:
         super().__init__()
         self.policy = policy
-        self.state = "OK"
 
     @property
     def name(self) -> str:
@@ -58,17 +57,8 @@ class PolicyGuard(Guard):
     ) -> None:
         """Judge, and correct."""
         ruling = self._judge(pl_module, prediction_of(self, outputs, self.step), batch)
-        verdict, action, events = ruling.verdict, ruling.action, []
-        if verdict.state != self.state:
-            events.append(
-                self.event(
-                    "verdict",
-                    verdict.reason,
-                    verdict.message,
-                    state=verdict.state,
-                    evidence=dict(ruling.evidence),
-                )
-            )
+        verdict, action = ruling.verdict, ruling.action
+        events = self.turned(verdict, evidence=dict(ruling.evidence))
         if verdict.state == "ALARM":
             self.alarmed.append(self.batch)
         if action is not None:
@@ -76,7 +66,7 @@ class PolicyGuard(Guard):
             if action.resets:
                 self.resets.append(self.batch)
                 events.append(self._correction(ruling, action))
-        self.state = outputs["verdict"] = verdict.state
+        outputs["verdict"] = verdict.state
         outputs["statistics"] = dict(ruling.evidence)
         outputs["events"] = events
         outputs.setdefault("served_by", "adapted")
@@ -84,20 +74,11 @@ class PolicyGuard(Guard):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next ruling depends on, and nothing of the settings."""
-        return {
-            "batch": self.batch,
-            "images": self.images,
-            "alarmed": list(self.alarmed),
-            "resets": list(self.resets),
-            "state": self.state,
-            "policy": self.policy.state_dict(),
-        }
+        return {**super().state_dict(), "policy": self.policy.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        self.batch, self.state = state_dict["batch"], state_dict["state"]
-        self.images = state_dict["images"]
-        self.alarmed, self.resets = list(state_dict["alarmed"]), list(state_dict["resets"])
+        super().load_state_dict(state_dict)
         self.policy.load_state_dict(state_dict["policy"])
 
     def _judge(self, module: Any, adapted: Prediction, batch: Any) -> Ruling:

@@ -35,7 +35,8 @@ def weighed(*divergences: float, tuned: Tuned = TUNED, looks: int = 1, **more: A
 
 
 def hear(found: Experts, answers: Mapping[str, Prediction]) -> None:
-    found.hear(read_back({"experts": found.asks(answers)})["experts"])
+    asked = found.asks(answers)
+    found.hear(dict(zip(asked, read_back(asked.values()), strict=True)))
 
 
 def said(shift: float, seed: int = 0, label: int | None = None, size: int = 60) -> Prediction:

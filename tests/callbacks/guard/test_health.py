@@ -30,7 +30,7 @@ def pair(
 
 
 def look(health: Health, adapted: Prediction, control: Prediction) -> Values:
-    return health.compare(read_back({"health": health.asks(adapted, control)})["health"])
+    return health.compare(read_back(health.asks(adapted, control)))
 
 
 def measured(

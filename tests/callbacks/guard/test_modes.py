@@ -15,16 +15,15 @@ from holdfast.callbacks.guard.modes import (
     Look,
     Memory,
     Mode,
-    Plan,
     Trigger,
     judge,
     moved,
     summed,
 )
 from holdfast.callbacks.guard.signals import SIGNALS, Values
-from holdfast.callbacks.settings import GuardConfig
+from holdfast.callbacks.settings import GuardConfig, Tuned
 
-PLAN = Plan(("slow", "restore", "reset", "freeze"), 100, rest=3)
+CONFIG = GuardConfig(ladder=["slow", "restore", "reset", "freeze"], window=100, tuned=Tuned(rest=3))
 DECIDING = [signal.name for signal in SIGNALS if signal.limit is not None]
 LEVELS = Levels(
     {"non_finite": 0.5, "vanished": 0.5, "R": 0.1, "drift": 0.2, "gain": 0.05},
@@ -48,11 +47,11 @@ def decide(
     batch: int = 50,
     choice: str | None = None,
     stands_for: int = 1,
-    plan: Plan = PLAN,
+    config: GuardConfig = CONFIG,
     skipped: bool = False,
 ) -> Decision:
     look = Look(batch, values, leads, choice, stands_for, skipped)
-    return judge(look, memory, LEVELS, plan)
+    return judge(look, memory, LEVELS, config)
 
 
 def happen(mode: Mode, trigger: Trigger) -> Decision:
@@ -239,7 +238,7 @@ def test_alarms_climb_the_ladder_and_the_last_one_freezes_for_good() -> None:
 
 def test_alarms_outside_the_window_do_not_count() -> None:
     def rung(*alarms: int) -> str:
-        return rung_of(alarms, 200, PLAN.ladder, 100, "R")
+        return rung_of(alarms, 200, CONFIG.ladder, 100, "R")
 
     assert rung() == "slow"
     assert rung(100) == "slow"
@@ -291,7 +290,7 @@ def test_every_signal_that_decides_can_raise_an_alarm_at_its_default_levels(name
     }.get(name, {name: 1.0})
     memory, levels = Memory(), levels_of(GuardConfig(), None)
     for batch in range(40):
-        decision = judge(Look(batch, values), memory, levels, PLAN)
+        decision = judge(Look(batch, values), memory, levels, CONFIG)
         memory = decision.memory
         if decision.correction:
             break
@@ -304,7 +303,7 @@ def test_drift_raises_no_alarm_where_anything_speaks_for_what_was_learned() -> N
     for values in ({"R": 1.1, "gain": -1.0}, {"R": 0.9, "gain": 0.1}, {"R": 0.99, "gain": None}):
         memory, levels = Memory(), levels_of(GuardConfig(), None)
         for batch in range(40):
-            decision = judge(Look(batch, {**values, "drift": 0.9}), memory, levels, PLAN)
+            decision = judge(Look(batch, {**values, "drift": 0.9}), memory, levels, CONFIG)
             memory = decision.memory
         if values["gain"] is None:
             assert memory.sums.get("gain", 0.0) == 0, "what is not known changes nothing"
@@ -316,7 +315,7 @@ def test_drift_that_nothing_speaks_for_alarms_where_it_lasts() -> None:
     memory, levels = Memory(), levels_of(GuardConfig(), None)
     for batch in range(40):
         values = {"R": 1.0, "drift": 0.06, "gain": 0.0}
-        memory = judge(Look(batch, values), memory, levels, PLAN).memory
+        memory = judge(Look(batch, values), memory, levels, CONFIG).memory
         if memory.alarms:
             break
     assert memory.alarms == (3,), ".02 a look, and the limit is .06"
@@ -325,7 +324,9 @@ def test_drift_that_nothing_speaks_for_alarms_where_it_lasts() -> None:
 def test_drift_alone_alarms_where_somebody_sets_its_limit() -> None:
     memory, levels = Memory(), levels_of(GuardConfig(limits={"drift": 0.1}), None)
     for batch in range(40):
-        decision = judge(Look(batch, {"R": 1.1, "drift": 0.09, "gain": 0.1}), memory, levels, PLAN)
+        decision = judge(
+            Look(batch, {"R": 1.1, "drift": 0.09, "gain": 0.1}), memory, levels, CONFIG
+        )
         memory = decision.memory
         if memory.alarms:
             break

@@ -172,7 +172,7 @@ def test_findings_are_guarded_and_one_that_vanishes_is_told() -> None:
         gone = output.clone()
         gone[:, 1] = -3.0
         asked = health.asks(task.rows(gone, features), task.rows(output, features))
-        values = health.compare(read_back({"health": asked})["health"])
+        values = health.compare(read_back(asked))
     assert values["vanished"] == 1
     drift = values["drift"]
     assert drift is not None

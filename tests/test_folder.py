@@ -6,11 +6,13 @@ import os
 import signal
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from holdfast.adapting.outputs import PROGRAM as ADAPT
+from holdfast.callbacks.acceptance import PROGRAM as ACCEPT
 from holdfast.tta.errors import InputError, WriteError
 from holdfast.tta.folder import Program, carry_out, check_folder, claimed, safe_name, writing
 
@@ -70,7 +72,7 @@ def test_another_programs_folder_is_refused_and_left_as_it_is(
 def test_accept_is_another_program_than_adapt(tmp_path: Path, left: str, now: str) -> None:
     (tmp_path / "config.yaml").write_text(f"# holdfast {left} {tmp_path}/config.yaml\nseed: 3\n")
     for name, refused in ((now, True), (left, False)):
-        program = replace(PROGRAM, name=f"holdfast {name}")
+        program = {"adapt": ADAPT, "adapt accept": ACCEPT}[name]
         config = Config(output=str(tmp_path), overwrite=True)
         expected = pytest.raises(InputError, match="another program") if refused else nullcontext()
         with expected:

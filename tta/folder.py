@@ -19,8 +19,6 @@ from holdfast.tta.saying import say
 
 #: Held by the process that writes to a folder, and removed when it is done.
 _LOCK = ".lock"
-#: A program of its own that is called as a part of another: holdfast adapt accept.
-_WITHIN = "accept"
 #: Bytes of a name: file systems take 255, and a number may follow.
 _LONGEST = 200
 #: What a disk says that takes no more: full, over the quota, a file's limit, read-only, broken or
@@ -45,6 +43,7 @@ class Program:
         results: files, as patterns, that make a folder one that holds results.
         others: further files that are its own, and are removed along with results.
         unfinished: file that a run leaves until it is done, where it can be gone on with.
+        within: words by which this command calls other programs, which have folders of their own.
     """
 
     name: str
@@ -52,6 +51,12 @@ class Program:
     results: tuple[str, ...]
     others: tuple[str, ...]
     unfinished: str | None = None
+    within: tuple[str, ...] = ()
+
+    def left(self, command: str) -> bool:
+        """Whether a folder with this command in its ``config.yaml`` is one of its runs."""
+        others = tuple(f"{self.name} {word} " for word in self.within)
+        return command.startswith(f"{self.name} ") and not command.startswith(others)
 
 
 @contextmanager
@@ -313,10 +318,7 @@ def _refuse_other(folder: Path, program: Program) -> None:
             command = file.readline().removeprefix("# ").strip()
     except OSError:
         return
-    own = command.startswith(f"{program.name} ") and not command.startswith(
-        f"{program.name} {_WITHIN} "
-    )
-    if command.startswith("holdfast ") and not own:
+    if command.startswith("holdfast ") and not program.left(command):
         raise _Occupied(
             f"{folder} is the folder of another program ({command})",
             "choose another folder, output=DIR or name=NAME",

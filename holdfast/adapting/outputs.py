@@ -73,6 +73,7 @@ PROGRAM = Program(
         "tensorboard/events.out.tfevents.*",
     ),
     unfinished=NAME,
+    within=("accept",),
 )
 #: Rows of the table of predictions that W&B gets.
 _SAMPLE = 100

@@ -1,6 +1,5 @@
 """nnU-Net's raw layout (version 2): for each case a file of each channel, and a map of classes."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from holdfast.datamodules.maskvalues import BACKGROUND, IGNORE, Values, values_o
 from holdfast.datamodules.records import Records, images_of, repeated, text
 from holdfast.datamodules.settings import FilesConfig
 from holdfast.tta.config import closest
-from holdfast.tta.errors import InputError, said
+from holdfast.tta.entry import read_json
+from holdfast.tta.errors import InputError
 from holdfast.tta.options import option
 
 _FILE = "dataset.json"
@@ -91,12 +91,7 @@ def _about(root: Path) -> _About:
     path = root / _FILE
     if not path.is_file():
         raise InputError(f"expected {_FILE} in {root}: name the folder of nnU-Net's raw data set")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no readable JSON ({said(error, path)})") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} is no JSON object")
+    found = read_json(path)
     for key in _KEYS:
         if key not in found:
             raise InputError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdfast.tta.config import Groups, as_yaml, closest, read_arguments, resolve, save
-from holdfast.tta.errors import InputError, ProcessLost, Terminated, WriteError
+from holdfast.tta.errors import InputError, ProcessLost, Terminated, WriteError, said
 from holdfast.tta.folder import is_disk_error, no_folder, write_error
 from holdfast.tta.processes import announce_start, end_with_first, is_first, together
 from holdfast.tta.saying import spoken
@@ -305,14 +305,16 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a dictionary.
 
     Raises:
-        InputError: the file holds something else.
+        InputError: the file cannot be read, or holds something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: it is no JSON") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} is no readable JSON ({said(error, path)}): repair it, or take another"
+        ) from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged: it holds no JSON object")
+        raise InputError(f"{path} holds no JSON object: repair it, or take another")
     return content
 
 

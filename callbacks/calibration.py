@@ -401,9 +401,7 @@ class _Observer(CollapseGuard):
     """
 
     def __init__(self, checkpoint: SourceCheckpoint, batches: int) -> None:
-        reference = Reference(
-            checkpoint.feature_mean, checkpoint.feature_var, checkpoint.share_quantiles
-        )
+        reference = Reference(*checkpoint.features)
         tuned = Tuned(longest=1, looks=10**6)
         super().__init__(checkpoint.class_names, GuardConfig(tuned=tuned), reference)
         self.trace: list[Values] = []

@@ -185,7 +185,7 @@ def preflight(
     candidates = _candidates(checkpoint, task).to(device)
     candidates.method.to(device)
     largest = largest_pixel(candidates.method.model)
-    source = Reference(checkpoint.feature_mean, checkpoint.feature_var, checkpoint.share_quantiles)
+    source = Reference(*checkpoint.features)
     names = checkpoint.class_names
     experts = CollapseGuard(names, guard, source, checkpoint.calibration, task=task).experts
     said: dict[Candidate, list[_BatchFacts]] = {}

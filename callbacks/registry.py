@@ -41,9 +41,7 @@ def create_guard(
     if kind == "off":
         return None
     if kind == "on":
-        reference = Reference(
-            checkpoint.feature_mean, checkpoint.feature_var, checkpoint.share_quantiles
-        )
+        reference = Reference(*checkpoint.features)
         names = checkpoint.class_names
         book = LabelBook(labels, names, _LABEL_LEVEL) if labels is not None else None
         return CollapseGuard(names, options, reference, checkpoint.calibration, book)

@@ -210,8 +210,6 @@ def _known(
         return None, None, None
     if isinstance(source, SourceCheckpoint):
         _check_of(method, source)
-        reference = Reference(source.feature_mean, source.feature_var, source.share_quantiles)
-        return reference, source.layer_moments, source.calibration
+        return Reference(*source.features), source.layer_moments, source.calibration
     facts = source_facts(method, source)
-    reference = Reference(facts.feature_mean, facts.feature_var, facts.share_quantiles)
-    return reference, facts.layer_moments, None
+    return Reference(*facts.features), facts.layer_moments, None

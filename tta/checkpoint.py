@@ -133,6 +133,11 @@ class SourceCheckpoint:
         return task_of(self.task, len(self.class_names))
 
     @property
+    def features(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What a guard knows of the classes: means, variances, and the quantiles of shares."""
+        return self.feature_mean, self.feature_var, self.share_quantiles
+
+    @property
     def channels(self) -> int:
         """Channels of the images."""
         return int(self.network["channels"])

@@ -64,7 +64,7 @@ class ServesBatches(LightningModule):
         #: Means and variances (C, D) of the source's classes, for a guard; None: not known.
         self.source_features = None
         if source is not None:
-            self.source_features = source.feature_mean, source.feature_var, source.share_quantiles
+            self.source_features = source.features
         self.batch_size = batch_size or 0
         self.screen = screen
         self.paused = False

@@ -116,15 +116,13 @@ def metric_tables(metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]
         {"class": name, **{key: values.get(name) for key, values in per_class.items()}}
         for name in names
     ]
-    splits = {"domain": metrics.get("domains", {}), **metrics.get("subgroups", {})}
     groups = [
         {
             "split": split,
             "value": value,
             **{key: part for key, part in flattened(values) if key in _GROUP_COLUMNS},
         }
-        for split, parts in splits.items()
-        for value, values in parts.items()
+        for split, value, values in parts_of(metrics)
     ]
     return {"classes": classes, "groups": groups}
 
@@ -181,13 +179,29 @@ def picture_of(image: Tensor) -> npt.NDArray[np.uint8]:
     return (255 * pixels).round().byte().cpu().numpy()
 
 
-def flattened(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested figures under names like ``auroc/macro``."""
-    for key, value in metrics.items():
+def flattened(
+    values: Mapping[Any, Any], between: str = "/", prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Nested values under names like ``auroc/macro``.
+
+    Args:
+        values: nested mappings.
+        between: what joins names.
+        prefix: what stands before all of them.
+    """
+    for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from flattened(value, f"{prefix}{key}/")
+            yield from flattened(value, between, f"{prefix}{key}{between}")
         else:
             yield f"{prefix}{key}", value
+
+
+def parts_of(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Split, value and figures of each domain and subgroup in ``metrics.json``."""
+    splits = {"domain": metrics.get("domains", {}), **metrics.get("subgroups", {})}
+    for split, parts in splits.items():
+        for value, part in parts.items():
+            yield split, value, part
 
 
 def headline(metrics: Mapping[str, Any], name: str) -> float | None:

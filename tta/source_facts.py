@@ -41,6 +41,11 @@ class SourceFacts:
     layer_moments: dict[str, Tensor]
     share_quantiles: Tensor | None = None
 
+    @property
+    def features(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What a guard knows of them: means, variances, and the quantiles."""
+        return self.feature_mean, self.feature_var, self.share_quantiles
+
 
 @torch.no_grad()
 def source_facts(method: Method, batches: Iterable[Any]) -> SourceFacts:

@@ -23,6 +23,7 @@ from holdfast.tta.csvfile import read_rows
 from holdfast.tta.distributed import batch_of_all
 from holdfast.tta.masks.kept import KeptMasks
 from holdfast.tta.masks.scores import dice_gap
+from holdfast.tta.results import parts_of
 from holdfast.tta.scores import named_values
 from holdfast.tta.style import styled
 
@@ -195,12 +196,10 @@ def _classes(metrics: Mapping[str, Any]) -> list[str]:
 
 def _parts(metrics: Mapping[str, Any]) -> list[str]:
     """Dice of each domain and subgroup."""
-    splits = {"domain": metrics.get("domains", {}), **metrics.get("subgroups", {})}
     rows = [
         [split, value, part.get("images"), part.get("groups"), part.get("dice"), part.get("hd95")]
         + [gap(part, name) for name in UNUPDATED]
-        for split, parts in splits.items()
-        for value, part in parts.items()
+        for split, value, part in parts_of(metrics)
     ]
     names = ["split", "value", "cases", "groups", "Dice, %", "HD95"]
     names += [f"against {name}" for name in UNUPDATED]

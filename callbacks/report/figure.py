@@ -9,6 +9,7 @@ from holdfast.callbacks.predictions import PredictionWriter
 from holdfast.callbacks.report import page
 from holdfast.callbacks.report.facts import ROWS
 from holdfast.callbacks.report.task_page import Section, TaskReporter
+from holdfast.tta.results import parts_of
 from holdfast.tta.tasks import Kept
 
 
@@ -65,11 +66,9 @@ class FigureReporter(TaskReporter):
 def _parts(metrics: Mapping[str, Any], leads: tuple[str, str]) -> list[str]:
     """The figure of each domain and subgroup."""
     watch, words = leads
-    splits = {"domain": metrics.get("domains", {}), **metrics.get("subgroups", {})}
     rows = [
         [split, value, part.get("images"), part.get("groups"), part.get(watch)]
-        for split, parts in splits.items()
-        for value, part in parts.items()
+        for split, value, part in parts_of(metrics)
     ]
     names = ["split", "value", "images", "groups", f"{words}, %"]
     return [page.table(names, rows[:ROWS], texts=2)] if rows else []

@@ -9,7 +9,7 @@ from holdfast.callbacks.findings import FindingWriter
 from holdfast.callbacks.report import page
 from holdfast.callbacks.report.facts import ROWS
 from holdfast.callbacks.report.task_page import Section, TaskReporter
-from holdfast.tta.results import headline
+from holdfast.tta.results import headline, parts_of
 from holdfast.tta.tasks import Kept
 
 #: Figures of a finding, as a table has them.
@@ -96,12 +96,10 @@ def _findings(metrics: Mapping[str, Any], writer: FindingWriter) -> list[str]:
 
 def _parts(metrics: Mapping[str, Any]) -> list[str]:
     """Figures of each domain and subgroup."""
-    splits = {"domain": metrics.get("domains", {}), **metrics.get("subgroups", {})}
     rows = [
         [split, value, part.get("images"), part.get("groups")]
         + [headline(part, figure) for figure in _FIGURES]
-        for split, parts in splits.items()
-        for value, part in parts.items()
+        for split, value, part in parts_of(metrics)
     ]
     names = ["split", "value", "images", "groups", *(f"{name}, macro" for name in _FIGURES)]
     return [page.table(names, rows[:ROWS], texts=2)] if rows else []

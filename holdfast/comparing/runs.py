@@ -136,20 +136,12 @@ def _of_wandb(place: str, runs: Sequence[WandbRun]) -> Iterator[Run]:
 
 
 def _run(place: str, settings: Mapping[Any, Any], metrics: Mapping[str, Any]) -> Run:
-    options = {name.removesuffix(".kind"): value for name, value in _flat(settings)}
+    options = {name.removesuffix(".kind"): value for name, value in flattened(settings, ".")}
     kept = {name: value for name, value in options.items() if not _belongs(name, _ASIDE)}
     # Which network the source is stands among the metrics: no option of the run says so.
     told = {name: value for name, value in flattened(metrics) if name.startswith(_NETWORK)}
     kept |= {name.removesuffix("/kind").replace("/", "."): told[name] for name in told}
     return Run(place, kept, _numbers(metrics))
-
-
-def _flat(settings: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _belongs(name: str, owners: Iterable[str]) -> bool:

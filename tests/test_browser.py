@@ -90,7 +90,7 @@ def report(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 def demonstrated(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The demo's page."""
     folder = tmp_path_factory.mktemp("demo")
-    demo(DemoConfig(output=str(folder), epochs=1, passes=1, images=320))
+    demo(**vars(DemoConfig(output=str(folder), epochs=1, passes=1, images=320)))
     return (folder / "report.html").read_text()
 
 

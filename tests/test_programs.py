@@ -400,7 +400,7 @@ def test_the_demo_writes_its_summary_and_a_page_that_needs_no_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    summary = demo(DemoConfig(output=str(tmp_path), epochs=1, passes=1, images=640))
+    summary = demo(**vars(DemoConfig(output=str(tmp_path), epochs=1, passes=1, images=640)))
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert [(run["name"], run["guarded"]) for run in summary["runs"]] == [
         ("tent", False),

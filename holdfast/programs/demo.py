@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         # Here, where work begins: torch takes seconds, and --help needs none of it.
         from holdfast.programs.shown import demo
 
-        demo(config)
+        demo(**vars(config))
 
     return entry.run(run, DemoConfig, {}, USAGE, argv)
 

@@ -20,7 +20,6 @@ from holdfast.callbacks.report.strips import timeline
 from holdfast.callbacks.trajectory import running_balanced_accuracy
 from holdfast.datamodules import ImageSet, load_images
 from holdfast.programs import clusters
-from holdfast.programs.demo import DemoConfig
 from holdfast.results import Adapted
 from holdfast.training.config import GROUPS, TrainConfig
 from holdfast.training.run import train
@@ -42,6 +41,21 @@ _RUNS = {
     "dsbr guarded": (f"method=dsbr {_RATE} {_GUARDED}", page.COLORS[2]),
 }
 _FIGURES = ("balanced_accuracy", "last_quarter", "alarms", "resets")
+# What the page says.
+_LEAD = (
+    "A model trained on cells under one scanner meets another scanner, and adapts at twenty times "
+    "the sane learning rate."
+)
+_CURVES = (
+    "Vertical lines: corrections. Dashed: the guard's thresholds. R compares the separation of "
+    "classes with the control's; drift is the total variation between their predictions."
+)
+_PLANE = (
+    "Each point is an image, coloured by its true class, in the plane that tells the source's "
+    "classes apart best. Crosses are their means, lines the borders between them; both stay. What "
+    "lies beyond is on the rim. Another scanner moves images across the borders. Entropy alone "
+    "then mixes the classes; guarded, they stay apart."
+)
 
 
 class DemoRun(NamedTuple):
@@ -69,29 +83,43 @@ def adapted(parts: Assembly) -> DemoRun:
     )
 
 
-def demo(config: DemoConfig) -> dict[str, Any]:
+def demo(output: str, seed: int, epochs: int, passes: int, images: int) -> dict[str, Any]:
     """Train, adapt, print the table, write ``summary.json``, ``report.html`` and its pictures.
+
+    Arguments are those of ``DemoConfig``.
 
     Returns:
         The content of ``summary.json``.
     """
-    folder = Path(config.output)
-    words = [f"seed={config.seed}", "wandb.group=demo", "overwrite=true"]
+    folder = Path(output)
+    words = [f"seed={seed}", "wandb.group=demo", "overwrite=true"]
     source = folder / "source_model"  # beside the run of the un-updated source
     print("Training a source model on scanner_a …")
-    options = [f"data.target_images={config.images}", f"epochs={config.epochs}", "calibrate=quick"]
+    options = [f"data.target_images={images}", f"epochs={epochs}", "calibrate=quick"]
     train(entry.configured(TrainConfig, GROUPS, [*words, *options, f"output={source}"]))
     checkpoint, runs = SourceCheckpoint.load(source), {}
     for title, (asked, _) in _RUNS.items():
-        output = folder / title.replace(" ", "_")
+        place = folder / title.replace(" ", "_")
         print(f"Streaming scanner_b through {title} …")
-        words_of_run = [*asked.split(), f"source={source}", f"stream.passes={config.passes}"]
-        parts = Assembly.of(configure([*words, *words_of_run, f"output={output}"]), checkpoint)
+        words_of_run = [*asked.split(), f"source={source}", f"stream.passes={passes}"]
+        parts = Assembly.of(configure([*words, *words_of_run, f"output={place}"]), checkpoint)
         runs[title] = adapted(parts)
+    summary = _summary(runs)
+    entry.write_json(folder / "summary.json", summary)
     home = load_images("phantom", parts.config.data.options, "test")
-    scanners = {"source: scanner_a": home, "target: scanner_b": parts.images}
+    _draw(folder, checkpoint, runs, home, parts.images)
+    print(f"\n{'run':<18}{'balanced accuracy':>18}{'last quarter':>14}{'resets':>8}")
+    for title, run in runs.items():
+        score, last, _, resets = (run.left.metrics[key] for key in _FIGURES)
+        print(f"{title:<18}{score:>16.1f} %{last:>12.1f} %{resets:>8}")
+    print(f"\nOpen {folder / 'report.html'}")
+    return summary
+
+
+def _summary(runs: Mapping[str, DemoRun]) -> dict[str, Any]:
+    """The content of ``summary.json``, of runs by title."""
     learning = {title: run for title, run in runs.items() if title not in ("source", "control")}
-    summary = {
+    return {
         **{name: runs[name].left.metrics["balanced_accuracy"] for name in ("source", "control")},
         "runs": [
             {
@@ -102,20 +130,23 @@ def demo(config: DemoConfig) -> dict[str, Any]:
             for title, run in learning.items()
         ],
     }
-    entry.write_json(folder / "summary.json", summary)
+
+
+def _draw(
+    folder: Path,
+    checkpoint: SourceCheckpoint,
+    runs: Mapping[str, DemoRun],
+    home: ImageSet,
+    target: ImageSet,
+) -> None:
+    """Write the page, and its pictures as files of their own."""
     levels = levels_of(GuardConfig(), checkpoint.calibration).shown
     save(curves(runs, levels), folder / "demo.png")
-    colors = _colors(home)
-    shown = _clusters(checkpoint, home, parts.images, runs)
-    save(shown.picture(colors), folder / "clusters.png")
-    page_of = report(runs, levels, scanners, shown.panels())
-    (folder / "report.html").write_text(page_of, encoding="utf-8")
-    print(f"\n{'run':<18}{'balanced accuracy':>18}{'last quarter':>14}{'resets':>8}")
-    for title, run in runs.items():
-        score, last, _, resets = (run.left.metrics[key] for key in _FIGURES)
-        print(f"{title:<18}{score:>16.1f} %{last:>12.1f} %{resets:>8}")
-    print(f"\nOpen {folder / 'report.html'}")
-    return summary
+    shown = _clusters(checkpoint, home, target, runs)
+    save(shown.picture(_colors(home)), folder / "clusters.png")
+    scanners = {"source: scanner_a": home, "target: scanner_b": target}
+    whole = report(runs, levels, scanners, shown.panels())
+    (folder / "report.html").write_text(whole, encoding="utf-8")
 
 
 def _colors(images: ImageSet) -> dict[str, str]:
@@ -163,52 +194,23 @@ def report(
         page.figure(partial(timeline, run.trace, run.left.events), "", f"{title}.")
         for title, run in guarded.items()
     ]
+    legend = page.legend({name: colors[label] for label, name in enumerate(classes)})
+    answers = page.figure(
+        lambda: figures.marginals(panels, colors, len(classes), batches),
+        "Share of each class among the predictions, and among the true labels.",
+    )
     sections = [
         (
             "Accuracy, separation and drift over the stream",
-            [
-                page.figure(
-                    lambda: curves(runs, levels),
-                    "Vertical lines: corrections. Dashed: the guard's thresholds. R compares the "
-                    "separation of classes with the control's; drift is the total variation "
-                    "between their predictions.",
-                    wide=True,
-                )
-            ],
+            [page.figure(lambda: curves(runs, levels), _CURVES, wide=True)],
         ),
-        (
-            "Where the classes lie",
-            [
-                page.paragraph(
-                    "Each point is an image, coloured by its true class, in the plane that tells "
-                    "the source's classes apart best. Crosses are their means, lines the borders "
-                    "between them; both stay. What lies beyond is on the rim. Another scanner "
-                    "moves images across the borders. Entropy alone then mixes the classes; "
-                    "guarded, they stay apart."
-                ),
-                page.legend({name: colors[label] for label, name in enumerate(classes)}),
-                page.grid("two", shown),
-            ],
-        ),
+        ("Where the classes lie", [page.paragraph(_PLANE), legend, page.grid("two", shown)]),
         ("What the guard did", [page.grid("two", modes)]),
-        (
-            "What each model answered",
-            [
-                page.legend({name: colors[label] for label, name in enumerate(classes)}),
-                page.figure(
-                    lambda: figures.marginals(panels, colors, len(classes), batches),
-                    "Share of each class among the predictions, and among the true labels.",
-                ),
-            ],
-        ),
+        ("What each model answered", [legend, answers]),
         ("Sample images", [page.grid("pictures", _samples(scanners))]),
     ]
-    lead = (
-        "A model trained on cells under one scanner meets another scanner, and adapts at twenty "
-        "times the sane learning rate."
-    )
     title = "Holdfast demo: adaptation with and without a guard"
-    return page.page(title, lead, sections, head=[page.table(head, lines)])
+    return page.page(title, _LEAD, sections, head=[page.table(head, lines)])
 
 
 def _samples(scanners: Mapping[str, ImageSet]) -> list[str]:

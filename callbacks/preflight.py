@@ -318,11 +318,7 @@ def advise(
     """
     source, best = views["source"], views[chosen]
     fits = source.fits and (chosen == "source" or best.share < _CLEARLY)
-    measured = (
-        f"{_separated(source)}, {source.unsure:.0%} of the {expected.rows} are less certain than "
-        f"its 95 % quantile, and predicted class shares lie {source.drift:.0%} from the expected "
-        "ones"
-    )
+    measured = _measured(source, expected.rows)
     cautions = _cautions(views, best, images, broken, expected)
     if 2 * broken > images:
         return "do not adapt", cautions
@@ -344,27 +340,42 @@ def advise(
         )
         return "adapt carefully", [reason, *cautions]
     reason = f"These images are not like the source's ({measured})."
-    if chosen == "source":
-        cautions.append(
-            "No other statistics suit them better, so the shift is not one that normalisation "
-            "takes away."
-        )
-    else:
+    if chosen != "source":
         reason += (
             f" The {chosen} statistics suit them better: {_separated(best)}, "
             f"{best.unsure:.0%} are less certain."
         )
+    cautions += _doubts(chosen, best)
+    return ("adapt carefully" if cautions else "adapt"), [reason, *cautions]
+
+
+def _measured(source: PreflightView, rows: str) -> str:
+    """What was found of the source's own statistics, in words."""
+    return (
+        f"{_separated(source)}, {source.unsure:.0%} of the {rows} are less certain than its 95 % "
+        f"quantile, and predicted class shares lie {source.drift:.0%} from the expected ones"
+    )
+
+
+def _doubts(chosen: Candidate, best: PreflightView) -> list[str]:
+    """What speaks against adapting to images that are not like the source's."""
+    doubts = []
+    if chosen == "source":
+        doubts.append(
+            "No other statistics suit them better, so the shift is not one that normalisation "
+            "takes away."
+        )
     if best.fails:
-        cautions.append("Classes lie so close that entropy may tighten the wrong clusters.")
+        doubts.append("Classes lie so close that entropy may tighten the wrong clusters.")
     elif best.separation is not None and best.separation < _APART:
-        cautions.append(
+        doubts.append(
             "Classes lie that close under a strong shift, and where a stream shows hardly more "
             "than one of them, for which the source may do better than whatever adapts. "
             f"{_SAY}"
         )
     elif best.share < _CLEARLY:
-        cautions.append(f"No choice of statistics has most of the trust. {_SAY}")
-    return ("adapt carefully" if cautions else "adapt"), [reason, *cautions]
+        doubts.append(f"No choice of statistics has most of the trust. {_SAY}")
+    return doubts
 
 
 def _separated(view: PreflightView) -> str:

@@ -176,14 +176,7 @@ def images_from(
         task: as ``data.task``.
         labels: what the values of masks mean, as ``data.labels``.
     """
-    if "test_images" in arrays:
-        arrays = _unfold_medmnist(arrays, path.stem)
-    elif "images" not in arrays:
-        raise InputError(
-            f"{path} has the keys {', '.join(sorted(arrays)) or '(none)'}: expected images (with "
-            "labels, domain, split, group) "
-            "or train_images, train_labels, val_images, …, test_labels"
-        )
+    arrays = _in_domain_layout(arrays, path)
     count = _checked(arrays, path)
     axes = _axes(arrays["images"].shape, spatial_dims, path)
     domain = arrays.get("domain", np.full(count, path.stem)).astype(str)
@@ -198,18 +191,16 @@ def images_from(
         if name not in _KEYS and values.shape == (count,)
     }
     groups, hints = _groups(arrays, ids, metadata, path, group)
-    given = arrays.get("class_names") if class_names is None else class_names
-    classes = None if given is None else tuple(str(name) for name in given)
+    classes = _class_names(arrays) if class_names is None else class_names
     if task == AUTO:
         task = usual_task(lambda kind: kind.in_arrays(arrays))
     asked = AskedOfArrays(arrays, path, rows, named, classes, missing, labels, split == "target")
     known, notes = kind_of(task).from_arrays(asked)
-    images = arrays["images"][rows]
-    low, high = raw_range or span_of(images.dtype) or (0.0, 1.0)
+    low, high = raw_range or span_of(arrays["images"].dtype) or (0.0, 1.0)
     if split != "target":  # which is judged beside the source's range, by who knows it
         low, high = value_range(_spread(arrays["images"], inside), given=raw_range)
     return ImageSet(
-        images=images,
+        images=arrays["images"][rows],
         target=known,
         ids=ids[rows],
         domains=domain[rows],
@@ -221,6 +212,25 @@ def images_from(
         notes=(*notes, *axes, *hints, *_shared(ids[rows]), *_left_out(arrays, count)),
         task=task,
     )
+
+
+def _in_domain_layout(arrays: Arrays, path: Path) -> Arrays:
+    """The arrays of either layout, in ours; refuses those of neither."""
+    if "test_images" in arrays:
+        return _unfold_medmnist(arrays, path.stem)
+    if "images" not in arrays:
+        raise InputError(
+            f"{path} has the keys {', '.join(sorted(arrays)) or '(none)'}: expected images (with "
+            "labels, domain, split, group) "
+            "or train_images, train_labels, val_images, …, test_labels"
+        )
+    return arrays
+
+
+def _class_names(arrays: Arrays) -> tuple[str, ...] | None:
+    """Names of the classes, where the file has them."""
+    given = arrays.get("class_names")
+    return None if given is None else tuple(str(name) for name in given)
 
 
 def _checked(arrays: Arrays, path: Path) -> int:
@@ -361,29 +371,46 @@ def _flat(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return labels if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)
 
 
+def _cut_val(splits: Strings, labels: npt.NDArray[Any]) -> None:
+    """Call a share of each class's training images val."""
+    of = labels if labels.ndim == 1 else np.zeros(len(labels))
+    for label in np.unique(of):
+        splits[np.flatnonzero(of == label)[::_VAL_SHARE]] = "val"
+
+
+def _check_unfolded(arrays: Arrays, name: str, split: str, first: str) -> None:
+    """Refuse a split of MedMNIST's layout whose labels or images do not fit.
+
+    Args:
+        arrays: the file's.
+        name: of the file, for messages.
+        split: which.
+        first: the split that others must be like.
+    """
+    if f"{split}_labels" not in arrays:
+        raise InputError(f"{name} has the key {split}_images but no {split}_labels")
+    images, given = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+    several = given.ndim == 2 and given.shape[1] > 1 and len(given) == len(images)
+    if not images.ndim or (given.size != len(images) and not several):
+        raise InputError(
+            f"{name}: {split}_labels ({given.size} values) has not one for each of the images "
+            f"{split}_images ({_sides(images)})"
+        )
+    like = arrays[f"{first}_images"]
+    if images.shape[1:] != like.shape[1:]:
+        raise InputError(f"{name}: {split}_images has other sides or channels than {first}_images")
+    if images.dtype != like.dtype:
+        raise InputError(
+            f"{name}: {split}_images are {images.dtype} and {first}_images {like.dtype}, which "
+            "span other ranges: write them as one type"
+        )
+
+
 def _unfold_medmnist(arrays: Arrays, name: str) -> Arrays:
     """MedMNIST's layout as the domain layout."""
     present = [split for split in ("train", "val", "test") if f"{split}_images" in arrays]
     for split in present:
-        if f"{split}_labels" not in arrays:
-            raise InputError(f"{name} has the key {split}_images but no {split}_labels")
-        images, given = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        several = given.ndim == 2 and given.shape[1] > 1 and len(given) == len(images)
-        if not images.ndim or (given.size != len(images) and not several):
-            raise InputError(
-                f"{name}: {split}_labels ({given.size} values) has not one for each of the images "
-                f"{split}_images ({'x'.join(map(str, images.shape))})"
-            )
-        first = arrays[f"{present[0]}_images"]
-        if images.shape[1:] != first.shape[1:]:
-            raise InputError(
-                f"{name}: {split}_images has other sides or channels than {present[0]}_images"
-            )
-        if images.dtype != first.dtype:
-            raise InputError(
-                f"{name}: {split}_images are {images.dtype} and {present[0]}_images {first.dtype}, "
-                "which span other ranges: write them as one type"
-            )
+        _check_unfolded(arrays, name, split, present[0])
     labels = [_flat(arrays[f"{split}_labels"]) for split in present]
     splits = [
         np.full(len(values), split, dtype="<U5")
@@ -391,9 +418,7 @@ def _unfold_medmnist(arrays: Arrays, name: str) -> Arrays:
     ]
     if "val" not in present and "train" in present:
         train = present.index("train")
-        of = labels[train] if labels[train].ndim == 1 else np.zeros(len(labels[train]))
-        for label in np.unique(of):
-            splits[train][np.flatnonzero(of == label)[::_VAL_SHARE]] = "val"
+        _cut_val(splits[train], labels[train])
     ids = [f"{split}-{row}" for split in present for row in range(len(arrays[f"{split}_images"]))]
     unfolded = {
         "images": np.concatenate([arrays[f"{split}_images"] for split in present]),

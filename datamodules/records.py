@@ -82,18 +82,7 @@ def images_of(
     )
     splits = _splits(records, config, groups, source, target)
     inside = _domain_rows(records, split, source, target)
-    if splits is None and split != "target":
-        raise InputError(
-            f"{records.origin} does not say which images are for training: add splits, or cut it, "
-            "data.shares=[.7,.15,.15]"
-        )
-    # Images whose labels say which classes there are: of no domain but the source's, for a model.
-    named = np.ones_like(inside)
-    if splits is not None and split != "target":
-        named = inside & (splits != "")
-        inside = inside & (splits == split)
-    elif splits is not None:
-        inside &= (splits == "test") | (splits == "")
+    named, inside = _of_split(records, splits, inside, split)
     rows = np.flatnonzero(inside)
     if not len(rows):
         raise NoImages(_nothing(records, splits, split))
@@ -130,6 +119,29 @@ def images_of(
         return images
     low, high = value_range(files)
     return replace(images, low=low, high=high)
+
+
+def _of_split(
+    records: Records, splits: Strings | None, inside: npt.NDArray[np.bool_], split: Split
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Images whose labels say which classes there are, and those of the split.
+
+    Args:
+        records: of all splits and domains.
+        splits: (N,) the split of each image; None: nobody says.
+        inside: (N,) whether an image is of a wanted domain.
+        split: which.
+    """
+    if split == "target":
+        stays = True if splits is None else (splits == "test") | (splits == "")
+        return np.ones_like(inside), inside & stays
+    if splits is None:
+        raise InputError(
+            f"{records.origin} does not say which images are for training: add splits, or cut it, "
+            "data.shares=[.7,.15,.15]"
+        )
+    # A class of another domain is none of the model's.
+    return inside & (splits != ""), inside & (splits == split)
 
 
 def _task(records: Records, config: FilesConfig) -> str:

@@ -73,33 +73,15 @@ class SourceData(LightningDataModule):
                 f"none of the {len(val)} validation images has a {val.target.called}, and training "
                 "is watched on them: give some of them one"
             )
-        for name in augment:
-            if name not in AUGMENTATIONS:
-                raise InputError(f"unknown augmentation {name!r}: {closest(name, AUGMENTATIONS)}")
         patches = _patches(patch, train)
-        seen = train.size if patches is None else patches.sides
-        if "rotate" in augment and seen[-1] != seen[-2]:
-            raise InputError(
-                "quarter turns change the sides of images, or patches, that are not square: leave "
-                "rotate out of augment"
-            )
+        _check_augmentations(augment, train.size if patches is None else patches.sides)
         self.images = {"train": train, "val": val}
         if test is not None and len(test):
             self.images["test"] = test
         for images in self.images.values():
-            if not _alike(images, train):
-                raise InputError(
-                    f"training images are {train.size} with {train.channels} channel(s), others "
-                    f"{images.size} with "
-                    f"{images.channels}: bring them to one form, for files with data.size and "
-                    "data.channels"
-                )
-        self.batch_size, self.balanced, self.workers, self.seed = (
-            batch_size,
-            balanced,
-            workers,
-            seed,
-        )
+            _check_alike(images, train)
+        self.batch_size, self.balanced = batch_size, balanced
+        self.workers, self.seed = workers, seed
         self.augmentation = Augmentation(augment, train.target.of_pixels, patches)
         self.augmentation.set_random_state(seed=seed)
         self._order = torch.Generator()
@@ -223,10 +205,29 @@ class SourceData(LightningDataModule):
         return self.in_order(split, order[:count].tolist())
 
 
-def _alike(images: ImageSet, train: ImageSet) -> bool:
-    """Whether images have the form of those that are trained on; of several sides any will do."""
+def _check_alike(images: ImageSet, train: ImageSet) -> None:
+    """Refuse images of another form than those that are trained on; of several sides any will
+    do.
+    """
     sides = images.size == train.size or train.ragged or images.ragged
-    return sides and images.channels == train.channels
+    if not sides or images.channels != train.channels:
+        raise InputError(
+            f"training images are {train.size} with {train.channels} channel(s), others "
+            f"{images.size} with {images.channels}: bring them to one form, for files with "
+            "data.size and data.channels"
+        )
+
+
+def _check_augmentations(names: Sequence[str], sides: tuple[int, ...]) -> None:
+    """Refuse augmentations that there are not, or that images of these sides cannot have."""
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise InputError(f"unknown augmentation {name!r}: {closest(name, AUGMENTATIONS)}")
+    if "rotate" in names and sides[-1] != sides[-2]:
+        raise InputError(
+            "quarter turns change the sides of images, or patches, that are not square: leave "
+            "rotate out of augment"
+        )
 
 
 def _labelled(images: ImageSet) -> ImageSet:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from holdfast.callbacks.guard.modes import Levels
 from holdfast.callbacks.guard.signals import SIGNALS
 from holdfast.callbacks.records import HANDLED
 from holdfast.callbacks.report import figures, page
@@ -64,45 +65,43 @@ def guard(view: RunView) -> list[str]:
         parts += [*evidence(view), *losses(view)]
         text = "A published guard: it has its own evidence, and neither separation ratio nor drift."
         return [page.paragraph(text), page.grid("two", parts)]
-    ratio, drift = (figures.column(rows, name) for name in ("R", "drift"))
-    if np.isfinite([*ratio, *drift]).any():
-        panels = [
-            ("ratio R", ratio, 1 - levels.levels["R"], "low"),
-            ("drift", drift, levels.levels["drift"], "high"),
-        ]
-        caption = (
-            "R: class separation of the adapted model over the control's. Drift: total variation "
-            "between their predicted "
-            "marginals. Dashed: beyond it the guard watches closely. Vertical: corrections; "
-            "dotted, another mode."
-        )
-        parts.append(
-            page.figure(lambda: figures.measures(rows, events, panels), caption, "What is watched.")
-        )
-        sums = [
-            (
-                _SUMS.get(name, name),
-                figures.column(view.facts.sums, name),
-                levels.limits[name],
-                "high",
-            )
-            for name in SUMS
-        ]
-        caption = (
-            "By how much each signal exceeded its level, summed over looks; an alarm is raised "
-            "above the dashed line."
-        )
-        parts.append(
-            page.figure(lambda: figures.measures(rows, events, sums), caption, "What alarms.")
-        )
-    else:
-        parts.append(
-            page.paragraph(
-                "The adapted model was never compared with its control: nothing was adapted, or "
-                "not for long enough."
-            )
-        )
+    parts += _compared(view, levels)
     return [page.grid("two", [*parts, *losses(view)])]
+
+
+def _compared(view: RunView, levels: Levels) -> list[str]:
+    """The adapted model against its control: what is watched, and the sums that alarm."""
+    rows, events = view.facts.rows, view.facts.events
+    ratio, drift = (figures.column(rows, name) for name in ("R", "drift"))
+    if not np.isfinite([*ratio, *drift]).any():
+        text = (
+            "The adapted model was never compared with its control: nothing was adapted, or not "
+            "for long enough."
+        )
+        return [page.paragraph(text)]
+    watched = [
+        ("ratio R", ratio, 1 - levels.levels["R"], "low"),
+        ("drift", drift, levels.levels["drift"], "high"),
+    ]
+    summed = [
+        (_SUMS.get(name, name), figures.column(view.facts.sums, name), levels.limits[name], "high")
+        for name in SUMS
+    ]
+    return [
+        page.figure(
+            lambda: figures.measures(rows, events, watched),
+            "R: class separation of the adapted model over the control's. Drift: total variation "
+            "between their predicted marginals. Dashed: beyond it the guard watches closely. "
+            "Vertical: corrections; dotted, another mode.",
+            "What is watched.",
+        ),
+        page.figure(
+            lambda: figures.measures(rows, events, summed),
+            "By how much each signal exceeded its level, summed over looks; an alarm is raised "
+            "above the dashed line.",
+            "What alarms.",
+        ),
+    ]
 
 
 def evidence(view: RunView) -> list[str]:

@@ -3,10 +3,13 @@ one or none, with the official test list.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from holdfast.datamodules.conventions import Strings
 from holdfast.datamodules.findings import Findings, from_lists
 from holdfast.datamodules.images import ImageSet, Split
 from holdfast.datamodules.published.common import PublishedConfig, columns, folder, published
@@ -62,25 +65,8 @@ def load_chestxray14(config: ChestXray14Config, split: Split) -> ImageSet:
     names = table["Image Index"][rows].tolist()
     place = {path.rsplit("/", 1)[-1]: path for path in image_files(root)}
     patients = table["Patient ID"][rows]
-    lists = {}
-    for name in ("train_val", "test"):
-        path = root / f"{name}_list.txt"
-        if not path.is_file():
-            raise InputError(
-                f"expected {path.name} in {root}: it comes with the images, and says what is for "
-                "training"
-            )
-        lists[name] = set(path.read_text().split())
-    share = (config.shares or [0.8, 0.1, 0.1])[1]
-    splits = cut(patients, (1 - share - 1e-9, share, 1e-9), config.seed)
-    splits[splits == "test"] = (
-        "train"  # cut gives every split a group; the official list alone says what is for testing
-    )
-    listed = np.array([name in lists["train_val"] for name in names])
-    tested = np.array([name in lists["test"] for name in names])
-    splits[~listed] = ""
-    splits[tested] = "test"
-    kept = listed | tested
+    splits = _splits(root, names, patients, config)
+    kept = splits != ""
     records = Records(
         origin=root / "Data_Entry_2017.csv",
         root=root,
@@ -101,6 +87,28 @@ def load_chestxray14(config: ChestXray14Config, split: Split) -> ImageSet:
         },
     )
     return published(records, config, split)
+
+
+def _splits(
+    root: Path, names: Sequence[str], patients: Strings, config: ChestXray14Config
+) -> Strings:
+    """The split of each image; empty where it is on neither of the official lists."""
+    lists = {}
+    for name in ("train_val", "test"):
+        path = root / f"{name}_list.txt"
+        if not path.is_file():
+            raise InputError(
+                f"expected {path.name} in {root}: it comes with the images, and says what is for "
+                "training"
+            )
+        lists[name] = set(path.read_text().split())
+    share = (config.shares or [0.8, 0.1, 0.1])[1]
+    splits = cut(patients, (1 - share - 1e-9, share, 1e-9), config.seed)
+    # cut gives every split a group; the official list alone says what is for testing.
+    splits[splits == "test"] = "train"
+    splits[np.array([name not in lists["train_val"] for name in names])] = ""
+    splits[np.array([name in lists["test"] for name in names])] = "test"
+    return splits
 
 
 def _wanted(names: list[str] | None) -> list[str]:

@@ -2,7 +2,6 @@
 takes the model back before it collapses.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -209,7 +208,7 @@ class CollapseGuard(Guard):
 
     def marked(self) -> Callable[[], None]:
         """The way back; of many labelled images without a copy of each."""
-        state = {**copy.deepcopy(self._own_state()), "labelled": None}
+        state = {**self._own_state(), "labelled": None}
         labels_back = None if self.labelled is None else self.labelled.marked()
 
         def go_back() -> None:
@@ -220,7 +219,7 @@ class CollapseGuard(Guard):
         return go_back
 
     def _own_state(self) -> dict[str, Any]:
-        """The state but for labels."""
+        """The state but for labels, in values that nobody writes into."""
         return {
             **super().state_dict(),
             "memory": {**asdict(self.memory), "alarms": list(self.memory.alarms)},

@@ -3,8 +3,10 @@ where it was.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ import torch
 
 from holdfast.serving.lane import Item
 from holdfast.tta.growing import GrowingFile
+from holdfast.tta.saying import warn
 
 
 class Recorded(NamedTuple):
@@ -67,18 +70,43 @@ class Journal:
 
 
 def read(path: Path) -> Iterator[Recorded]:
-    """The batches of a journal; one that was being written when the service died was not served."""
+    """The batches of a journal; one that was being written when the service died was not served.
+    Where the file is damaged the rest is left out, which is said.
+    """
     with suppress(FileNotFoundError), path.open("rb") as file:
-        while line := file.readline():
-            if not line.endswith(b"\n"):
+        left = os.fstat(file.fileno()).st_size
+        while (line := file.readline()).endswith(b"\n"):
+            left -= len(line)
+            try:
+                head = _head_of(line)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                start = file.tell() - len(line)
+                warn(f"{path} is damaged: what it holds from byte {start} on is not served again")
                 return
-            head: Mapping[str, Any] = json.loads(line)
-            size = 4 * int(np.prod(head["shape"]))
-            pixels = file.read(size)
-            if len(pixels) < size:
+            size = 4 * prod(head["shape"])
+            if size > left:
                 return
-            images = torch.from_numpy(np.frombuffer(pixels, np.float32).copy())
+            left -= size
+            images = torch.from_numpy(np.frombuffer(file.read(size), np.float32).copy())
             yield Recorded(head["batch"], _items(head, images.reshape(head["shape"])))
+
+
+def _head_of(line: bytes) -> Mapping[str, Any]:
+    """What is said of a batch before its pixels.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: the line is none that ``add`` wrote.
+    """
+    head: Mapping[str, Any] = json.loads(line)
+    count, *sides = head["shape"]
+    whole = all(type(number) is int for number in (head["batch"], count, *sides))
+    if not whole or min(count, *sides) < 1 or len(head["images"]) != count:
+        raise ValueError
+    for name, received, told in head["images"]:
+        if not isinstance(name, str) or not isinstance(received, float | int):
+            raise ValueError
+        dict(told.items())
+    return head
 
 
 def _items(head: Mapping[str, Any], images: torch.Tensor) -> list[Item]:

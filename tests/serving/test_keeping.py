@@ -399,3 +399,27 @@ def test_a_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
         (tmp_path / "cut").write_bytes(content[:cut])
         assert len(list(read(tmp_path / "cut"))) == (cut > len(content) // 2)
     assert not list(read(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\0\0\0\0{}\n",
+        b"no json\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"batch": 1, "shape": [-1, 3], "images": []}\n',
+        b'{"batch": 1, "shape": [1, 3], "images": [["a", 1.0, []]]}\n',
+        b"\xff\xfe\n",
+    ],
+)
+def test_a_damaged_journal_gives_what_is_whole_before_it(
+    head: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.add(3, items(3, count=1))
+    journal.close()
+    content = (tmp_path / "j").read_bytes()
+    (tmp_path / "j").write_bytes(content + head + content)
+    assert [recorded.batch for recorded in read(tmp_path / "j")] == [3]
+    assert f"j is damaged: what it holds from byte {len(content)} on" in caplog.text

@@ -1,5 +1,6 @@
 """What a stream's batches came to: the trace of statistics, and events, written as they happen."""
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -13,6 +14,7 @@ from holdfast.callbacks.grown import Rows
 from holdfast.callbacks.guard.signals import SIGNALS
 from holdfast.tta.csvfile import LINK, RowFile, read_rows
 from holdfast.tta.distributed import objects_of_all
+from holdfast.tta.errors import InputError, said
 from holdfast.tta.growing import GrowingFile
 from holdfast.tta.stages import StreamCallback
 from holdfast.tta.step import Answering, Mode, StepOutputs
@@ -81,8 +83,22 @@ class TraceWriter(StreamCallback):
         if state is None:
             self._trace.write_header(TRACE_COLUMNS)
         else:
+            self._remember(trace)
+
+    def _remember(self, trace: Path) -> None:
+        """Take in the rows that a run left which is gone on with.
+
+        Raises:
+            InputError: they are damaged.
+        """
+        try:
             for row in read_rows(trace):
                 self.rows.add(measured_in(row))
+        except (ValueError, csv.Error) as error:
+            raise InputError(
+                f"{trace} is damaged ({said(error)}): put the file back, or run again, "
+                "overwrite=true"
+            ) from error
 
     @property
     def files(self) -> list[GrowingFile]:

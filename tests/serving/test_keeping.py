@@ -423,3 +423,17 @@ def test_a_damaged_journal_gives_what_is_whole_before_it(
     (tmp_path / "j").write_bytes(content + head + content)
     assert [recorded.batch for recorded in read(tmp_path / "j")] == [3]
     assert f"j is damaged: what it holds from byte {len(content)} on" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\xfd", b"1,x", b'"""'])
+def test_a_damaged_trace_is_told_in_a_sentence(damage: bytes, source: Path, tmp_path: Path) -> None:
+    one = begun(source, tmp_path / "a", "guard=off")
+    for batch in range(2):
+        one.keeper.serve(items(batch))
+    end(one)
+    trace = tmp_path / "a" / "trace.csv"
+    content = trace.read_bytes()
+    start = content.index(b"\n") + 1
+    trace.write_bytes(content[:start] + damage + content[start + len(damage) :])
+    with pytest.raises(InputError, match=r"trace\.csv is damaged .*overwrite=true"):
+        begun(source, tmp_path / "a", "guard=off")

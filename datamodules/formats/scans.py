@@ -49,23 +49,24 @@ def joined(scans: Iterable[Scan]) -> Scan:
 
 
 def check_scan(mask: Scan | None, image: Scan | None) -> None:
-    """Refuse the segmentation of another scan than its image's, where both say which.
+    """Refuse the segmentation of another scan than its image's. One that agrees in anything stays:
+    series of one frame of reference lie in the same place, and programs renew the rest of the UIDs.
 
     Raises:
-        Unreadable: it is of another one.
+        Unreadable: both say which scan they are of, and agree in nothing.
     """
     if mask is None or image is None:
         return
-    for name, called in _CALLED.items():
-        theirs, ours = getattr(mask, name), getattr(image, name)
+    said = [(called, getattr(mask, name), getattr(image, name)) for name, called in _CALLED.items()]
+    if any(theirs & ours for _, theirs, ours in said):
+        return
+    for called, theirs, ours in said:
         if theirs and ours:
-            if not theirs & ours:
-                raise Unreadable(
-                    f"has a mask that was made of another {called} ({min(theirs)}, where it is of "
-                    f"{min(ours)}): pair each image with its own, or, if the mask holds for both, "
-                    "write it as NIfTI"
-                )
-            return
+            raise Unreadable(
+                f"has a mask that was made of another {called} ({min(theirs)}, where it is of "
+                f"{min(ours)}): pair each image with its own, or, if the mask holds for both, "
+                "write it as NIfTI"
+            )
 
 
 def _items(datasets: Iterable[Dataset], name: str) -> Iterator[Dataset]:

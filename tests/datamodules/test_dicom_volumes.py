@@ -404,6 +404,16 @@ _SAID: list[tuple[dict[str, str], dict[str, Any], str]] = [
     ({"FrameOfReferenceUID": "1.4"}, {"FrameOfReferenceUID": "1.5"}, "frame of reference"),
     ({"FrameOfReferenceUID": "1.4"}, {**refers("1.3"), "FrameOfReferenceUID": "1.4"}, ""),
     ({"FrameOfReferenceUID": "1.4"}, refers("1.3", "1.6"), ""),
+    (
+        {"SeriesInstanceUID": "1.2", "FrameOfReferenceUID": "1.4"},  # another sequence of a scan
+        {**refers("1.3"), "FrameOfReferenceUID": "1.4"},
+        "",
+    ),
+    (
+        {"SeriesInstanceUID": "1.2", "FrameOfReferenceUID": "1.4"},
+        {**refers("1.3"), "FrameOfReferenceUID": "1.5"},
+        "series",
+    ),
     ({"SOPInstanceUID": "1.6"}, refers("", "1.7", "1.6"), ""),
     ({"SOPInstanceUID": "1.6"}, refers("", "1.7"), "image"),
     ({"SOPInstanceUID": "1.6"}, {"shared": derived("1.6")}, ""),

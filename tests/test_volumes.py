@@ -42,6 +42,7 @@ def test_halves_answer_as_the_whole(depth: int, kernel: int, padding: int) -> No
     halve_single_volumes(halved)
     assert type(halved[0]) is HalvedConv3d
     volume = torch.rand(1, 3, depth, 7, 6)
+    assert halved(volume).is_contiguous()  # as networks expect that look at it by a view
     for ours, theirs in zip(answered(halved, volume), answered(whole, volume), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 

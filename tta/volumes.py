@@ -32,7 +32,7 @@ class HalvedConv3d(nn.Conv3d):
         padded = functional.pad(images, (0, 0, 0, 0, before, before + 2 * half - depth))
         halves = cat([padded[:, :, : half + overlap], padded[:, :, half:]])
         answer = functional.conv3d(halves, self.weight, self.bias, 1, (0, *beside))
-        return cat([answer[:1], answer[1:]], 2)[:, :, :depth]
+        return cat([answer[:1], answer[1:, :, : depth - half]], 2)
 
 
 def halve_single_volumes(model: nn.Module) -> None:

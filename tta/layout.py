@@ -1,10 +1,17 @@
 """Memory layout of image tensors."""
 
+from collections.abc import Callable
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+_Answer = TypeVar("_Answer")
+#: Dimensions of tensors that torch knows channels last of: of pictures and volumes.
+_RANKS = (4, 5)
+#: What torch says where a network flattens, by ``view``, what lies with channels last.
+_NO_VIEW = "view size is not compatible"
 
 
 class Layout(NamedTuple):
@@ -12,8 +19,8 @@ class Layout(NamedTuple):
 
     Attributes:
         format: torch's.
-        rank: dimensions of tensors that have it, such as 4 of images (N, channels, H, W); all
-            others are contiguous.
+        rank: dimensions of tensors that have it, such as 4 of images (N, channels, H, W); others
+            are contiguous.
     """
 
     format: torch.memory_format
@@ -21,13 +28,16 @@ class Layout(NamedTuple):
 
     def laid_out(self, images: Tensor) -> Tensor:
         """Images in this layout, copied where they have another."""
-        has_it = images.dim() == self.rank
-        return images.contiguous(memory_format=self.format if has_it else torch.contiguous_format)
+        if images.dim() == self.rank and self.format != torch.contiguous_format:
+            return images.contiguous(memory_format=self.format)
+        # The view gives a side of length 1 its plain stride: of one channel both layouts are true,
+        # and torch takes it for channels last where its stride says so.
+        return images.contiguous().view(images.shape)
 
     def lay_out(self, model: nn.Module) -> None:
-        """Bring a model's weights into this layout, in place."""
+        """Bring a model's weights into this layout, in place: torch goes by them as by images."""
         for weight in chain(model.parameters(), model.buffers()):
-            if weight.dim() == self.rank:
+            if weight.dim() in _RANKS:
                 weight.data = self.laid_out(weight.data)
 
 
@@ -55,3 +65,24 @@ def fastest_layout(model: nn.Module) -> Layout:
         if any(isinstance(module, kind) and module.in_channels >= 16 for module in modules):
             return layout
     return CONTIGUOUS
+
+
+def asked(
+    model: nn.Module, layout: Layout, images: Tensor, ask: Callable[[Tensor], _Answer]
+) -> tuple[_Answer, Layout]:
+    """What a model answers to images, and the layout to go on with: contiguous for a network that
+    flattens what lies contiguous only.
+
+    Args:
+        model: that answers; its weights are in the layout, and are brought into the other.
+        layout: that images are brought into.
+        images: (N, channels, ...).
+        ask: the pass, from images to an answer.
+    """
+    try:
+        return ask(layout.laid_out(images)), layout
+    except RuntimeError as error:
+        if layout == CONTIGUOUS or _NO_VIEW not in str(error):
+            raise
+    CONTIGUOUS.lay_out(model)
+    return ask(CONTIGUOUS.laid_out(images)), CONTIGUOUS

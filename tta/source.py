@@ -10,7 +10,7 @@ from torch import Tensor
 
 from holdfast.tta.correction import class_conditional_moments
 from holdfast.tta.distributed import objects_of_all
-from holdfast.tta.layout import fastest_layout
+from holdfast.tta.layout import asked, fastest_layout
 from holdfast.tta.methods import Prediction, create_method
 from holdfast.tta.networks import Network
 from holdfast.tta.normalization import is_norm
@@ -40,7 +40,7 @@ class SourceModule(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """The task's output, such as logits (N, C)."""
-        answer = self.network(self.layout.laid_out(images))
+        answer, self.layout = asked(self.network, self.layout, images, self.network)
         return self.task.output(answer)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:

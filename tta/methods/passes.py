@@ -1,14 +1,14 @@
 """Forward passes through a network that adapts: with other values, under other statistics."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from holdfast.tta.errors import InputError
-from holdfast.tta.layout import fastest_layout
+from holdfast.tta.layout import asked, fastest_layout
 from holdfast.tta.methods.prediction import Prediction
 from holdfast.tta.normalization import Statistics, choose_statistics, named_adjustable_layers
 from holdfast.tta.outputs import refuse_probabilities
@@ -92,11 +92,8 @@ class Passes(nn.Module):
         """
         # Where channels last must not be, images that happen to lie so (decoded from pixels, say)
         # must not bring it in.
-        images = self.layout.laid_out(images)
-        answer = (
-            self.model(images)
-            if not values
-            else functional_call(self.model, dict(values), (images,))
+        answer, self.layout = asked(
+            self.model, self.layout, images, lambda laid_out: self._answer(laid_out, values)
         )
         features, self._features = self._features, None
         if features is None:
@@ -178,6 +175,11 @@ class Passes(nn.Module):
         choice of their own.
         """
         return super().train(False)
+
+    def _answer(self, images: Tensor, values: Mapping[str, Tensor] | None) -> Any:
+        if not values:
+            return self.model(images)
+        return functional_call(self.model, dict(values), (images,))
 
     def _keep_features(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._features = args[0]

@@ -42,18 +42,20 @@ class Room:
         probe = self.folder / ".room"
         try:
             with probe.open("wb", buffering=0) as file:
-                probe.unlink()  # nothing is left of it, also where the service dies
+                with suppress(OSError):  # some shares hold what is open
+                    probe.unlink()  # nothing is left of it, also where the service dies
                 for start in range(0, self.size, _CHUNK):
                     left = memoryview(bytes(min(_CHUNK, self.size - start)))
                     while left:
                         left = left[file.write(left) :]
         except OSError as error:
-            with suppress(OSError):
-                probe.unlink(missing_ok=True)
             if not self.folder.exists():
                 return "the folder of the results was removed: start the service again"
             return (
                 f"the results cannot be written, {reason_of(error)}: make room, or choose another "
                 "disk, output=DIR"
             )
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
         return ""

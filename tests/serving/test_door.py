@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import os
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -112,6 +113,23 @@ def test_a_disk_that_is_full_or_gone_is_told(tmp_path: Path) -> None:
     finally:
         subprocess.run(["umount", str(folder)], check=True)
     assert room.Room(tmp_path / "none", 1).missing.startswith("the folder of the results was rem")
+
+
+def test_a_share_that_holds_what_is_open_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def held(path: Path, missing_ok: bool = False) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise PermissionError(errno.EACCES, "it is open")
+        os.unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", held)
+    assert room.Room(tmp_path, 2**15).missing == ""
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_body_that_grows_too_large_or_never_ends_is_refused(service: Service) -> None:

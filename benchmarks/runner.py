@@ -87,7 +87,9 @@ def _with_metric(rows: Sequence[Row], models: Iterable[SourceModel]) -> list[Row
     """Rows of which an earlier version did not say what they are scored by: it is what their source
     model's task watches.
     """
-    watched = {model.data: load_checkpoint(str(model.folder)).meaning.watch for model in models}
+    lacking = {row["data"] for row in rows if not row.get(METRIC)}  # mostly none: models take time
+    known = {model.data: model.folder for model in models if model.data in lacking}
+    watched = {data: load_checkpoint(str(folder)).meaning.watch for data, folder in known.items()}
     return [{**row, METRIC: row.get(METRIC) or watched.get(row["data"])} for row in rows]
 
 

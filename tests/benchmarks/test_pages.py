@@ -12,6 +12,8 @@ from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.pages import write_page
 from holdfast.benchmarks.passes import Batches, assembled, run
 from holdfast.benchmarks.plan import create_plan
+from holdfast.benchmarks.runner import _with_metric
+from holdfast.benchmarks.sources import SourceModel
 from holdfast.benchmarks.tables import RUN_KEYS, RUNS, Row
 from holdfast.programs import benchmark
 from holdfast.tta import entry
@@ -143,6 +145,11 @@ def test_masks_are_measured_by_dice_and_tables_of_earlier_versions_get_the_colum
         "norm": "dice",
     }
     assert capsys.readouterr().out.count("| stream | run |") == 1
+
+
+def test_no_model_is_loaded_where_all_rows_say_what_they_are_scored_by(tmp_path: Path) -> None:
+    rows = [{"data": "phantom", "metric": "dice"}]
+    assert _with_metric(rows, [SourceModel("phantom", "compact", 0, tmp_path / "none")]) == rows
 
 
 def test_where_methods_also_run_alone_those_that_learn_nothing_run_so_only(

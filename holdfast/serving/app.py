@@ -15,6 +15,7 @@ from starlette.datastructures import UploadFile
 
 import holdfast
 from holdfast.datamodules.decoding import Unreadable
+from holdfast.datamodules.labelfile import known_as
 from holdfast.serving.answers import Answer, Answers, Labels, Refusal, State, Taken
 from holdfast.serving.coming import Coming
 from holdfast.serving.lane import Closed, Full
@@ -219,7 +220,7 @@ def _ids(given: Sequence[str], count: int) -> list[str]:
     """The names of images: those that were given, or new ones."""
     if not given:
         return [uuid4().hex for _ in range(count)]
-    if len(given) != count or len(set(given)) != count:
+    if len(given) != count or len(set(map(known_as, given))) != count:
         raise HTTPException(422, f"there are {count} images: give each an id of its own, or none")
     return [_text("id", name) for name in given]
 

@@ -97,6 +97,7 @@ def refused(server: Server, image: bytes) -> None:
         (422, server.predict([image, image[:99]], ids=["a", "b"])),
         (422, server.predict([image], ids=["a", "b"])),
         (422, server.predict([image, image], ids=["a", "a"])),
+        (422, server.predict([image, image], ids=["a", "a "])),
         (422, server.predict([image], ids="a\x07")),
         (422, server.predict([image], metadata="{")),
         (422, server.predict([image], metadata='{"colour": "red"}')),

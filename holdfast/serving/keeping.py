@@ -115,8 +115,8 @@ class Keeper:
             self._due = False
             try:
                 self.save()
-            except WriteError as error:  # the journal goes on
-                self._saved = monotonic()
+            except WriteError as error:  # the journal goes on, and it is tried again in time
+                self._saved, self._saved_batch = monotonic(), -1
                 warn(str(error))
 
     def save(self) -> None:

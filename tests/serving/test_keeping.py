@@ -307,6 +307,23 @@ def test_a_batch_that_was_not_served_is_not_served_in_the_place_of_the_next(
     assert [row["id"] for row in rows] == [answer.id for answer in answers]
 
 
+def test_a_checkpoint_behind_a_batch_that_failed_is_tried_again_once_there_is_room(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = begun(source, tmp_path / "a", *GUARDED)
+    with monkeypatch.context() as patched:
+        patched.setattr(one.engine.model.module, "serve", after(one.engine.model.module.serve))
+        with pytest.raises(RuntimeError, match="no memory"):
+            one.keeper.serve(items(0))
+    with file_limit(1000):
+        one.keeper.idle()
+    one.keeper.every = 0.0
+    one.keeper.idle()
+    again = begun(source, tmp_path / "a", *GUARDED)  # nothing was closed
+    assert again.engine.batch == 0
+    end(again)
+
+
 def test_an_answer_that_left_stands_where_the_update_has_too_few_values(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

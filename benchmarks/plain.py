@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from holdfast.tta.methods.eta import redundancy_margin
+
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _OTHERS = (nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm, nn.LayerNorm)
 _NORMS = (*_BATCH_NORMS, *_OTHERS)
@@ -55,7 +57,10 @@ def tent(model: nn.Module, lr: float = 1e-3, **options: Any) -> Step:
 
 
 def eata(model: nn.Module, lr: float = 1e-3, fishers: Mapping[str, Tensor] | None = None) -> Step:
-    """Entropy of reliable predictions unlike the past ones, and a pull to the source."""
+    """Entropy of reliable predictions unlike the past ones, and a pull to the source.
+
+    The pull has weight 1, as published for ten classes.
+    """
     own = _opened(model)
     optimizer = torch.optim.Adam(own, lr)
     source = [p.detach().clone() for p in own]
@@ -65,18 +70,20 @@ def eata(model: nn.Module, lr: float = 1e-3, fishers: Mapping[str, Tensor] | Non
     def step(images: Tensor) -> Tensor:
         nonlocal mean
         logits = model(images)
-        loss, margin = _entropy(logits), 0.4 * math.log(logits.shape[1])
+        classes = logits.shape[1]
+        loss, margin = _entropy(logits), 0.4 * math.log(classes)
         kept = loss < margin
         if mean is not None:
             alike = torch.cosine_similarity(mean[None], logits.softmax(1), dim=1)
-            kept = kept & (alike.abs() < 0.05)
+            # With the published .05, of 1000 classes, hardly a sample of few would be left.
+            kept = kept & (alike.abs() < redundancy_margin(classes))
         if kept.any():
             now = logits[kept].softmax(1).mean(0).detach()
             mean = now if mean is None else 0.9 * mean + 0.1 * now
             total = (loss[kept] / (loss[kept].detach() - margin).exp()).mean()
             pull = zip(own, source, weights, strict=True)
             far = sum((w * (p - s) ** 2).sum() for p, s, w in pull)
-            torch.autograd.backward(total + 2000 * far)
+            torch.autograd.backward(total + far)
             optimizer.step()
         optimizer.zero_grad()
         return logits.detach()

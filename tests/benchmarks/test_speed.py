@@ -18,7 +18,7 @@ from holdfast.tta.errors import InputError
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["tent"])
+@pytest.mark.parametrize("name", ["tent", "eata"])
 def test_a_plain_loop_computes_what_the_method_does(name: str) -> None:
     """A faster step that is another one would prove nothing."""
     case = replace(CASES["compact"], rate=1e-3)

@@ -34,10 +34,9 @@ def steps(page: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def alike(shown: str, said: str) -> bool:
-    """Whether a line is the one that was printed, but for the figures of another machine, and the
-    blanks that align them; where it ends with …, whether the printed one begins so.
+    """Whether a line is the one that was printed, but for the figures of another machine; where it
+    ends with …, whether the printed one begins so.
     """
-    shown, said = (" ".join(line.split()) for line in (shown, said))
     parts = _NUMBER.split(shown.removesuffix("…"))
     pattern = f"({_NUMBER.pattern})".join(map(re.escape, parts))
     match = re.match(pattern if shown.endswith("…") else rf"{pattern}\Z", said)
@@ -219,7 +218,6 @@ def test_a_tutorial_has_commands_to_type(page: Path) -> None:
 
 def test_figures_of_another_machine_are_alike_and_words_are_not() -> None:
     assert alike("balanced accuracy 71.2 %", "balanced accuracy 73.9 %")
-    assert alike("  source  11%", "  source   8%")
     assert not alike("balanced accuracy 71.2 %", "balanced accuracy 41.2 %")
     assert not alike("balanced accuracy 71.2 %", "balanced accuracy 71.2 % or so")
     assert alike('{"confidence":0.735,…', '{"confidence":0.7351,"more":1}')

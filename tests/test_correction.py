@@ -2,6 +2,8 @@
 known.
 """
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,8 +11,9 @@ from torch import Tensor, nn
 
 from holdfast.tta.candidates import WARM_UP, Candidates
 from holdfast.tta.correction import LabelCorrection, class_conditional_moments
-from holdfast.tta.methods import create_method
+from holdfast.tta.methods import Prediction, create_method
 from holdfast.tta.normalization import TestTimeBatchNorm, _Renormalised, choose_statistics
+from holdfast.tta.step import Candidate
 
 CLASSES = 3
 
@@ -121,7 +124,8 @@ def test_a_class_without_images_has_no_part_in_the_mix() -> None:
     three, four = LabelCorrection(model, moments), LabelCorrection(model, absent)
     seen = {name: 1.3 * m[:, 0] for name, m in moments.items()}
     said = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]])
-    more = torch.cat([0.8 * said, torch.full((2, 1), 0.2)], 1)
+    more = four.probabilities(torch.cat([0.8 * said, torch.full((2, 1), 0.2)], 1).log())
+    torch.testing.assert_close(more, torch.cat([said, torch.zeros(2, 1)], 1))
     expected, found = three.after(seen, said), four.after(seen, more)
     assert found["mix"][3] == 0
     assert torch.allclose(found["mix"][:3], expected["mix"])
@@ -376,3 +380,102 @@ def test_others_than_the_one_in_use_can_be_asked_about_some_images_of_a_batch() 
         len(prediction.logits)
         for prediction in twins.predict(batch[:16], partly=("source",)).values()
     } == {16}
+
+
+@pytest.mark.parametrize(
+    ("partly", "current"),
+    [
+        ((), "batch"),
+        (("source", "corrected"), "batch"),
+        (("source",), "corrected"),
+        (("corrected",), "batch"),
+    ],
+)
+def test_the_mix_is_what_candidate_and_source_find_on_average(
+    partly: tuple[Candidate, ...], current: Candidate
+) -> None:
+    model, moments = trained()
+    method = create_method("norm", model, num_classes=CLASSES, normalization="auto")
+    twins = Candidates(method, moments)
+    shifted = 0.3 * images(labels(64)) + torch.tensor([0.5, -0.5, 0.0])[:, None, None]
+    for _ in range(WARM_UP):
+        twins.predict(shifted)
+    twins.use(current)
+    assert twins.correction is not None
+    before, weight = twins.correction.mix.clone(), float(twins.correction.weight)
+    known = twins.predict(shifted, None, partly)
+    source, own = (known[name].logits.softmax(1) for name in ("source", "corrected"))
+    both = min(len(source), len(own))  # the source's of these stand for all
+    apart = (source[:: len(source) // both] - own[:: len(own) // both]).mean(0)
+    assert apart.abs().max() > 0.02
+    taken = len(own) / (len(own) + weight)
+    expected = (1 - taken) * before + taken * ((own.mean(0) + apart / 2) * 2 / 3 + 1 / 9)
+    torch.testing.assert_close(twins.correction.mix, expected)
+
+
+@pytest.mark.parametrize("count", [5, 16, 48, 50, 63, 80, 112])
+@pytest.mark.parametrize("names", [None, ["corrected"], ["corrected", "source"]])
+def test_batches_of_any_size_are_taken_in_from_the_first_on(
+    count: int, names: list[Candidate] | None
+) -> None:
+    model, moments = trained()
+    twins = Candidates(
+        create_method("norm", model, num_classes=CLASSES, normalization="auto"), moments
+    )
+    for number in range(2 * WARM_UP):
+        twins.use("corrected" if number >= WARM_UP else "batch")
+        twins.predict(images(labels(count)) + 1, names, ("source",))
+        assert twins.correction is not None
+        assert float(twins.correction.weight) == 64 + (number + 1) * count
+        torch.testing.assert_close(twins.correction.mix.sum(), torch.tensor(1.0))
+
+
+def test_what_single_images_stand_for_leaves_a_class_without_images_out() -> None:
+    model, moments = trained()
+    absent = {name: m.clone() for name, m in moments.items()}
+    for m in absent.values():  # what a class without images is given
+        m[:, 2] = m[:, :2].mean(1)
+    twins = Candidates(
+        create_method("norm", model, num_classes=CLASSES, normalization="auto"), absent
+    )
+    twins.use("corrected")
+    for seed in range(20):
+        twins.predict(0.3 * images(labels(64, seed=seed)) + 0.5, None, ("source",))
+        assert twins.correction is not None
+        mix = twins.correction.mix
+        assert mix[2] == 0
+        assert mix.min() >= 0
+        torch.testing.assert_close(mix.sum(), torch.tensor(1.0))
+
+
+def test_a_source_without_numbers_has_no_say() -> None:
+    model, moments = trained()
+    method = create_method("norm", model, num_classes=CLASSES, normalization="auto")
+    twins, batch = Candidates(method, moments), images(labels(64)) + 1
+    run = method.run_source
+
+    def spoilt(*args: Any) -> Prediction:
+        said = run(*args)
+        broken = model[0].statistics == "source"
+        return said._replace(logits=said.logits * torch.nan) if broken else said
+
+    method.run_source = spoilt  # type: ignore[method-assign]
+    twins.batches = WARM_UP
+    said = twins.predict(batch)
+    assert said["source"].logits.isnan().all()
+    assert twins.correction is not None
+    own = said["corrected"].logits.softmax(1).mean(0)
+    torch.testing.assert_close(twins.correction.mix, (1 / 3 + own * 2 / 3 + 1 / 9) / 2)
+
+
+def test_where_corrected_statistics_alone_are_asked_for_the_source_has_its_say() -> None:
+    mixes = []
+    for names in (["corrected"], ["source", "corrected"]):
+        model, moments = trained()
+        method = create_method("norm", model, num_classes=CLASSES, normalization="auto")
+        twins = Candidates(method, moments)
+        said = twins.predict(images(labels(16)) + 1, names)
+        assert list(said) == names
+        assert twins.correction is not None
+        mixes.append(twins.correction.mix)
+    torch.testing.assert_close(*mixes)

@@ -20,6 +20,8 @@ from holdfast.tta.candidates import Candidates
 from holdfast.tta.distributed import (
     any_of_all,
     batch_of_all,
+    every,
+    every_of,
     mean_of_all,
     place,
     rows_of_all,
@@ -192,6 +194,18 @@ def test_alone_everything_passes_through() -> None:
     assert place() == (0, 1)
     assert [any_of_all(flag, CPU) for flag in (True, False)] == [True, False]
     assert skipped_by_all("short_batch", CPU) == "short_batch"
+
+
+@pytest.mark.parametrize(("rank", "size"), [(0, 1), (0, 2), (1, 2), (2, 3)])
+@pytest.mark.parametrize(("stride", "fewer"), [(1, 1), (1, 4), (4, 4), (2, 6), (3, 6), (2, 40)])
+def test_rows_of_a_part_are_found_in_a_larger_part(
+    monkeypatch: pytest.MonkeyPatch, rank: int, size: int, stride: int, fewer: int
+) -> None:
+    monkeypatch.setattr("holdfast.tta.distributed.place", lambda: (rank, size))
+    numbers = torch.arange(rank, 25, size)
+    larger, part = (every(numbers, each)[0] for each in (stride, fewer))
+    found = larger[every_of(stride, fewer, len(numbers), numbers.device)]
+    assert found.tolist() == part.tolist() == [n for n in numbers.tolist() if n % fewer == 0]
 
 
 def test_what_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

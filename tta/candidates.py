@@ -2,15 +2,16 @@
 of the adapted one.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from holdfast.tta.correction import LabelCorrection
-from holdfast.tta.distributed import count_of_all, every
+from holdfast.tta.distributed import count_of_all, every, every_of
 from holdfast.tta.methods.base import Method, Prediction
 from holdfast.tta.normalization import (
     BatchStatisticsError,
@@ -27,6 +28,46 @@ WARM_UP = 3
 _SAMPLE = 16
 #: Dimensions of signals (N, channels, length).
 _SIGNALS = 3
+
+
+class _Opinion(NamedTuple):
+    """What the source says of a part of a batch.
+
+    Attributes:
+        probabilities: (n, C) of this process's images.
+        stride: it was asked about every so many-th of all.
+        local: images of this process.
+        total: of all processes.
+    """
+
+    probabilities: Tensor
+    stride: int
+    local: int
+    total: int
+
+    def mixed_with(self, own: Tensor, stride: int) -> Tensor:
+        """Rows (m, C) whose mean is the mix of classes that a candidate and the source find, on
+        average. The candidate's alone would prove itself: it explains a shift away by the class
+        that it then finds.
+
+        Where the source was asked about fewer images, its difference on these stands for all, so
+        that single rows may lie outside of 0 to 1. Where it has no numbers, it has no say.
+
+        Args:
+            own: (m, C) probabilities of the candidate, which are changed.
+            stride: it was asked about every so many-th image.
+        """
+        both = math.lcm(stride, self.stride)
+        mine, theirs = (
+            every_of(each, both, self.local, own.device) for each in (stride, self.stride)
+        )
+        apart = (self.probabilities[theirs] - own[mine]).nan_to_num(0)
+        own[mine] = own[mine].add(apart, alpha=self._of(stride) / self._of(both) / 2)
+        return own
+
+    def _of(self, stride: int) -> int:
+        """How many are every so many-th image."""
+        return -(-self.total // stride)
 
 
 class Candidates(nn.Module):
@@ -91,16 +132,21 @@ class Candidates(nn.Module):
         """
         result: dict[Candidate, Prediction] = {}
         count = count_of_all(len(images), images.device)
+        few = max(1, count // _SAMPLE)
+        in_part = {"source", "corrected"}.intersection(partly) - {self.current}
+        # Corrected statistics come last, since the source has its say in them.
+        asked = sorted(self.names if names is None else names, key="corrected".__eq__)
+        strides = {name: few if name in in_part else 1 for name in asked}
         doubts = names is None and self.method.task.dense
-        for name in self.names if names is None else names:
-            in_part = name in partly and name != self.current and name in ("source", "corrected")
-            stride = max(1, count // _SAMPLE) if in_part else 1
+        for name, stride in strides.items():
             try:
                 if name == "corrected":
-                    result[name] = self._corrected(images, stride, count)
+                    known = result.get("source")
+                    opinion = self._opinion(images, strides.get("source", few), count, known)
+                    result[name] = self._corrected(images, stride, opinion)
                 else:
-                    asked = partial(self._uncorrected, name, doubts=doubts)
-                    result[name] = _said(images, stride, asked)
+                    ask = partial(self._uncorrected, name, doubts=doubts)
+                    result[name] = _said(images, stride, ask)
             except BatchStatisticsError:
                 continue
         self.batches += 1
@@ -168,7 +214,17 @@ class Candidates(nn.Module):
         before = -2 if maps.dim() > _SIGNALS else -1
         return torch.where(last, maps.flip(-1), maps.flip(before))
 
-    def _corrected(self, images: Tensor, stride: int, count: int) -> Prediction:
+    def _opinion(
+        self, images: Tensor, stride: int, count: int, said: Prediction | None
+    ) -> _Opinion:
+        """What the source says of every so many-th image; it is asked where it has not been."""
+        assert self.correction is not None
+        if said is None:
+            with statistics(self.method.model, "source"):
+                said = _said(images, stride, lambda part, _: self.method.run_source(part))
+        return _Opinion(self.correction.probabilities(said.logits), stride, len(images), count)
+
+    def _corrected(self, images: Tensor, stride: int, source: _Opinion) -> Prediction:
         """Predict under the statistics as they stand, then let them take the batch in; the other
         way round at the start, unless the adapting model works under them: it predicted the batch
         with those that stood, and is held against this prediction.
@@ -176,23 +232,28 @@ class Candidates(nn.Module):
         Args:
             images: (N, channels, ...).
             stride: every so many-th of the batch's is looked at.
-            count: of the batch's, in all processes.
+            source: what the source says of the batch.
         """
         assert self.correction is not None
-        looked_at = -(-count // stride)
+        looked_at = -(-source.total // stride)
         kind: Statistics = "batch" if self.batches == 0 and looked_at > 1 else "moving"
         values = self.correction.statistics()
         if self.batches < WARM_UP and self.current != "corrected":
             # Every other image tells a layer's moments about as well as all do.
             fewer = 2 * stride if looked_at >= _SAMPLE else stride
-            _, state = self._seen(images, fewer, kind, values)
+            _, state = self._seen(images, fewer, kind, values, source)
             kind, values = "moving", self.correction.statistics(state)
-        prediction, state = self._seen(images, stride, kind, values)
+        prediction, state = self._seen(images, stride, kind, values, source)
         self.correction.keep(state)
         return prediction
 
     def _seen(
-        self, images: Tensor, stride: int, kind: Statistics, values: Mapping[str, Tensor]
+        self,
+        images: Tensor,
+        stride: int,
+        kind: Statistics,
+        values: Mapping[str, Tensor],
+        source: _Opinion,
     ) -> tuple[Prediction, dict[str, Tensor]]:
         """A prediction, and what the correction becomes with what its layers saw."""
         assert self.correction is not None
@@ -201,7 +262,8 @@ class Candidates(nn.Module):
                 *(images, stride), lambda part, _: self.method.run_source(part, values)
             )
         moments = {layer: inputs[0] for layer, inputs in seen.items() if inputs}
-        return prediction, self.correction.after(moments, prediction.logits.softmax(1))
+        own = self.correction.probabilities(prediction.logits)
+        return prediction, self.correction.after(moments, source.mixed_with(own, stride))
 
     def _kind(self, name: Candidate) -> Statistics:
         if name == "control":

@@ -4,7 +4,7 @@ Batch statistics move for two reasons: the scanner changed, which normalisation 
 the classes come in other shares than in training, which it should not. The source knows, for every
 layer, what each class looks like there. So the moments that a stream shows are compared with those
 that the source would show *at the same mix of predicted classes*; only what is left is taken for
-the shift:
+the shift. Predicted are they by the network under these statistics and by the source, on average:
 
     mean = m₀ + (observed mean − Σ p_c m_c)
     variance = v₀ · observed variance / variance at the mix p
@@ -71,27 +71,38 @@ class LabelCorrection(nn.Module):
         self.register_buffer("seen", known.mean(1))
         self.register_buffer("known", known, persistent=False)
         self.register_buffer("source", source, persistent=False)
+        self.register_buffer("least", _SMALLEST * source[1], persistent=False)
         self.weight: Tensor
         self.equal: Tensor
         self.mix: Tensor
         self.seen: Tensor
         self.known: Tensor
         self.source: Tensor
+        self.least: Tensor
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(N, C) probabilities among the classes of which the source has images: of the others
+        nobody knows what they look like.
+
+        Args:
+            logits: (N, C).
+        """
+        logits = logits.to(self.mix.dtype)
+        if not self.all_known:
+            logits = logits.masked_fill(self.equal == 0, -torch.inf)
+        return logits.softmax(1)
 
     @torch.no_grad()
-    def after(self, seen: Mapping[str, Tensor], probabilities: Tensor) -> dict[str, Tensor]:
+    def after(self, seen: Mapping[str, Tensor], mix: Tensor) -> dict[str, Tensor]:
         """What the running state becomes with a batch, of all processes, which is not kept; the
         same where it is not finite.
 
         Args:
             seen: by layer, mean and mean square (2, channels) of the batch there.
-            probabilities: (N, C) predicted for the batch.
+            mix: (N, C), whose mean are the shares of the classes in the batch.
         """
-        if not self.all_known:  # of the others nobody knows what they look like
-            told = probabilities * (self.equal > 0)
-            probabilities = told / told.sum(1, keepdim=True).clamp(min=1e-12)
-        means = [probabilities.float().mean(0), torch.cat([seen[name] for name in self.widths], 1)]
-        (predicted, moments), count = mean_of_all(means, len(probabilities))
+        means = [mix.mean(0), torch.cat([seen[name] for name in self.widths], 1)]
+        (predicted, moments), count = mean_of_all(means, len(mix))
         predicted, moments = predicted.to(self.mix), moments.to(self.seen)
         kept = self.weight.clamp(max=_MEMORY)
         finite = moments.isfinite().all() & predicted.isfinite().all()
@@ -101,10 +112,10 @@ class LabelCorrection(nn.Module):
         )
         images = count * finite
         share = images / (kept + images)
-        mix = torch.lerp(predicted, self.equal, _SHRINKAGE)
+        drawn = torch.lerp(predicted, self.equal, _SHRINKAGE)
         return {
             "weight": kept + images,
-            "mix": torch.lerp(self.mix, mix, share),
+            "mix": torch.lerp(self.mix, drawn, share),
             "seen": torch.lerp(self.seen, moments, share),
         }
 
@@ -128,9 +139,9 @@ class LabelCorrection(nn.Module):
             expected = mix @ self.known
         mean, var = self.source
         means = (mean + seen[0] - expected[0]).split([*self.widths.values()])
-        variances = (var * _variance(seen, var) / _variance(expected, var)).split(
-            [*self.widths.values()]
-        )
+        moments = torch.stack([seen, expected], 1)
+        of_stream, of_mix = torch.maximum(moments[1] - moments[0].square(), self.least)
+        variances = (var * of_stream / of_mix).split([*self.widths.values()])
         return {
             **{
                 f"{name}.moving_mean": value for name, value in zip(self.widths, means, strict=True)
@@ -153,10 +164,6 @@ def _with_moments(known: Tensor) -> Tensor:
     others = (known.sum(1, keepdim=True) - known) / max(classes - 1, 1)
     own = ((known - others).abs() > _SAME * known.abs().clamp(min=1)).any(2).any(0)
     return own.float() if own.any() else torch.ones(classes, device=known.device)
-
-
-def _variance(moments: Tensor, source: Tensor) -> Tensor:
-    return torch.maximum(moments[1] - moments[0].square(), _SMALLEST * source)
 
 
 @torch.no_grad()

@@ -129,6 +129,22 @@ def every(images: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     return images[chosen], places[chosen] // stride
 
 
+def every_of(stride: int, fewer: int, local: int, device: torch.device) -> slice | Tensor:
+    """Which rows of ``every(images, stride)`` are in ``every(images, fewer)`` as well.
+
+    Args:
+        stride: of the rows.
+        fewer: a multiple of it.
+        local: images of this process.
+        device: of the rows.
+    """
+    rank, size = place()
+    if size == 1:
+        return slice(None, None, fewer // stride)
+    places = torch.arange(rank, rank + size * local, size, device=device)
+    return (places[places % stride == 0] % fewer == 0).nonzero()[:, 0]
+
+
 def total_of_all(value: Tensor) -> Tensor:
     """Sum over processes."""
     parts = from_all(value)

@@ -36,7 +36,7 @@ from holdfast.callbacks.guard.heard import Array
 from holdfast.tta.step import Candidate
 
 #: Names the evidence above, for which offsets are fitted: those for another mislead.
-EVIDENCE = "information over divergence"
+EVIDENCE = "information over divergence, mixes by two"
 #: Features so many times as long as the batch's median come from a broken image, and would outweigh
 #: all others for long.
 _OUTLYING = 100.0

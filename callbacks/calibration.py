@@ -422,6 +422,10 @@ class _Observer(CollapseGuard):
     def _score(self, scorer: Scorer) -> float:
         return scorer.scores().get(self._meaning.watch, math.nan) / 100
 
+    def _ask(self, module: Any, batch: Any, *, whole: bool) -> dict[Candidate, Prediction]:
+        """What every candidate says of the whole batch, by which it is scored."""
+        return dict(module.candidates(batch))
+
     def _looked(self, saw: Any, adapted: Prediction, numbers: Asked) -> Heard:
         saw.skipped = False
         read = super()._looked(saw, adapted, numbers)

@@ -18,13 +18,14 @@ from holdfast.callbacks.calibration import (
     farthest,
     offsets,
     tails,
+    watched_streams,
 )
 from holdfast.callbacks.guard.evidence import EVIDENCE, shares
 from holdfast.callbacks.guard.experts import Belief, Found, vote
 from holdfast.callbacks.guard.modes import Memory, summed
 from holdfast.callbacks.guard.signals import BY_NAME, SIGNALS, Values
 from holdfast.callbacks.settings import Tuned
-from holdfast.datamodules import load_images
+from holdfast.datamodules import StreamLoader, load_images
 from holdfast.datamodules.bootstrap import FAMILIES, ORDERS, bootstrapped
 from holdfast.datamodules.phantom import PhantomConfig
 from holdfast.programs import train
@@ -32,6 +33,7 @@ from holdfast.training.config import configure
 from holdfast.tta.calibration import STREAM_BATCHES, WATCH_CHANCE, fit_tail, tail_value
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.errors import InputError
+from holdfast.tta.methods import create_method
 from tests.conftest import QUICK, TINY
 from tests.datamodules.test_npz import domain_arrays, saved
 
@@ -433,6 +435,21 @@ def test_a_training_that_is_stopped_while_it_calibrates_is_gone_on_with(
         == 0
     )
     assert SourceCheckpoint.load(tmp_path).class_names
+
+
+def test_every_candidate_is_scored_by_its_own_answers_to_all_images(source: Path) -> None:
+    checkpoint = SourceCheckpoint.load(source)
+    images = load_images("phantom", PhantomConfig(val_images=120), "val")
+    config = CalibrationConfig(streams=7, batches=4)
+    watched = list(watched_streams(checkpoint, images, config, trainer={"accelerator": "cpu"}))
+    method = create_method("source", checkpoint.build(), num_classes=4)
+    for (order, stream), found in zip(bootstrapped(images, 7, 256, 64, 0), watched, strict=True):
+        scorer = checkpoint.meaning.scorer()
+        for batch in StreamLoader(images, stream, 64):
+            scorer.add(method(batch["image"]), batch["label"])
+        assert found.order == order
+        own = dict(zip(found.names, found.accuracies.tolist(), strict=True))["source"]
+        assert own == pytest.approx(scorer.scores()["balanced_accuracy"] / 100, abs=1e-6)
 
 
 @pytest.mark.slow

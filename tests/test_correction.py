@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from holdfast.tta.candidates import WARM_UP, Candidates
+from holdfast.tta.candidates import WARM_UP, Candidates, _Opinion
 from holdfast.tta.correction import LabelCorrection, class_conditional_moments
 from holdfast.tta.methods import Prediction, create_method
 from holdfast.tta.normalization import TestTimeBatchNorm, _Renormalised, choose_statistics
@@ -405,11 +405,10 @@ def test_the_mix_is_what_candidate_and_source_find_on_average(
     before, weight = twins.correction.mix.clone(), float(twins.correction.weight)
     known = twins.predict(shifted, None, partly)
     source, own = (known[name].logits.softmax(1) for name in ("source", "corrected"))
-    both = min(len(source), len(own))  # the source's of these stand for all
-    apart = (source[:: len(source) // both] - own[:: len(own) // both]).mean(0)
-    assert apart.abs().max() > 0.02
+    theirs = source[:: len(source) // min(len(source), len(own))].mean(0)
+    assert (theirs - own.mean(0)).abs().max() > 0.02
     taken = len(own) / (len(own) + weight)
-    expected = (1 - taken) * before + taken * ((own.mean(0) + apart / 2) * 2 / 3 + 1 / 9)
+    expected = (1 - taken) * before + taken * ((own.mean(0) + theirs) / 3 + 1 / 9)
     torch.testing.assert_close(twins.correction.mix, expected)
 
 
@@ -428,6 +427,18 @@ def test_batches_of_any_size_are_taken_in_from_the_first_on(
         assert twins.correction is not None
         assert float(twins.correction.weight) == 64 + (number + 1) * count
         torch.testing.assert_close(twins.correction.mix.sum(), torch.tensor(1.0))
+
+
+def test_no_class_has_less_than_nothing_of_the_mix() -> None:
+    """However the part that the source was asked about differs from all."""
+    classes = 50
+    certain = 40 * F.one_hot(torch.arange(64) % classes, classes).float()
+    source = torch.zeros(16, classes)
+    source[:, 0] = 1
+    mix = _Opinion(source, 4, 64, 64).mixed_with(certain.softmax(1), 1)
+    assert mix.min() >= 0
+    torch.testing.assert_close(mix.sum(1).mean(), torch.tensor(1.0))
+    torch.testing.assert_close(mix.mean(0)[0], torch.tensor(0.5 + 2 / 128))
 
 
 def test_what_single_images_stand_for_leaves_a_class_without_images_out() -> None:

@@ -50,20 +50,22 @@ class _Opinion(NamedTuple):
         average. The candidate's alone would prove itself: it explains a shift away by the class
         that it then finds.
 
-        Where the source was asked about fewer images, its difference on these stands for all, so
-        that single rows may lie outside of 0 to 1. Where it has no numbers, it has no say.
+        Where the source was asked about fewer images, each of these counts for so much more. Where
+        it has no numbers, it has no say.
 
         Args:
-            own: (m, C) probabilities of the candidate, which are changed.
+            own: (m, C) probabilities of the candidate.
             stride: it was asked about every so many-th image.
         """
         both = math.lcm(stride, self.stride)
         mine, theirs = (
             every_of(each, both, self.local, own.device) for each in (stride, self.stride)
         )
-        apart = (self.probabilities[theirs] - own[mine]).nan_to_num(0)
-        own[mine] = own[mine].add(apart, alpha=self._of(stride) / self._of(both) / 2)
-        return own
+        said = self.probabilities[theirs]
+        said = torch.where(said.isnan(), own[mine], said)
+        mix = own / 2
+        mix[mine] = mix[mine].add(said, alpha=self._of(stride) / self._of(both) / 2)
+        return mix
 
     def _of(self, stride: int) -> int:
         """How many are every so many-th image."""

@@ -105,16 +105,17 @@ class LabelCorrection(nn.Module):
         (predicted, moments), count = mean_of_all(means, len(mix))
         predicted, moments = predicted.to(self.mix), moments.to(self.seen)
         kept = self.weight.clamp(max=_MEMORY)
-        finite = moments.isfinite().all() & predicted.isfinite().all()
+        finite = torch.cat([predicted, moments.flatten()]).isfinite().all()
         predicted, moments = (
             torch.where(finite, predicted, self.mix),
             torch.where(finite, moments, self.seen),
         )
         images = count * finite
-        share = images / (kept + images)
+        weight = kept + images
+        share = images / weight
         drawn = torch.lerp(predicted, self.equal, _SHRINKAGE)
         return {
-            "weight": kept + images,
+            "weight": weight,
             "mix": torch.lerp(self.mix, drawn, share),
             "seen": torch.lerp(self.seen, moments, share),
         }

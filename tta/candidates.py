@@ -64,11 +64,11 @@ class _Opinion(NamedTuple):
         said = self.probabilities[theirs]
         said = torch.where(said.isnan(), own[mine], said)
         mix = own / 2
-        mix[mine] = mix[mine].add(said, alpha=self._of(stride) / self._of(both) / 2)
+        mix[mine] = mix[mine].add(said, alpha=self.asked(stride) / self.asked(both) / 2)
         return mix
 
-    def _of(self, stride: int) -> int:
-        """How many are every so many-th image."""
+    def asked(self, stride: int) -> int:
+        """How many images of the batch a model is asked about, if about every so many-th."""
         return -(-self.total // stride)
 
 
@@ -237,7 +237,7 @@ class Candidates(nn.Module):
             source: what the source says of the batch.
         """
         assert self.correction is not None
-        looked_at = -(-source.total // stride)
+        looked_at = source.asked(stride)
         kind: Statistics = "batch" if self.batches == 0 and looked_at > 1 else "moving"
         values = self.correction.statistics()
         if self.batches < WARM_UP and self.current != "corrected":

@@ -4,7 +4,7 @@ Batch statistics move for two reasons: the scanner changed, which normalisation 
 the classes come in other shares than in training, which it should not. The source knows, for every
 layer, what each class looks like there. So the moments that a stream shows are compared with those
 that the source would show *at the same mix of predicted classes*; only what is left is taken for
-the shift. Predicted are they by the network under these statistics and by the source, on average:
+the shift. The mix is the mean of what the network predicts under these statistics and the source's:
 
     mean = m₀ + (observed mean − Σ p_c m_c)
     variance = v₀ · observed variance / variance at the mix p

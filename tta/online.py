@@ -5,7 +5,7 @@ Trainer is needed.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule
@@ -206,24 +206,23 @@ class ServesBatches(LightningModule):
         method, drawn = self.method, self.method.generator.get_state()
         first = method.predicts_first or self.paused
         prediction = method.predict(images) if first else None
-        well, finite, single = self._heard(images, prediction)
+        facts = self._heard(images, prediction)
+        well = facts.well
         if well:
             self._seen = (batch, images, None)
         else:  # rarely, and in all processes: once more, without the broken pixels
             images = self._read(batch)[0]
             method.generator.set_state(drawn)  # as if the first had not been
             prediction = method.predict(images)
-            _, finite, single = self._heard(images, prediction)
-        if self.paused:
-            return self._unlearned(
-                prediction or method.predict(images), None if well else self._broken(batch)
-            )
-        reason = self._unfit(images, None if well else self._broken(batch), single=single)
-        if reason is not None:
-            return self._unlearned(prediction or method.predict(images), reason)
+            facts = self._heard(images, prediction)
+        reason = None if well else self._broken(batch)
+        if not self.paused:
+            reason = self._unfit(images, reason, single=facts.single)
+        if self.paused or reason is not None:
+            return self._unlearned(prediction or method.predict(images), reason, facts)
         if self.leaves is not None and prediction is not None and method.keeps_prediction:
             self.leaves(self._output(prediction))
-        method.finite = finite
+        method.finite = facts.finite
         try:
             update = method.update(images, prediction)
         except BatchStatisticsError:  # of images that it picked
@@ -232,15 +231,21 @@ class ServesBatches(LightningModule):
             update = Update(skipped="single_value")
         served = update.prediction or prediction or self.method.predict(images)
         return self._output(
-            served, loss=update.loss, skipped=update.skipped, restored=update.restored
+            served,
+            loss=update.loss,
+            skipped=update.skipped,
+            restored=update.restored,
+            facts=None if update.prediction else facts,
         )
 
-    def _unlearned(self, prediction: Prediction, skipped: str | None) -> StepOutputs:
+    def _unlearned(
+        self, prediction: Prediction, skipped: str | None, facts: "_Facts"
+    ) -> StepOutputs:
         """The output without an update; statistics that move with the stream do so all the same, as
         the control's.
         """
         self.method.keep_moving()
-        return self._output(prediction, skipped=skipped)
+        return self._output(prediction, skipped=skipped, facts=facts)
 
     def _read(self, batch: Any) -> tuple[Tensor, Tensor | None]:
         """Images, and which of them were broken; read once a batch, whoever asks, so that they are
@@ -261,10 +266,9 @@ class ServesBatches(LightningModule):
         """Why a batch with a broken image teaches nothing, which another process may have."""
         return "elsewhere" if self._read(batch)[1] is None else "broken_image"
 
-    def _heard(self, images: Tensor, prediction: Prediction | None) -> tuple[bool, bool, bool]:
-        """Of the batch of all processes, whether all pixels are sound, whether all that is served
-        is finite, and whether hardly any row is of another class than most: one read-back to the
-        host, the only one of a calm batch.
+    def _heard(self, images: Tensor, prediction: Prediction | None) -> "_Facts":
+        """What the host must know of the batch of all processes: one read-back, the only one of a
+        calm batch.
         """
         served = images if prediction is None else prediction.served.detach()
         faults = [sound(images, self.largest), torch.isfinite(served).all()]
@@ -272,7 +276,7 @@ class ServesBatches(LightningModule):
         if prediction is not None and self.screens_mix:
             facts.append(predicted_counts(prediction.logits.detach(), self.method.num_classes))
         broken, infinite, *counts = total_of_all(torch.cat(facts)).tolist()
-        return not broken, not infinite, _single_class(counts)
+        return _Facts(not broken, not infinite, tuple(counts))
 
     def _control(self, images: Tensor) -> Prediction:
         try:
@@ -312,6 +316,7 @@ class ServesBatches(LightningModule):
         skipped: str | None = None,
         restored: bool = False,
         served_by: ServedBy | None = None,
+        facts: "_Facts | None" = None,
     ) -> StepOutputs:
         if served_by is None and self.method.static:
             served_by = "source" if self.method.normalization == "source" else "control"
@@ -325,11 +330,32 @@ class ServesBatches(LightningModule):
         }
         if said.output is not None:
             output["rows"] = said
+        if facts is not None and facts.counts:
+            output["counts"] = (float(not facts.finite), *facts.counts)
         if self._weights is not None:
             output["weights"] = self._weights
         if loss is not None:  # Lightning takes no loss of None
             output["loss"] = loss
         return output
+
+
+class _Facts(NamedTuple):
+    """What the host knows of a batch of all processes.
+
+    Attributes:
+        well: whether all pixels are sound.
+        finite: whether all that is served is.
+        counts: (C,) rows by predicted class; empty: nobody asks.
+    """
+
+    well: bool
+    finite: bool
+    counts: tuple[float, ...]
+
+    @property
+    def single(self) -> bool:
+        """Whether hardly any row is predicted as another than the most frequent class."""
+        return _single_class(self.counts)
 
 
 def _single_class(counts: Sequence[float]) -> bool:

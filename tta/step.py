@@ -6,7 +6,7 @@ own is served as ours is. An enum's member in a state dict would be an object, w
 ``torch.load(weights_only=True)`` refuses.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Required, TypedDict
 
 from torch import Tensor
@@ -39,6 +39,8 @@ class StepOutputs(TypedDict, total=False):
         loss: of the update, where there was one.
         skipped: why nothing was learned; None: it was.
         restored: whether the method took itself back to the source.
+        counts: what is known on the host of the predictions of all processes: above 0 where any is
+            not finite, and (C,) rows by class; absent: nobody asked.
         broken: numbers (B,) of the images that were broken and repaired; None: none was.
         weights: tells the short hash of the weights with which the batch began.
         served_by: who answered.
@@ -62,6 +64,7 @@ class StepOutputs(TypedDict, total=False):
     loss: Tensor
     skipped: str | None
     restored: bool
+    counts: Sequence[float]
     broken: Tensor | None
     weights: Callable[[], str]
     served_by: ServedBy

@@ -71,6 +71,8 @@ def read_back(asked: Collection[Asked]) -> list[Heard]:
     """Bring to the host what is asked for, all at once, in its order."""
     wanted = [value for one in asked for value in one if value is not None]
     rows = [value.float().flatten() for value in wanted]
+    if not rows:
+        return [Heard() for _ in asked]
     together = (torch.cat(rows) if len(rows) > 1 else rows[0]).cpu().numpy()
     parts = iter(np.split(together, np.cumsum([value.numel() for value in wanted])))
     return [

@@ -1,14 +1,16 @@
 """The cells of one stream: each method alone and under each guard, as rows of tables."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdfast.benchmarks.config import OFF, rate_of
 from holdfast.benchmarks.grid import Setting
 from holdfast.benchmarks.measures import loss_before, measures, running_loss, scores
-from holdfast.benchmarks.orders import load_stream
+from holdfast.benchmarks.orders import load_stream, write_labels
 from holdfast.benchmarks.passes import Outcome, assembled, load_checkpoint, run
 from holdfast.benchmarks.summary import OURS
 from holdfast.benchmarks.tables import METRIC, NORMALIZATIONS, Row
@@ -98,6 +100,8 @@ class StreamCells:
     normalizations: bool = False
 
 
+#: How a policy's words say of how many images in a thousand there are labels.
+_LABELLED = "labelled="
 #: The table of what went wrong.
 _ERRORS = "errors"
 
@@ -183,7 +187,7 @@ class _Stream:
 
     def under(self, policy: str, cell: Cell) -> Row:
         """Run a cell under a guard."""
-        outcome = self.run(cell.words(policy))
+        outcome = self.guarded(cell.words(policy))
         if self.truth.dim() > 1:  # masks and findings: what their task watches takes its place
             measured = scores("balanced_accuracy", outcome.logits, self.truth, self.task_of)
         else:
@@ -194,6 +198,20 @@ class _Stream:
             "seconds": round(outcome.seconds, 3),
             METRIC: self.task_of.watch,
         }
+
+    def guarded(self, words: Sequence[str]) -> Outcome:
+        """One pass under a guard, with labels where it asks for some."""
+        asked = [word for word in words if word.startswith(_LABELLED)]
+        if not asked:
+            return self.run(words)
+        with tempfile.TemporaryDirectory() as folder:
+            path, share = (
+                Path(folder) / "labels.csv",
+                float(asked[0].removeprefix(_LABELLED)) / 1000,
+            )
+            write_labels(path, self.batches, share, self.class_names, self.task.setting.seed)
+            kept = [word for word in words if not word.startswith(_LABELLED)]
+            return self.run([*kept, f"labels={path}"])
 
     def run(self, words: Sequence[str]) -> Outcome:
         """One pass."""
@@ -232,7 +250,7 @@ class _Compared(_Stream):
 
     def under(self, policy: str, cell: Cell) -> Row:
         """Run it under a guard."""
-        outcome = self.run(cell.words(policy))
+        outcome = self.guarded(cell.words(policy))
         alarm = outcome.first_alarm
         return {
             **self.base,

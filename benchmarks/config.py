@@ -90,8 +90,9 @@ class BenchmarkConfig:
     )
     policies: list[str] | None = option(
         None,
-        "guards, by the names of adapt.py, alone or with options: on guard.NAME=VALUE; null: all "
-        "there are; off, in studies of pages: the method alone",
+        "guards, by the names of adapt.py, alone or with options: on guard.NAME=VALUE, or on "
+        "labelled=N, with labels of N images in a thousand; null: all there are; off, in studies "
+        "of pages: the method alone",
     )
     constants: list[str] | None = option(
         None, "constants of the guard that study=sensitivity changes; null: all of guard.tuned"

@@ -1,6 +1,9 @@
 """The benchmark's streams: which images, under which shift, in which order."""
 
+import csv
+from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -68,6 +71,27 @@ def load_stream(
     items = create_stream(config.stream.options, images, setting.seed)
     task = load_checkpoint(source).meaning
     return Batches(StreamLoader(images, items, setting.batch_size), task), words
+
+
+def write_labels(
+    path: Path, batches: Batches, share: float, names: Sequence[str], seed: int
+) -> None:
+    """Write labels of some of a stream's images, drawn at random, at least one.
+
+    Args:
+        path: CSV, as ``labels=FILE`` reads it.
+        batches: of the stream; an image that it shows several times counts once.
+        share: of the images.
+        names: of the classes.
+        seed: of the draw.
+    """
+    ids = [name for batch in batches for name in batch["id"]]
+    known = sorted(dict(zip(ids, batches.truth.tolist(), strict=True)).items())
+    count = max(1, round(share * len(known)))
+    drawn = np.random.default_rng(seed).permutation(len(known))[:count]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = [(known[row][0], names[known[row][1]]) for row in drawn.tolist()]
+        csv.writer(file).writerows([("id", "label"), *rows])
 
 
 def thinned(images: ImageSet, count: int, seed: int) -> ImageSet:

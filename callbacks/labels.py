@@ -37,11 +37,13 @@ class Arrived(NamedTuple):
         labels: that were counted.
         ids: of the images whose labels came in, counted or not.
         warnings: a sentence for each mistake in the file that was not told before.
+        heard: of each image whose label came in, its class and what each candidate called it.
     """
 
     labels: int
     warnings: tuple[str, ...]
     ids: tuple[str, ...] = ()
+    heard: tuple[tuple[int, Mapping[str, int]], ...] = ()
 
 
 class LabelVerdict(NamedTuple):
@@ -153,13 +155,14 @@ class LabelBook:
             self._labels, self._due = news.labels, list(news.labels)
         waiting = {name for name in self._due if name in self._said}
         due = sorted(waiting, key=lambda name: self._said[name][0])
+        heard = tuple((self._labels[name], self._said_of(name)) for name in due)
         counted = sum(self._count(name) for name in due)
         self._due = []
         warnings = () if news is None else news.refused
         new = tuple(sentence for sentence in warnings if sentence not in self._told)
         self._told.update(new)
         self._matched += counted
-        return Arrived(counted, new, tuple(due))
+        return Arrived(counted, new, tuple(due), heard)
 
     @property
     def known(self) -> int:
@@ -255,15 +258,19 @@ class LabelBook:
         """What was said of an image, also for names that came in later."""
         return row + (_SILENT,) * (1 + len(self._names) - len(row))
 
+    def _said_of(self, name: str) -> dict[str, int]:
+        """What each that spoke of an image called it, also ``served``."""
+        row = self._padded(self._said[name])[1:]
+        pairs = zip(self._names, row, strict=True)
+        return {who: what for who, what in pairs if what != _SILENT}
+
     def _count(self, name: str) -> bool:
         """Let an image's label speak; whether it said anything of what is served."""
-        number, *row = self._padded(self._said.pop(name))
+        spoke, number = self._said_of(name), self._said.pop(name)[0]
         self._counted.add(name)
-        said = dict(zip(self._names, row, strict=True))
-        served, label = said.pop(SERVED), self._labels[name]
+        served, label = spoke.pop(SERVED, _SILENT), self._labels[name]
         if number < self._since:
-            served = said.get(self._serving, _SILENT) if self._serving else _SILENT
-        spoke = {who: what for who, what in said.items() if what != _SILENT}
+            served = spoke.get(self._serving, _SILENT) if self._serving else _SILENT
         if served == _SILENT or not spoke:
             return False
         for who, what in spoke.items():

@@ -43,6 +43,7 @@ class Tuned:
     impossible: float = option(
         20.0, "log of trust lost at a look per share of answers that guard.prevalence rules out"
     )
+    label: float = option(1.0, "log of trust that a label adds to who is right about its image")
     decay: float = option(0.7, "memory of the comparison with the control, per look")
     min_count: float = option(8.0, "images that a class needs before its separation counts")
     loosest: float = option(4.0, "times the default that a calibrated level or limit may be")

@@ -211,20 +211,25 @@ class Seen:
         self._apart[classes] = each.mean(1) / 2
 
 
-def shares(votes: Mapping[Candidate, float], looks: float) -> dict[Candidate, float]:
+def shares(
+    votes: Mapping[Candidate, float], looks: float, told: Mapping[str, float] | None = None
+) -> dict[Candidate, float]:
     """How much each model is trusted; sums to 1.
 
     Args:
         votes: what a look adds to the logarithm of each one's share, by name; at least one.
         looks: how many looks count.
+        told: what labels add to it, by name; None: nothing.
 
     Example:
         >>> votes = {"source": -2 * math.log(0.1), "batch": -2 * math.log(0.2)}
         >>> {name: round(share, 6) for name, share in shares(votes, looks=1).items()}
         {'source': 0.8, 'batch': 0.2}
     """
-    best = max(votes.values())
-    weights = {name: math.exp(looks * (vote - best)) for name, vote in votes.items()}
+    labels = told or {}
+    speaks = {name: looks * vote + labels.get(name, 0.0) for name, vote in votes.items()}
+    best = max(speaks.values())
+    weights = {name: math.exp(value - best) for name, value in speaks.items()}
     total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items()}
 

@@ -114,6 +114,7 @@ class Experts:
         pinned: who serves whatever the evidence says, as labels tell: a candidate, or ``adapted``;
             None: nobody.
         barred: who does not, as labels tell.
+        told: what labels add to the logarithm of each one's share.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Experts:
         self.working: Candidate | None = None
         self.pinned: Answering | None = None
         self.barred: frozenset[Answering] = frozenset()
+        self.told: dict[str, float] = {}
         self._seen: dict[Candidate, Seen] = {}
         #: Of those that doubt themselves: images that each was heard of, its mean doubt, and the
         #: share that it finds.
@@ -230,7 +232,7 @@ class Experts:
         if self.source is None:
             return {name: float(name == self.working) for name in self.found}
         votes = {name: vote for name, vote in self.votes.items() if name not in self.barred}
-        return shares(votes or self.votes, min(self.looks, self.tuned.looks))
+        return shares(votes or self.votes, min(self.looks, self.tuned.looks), self.told)
 
     @property
     def trusted(self) -> dict[Candidate, float]:
@@ -278,6 +280,7 @@ class Experts:
             "working": self.working,
             "pinned": self.pinned,
             "barred": sorted(self.barred),
+            "told": dict(self.told),
             "seen": {name: one.state_dict() for name, one in self._seen.items()},
             "doubts": {name: one.tolist() for name, one in self._doubts.items()},
         }
@@ -287,6 +290,7 @@ class Experts:
         self.found = {name: Found(*values) for name, values in state_dict["found"].items()}
         self.looks, self.working = state_dict["looks"], state_dict["working"]
         self.pinned, self.barred = state_dict["pinned"], frozenset(state_dict["barred"])
+        self.told = dict(state_dict.get("told", {}))  # which a version before did not keep
         self._doubts = {name: np.array(one) for name, one in state_dict["doubts"].items()}
         self._seen = {}
         for name, state in state_dict["seen"].items():

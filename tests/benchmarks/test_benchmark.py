@@ -17,6 +17,7 @@ from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.plan import create_plan
 from holdfast.benchmarks.sources import missing_models, plan_models
 from holdfast.benchmarks.summary import as_lines, policies_of
+from holdfast.datamodules.phantom import CLASSES
 from holdfast.programs import benchmark
 from holdfast.tta import entry
 from holdfast.tta.checkpoint import SourceCheckpoint
@@ -246,6 +247,31 @@ def test_a_guard_may_have_options_of_its_own(words: list[str], tmp_path: Path) -
     rows = {row["policy"]: row for row in results(tmp_path / "out")}
     assert set(rows) == {"on", frozen}
     assert rows["on"]["unguarded"] == rows[frozen]["unguarded"]
+
+
+def test_a_guard_may_have_labels_of_some_images(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[list[str], list[str]]] = []
+
+    def seen(self: Any, run: list[str]) -> Any:
+        files = [word.removeprefix("labels=") for word in run if word.startswith("labels=")]
+        read.extend((run, Path(name).read_text().splitlines()) for name in files)
+        return plain(self, run)
+
+    plain = cell._Stream.run
+    monkeypatch.setattr(cell._Stream, "run", seen)
+    policies = 'policies=["on","on labelled=1","on labelled=100"]'
+    run_cells(tmp_path / "out", *words, "streams=[iid]", policies)
+    assert {row["policy"] for row in results(tmp_path / "out")} == {
+        *("on", "on labelled=1", "on labelled=100"),
+    }
+    (run, few), (_, more) = read
+    assert not any(word.startswith("labelled=") for word in run)
+    assert few[0] == "id,label"
+    assert (len(few), len(more)) == (2, 14)  # with the header: at least one, and a tenth of 128
+    assert {line.partition(",")[2] for line in more[1:]} <= set(CLASSES)
+    assert len({line.partition(",")[0] for line in more}) == len(more)
 
 
 def test_missing_sources_are_trained_by_network(tmp_path: Path) -> None:

@@ -163,14 +163,14 @@ def test_mistakes_are_refused_at_the_start_and_told_once_later(tmp_path: Path) -
     book = book_of(path)
     book.remember(["a", "b"], {"served": torch.eye(2), "source": torch.eye(2)})
     path.write_text("id,label\na,benine\nb,malignant\n")
-    counted, warnings, _ = book.read()
+    counted, warnings, *_ = book.read()
     assert counted == 1
     assert len(warnings) == 1
     assert "benine" in warnings[0]
     path.write_text("id,label\na,benine\nb,malignant\nc,benign\n")
     assert book.read()[:2] == (0, ())
     path.write_text("name\n")
-    counted, warnings, _ = book.read()
+    counted, warnings, *_ = book.read()
     assert counted == 0
     assert "no column id" in warnings[0]
     path.unlink()

@@ -143,6 +143,28 @@ def test_labels_that_show_no_difference_change_nothing_that_is_served(tmp_path: 
     assert right(outputs, stream) >= right(plain, stream) - 0.5
 
 
+def one(batch: int, image: int) -> bool:
+    """One label a batch."""
+    return image == 0
+
+
+def test_a_few_labels_move_the_trust_before_they_prove_anything(tmp_path: Path) -> None:
+    stream = quadrants(36, SIZE, scanner=PALE)
+    little = {"source": 3.4}  # so that what it loses by evidence is made up for, and no more
+    _, plain = labelled(stream, tmp_path / "none.csv", little, named=none)
+    guard, outputs = labelled(stream, tmp_path / "labels.csv", little, named=one)
+    assert {output["served_by"] for output in plain[LATE:]} == {"source"}
+    (change, sentence), *_ = told(outputs, "weighed")
+    assert LATE <= change < LATE + 12
+    count = change - LATE + 1
+    assert sentence.startswith(f"With {count} labels the trust goes from source to ")
+    assert told(outputs, "better") == []
+    assert guard.experts.pinned is None
+    last = outputs[-6:]
+    assert {output["served_by"] for output in last} == {"adapted"}
+    assert right(last, stream[-6:]) > 97
+
+
 def few(batch: int, image: int) -> bool:
     """One label in four."""
     return image % 4 == 0

@@ -1,23 +1,14 @@
-"""What a source checkpoint knows of the guard's numbers: levels and limits of the signals, and how
-far each candidate is to be believed.
-"""
+"""What a source checkpoint knows of the guard's numbers: levels and limits of the signals."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from holdfast.callbacks.guard.evidence import EVIDENCE
-from holdfast.callbacks.guard.experts import HOMES, Belief
 from holdfast.callbacks.guard.modes import Levels
 from holdfast.callbacks.guard.signals import SIGNALS, Signal
 from holdfast.callbacks.settings import GuardConfig
 from holdfast.tta.calibration import STREAM_BATCHES, WATCH_CHANCE, tail_value
 from holdfast.tta.tasks import Task
-
-#: What a user's word on the order of arrival adds to the logarithm of batch statistics' share at a
-#: look: they are sound where classes come mixed, and misled where they come in blocks. See
-#: docs/evidence/guard.md, "Where something is told".
-_SAID: Mapping[str, float] = {"mixed": 0.7, "correlated": -0.35}
 
 
 def levels_of(
@@ -72,23 +63,3 @@ def calibrated(
     chance = WATCH_CHANCE if name.endswith(".level") else config.false_alarm * part
     value = tail_value(calibration["tails"][name], chance)
     return min(max(value, default), config.tuned.loosest * default)
-
-
-def belief_of(calibration: Mapping[str, Any] | None, order: str) -> Belief:
-    """How far candidates are to be believed on streams of this order.
-
-    Args:
-        calibration: of the source checkpoint; None, or one for another evidence: all alike.
-        order: unknown, mixed or correlated.
-    """
-    known = calibration or {}
-    offsets = {} if outdated(known) else dict(known.get("offsets", {}).get(order, {}))
-    for home in HOMES if order in _SAID else ():
-        offsets[home] = offsets.get(home, 0.0) + _SAID[order]
-    return Belief(offsets, float(known["far"])) if "far" in known else Belief(offsets)
-
-
-def outdated(calibration: Mapping[str, Any]) -> bool:
-    """Whether its offsets were fitted for another evidence than the guard's."""
-    offsets = calibration.get("offsets", {})
-    return any(offsets.values()) and calibration.get("evidence") != EVIDENCE

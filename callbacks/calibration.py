@@ -2,11 +2,9 @@
 training.
 
 Streams are drawn from the source's validation images (``datamodules.bootstrap``): every order of
-arrival, under corruptions of random strength. On each, every candidate is asked about every batch,
-and a method adapts as ``adapt.py`` would, watched and never corrected. What is true of the images
-tells how good each candidate was, by the figure that the task watches, from which follows how far
-to believe it; and on which streams adaptation did no harm, from which follow the signals' levels
-and limits.
+arrival, under corruptions of random strength. On each a method adapts as ``adapt.py`` would,
+watched and never corrected. What is true of the images tells on which streams adaptation did no
+harm, by the figure that the task watches; from these follow the signals' levels and limits.
 """
 
 import math
@@ -14,13 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from holdfast.callbacks.calibrated import levels_of
-from holdfast.callbacks.guard.evidence import EVIDENCE, Reference
-from holdfast.callbacks.guard.experts import HOMES, Belief, Found, vote
+from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.guard import CollapseGuard
 from holdfast.callbacks.guard.heard import Asked, Heard
 from holdfast.callbacks.guard.modes import (
@@ -54,14 +49,8 @@ from holdfast.tta.tasks import Scorer, Task
 _TOLERANCE = 3.0
 #: Streams of which a tail can be told at all.
 _FEWEST = 6
-#: Quantile of divergences beyond which candidates are all taken for equally far; and what that is
-#: where there is no choice.
-_FARTHEST, _NOWHERE = 0.95, 10.0
 #: Part of the streams that is drawn where each pixel has an answer.
 _OF_PIXELS = 3
-#: How strongly offsets are drawn to 0: the figure, as a share and summed over streams, that an
-#: offset of 1 must save. So many streams are believed further than few.
-_DRAWN = 0.3
 
 
 @dataclass
@@ -71,7 +60,7 @@ class NoCalibrationConfig:
 
 @dataclass
 class CalibrationConfig:
-    """Streams of validation images that show how far candidates and signals are to be believed."""
+    """Streams of validation images that show how far signals are to be believed."""
 
     methods: list[str] = option(
         ["tent", "dsbr"], "methods that adapt, in turn, with their default options"
@@ -132,18 +121,11 @@ class WatchedStream(NamedTuple):
     Attributes:
         order: of arrival, by name.
         trace: the signals' numbers, look by look.
-        found: what is known of each candidate, look by look.
-        accuracies: (K,) the task's figure of each candidate, as a share; NaN where the stream's
-            images define none.
-        names: of the candidates.
         healthy: whether the adapted model was about as good as the control in the second half.
     """
 
     order: str
     trace: list[Values]
-    found: list[dict[Candidate, Found]]
-    accuracies: Tensor
-    names: tuple[Candidate, ...]
     healthy: bool
 
 
@@ -167,8 +149,7 @@ def calibrate(
 
     Returns:
         Plain numbers and strings: ``tails`` of the signals' levels and limits (none where too few
-        streams were healthy), ``offsets`` of the candidates by what is known of the order,
-        ``accuracies`` of the candidates by order, and how they came about.
+        streams were healthy), and how they came about.
 
     Raises:
         InputError: so few labelled images that a batch would repeat them, or images of a single
@@ -182,8 +163,6 @@ def calibrate(
             "calibrate.batch_size=N, or calibrate=off"
         )
     streams = list(watched_streams(checkpoint, images, config, seed=seed, trainer=trainer))
-    # Doubts, which stand for divergences where pixels are answered, end at 1.
-    far = 1.0 if checkpoint.meaning.dense else farthest(streams)
     healthy = [stream.trace for stream in streams if stream.healthy and stream.trace]
     return {
         "streams": len(streams),
@@ -192,13 +171,6 @@ def calibrate(
         "batch_size": size,
         "methods": list(config.methods),
         "tails": tails(healthy, checkpoint.meaning) if len(healthy) >= _FEWEST else {},
-        "offsets": {
-            "unknown": offsets(streams, far),
-            **{kind: offsets(_of_kind(streams, kind), far) for kind in ("mixed", "correlated")},
-        },
-        "evidence": EVIDENCE,
-        "far": far,
-        "accuracies": accuracies(streams),
     }
 
 
@@ -289,78 +261,6 @@ def _largest(trace: Sequence[Values], name: str, levels: Levels) -> float:
     return max((value for value in known if value is not None), default=0.0)
 
 
-def farthest(streams: Sequence[WatchedStream]) -> float:
-    """The divergence that one in twenty exceeded, over all streams, looks and candidates."""
-    every = [one.divergence for s in streams for look in s.found for one in look.values()]
-    return float(torch.tensor(every).quantile(_FARTHEST)) if every else _NOWHERE
-
-
-def offsets(streams: Sequence[WatchedStream], far: float) -> dict[str, float]:
-    """What a look adds to the logarithm of each candidate's share so that streams lose least.
-
-    The loss is what of the task's figure shares of trust leave lying, and once more what lies below
-    the better of source and control (the first promise outranks the second), on average over looks
-    and summed over streams, plus ``_DRAWN`` times the squared offsets. Batch statistics, or
-    whatever else comes second among candidates, are the zero point.
-
-    Args:
-        streams: what they showed; of one network, so with the same candidates.
-        far: divergence beyond which all are equally far.
-
-    Returns:
-        By candidate; empty without streams, or where there is no choice.
-    """
-    streams = [stream for stream in streams if stream.accuracies.isfinite().all()]
-    if not streams or len(streams[0].names) < 2:
-        return {}
-    names = streams[0].names
-    belief, tuned = Belief({}, far), Tuned()
-    evidence = torch.tensor(
-        [
-            [[vote(name, look[name], belief, tuned) for name in names] for look in stream.found]
-            for stream in streams
-        ]
-    ).double()
-    right = torch.stack([stream.accuracies for stream in streams]).double()[:, None]
-    looks = torch.arange(1, evidence.shape[1] + 1, dtype=torch.double)[None, :, None]
-    free = torch.zeros(len(names), dtype=torch.double, requires_grad=True)
-    fixed = torch.tensor([name not in HOMES for name in names]).double()
-    unadapted = [index for index, name in enumerate(names) if name in ("source", *HOMES)]
-    home = right[..., unadapted].amax(-1)
-    optimizer = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        offset = free * fixed
-        share = (looks * (evidence + offset)).softmax(-1)
-        served = (share * right).sum(-1)
-        left, broken = right.amax(-1) - served, (home - served).clamp(min=0)
-        total = (left + broken).mean(1).sum() + _DRAWN * offset.square().sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    found = (free * fixed).detach().tolist()
-    return {name: round(value, 6) for name, value in zip(names, found, strict=True)}
-
-
-def accuracies(streams: Sequence[WatchedStream]) -> dict[str, dict[Candidate, float]]:
-    """Mean of the task's figure of each candidate in percent, by the order of arrival."""
-    table = {}
-    defined = [stream for stream in streams if stream.accuracies.isfinite().any()]
-    for order in ORDERS:
-        own = [stream for stream in defined if stream.order == order]
-        if own:
-            means = torch.stack([stream.accuracies for stream in own]).nanmean(0) * 100
-            pairs = zip(own[0].names, means.tolist(), strict=True)
-            table[order] = {name: round(value, 2) for name, value in pairs}
-    return table
-
-
-def _of_kind(streams: Sequence[WatchedStream], kind: str) -> list[WatchedStream]:
-    return [stream for stream in streams if ORDERS[stream.order].kind == kind]
-
-
 @dataclass
 class _Adaptation:
     method: Any = option("tent", "adaptation method")
@@ -393,7 +293,7 @@ def _module(checkpoint: SourceCheckpoint, choice: Choice[Any], batch_size: int) 
 
 
 class _Observer(CollapseGuard):
-    """Weighs and measures as the guard does, on every batch, and neither chooses nor judges.
+    """Measures as the guard does, on every batch, and neither chooses nor judges.
 
     Args:
         checkpoint: the source.
@@ -402,44 +302,34 @@ class _Observer(CollapseGuard):
 
     def __init__(self, checkpoint: SourceCheckpoint, batches: int) -> None:
         reference = Reference(*checkpoint.features)
-        tuned = Tuned(longest=1, looks=10**6)
-        super().__init__(checkpoint.class_names, GuardConfig(tuned=tuned), reference)
+        config = GuardConfig(tuned=Tuned(longest=1))
+        super().__init__(checkpoint.class_names, config, reference)
         self.trace: list[Values] = []
         self._meaning, self._late = checkpoint.meaning, batches // 2
-        self._found: list[dict[Candidate, Found]] = []
-        #: Of each candidate over the stream; of the adapted model and its control in the second
-        #: half.
-        self._whole: dict[Candidate, Scorer] = {}
+        #: Of the second half.
         self._half = {"adapted": self._meaning.scorer(), "control": self._meaning.scorer()}
 
     def watched(self, order: str) -> WatchedStream:
         """What the stream showed."""
-        right = torch.tensor([self._score(scorer) for scorer in self._whole.values()])
         adapted, control = (self._score(self._half[name]) for name in ("adapted", "control"))
         healthy = adapted >= control - _TOLERANCE / 100  # which an undefined figure never is
-        return WatchedStream(order, self.trace, self._found, right, tuple(self._whole), healthy)
+        return WatchedStream(order, self.trace, healthy)
 
     def _score(self, scorer: Scorer) -> float:
         return scorer.scores().get(self._meaning.watch, math.nan) / 100
 
     def _ask(self, module: Any, batch: Any, *, whole: bool) -> dict[Candidate, Prediction]:
-        """What every candidate says of the whole batch, by which it is scored."""
-        return dict(module.candidates(batch))
+        """Nothing: the method works under the statistics that it begins with."""
+        return {}
 
     def _looked(self, saw: Any, adapted: Prediction, numbers: Asked) -> Heard:
         saw.skipped = False
         read = super()._looked(saw, adapted, numbers)
         self.trace.append(saw.values)
-        home, said = self.experts.working or CONTROL, saw.said
-        truth = said.batch[self._meaning.target].cpu()
         if len(self.trace) > self._late:
+            truth = saw.said.batch[self._meaning.target].cpu()
             self._half["adapted"].add(adapted.served.detach().cpu(), truth)
-            self._half["control"].add(said.of(home).served.cpu(), truth)
-        for name in self.experts.found or [home]:
-            scorer = self._whole.setdefault(name, self._meaning.scorer())
-            scorer.add(said.of(name).served.cpu(), truth)
-        self._found.append(dict(self.experts.found))
-        saw.leads = None
+            self._half["control"].add(saw.said.of(CONTROL).served.cpu(), truth)
         return read
 
     def _judge(self, saw: Any) -> Decision:

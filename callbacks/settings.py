@@ -36,7 +36,7 @@ class Tuned:
     memory: float = option(128.0, "images of a class that its past counts for at most")
     prior: float = option(8.0, "images by which a class is drawn to the source's")
     floor: float = option(
-        0.02,
+        0.05,
         "below which differences are noise, of divergence, nats per feature, and of information",
     )
     alone: float = option(0.8, "share of trust from which on a model serves alone")

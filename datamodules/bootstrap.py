@@ -3,7 +3,7 @@ is asked for.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from holdfast.datamodules.shifts import CORRUPTIONS, Shift
 from holdfast.datamodules.streams import Order, Stream
 from holdfast.tta.errors import InputError
 
-Kind = Literal["mixed", "correlated"]
 #: From a number of classes, a number of images, a batch's size and a random generator to the class
 #: (N,) of each image.
 Labels = Callable[[int, int, int, np.random.Generator], Order]
@@ -66,24 +65,21 @@ def _one(classes: int, count: int, batch: int, rng: np.random.Generator) -> Orde
 
 
 class Drawn(NamedTuple):
-    """An order of arrival: the classes, whether they come mixed, and whether two shifts take
-    turns.
-    """
+    """An order of arrival: the classes, and whether two shifts take turns."""
 
     labels: Labels
-    kind: Kind
     recurring: bool = False
 
 
 #: Orders by name: the one place where one is added.
 ORDERS: Mapping[str, Drawn] = {
-    "random": Drawn(_random, "mixed"),
-    "skewed": Drawn(_skewed, "mixed"),
-    "blocks": Drawn(_blocks, "correlated"),
-    "subset": Drawn(_subset, "mixed"),
-    "dirichlet": Drawn(_dirichlet, "correlated"),
-    "one": Drawn(_one, "correlated"),
-    "recurring": Drawn(_random, "mixed", recurring=True),
+    "random": Drawn(_random),
+    "skewed": Drawn(_skewed),
+    "blocks": Drawn(_blocks),
+    "subset": Drawn(_subset),
+    "dirichlet": Drawn(_dirichlet),
+    "one": Drawn(_one),
+    "recurring": Drawn(_random, recurring=True),
 }
 
 

@@ -120,32 +120,6 @@ CHANGES: dict[str, tuple[Change, str]] = {
         "layer_moments of",
     ),
     "a calibration without tails": (set_at("calibration", value={"batches": 3}), "tails"),
-    "offsets of words": (
-        set_at("calibration", value={"batches": 3, "tails": {}, "offsets": {"mixed": {"a": "b"}}}),
-        "offsets are no numbers",
-    ),
-    "offsets without orders": (
-        set_at("calibration", value={"batches": 3, "tails": {}, "offsets": {"source": 0.5}}),
-        "offsets are no numbers",
-    ),
-    "an offset of NaN": (
-        set_at(
-            "calibration",
-            value={"batches": 3, "tails": {}, "offsets": {"mixed": {"source": float("nan")}}},
-        ),
-        "offsets are no numbers",
-    ),
-    "offsets in a list": (
-        set_at("calibration", value={"batches": 3, "tails": {}, "offsets": [0.5]}),
-        "offsets are no numbers",
-    ),
-    **{
-        f"a farthest divergence of {far}": (
-            set_at("calibration", value={"batches": 3, "tails": {}, "far": far}),
-            "divergences is no number above 0",
-        )
-        for far in (0.0, -1.0, float("nan"), float("inf"), "far", None)
-    },
     "a calibration of words": (
         set_at("calibration", value={"batches": 3, "tails": {"drift.level": {"start": "a"}}}),
         "drift.level",

@@ -252,20 +252,11 @@ def _check_calibration(calibration: Any) -> None:
     tails: Any = calibration.get("tails") if isinstance(calibration, dict) else None
     _expect(isinstance(tails, dict), "its calibration has no tails")
     _expect(_is_number(calibration.get("batches")), "its calibration has no number of batches")
-    _check_offsets(calibration.get("offsets", {}))
-    far = calibration.get("far", 1.0)
-    _expect(_is_number(far) and far > 0, "its calibration of divergences is no number above 0")
     for name, tail in tails.items():
         known = isinstance(tail, dict) and all(
             _is_number(tail.get(key)) for key in ("start", "share", "scale", "shape")
         )
         _expect(known, f"its calibration of {name} is no tail of numbers")
-
-
-def _check_offsets(offsets: Any) -> None:
-    tables = isinstance(offsets, dict) and all(isinstance(own, dict) for own in offsets.values())
-    known = tables and all(_is_number(value) for own in offsets.values() for value in own.values())
-    _expect(known, "its calibration's offsets are no numbers by order and candidate")
 
 
 def _check_tensors(values: Any, what: str) -> None:

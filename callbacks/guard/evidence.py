@@ -12,11 +12,11 @@ many images as ``prior`` says, so one that was hardly seen says hardly anything.
 nearly all images one answer comes near to that class whatever the images are. So what counts is how
 much its answers tell about images for how far its classes lie, by ratios that need no level:
 
-    share ∝ (exp(offset) · ((I / ln C + floor) / (min(divergence, far) + floor))^sharpness)^looks
+    share ∝ (prior · ((I / ln C + floor) / (divergence + floor))^sharpness)^looks
     I = H(mean p) − mean H(p)
 
-Beyond the farthest that the checkpoint's own streams went, all are equally far; and how far each
-candidate is to be believed, its offset, comes from these streams as well.
+What is known of the order of arrival makes the ``prior`` (``callbacks.guard.experts``), and nothing
+is fitted to a checkpoint.
 
 A batch changes the classes that are in it and no others, so it costs what its images do, however
 many classes there are.
@@ -35,8 +35,6 @@ from torch import Tensor
 from holdfast.callbacks.guard.heard import Array
 from holdfast.tta.step import Candidate
 
-#: Names the evidence above, for which offsets are fitted: those for another mislead.
-EVIDENCE = "information over divergence, mixes by two"
 #: Features so many times as long as the batch's median come from a broken image, and would outweigh
 #: all others for long.
 _OUTLYING = 100.0

@@ -21,9 +21,13 @@ from holdfast.tta.tasks import Task
 
 #: What methods are published with: batch statistics, or whatever a method has for itself.
 HOMES: tuple[Candidate, ...] = ("batch", "control")
-#: Divergence beyond which all are equally far, without a calibration: classes ten nats a feature
-#: away are nowhere near the source's, whatever the network.
-_FAR = 10.0
+#: Divergence beyond which all are equally far: a number, where it is none.
+_FAR = 1e6
+#: By what a site says of the order of arrival, what it adds to the logarithm of batch statistics'
+#: share at a look. They are sound where classes come mixed, and never where one comes for a while,
+#: since a batch of one class says nothing of the shift. Chosen on recorded streams:
+#: docs/evidence/guard.md, "Where something is told".
+_OF_ORDER: Mapping[str, float] = {"unknown": 0.0, "mixed": 0.7, "correlated": -2.0}
 #: Who has less than this part of what is left beside one that may serve alone does not serve.
 _HARDLY = 0.25
 #: Where a model doubts itself: power of a ratio of doubts that trust grows by at a look, and what
@@ -71,28 +75,24 @@ class Found(NamedTuple):
     doubted: bool = False
 
 
-class Belief(NamedTuple):
-    """How far candidates are to be believed, by the checkpoint's own streams.
+def prior_of(order: str) -> dict[Candidate, float]:
+    """What a look adds to the logarithm of each candidate's share, whatever it saw.
 
-    Attributes:
-        offsets: by name, what a look adds to the logarithm of a share.
-        far: divergence beyond which all are equally far.
+    Args:
+        order: of arrival: unknown, mixed or correlated.
     """
-
-    offsets: Mapping[str, float]
-    far: float = _FAR
+    return dict.fromkeys(HOMES, _OF_ORDER[order])
 
 
-def vote(name: str, found: Found, belief: Belief, tuned: Tuned) -> float:
+def vote(found: Found, tuned: Tuned, prior: float = 0.0) -> float:
     """What a look adds to the logarithm of a candidate's share (``callbacks.guard.evidence``)."""
-    far = found.divergence if found.divergence < belief.far else belief.far  # also where it is NaN
+    far = found.divergence if found.divergence < _FAR else _FAR  # also where it is NaN
     near = -math.log(max(far, 0.0) + tuned.floor)
     if found.doubted:
         evidence = _OF_DOUBTS * near + _TOLD * found.information
     else:
         evidence = math.log(found.information + tuned.floor) + near
-    offset = belief.offsets.get(name, 0.0)
-    return offset + tuned.sharpness * evidence - tuned.impossible * found.impossible
+    return prior + tuned.sharpness * evidence - tuned.impossible * found.impossible
 
 
 class Experts:
@@ -103,7 +103,7 @@ class Experts:
         tuned: constants.
         source: the source's classes; None: nothing speaks for or against any, and the one that a
             method is published with leads.
-        belief: how far candidates are to be believed, as calibrated.
+        prior: by candidate, what a look adds to the logarithm of its share; None: nothing.
         bounds: (2, C) least and largest true share of each class; None: nothing is known.
         task: what predictions are of; None: images with one label.
 
@@ -122,12 +122,12 @@ class Experts:
         num_classes: int,
         tuned: Tuned,
         source: Reference | None = None,
-        belief: Belief | None = None,
+        prior: Mapping[Candidate, float] | None = None,
         bounds: Tensor | None = None,
         task: Task | None = None,
     ) -> None:
         self.num_classes, self.tuned, self.source, self.task = num_classes, tuned, source, task
-        self.belief, self.bounds = belief or Belief({}), bounds
+        self.prior, self.bounds = dict(prior or {}), bounds
         self.found: dict[Candidate, Found] = {}
         self.looks = 0.0
         self.working: Candidate | None = None
@@ -220,7 +220,8 @@ class Experts:
     @property
     def votes(self) -> dict[Candidate, float]:
         """What a look adds to the logarithm of each one's share."""
-        return {name: vote(name, one, self.belief, self.tuned) for name, one in self.found.items()}
+        prior = self.prior
+        return {n: vote(one, self.tuned, prior.get(n, 0.0)) for n, one in self.found.items()}
 
     @property
     def shares(self) -> dict[Candidate, float]:

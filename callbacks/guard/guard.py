@@ -11,10 +11,10 @@ import torch
 from lightning import LightningModule, Trainer
 
 from holdfast.callbacks.base import Guard, prediction_of
-from holdfast.callbacks.calibrated import belief_of, levels_of
+from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.corrections import CORRECTIONS
 from holdfast.callbacks.guard.evidence import Reference
-from holdfast.callbacks.guard.experts import Choosable, Experts
+from holdfast.callbacks.guard.experts import Choosable, Experts, prior_of
 from holdfast.callbacks.guard.health import Health
 from holdfast.callbacks.guard.heard import Asked, Heard, read_back
 from holdfast.callbacks.guard.modes import Decision, Look, Memory, judge
@@ -101,9 +101,9 @@ class CollapseGuard(Guard):
         tuned, classes = self.config.tuned, len(self.class_names)
         self.calibration = calibration
         self.levels = levels_of(self.config, calibration)
-        belief = belief_of(calibration, self.config.order)
+        prior = prior_of(self.config.order)
         bounds = self.config.bounds(self.class_names)
-        self.experts = Experts(classes, tuned, reference, belief, bounds)
+        self.experts = Experts(classes, tuned, reference, prior, bounds)
         self.health = Health(classes, tuned, reference)
         self.labelled = LabelledChoice(labels, self.experts) if labels else None
         self.memory, self.schedule = Memory(), Schedule()

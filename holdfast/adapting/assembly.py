@@ -13,7 +13,6 @@ from lightning import seed_everything
 from holdfast.adapting.config import AcceptConfig, AdaptConfig
 from holdfast.callbacks import create_guard
 from holdfast.callbacks.base import Guard
-from holdfast.callbacks.calibrated import outdated
 from holdfast.callbacks.preflight import Preflight, preflight
 from holdfast.callbacks.settings import GuardConfig
 from holdfast.datamodules import (
@@ -327,11 +326,6 @@ def _resolved(config: AdaptConfig, checkpoint: SourceCheckpoint) -> tuple[Any, l
             "only guard=on chooses others)"
         )
         options = replace(options, normalization=options.published.normalization)
-    if chooses and outdated(checkpoint.calibration or {}):
-        notes.append(
-            "the checkpoint was calibrated for an earlier guard, and how far it believes each "
-            "candidate is left out: python train.py calibrate=only source=DIR does it anew"
-        )
     return options, notes
 
 

@@ -141,7 +141,5 @@ def test_a_source_of_findings_is_calibrated(finding_source: Path, tmp_path: Path
     known = SourceCheckpoint.load(tmp_path).calibration
     assert known is not None
     assert known["streams"] == 14
-    assert known["accuracies"]["random"].keys() == {"source", "batch"}
-    assert all(math.isfinite(v) for by in known["offsets"].values() for v in by.values())
     # Where a stream shows no finding, or one in all images, its AUROC is not defined.
     assert 0 < known["healthy"] <= 14

@@ -115,7 +115,7 @@ def guarded(
     bias: float = -5.0,
     guard: bool = True,
     labels: LabelBook | None = None,
-    calibration: Mapping[str, Any] | None = None,
+    prior: Mapping[Any, float] | None = None,
     precision: Any = "32-true",
     **more: Any,
 ) -> tuple[AdaptationModule, CollapseGuard | None, list[dict[str, Any]]]:
@@ -127,7 +127,9 @@ def guarded(
     method = create_method(options.pop("name"), network, num_classes=classes, **options)
     reference, moments = facts(kind, norm, classes, bias)
     names = [*CLASSES, "phantom", *map(str, range(1000))][:classes]
-    watching = CollapseGuard(names, config, reference, calibration, labels) if guard else None
+    watching = CollapseGuard(names, config, reference, labels=labels) if guard else None
+    if watching is not None and prior is not None:
+        watching.experts.prior = dict(prior)
     recorder = Recorder()
     trainer = Trainer(
         max_epochs=1,

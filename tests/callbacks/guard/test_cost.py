@@ -13,7 +13,6 @@ from lightning import Callback, Trainer
 from holdfast.adapting.assembly import Assembly
 from holdfast.adapting.config import configure
 from holdfast.callbacks import CollapseGuard
-from holdfast.callbacks.guard.experts import Belief
 from holdfast.datamodules import StreamLoader, create_stream
 from holdfast.tta.checkpoint import SourceCheckpoint
 from holdfast.tta.marginal import predicted_counts
@@ -68,7 +67,7 @@ def calm(source: Path, *words: str, leads: str = "batch") -> tuple[Cost, Collaps
     cost = Cost()
     if guard is not None:
         assert isinstance(guard, CollapseGuard)
-        guard.experts.belief = Belief({leads: 50.0})
+        guard.experts.prior = {leads: 50.0}
         guard.on_train_batch_end = cost.watched(  # type: ignore[method-assign]
             guard.on_train_batch_end
         )

@@ -10,7 +10,7 @@ import torch
 
 from holdfast.callbacks import CollapseGuard, GuardConfig
 from holdfast.callbacks.guard.evidence import Reference
-from holdfast.callbacks.guard.experts import Belief, Experts, Found, vote
+from holdfast.callbacks.guard.experts import Experts, Found, prior_of, vote
 from holdfast.callbacks.guard.heard import read_back
 from holdfast.callbacks.settings import Tuned
 from holdfast.tta.methods import Prediction
@@ -59,7 +59,7 @@ def test_trust_goes_by_the_ratio_of_divergences_and_grows_with_looks() -> None:
     assert weighed(0.1, 0.2).shares == pytest.approx({"source": 0.8, "batch": 0.2})
     thrice = weighed(0.1, 0.2, tuned=Tuned(floor=1e-9, looks=2, sharpness=2.0), looks=3)
     assert thrice.shares == pytest.approx({"source": 16 / 17, "batch": 1 / 17}), "of two at most"
-    floored = weighed(0.0, 0.02, tuned=Tuned(looks=1, sharpness=2.0)).shares
+    floored = weighed(0.0, 0.05, tuned=Tuned(looks=1, sharpness=2.0)).shares
     assert floored == pytest.approx({"source": 0.8, "batch": 0.2}), "below the floor is noise"
 
 
@@ -124,10 +124,24 @@ def test_without_a_source_the_published_statistics_have_all_the_trust() -> None:
     assert 0 < found_out.information < 1, "what predictions tell of images needs no source"
 
 
-def test_offsets_count_at_every_look() -> None:
+def test_what_is_known_beforehand_counts_at_every_look() -> None:
     tuned = Tuned(floor=1e-9, looks=4, sharpness=2.0)
-    found = weighed(0.1, 0.1, tuned=tuned, looks=3, belief=Belief({"source": math.log(2)})).shares
+    found = weighed(0.1, 0.1, tuned=tuned, looks=3, prior={"source": math.log(2)}).shares
     assert found == pytest.approx({"source": 8 / 9, "batch": 1 / 9})
+
+
+def test_what_a_site_knows_of_the_order_speaks_for_or_against_batch_statistics() -> None:
+    usual, mixed, correlated = (prior_of(name) for name in ("unknown", "mixed", "correlated"))
+    for home in ("batch", "control"):  # those that methods are published with
+        assert correlated[home] < usual[home] == 0 < mixed[home]
+    for prior in (usual, mixed, correlated):
+        assert set(prior) == {"batch", "control"}
+    guard = CollapseGuard("ab", GuardConfig(order="mixed"))
+    assert guard.experts.prior == mixed
+    # Where one class comes for a while, no likeness of its halves to two classes counts.
+    found = weighed(0.2, 0.05, tuned=Tuned(), looks=8, prior=correlated)
+    assert found.trusted == {"source": 1.0}
+    assert weighed(0.2, 0.05, tuned=Tuned(), looks=8, prior=usual).trusted == {"batch": 1.0}
 
 
 def test_bounds_push_out_what_is_impossible() -> None:
@@ -147,13 +161,12 @@ def test_bounds_push_out_what_is_impossible() -> None:
 
 def test_a_vote_by_hand() -> None:
     tuned = Tuned(floor=0.02, sharpness=2.0, impossible=10.0)
-    belief = Belief({"batch": 0.3}, far=1.0)
     found = Found(divergence=0.08, information=0.48, impossible=0.05)
     expected = 2 * math.log(0.5 / 0.1) - 10 * 0.05
-    assert vote("source", found, belief, tuned) == pytest.approx(expected)
-    assert vote("batch", found, belief, tuned) == pytest.approx(expected + 0.3)
-    assert vote("source", Found(-1e-9, 0.18), belief, tuned) == pytest.approx(2 * math.log(10))
-    doubted = vote("source", Found(0.08, 0.4, doubted=True), belief, Tuned())
+    assert vote(found, tuned) == pytest.approx(expected)
+    assert vote(found, tuned, 0.3) == pytest.approx(expected + 0.3)
+    assert vote(Found(-1e-9, 0.18), tuned) == pytest.approx(2 * math.log(10))
+    doubted = vote(Found(0.08, 0.4, doubted=True), Tuned(floor=0.02))
     assert doubted == pytest.approx(-2 * math.log(0.1) + 0.5 * 0.4), "of masks"
 
 
@@ -180,18 +193,11 @@ def test_trust_grows_by_images_and_not_by_batches() -> None:
     assert quarters.looks == whole.looks == 1
 
 
-def test_candidates_that_are_all_far_are_told_apart_by_what_their_predictions_tell() -> None:
-    def shares(far: float) -> dict[str, float]:
-        found = experts(Tuned(looks=1, sharpness=2.0), belief=Belief({}, far))
-        found.weigh(64, {"source": Found(4.0, 0.1), "batch": Found(8.0, 0.8)})
-        return found.shares
-
-    odds = (0.82 / 0.12) ** 2
-    assert shares(3.0)["batch"] == pytest.approx(odds / (1 + odds)), "beyond it all are equally far"
-    within = odds * (4.02 / 8.02) ** 2
-    assert shares(10.0)["batch"] == pytest.approx(within / (1 + within)), "and within it are not"
-    near = weighed(0.1, 8.0, belief=Belief({}, 3.0))
-    assert near.shares["source"] == pytest.approx(900 / 901)
+def test_a_divergence_that_is_no_number_is_as_far_as_can_be() -> None:
+    found = experts()
+    for _ in range(8):
+        found.weigh(64, {"source": Found(math.nan, 0.9), "batch": Found(8.0, 0.1)})
+    assert found.trusted == {"batch": 1.0}
 
 
 def test_labels_outrank_the_evidence() -> None:

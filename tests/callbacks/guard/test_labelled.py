@@ -12,7 +12,6 @@ import torch
 from lightning import Callback, Trainer
 
 from holdfast.callbacks import CollapseGuard, GuardConfig
-from holdfast.callbacks.guard.evidence import EVIDENCE
 from holdfast.callbacks.labels import LabelBook
 from tests.callbacks.guard.easy import CLASSES, PALE, Batch, guarded, quadrants, right
 
@@ -65,7 +64,7 @@ class Harm(Callback):
 def labelled(
     stream: Sequence[Batch],
     path: Path,
-    offsets: dict[str, float],
+    prior: dict[str, float],
     *callbacks: Callback,
     named: Callable[[int, int], bool] = lambda batch, image: True,
     **more: Any,
@@ -73,9 +72,8 @@ def labelled(
     """A guarded run on a stream whose labels come late, and its outputs."""
     late = Late(path, stream, named)
     book = LabelBook(path, CLASSES, LEVEL)
-    known = {"batches": 1, "tails": {}, "offsets": {"unknown": offsets}, "evidence": EVIDENCE}
     _, guard, outputs = guarded(
-        stream, *callbacks, late, labels=book, calibration=known, batch_size=SIZE, **more
+        stream, *callbacks, late, labels=book, prior=prior, batch_size=SIZE, **more
     )
     assert guard is not None
     return guard, outputs
@@ -143,20 +141,20 @@ def test_labels_that_show_no_difference_change_nothing_that_is_served(tmp_path: 
     assert right(outputs, stream) >= right(plain, stream) - 0.5
 
 
-def one(batch: int, image: int) -> bool:
-    """One label a batch."""
-    return image == 0
+def two(batch: int, image: int) -> bool:
+    """Two labels a batch."""
+    return image < 2
 
 
 def test_a_few_labels_move_the_trust_before_they_prove_anything(tmp_path: Path) -> None:
     stream = quadrants(36, SIZE, scanner=PALE)
-    little = {"source": 3.4}  # so that what it loses by evidence is made up for, and no more
+    little = {"source": 6.0}  # so that what it loses by evidence is made up for, and no more
     _, plain = labelled(stream, tmp_path / "none.csv", little, named=none)
-    guard, outputs = labelled(stream, tmp_path / "labels.csv", little, named=one)
+    guard, outputs = labelled(stream, tmp_path / "labels.csv", little, named=two)
     assert {output["served_by"] for output in plain[LATE:]} == {"source"}
     (change, sentence), *_ = told(outputs, "weighed")
     assert LATE <= change < LATE + 12
-    count = change - LATE + 1
+    count = 2 * (change - LATE + 1)
     assert sentence.startswith(f"With {count} labels the trust goes from source to ")
     assert told(outputs, "better") == []
     assert guard.experts.pinned is None
@@ -198,8 +196,7 @@ def test_missing_labels_and_a_second_half_without_any_do_no_harm(
 def test_a_file_without_labels_leaves_everything_as_it_is_without_a_file(tmp_path: Path) -> None:
     stream = quadrants(24, SIZE, scanner=PALE)
     _, outputs = labelled(stream, tmp_path / "labels.csv", MISLED, named=none)
-    known = {"batches": 1, "tails": {}, "offsets": {"unknown": MISLED}, "evidence": EVIDENCE}
-    _, _, plain = guarded(stream, batch_size=SIZE, calibration=known)
+    _, _, plain = guarded(stream, batch_size=SIZE, prior=MISLED)
     for found, same in zip(outputs, plain, strict=True):
         assert torch.equal(found["logits"], same["logits"])
         for key in ("verdict", "mode", "served_by", "events"):
@@ -231,8 +228,9 @@ def test_a_guard_that_is_taken_up_goes_on_exactly(tmp_path: Path, after: int) ->
 
     def fresh() -> CollapseGuard:
         source = guard.experts.source
-        known = {"batches": 1, "tails": {}, "offsets": {"unknown": MISLED}, "evidence": EVIDENCE}
-        return CollapseGuard(CLASSES, None, source, known, LabelBook(path, CLASSES, LEVEL))
+        new = CollapseGuard(CLASSES, None, source, None, LabelBook(path, CLASSES, LEVEL))
+        new.experts.prior = MISLED
+        return new
 
     again = Again(fresh, after)
     _, outputs = labelled(stream, path, MISLED, again)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning import Trainer
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from holdfast.benchmarks.plain import LOOPS
 from holdfast.tta.adaptation import AdaptationModule
@@ -111,6 +112,41 @@ def test_what_is_read_back_is_the_same_as_what_is_not() -> None:
         assert told.skipped is None
     state: dict[str, Tensor] = unasked.adapted_state()
     assert all(torch.equal(value, state[name]) for name, value in asked.adapted.items())
+
+
+class Listed(TorchDispatchMode):
+    """Lists operations in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", UNWATCHED)
+def test_a_step_is_the_same_operations_on_the_same_memory_batch_after_batch(kind: str) -> None:
+    """So a GPU could take it as one graph: nothing depends on values, and no state moves."""
+    made = method(kind)
+    made.predict(patterns(28)[0])
+    for batch in patterns(28)[:2]:
+        made(batch)
+
+    def state() -> list[int]:
+        moments = [v for one in made.optimizer.state.values() for v in one.values()]
+        kept = [*made.adapted.values(), *(v for v in moments if isinstance(v, Tensor))]
+        return [value.data_ptr() for value in kept]
+
+    before, steps = state(), []
+    for batch in patterns(28)[2:]:
+        with Listed() as listed:
+            made(batch)
+        steps.append(listed.names)
+        assert state() == before
+    assert len(steps[0]) > 100
+    assert all(names == steps[0] for names in steps)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="waits are seen on a GPU alone")

@@ -117,12 +117,14 @@ def _fallen(history: History) -> float | None:
 def _unearned(history: History) -> float | None:
     """How far predictions moved while neither separation nor divergence speaks for what was
     learned; below 0 where one does. On recorded streams both together told harm from gain where
-    drift alone did not.
+    drift alone did not. Where hardly any image is of a second class there is no separation to speak
+    for it: then divergence has to.
     """
     ratio, drift, gain = (history.values.get(name) for name in ("R", "drift", "gain"))
-    if ratio is None or drift is None or gain is None:
+    if drift is None or gain is None:
         return None
-    return -drift if ratio > 1 or gain > 0 else drift
+    earned = gain > 0 or (ratio is not None and ratio > 1)
+    return -drift if earned else drift
 
 
 #: The signals, gravest first: the one place where one is added. Levels and limits are those without

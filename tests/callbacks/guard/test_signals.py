@@ -79,7 +79,8 @@ def test_a_fall_of_r(
         ({"R": 0.9, "drift": 0.1, "gain": -0.2}, 0.1),
         ({"R": 1.1, "drift": 0.1, "gain": -0.2}, -0.1),  # separation speaks for it
         ({"R": 0.9, "drift": 0.1, "gain": 0.2}, -0.1),  # divergence does
-        ({"R": None, "drift": 0.1, "gain": 0.2}, None),
+        ({"R": None, "drift": 0.1, "gain": 0.2}, -0.1),  # of one class there is no separation
+        ({"R": None, "drift": 0.1, "gain": -0.2}, 0.1),
         ({"R": 0.9, "drift": None, "gain": 0.2}, None),
         ({"R": 0.9, "drift": 0.1, "gain": None}, None),
         ({"R": 0.9, "drift": 0.1}, None),

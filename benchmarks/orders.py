@@ -80,14 +80,14 @@ def write_labels(
 
     Args:
         path: CSV, as ``labels=FILE`` reads it.
-        batches: of the stream; an image that it shows several times counts once.
-        share: of the images.
+        batches: of the stream; an image that it shows several times has one label.
+        share: of labels, in all that is shown.
         names: of the classes.
         seed: of the draw.
     """
     ids = [name for batch in batches for name in batch["id"]]
     known = sorted(dict(zip(ids, batches.truth.tolist(), strict=True)).items())
-    count = max(1, round(share * len(known)))
+    count = max(1, round(share * len(ids)))
     drawn = np.random.default_rng(seed).permutation(len(known))[:count]
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = [(known[row][0], names[known[row][1]]) for row in drawn.tolist()]

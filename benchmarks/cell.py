@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from holdfast.benchmarks.config import OFF, rate_of
+from holdfast.benchmarks.config import LABELLED, OFF, rate_of
 from holdfast.benchmarks.grid import Setting
 from holdfast.benchmarks.measures import loss_before, measures, running_loss, scores
 from holdfast.benchmarks.orders import load_stream, write_labels
@@ -100,8 +100,6 @@ class StreamCells:
     normalizations: bool = False
 
 
-#: How a policy's words say of how many images in a thousand there are labels.
-_LABELLED = "labelled="
 #: The table of what went wrong.
 _ERRORS = "errors"
 
@@ -201,16 +199,14 @@ class _Stream:
 
     def guarded(self, words: Sequence[str]) -> Outcome:
         """One pass under a guard, with labels where it asks for some."""
-        asked = [word for word in words if word.startswith(_LABELLED)]
+        asked = [word for word in words if word.startswith(LABELLED)]
         if not asked:
             return self.run(words)
         with tempfile.TemporaryDirectory() as folder:
-            path, share = (
-                Path(folder) / "labels.csv",
-                float(asked[0].removeprefix(_LABELLED)) / 1000,
-            )
+            path = Path(folder) / "labels.csv"
+            share = float(asked[0].removeprefix(LABELLED)) / 1000
             write_labels(path, self.batches, share, self.class_names, self.task.setting.seed)
-            kept = [word for word in words if not word.startswith(_LABELLED)]
+            kept = [word for word in words if not word.startswith(LABELLED)]
             return self.run([*kept, f"labels={path}"])
 
     def run(self, words: Sequence[str]) -> Outcome:

@@ -17,6 +17,8 @@ from holdfast.tta.settings import WandbConfig
 
 #: The guard that leaves the method alone.
 OFF = "off"
+#: How the words of our guard say of how many images in a thousand there are labels.
+LABELLED = "labelled="
 #: The files of real images, by the names that tables give the data sets.
 FILES = {
     "nuclei": "nuclei_patches.npz",
@@ -235,11 +237,26 @@ class BenchmarkConfig:
         alone = [] if self.compared else [OFF]
         guards = [name.split(" ")[0] for name in self.policies or []]
         check_known("policy", guards, [*_guards(), *alone])
+        for policy in self.policies or []:
+            _check_labelled(policy)
         check_known("constant", self.constants or (), {field.name for field in fields(Tuned)})
         for label in self.networks:
             self.network_words(label)
         for rate in self.rates:
             rate_of(rate)
+
+
+def _check_labelled(policy: str) -> None:
+    """Refuse labels of no number of images, and for guards that heed none."""
+    guard, *words = policy.split(" ")
+    for word in words:
+        count = word.removeprefix(LABELLED)
+        if count == word:
+            continue
+        if not (count.isdigit() and 1 <= int(count) <= 1000):
+            raise InputError(f"policies: {policy} must say of 1 to 1000 images, on labelled=10")
+        if guard != "on":
+            raise InputError(f"policies: {policy} heeds no labels: take on {word}")
 
 
 def _guards() -> list[str]:

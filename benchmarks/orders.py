@@ -84,9 +84,15 @@ def write_labels(
         share: of labels, in all that is shown.
         names: of the classes.
         seed: of the draw.
+
+    Raises:
+        InputError: the images have no one label.
     """
+    if batches.truth.dim() > 1:
+        raise InputError("labelled=N is of one label an image: leave it out of policies")
     ids = [name for batch in batches for name in batch["id"]]
-    known = sorted(dict(zip(ids, batches.truth.tolist(), strict=True)).items())
+    pairs = zip(ids, batches.truth.tolist(), strict=True)
+    known = sorted({name: label for name, label in pairs if label >= 0}.items())
     count = max(1, round(share * len(ids)))
     drawn = np.random.default_rng(seed).permutation(len(known))[:count]
     with path.open("w", newline="", encoding="utf-8") as file:

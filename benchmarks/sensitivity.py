@@ -22,6 +22,8 @@ _SHARES = (-0.2, 0.2)
 #: Points of regret by which the mean, and the worst cell, may change.
 _MEAN, _WORST = 0.3, 1.0
 _AS_IT_IS = "as it is"
+#: Constants that change nothing here, where no labels come.
+_OF_LABELS = ("label",)
 _HEAD = ("constant", "value", "changed to", "cells", "mean", "change", "worst", "change", "")
 _LEFT_OUT = (
     *("left out", "best on the others", "cells of it", "mean", "worst", "below"),
@@ -52,6 +54,8 @@ def changes_of(tuned: Any) -> list[Change]:
     changes = []
     for field in fields(tuned):
         value = getattr(tuned, field.name)
+        if field.name in _OF_LABELS:
+            continue
         if isinstance(value, bool) or not isinstance(value, int | float) or value == 0:
             continue
         for share in _SHARES:

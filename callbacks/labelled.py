@@ -3,12 +3,18 @@
 Each label adds to the trust in who is right about its image, beside the unlabelled evidence: so a
 few help before they prove anything. What they prove outranks all else.
 
-Classes count alike, as in the balanced accuracy that is to be kept. Of n labels, a candidate that
-is right about a share a_c of those of class c gains ``label`` · n · mean of a_c in the logarithm of
-its share of trust: with ``label`` = 1, one on which two differ multiplies their odds by e.
+Classes count alike, as in the balanced accuracy that is to be kept, and it is known the less well
+the rarer a class: of n_c labels of each of k classes as well as of k² / Σ 1/n_c, alike of each. So
+to the logarithm of a candidate's share a label of class c adds, where it is right about the image,
+
+    label · k / (n_c · Σ 1/n_j)
+
+With ``label`` = 1 and as many labels of each class, one on which two differ multiplies their odds
+by e.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
 from typing import Any, Final, cast
 
 import numpy as np
@@ -36,8 +42,9 @@ class LabelledChoice:
     def __init__(self, book: LabelBook, experts: Experts) -> None:
         self.book, self.experts = book, experts
         self._serving: list[str] = []
-        #: Of each candidate (2, C): how often it was right, and asked, about images of each class.
-        self._right: dict[str, NDArray[np.float64]] = {}
+        #: Labels of each class (C,), and of each candidate how often it was right about them.
+        self._counted = np.zeros(len(book.class_names))
+        self._right: dict[Candidate, NDArray[np.float64]] = {}
         #: The labels that came in with the last batch, by image.
         self.arrived: dict[str, str] = {}
 
@@ -74,7 +81,7 @@ class LabelledChoice:
         arrived = self.book.read()
         self.arrived = {name: self.book.class_of(name) for name in arrived.ids}
         told = [("warning", sentence) for sentence in arrived.warnings]
-        told += self._weighed(arrived.heard)
+        told += self._weighed(arrived.heard, learning=learning)
         verdict = self.book.verdict()
         if verdict.better is not None and verdict.better != self.experts.pinned:
             self.experts.pinned = cast("Answering", verdict.better)
@@ -98,26 +105,50 @@ class LabelledChoice:
         self._follow(learning)
         return told
 
-    def _weighed(self, heard: Sequence[tuple[int, Mapping[str, int]]]) -> list[tuple[str, str]]:
+    def _weighed(
+        self, heard: Sequence[tuple[int, Mapping[str, int]]], *, learning: bool
+    ) -> list[tuple[str, str]]:
         """Let labels add to the trust in who is right; an event where others serve by that."""
+        if not heard:
+            return []
         experts, before = self.experts, sorted(self.experts.trusted)
         for label, said in heard:
-            for name in experts.found.keys() & said.keys():
-                known = self._right.get(name, np.zeros((2, len(self.book.class_names))))
-                kept = min(1.0, experts.tuned.memory / max(known[1, label], 1.0))
-                new = known.copy()  # what was there may be a mark to go back to
-                new[:, label] = known[:, label] * kept + [said[name] == label, 1]
-                self._right[name] = new
-        count = max((right[1].sum() for right in self._right.values()), default=0.0)
-        experts.told = {
-            name: experts.tuned.label * count * _balanced(right)
-            for name, right in self._right.items()
-        }
+            known = dict(said)
+            if learning and experts.working is not None and _ADAPTED in known:
+                known[experts.working] = known[_ADAPTED]  # which serves in its name
+            right = {n: float(known[n] == label) for n in experts.found if n in known}
+            if right:
+                self._count(label, right)
+        experts.told = self._gained()
         after = sorted(experts.trusted)
-        if after == before or not heard:
+        if after == before:
             return []
         sentence = f"With {self.known} labels the trust goes from {_and(before)} to {_and(after)}."
         return [("weighed", sentence)]
+
+    def _count(self, label: int, right: Mapping[Candidate, float]) -> None:
+        """Count a label; who said nothing of its image is taken to be as good as the others.
+
+        Values are replaced, never changed: they may be marks to go back to.
+        """
+        kept = np.ones_like(self._counted)
+        kept[label] = min(1.0, self.experts.tuned.memory / max(self._counted[label], 1.0))
+        one = np.zeros_like(self._counted)
+        one[label] = 1.0
+        self._counted = self._counted * kept + one
+        usual, rest = mean(right.values()), [*self._right.values()]
+        past = np.mean(rest, 0) if rest else np.zeros_like(one)
+        self._right = {
+            name: self._right.get(name, past) * kept + right.get(name, usual) * one
+            for name in self.experts.found
+        }
+
+    def _gained(self) -> dict[Candidate, float]:
+        """What labels add to the logarithm of each candidate's share."""
+        seen = self._counted > 0
+        each = 1 / self._counted[seen]
+        weight = self.experts.tuned.label * seen.sum() * each / each.sum()
+        return {name: float(weight @ right[seen]) for name, right in self._right.items()}
 
     def _follow(self, learning: bool) -> None:
         """Let the tests begin anew where something else serves."""
@@ -130,12 +161,12 @@ class LabelledChoice:
 
     def marked(self) -> Callable[[], None]:
         """The way back to where the choice stands now, in memory."""
-        book_back, right = self.book.marked(), dict(self._right)
-        serving = self._serving  # which is replaced, never changed
+        book_back = self.book.marked()
+        kept = self._serving, self._counted, self._right  # which are replaced, never changed
 
         def go_back() -> None:
             book_back()
-            self._serving, self._right = serving, right
+            self._serving, self._counted, self._right = kept
 
         return go_back
 
@@ -144,6 +175,7 @@ class LabelledChoice:
         return {
             "book": self.book.state_dict(),
             "serving": list(self._serving),
+            "counted": self._counted.tolist(),
             "right": {name: right.tolist() for name, right in self._right.items()},
         }
 
@@ -151,15 +183,10 @@ class LabelledChoice:
         """Restore what ``state_dict`` gave."""
         self.book.load_state_dict(state_dict["book"])
         self._serving = list(state_dict["serving"])
-        known = state_dict.get("right", {})  # which a version before did not keep
-        self._right = {name: np.array(right) for name, right in known.items()}
+        if "counted" in state_dict:  # which a version before did not keep
+            self._counted = np.array(state_dict["counted"])
+            self._right = {name: np.array(one) for name, one in state_dict["right"].items()}
 
 
 def _and(names: Sequence[str]) -> str:
     return " and ".join(names)
-
-
-def _balanced(right: NDArray[np.float64]) -> float:
-    """Mean over classes of how often a candidate was right, from counts (2, C)."""
-    correct, asked = right[:, right[1] > 0]
-    return float((correct / asked).mean())

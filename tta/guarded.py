@@ -21,7 +21,7 @@ from holdfast.tta.tasks import Scorer
 from holdfast.tta.trainers import check_own
 
 #: What a step leaves for callbacks, and what nobody needs who gets predictions.
-_INNER = ("features", "loss", "rows", "weights")
+_INNER = ("counts", "features", "loss", "rows", "weights")
 
 
 class AdaptsAtTestTime(ServesBatches):

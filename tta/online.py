@@ -21,7 +21,7 @@ from holdfast.tta.methods.base import Method, Prediction, Update
 from holdfast.tta.normalization import BatchStatisticsError
 from holdfast.tta.repair import largest_pixel, repaired, sound
 from holdfast.tta.source_facts import SourceFacts
-from holdfast.tta.step import Candidate, ServedBy, StepOutputs
+from holdfast.tta.step import Candidate, Counts, ServedBy, StepOutputs
 from holdfast.tta.tasks import Task
 
 #: Share of a batch's most frequent predicted class from which on the batch counts as one of a
@@ -331,7 +331,8 @@ class ServesBatches(LightningModule):
         if said.output is not None:
             output["rows"] = said
         if facts is not None and facts.counts:
-            output["counts"] = (float(not facts.finite), *facts.counts)
+            logits, broken = said.served, float(not facts.finite)
+            output["counts"] = Counts(logits, logits._version, broken, facts.counts)
         if self._weights is not None:
             output["weights"] = self._weights
         if loss is not None:  # Lightning takes no loss of None

@@ -6,8 +6,8 @@ own is served as ours is. An enum's member in a state dict would be an object, w
 ``torch.load(weights_only=True)`` refuses.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Required, TypedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Required, TypedDict
 
 from torch import Tensor
 
@@ -28,6 +28,26 @@ Mode = Literal["adapting", "hedging", "holding", "resting", "frozen"]
 Lead = Literal["adapted leads", "source leads", "none leads"]
 
 
+class Counts(NamedTuple):
+    """What is known on the host of a prediction, of all processes.
+
+    Attributes:
+        logits: (N, C) of this process's part of it.
+        version: of that tensor: another, once somebody wrote into it.
+        broken: above 0 where any value is not finite.
+        classes: (C,) rows by class.
+    """
+
+    logits: Tensor
+    version: int
+    broken: float
+    classes: tuple[float, ...]
+
+    def are_of(self, logits: Tensor) -> bool:
+        """Whether these are the logits, as they were."""
+        return logits is self.logits and logits._version == self.version
+
+
 class StepOutputs(TypedDict, total=False):
     """A step's dictionary. A guard needs the first two entries of it; all others may be absent.
 
@@ -39,8 +59,7 @@ class StepOutputs(TypedDict, total=False):
         loss: of the update, where there was one.
         skipped: why nothing was learned; None: it was.
         restored: whether the method took itself back to the source.
-        counts: what is known on the host of the predictions of all processes: above 0 where any is
-            not finite, and (C,) rows by class; absent: nobody asked.
+        counts: of the step's own prediction; absent: nobody asked.
         broken: numbers (B,) of the images that were broken and repaired; None: none was.
         weights: tells the short hash of the weights with which the batch began.
         served_by: who answered.
@@ -64,7 +83,7 @@ class StepOutputs(TypedDict, total=False):
     loss: Tensor
     skipped: str | None
     restored: bool
-    counts: Sequence[float]
+    counts: Counts
     broken: Tensor | None
     weights: Callable[[], str]
     served_by: ServedBy

@@ -133,7 +133,7 @@ class Experts:
         self.working: Candidate | None = None
         self.pinned: Answering | None = None
         self.barred: frozenset[Answering] = frozenset()
-        self.told: dict[str, float] = {}
+        self.told: dict[Candidate, float] = {}
         self._seen: dict[Candidate, Seen] = {}
         #: Of those that doubt themselves: images that each was heard of, its mean doubt, and the
         #: share that it finds.

@@ -29,7 +29,7 @@ from holdfast.tta.distributed import counts_of_all, skipped_by_all, total_of_all
 from holdfast.tta.errors import InputError
 from holdfast.tta.marginal import predicted_counts
 from holdfast.tta.methods import Prediction
-from holdfast.tta.step import Candidate, Lead, StepOutputs
+from holdfast.tta.step import Candidate, Counts, Lead, StepOutputs
 from holdfast.tta.tasks import Task
 
 #: Constants that count images.
@@ -278,9 +278,15 @@ class CollapseGuard(Guard):
         return saw
 
     def _told_of(self, outputs: StepOutputs) -> Heard | None:
-        """The numbers below, where the step has brought them to the host."""
-        counts = outputs.get("counts") if self.task is None else None
-        return None if counts is None else Heard(counts=np.array(counts, np.float32))
+        """The numbers below, where the step has brought them to the host and nobody has changed its
+        prediction since.
+        """
+        counts = outputs.get("counts")
+        if self.task is not None or not isinstance(counts, Counts):
+            return None
+        if not counts.are_of(outputs["logits"]):
+            return None
+        return Heard(counts=np.array([counts.broken, *counts.classes], np.float32))
 
     def _numbers(self, adapted: Prediction) -> Asked:
         """Of every batch, of all processes, on the device: whether it is broken by values that are

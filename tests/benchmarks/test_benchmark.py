@@ -333,6 +333,9 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
     cases = [
         ("did you mean tent", "methods=[tnt]"),
         ("did you mean on", "policies=[onn]"),
+        ("must say of 1 to 1000 images", 'policies=["on labelled=some"]'),
+        ("must say of 1 to 1000 images", 'policies=["on labelled=0"]'),
+        ("heeds no labels", 'policies=["periodic labelled=10"]'),
         ("did you mean iid", "streams=[idd]"),
         ("did you mean blur", "shifts=[blurr]"),
         ("did you mean nuclei", "data.targets=[nucleii/fluor_360]"),

@@ -8,6 +8,7 @@ import pytest
 from holdfast.benchmarks import orders
 from holdfast.benchmarks.config import BenchmarkConfig
 from holdfast.benchmarks.grid import Setting
+from holdfast.benchmarks.passes import load_checkpoint
 from holdfast.benchmarks.plan import create_plan
 from holdfast.tta import entry
 from holdfast.tta.errors import InputError
@@ -76,3 +77,23 @@ def test_recurring_domains_are_the_targets_and_the_sources(source: Path, tmp_pat
     folder = ("data=folder", f"data.root={tmp_path / 'here'}", f"data.target={tmp_path / 'here'}")
     with pytest.raises(InputError, match=r"data\.target=.* of data=folder names none"):
         orders._there_and_back(str(source), folder)
+
+
+def test_labels_of_some_are_of_images_that_have_one(source: Path, tmp_path: Path) -> None:
+    setting = Setting("phantom", "scanner_b", "compact", "none", 0, "iid", 64, 0)
+    batches, _ = orders.load_stream(setting, str(source), (*PHANTOM, "data.target=scanner_b"), 600)
+    names = load_checkpoint(str(source)).class_names
+    batches.truth[:400] = -1
+    path = tmp_path / "labels.csv"
+    orders.write_labels(path, batches, 1.0, names, 0)
+    rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
+    ids = [name for batch in batches for name in batch["id"]]
+    known = {
+        name: names[label]
+        for name, label in zip(ids[400:], batches.truth[400:].tolist(), strict=True)
+    }
+    assert dict(rows) == known
+    assert len(rows) == len(known)
+    batches.truth = batches.truth[:, None]
+    with pytest.raises(InputError, match="leave it out of policies"):
+        orders.write_labels(path, batches, 1.0, names, 0)

@@ -1,6 +1,5 @@
 """Training on masks: patches, what a source knows of its pixels and cases, and what is refused."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 from holdfast.callbacks import GuardConfig
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.guard.signals import BY_NAME
-from holdfast.datamodules.bootstrap import ORDERS
 from holdfast.datamodules.patches import Patches
 from holdfast.datamodules.source import SourceData
 from holdfast.programs import train
@@ -141,13 +139,8 @@ def test_a_source_of_masks_is_calibrated_on_streams_of_its_own_cases(
     checkpoint = SourceCheckpoint.load(tmp_path)
     known = checkpoint.calibration
     assert known is not None
-    assert known["accuracies"].keys() == ORDERS.keys()
-    for dice in known["accuracies"].values():
-        assert dice.keys() == {"source", "batch"}
-        assert all(0 < value < 100 for value in dice.values())
     assert known["healthy"] >= 6, "tent at its own rate does no harm in four batches"
     assert {"R.level", "drift.level", "drift.limit", "gain.limit"} <= known["tails"].keys()
-    assert math.isfinite(known["offsets"]["unknown"]["source"])
     # What moves is measured by the task, and levels are no stricter than the task's own.
     levels = levels_of(GuardConfig(), known, checkpoint.meaning)
     assert levels.levels["drift"] >= Segmentation.drift_level > BY_NAME["drift"].level

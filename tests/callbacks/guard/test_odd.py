@@ -2,9 +2,12 @@
 classes of four.
 """
 
+import math
 from typing import Any
 
 import pytest
+import torch
+from lightning import Callback
 
 from tests.callbacks.guard.easy import PALE, guarded, quadrants, right
 
@@ -77,3 +80,39 @@ def test_a_few_images_over_and_over() -> None:
     assert guard.alarms == 0
     assert sound(outputs)
     assert right(outputs, stream) > 95
+
+
+class _Breaks(Callback):
+    """Puts something into what a step left, before the guard looks."""
+
+    def __init__(self, **entries: Any) -> None:
+        self.entries = entries
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *args: Any) -> None:
+        outputs.update(self.entries)
+
+
+class _Writes(Callback):
+    """Writes into the prediction itself."""
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *args: Any) -> None:
+        outputs["logits"].fill_(math.nan)
+
+
+@pytest.mark.parametrize(
+    "breaks", [_Breaks(logits=torch.full((32, 4), math.nan)), _Writes()], ids=["put in", "written"]
+)
+def test_logits_that_somebody_changed_are_looked_at_anew(breaks: Callback) -> None:
+    _, guard, outputs = guarded(quadrants(2, 32), breaks, batch_size=32)
+    assert guard is not None
+    assert [output["verdict"] for output in outputs] == ["ALARM", "ALARM"]
+
+
+@pytest.mark.parametrize("counts", [5, [2.0], torch.ones(32)])
+def test_counts_of_somebody_elses_are_no_counts_of_ours(counts: Any) -> None:
+    stream = quadrants(3, 32)
+    _, _, outputs = guarded(stream, _Breaks(counts=counts), batch_size=32)
+    _, _, plain = guarded(stream, batch_size=32)
+    for found, same in zip(outputs, plain, strict=True):
+        assert found["verdict"] == same["verdict"]
+        assert torch.equal(found["logits"], same["logits"])

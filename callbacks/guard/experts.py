@@ -238,7 +238,8 @@ class Experts:
     @property
     def trusted(self) -> dict[Candidate, float]:
         """Shares of those that serve, which sum to 1: one alone where it has most of the trust, or
-        half of it once trust has stopped to grow, and nobody with hardly any.
+        half of it once trust has stopped to grow, and nobody with hardly any. Where nobody has half
+        of it then, all are about as good, and the best that a model can adapt under serves.
         """
         known = self.shares
         if not known:
@@ -248,16 +249,24 @@ class Experts:
             assert serves is not None, "there was a look"
             return {serves: 1.0}
         best = max(known, key=known.__getitem__)
-        enough = self.tuned.alone if self.looks < self.tuned.looks else _HALF
-        if known[best] >= enough:
+        if known[best] >= (_HALF if self._grown else self.tuned.alone):
             return {best: 1.0}
+        if self._grown and (usable := self.best_to_adapt()) in known:
+            return {usable: 1.0}
         least = (1 - self.tuned.alone) * _HARDLY
         kept = {name: share for name, share in known.items() if share >= least}
         total = sum(kept.values())
         return {name: share / total for name, share in kept.items()}
 
+    @property
+    def _grown(self) -> bool:
+        """Whether trust has stopped to grow with what is seen."""
+        return self.looks >= self.tuned.looks
+
     def leads(self) -> Lead:
-        """Who leads: whoever has at least half of the trust, or whom labels name."""
+        """Who leads: whoever has at least half of the trust, or whom labels name; the adapted model
+        where nobody has half of it and trust has stopped to grow.
+        """
         known = self.shares
         if self.pinned is not None or "adapted" in self.barred:
             return "adapted leads" if self.pinned == "adapted" else "source leads"
@@ -265,7 +274,7 @@ class Experts:
             return "adapted leads"
         best = max(known, key=known.__getitem__)
         if known[best] < _HALF:
-            return "none leads"
+            return "adapted leads" if self._grown else "none leads"
         return "source leads" if best == "source" else "adapted leads"
 
     def best_to_adapt(self) -> Candidate | None:

@@ -82,8 +82,17 @@ def test_one_alone_where_it_has_most_of_the_trust_and_nobody_with_hardly_any(
 
 def test_half_of_the_trust_is_enough_once_it_has_stopped_to_grow() -> None:
     assert weighed(0.1, 0.15, tuned=replace(TUNED, looks=1)).trusted == {"source": 1.0}
-    undecided = weighed(0.1, 0.1, 0.1, tuned=replace(TUNED, looks=1)).trusted
-    assert undecided == pytest.approx(dict.fromkeys(NAMES, 1 / 3))
+    undecided = weighed(0.1, 0.1, 0.1, tuned=replace(TUNED, looks=2))
+    assert undecided.trusted == pytest.approx(dict.fromkeys(NAMES, 1 / 3))
+    assert undecided.leads() == "none leads"
+
+
+def test_where_all_are_as_good_for_good_the_model_goes_on_adapting() -> None:
+    """As on the source's own domain, where to hedge to the end would win nothing."""
+    alike = weighed(0.1, 0.11, 0.1, tuned=replace(TUNED, looks=2), looks=3)
+    assert max(alike.shares.values()) < 0.5
+    assert alike.leads() == "adapted leads"
+    assert alike.trusted == {"corrected": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +100,7 @@ def test_half_of_the_trust_is_enough_once_it_has_stopped_to_grow() -> None:
     [
         ((0.2, 0.1), "adapted leads"),
         ((0.1, 0.2), "source leads"),
-        ((0.1, 0.1, 0.1), "none leads"),
+        ((0.1, 0.1, 0.1), "adapted leads"),  # trust has stopped to grow after one look
         ((0.1, 0.1), "source leads"),  # half of the trust is enough; who comes first has it
         ((0.3, 0.3, 0.1), "adapted leads"),
         ((0.1,), "adapted leads"),  # no choice

@@ -25,7 +25,7 @@ from holdfast.callbacks.labels import LabelBook
 from holdfast.callbacks.serving import CONTROL, Said, serve
 from holdfast.callbacks.settings import GuardConfig
 from holdfast.tta.batches import described
-from holdfast.tta.distributed import counts_of_all, skipped_by_all, total_of_all
+from holdfast.tta.distributed import counts_of_all, place, skipped_by_all, total_of_all
 from holdfast.tta.errors import InputError
 from holdfast.tta.marginal import predicted_counts
 from holdfast.tta.methods import Prediction
@@ -279,10 +279,10 @@ class CollapseGuard(Guard):
 
     def _told_of(self, outputs: StepOutputs) -> Heard | None:
         """The numbers below, where the step has brought them to the host and nobody has changed its
-        prediction since.
+        prediction since. Of several processes one may have: they count anew, together.
         """
         counts = outputs.get("counts")
-        if self.task is not None or not isinstance(counts, Counts):
+        if self.task is not None or place()[1] > 1 or not isinstance(counts, Counts):
             return None
         if not counts.are_of(outputs["logits"]):
             return None

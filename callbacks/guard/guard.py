@@ -128,6 +128,8 @@ class CollapseGuard(Guard):
         self.task = self.experts.task = self.health.task = task
         self.experts.num_classes = self.health.num_classes = task.cells
         self.experts.bounds = None
+        if task.dense:  # each image has all classes: their order says nothing of a batch
+            self.experts.prior = {}
         tuned = self.config.tuned
         counts = {name: getattr(tuned, name) * task.worth for name in _OF_IMAGES}
         self.experts.tuned = self.health.tuned = replace(tuned, **counts)

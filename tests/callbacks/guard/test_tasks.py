@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import holdfast
+from holdfast.callbacks import CollapseGuard, GuardConfig
 from holdfast.callbacks.guard.health import Health
 from holdfast.callbacks.guard.heard import read_back
 from holdfast.callbacks.settings import Tuned
@@ -16,7 +17,7 @@ from holdfast.loop import GuardedMethod
 from holdfast.tta.errors import InputError
 from holdfast.tta.methods import Prediction
 from holdfast.tta.methods.norm_affine import NormAffineMethod
-from holdfast.tta.tasks import Multilabel, Segmentation
+from holdfast.tta.tasks import Multilabel, Segmentation, Task
 
 
 def blobs(count: int = 4, seed: int = 0, contrast: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -202,3 +203,11 @@ def test_of_no_images_nothing_is_seen_or_found(task: Segmentation | Multilabel) 
     every = task.rows(torch.rand(2, 3, *sides), torch.rand(2, 4, *sides))
     none = every.of_images(torch.zeros(2, dtype=torch.bool))
     assert len(task.seen(none).logits) == len(task.found(none)) == 0
+
+
+@pytest.mark.parametrize(("task", "heeded"), [(Segmentation(2), False), (Multilabel(2), True)])
+def test_the_order_of_cases_says_nothing_of_masks(task: Task, heeded: bool) -> None:
+    """Each image has all classes, so no batch is of one."""
+    guard = CollapseGuard(["a", "b"], GuardConfig(order="correlated"))
+    guard.watch(task)
+    assert bool(guard.experts.prior) == heeded

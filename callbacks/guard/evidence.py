@@ -12,11 +12,11 @@ many images as ``prior`` says, so one that was hardly seen says hardly anything.
 nearly all images one answer comes near to that class whatever the images are. So what counts is how
 much its answers tell about images for how far its classes lie, by ratios that need no level:
 
-    share ∝ (known · ((I / ln C + floor) / (divergence + floor))^sharpness)^looks · told
+    share ∝ (hint · ((I / ln C + floor) / (divergence + floor))^sharpness)^looks · told
     I = H(mean p) − mean H(p)
 
-What is ``known`` of the order of arrival (``callbacks.guard.experts``), and what labels have
-``told`` (``callbacks.labelled``), count beside that, and nothing is fitted to a checkpoint.
+What is said of the order of arrival is a ``hint`` (``callbacks.guard.experts``); it and what labels
+have ``told`` (``callbacks.labelled``) count beside that. Nothing is fitted to a checkpoint.
 
 A batch changes the classes that are in it and no others, so it costs what its images do, however
 many classes there are.

@@ -75,7 +75,7 @@ class Found(NamedTuple):
     doubted: bool = False
 
 
-def prior_of(order: str) -> dict[Candidate, float]:
+def hint_of(order: str) -> dict[Candidate, float]:
     """What a look adds to the logarithm of each candidate's share, whatever it saw.
 
     Args:
@@ -84,7 +84,7 @@ def prior_of(order: str) -> dict[Candidate, float]:
     return dict.fromkeys(HOMES, _OF_ORDER[order])
 
 
-def vote(found: Found, tuned: Tuned, prior: float = 0.0) -> float:
+def vote(found: Found, tuned: Tuned, hint: float = 0.0) -> float:
     """What a look adds to the logarithm of a candidate's share (``callbacks.guard.evidence``)."""
     far = found.divergence if found.divergence < _FAR else _FAR  # also where it is NaN
     near = -math.log(max(far, 0.0) + tuned.floor)
@@ -92,7 +92,7 @@ def vote(found: Found, tuned: Tuned, prior: float = 0.0) -> float:
         evidence = _OF_DOUBTS * near + _TOLD * found.information
     else:
         evidence = math.log(found.information + tuned.floor) + near
-    return prior + tuned.sharpness * evidence - tuned.impossible * found.impossible
+    return hint + tuned.sharpness * evidence - tuned.impossible * found.impossible
 
 
 class Experts:
@@ -103,7 +103,7 @@ class Experts:
         tuned: constants.
         source: the source's classes; None: nothing speaks for or against any, and the one that a
             method is published with leads.
-        prior: by candidate, what a look adds to the logarithm of its share; None: nothing.
+        hint: by candidate, what a look adds to the logarithm of its share; None: nothing.
         bounds: (2, C) least and largest true share of each class; None: nothing is known.
         task: what predictions are of; None: images with one label.
 
@@ -122,12 +122,12 @@ class Experts:
         num_classes: int,
         tuned: Tuned,
         source: Reference | None = None,
-        prior: Mapping[Candidate, float] | None = None,
+        hint: Mapping[Candidate, float] | None = None,
         bounds: Tensor | None = None,
         task: Task | None = None,
     ) -> None:
         self.num_classes, self.tuned, self.source, self.task = num_classes, tuned, source, task
-        self.prior, self.bounds = dict(prior or {}), bounds
+        self.hint, self.bounds = dict(hint or {}), bounds
         self.found: dict[Candidate, Found] = {}
         self.looks = 0.0
         self.working: Candidate | None = None
@@ -220,8 +220,8 @@ class Experts:
     @property
     def votes(self) -> dict[Candidate, float]:
         """What a look adds to the logarithm of each one's share."""
-        prior = self.prior
-        return {n: vote(one, self.tuned, prior.get(n, 0.0)) for n, one in self.found.items()}
+        hint = self.hint
+        return {n: vote(one, self.tuned, hint.get(n, 0.0)) for n, one in self.found.items()}
 
     @property
     def shares(self) -> dict[Candidate, float]:

@@ -14,7 +14,7 @@ from holdfast.callbacks.base import Guard, prediction_of
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.corrections import CORRECTIONS
 from holdfast.callbacks.guard.evidence import Reference
-from holdfast.callbacks.guard.experts import Choosable, Experts, prior_of
+from holdfast.callbacks.guard.experts import Choosable, Experts, hint_of
 from holdfast.callbacks.guard.health import Health
 from holdfast.callbacks.guard.heard import Asked, Heard, read_back
 from holdfast.callbacks.guard.modes import Decision, Look, Memory, judge
@@ -101,9 +101,9 @@ class CollapseGuard(Guard):
         tuned, classes = self.config.tuned, len(self.class_names)
         self.calibration = calibration
         self.levels = levels_of(self.config, calibration)
-        prior = prior_of(self.config.order)
+        hint = hint_of(self.config.order)
         bounds = self.config.bounds(self.class_names)
-        self.experts = Experts(classes, tuned, reference, prior, bounds)
+        self.experts = Experts(classes, tuned, reference, hint, bounds)
         self.health = Health(classes, tuned, reference)
         self.labelled = LabelledChoice(labels, self.experts) if labels else None
         self.memory, self.schedule = Memory(), Schedule()
@@ -129,7 +129,7 @@ class CollapseGuard(Guard):
         self.experts.num_classes = self.health.num_classes = task.cells
         self.experts.bounds = None
         if task.dense:  # each image has all classes: their order says nothing of a batch
-            self.experts.prior = {}
+            self.experts.hint = {}
         tuned = self.config.tuned
         counts = {name: getattr(tuned, name) * task.worth for name in _OF_IMAGES}
         self.experts.tuned = self.health.tuned = replace(tuned, **counts)

@@ -115,7 +115,7 @@ def guarded(
     bias: float = -5.0,
     guard: bool = True,
     labels: LabelBook | None = None,
-    prior: Mapping[Any, float] | None = None,
+    hint: Mapping[Any, float] | None = None,
     precision: Any = "32-true",
     **more: Any,
 ) -> tuple[AdaptationModule, CollapseGuard | None, list[dict[str, Any]]]:
@@ -128,8 +128,8 @@ def guarded(
     reference, moments = facts(kind, norm, classes, bias)
     names = [*CLASSES, "phantom", *map(str, range(1000))][:classes]
     watching = CollapseGuard(names, config, reference, labels=labels) if guard else None
-    if watching is not None and prior is not None:
-        watching.experts.prior = dict(prior)
+    if watching is not None and hint is not None:
+        watching.experts.hint = dict(hint)
     recorder = Recorder()
     trainer = Trainer(
         max_epochs=1,

@@ -67,7 +67,7 @@ def calm(source: Path, *words: str, leads: str = "batch") -> tuple[Cost, Collaps
     cost = Cost()
     if guard is not None:
         assert isinstance(guard, CollapseGuard)
-        guard.experts.prior = {leads: 50.0}
+        guard.experts.hint = {leads: 50.0}
         guard.on_train_batch_end = cost.watched(  # type: ignore[method-assign]
             guard.on_train_batch_end
         )

@@ -10,7 +10,7 @@ import torch
 
 from holdfast.callbacks import CollapseGuard, GuardConfig
 from holdfast.callbacks.guard.evidence import Reference
-from holdfast.callbacks.guard.experts import Experts, Found, prior_of, vote
+from holdfast.callbacks.guard.experts import Experts, Found, hint_of, vote
 from holdfast.callbacks.guard.heard import read_back
 from holdfast.callbacks.settings import Tuned
 from holdfast.tta.methods import Prediction
@@ -135,22 +135,22 @@ def test_without_a_source_the_published_statistics_have_all_the_trust() -> None:
 
 def test_what_is_known_beforehand_counts_at_every_look() -> None:
     tuned = Tuned(floor=1e-9, looks=4, sharpness=2.0)
-    found = weighed(0.1, 0.1, tuned=tuned, looks=3, prior={"source": math.log(2)}).shares
+    found = weighed(0.1, 0.1, tuned=tuned, looks=3, hint={"source": math.log(2)}).shares
     assert found == pytest.approx({"source": 8 / 9, "batch": 1 / 9})
 
 
 def test_what_a_site_knows_of_the_order_speaks_for_or_against_batch_statistics() -> None:
-    usual, mixed, correlated = (prior_of(name) for name in ("unknown", "mixed", "correlated"))
+    usual, mixed, correlated = (hint_of(name) for name in ("unknown", "mixed", "correlated"))
     for home in ("batch", "control"):  # those that methods are published with
         assert correlated[home] < usual[home] == 0 < mixed[home]
-    for prior in (usual, mixed, correlated):
-        assert set(prior) == {"batch", "control"}
+    for hint in (usual, mixed, correlated):
+        assert set(hint) == {"batch", "control"}
     guard = CollapseGuard("ab", GuardConfig(order="mixed"))
-    assert guard.experts.prior == mixed
+    assert guard.experts.hint == mixed
     # Where one class comes for a while, no likeness of its halves to two classes counts.
-    found = weighed(0.2, 0.05, tuned=Tuned(), looks=8, prior=correlated)
+    found = weighed(0.2, 0.05, tuned=Tuned(), looks=8, hint=correlated)
     assert found.trusted == {"source": 1.0}
-    assert weighed(0.2, 0.05, tuned=Tuned(), looks=8, prior=usual).trusted == {"batch": 1.0}
+    assert weighed(0.2, 0.05, tuned=Tuned(), looks=8, hint=usual).trusted == {"batch": 1.0}
 
 
 def test_bounds_push_out_what_is_impossible() -> None:

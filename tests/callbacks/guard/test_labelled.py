@@ -70,7 +70,7 @@ class Harm(Callback):
 def labelled(
     stream: Sequence[Batch],
     path: Path,
-    prior: dict[str, float],
+    hint: dict[str, float],
     *callbacks: Callback,
     named: Callable[[int, int], bool] = lambda batch, image: True,
     **more: Any,
@@ -79,7 +79,7 @@ def labelled(
     late = Late(path, stream, named)
     book = LabelBook(path, CLASSES, LEVEL)
     _, guard, outputs = guarded(
-        stream, *callbacks, late, labels=book, prior=prior, batch_size=SIZE, **more
+        stream, *callbacks, late, labels=book, hint=hint, batch_size=SIZE, **more
     )
     assert guard is not None
     return guard, outputs
@@ -204,7 +204,7 @@ def test_missing_labels_and_a_second_half_without_any_do_no_harm(
 def test_a_file_without_labels_leaves_everything_as_it_is_without_a_file(tmp_path: Path) -> None:
     stream = quadrants(24, SIZE, scanner=PALE)
     _, outputs = labelled(stream, tmp_path / "labels.csv", MISLED, named=none)
-    _, _, plain = guarded(stream, batch_size=SIZE, prior=MISLED)
+    _, _, plain = guarded(stream, batch_size=SIZE, hint=MISLED)
     for found, same in zip(outputs, plain, strict=True):
         assert torch.equal(found["logits"], same["logits"])
         for key in ("verdict", "mode", "served_by", "events"):
@@ -240,7 +240,7 @@ def test_a_guard_that_is_taken_up_goes_on_exactly(tmp_path: Path, after: int) ->
     def fresh() -> CollapseGuard:
         source = guard.experts.source
         new = CollapseGuard(CLASSES, None, source, None, LabelBook(path, CLASSES, LEVEL))
-        new.experts.prior = MISLED
+        new.experts.hint = MISLED
         return new
 
     again = Again(fresh, after)

@@ -210,4 +210,4 @@ def test_the_order_of_cases_says_nothing_of_masks(task: Task, heeded: bool) -> N
     """Each image has all classes, so no batch is of one."""
     guard = CollapseGuard(["a", "b"], GuardConfig(order="correlated"))
     guard.watch(task)
-    assert bool(guard.experts.prior) == heeded
+    assert bool(guard.experts.hint) == heeded

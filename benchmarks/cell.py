@@ -1,5 +1,6 @@
 """The cells of one stream: each method alone and under each guard, as rows of tables."""
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,13 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from holdfast.benchmarks.config import LABELLED, OFF, rate_of
+import torch
+
+from holdfast.benchmarks.config import LABELLED, OFF, TOLD, rate_of
 from holdfast.benchmarks.grid import Setting
 from holdfast.benchmarks.measures import loss_before, measures, running_loss, scores
 from holdfast.benchmarks.orders import load_stream, write_labels
 from holdfast.benchmarks.passes import Outcome, assembled, load_checkpoint, run
 from holdfast.benchmarks.summary import OURS
 from holdfast.benchmarks.tables import METRIC, NORMALIZATIONS, Row
+from holdfast.tta.errors import InputError
 from holdfast.tta.methods import METHODS
 from holdfast.tta.methods.settings import UpdateConfig
 
@@ -198,7 +202,8 @@ class _Stream:
         }
 
     def guarded(self, words: Sequence[str]) -> Outcome:
-        """One pass under a guard, with labels where it asks for some."""
+        """One pass under a guard, with labels or shares of the classes where it asks for some."""
+        words = [self.told(word) if word.startswith(TOLD) else word for word in words]
         asked = [word for word in words if word.startswith(LABELLED)]
         if not asked:
             return self.run(words)
@@ -207,7 +212,17 @@ class _Stream:
             share = float(asked[0].removeprefix(LABELLED)) / 1000
             write_labels(path, self.batches, share, self.class_names, self.task.setting.seed)
             kept = [word for word in words if not word.startswith(LABELLED)]
-            return self.run([*kept, f"labels={path}"])
+            return self.run([*kept, f"labels={path}", "guard.prevalence=labels"])
+
+    def told(self, word: str) -> str:
+        """What tells the guard the true shares of the classes to within so much."""
+        if self.truth.dim() > 1:
+            raise InputError("told=WIDTH is of one label an image: leave it out of policies")
+        width, known = float(word.removeprefix(TOLD)), self.truth[self.truth >= 0]
+        shares = torch.bincount(known, minlength=len(self.class_names)) / len(known)
+        bounds = torch.stack([shares - width, shares + width], 1).clamp(0, 1)
+        table = dict(zip(self.class_names, bounds.tolist(), strict=True))
+        return f"guard.prevalence={json.dumps(table)}"
 
     def run(self, words: Sequence[str]) -> Outcome:
         """One pass."""

@@ -19,6 +19,8 @@ from holdfast.tta.settings import WandbConfig
 OFF = "off"
 #: How the words of our guard say of how many images in a thousand there are labels.
 LABELLED = "labelled="
+#: And how to within how much the guard is told the true shares of the classes.
+TOLD = "told="
 #: The files of real images, by the names that tables give the data sets.
 FILES = {
     "nuclei": "nuclei_patches.npz",
@@ -93,8 +95,9 @@ class BenchmarkConfig:
     policies: list[str] | None = option(
         None,
         "guards, by the names of adapt.py, alone or with options: on guard.NAME=VALUE, or on "
-        "labelled=N, with labels of N images in a thousand; null: all there are; off, in studies "
-        "of pages: the method alone",
+        "labelled=N, with labels of N images in a thousand, or on told=WIDTH, with the true shares "
+        "of the classes to within so much; null: all there are; off, in studies of pages: the "
+        "method alone",
     )
     constants: list[str] | None = option(
         None, "constants of the guard that study=sensitivity changes; null: all of guard.tuned"
@@ -239,11 +242,28 @@ class BenchmarkConfig:
         check_known("policy", guards, [*_guards(), *alone])
         for policy in self.policies or []:
             _check_labelled(policy)
+            _check_told(policy)
         check_known("constant", self.constants or (), {field.name for field in fields(Tuned)})
         for label in self.networks:
             self.network_words(label)
         for rate in self.rates:
             rate_of(rate)
+
+
+def _check_told(policy: str) -> None:
+    """Refuse shares to within what is no share, and for guards that heed none."""
+    guard, *words = policy.split(" ")
+    for word in words:
+        if not word.startswith(TOLD):
+            continue
+        try:
+            sound = 0 <= float(word.removeprefix(TOLD)) <= 1
+        except ValueError:
+            sound = False
+        if not sound:
+            raise InputError(f"policies: {policy} must say a share from 0 to 1, on told=.1")
+        if guard != "on":
+            raise InputError(f"policies: {policy} heeds no shares: take on {word}")
 
 
 def _check_labelled(policy: str) -> None:

@@ -18,17 +18,22 @@ from statistics import mean
 from typing import Any, Final, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.special import betaincinv
 from torch import Tensor
 
 from holdfast.callbacks.guard.experts import Experts
 from holdfast.callbacks.labels import SERVED, LabelBook
+from holdfast.callbacks.settings import tightened
 from holdfast.tta.distributed import batch_of_all
 from holdfast.tta.methods import Prediction
 from holdfast.tta.step import Answering, Candidate
 
 #: The name of the model that learns, among candidates.
 _ADAPTED: Final = "adapted"
+#: Most chance that a class's share lies outside its bounds, half of it on each side.
+_OUTSIDE = 0.1
 
 
 class LabelledChoice:
@@ -52,6 +57,22 @@ class LabelledChoice:
     def known(self) -> int:
         """How many images' labels have come in."""
         return self.book.known
+
+    @property
+    def bounds(self) -> Tensor | None:
+        """Least and largest share (2, C) of each class that labels leave likely, if their images
+        were drawn at random (Clopper and Pearson, 1934); None without labels.
+        """
+        seen = self._counted
+        others = seen.sum() - seen
+        if not seen.any():
+            return None
+        # At 0 of so many, and at all of them, the bound is the end itself.
+        low = np.where(seen > 0, betaincinv(np.maximum(seen, 1), others + 1, _OUTSIDE / 2), 0.0)
+        high = np.where(
+            others > 0, betaincinv(seen + 1, np.maximum(others, 1), 1 - _OUTSIDE / 2), 1.0
+        )
+        return tightened(torch.from_numpy(np.stack([low, high])).float())
 
     def take(
         self,

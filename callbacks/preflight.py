@@ -188,6 +188,8 @@ def preflight(
     source = Reference(*checkpoint.features)
     names = checkpoint.class_names
     experts = CollapseGuard(names, guard, source, checkpoint.calibration, task=task).experts
+    if experts.bounds is not None:
+        candidates.expect(experts.bounds)
     said: dict[Candidate, list[_BatchFacts]] = {}
     seen = broken = 0
     for batch in batches:

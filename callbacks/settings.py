@@ -5,7 +5,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from holdfast.tta.config import closest
@@ -15,6 +15,8 @@ from holdfast.tta.options import option
 if TYPE_CHECKING:  # torch takes seconds, and --help needs none of it
     from torch import Tensor
 
+#: What ``guard.prevalence`` says where labels tell the shares of the classes.
+LABELS: Final = "labels"
 #: Mildest first: a false alarm costs little, and a true one comes again.
 _LADDER = ("slow", "slow", "slow", "restore", "reset", "freeze")
 
@@ -41,7 +43,7 @@ class Tuned:
     )
     alone: float = option(0.8, "share of trust from which on a model serves alone")
     impossible: float = option(
-        20.0, "log of trust lost at a look per share of answers that guard.prevalence rules out"
+        5.0, "log of trust lost at a look per share of answers that guard.prevalence rules out"
     )
     label: float = option(1.0, "log of trust that a label adds to who is right about its image")
     decay: float = option(0.7, "memory of the comparison with the control, per look")
@@ -146,7 +148,8 @@ class GuardConfig:
     prevalence: Any = option(
         None,
         "bounds of the true class shares: [LOW,HIGH] for the second of two classes, or of each "
-        "class that you know, guard.prevalence.CLASS=[LOW,HIGH]; null: unknown",
+        "class that you know, guard.prevalence.CLASS=[LOW,HIGH]; labels: what labels=FILE tells of "
+        "them, which must be of images drawn at random; null: unknown",
     )
     false_alarm: float = option(
         0.01, "most chance of a false alarm in 100 batches of a calibrated source"
@@ -204,12 +207,13 @@ class GuardConfig:
                     raise InputError(f"guard.{option_name}.{name} must not be negative")
 
     def bounds(self, class_names: Sequence[str]) -> "Tensor | None":
-        """Least and largest true share (2, C) of each class; None where nothing is known.
+        """Least and largest true share (2, C) of each class that shares which sum to 1 can have;
+        None where nothing is known, or labels are to tell.
 
         Raises:
             InputError: bounds that no stream can have, or of an unknown class.
         """
-        if self.prevalence is None:
+        if self.prevalence in (None, LABELS):
             return None
         import torch
 
@@ -231,7 +235,23 @@ class GuardConfig:
         low, high = bounds.sum(1).tolist()
         if low > 1 or high < 1:
             raise InputError("guard.prevalence has bounds that no shares summing to 1 lie within")
-        return bounds
+        return tightened(bounds)
+
+
+def tightened(bounds: "Tensor") -> "Tensor":
+    """Bounds (2, C) of shares without what the others' bounds rule out.
+
+    Example:
+        >>> import torch
+        >>> tightened(torch.tensor([[0.75, 0.0, 0.0], [1.0, 1.0, 1.0]]))
+        tensor([[0.7500, 0.0000, 0.0000],
+                [1.0000, 0.2500, 0.2500]])
+    """
+    import torch
+
+    low, high = bounds
+    others_low, others_high = low.sum() - low, high.sum() - high
+    return torch.stack([low.maximum(1 - others_high), high.minimum(1 - others_low)])
 
 
 def _bounds(name: str, pair: Any) -> tuple[float, float]:

@@ -10,7 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from holdfast.tta.candidates import WARM_UP, Candidates, _Opinion
-from holdfast.tta.correction import LabelCorrection, class_conditional_moments
+from holdfast.tta.correction import (
+    LabelCorrection,
+    class_conditional_moments,
+    shares_within,
+)
 from holdfast.tta.methods import Prediction, create_method
 from holdfast.tta.normalization import TestTimeBatchNorm, _Renormalised, choose_statistics
 from holdfast.tta.step import Candidate
@@ -490,3 +494,58 @@ def test_where_corrected_statistics_alone_are_asked_for_the_source_has_its_say()
         assert twins.correction is not None
         mixes.append(twins.correction.mix)
     torch.testing.assert_close(*mixes)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_shares_within_bounds_are_the_closest_of_all(seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    shares, inside = torch.rand(2, 5, generator=rng)
+    shares, inside = shares / shares.sum(), inside / inside.sum()
+    width = torch.rand(2, 5, generator=rng) / 4
+    bounds = torch.stack([inside - width[0], inside + width[1]]).clamp(0, 1)
+    found = shares_within(shares, bounds)
+    assert found.sum().item() == pytest.approx(1, abs=1e-5)
+    assert bool(((found >= bounds[0] - 1e-6) & (found <= bounds[1] + 1e-6)).all())
+
+    def far(other: Tensor) -> float:
+        return float((other * (other.clamp(min=1e-9) / shares).log()).sum())
+
+    for _ in range(200):  # on the way from there to any other that lies within, none is closer
+        weights = torch.rand(5, generator=rng)
+        other = torch.lerp(bounds[0], bounds[1], weights)
+        gap = 1 - other.sum()
+        room = bounds[1] - other if gap > 0 else other - bounds[0]
+        other = other + gap * room / room.sum()
+        assert far(found) <= far(other) + 1e-5
+
+
+def test_shares_that_lie_within_their_bounds_stay_and_an_unseen_class_gets_its_own() -> None:
+    shares = torch.tensor([0.2, 0.3, 0.5])
+    assert torch.allclose(shares_within(shares, torch.tensor([[0.0] * 3, [1.0] * 3])), shares)
+    exact = torch.tensor([0.1, 0.2, 0.7])
+    assert torch.allclose(shares_within(shares, torch.stack([exact, exact])), exact)
+    rare = shares_within(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([[0, 0.25, 0], [1.0, 1, 1]]))
+    assert torch.allclose(rare, torch.tensor([0.75, 0.25, 0.0]), atol=1e-5)
+
+
+def test_what_is_known_of_the_classes_takes_their_mix_out_of_the_statistics() -> None:
+    """One class alone, on the source's own scanner: there is no shift to correct, which only who
+    knows of the class can tell.
+    """
+    model, moments = trained()
+    method = create_method("norm", model, num_classes=CLASSES, normalization="auto")
+    told, alone = (Candidates(method, moments) for _ in range(2))
+    told.expect(torch.tensor([[1.0, 0, 0], [1.0, 0, 0]]))
+    for seed in range(4):
+        batch = images(torch.zeros(64, dtype=torch.long), seed)
+        for candidates in (told, alone):
+            candidates.predict(batch)
+    assert told.correction is not None
+    assert alone.correction is not None
+    source = torch.stack([model[0].running_mean, model[0].running_var])
+
+    def off(correction: LabelCorrection) -> float:
+        return float((torch.stack([*correction.statistics().values()]) - source).abs().max())
+
+    assert off(told.correction) < 0.15 < 0.3 < off(alone.correction)
+    assert set(told.correction.state_dict()) == set(alone.correction.state_dict())

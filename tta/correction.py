@@ -4,7 +4,8 @@ Batch statistics move for two reasons: the scanner changed, which normalisation 
 the classes come in other shares than in training, which it should not. The source knows, for every
 layer, what each class looks like there. So the moments that a stream shows are compared with those
 that the source would show *at the same mix of predicted classes*; only what is left is taken for
-the shift. The mix is the mean of what the network predicts under these statistics and the source's:
+the shift. The mix is the mean of what the network predicts under these statistics and the source's,
+or what of it a site's own knowledge of its classes allows:
 
     mean = m₀ + (observed mean − Σ p_c m_c)
     variance = v₀ · observed variance / variance at the mix p
@@ -35,6 +36,8 @@ _PRIOR, _MEMORY = 64.0, 4864.0
 _SHRINKAGE = 1 / 3
 #: Variances below this share of the source's are no variance but a constant input.
 _SMALLEST = 1e-6
+#: Shares below this one count as it: a class of which nothing was seen can be given a share.
+_RARE = 1e-6
 #: Moments that differ by less than this share of themselves are the same: rounding leaves 2e-7,
 #: and no class is so like the mean of all others in every channel.
 _SAME = 1e-4
@@ -72,6 +75,7 @@ class LabelCorrection(nn.Module):
         self.register_buffer("known", known, persistent=False)
         self.register_buffer("source", source, persistent=False)
         self.register_buffer("least", _SMALLEST * source[1], persistent=False)
+        self.register_buffer("bounds", None, persistent=False)
         self.weight: Tensor
         self.equal: Tensor
         self.mix: Tensor
@@ -79,6 +83,15 @@ class LabelCorrection(nn.Module):
         self.known: Tensor
         self.source: Tensor
         self.least: Tensor
+        self.bounds: Tensor | None
+
+    def expect(self, bounds: Tensor) -> None:
+        """Heed what is known of the stream: in the long run its mix lies within these.
+
+        Args:
+            bounds: (2, C) least and largest true share of each class.
+        """
+        self.bounds = bounds.to(self.mix)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(N, C) probabilities among the classes of which the source has images: of the others
@@ -135,6 +148,8 @@ class LabelCorrection(nn.Module):
             state: from ``after``; by default the running one.
         """
         mix, seen = (self.mix, self.seen) if state is None else (state["mix"], state["seen"])
+        if self.bounds is not None:
+            mix = self._heeding(mix, self.weight if state is None else state["weight"], self.bounds)
         # In full precision wherever it is asked, or a run that is taken up would differ.
         with torch.autocast(self.known.device.type, enabled=False):
             expected = mix @ self.known
@@ -152,6 +167,40 @@ class LabelCorrection(nn.Module):
                 for name, value in zip(self.widths, variances, strict=True)
             },
         }
+
+    def _heeding(self, mix: Tensor, weight: Tensor, bounds: Tensor) -> Tensor:
+        """A running mix, of which what the stream has shown lies within bounds. The rest is the
+        source's own, as in the moments that were seen.
+        """
+        own = (_PRIOR / weight).clamp(max=1)
+        shown = (mix - own * self.equal).clamp(min=0)
+        shown = shown / shown.sum().clamp(min=_RARE)
+        return torch.lerp(shares_within(shown, bounds), self.equal, own)
+
+
+def shares_within(shares: Tensor, bounds: Tensor) -> Tensor:
+    """The shares (C,) within bounds that are closest to these, as the Kullback-Leibler divergence
+    measures it: all are multiplied by one number, and a class stops where it meets a bound.
+
+    Args:
+        shares: (C,) that sum to 1.
+        bounds: (2, C) least and largest share of each class, which some shares lie within.
+
+    Example:
+        >>> bounds = torch.tensor([[0.9, 0.0, 0.0], [1.0, 1.0, 1.0]])
+        >>> shares_within(torch.tensor([0.4, 0.4, 0.2]), bounds)
+        tensor([0.9000, 0.0667, 0.0333])
+    """
+    low, high = bounds
+    shares = shares.clamp(min=_RARE)
+    # Between two of these numbers no class meets a bound, so that their sum is linear in it.
+    meets = torch.cat([low / shares, high / shares]).sort().values
+    sums = (shares * meets[:, None]).clamp(low, high).sum(1)
+    last = len(meets) - 1
+    after = torch.searchsorted(sums, torch.ones_like(sums[:1])).clamp(1, last)
+    below, above = sums[after - 1], sums[after]
+    part = ((1 - below) / (above - below).clamp(min=_RARE)).clamp(0, 1)
+    return (shares * torch.lerp(meets[after - 1], meets[after], part)).clamp(low, high)
 
 
 def _with_moments(known: Tensor) -> Tensor:

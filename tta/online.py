@@ -128,6 +128,11 @@ class ServesBatches(LightningModule):
         assert self.twins is not None, "there is no choice of statistics"
         self.twins.use(name)
 
+    def expect(self, bounds: Tensor) -> None:
+        """Let statistics heed least and largest true share (2, C) of each class in the stream."""
+        if self.twins is not None:
+            self.twins.expect(bounds)
+
     @property
     def has_learned(self) -> bool:
         """Whether anything was learned since the source, which a reset would undo."""

@@ -28,6 +28,10 @@ _FAR = 1e6
 #: since a batch of one class says nothing of the shift. Chosen on recorded streams:
 #: docs/evidence/guard.md, "Where something is told".
 _OF_ORDER: Mapping[str, float] = {"unknown": 0.0, "mixed": 0.7, "correlated": -2.0}
+#: What exact knowledge of the classes' shares adds to the logarithm of corrected statistics' share
+#: at a look, and less the less is known: these have nothing left to guess then. Chosen on recorded
+#: streams: docs/evidence/guard.md, "Where something is told".
+_OF_SHARES = 1.0
 #: Who has less than this part of what is left beside one that may serve alone does not serve.
 _HARDLY = 0.25
 #: Where a model doubts itself: power of a ratio of doubts that trust grows by at a look, and what
@@ -59,6 +63,14 @@ class Choosable(Protocol):
         """Predict and learn under this choice from now on."""
 
 
+@runtime_checkable
+class Informed(Protocol):
+    """A module whose statistics heed what is known of the classes of a stream."""
+
+    def expect(self, bounds: Tensor) -> None:
+        """Know least and largest true share (2, C) of each class from now on."""
+
+
 class Found(NamedTuple):
     """What is known of a candidate.
 
@@ -82,6 +94,15 @@ def hint_of(order: str) -> dict[Candidate, float]:
         order: of arrival: unknown, mixed or correlated.
     """
     return dict.fromkeys(HOMES, _OF_ORDER[order])
+
+
+def known_of(bounds: Tensor | None) -> float:
+    """How much is known of the shares of the classes: 1 exactly, 0 nothing that would tell.
+
+    Args:
+        bounds: (2, C) least and largest true share of each class; None: nothing.
+    """
+    return 0.0 if bounds is None else max(0.0, 1 - float((bounds[1] - bounds[0]).sum()) / 2)
 
 
 def vote(found: Found, tuned: Tuned, hint: float = 0.0) -> float:
@@ -127,7 +148,8 @@ class Experts:
         task: Task | None = None,
     ) -> None:
         self.num_classes, self.tuned, self.source, self.task = num_classes, tuned, source, task
-        self.hint, self.bounds = dict(hint or {}), bounds
+        self.hint = dict(hint or {})
+        self.expect(bounds)
         self.found: dict[Candidate, Found] = {}
         self.looks = 0.0
         self.working: Candidate | None = None
@@ -138,6 +160,10 @@ class Experts:
         #: Of those that doubt themselves: images that each was heard of, its mean doubt, and the
         #: share that it finds.
         self._doubts: dict[Candidate, NDArray[Any]] = {}
+
+    def expect(self, bounds: Tensor | None) -> None:
+        """Know least and largest true share (2, C) of each class from now on; None: nothing."""
+        self.bounds, self._known = bounds, _OF_SHARES * known_of(bounds)
 
     def asks(self, said: Mapping[Candidate, Prediction]) -> dict[Candidate, Asked]:
         """What ``hear`` has to be told of a batch; at first the module works under the statistics
@@ -220,8 +246,10 @@ class Experts:
     @property
     def votes(self) -> dict[Candidate, float]:
         """What a look adds to the logarithm of each one's share."""
-        hint = self.hint
-        return {n: vote(one, self.tuned, hint.get(n, 0.0)) for n, one in self.found.items()}
+        hints = {name: self.hint.get(name, 0.0) for name in self.found}
+        if "corrected" in hints:
+            hints["corrected"] += self._known
+        return {name: vote(one, self.tuned, hints[name]) for name, one in self.found.items()}
 
     @property
     def shares(self) -> dict[Candidate, float]:

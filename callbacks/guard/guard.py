@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
+from torch import Tensor
 
 from holdfast.callbacks.base import Guard, prediction_of
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.corrections import CORRECTIONS
 from holdfast.callbacks.guard.evidence import Reference
-from holdfast.callbacks.guard.experts import Choosable, Experts, hint_of
+from holdfast.callbacks.guard.experts import Choosable, Experts, Informed, hint_of
 from holdfast.callbacks.guard.health import Health
 from holdfast.callbacks.guard.heard import Asked, Heard, read_back
 from holdfast.callbacks.guard.modes import Decision, Look, Memory, judge
@@ -23,7 +24,7 @@ from holdfast.callbacks.guard.signals import Values
 from holdfast.callbacks.labelled import LabelledChoice
 from holdfast.callbacks.labels import LabelBook
 from holdfast.callbacks.serving import CONTROL, Said, serve
-from holdfast.callbacks.settings import GuardConfig
+from holdfast.callbacks.settings import LABELS, GuardConfig
 from holdfast.tta.batches import described
 from holdfast.tta.distributed import counts_of_all, place, skipped_by_all, total_of_all
 from holdfast.tta.errors import InputError
@@ -107,6 +108,8 @@ class CollapseGuard(Guard):
         self.health = Health(classes, tuned, reference)
         self.labelled = LabelledChoice(labels, self.experts) if labels else None
         self.memory, self.schedule = Memory(), Schedule()
+        #: Told of the classes' shares; None: nobody.
+        self._tell: Callable[[Tensor], None] | None = None
         if task is not None:
             self.watch(task)
 
@@ -127,7 +130,7 @@ class CollapseGuard(Guard):
             )
         self.task = self.experts.task = self.health.task = task
         self.experts.num_classes = self.health.num_classes = task.cells
-        self.experts.bounds = None
+        self.experts.expect(None)
         if task.dense:  # each image has all classes: their order says nothing of a batch
             self.experts.hint = {}
         tuned = self.config.tuned
@@ -171,6 +174,8 @@ class CollapseGuard(Guard):
             self.experts.source = self.health.source = Reference(*features)
         # What a checkpoint gave is held against what the module said just now.
         self.load_state_dict(self.state_dict())
+        self._tell = pl_module.expect if isinstance(pl_module, Informed) else None
+        self._inform()
 
     def act(self, pl_module: Any, outputs: StepOutputs, batch: Any) -> None:
         """Look if due, judge, correct, and say what serves the batch; no Trainer is needed."""
@@ -218,6 +223,7 @@ class CollapseGuard(Guard):
             self.load_state_dict(state)
             if labels_back is not None:
                 labels_back()
+                self._inform()
 
         return go_back
 
@@ -393,7 +399,15 @@ class CollapseGuard(Guard):
         if arrived := self.labelled.arrived:
             message = f"{len(arrived)} labels came in."
             outputs["events"].append(self.event("labels", "arrived", message, labels=arrived))
+            self._inform()
         return any(reason != "warning" for reason, _ in told)
+
+    def _inform(self) -> None:
+        """Let experts and module heed what is known of the classes' shares."""
+        if self.labelled is not None and self.config.prevalence == LABELS:
+            self.experts.expect(self.labelled.bounds)
+        if self._tell is not None and self.experts.bounds is not None:
+            self._tell(self.experts.bounds)
 
     def _plan(self, saw: _Saw, *, stirred: bool) -> None:
         """When to look next."""

@@ -164,8 +164,20 @@ def test_bounds_push_out_what_is_impossible() -> None:
     assert bound.found["batch"].impossible == pytest.approx(0.0)
     assert free.found["source"].impossible == 0
     odds = [found.shares["source"] / found.shares["batch"] for found in (free, bound)]
-    lost = 20 * (first - 0.5) * 60 / 64  # at a look of 64 images
+    lost = Tuned().impossible * (first - 0.5) * 60 / 64  # at a look of 64 images
     assert odds[1] / odds[0] == pytest.approx(math.exp(-lost), rel=1e-3)
+
+
+def test_corrected_statistics_are_trusted_the_more_the_better_the_classes_are_known() -> None:
+    def odds(*pairs: tuple[float, float]) -> float:
+        bounds = None if not pairs else torch.tensor(pairs).T
+        shares = weighed(0.1, 0.1, 0.1, tuned=Tuned(impossible=0), bounds=bounds).shares
+        assert shares["source"] == pytest.approx(shares["batch"])
+        return math.log(shares["corrected"] / shares["source"])
+
+    assert odds() == odds(*[(0.0, 1.0)] * 3) == pytest.approx(0)
+    assert odds((0.5, 0.5), (0.2, 0.2), (0.3, 0.3)) == pytest.approx(1)
+    assert odds((0.4, 0.6), (0.1, 0.3), (0.2, 0.4)) == pytest.approx(0.7)
 
 
 def test_a_vote_by_hand() -> None:

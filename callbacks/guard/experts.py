@@ -31,7 +31,7 @@ _OF_ORDER: Mapping[str, float] = {"unknown": 0.0, "mixed": 0.7, "correlated": -2
 #: What exact knowledge of the classes' shares adds to the logarithm of corrected statistics' share
 #: at a look, and less the less is known: these have nothing left to guess then. Chosen on recorded
 #: streams: docs/evidence/guard.md, "Where something is told".
-_OF_SHARES = 1.0
+_OF_SHARES = 0.5
 #: Who has less than this part of what is left beside one that may serve alone does not serve.
 _HARDLY = 0.25
 #: Where a model doubts itself: power of a ratio of doubts that trust grows by at a look, and what

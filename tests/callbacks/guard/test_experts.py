@@ -176,8 +176,8 @@ def test_corrected_statistics_are_trusted_the_more_the_better_the_classes_are_kn
         return math.log(shares["corrected"] / shares["source"])
 
     assert odds() == odds(*[(0.0, 1.0)] * 3) == pytest.approx(0)
-    assert odds((0.5, 0.5), (0.2, 0.2), (0.3, 0.3)) == pytest.approx(1)
-    assert odds((0.4, 0.6), (0.1, 0.3), (0.2, 0.4)) == pytest.approx(0.7)
+    assert odds((0.5, 0.5), (0.2, 0.2), (0.3, 0.3)) == pytest.approx(0.5)
+    assert odds((0.4, 0.6), (0.1, 0.3), (0.2, 0.4)) == pytest.approx(0.35)
 
 
 def test_a_vote_by_hand() -> None:

@@ -253,18 +253,20 @@ def test_a_guard_may_have_labels_of_some_images(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[tuple[list[str], list[str]]] = []
+    told: list[str] = []
 
     def seen(self: Any, run: list[str]) -> Any:
         files = [word.removeprefix("labels=") for word in run if word.startswith("labels=")]
         read.extend((run, Path(name).read_text().splitlines()) for name in files)
+        told.extend(word for word in run if word.startswith("guard.prevalence={"))
         return plain(self, run)
 
     plain = cell._Stream.run
     monkeypatch.setattr(cell._Stream, "run", seen)
-    policies = 'policies=["on","on labelled=1","on labelled=100"]'
+    policies = 'policies=["on","on labelled=1","on labelled=100","on told=.1"]'
     run_cells(tmp_path / "out", *words, "streams=[iid]", policies)
     assert {row["policy"] for row in results(tmp_path / "out")} == {
-        *("on", "on labelled=1", "on labelled=100"),
+        *("on", "on labelled=1", "on labelled=100", "on told=.1"),
     }
     (run, few), (_, more) = read
     assert not any(word.startswith("labelled=") for word in run)
@@ -272,6 +274,11 @@ def test_a_guard_may_have_labels_of_some_images(
     assert (len(few), len(more)) == (2, 14)  # with the header: at least one, and a tenth of 128
     assert {line.partition(",")[2] for line in more[1:]} <= set(CLASSES)
     assert len({line.partition(",")[0] for line in more}) == len(more)
+    assert "guard.prevalence=labels" in run
+    (shares,) = (json.loads(word.partition("=")[2]) for word in told)
+    assert [*shares] == list(CLASSES)
+    assert sum(low + high for low, high in shares.values()) == pytest.approx(2, abs=0.05)
+    assert max(high - low for low, high in shares.values()) == pytest.approx(0.2)
 
 
 def test_missing_sources_are_trained_by_network(tmp_path: Path) -> None:
@@ -336,6 +343,9 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
         ("must say of 1 to 1000 images", 'policies=["on labelled=some"]'),
         ("must say of 1 to 1000 images", 'policies=["on labelled=0"]'),
         ("heeds no labels", 'policies=["periodic labelled=10"]'),
+        ("must say a share from 0 to 1", 'policies=["on told=much"]'),
+        ("must say a share from 0 to 1", 'policies=["on told=1.5"]'),
+        ("heeds no shares", 'policies=["periodic told=.1"]'),
         ("did you mean iid", "streams=[idd]"),
         ("did you mean blur", "shifts=[blurr]"),
         ("did you mean nuclei", "data.targets=[nucleii/fluor_360]"),

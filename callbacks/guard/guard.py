@@ -414,9 +414,9 @@ class CollapseGuard(Guard):
         if stirred:
             self.schedule = self.schedule.stirred(self.batch)
         elif saw.look:
-            watching, startled = self.memory.watched, saw.glance.startled
+            again = saw.glance.startled or len(self.experts.trusted) > 1
             self.schedule = self.schedule.looked(
-                self.batch, self.config.tuned, watching=watching, startled=startled
+                self.batch, self.config.tuned, watching=self.memory.watched, again=again
             )
 
     def _settle(self, module: Any, leads: Lead | None) -> None:

@@ -88,7 +88,7 @@ class Schedule:
         """How many batches a look at this one stands for."""
         return max(1, batch - self.last_look) if self.watching else 1
 
-    def looked(self, batch: int, tuned: Tuned, *, watching: bool, startled: bool) -> "Schedule":
+    def looked(self, batch: int, tuned: Tuned, *, watching: bool, again: bool) -> "Schedule":
         """The schedule after a look: the next one is due after a share of the time that the stream
         has been calm.
 
@@ -96,13 +96,13 @@ class Schedule:
             batch: number of the batch.
             tuned: patience and the longest interval.
             watching: whether something speaks against the adapted model.
-            startled: whether a jump called for the look; one batch tells a jump from a chance mix
-                badly, so the next is looked at as well.
+            again: whether the next is looked at as well: after a jump, since one batch tells it from
+                a chance mix badly, and while several serve, who are asked anyway.
         """
         interval = max(1, min((batch + 1 - self.calm_since) // tuned.patience, tuned.longest))
         if watching:
             interval = min(interval, _WATCHED)
-        if startled:
+        if again:
             interval = 1
         return replace(self, next_look=batch + interval, last_look=batch, watching=watching)
 

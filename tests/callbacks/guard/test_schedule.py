@@ -15,7 +15,7 @@ def looks(batches: int, watching: bool = False) -> list[int]:
     for batch in range(batches):
         if schedule.due(batch):
             found.append(batch)
-            schedule = schedule.looked(batch, TUNED, watching=watching, startled=False)
+            schedule = schedule.looked(batch, TUNED, watching=watching, again=False)
     return found
 
 
@@ -28,25 +28,25 @@ def test_a_calm_stream_is_looked_at_after_half_of_the_calm_so_far() -> None:
 def test_a_watch_is_looked_at_every_few_batches_and_the_next_look_stands_for_them() -> None:
     found = looks(60, watching=True)
     assert {later - earlier for earlier, later in pairwise(found[8:])} == {4}
-    watching = Schedule().looked(20, TUNED, watching=True, startled=False)
+    watching = Schedule().looked(20, TUNED, watching=True, again=False)
     assert watching.next_look == 24
     assert watching.stands_for(24) == 4
     assert watching.stands_for(22) == 2, "a jump may call for it earlier"
-    calm = Schedule().looked(20, TUNED, watching=False, startled=False)
+    calm = Schedule().looked(20, TUNED, watching=False, again=False)
     assert calm.stands_for(30) == 1
 
 
 @pytest.mark.parametrize("watching", [True, False])
 def test_after_a_jump_the_next_batch_is_looked_at_too(watching: bool) -> None:
-    assert Schedule().looked(40, TUNED, watching=watching, startled=True).next_look == 41
+    assert Schedule().looked(40, TUNED, watching=watching, again=True).next_look == 41
 
 
 def test_calm_starts_anew_after_something_happened() -> None:
-    schedule = Schedule().looked(99, TUNED, watching=True, startled=False).stirred(100)
+    schedule = Schedule().looked(99, TUNED, watching=True, again=False).stirred(100)
     assert schedule.due(101)
     assert not schedule.due(100)
     assert schedule.stands_for(101) == 1
-    assert schedule.looked(101, TUNED, watching=False, startled=False).next_look == 102
+    assert schedule.looked(101, TUNED, watching=False, again=False).next_look == 102
 
 
 def test_a_glance_tells_a_jump_of_the_mix_from_chance_and_from_what_is_not_finite() -> None:

@@ -212,7 +212,7 @@ class _Stream:
             share = float(asked[0].removeprefix(LABELLED)) / 1000
             write_labels(path, self.batches, share, self.class_names, self.task.setting.seed)
             kept = [word for word in words if not word.startswith(LABELLED)]
-            return self.run([*kept, f"labels={path}", "guard.prevalence=labels"])
+            return self.run(["guard.prevalence=labels", *kept, f"labels={path}"])
 
     def told(self, word: str) -> str:
         """What tells the guard the true shares of the classes to within so much."""

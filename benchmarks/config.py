@@ -264,6 +264,8 @@ def _check_told(policy: str) -> None:
             raise InputError(f"policies: {policy} must say a share from 0 to 1, on told=.1")
         if guard != "on":
             raise InputError(f"policies: {policy} heeds no shares: take on {word}")
+        if any(other.startswith(LABELLED) for other in words):
+            raise InputError(f"policies: {policy} has shares of labels beside {word}: take one")
 
 
 def _check_labelled(policy: str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from holdfast.callbacks.base import Guard
+from holdfast.callbacks.guard.guard import CollapseGuard
 from holdfast.datamodules import ImageSet, StreamLoader
 from holdfast.datamodules.conventions import UNLABELLED
 from holdfast.datamodules.labelfile import LabelFile, known_as
@@ -156,7 +157,9 @@ def acceptance(
         with entry.incomplete(kept.served, len(loader.stream)):
             entry.fit(trainer, module, loader)
         said[name] = kept.probabilities
-    twin, _ = makers["fixed"]()
+    twin, guard = makers["fixed"]()
+    if isinstance(guard, CollapseGuard):
+        guard.start(twin)  # which tells what is known of the classes
     said = {
         **fixed_pass(twin, loader, trainer, kept.batches),
         UNGUARDED: said[UNGUARDED],

@@ -50,6 +50,8 @@ class LabelledChoice:
         #: Labels of each class (C,), and of each candidate how often it was right about them.
         self._counted = np.zeros(len(book.class_names))
         self._right: dict[Candidate, NDArray[np.float64]] = {}
+        #: All labels of each class (C,) that came, by which its share is known.
+        self._drawn = np.zeros(len(book.class_names))
         #: The labels that came in with the last batch, by image.
         self.arrived: dict[str, str] = {}
 
@@ -63,7 +65,7 @@ class LabelledChoice:
         """Least and largest share (2, C) of each class that labels leave likely, if their images
         were drawn at random (Clopper and Pearson, 1934); None without labels.
         """
-        seen = self._counted
+        seen = self._drawn
         others = seen.sum() - seen
         if not seen.any():
             return None
@@ -133,6 +135,9 @@ class LabelledChoice:
         if not heard:
             return []
         experts, before = self.experts, sorted(self.experts.trusted)
+        self._drawn = self._drawn + np.bincount(
+            [label for label, _ in heard], minlength=len(self._drawn)
+        )
         for label, said in heard:
             known = dict(said)
             if learning and experts.working is not None and _ADAPTED in known:
@@ -183,11 +188,12 @@ class LabelledChoice:
     def marked(self) -> Callable[[], None]:
         """The way back to where the choice stands now, in memory."""
         book_back = self.book.marked()
-        kept = self._serving, self._counted, self._right  # which are replaced, never changed
+        # Which are replaced, never changed.
+        kept = self._serving, self._counted, self._right, self._drawn
 
         def go_back() -> None:
             book_back()
-            self._serving, self._counted, self._right = kept
+            self._serving, self._counted, self._right, self._drawn = kept
 
         return go_back
 
@@ -197,6 +203,7 @@ class LabelledChoice:
             "book": self.book.state_dict(),
             "serving": list(self._serving),
             "counted": self._counted.tolist(),
+            "drawn": self._drawn.tolist(),
             "right": {name: right.tolist() for name, right in self._right.items()},
         }
 
@@ -206,6 +213,7 @@ class LabelledChoice:
         self._serving = list(state_dict["serving"])
         if "counted" in state_dict:  # which a version before did not keep
             self._counted = np.array(state_dict["counted"])
+            self._drawn = np.array(state_dict.get("drawn", state_dict["counted"]))
             self._right = {name: np.array(one) for name, one in state_dict["right"].items()}
 
 

@@ -7,7 +7,7 @@ images; nothing is learned, and no label is needed.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -187,9 +187,11 @@ def preflight(
     largest = largest_pixel(candidates.method.model)
     source = Reference(*checkpoint.features)
     names = checkpoint.class_names
+    if guard.by_labels:  # which are not there yet
+        guard = replace(guard, prevalence=None)
     experts = CollapseGuard(names, guard, source, checkpoint.calibration, task=task).experts
-    if experts.bounds is not None:
-        candidates.expect(experts.bounds)
+    candidates.expect_shares(experts.bounds)
+    experts.heeded = True
     said: dict[Candidate, list[_BatchFacts]] = {}
     seen = broken = 0
     for batch in batches:

@@ -8,9 +8,8 @@ from holdfast.callbacks.guard.evidence import Reference
 from holdfast.callbacks.guard.guard import CollapseGuard
 from holdfast.callbacks.labels import LabelBook
 from holdfast.callbacks.policies import POLICIES, PolicyGuard
-from holdfast.callbacks.settings import LABELS, GuardConfig, NoGuardConfig
+from holdfast.callbacks.settings import GuardConfig, NoGuardConfig
 from holdfast.tta.checkpoint import SourceCheckpoint
-from holdfast.tta.errors import InputError
 
 #: Settings of each guard by name: ours, none, and the published ones.
 GUARDS: Mapping[str, type] = {
@@ -42,11 +41,6 @@ def create_guard(
     if kind == "off":
         return None
     if kind == "on":
-        if options.prevalence == LABELS and labels is None:
-            raise InputError(
-                "guard.prevalence=labels needs labels=FILE.csv for the guard to heed, and accept "
-                "keeps its labels to score by: give bounds, guard.prevalence.CLASS=[LOW,HIGH]"
-            )
         reference = Reference(*checkpoint.features)
         names = checkpoint.class_names
         book = LabelBook(labels, names, _LABEL_LEVEL) if labels is not None else None

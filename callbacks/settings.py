@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # torch takes seconds, and --help needs none of it
 
 #: What ``guard.prevalence`` says where labels tell the shares of the classes.
 LABELS: Final = "labels"
+#: What rounding may leave of a sum of shares beyond 1.
+_ROUNDING = 1e-5
 #: Mildest first: a false alarm costs little, and a true one comes again.
 _LADDER = ("slow", "slow", "slow", "restore", "reset", "freeze")
 
@@ -182,6 +184,11 @@ class GuardConfig:
         if self.levels or self.limits:
             self._check_signals()
 
+    @property
+    def by_labels(self) -> bool:
+        """Whether labels are to tell the shares of the classes."""
+        return isinstance(self.prevalence, str) and self.prevalence == LABELS
+
     def _check_ladder(self) -> None:
         # Here, for corrections need settings themselves, and torch, which takes seconds.
         from holdfast.callbacks.corrections import CORRECTIONS
@@ -213,7 +220,7 @@ class GuardConfig:
         Raises:
             InputError: bounds that no stream can have, or of an unknown class.
         """
-        if self.prevalence in (None, LABELS):
+        if self.prevalence is None or self.by_labels:
             return None
         import torch
 
@@ -232,8 +239,8 @@ class GuardConfig:
                     f"guard.prevalence has an unknown class {name!r}: {closest(name, class_names)}"
                 )
             bounds[:, class_names.index(name)] = torch.tensor(_bounds(name, pair))
-        low, high = bounds.sum(1).tolist()
-        if low > 1 or high < 1:
+        low, high = bounds.double().sum(1).tolist()
+        if low > 1 + _ROUNDING or high < 1 - _ROUNDING:
             raise InputError("guard.prevalence has bounds that no shares summing to 1 lie within")
         return tightened(bounds)
 
@@ -251,7 +258,8 @@ def tightened(bounds: "Tensor") -> "Tensor":
 
     low, high = bounds
     others_low, others_high = low.sum() - low, high.sum() - high
-    return torch.stack([low.maximum(1 - others_high), high.minimum(1 - others_low)])
+    least = low.maximum(1 - others_high)
+    return torch.stack([least, high.minimum(1 - others_low).maximum(least)])
 
 
 def _bounds(name: str, pair: Any) -> tuple[float, float]:

@@ -535,7 +535,7 @@ def test_what_is_known_of_the_classes_takes_their_mix_out_of_the_statistics() ->
     model, moments = trained()
     method = create_method("norm", model, num_classes=CLASSES, normalization="auto")
     told, alone = (Candidates(method, moments) for _ in range(2))
-    told.expect(torch.tensor([[1.0, 0, 0], [1.0, 0, 0]]))
+    told.expect_shares(torch.tensor([[1.0, 0, 0], [1.0, 0, 0]]))
     for seed in range(4):
         batch = images(torch.zeros(64, dtype=torch.long), seed)
         for candidates in (told, alone):
@@ -549,3 +549,28 @@ def test_what_is_known_of_the_classes_takes_their_mix_out_of_the_statistics() ->
 
     assert off(told.correction) < 0.15 < 0.3 < off(alone.correction)
     assert set(told.correction.state_dict()) == set(alone.correction.state_dict())
+
+
+def test_what_is_the_sources_own_in_a_long_stream_is_known_exactly() -> None:
+    """Of it the moments hold ever less, also once the memory is full."""
+    model, moments = trained()
+    correction, one = LabelCorrection(model, moments), torch.eye(CLASSES)[[0] * 512]
+    correction.expect_shares(torch.tensor([[1.0, 0, 0], [1.0, 0, 0]]))
+    seen = {name: known[:, 0] for name, known in moments.items()}
+    for _ in range(60):
+        correction.keep(correction.after(seen, one))
+    assert 0 < correction.own < 0.001
+    found = torch.stack([*correction.statistics().values()])
+    source = torch.stack([model[0].running_mean, model[0].running_var])
+    assert torch.allclose(found, source, atol=0.03)
+
+
+def test_a_state_of_before_says_how_much_is_the_sources_own() -> None:
+    model, moments = trained()
+    correction, again = LabelCorrection(model, moments), LabelCorrection(model, moments)
+    seen = {name: known.mean(1) for name, known in moments.items()}
+    correction.keep(correction.after(seen, torch.full((64, CLASSES), 1 / CLASSES)))
+    state = correction.state_dict()
+    own = state.pop("own")
+    again.load_state_dict(state)
+    assert again.own == own == 0.5

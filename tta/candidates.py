@@ -164,10 +164,12 @@ class Candidates(nn.Module):
         values = self.correction.statistics() if self.correction and name == "corrected" else {}
         self.method.use_statistics(self._kind(name), values)
 
-    def expect(self, bounds: Tensor) -> None:
-        """Let corrected statistics heed least and largest true share (2, C) of each class."""
+    def expect_shares(self, bounds: Tensor | None) -> None:
+        """Let corrected statistics heed least and largest true share (2, C) of each class; None:
+        nothing is known.
+        """
         if self.correction is not None:
-            self.correction.expect(bounds)
+            self.correction.expect_shares(bounds)
             self.use(self.current)
 
     def get_extra_state(self) -> dict[str, Any]:

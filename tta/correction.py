@@ -67,6 +67,8 @@ class LabelCorrection(nn.Module):
         known = torch.cat([moments[name].float() for name in sources], 2)
         source = torch.cat([*sources.values()], 1)
         self.register_buffer("weight", torch.tensor(_PRIOR))
+        #: The part of the moments and of the mix that is still the source's own.
+        self.register_buffer("own", torch.tensor(1.0))
         own = _with_moments(known)
         self.all_known = bool(own.all())
         self.register_buffer("equal", own / own.sum(), persistent=False)
@@ -77,6 +79,7 @@ class LabelCorrection(nn.Module):
         self.register_buffer("least", _SMALLEST * source[1], persistent=False)
         self.register_buffer("bounds", None, persistent=False)
         self.weight: Tensor
+        self.own: Tensor
         self.equal: Tensor
         self.mix: Tensor
         self.seen: Tensor
@@ -85,13 +88,13 @@ class LabelCorrection(nn.Module):
         self.least: Tensor
         self.bounds: Tensor | None
 
-    def expect(self, bounds: Tensor) -> None:
+    def expect_shares(self, bounds: Tensor | None) -> None:
         """Heed what is known of the stream: in the long run its mix lies within these.
 
         Args:
-            bounds: (2, C) least and largest true share of each class.
+            bounds: (2, C) least and largest true share of each class; None: nothing is known.
         """
-        self.bounds = bounds.to(self.mix)
+        self.bounds = None if bounds is None else bounds.to(self.mix)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(N, C) probabilities among the classes of which the source has images: of the others
@@ -129,9 +132,17 @@ class LabelCorrection(nn.Module):
         drawn = torch.lerp(predicted, self.equal, _SHRINKAGE)
         return {
             "weight": weight,
+            "own": torch.addcmul(self.own, self.own, share, value=-1),
             "mix": torch.lerp(self.mix, drawn, share),
             "seen": torch.lerp(self.seen, moments, share),
         }
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # A version before did not keep what is still the source's own.
+        weight = state_dict.get(f"{prefix}weight")
+        if weight is not None:
+            state_dict.setdefault(f"{prefix}own", (_PRIOR / weight).clamp(max=1))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def keep(self, state: Mapping[str, Tensor]) -> None:
@@ -147,9 +158,10 @@ class LabelCorrection(nn.Module):
         Args:
             state: from ``after``; by default the running one.
         """
-        mix, seen = (self.mix, self.seen) if state is None else (state["mix"], state["seen"])
+        now = state or {"mix": self.mix, "seen": self.seen, "own": self.own}
+        mix, seen = now["mix"], now["seen"]
         if self.bounds is not None:
-            mix = self._heeding(mix, self.weight if state is None else state["weight"], self.bounds)
+            mix = self._heeding(mix, now["own"], self.bounds)
         # In full precision wherever it is asked, or a run that is taken up would differ.
         with torch.autocast(self.known.device.type, enabled=False):
             expected = mix @ self.known
@@ -168,11 +180,10 @@ class LabelCorrection(nn.Module):
             },
         }
 
-    def _heeding(self, mix: Tensor, weight: Tensor, bounds: Tensor) -> Tensor:
-        """A running mix, of which what the stream has shown lies within bounds. The rest is the
-        source's own, as in the moments that were seen.
+    def _heeding(self, mix: Tensor, own: Tensor, bounds: Tensor) -> Tensor:
+        """A running mix, of which what the stream has shown lies within bounds. The rest, ``own``,
+        is the source's, as in the moments that were seen.
         """
-        own = (_PRIOR / weight).clamp(max=1)
         shown = (mix - own * self.equal).clamp(min=0)
         shown = shown / shown.sum().clamp(min=_RARE)
         return torch.lerp(shares_within(shown, bounds), self.equal, own)

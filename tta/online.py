@@ -128,10 +128,12 @@ class ServesBatches(LightningModule):
         assert self.twins is not None, "there is no choice of statistics"
         self.twins.use(name)
 
-    def expect(self, bounds: Tensor) -> None:
-        """Let statistics heed least and largest true share (2, C) of each class in the stream."""
+    def expect_shares(self, bounds: Tensor | None) -> None:
+        """Let statistics heed least and largest true share (2, C) of each class in the stream;
+        None: nothing is known.
+        """
         if self.twins is not None:
-            self.twins.expect(bounds)
+            self.twins.expect_shares(bounds)
 
     @property
     def has_learned(self) -> bool:

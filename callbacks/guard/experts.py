@@ -67,8 +67,8 @@ class Choosable(Protocol):
 class Informed(Protocol):
     """A module whose statistics heed what is known of the classes of a stream."""
 
-    def expect(self, bounds: Tensor) -> None:
-        """Know least and largest true share (2, C) of each class from now on."""
+    def expect_shares(self, bounds: Tensor | None) -> None:
+        """Know least and largest true share (2, C) of each class from now on; None: nothing."""
 
 
 class Found(NamedTuple):
@@ -97,12 +97,16 @@ def hint_of(order: str) -> dict[Candidate, float]:
 
 
 def known_of(bounds: Tensor | None) -> float:
-    """How much is known of the shares of the classes: 1 exactly, 0 nothing that would tell.
+    """How much is known of the shares of the classes, from 0 to 1: what two mixes that they may be
+    have in common at least.
 
     Args:
         bounds: (2, C) least and largest true share of each class; None: nothing.
     """
-    return 0.0 if bounds is None else max(0.0, 1 - float((bounds[1] - bounds[0]).sum()) / 2)
+    if bounds is None:
+        return 0.0
+    low, high = bounds.sum(1).tolist()
+    return min(1.0, max(0.0, low, 2 - high))
 
 
 def vote(found: Found, tuned: Tuned, hint: float = 0.0) -> float:
@@ -136,6 +140,8 @@ class Experts:
             None: nobody.
         barred: who does not, as labels tell.
         told: what labels add to the logarithm of each one's share.
+        bounds: (2, C) least and largest true share of each class; None: nothing is known.
+        heeded: whether corrected statistics heed these.
     """
 
     def __init__(
@@ -148,8 +154,7 @@ class Experts:
         task: Task | None = None,
     ) -> None:
         self.num_classes, self.tuned, self.source, self.task = num_classes, tuned, source, task
-        self.hint = dict(hint or {})
-        self.expect(bounds)
+        self.hint, self.bounds, self.heeded = dict(hint or {}), bounds, False
         self.found: dict[Candidate, Found] = {}
         self.looks = 0.0
         self.working: Candidate | None = None
@@ -160,10 +165,6 @@ class Experts:
         #: Of those that doubt themselves: images that each was heard of, its mean doubt, and the
         #: share that it finds.
         self._doubts: dict[Candidate, NDArray[Any]] = {}
-
-    def expect(self, bounds: Tensor | None) -> None:
-        """Know least and largest true share (2, C) of each class from now on; None: nothing."""
-        self.bounds, self._known = bounds, _OF_SHARES * known_of(bounds)
 
     def asks(self, said: Mapping[Candidate, Prediction]) -> dict[Candidate, Asked]:
         """What ``hear`` has to be told of a batch; at first the module works under the statistics
@@ -247,8 +248,8 @@ class Experts:
     def votes(self) -> dict[Candidate, float]:
         """What a look adds to the logarithm of each one's share."""
         hints = {name: self.hint.get(name, 0.0) for name in self.found}
-        if "corrected" in hints:
-            hints["corrected"] += self._known
+        if self.heeded and "corrected" in hints:
+            hints["corrected"] += _OF_SHARES * known_of(self.bounds)
         return {name: vote(one, self.tuned, hints[name]) for name, one in self.found.items()}
 
     @property

@@ -24,7 +24,7 @@ from holdfast.callbacks.guard.signals import Values
 from holdfast.callbacks.labelled import LabelledChoice
 from holdfast.callbacks.labels import LabelBook
 from holdfast.callbacks.serving import CONTROL, Said, serve
-from holdfast.callbacks.settings import LABELS, GuardConfig
+from holdfast.callbacks.settings import GuardConfig
 from holdfast.tta.batches import described
 from holdfast.tta.distributed import counts_of_all, place, skipped_by_all, total_of_all
 from holdfast.tta.errors import InputError
@@ -78,6 +78,9 @@ class CollapseGuard(Guard):
         task: what predictions are of, where the module does not say so; None: images with one
             label.
 
+    Raises:
+        InputError: labels are to tell the classes' shares, and there are none.
+
     Example:
         ``Trainer(max_epochs=1, callbacks=[CollapseGuard(["benign", "malignant"])])`` for any
         LightningModule that is ``Guardable`` and whose training step returns a dictionary with
@@ -100,6 +103,11 @@ class CollapseGuard(Guard):
         self.class_names = tuple(class_names)
         self.config = config or GuardConfig()
         tuned, classes = self.config.tuned, len(self.class_names)
+        if self.config.by_labels and labels is None:
+            raise InputError(
+                "guard.prevalence=labels needs labels=FILE.csv for the guard to heed, and accept "
+                "keeps its labels to score by: give bounds, guard.prevalence.CLASS=[LOW,HIGH]"
+            )
         self.calibration = calibration
         self.levels = levels_of(self.config, calibration)
         hint = hint_of(self.config.order)
@@ -109,7 +117,7 @@ class CollapseGuard(Guard):
         self.labelled = LabelledChoice(labels, self.experts) if labels else None
         self.memory, self.schedule = Memory(), Schedule()
         #: Told of the classes' shares; None: nobody.
-        self._tell: Callable[[Tensor], None] | None = None
+        self._tell: Callable[[Tensor | None], None] | None = None
         if task is not None:
             self.watch(task)
 
@@ -130,7 +138,7 @@ class CollapseGuard(Guard):
             )
         self.task = self.experts.task = self.health.task = task
         self.experts.num_classes = self.health.num_classes = task.cells
-        self.experts.expect(None)
+        self.experts.bounds = None
         if task.dense:  # each image has all classes: their order says nothing of a batch
             self.experts.hint = {}
         tuned = self.config.tuned
@@ -174,7 +182,8 @@ class CollapseGuard(Guard):
             self.experts.source = self.health.source = Reference(*features)
         # What a checkpoint gave is held against what the module said just now.
         self.load_state_dict(self.state_dict())
-        self._tell = pl_module.expect if isinstance(pl_module, Informed) else None
+        self._tell = pl_module.expect_shares if isinstance(pl_module, Informed) else None
+        self.experts.heeded = self._tell is not None
         self._inform()
 
     def act(self, pl_module: Any, outputs: StepOutputs, batch: Any) -> None:
@@ -404,9 +413,9 @@ class CollapseGuard(Guard):
 
     def _inform(self) -> None:
         """Let experts and module heed what is known of the classes' shares."""
-        if self.labelled is not None and self.config.prevalence == LABELS:
-            self.experts.expect(self.labelled.bounds)
-        if self._tell is not None and self.experts.bounds is not None:
+        if self.labelled is not None and self.config.by_labels:
+            self.experts.bounds = self.labelled.bounds
+        if self._tell is not None:
             self._tell(self.experts.bounds)
 
     def _plan(self, saw: _Saw, *, stirred: bool) -> None:

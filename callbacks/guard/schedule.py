@@ -96,8 +96,8 @@ class Schedule:
             batch: number of the batch.
             tuned: patience and the longest interval.
             watching: whether something speaks against the adapted model.
-            again: whether the next is looked at as well: after a jump, since one batch tells it from
-                a chance mix badly, and while several serve, who are asked anyway.
+            again: whether the next is looked at as well: after a jump, since one batch tells it
+                from a chance mix badly, and while several serve, who are asked anyway.
         """
         interval = max(1, min((batch + 1 - self.calm_since) // tuned.patience, tuned.longest))
         if watching:

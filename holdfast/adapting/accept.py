@@ -45,10 +45,11 @@ def accept(assembly: Assembly) -> tuple[Path, Acceptance]:
         called=config.data.options.classes,
         together=together,
     )
+    ours = assembly if config.guard.kind == "on" else assembly.guarded_by("on", GuardConfig())
     makers = {
         "guarded": assembly.guarded,
         "unguarded": assembly.guarded_by("off", NoGuardConfig()).guarded,
-        "fixed": assembly.guarded_by("on", GuardConfig()).guarded,
+        "fixed": ours.guarded,
     }
     with claimed(acceptances.PROGRAM, config, config.name or assembly.name) as folder:
         loader = assembly.loader

@@ -346,6 +346,7 @@ def test_what_it_refuses(tmp_path: Path, capsys: Capture) -> None:
         ("must say a share from 0 to 1", 'policies=["on told=much"]'),
         ("must say a share from 0 to 1", 'policies=["on told=1.5"]'),
         ("heeds no shares", 'policies=["periodic told=.1"]'),
+        ("take one", 'policies=["on told=.1 labelled=10"]'),
         ("did you mean iid", "streams=[idd]"),
         ("did you mean blur", "shifts=[blurr]"),
         ("did you mean nuclei", "data.targets=[nucleii/fluor_360]"),

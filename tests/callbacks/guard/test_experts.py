@@ -171,13 +171,17 @@ def test_bounds_push_out_what_is_impossible() -> None:
 def test_corrected_statistics_are_trusted_the_more_the_better_the_classes_are_known() -> None:
     def odds(*pairs: tuple[float, float]) -> float:
         bounds = None if not pairs else torch.tensor(pairs).T
-        shares = weighed(0.1, 0.1, 0.1, tuned=Tuned(impossible=0), bounds=bounds).shares
+        found = weighed(0.1, 0.1, 0.1, tuned=Tuned(impossible=0), bounds=bounds)
+        assert found.shares == pytest.approx(dict.fromkeys(NAMES, 1 / 3)), "nobody heeds it"
+        found.heeded = True
+        shares = found.shares
         assert shares["source"] == pytest.approx(shares["batch"])
         return math.log(shares["corrected"] / shares["source"])
 
     assert odds() == odds(*[(0.0, 1.0)] * 3) == pytest.approx(0)
     assert odds((0.5, 0.5), (0.2, 0.2), (0.3, 0.3)) == pytest.approx(0.5)
     assert odds((0.4, 0.6), (0.1, 0.3), (0.2, 0.4)) == pytest.approx(0.35)
+    assert odds((0.9, 1.0), (0.0, 0.1), (0.0, 0.1)) == pytest.approx(0.45)
 
 
 def test_a_vote_by_hand() -> None:

@@ -543,6 +543,11 @@ def test_bounds_by_class_and_of_the_second_of_two() -> None:
     assert two is not None
     assert two[:, 1].tolist() == pytest.approx([0.05, 0.2])
     assert two[:, 0].tolist() == pytest.approx([0.8, 0.95]), "what the other leaves"
+    tenths = [f"class {index}" for index in range(10)]
+    exact = GuardConfig(prevalence={name: [0.1, 0.1] for name in tenths}).bounds(tenths)
+    assert exact is not None
+    assert torch.allclose(exact, torch.full((2, 10), 0.1))
+    assert bool((exact[0] <= exact[1]).all())
     some = GuardConfig(prevalence={"b": [0.5, 0.9]}).bounds(CLASSES)
     assert some is not None
     torch.testing.assert_close(some.T, torch.tensor([[0, 0.5], [0.5, 0.9], [0, 0.5]]))

@@ -12,8 +12,10 @@ import torch
 from lightning import Callback, Trainer
 
 from holdfast.callbacks import CollapseGuard, GuardConfig
+from holdfast.callbacks.guard.experts import Experts
+from holdfast.callbacks.labelled import LabelledChoice
 from holdfast.callbacks.labels import LabelBook
-from holdfast.callbacks.registry import create_guard
+from holdfast.callbacks.settings import Tuned
 from holdfast.tta.errors import InputError
 from tests.callbacks.guard.easy import CLASSES, Batch, guarded, quadrants, right
 
@@ -119,6 +121,52 @@ def test_who_goes_back_knows_what_was_known_then(stream: list[Batch], tmp_path: 
     assert torch.equal(guard.experts.bounds, before.cpu())
 
 
+def test_many_labels_tell_the_shares_that_they_have(tmp_path: Path) -> None:
+    """Beyond what is remembered of each class, where trust is weighed."""
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label\n")
+    choice = LabelledChoice(LabelBook(path, CLASSES, 0.05), Experts(4, Tuned()))
+    choice._weighed([(int(index % 10 == 0), {}) for index in range(3000)], learning=False)
+    assert choice.bounds is not None
+    (low, other_low, *_), (high, other_high, *_) = choice.bounds.tolist()
+    assert 0.88 < low < 0.9 < high < 0.92
+    assert 0.08 < other_low < 0.1 < other_high < 0.12
+
+
+def test_who_goes_back_to_before_any_label_knows_nothing(
+    stream: list[Batch], tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.csv"
+    book = written(path, stream[:0], every=32)
+    module, guard, _ = guarded(stream[:2], config=BY_LABELS, labels=book)
+    assert guard is not None
+    assert module.twins is not None
+    assert module.twins.correction is not None
+    back = guard.marked()
+    written(path, stream, every=32)
+    guard.act(module, module.training_step(stream[2], 2), stream[2])
+    assert module.twins.correction.bounds is not None
+    back()
+    assert module.twins.correction.bounds is None
+    assert guard.experts.bounds is None
+
+
+def test_a_module_that_heeds_nothing_of_it_is_guarded_as_before(stream: list[Batch]) -> None:
+    _, guard, _ = guarded(stream[:1], config=KNOWN)
+    assert guard is not None
+
+    class Plain:
+        """Another module, whose word for something else is the same."""
+
+        expect = 7
+
+        def pause(self, paused: bool) -> None: ...
+
+    assert guard.experts.heeded
+    guard.start(Plain())
+    assert not guard.experts.heeded
+
+
 def test_labels_that_nobody_gives_tell_nothing() -> None:
     with pytest.raises(InputError, match=r"guard\.prevalence=labels needs labels=FILE\.csv"):
-        create_guard("on", BY_LABELS, None)  # type: ignore[arg-type]
+        CollapseGuard(CLASSES, BY_LABELS)

@@ -191,6 +191,21 @@ def test_the_command_says_by_64_labels_which_to_deploy(
     assert found["ways"]["guarded"]["accuracy"] == pytest.approx(100 * np.mean(right))
 
 
+def test_what_a_site_knows_of_its_classes_holds_for_fixed_statistics_as_well(
+    source: Path, tmp_path: Path
+) -> None:
+    file = labels_file(tmp_path / "labels.csv", source, 64)
+    found = []
+    for number, more in enumerate(([], ["guard.prevalence.granular=[.97,1]"])):
+        folder = tmp_path / str(number)
+        adapt.main(words(source, folder, f"labels={file}", *more))
+        told = json.loads((folder / "acceptance.json").read_text())["ways"]
+        found.append({name: told[name]["accuracy"] for name in ("source", "batch", "corrected")})
+    plain, knowing = found
+    assert (plain["source"], plain["batch"]) == (knowing["source"], knowing["batch"])
+    assert plain["corrected"] != knowing["corrected"]
+
+
 def test_patients_are_scored_as_one_and_a_site_may_use_its_own_words(tmp_path: Path) -> None:
     table, trained = Path(clinic(tmp_path, 160)), tmp_path / "source"
     quick = ["epochs=1", "batch_size=8", "calibrate=off", f"output={trained}"]

@@ -51,7 +51,8 @@ class AdaptConfig:
     labels: str | None = option(
         None,
         "CSV with the columns id and label, which may grow while the run goes on: what it shows "
-        "outranks the guard's unlabelled evidence",
+        "outranks the guard's unlabelled evidence; of images drawn at random, say "
+        "guard.prevalence=labels as well",
     )
     output: str | None = option(
         None, "folder of the results; null: runs/adapt/NAME, or NAME-2, … where that holds some"

@@ -64,7 +64,7 @@ class Choosable(Protocol):
 
 
 @runtime_checkable
-class Informed(Protocol):
+class HeedsShares(Protocol):
     """A module whose statistics heed what is known of the classes of a stream."""
 
     def expect_shares(self, bounds: Tensor | None) -> None:

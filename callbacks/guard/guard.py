@@ -15,7 +15,7 @@ from holdfast.callbacks.base import Guard, prediction_of
 from holdfast.callbacks.calibrated import levels_of
 from holdfast.callbacks.corrections import CORRECTIONS
 from holdfast.callbacks.guard.evidence import Reference
-from holdfast.callbacks.guard.experts import Choosable, Experts, Informed, hint_of
+from holdfast.callbacks.guard.experts import Choosable, Experts, HeedsShares, hint_of
 from holdfast.callbacks.guard.health import Health
 from holdfast.callbacks.guard.heard import Asked, Heard, read_back
 from holdfast.callbacks.guard.modes import Decision, Look, Memory, judge
@@ -182,7 +182,7 @@ class CollapseGuard(Guard):
             self.experts.source = self.health.source = Reference(*features)
         # What a checkpoint gave is held against what the module said just now.
         self.load_state_dict(self.state_dict())
-        self._tell = pl_module.expect_shares if isinstance(pl_module, Informed) else None
+        self._tell = pl_module.expect_shares if isinstance(pl_module, HeedsShares) else None
         self.experts.heeded = self._tell is not None
         self._inform()
 

@@ -32,7 +32,8 @@ from holdfast.tta.step import Answering, Candidate
 
 #: The name of the model that learns, among candidates.
 _ADAPTED: Final = "adapted"
-#: Most chance that a class's share lies outside its bounds, half of it on each side.
+#: Most chance that a class's share lies outside its bounds, half of it on each side: a convention,
+#: and not tuned.
 _OUTSIDE = 0.1
 
 

@@ -15,8 +15,9 @@ much its answers tell about images for how far its classes lie, by ratios that n
     share ∝ (hint · ((I / ln C + floor) / (divergence + floor))^sharpness)^looks · told
     I = H(mean p) − mean H(p)
 
-What is said of the order of arrival is a ``hint`` (``callbacks.guard.experts``); it and what labels
-have ``told`` (``callbacks.labelled``) count beside that. Nothing is fitted to a checkpoint.
+What is said of the order of arrival, and of how common the classes are, is a ``hint``
+(``callbacks.guard.experts``). It counts beside that, and so does what labels have ``told``
+(``callbacks.labelled``). Nothing is fitted to a checkpoint.
 
 A batch changes the classes that are in it and no others, so it costs what its images do, however
 many classes there are.
